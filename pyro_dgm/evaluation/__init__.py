@@ -1,0 +1,1 @@
+"""What is known of a fitted pair: likelihood, guide quality, draws."""

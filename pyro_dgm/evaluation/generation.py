@@ -1,0 +1,115 @@
+"""Draws: new data from the model, latents from the guide, reconstructions through both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from torch import Tensor, nn
+
+from ..contract import DATA
+from ..inference.particles import draw
+from ..inference.traces import (
+    evaluating,
+    isolated,
+    plate_depth,
+    plate_names,
+    plate_value,
+    sample_sites,
+    vectorized,
+)
+
+
+def generate(
+    model: Callable, num: int, *context: Tensor, site: str | None = None, seed: int = 0, chunk: int = 10_000
+) -> Tensor:
+    r"""$x \sim p(x)$, or $x \sim p(x \mid c)$ for each row of a context, by running the declared program.
+
+    Args:
+        model: a Pyro program that generates when its first argument is `None`.
+        num: draws, per row of the context where there is one.
+        context: the program's further arguments.
+        site: name of the site to return; default: what the program returns.
+        seed: of the draws; the random state outside stays as it is.
+        chunk: how many draws are made at once.
+
+    Shape:
+        `(num, *event)` without a context, `(num, N, *event)` with one.
+
+    Raises:
+        ValueError: if the program returns no tensor and no site is named, or has no such site.
+    """
+    device = _device(model)
+    with (
+        isolated(torch.empty(0, device=device), *context, seed=seed),
+        evaluating(model),
+        pyro.validation_enabled(False),
+    ):
+        depth = plate_depth(poutine.trace(model).get_trace(None, *context))
+        parts = [_generated(model, min(chunk, num - start), depth, context, site) for start in range(0, num, chunk)]
+    x = torch.cat(parts)
+    return x if context else x.flatten(0, 1)[:num]
+
+
+def _generated(model: Callable, num: int, depth: int, context: tuple, site: str | None) -> Tensor:
+    """Draws `(num, N, *event)` of one site, or of the value that the program returns."""
+    trace = poutine.trace(vectorized(model, num, depth)).get_trace(None, *context)
+    sites, returned = dict(sample_sites(trace)), trace.nodes["_RETURN"]["value"]
+    if site is None:
+        site = next((name for name, s in sites.items() if s["value"] is returned), None)
+        if site is None and isinstance(returned, Tensor):
+            return returned
+    if site not in sites:
+        raise ValueError(
+            f"generate: expected a model that returns a tensor, or a site among {list(sites)}; got "
+            f"{type(returned).__name__ if site is None else repr(site)}. Fix: return pyro.sample('x', …), or site='x'."
+        )
+    value, names = plate_value(sites[site]), plate_names(sites[site])
+    return value.movedim(names.index(DATA), 1) if DATA in names else value
+
+
+def encode(guide: Callable, *batch: Any, num: int = 1, seed: int = 0) -> dict[str, Tensor]:
+    r"""$z \sim q(z \mid x)$: draws of every latent site.
+
+    Args:
+        guide: a Pyro guide.
+        batch: the data, observation first.
+        num: draws K per datum.
+        seed: of the draws.
+
+    Returns:
+        site → `(K, N, *event)`.
+    """
+    with isolated(*batch, seed=seed), evaluating(guide), pyro.validation_enabled(False):
+        depth = plate_depth(poutine.trace(guide).get_trace(*batch))
+        trace = poutine.trace(vectorized(guide, num, depth)).get_trace(*batch)
+        return {name: plate_value(site) for name, site in sample_sites(trace)}
+
+
+def reconstruct(model: Callable, guide: Callable, *batch: Any, num: int = 1, seed: int = 0) -> dict[str, Tensor]:
+    r"""$E[x' \mid z]$ with $z \sim q(z \mid x)$: the mean of every observed site, averaged over K draws of the guide.
+
+    Args:
+        model: a Pyro program.
+        guide: its guide.
+        batch: the data, observation first.
+        num: draws K per datum.
+        seed: of the draws.
+
+    Returns:
+        observed site → `(N, *event)`.
+
+    Raises:
+        NotImplementedError: if an observation has no mean, as a flow likelihood.
+    """
+    with isolated(*batch, seed=seed), evaluating(model, guide), pyro.validation_enabled(False):
+        particles = draw(model, guide, *batch, num=num)
+        return {name: law.mean.mean(0) for name, law in particles.observations.items()}
+
+
+def _device(model: Callable) -> torch.device:
+    tensors = [*model.parameters(), *model.buffers()] if isinstance(model, nn.Module) else []
+    return tensors[0].device if tensors else torch.device("cpu")

@@ -1,0 +1,139 @@
+"""The likelihood of data under a fitted model, with its uncertainty beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from math import log, sqrt
+from typing import Any
+
+import pyro
+import torch
+from torch import Tensor
+
+from ..inference.particles import draw
+from ..inference.preflight import check_data
+from ..inference.traces import evaluating, isolated, plate_depth, run_pair
+from .psis import khat
+
+
+@dataclass(frozen=True)
+class NLL:
+    r"""Importance-sampling estimate of $-\log p(x_i)$ in nats per datum; in expectation an upper bound.
+
+    Attributes:
+        per_datum: $-\log \frac1K \sum_k w^{(k)}_i$ `(N,)`, float64.
+        nelbo: $-\frac1K \sum_k \log w^{(k)}_i$ `(N,)`: the −ELBO from the same draws.
+        monte_carlo: standard error of `per_datum` from the K draws (delta method) `(N,)`.
+        ess: effective sample size $(\sum w)^2 / \sum w^2$ of each datum `(N,)`, at most K.
+        khat: Pareto k̂ of each datum's weights `(N,)`, see `khat`.
+        num: number K of draws.
+    """
+
+    per_datum: Tensor
+    nelbo: Tensor
+    monte_carlo: Tensor
+    ess: Tensor
+    khat: Tensor
+    num: int
+    kind: str = "upper bound in expectation"
+
+    @property
+    def mean(self) -> float:
+        """Mean over the data, nats per datum."""
+        return self.per_datum.mean().item()
+
+    @property
+    def stderr(self) -> float:
+        """Standard error of the mean over the data; it holds the spread of the data and of the draws."""
+        return self.per_datum.std().item() / sqrt(len(self.per_datum)) if len(self.per_datum) > 1 else float("nan")
+
+    def __str__(self) -> str:
+        return (
+            f"NLL {self.mean:.3f} ± {self.stderr:.3f} nats per datum ({self.kind}; {len(self.per_datum)} data, "
+            f"{self.num} draws, mean ESS {self.ess.mean():.1f}, "
+            f"{(self.khat > 0.7).double().mean():.0%} of the data with k-hat > 0.7)"
+        )
+
+
+def nll(model: Callable, guide: Callable, *batch: Any, num: int = 1000, chunk: int = 20_000, seed: int = 0) -> NLL:
+    r"""$-\log p(x) \le -E\left[\log \frac1K \sum_k \frac{p(x, z_k)}{q(z_k \mid x)}\right]$, $z_k \sim q$, per datum.
+
+    Streams over data and draws under a memory bound; weights are in float64, unscaled by plate sizes or β. Neither
+    weights nor random state outside change, and a subset of the data gives other noise but the same law.
+
+    Args:
+        model: any Pyro program that keeps the contract.
+        guide: its guide.
+        batch: the data, observation first; every tensor has the data along its first dim.
+        num: number K of importance draws.
+        chunk: how many (draw, datum) pairs are in memory at once.
+        seed: of the draws.
+
+    Raises:
+        ValueError: for `num` or `chunk` below 1, NaN or empty data, or a site outside the data plate.
+
+    References:
+        Burda, Grosse, Salakhutdinov 2016, *Importance weighted autoencoders*, arXiv:1509.00519.
+    """
+    if num < 1 or chunk < 1:
+        raise ValueError(f"nll: expected num >= 1 and chunk >= 1, got num={num}, chunk={chunk}.")
+    check_data(batch[0], "data")
+    with isolated(*batch, seed=seed), evaluating(model, guide), pyro.validation_enabled(False):
+        first = tuple(_rows(batch, slice(0, 1)))
+        depth = plate_depth(*run_pair(model, guide, first))
+        rows = max(1, chunk // num)
+        blocks = [
+            _summary(_log_weights(model, guide, block, num, max(1, chunk // rows), depth))
+            for block in _blocks(batch, rows)
+        ]
+    statistics: dict[str, Any] = {name: torch.cat([b[name] for b in blocks]) for name in blocks[0]}
+    return NLL(num=num, **statistics)
+
+
+def bits_per_dim(nats: float, dim: int, spacing: float = 1.0) -> float:
+    r"""$\frac{\mathrm{nats} - D \log \Delta}{D \log 2}$: bits per dim of discrete data whose levels are Δ apart.
+
+    Args:
+        nats: negative log-likelihood per datum. A mass has no unit, so Δ = 1; a density is in units of 1/x^D, and one
+            of data rescaled by 1/255 has levels Δ = 1/255 apart.
+        dim: number D of dims of one datum.
+        spacing: Δ.
+
+    Example:
+        >>> round(bits_per_dim(64 * log(16), 64), 12)
+        4.0
+    """
+    return (nats / dim - log(spacing)) / log(2)
+
+
+def _log_weights(model: Callable, guide: Callable, block: tuple, num: int, step: int, depth: int) -> Tensor:
+    sizes = [min(step, num - start) for start in range(0, num, step)]
+    return torch.cat([draw(model, guide, *block, num=size, depth=depth).log_weight for size in sizes])
+
+
+def _summary(log_w: Tensor) -> dict[str, Tensor]:
+    """Per-datum statistics of log weights `(K, N)`, on the CPU."""
+    num = len(log_w)
+    log_mean = log_w.logsumexp(0) - log(num)
+    ess = (2 * log_w.logsumexp(0) - (2 * log_w).logsumexp(0)).exp()
+    # Var(mean w) / mean(w)^2 = (K / ESS - 1) / (K - 1)
+    relative_variance = (num / ess - 1).clamp(min=0) / max(num - 1, 1)
+    found = {
+        "per_datum": -log_mean,
+        "nelbo": -log_w.mean(0),
+        "monte_carlo": relative_variance.sqrt(),
+        "ess": ess,
+        "khat": khat(log_w),
+    }
+    return {name: value.cpu() for name, value in found.items()}
+
+
+def _blocks(batch: tuple, rows: int) -> Iterator[tuple]:
+    for start in range(0, len(batch[0]), rows):
+        yield tuple(_rows(batch, slice(start, start + rows)))
+
+
+def _rows(batch: tuple, rows: slice) -> Iterator[Any]:
+    for value in batch:
+        yield value[rows] if isinstance(value, Tensor) and value.dim() > 0 else value

@@ -1,0 +1,1 @@
+"""What is done with any pair of Pyro programs: preflight, particles, objectives, training."""

@@ -1,0 +1,161 @@
+"""Objectives: modules over a pair whose forward is a loss in nats per datum."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from pyro.distributions.kl import kl_divergence
+from pyro.distributions.util import scale_and_mask
+from torch import Tensor, nn
+
+from .preflight import Preflight, preflight
+from .schedules import Constant, Schedule
+from .traces import Site, latent_sites, log_density, observed_sites, plate_depth, run_pair, scaled_sum
+
+
+class Objective(nn.Module):
+    """A loss over a model and a guide; abstract. A subclass gives `terms`, whose entry `loss` is minimized.
+
+    Args:
+        model: the model, a module.
+        guide: its guide, a module.
+        size: number of data in the full set if the programs declare one; losses are then divided by it.
+
+    Raises:
+        TypeError: if a program is no module: its parameters would not be trained.
+    """
+
+    def __init__(self, model: nn.Module, guide: nn.Module, size: int | None = None):
+        super().__init__()
+        for role, program in (("model", model), ("guide", guide)):
+            if not isinstance(program, nn.Module):
+                raise TypeError(
+                    f"{type(self).__name__}: expected the {role} as an nn.Module, got {type(program).__name__}, whose "
+                    "parameters nobody would train. Fix: subclass Program (or nn.Module), or use pyro.infer.SVI."
+                )
+        self.model, self.guide, self.size = model, guide, size
+
+    def terms(self, *batch: Any) -> dict[str, Tensor]:
+        """Named 0-dim costs in nats per datum, lower is better; `loss` is the one to minimize."""
+        raise NotImplementedError(f"{type(self).__name__} has no terms.")
+
+    def forward(self, *batch: Any) -> Tensor:
+        """The loss, 0-dim, in nats per datum."""
+        return self.terms(*batch)["loss"]
+
+    def advance(self) -> None:
+        """Move every schedule of the objective on by one optimization step."""
+        for module in self.modules():
+            if isinstance(module, Schedule):
+                module.advance()
+
+    def preflight(self, *batch: Any) -> Preflight:
+        """Check the pair against the contract on this batch, see `preflight`."""
+        return preflight(self.model, self.guide, *batch, size=self.size)
+
+
+class ELBO(Objective):
+    r"""$-\mathrm{ELBO} = E_q[\log q(z \mid x) - \log p(x, z)] \ge -\log p(x)$, nats per datum: an upper bound.
+
+    The guide runs once, the model is replayed against it once, and nothing is read on the host: the loss equals
+    `pyro.infer.Trace_ELBO` (divided by the number of data) under one seed, and traces into one graph.
+
+    Args:
+        model: the model, a module.
+        guide: its guide, with reparameterized sites.
+        num_particles: draws per datum, averaged.
+        beta: site → weight of its cost in the loss, a number or a `Schedule`; `{"z": LinearWarmup(1000)}` anneals
+            the KL. The term `nelbo` is always without it.
+        size: number of data in the full set if the programs declare one.
+        analytic_kl: take $KL(q \| p)$ of a latent site in closed form where Pyro knows it.
+
+    Terms:
+        loss: what is minimized; nelbo: −ELBO without β; `rec[x]`: $-\log p(x \mid z)$ of an observed site;
+        `kl[z]`: $\log q(z) - \log p(z)$ of a latent site, or its closed form.
+
+    Raises:
+        ValueError: for a guide site without reparameterized draws; for a β of an unknown site; for a closed-form KL
+            when guide and model draw their sites in different orders.
+
+    References:
+        Kingma, Welling 2014, arXiv:1312.6114; Higgins et al. 2017 for β.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        guide: nn.Module,
+        num_particles: int = 1,
+        beta: Mapping[str, float | Schedule] | None = None,
+        size: int | None = None,
+        *,
+        analytic_kl: bool = False,
+    ):
+        super().__init__(model, guide, size)
+        if num_particles < 1:
+            raise ValueError(f"ELBO: expected num_particles >= 1, got {num_particles}.")
+        self.num_particles, self.analytic_kl = num_particles, analytic_kl
+        weights = {name: b if isinstance(b, Schedule) else Constant(b) for name, b in (beta or {}).items()}
+        self.beta = nn.ModuleDict(weights)
+        self._depth = 1
+
+    def preflight(self, *batch: Any) -> Preflight:  # noqa: D102
+        report = super().preflight(*batch)
+        unknown = set(self.beta) - {*report.latent, *report.observed}
+        if unknown:
+            raise ValueError(
+                f"ELBO: expected beta for sites among {[*report.latent, *report.observed]}, got {sorted(unknown)}."
+            )
+        self._depth = report.depth
+        return report
+
+    def terms(self, *batch: Any) -> dict[str, Tensor]:  # noqa: D102
+        num = self.num_particles if self.num_particles > 1 else None
+        guide_trace, model_trace = run_pair(self.model, self.guide, batch, num, self._depth)
+        if num is not None and plate_depth(guide_trace, model_trace) > self._depth + 1:
+            raise ValueError("ELBO: the programs have more plates than one. Fix: objective.preflight(*batch) first.")
+        drawn, modelled = latent_sites(guide_trace), latent_sites(model_trace)
+        if self.analytic_kl and list(drawn) != list(modelled):
+            raise ValueError(
+                "ELBO(analytic_kl=True): expected the guide to draw its sites in the model's order "
+                f"{list(modelled)}, got {list(drawn)}: a closed-form KL may then depend on later draws. "
+                "Fix: analytic_kl=False."
+            )
+        rec = {name: -scaled_sum(site, log_density(site)) for name, site in observed_sites(model_trace).items()}
+        kl = {name: self._kl(name, site, modelled[name]) for name, site in drawn.items()}
+        return self._named(rec, kl, 1 / (self.num_particles * self._num_data(batch)))
+
+    def _kl(self, name: str, drawn: Site, modelled: Site) -> Tensor:
+        if not drawn["fn"].has_rsample:
+            raise ValueError(
+                f"site '{name}': expected reparameterized draws for the ELBO's gradient, got {drawn['fn']}. "
+                "Fix: pyro.infer.SVI with TraceEnum_ELBO for a discrete latent, or a family with rsample."
+            )
+        if self.analytic_kl:
+            try:
+                kl = scale_and_mask(kl_divergence(drawn["fn"], modelled["fn"]), mask=drawn["mask"])
+                return scaled_sum(drawn, kl)
+            except NotImplementedError:  # Pyro knows no closed form for this pair of families
+                pass
+        return scaled_sum(drawn, log_density(drawn)) - scaled_sum(modelled, log_density(modelled))
+
+    def _named(self, rec: dict[str, Tensor], kl: dict[str, Tensor], weight: float) -> dict[str, Tensor]:
+        costs = {**rec, **kl}
+        beta = {name: schedule() for name, schedule in self.beta.items()}
+        nelbo = _sum(costs.values()) * weight
+        tempered = (cost * beta[name] if name in beta else cost for name, cost in costs.items())
+        return {
+            "loss": _sum(tempered) * weight if beta else nelbo,
+            "nelbo": nelbo,
+            **{f"rec[{name}]": cost * weight for name, cost in rec.items()},
+            **{f"kl[{name}]": cost * weight for name, cost in kl.items()},
+        }
+
+    def _num_data(self, batch: tuple) -> int:
+        return self.size or len(next(b for b in batch if isinstance(b, Tensor)))
+
+
+def _sum(costs: Iterable[Tensor]) -> Tensor:
+    return torch.stack(list(costs)).sum()

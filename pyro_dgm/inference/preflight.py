@@ -1,0 +1,231 @@
+"""Preflight: one run of a pair that refuses what breaks the contract, before shapes explode."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.poutine.trace_struct import Trace
+from torch import Tensor
+
+from ..contract import DATA
+from .traces import (
+    Site,
+    evaluating,
+    isolated,
+    latent_sites,
+    observed_sites,
+    plate_depth,
+    plate_names,
+    run_pair,
+    sample_sites,
+)
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """What one run of a pair found.
+
+    Attributes:
+        depth: number of plates, the data plate included.
+        latent: names of the latent sites, in the guide's order.
+        observed: names of the observed sites.
+        table: Pyro's table of the model's site shapes.
+    """
+
+    depth: int
+    latent: tuple[str, ...]
+    observed: tuple[str, ...]
+    table: str
+
+    def __str__(self) -> str:
+        return f"latent {list(self.latent)}, observed {list(self.observed)}, plate depth {self.depth}\n{self.table}"
+
+
+def preflight(model: Callable, guide: Callable, *batch: Any, size: int | None = None) -> Preflight:
+    """Run the pair once with validation on and check it against the contract; weights and seeds stay as they are.
+
+    Args:
+        model: any Pyro program.
+        guide: its guide, with the same arguments.
+        batch: the arguments, observation first.
+        size: number of data that the objective divides by; `None` for the size of the batch.
+
+    Raises:
+        ValueError: with the site, what was expected, what came and the fix, for: empty, NaN or infinite data; a program
+            that fails; a site outside the data plate; different latent sites; a wrong event or batch shape; observed
+            values outside the support; a Delta observation; a plate size that the objective does not know.
+    """
+    for position, tensor in enumerate(batch):
+        if isinstance(tensor, Tensor):
+            check_data(tensor, f"argument {position}")
+    with isolated(*batch), evaluating(model, guide), pyro.validation_enabled(True):
+        guide_trace, model_trace = _run(model, guide, batch)
+        try:
+            _check(guide_trace, model_trace, batch, size)
+            _score(guide_trace)
+            _score(model_trace)
+        except ValueError as error:
+            raise ValueError(f"{error}\n\nSites of the model:\n{model_trace.format_shapes()}") from error
+        return Preflight(
+            depth=plate_depth(guide_trace, model_trace),
+            latent=tuple(latent_sites(guide_trace)),
+            observed=tuple(observed_sites(model_trace)),
+            table=model_trace.format_shapes(),
+        )
+
+
+def check_data(tensor: Tensor, name: str) -> None:
+    """Refuse empty, NaN and infinite data."""
+    if tensor.numel() == 0:
+        raise ValueError(f"{name}: expected at least one datum, got a tensor of shape {tuple(tensor.shape)}.")
+    if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+        num = int((~tensor.isfinite()).sum())
+        raise ValueError(
+            f"{name}: expected finite values, got {num} NaN or infinite of {tensor.numel()}. "
+            "Fix: x = x[x.isfinite().flatten(1).all(1)], or impute them."
+        )
+
+
+def _run(model: Callable, guide: Callable, batch: tuple) -> tuple[Trace, Trace]:
+    try:
+        return run_pair(model, guide, batch)
+    except Exception as error:
+        shapes = [tuple(b.shape) if isinstance(b, Tensor) else type(b).__name__ for b in batch]
+        raise ValueError(f"the programs fail on a batch of shapes {shapes}: {error}{_hint(model, batch)}") from error
+
+
+def _hint(model: Callable, batch: tuple) -> str:
+    """What the model itself generates, where that differs from the data."""
+    try:
+        value = model(None, *batch[1:])
+        expected, got = tuple(value.shape[1:]), tuple(batch[0].shape[1:])
+    except Exception:
+        return ""
+    return "" if expected == got else f"\nThe model generates data of event shape {expected}; the batch has {got}."
+
+
+def _check(guide_trace: Trace, model_trace: Trace, batch: tuple, size: int | None) -> None:
+    latent, observed = latent_sites(model_trace), observed_sites(model_trace)
+    drawn = latent_sites(guide_trace)
+    if set(latent) != set(drawn):
+        raise ValueError(
+            f"model and guide: expected the same latent sites, got {sorted(latent)} in the model and {sorted(drawn)} "
+            f"in the guide. Fix: give each of {sorted(set(latent) ^ set(drawn))} the same name in both programs."
+        )
+    if not observed:
+        raise ValueError("model: expected an observed site, got none. Fix: pyro.sample('x', p_x, obs=x) in the model.")
+    for name, site in observed.items():
+        _check_observation(name, site)
+    for trace in (guide_trace, model_trace):
+        for name, site in sample_sites(trace):
+            _check_plate(name, site, batch, size)
+    for name, site in drawn.items():
+        _check_latent(name, site, latent[name])
+
+
+def _check_observation(name: str, site: Site) -> None:
+    law, value = site["fn"], site["value"]
+    if isinstance(_innermost(law), dist.Delta):
+        raise ValueError(
+            f"site '{name}': a Delta observation has no density (the ELBO would silently be infinite). "
+            "Fix: give an observation model such as Normal(net), or train adversarially."
+        )
+    event = tuple(value.shape[value.dim() - len(law.event_shape) :])
+    if event != tuple(law.event_shape):
+        raise ValueError(
+            f"site '{name}': expected data of event shape {tuple(law.event_shape)}, got {event} from a value of shape "
+            f"{tuple(value.shape)}. Fix: reshape the data, or give the likelihood's network that many outputs."
+        )
+    inside = law.support.check(value)
+    if not bool(inside.all()):
+        raise ValueError(f"site '{name}': {_outside(law, value)}")
+
+
+def _outside(law: dist.TorchDistribution, value: Tensor) -> str:
+    """Say how data leave the support of an observation."""
+    support = _innermost(law).support
+    bounds = f"from {value.min().item():g} to {value.max().item():g}"
+    if support is dist.constraints.boolean:
+        return (
+            f"expected binary values in {{0, 1}}, got grey values {bounds}. Fix: binarize them, "
+            "binarize(x / x.max()), or take a DiscretizedLogistic likelihood."
+        )
+    if getattr(support, "is_discrete", False) and not bool((value == value.round()).all()):
+        return (
+            f"expected integer levels in {support}, got non-integers {bounds}. "
+            "Fix: (x * (levels - 1)).round(), or take a continuous likelihood."
+        )
+    return f"expected values in {support}, got {bounds}. Fix: set levels= to the number of levels, or rescale the data."
+
+
+def _check_plate(name: str, site: Site, batch: tuple, size: int | None) -> None:
+    law = site["fn"]
+    if DATA not in plate_names(site):
+        if site["is_observed"] or size is None or len(law.batch_shape) > 0:
+            raise ValueError(
+                f"site '{name}': expected a site inside the plate '{DATA}', got one outside, of batch_shape "
+                f"{tuple(law.batch_shape)} and event_shape {tuple(law.event_shape)}. Fix: `with data_plate(x):` around "
+                f"pyro.sample('{name}', …); for a global site, data_plate(x, size=N) and ELBO(…, size=N)."
+            )
+        return
+    frame = next(f for f in site["cond_indep_stack"] if f.name == DATA)
+    num = len(batch[0]) if batch and isinstance(batch[0], Tensor) else frame.size
+    if frame.dim != -1 or frame.size != num:
+        raise ValueError(
+            f"site '{name}': expected the plate '{DATA}' at dim -1 with {num} data, got dim {frame.dim} with "
+            f"{frame.size}. Fix: `with data_plate(x):`, and further plates to its left, dim=-2."
+        )
+    total, wanted = frame.full_size or frame.size, num if size is None else size
+    if total != wanted:
+        raise ValueError(
+            f"site '{name}': expected a data plate of size {wanted}, got {total}. "
+            f"Fix: the same size in both places, data_plate(x, size={total}) and ELBO(…, size={total})."
+        )
+
+
+def _check_latent(name: str, drawn: Site, modelled: Site) -> None:
+    if tuple(drawn["fn"].event_shape) != tuple(modelled["fn"].event_shape):
+        raise ValueError(
+            f"site '{name}': expected event_shape {tuple(modelled['fn'].event_shape)} as in the model, got "
+            f"{tuple(drawn['fn'].event_shape)} in the guide. Fix: .to_event(1) on the conditional that lacks it."
+        )
+    if set(plate_names(drawn)) != set(plate_names(modelled)):
+        raise ValueError(
+            f"site '{name}': expected the same plates in both programs, got {plate_names(modelled)} in the model and "
+            f"{plate_names(drawn)} in the guide. Fix: the same `with` blocks around both statements."
+        )
+
+
+def _score(trace: Trace) -> None:
+    """Compute every log density with validation on, and refuse shapes that are not those of the plates."""
+    trace.compute_log_prob()
+    for name, site in sample_sites(trace):
+        expected = [f.size for f in sorted(site["cond_indep_stack"], key=lambda f: f.dim) if f.vectorized]
+        if [d for d in site["log_prob"].shape if d != 1] != [d for d in expected if d != 1]:
+            raise ValueError(
+                f"site '{name}': expected one log density per plate {plate_names(site)}, {expected}, got shape "
+                f"{tuple(site['log_prob'].shape)}. Fix: .to_event(n) for the dims that belong to one event."
+            )
+
+
+def _innermost(law: Any) -> Any:
+    while hasattr(law, "base_dist") and not isinstance(law, dist.TransformedDistribution):
+        law = law.base_dist
+    return law
+
+
+def extreme_rows(tensor: Tensor, num: int) -> Tensor:
+    """Indices of `num` rows that hold the smallest, the largest and the least integer value first, then the first ones.
+
+    A check of these rows finds data outside an elementwise support wherever they hide in the set.
+    """
+    flat = tensor.reshape(len(tensor), -1)
+    fraction = (flat - flat.round()).abs() if flat.is_floating_point() else flat
+    worst = torch.stack([flat.amin(1).argmin(), flat.amax(1).argmax(), fraction.amax(1).argmax()]).tolist()
+    rows = [*dict.fromkeys([*worst, *range(min(num, len(tensor)))])]
+    return torch.tensor(rows[: max(num, 1)], device=tensor.device)

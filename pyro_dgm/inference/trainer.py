@@ -1,0 +1,277 @@
+"""The loop: epochs, validation, best weights, checkpoints. A subclass owns one `step`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import pyro
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from .averaging import Ema
+from .batches import Batches, LoaderBatches, as_batches
+from .checkpoints import load_state, save_state
+from .distributed import from_rank_zero, rank_and_world
+from .history import History, Row
+from .running import Running
+from .traces import evaluating, isolated
+
+Terms = dict[str, Tensor]
+Epochs = Batches | LoaderBatches
+LOG_EVERY = 50
+
+
+class Trainer:
+    """Owns the loop over a module; abstract. A subclass gives `step`, `terms`, `model` and the state of its optimizers.
+
+    Training runs on a fork of the random state, seeded once and then carried on from `fit` to `fit` and through
+    checkpoints: 2 + 2 epochs are 4, and the user's own random numbers are left alone.
+    """
+
+    def __init__(self, module: nn.Module, ema: float | None = None):
+        self.module = module
+        self.ema = None if ema is None else Ema(module, ema)
+        self.history = History()
+        self.num_epochs, self.num_steps, self.num_skipped = 0, 0, 0
+        self.best: dict[str, Any] = {}
+        self._random: dict[str, Any] = {}
+        self._last: dict[str, Tensor] | None = None
+        self._batch_size, self._max_skips = 0, 0
+
+    # -- what a subclass gives --------------------------------------------------------------------------------------
+    @property
+    def model(self) -> nn.Module:
+        """The program whose arguments a batch holds."""
+        raise NotImplementedError
+
+    def step(self, *batch: Any) -> Terms:
+        """One optimization step; returns named 0-dim costs in nats per datum."""
+        raise NotImplementedError
+
+    def terms(self, *batch: Any) -> Terms:
+        """The same costs without a step, for validation."""
+        raise NotImplementedError
+
+    def preflight(self, *batch: Any) -> None:
+        """Check the programs on a first batch."""
+
+    def end_epoch(self) -> None:
+        """Called after every epoch."""
+
+    def state(self) -> dict[str, Any]:
+        """State of optimizers and schedules."""
+        raise NotImplementedError
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take the state that `state` gave."""
+        raise NotImplementedError
+
+    # -- the loop ---------------------------------------------------------------------------------------------------
+    def fit(
+        self,
+        train: Any,
+        val: Any = None,
+        epochs: int = 1,
+        batch_size: int = 128,
+        *,
+        monitor: str | None = None,
+        patience: int | None = None,
+        max_skips: int = 0,
+        seed: int = 0,
+        checkpoint: str | Path | None = None,
+        on_epoch: Callable[[Row], None] | None = None,
+        progress: bool = True,
+    ) -> History:
+        """Train for `epochs` more epochs.
+
+        Args:
+            train: a Tensor, ndarray, tuple of them, `Batches`, Dataset or DataLoader.
+            val: the same; scored after every epoch under one fixed noise.
+            epochs: epochs to run now.
+            batch_size: data per step, where `train` does not say it itself.
+            monitor: metric whose best epoch gives the weights at the end, lower is better; default `val_nelbo`
+                (`val_loss` for objectives without it) when there is validation data, else the last weights stay.
+            patience: stop after so many epochs without a better `monitor`.
+            max_skips: steps with a non-finite loss or gradient that are passed over (counted in `num_skipped`) before
+                one raises; above 0 it costs a host synchronisation per step.
+            seed: of the noise and of the order of the data; the noise is seeded once in a trainer's life.
+            checkpoint: file that holds everything needed to go on, written after every epoch.
+            on_epoch: called with every row of the history.
+            progress: whether to show a bar.
+
+        Returns:
+            The history of all epochs so far.
+
+        Raises:
+            ValueError: for data or programs that break the contract, for an unknown metric, for a non-finite loss.
+        """
+        data = self._data(train, batch_size, shuffle=True)
+        held_out = None if val is None else self._data(val, batch_size, shuffle=False)
+        self._batch_size, self._max_skips = 0, max_skips
+        with (
+            self._session(seed),
+            tqdm(total=epochs, unit="epoch", disable=not progress or rank_and_world()[0] > 0) as bar,
+        ):
+            monitor = self._checked(data, held_out, monitor, patience)
+            for _ in range(epochs):
+                row = self._epoch(data, held_out, seed)
+                self.history.append(row)
+                self._keep_best(row, monitor)
+                if checkpoint is not None and rank_and_world()[0] == 0:
+                    self.save(checkpoint)
+                if on_epoch is not None:
+                    on_epoch(row)
+                shown = monitor or next(n for n in row if n.startswith("train_"))
+                bar.set_postfix_str(f"{shown} {row[shown]:.2f}")
+                bar.update()
+                if patience is not None and self.num_epochs - self.best["epoch"] >= patience:
+                    break
+        self._deploy()
+        return self.history
+
+    def evaluate(self, data: Any, batch_size: int = 512, seed: int = 0) -> Row:
+        """Mean terms over data, each datum counted once, in nats per datum; moves no weight and no seed."""
+        batches = self._data(data, batch_size, shuffle=False)
+        device = next(self.module.parameters()).device
+        with (
+            isolated(torch.empty(0, device=device), seed=seed),
+            evaluating(self.module),
+            pyro.validation_enabled(False),
+        ):
+            total = Running()
+            for batch in batches.epoch():
+                total.add(self.terms(*batch), len(batch[0]))
+            return total.means()
+
+    def _epoch(self, data: Epochs, held_out: Epochs | None, seed: int) -> Row:
+        start, total = perf_counter(), Running()
+        for batch in data.epoch(seed, self.num_epochs):
+            self._batch_size = max(self._batch_size, len(batch[0]))
+            total.add(self.step(*batch), len(batch[0]))
+            self.num_steps += 1
+            if self.ema is not None:
+                self.ema.update(self.num_steps)
+            if total.num_added % LOG_EVERY == 0:
+                total.refuse_non_finite(self.num_steps)
+        total.refuse_non_finite(self.num_steps)
+        self.end_epoch()
+        self.num_epochs += 1
+        row: Row = {"epoch": self.num_epochs, **{f"train_{n}": v for n, v in total.means().items()}}
+        if held_out is not None:
+            with self._averaged():
+                row |= {f"val_{name}": value for name, value in self.evaluate(held_out, seed=seed).items()}
+        return {**row, "seconds": perf_counter() - start}
+
+    def _data(self, data: Any, batch_size: int, *, shuffle: bool) -> Epochs:
+        device = next(self.module.parameters()).device
+        return as_batches(data, batch_size, self.model, device, shuffle=shuffle)
+
+    def _checked(self, data: Epochs, held_out: Epochs | None, monitor: str | None, patience: int | None) -> str | None:
+        """Preflight, and the name of the monitored metric, which must exist before the first step."""
+        for batches in (data, held_out):
+            if batches is not None:
+                self.preflight(*batches.first())
+        names = [f"train_{n}" for n in self._names(data)]
+        names += [f"val_{n}" for n in self._names(data)] if held_out is not None else []
+        if monitor is None and held_out is not None:
+            monitor = "val_nelbo" if "val_nelbo" in names else "val_loss"
+        if monitor is None and patience is not None:
+            raise ValueError("fit: patience needs a metric. Fix: give val=…, or monitor='train_loss'.")
+        if monitor is not None and monitor not in names:
+            raise ValueError(f"fit: expected a metric among {names}, got monitor='{monitor}'.")
+        return monitor
+
+    def _names(self, data: Epochs) -> list[str]:
+        with isolated(*data.first()), evaluating(self.module):
+            return list(self.terms(*data.first()))
+
+    def _keep_best(self, row: Row, monitor: str | None) -> None:
+        if monitor is None or row[monitor] >= self.best.get("value", float("inf")):
+            return
+        with self._averaged():
+            weights = {name: t.detach().clone() for name, t in self.module.state_dict().items()}
+        self.best = {"value": row[monitor], "epoch": self.num_epochs, "metric": monitor, "weights": weights}
+
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        if self.ema is None:
+            yield
+        else:
+            with self.ema.applied():
+                yield
+
+    def _deploy(self) -> None:
+        """Leave the best (or averaged) weights in the module, and keep the last ones to go on from."""
+        self._last = {name: t.detach().clone() for name, t in self.module.state_dict().items()}
+        if self.best:
+            self.module.load_state_dict(self.best["weights"])
+        elif self.ema is not None:
+            with self.ema.applied():
+                averaged = {name: t.detach().clone() for name, t in self.module.state_dict().items()}
+            self.module.load_state_dict(averaged)
+
+    @contextmanager
+    def _session(self, seed: int) -> Iterator[None]:
+        """Training mode, validation off, the trainer's own random state, the last weights; given back at the end."""
+        if self._last is not None:
+            self.module.load_state_dict(self._last)
+        from_rank_zero(self.module.state_dict().values())
+        device = next(self.module.parameters()).device
+        was_training = self.module.training
+        with isolated(torch.empty(0, device=device)), pyro.validation_enabled(False):
+            if self._random:
+                _set_random_state(self._random, device)
+            else:
+                torch.manual_seed((seed << 8) + rank_and_world()[0])
+            self.module.train()
+            try:
+                yield
+            finally:
+                self._random = _random_state(device)
+                self.module.train(was_training)
+
+    # -- checkpoints ------------------------------------------------------------------------------------------------
+    def save(self, path: str | Path) -> None:
+        """Write everything needed to go on, bit for bit, to one file."""
+        device = next(self.module.parameters()).device
+        save_state(
+            {
+                "module": self.module.state_dict(),
+                "ema": None if self.ema is None else self.ema.state_dict(),
+                "trainer": self.state(),
+                "random": _random_state(device),
+                "best": self.best,
+                "history": self.history.rows,
+                "counts": [self.num_epochs, self.num_steps, self.num_skipped],
+            },
+            path,
+        )
+
+    def resume(self, path: str | Path) -> None:
+        """Go on from a checkpoint: the next `fit` runs as if the first had never stopped."""
+        state = load_state(path)
+        self.module.load_state_dict(state["module"])
+        if self.ema is not None:
+            self.ema.load_state_dict(state["ema"])
+        self.load(state["trainer"])
+        self._random, self._last, self.best = state["random"], None, state["best"]
+        if rank_and_world()[0] > 0:  # the file holds the noise of rank 0 alone
+            self._random = {}
+        self.history = History(state["history"])
+        self.num_epochs, self.num_steps, self.num_skipped = state["counts"]
+
+
+def _random_state(device: torch.device) -> dict[str, Any]:
+    cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+    return {"cpu": torch.get_rng_state(), "cuda": cuda}
+
+
+def _set_random_state(state: dict[str, Any], device: torch.device) -> None:
+    torch.set_rng_state(state["cpu"])
+    if device.type == "cuda" and state["cuda"] is not None:
+        torch.cuda.set_rng_state(state["cuda"], device)

@@ -1,0 +1,1 @@
+"""What is modelled: conditionals, flows, and the Pyro programs made of them."""

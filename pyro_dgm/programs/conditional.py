@@ -1,0 +1,115 @@
+"""Conditionals: modules whose forward maps a context to a Pyro distribution. They never call `pyro.sample`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import pyro.distributions as dist
+import torch
+from pyro.distributions import constraints
+from torch import Tensor, nn
+from torch.distributions import transform_to
+from torch.nn.functional import softplus
+
+POSITIVE_FLOOR = 1e-6
+
+
+def positive(raw: Tensor) -> Tensor:
+    r"""$\mathrm{softplus}(r) + 10^{-6}$, the one positive link: `exp` under- and overflows on raw network outputs."""
+    return softplus(raw) + POSITIVE_FLOOR
+
+
+def link(constraint: constraints.Constraint) -> Callable[[Tensor], Tensor]:
+    """The smooth map from raw network outputs onto the set of a distribution's parameter.
+
+    Example:
+        >>> link(constraints.positive)(torch.zeros(1))
+        tensor([0.6931])
+    """
+    if constraint in (constraints.positive, constraints.nonnegative):
+        return positive
+    return transform_to(constraint)
+
+
+class Conditional(nn.Module):
+    r"""$p(x \mid c) = \mathrm{family}(x;\ \eta(c))$, every parameter $\eta_i = \mathrm{link}_i(\mathrm{net}(c)_i)$.
+
+    The first event dim of the network's output (the last dim of vectors, the channels of images) is cut into equal
+    chunks, one per parameter of the family, and each chunk is sent onto the parameter's `arg_constraints` set
+    (softplus with a floor for positive ones). The density is exact.
+
+    Args:
+        family: a Pyro distribution class, such as `dist.Normal`.
+        net: maps contexts to raw parameters `(*batch, num_params * D)`.
+        params: names of the family's parameters in the order of the chunks; default: its `arg_constraints`
+            (`logits` where a family knows both `probs` and `logits`).
+        event_dim: how many rightmost dims form one event: 1 for vectors, 3 for images.
+
+    Shape:
+        c: `(*batch, C)`  ->  a distribution with batch_shape `(*batch)` and event_shape `(D,)`.
+
+    Raises:
+        ValueError: if that dim of the network's output is no multiple of the number of parameters.
+
+    Example:
+        >>> encoder = Conditional(dist.Normal, nn.Linear(3, 2 * 4))
+        >>> encoder(torch.zeros(7, 3)).batch_shape, encoder(torch.zeros(7, 3)).event_shape
+        (torch.Size([7]), torch.Size([4]))
+    """
+
+    def __init__(
+        self,
+        family: type[dist.TorchDistribution],
+        net: nn.Module,
+        params: Sequence[str] | None = None,
+        event_dim: int = 1,
+    ):
+        super().__init__()
+        self.family, self.net, self.event_dim = family, net, event_dim
+        constrained: Any = family.arg_constraints
+        self.params = tuple(params or _natural_params(constrained))
+        self.links = tuple(link(constrained[name]) for name in self.params)
+
+    def forward(self, *contexts: Tensor) -> dist.TorchDistribution:
+        raw = self.net(*contexts)
+        dim = -max(self.event_dim, 1)  # the last dim of vectors, the channels of images
+        if raw.dim() < self.event_dim or raw.shape[dim] % len(self.params):
+            raise ValueError(
+                f"Conditional({self.family.__name__}): expected a network output (*batch, {len(self.params)} * D), one "
+                f"chunk for each of {self.params}; got shape {tuple(raw.shape)}. Fix: end the network with "
+                f"nn.Linear(hidden, {len(self.params)} * D)."
+            )
+        chunks = raw.chunk(len(self.params), dim=dim)
+        values: dict[str, Any] = {n: to(chunk) for n, to, chunk in zip(self.params, self.links, chunks, strict=True)}
+        return self.family(**values).to_event(self.event_dim)
+
+
+def _natural_params(names: Iterable[str]) -> tuple[str, ...]:
+    names = tuple(names)
+    return tuple(n for n in names if n != "probs") if {"probs", "logits"} <= set(names) else names
+
+
+class StandardNormal(nn.Module):
+    r"""$p(z) = \mathcal N(z; 0, I_D)$, whatever the context.
+
+    Shape:
+        c: nothing, or `(*batch, C)`  ->  a distribution with batch_shape `()` or `(*batch)`, event_shape `(dim,)`.
+
+    Example:
+        >>> StandardNormal(8)().event_shape
+        torch.Size([8])
+    """
+
+    loc: Tensor
+    scale: Tensor
+
+    def __init__(self, dim: int):
+        super().__init__()
+        self.register_buffer("loc", torch.zeros(dim), persistent=False)
+        self.register_buffer("scale", torch.ones(dim), persistent=False)
+
+    def forward(self, *contexts: Tensor) -> dist.TorchDistribution:
+        batch = torch.broadcast_shapes(*(c.shape[:-1] for c in contexts))
+        law = dist.Normal(self.loc, self.scale, validate_args=False)
+        return (law.expand(batch + self.loc.shape) if batch else law).to_event(1)

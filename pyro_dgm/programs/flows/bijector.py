@@ -1,0 +1,204 @@
+"""The flow core: fused bijectors, and the flyweight `Transform` that carries one evaluation of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Transform, constraints
+
+ValueAndLogDet = tuple[Tensor, Tensor]
+
+
+class Bijector(nn.Module):
+    r"""$y = f_c(x)$ with $\log|\det \partial y / \partial x|$ from the same pass; abstract.
+
+    A bijector holds parameters and buffers and no other state. `transform(c)` lends it to a distribution.
+
+    Shape:
+        value: `(*batch, D)`; context: `(*batch, C)` or `None`, batch dims broadcast;
+        returns `(value (*batch, D), log-det (*batch))`.
+    """
+
+    domain: constraints.Constraint = constraints.real_vector
+    codomain: constraints.Constraint = constraints.real_vector
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> ValueAndLogDet:
+        r"""$(f_c(x),\ \log|\det \partial f_c / \partial x|)$."""
+        raise NotImplementedError(f"{type(self).__name__} has no forward pass.")
+
+    def inverse(self, y: Tensor, context: Tensor | None = None) -> ValueAndLogDet:
+        r"""$(f_c^{-1}(y),\ \log|\det \partial f_c^{-1} / \partial y|)$."""
+        raise NotImplementedError(f"{type(self).__name__} has no inverse.")
+
+    def transform(self, context: Tensor | None = None) -> FlowTransform:
+        """A fresh flyweight `Transform` at this context."""
+        return FlowTransform(self, context)
+
+
+class Inverse(Bijector):
+    r"""$f^{-1}$: the same layer the other way round, so the cost of its two directions changes places.
+
+    Example:
+        >>> x = torch.randn(5, 3)
+        >>> from pyro_dgm import iaf
+        >>> layer = iaf(3, layers=1)
+        >>> bool(torch.equal(Inverse(layer).inverse(x)[0], layer(x)[0]))
+        True
+    """
+
+    def __init__(self, bijector: Bijector):
+        super().__init__()
+        self.bijector = bijector
+        self.domain, self.codomain = bijector.codomain, bijector.domain
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> ValueAndLogDet:
+        return self.bijector.inverse(x, context)
+
+    def inverse(self, y: Tensor, context: Tensor | None = None) -> ValueAndLogDet:
+        return self.bijector(y, context)
+
+
+class Stack(Bijector):
+    r"""$f_L \circ \dots \circ f_1$, with $\log|\det| = \sum_i \log|\det J_i|$; reads like a list of bijectors.
+
+    Example:
+        >>> len(Stack([Permutation(3), Permutation(3)]))
+        2
+    """
+
+    def __init__(self, bijectors: Sequence[Bijector] | Bijector):
+        super().__init__()
+        layers = [bijectors] if isinstance(bijectors, Bijector) else list(bijectors)
+        if not layers:
+            raise ValueError("Stack: expected at least one bijector, got none. Fix: use the base distribution alone.")
+        self.layers = nn.ModuleList(layers)
+        self.domain, self.codomain = layers[0].domain, layers[-1].codomain
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> ValueAndLogDet:
+        total = x.new_zeros(())
+        for layer in self:
+            x, log_det = layer(x, context)
+            total = total + log_det
+        return x, total
+
+    def inverse(self, y: Tensor, context: Tensor | None = None) -> ValueAndLogDet:
+        total = y.new_zeros(())
+        for layer in reversed(list(self)):
+            y, log_det = layer.inverse(y, context)
+            total = total + log_det
+        return y, total
+
+    def __iter__(self) -> Iterator[Bijector]:
+        return iter(self.layers)  # type: ignore[arg-type]
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    def __getitem__(self, index: int) -> Bijector:
+        return self.layers[index]  # type: ignore[return-value]
+
+
+class _Evaluation(NamedTuple):
+    """One evaluated pair y = f(x) with its log-det, and whether gradients were recorded."""
+
+    x: Tensor
+    y: Tensor
+    log_det: Tensor
+    with_grad: bool
+
+    def fits(self, *, x: Tensor | None = None, y: Tensor | None = None) -> bool:
+        same = (x is None or x is self.x) and (y is None or y is self.y)
+        # A value drawn under no_grad is evaluated again once gradients are wanted; else they would silently be lost.
+        return same and (self.with_grad or not torch.is_grad_enabled())
+
+
+class FlowTransform(Transform):
+    r"""A bijector at one context, as a `torch.distributions.Transform`; it lives as long as one distribution.
+
+    It keeps its last evaluation, so that a distribution scores its own draw without a second pass through the networks
+    and without a sequential inversion. Nothing is kept on the bijector: an update of the weights can't leave a stale
+    density behind, and modules stay deep-copyable.
+
+    Args:
+        bijector: the module that computes.
+        context: `(*batch, C)` or `None`.
+    """
+
+    bijective = True
+
+    def __init__(self, bijector: Bijector, context: Tensor | None = None):
+        super().__init__(cache_size=1)
+        self.bijector, self.context = bijector, context
+        self._last: _Evaluation | None = None
+
+    @property
+    def domain(self) -> constraints.Constraint:  # type: ignore[override]
+        return self.bijector.domain
+
+    @property
+    def codomain(self) -> constraints.Constraint:  # type: ignore[override]
+        return self.bijector.codomain
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self._forward(x).y
+
+    def _inv_call(self, y: Tensor) -> Tensor:
+        if self._last is None or not self._last.fits(y=y):
+            x, log_det = self.bijector.inverse(y, self.context)
+            self._last = _Evaluation(x, y, -log_det, torch.is_grad_enabled())
+        return self._last.x
+
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        if self._last is not None and self._last.fits(x=x, y=y):
+            return self._last.log_det
+        return self._forward(x).log_det
+
+    def _forward(self, x: Tensor) -> _Evaluation:
+        if self._last is None or not self._last.fits(x=x):
+            y, log_det = self.bijector(x, self.context)
+            self._last = _Evaluation(x, y, log_det, torch.is_grad_enabled())
+        return self._last
+
+    def with_cache(self, cache_size: int = 1) -> FlowTransform:
+        return self
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __hash__(self) -> int:
+        return id(self)
+
+
+class Permutation(Bijector):
+    r"""$y_i = x_{\pi(i)}$ with $\log|\det| = 0$; the default reverses the order.
+
+    The permutation is a buffer: it travels in the state dict and is the same on every rank.
+
+    Args:
+        dim: size D of the event.
+        order: the permutation π as D indices.
+
+    Example:
+        >>> Permutation(3)(torch.tensor([1., 2., 3.]))[0]
+        tensor([3., 2., 1.])
+    """
+
+    order: Tensor
+    inverse_order: Tensor
+
+    def __init__(self, dim: int, order: Sequence[int] | None = None):
+        super().__init__()
+        indices = torch.arange(dim).flip(0) if order is None else torch.as_tensor(order)
+        if not torch.equal(indices.sort().values, torch.arange(dim)):
+            raise ValueError(f"Permutation: expected a permutation of range({dim}), got {indices.tolist()}.")
+        self.register_buffer("order", indices)
+        self.register_buffer("inverse_order", indices.argsort())
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> ValueAndLogDet:
+        return x[..., self.order], x.new_zeros(())
+
+    def inverse(self, y: Tensor, context: Tensor | None = None) -> ValueAndLogDet:
+        return y[..., self.inverse_order], y.new_zeros(())

@@ -1,0 +1,87 @@
+"""Coupling layers: both directions cost one network call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ..networks import MLP, join
+from .affine import affine, bounded, inverse_affine
+from .bijector import Bijector, Stack, ValueAndLogDet
+
+
+class AffineCoupling(Bijector):
+    r"""$y_A = x_A,\quad y_B = x_B\, e^{s(x_A, c)} + t(x_A, c)$, with $\log|\det| = \sum s$.
+
+    The identity at the start (the last layer is zero). Both directions cost one network call.
+
+    Args:
+        dim: size D of the event.
+        context: size C of the context, 0 for none.
+        hidden: hidden sizes of the network.
+        flip: whether the first half is transformed in place of the second; stacks alternate it.
+
+    Shape:
+        value `(*batch, D)`, context `(*batch, C)`  ->  value `(*batch, D)`, log-det `(*batch)`.
+
+    Raises:
+        ValueError: if `dim < 2` without a context: then the network would have no input.
+
+    References:
+        Dinh, Sohl-Dickstein, Bengio 2017, *Density estimation using Real NVP*, arXiv:1605.08803.
+    """
+
+    def __init__(self, dim: int, context: int = 0, hidden: Sequence[int] = (128,), *, flip: bool = False):
+        super().__init__()
+        if dim // 2 + context < 1:
+            raise ValueError(
+                f"AffineCoupling: expected dim >= 2, got dim={dim} and no context: one half would be empty. "
+                "Fix: maf or iaf for one dimension."
+            )
+        self.halves, self.flip = [dim // 2, dim - dim // 2], flip and dim > 1
+        num_kept, num_moved = reversed(self.halves) if self.flip else self.halves
+        self.net = MLP([num_kept + context, *hidden, 2 * num_moved])
+        last = self.net[-1]
+        assert isinstance(last, nn.Linear)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> ValueAndLogDet:
+        kept, moved = self._split(x)
+        moved, log_det = affine(moved, *self._params(kept, context))
+        return self._merge(kept, moved), log_det
+
+    def inverse(self, y: Tensor, context: Tensor | None = None) -> ValueAndLogDet:
+        kept, moved = self._split(y)
+        moved, log_det = inverse_affine(moved, *self._params(kept, context))
+        return self._merge(kept, moved), log_det
+
+    def _params(self, kept: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        shift, raw = self.net(kept if context is None else join(kept, context)).chunk(2, dim=-1)
+        return shift, bounded(raw)
+
+    def _split(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        first, second = x.split(self.halves, dim=-1)
+        return (second, first) if self.flip else (first, second)
+
+    def _merge(self, kept: Tensor, moved: Tensor) -> Tensor:
+        kept = kept.expand(*moved.shape[:-1], -1)  # the context may bring batch dims that x does not have
+        return torch.cat([moved, kept] if self.flip else [kept, moved], dim=-1)
+
+
+def realnvp(dim: int, layers: int, context: int = 0, hidden: Sequence[int] = (128,)) -> Stack:
+    r"""Affine couplings that alternate which half they move: one network call per layer, to sample and to score.
+
+    Args:
+        dim: size D of the event.
+        layers: number of couplings; two of them move every coordinate.
+        context: size C of the context, 0 for none.
+        hidden: hidden sizes of each network.
+
+    Example:
+        >>> realnvp(4, layers=6)(torch.zeros(7, 4))[1].shape
+        torch.Size([7])
+    """
+    return Stack([AffineCoupling(dim, context, hidden, flip=bool(i % 2)) for i in range(layers)])

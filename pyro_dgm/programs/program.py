@@ -1,0 +1,76 @@
+"""Programs: modules whose forward names conditionals as Pyro sites inside the data plate."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyro
+import torch
+from pyro.poutine.runtime import _PYRO_STACK, effectful
+from pyro.poutine.trace_messenger import TraceMessenger
+from torch import Tensor, nn
+
+from ..contract import DATA
+
+
+class Program(nn.Module):
+    r"""A Pyro *model* or *guide* with its own parameters: `forward(x=None, *context)` samples inside `data_plate`.
+
+    Subclass it, build conditionals in `__init__`, and call `pyro.sample` in `forward`. Model and guide take the same
+    arguments; the first is the observation, which is `None` when the model generates.
+
+    Under `pyro.infer.SVI` a program announces its parameters as `param` sites, so that plain `nn.Module` parts train.
+    It never touches Pyro's global parameter store: a second instance trains as well as the first.
+
+    Example:
+        >>> class Coin(Program):
+        ...     def forward(self, x=None):
+        ...         with data_plate(x):
+        ...             return pyro.sample("x", pyro.distributions.Bernoulli(0.5), obs=x)
+        >>> Coin()(torch.ones(3))
+        tensor([1., 1., 1.])
+    """
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        # SVI.step collects what to optimize with a trace that records `param` sites alone; nobody else needs them.
+        if any(isinstance(frame, TraceMessenger) and frame.param_only for frame in _PYRO_STACK):
+            for name, parameter in self.named_parameters():
+                _announce(name, parameter)
+        return super().__call__(*args, **kwargs)
+
+
+def _announce(name: str, parameter: nn.Parameter) -> None:
+    """Emit a `param` message whose value knows its unconstrained leaf, which is all that SVI asks of it."""
+    value: Any = parameter.detach()
+    value.unconstrained = lambda: parameter
+    # One trace holds the sites of model and guide: the identity keeps equal names of different parameters apart.
+    effectful(lambda *_, **__: value, type="param")(name=f"{name}@{id(parameter):x}", event_dim=None)
+
+
+def data_plate(*batch: Any, size: int | None = None) -> pyro.plate:
+    r"""The plate `"data"` at dim −1 over the first tensor of `batch`; one datum where there is none.
+
+    Args:
+        batch: the program's own arguments, `(x, *context)`; `None` entries are passed over.
+        size: number N of data in the full set. The log densities of a minibatch of B are then scaled by N/B, which
+            matters only beside global sites.
+
+    Raises:
+        ValueError: if a tensor has no batch dim, or the batch is larger than `size`.
+
+    Example:
+        >>> with data_plate(torch.zeros(5, 2)) as index:
+        ...     len(index)
+        5
+    """
+    tensors = [b for b in batch if isinstance(b, Tensor)]
+    if not tensors:
+        return pyro.plate(DATA, 1, dim=-1)
+    if tensors[0].dim() == 0:
+        raise ValueError(f"data_plate: expected a tensor (B, *event), got a 0-dim tensor {tensors[0]}. Fix: x[None].")
+    num = len(tensors[0])
+    if size is None:
+        return pyro.plate(DATA, num, dim=-1)
+    if num > size:
+        raise ValueError(f"data_plate: expected a batch of at most size={size} data, got {num}. Fix: size=len(data).")
+    return pyro.plate(DATA, size, subsample=torch.arange(num, device=tensors[0].device), dim=-1)
