@@ -24,6 +24,7 @@ class NLL:
     Attributes:
         per_datum: $-\log \frac1K \sum_k w^{(k)}_i$ `(N,)`, float64.
         nelbo: $-\frac1K \sum_k \log w^{(k)}_i$ `(N,)`: the −ELBO from the same draws.
+        kl: $\frac1K \sum_k \log q(z_k \mid x_i) - \log p(z_k)$, the KL term from the same draws `(N,)`.
         monte_carlo: standard error of `per_datum` from the K draws (delta method) `(N,)`.
         ess: effective sample size $(\sum w)^2 / \sum w^2$ of each datum `(N,)`, at most K.
         khat: Pareto k̂ of each datum's weights `(N,)`, see `khat`.
@@ -32,6 +33,7 @@ class NLL:
 
     per_datum: Tensor
     nelbo: Tensor
+    kl: Tensor
     monte_carlo: Tensor
     ess: Tensor
     khat: Tensor
@@ -84,7 +86,7 @@ def nll(model: Callable, guide: Callable, *batch: Any, num: int = 1000, chunk: i
         depth = plate_depth(*run_pair(model, guide, first))
         rows = max(1, chunk // num)
         blocks = [
-            _summary(_log_weights(model, guide, block, num, max(1, chunk // rows), depth))
+            _summary(*_weighted(model, guide, block, num, max(1, chunk // rows), depth))
             for block in _blocks(batch, rows)
         ]
     statistics: dict[str, Any] = {name: torch.cat([b[name] for b in blocks]) for name in blocks[0]}
@@ -107,12 +109,14 @@ def bits_per_dim(nats: float, dim: int, spacing: float = 1.0) -> float:
     return (nats / dim - log(spacing)) / log(2)
 
 
-def _log_weights(model: Callable, guide: Callable, block: tuple, num: int, step: int, depth: int) -> Tensor:
+def _weighted(model: Callable, guide: Callable, block: tuple, num: int, step: int, depth: int) -> tuple[Tensor, Tensor]:
+    """Log weights and the KL term, both `(K, rows)`."""
     sizes = [min(step, num - start) for start in range(0, num, step)]
-    return torch.cat([draw(model, guide, *block, num=size, depth=depth).log_weight for size in sizes])
+    parts = [draw(model, guide, *block, num=size, depth=depth) for size in sizes]
+    return torch.cat([p.log_weight for p in parts]), torch.cat([p.kl for p in parts])
 
 
-def _summary(log_w: Tensor) -> dict[str, Tensor]:
+def _summary(log_w: Tensor, kl: Tensor) -> dict[str, Tensor]:
     """Per-datum statistics of log weights `(K, N)`, on the CPU."""
     num = len(log_w)
     log_mean = log_w.logsumexp(0) - log(num)
@@ -122,6 +126,7 @@ def _summary(log_w: Tensor) -> dict[str, Tensor]:
     found = {
         "per_datum": -log_mean,
         "nelbo": -log_w.mean(0),
+        "kl": kl.mean(0),
         "monte_carlo": relative_variance.sqrt(),
         "ess": ess,
         "khat": khat(log_w),

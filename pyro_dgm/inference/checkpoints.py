@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 
 def save_weights(module: nn.Module, path: str | Path) -> None:
     """Write parameters and buffers as safetensors, each tensor once."""
     tensors = {name: t.detach().contiguous() for name, t in _owned(module).items()}
-    _whole(Path(path), lambda temporary: save_file(tensors, temporary))
+    _whole(Path(path), lambda temporary: temporary.write_bytes(save(tensors)))
 
 
 def load_weights(module: nn.Module, path: str | Path) -> None:
@@ -58,7 +58,7 @@ def _owned(module: nn.Module) -> dict[str, Tensor]:
     return dict(tensors.values())
 
 
-def _whole(path: Path, write: Callable[[Path], None]) -> None:
+def _whole(path: Path, write: Callable[[Path], object]) -> None:
     """Write beside the target and move into place, so that a killed process leaves the old file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")

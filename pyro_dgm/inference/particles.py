@@ -62,6 +62,12 @@ class Particles:
         r"""$\log w^{(k)}_i = \log p(x_i, z^{(k)}_i) - \log q(z^{(k)}_i \mid x_i)$ `(K, N)`, in float64."""
         return self.log_joint - self.log_guide
 
+    @property
+    def kl(self) -> Tensor:
+        r"""$\log q(z^{(k)}_i \mid x_i) - \log p(z^{(k)}_i)$ over the latent sites `(K, N)`, in float64."""
+        prior = {name: self.log_p[name] for name in self.values}
+        return self.log_guide - (_total(prior) if prior else torch.zeros_like(self.log_guide))
+
 
 def draw(model: Callable, guide: Callable, *batch: Any, num: int, depth: int | None = None) -> Particles:
     r"""K draws of the guide for every datum, scored by both programs in one vectorized run.

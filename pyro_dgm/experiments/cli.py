@@ -1,0 +1,191 @@
+"""The command line: built from the constructors, so that they are the configuration schema."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from jsonargparse import ArgumentParser, Namespace
+from torch import nn
+
+from ..inference.objectives import ELBO, Objective
+from ..inference.svi import SVITrainer
+from ..programs.vae import VAE
+from .data import Data
+from .runs import Run, table
+
+DEFAULTS = {
+    "vae": "pyro_dgm.experiments.recipes.levels_vae",
+    "data": "pyro_dgm.experiments.data.Digits",
+    "objective": "pyro_dgm.ELBO",
+    "trainer": "pyro_dgm.SVITrainer",
+}
+
+
+def fit(
+    vae: VAE,
+    data: Data,
+    objective: Callable[[nn.Module, nn.Module], Objective] = ELBO,
+    trainer: Callable[[Objective], SVITrainer] = SVITrainer,
+    epochs: int = 200,
+    batch_size: int = 100,
+    patience: int | None = None,
+    num: int = 1000,
+    limit: int | None = None,
+    out: str | None = None,
+    device: str | None = None,
+    seed: int = 0,
+    resume: bool = False,  # noqa: FBT001, FBT002
+) -> None:
+    """Train a VAE, evaluate it on held-out data and write a run directory.
+
+    Args:
+        vae: the model and its guide: `pyro_dgm.VAE`, or a function that returns one.
+        data: the data: `Digits`, `Idx`, `OpenML` of `pyro_dgm.experiments.data`.
+        objective: what is minimized, without its model and guide.
+        trainer: the trainer, without its objective.
+        epochs: epochs in all; the weights of the best validation epoch are kept.
+        batch_size: data per step.
+        patience: stop after so many epochs without a better validation −ELBO.
+        num: importance draws per test datum.
+        limit: score only so many test data.
+        out: run directory; default `runs/<time>`.
+        device: default: the GPU if there is one.
+        seed: of weights, noise and order.
+        resume: go on from `out/checkpoint.pt`.
+    """
+    run = Run(Path(out or datetime.now().strftime("runs/%Y%m%d-%H%M%S")), vae.to(_device(device)), data)
+    seconds = run.train(objective, trainer, epochs, batch_size, patience, seed, resume=resume)
+    _report(run, {**run.evaluate(num, limit, seed), "seconds": seconds})
+    run.draw(64, seed)
+    run.describe(seed)
+    print(f"\nRun directory: {run.folder}")
+
+
+def evaluate(run: str, num: int = 1000, limit: int | None = None, device: str | None = None, seed: int = 0) -> None:
+    """Score a run on its test data again.
+
+    Args:
+        run: a run directory.
+        num: importance draws per test datum.
+        limit: score only so many test data.
+        device: default: the GPU if there is one.
+        seed: of the draws.
+    """
+    loaded = _loaded(run, device)
+    _report(loaded, loaded.evaluate(num, limit, seed))
+
+
+def sample(run: str, num: int = 64, device: str | None = None, seed: int = 0) -> None:
+    """Draw data from a run's model: `samples.png` and `samples.npy` in its directory.
+
+    Args:
+        run: a run directory.
+        num: how many data.
+        device: default: the GPU if there is one.
+        seed: of the draws.
+    """
+    import numpy as np
+
+    loaded = _loaded(run, device)
+    np.save(loaded.folder / "samples.npy", loaded.draw(num, seed).cpu().numpy())
+    print(f"{num} samples: {loaded.folder / 'samples.png'}, {loaded.folder / 'samples.npy'}")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line."""
+    parser = ArgumentParser(prog="pyro-dgm", description="Deep generative models as Pyro programs.")
+    commands = parser.add_subcommands()
+    parsers = {"fit": _fit_parser(), "evaluate": _parser(evaluate), "sample": _parser(sample)}
+    for name, subparser in parsers.items():
+        commands.add_subcommand(name, subparser, help=(subparser.description or "").split("\n")[0])
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    chosen = parser.parse_args(_completed(arguments) if arguments[:1] == ["fit"] else arguments)
+    settings = chosen[chosen.subcommand]
+    try:
+        if chosen.subcommand == "fit":
+            settings = _recorded(parsers["fit"], settings)
+            fit(**_instantiated(parsers["fit"], settings))
+        elif chosen.subcommand == "evaluate":
+            evaluate(**_arguments(settings))
+        else:
+            sample(**_arguments(settings))
+    except (ValueError, OSError) as error:
+        parser.exit(2, f"pyro-dgm {chosen.subcommand}: {error}\n")
+
+
+def _parser(function: Callable) -> ArgumentParser:
+    parser = ArgumentParser(description=(function.__doc__ or "").split("\n")[0])
+    parser.add_function_arguments(function)
+    return parser
+
+
+def _fit_parser() -> ArgumentParser:
+    parser = ArgumentParser(description=(fit.__doc__ or "").split("\n")[0])
+    parser.add_argument("--config", action="config", help="a configuration file, such as config.yaml of a run")
+    parser.add_function_arguments(fit, as_positional=False)
+    return parser
+
+
+def _completed(arguments: Sequence[str]) -> list[str]:
+    """The arguments of `fit` with a class for each part that neither a flag nor a configuration file names.
+
+    Parser defaults would not do: their settings would leak into another class that is named instead.
+    """
+    command, *flags = arguments
+    given = {flag.split("=")[0].removeprefix("--") for flag in flags if flag.startswith("--")}
+    for path in (b if a == "--config" else a.partition("=")[2] for a, b in pairwise([*flags, ""]) if "--config" in a):
+        given |= set(yaml.safe_load(Path(path).read_text()) or {})
+    return [command, *(f"--{part}={path}" for part, path in DEFAULTS.items() if part not in given), *flags]
+
+
+def _recorded(parser: ArgumentParser, settings: Namespace) -> Namespace:
+    """Settle the run directory and write the configuration that repeats the run."""
+    settings = settings.clone()
+    if settings.out is None:
+        settings.out = datetime.now().strftime("runs/%Y%m%d-%H%M%S")
+    folder = Path(settings.out)
+    if (folder / "checkpoint.pt").exists() and not settings.resume:
+        raise ValueError(
+            f"expected a new run directory, got {folder}, which holds a run. Fix: --resume=true, or --out=NEW."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    parser.save(settings, folder / "config.yaml", overwrite=True, skip_none=False)
+    return settings
+
+
+def _instantiated(parser: ArgumentParser, settings: Namespace) -> dict[str, Any]:
+    torch.manual_seed(settings.seed)
+    return _arguments(parser.instantiate_classes(settings))
+
+
+def _arguments(settings: Namespace) -> dict[str, Any]:
+    return {name: value for name, value in vars(settings).items() if name not in ("config", "subcommand")}
+
+
+def _loaded(folder: str, device: str | None) -> Run:
+    """The run of a directory, with its weights."""
+    path = Path(folder) / "config.yaml"
+    if not path.exists():
+        raise ValueError(f"expected a run directory with config.yaml, got {folder}. Fix: pyro-dgm fit --out={folder}.")
+    parser = _fit_parser()
+    arguments = _instantiated(parser, parser.parse_path(path))
+    run = Run(Path(folder), arguments["vae"].to(_device(device)), arguments["data"])
+    run.load()
+    return run
+
+
+def _report(run: Run, results: dict) -> None:
+    (run.folder / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+    print(table(results))
+
+
+def _device(name: str | None) -> torch.device:
+    return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))

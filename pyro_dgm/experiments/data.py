@@ -1,0 +1,132 @@
+"""Data sets as objects: train, validation and test tensors, and what a run must know of them."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..inference.batches import Batches, binarize
+from ..inference.traces import isolated
+
+
+class Data:
+    """Three splits of images `(N, D)` with values in 0, …, levels − 1.
+
+    Args:
+        train: training images.
+        val: validation images.
+        test: test images.
+        image_shape: `(height, width)` with height · width = D.
+        levels: number of grey levels.
+        dynamic: whether training images are grey bytes, binarized anew each time one is seen.
+    """
+
+    def __init__(
+        self,
+        train: Tensor,
+        val: Tensor,
+        test: Tensor,
+        image_shape: tuple[int, int],
+        levels: int,
+        *,
+        dynamic: bool = False,
+    ):
+        self.train, self.val, self.test = train, val, test
+        self.image_shape, self.levels, self.dynamic = image_shape, levels, dynamic
+
+    def batches(self, batch_size: int) -> Batches:
+        """The training batches."""
+        return Batches(self.train, batch_size, transform=binarize if self.dynamic else None)
+
+
+class Digits(Data):
+    """The 1,797 handwritten 8×8 digits that scikit-learn carries: integers 0, …, 16, shuffled once by a fixed seed.
+
+    Args:
+        num_val: size of the validation split.
+        num_test: size of the test split.
+
+    References:
+        Alpaydin, Kaynak 1998, *Optical recognition of handwritten digits*, UCI machine learning repository.
+    """
+
+    def __init__(self, num_val: int = 150, num_test: int = 300):
+        from sklearn.datasets import load_digits
+
+        images = torch.as_tensor(load_digits().data, dtype=torch.get_default_dtype())
+        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
+        test, val, train = images[order].split([num_test, num_val, len(images) - num_test - num_val])
+        super().__init__(train, val, test, (8, 8), 17)
+
+
+class Idx(Data):
+    """MNIST, Fashion-MNIST and their kin from a folder of the four IDX files, gzipped or not.
+
+    Train is the first 50,000 of the training file, validation its last 10,000, test the test file.
+
+    Args:
+        folder: with `train-images-idx3-ubyte(.gz)` and `t10k-images-idx3-ubyte(.gz)`.
+        binary: dynamic binarization of the training images and one fixed draw (seed 0) of the others; otherwise the
+            256 grey levels.
+
+    Raises:
+        ValueError: if a file is missing or is no IDX file of images.
+    """
+
+    def __init__(self, folder: str, *, binary: bool = True):
+        first, test = (_images(Path(folder), name) for name in ("train", "t10k"))
+        val, train = first[50_000:], first[:50_000]
+        if binary:
+            with isolated(seed=0):
+                val, test = binarize(val), binarize(test)
+        side = int(train.shape[1] ** 0.5)
+        super().__init__(train, val, test, (side, side), 2 if binary else 256, dynamic=binary)
+
+
+class OpenML(Data):
+    """A data set of square grey images from openml.org, downloaded (and cached) by scikit-learn.
+
+    Args:
+        name: its name there, such as `mnist_784` or `Fashion-MNIST`.
+        binary: as in `Idx`.
+
+    Raises:
+        ConnectionError: offline.
+    """
+
+    def __init__(self, name: str, *, binary: bool = True):
+        from sklearn.datasets import fetch_openml
+
+        try:
+            pixels = fetch_openml(name, version=1, as_frame=False, parser="liac-arff").data
+        except OSError as error:
+            raise ConnectionError(
+                f"OpenML: expected to reach openml.org for '{name}', got {error}. "
+                "Fix: go online once, or --data Idx --data.folder=PATH with the IDX files."
+            ) from error
+        images = torch.as_tensor(np.ascontiguousarray(pixels), dtype=torch.uint8)
+        train, val, test = images[:50_000], images[50_000:60_000], images[60_000:]
+        if binary:
+            with isolated(seed=0):
+                val, test = binarize(val), binarize(test)
+        side = int(images.shape[1] ** 0.5)
+        super().__init__(train, val, test, (side, side), 2 if binary else 256, dynamic=binary)
+
+
+def _images(folder: Path, name: str) -> Tensor:
+    """The images `(N, D)` of one IDX file, as bytes."""
+    path = folder / f"{name}-images-idx3-ubyte"
+    found = next((p for p in (path, path.with_name(path.name + ".gz")) if p.exists()), None)
+    if found is None:
+        raise ValueError(
+            f"Idx: expected {path.name} or {path.name}.gz in {folder}, got neither. Fix: --data.folder=PATH."
+        )
+    content = gzip.decompress(found.read_bytes()) if found.suffix == ".gz" else found.read_bytes()
+    magic, *shape = np.frombuffer(content[:16], dtype=">i4").tolist()
+    if magic != 2051:
+        raise ValueError(f"Idx: expected an IDX file of images (magic 2051), got magic {magic} in {found}.")
+    return torch.from_numpy(np.frombuffer(content, dtype=np.uint8, offset=16).reshape(shape[0], -1).copy())

@@ -1,0 +1,45 @@
+"""Whole VAEs from a few numbers, each the composition that a user would write."""
+
+from __future__ import annotations
+
+import pyro.distributions as dist
+from torch import nn
+
+from ..programs.conditional import Conditional, StandardNormal
+from ..programs.flows import Flow, iaf, maf
+from ..programs.likelihoods import Bernoulli, DiscretizedLogistic
+from ..programs.networks import Rescale, gated_mlp, mlp
+from ..programs.vae import VAE
+
+
+def levels_vae(dim: int = 64, levels: int = 17, latent: int = 8, hidden: int = 256, layers: int = 2) -> VAE:
+    r"""Images of integer levels: MAF prior, IAF posterior, discretized logistic likelihood.
+
+    Args:
+        dim: pixels D.
+        levels: grey levels L.
+        latent: latent dims.
+        hidden: hidden units of decoder and encoder.
+        layers: flow layers, each way.
+    """
+    prior = Flow(StandardNormal(latent), maf(latent, layers))
+    likelihood = DiscretizedLogistic(mlp(latent, hidden, 2 * dim), levels)
+    embed = nn.Sequential(Rescale(0, levels - 1), mlp(dim, hidden, hidden // 2), nn.SiLU())
+    base = Conditional(dist.Normal, mlp(hidden // 2, 2 * latent))
+    return VAE(prior, likelihood, Flow(base, iaf(latent, layers, context=hidden // 2), embed))
+
+
+def binary_vae(dim: int = 784, latent: int = 40, hidden: int = 300) -> VAE:
+    r"""Binary images: standard prior, two gated layers each way, diagonal posterior, Bernoulli likelihood.
+
+    Args:
+        dim: pixels D.
+        latent: latent dims.
+        hidden: hidden units.
+
+    References:
+        Tomczak, Welling 2018, arXiv:1705.07120 (test NLL 84.50 nats on dynamic MNIST after full training).
+    """
+    likelihood = Bernoulli(gated_mlp(latent, hidden, hidden, dim))
+    encoder = Conditional(dist.Normal, gated_mlp(dim, hidden, hidden, 2 * latent))
+    return VAE(StandardNormal(latent), likelihood, encoder)

@@ -1,0 +1,134 @@
+"""One run: train, evaluate, write the run directory; and reading one back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from time import perf_counter
+
+import torch
+from torch import Tensor
+
+from ..evaluation.generation import generate, reconstruct
+from ..evaluation.likelihood import bits_per_dim, nll
+from ..inference.checkpoints import load_weights, save_weights
+from ..inference.history import Row
+from ..inference.objectives import Objective
+from ..inference.svi import SVITrainer
+from ..posterior import to_arviz
+from ..programs.vae import VAE
+from .data import Data
+from .figures import image_grid, learning_curve
+
+
+@dataclass(frozen=True)
+class Run:
+    """A directory with `config.yaml`, `metrics.jsonl`, `weights.safetensors`, `results.json` and pictures.
+
+    Attributes:
+        folder: the directory.
+        vae: the model and its guide.
+        data: the data.
+    """
+
+    folder: Path
+    vae: VAE
+    data: Data
+
+    def load(self) -> None:
+        """Read the weights of the directory into the VAE."""
+        load_weights(self.vae, self.folder / "weights.safetensors")
+
+    def train(
+        self,
+        objective: Callable[[torch.nn.Module, torch.nn.Module], Objective],
+        trainer: Callable[[Objective], SVITrainer],
+        epochs: int,
+        batch_size: int,
+        patience: int | None,
+        seed: int,
+        *,
+        resume: bool,
+    ) -> float:
+        """Train up to `epochs` epochs in all; returns the seconds it took."""
+        start = perf_counter()
+        fitted = trainer(objective(self.vae.model, self.vae.guide))
+        if resume:
+            fitted.resume(self.folder / "checkpoint.pt")
+        with (self.folder / "metrics.jsonl").open("a" if resume else "w") as file:
+            fitted.fit(
+                self.data.batches(batch_size),
+                self.data.val,
+                max(0, epochs - fitted.num_epochs),
+                patience=patience,
+                seed=seed,
+                checkpoint=self.folder / "checkpoint.pt",
+                on_epoch=lambda row: print(json.dumps(row), file=file, flush=True),
+            )
+        save_weights(self.vae, self.folder / "weights.safetensors")
+        learning_curve(fitted.history, self.folder / "learning_curve.png")
+        return perf_counter() - start
+
+    def evaluate(self, num: int, limit: int | None, seed: int) -> Row:
+        """Score the test data and write `results.json`; in nats per datum and bits per dim."""
+        test = self._test(limit)
+        start = perf_counter()
+        score = nll(self.vae.model, self.vae.guide, test, num=num, seed=seed)
+        dim = prod(self.data.image_shape)
+        results = {
+            "nelbo": score.nelbo.mean().item(),
+            "nll": score.mean,
+            "nll_stderr": score.stderr,
+            "bits_per_dim": bits_per_dim(score.mean, dim),
+            "bits_per_dim_stderr": bits_per_dim(score.stderr, dim),
+            "ess": score.ess.mean().item(),
+            "share_khat_above_0.7": (score.khat > 0.7).double().mean().item(),
+            "kl": score.kl.mean().item(),
+            "num_test": len(test),
+            "num_draws": num,
+            "parameters": sum(p.numel() for p in self.vae.parameters()),
+            "evaluation_seconds": perf_counter() - start,
+        }
+        (self.folder / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+        return results
+
+    def draw(self, num: int, seed: int) -> Tensor:
+        """Draw data from the model and write `samples.png`."""
+        x = generate(self.vae.model, num, seed=seed)
+        width = max(1, int(num**0.5))
+        rows = list(x[: width * (num // width)].split(width))
+        image_grid(rows, self.data.image_shape, self.folder / "samples.png", "x ~ p(x | z), z ~ p(z)")
+        return x
+
+    def describe(self, seed: int, num_data: int = 100, num_draws: int = 200) -> None:
+        """Write `reconstructions.png` and `posterior.nc` of the first test data."""
+        test = self._test(num_data)
+        mean = reconstruct(self.vae.model, self.vae.guide, test[:10], num=20, seed=seed)["x"]
+        title = "test digits (above) and E[x | z], z ~ q(z | x) (below)"
+        image_grid([test[:10], mean], self.data.image_shape, self.folder / "reconstructions.png", title)
+        dims = {"z": ["latent"], "x": ["pixel"]}
+        posterior = to_arviz(self.vae.model, self.vae.guide, test, num=num_draws, dims=dims, seed=seed)
+        posterior.to_netcdf(self.folder / "posterior.nc", engine="h5netcdf")
+
+    def _test(self, limit: int | None) -> Tensor:
+        return self.data.test[:limit].to(next(self.vae.parameters()).device)
+
+
+def table(results: Row) -> str:
+    """The results as a short table."""
+    lines = {
+        "-ELBO": f"{results['nelbo']:.3f} nats",
+        "NLL": f"{results['nll']:.3f} ± {results['nll_stderr']:.3f} nats",
+        "NLL, bits/dim": f"{results['bits_per_dim']:.4f} ± {results['bits_per_dim_stderr']:.4f}",
+        "KL(q | p)": f"{results['kl']:.3f} nats",
+        "effective sample size": f"{results['ess']:.1f} of {results['num_draws']:.0f}",
+        "data with k-hat > 0.7": f"{results['share_khat_above_0.7']:.1%}",
+        "test data": f"{results['num_test']:.0f}",
+        "parameters": f"{results['parameters']:,.0f}",
+        "training, seconds": f"{results['seconds']:.1f}" if "seconds" in results else "",
+        "evaluation, seconds": f"{results['evaluation_seconds']:.1f}",
+    }
+    return "\n".join(f"{name:<22} {value}" for name, value in lines.items() if value)
