@@ -123,14 +123,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _parser(function: Callable) -> ArgumentParser:
     parser = ArgumentParser(description=(function.__doc__ or "").split("\n")[0])
-    parser.add_function_arguments(function)
+    parser.add_function_arguments(function, as_positional=True)
     return parser
 
 
 def _fit_parser() -> ArgumentParser:
     parser = ArgumentParser(description=(fit.__doc__ or "").split("\n")[0])
     parser.add_argument("--config", action="config", help="a configuration file, such as config.yaml of a run")
-    parser.add_function_arguments(fit, as_positional=False)
+    parser.add_function_arguments(fit)
     return parser
 
 
@@ -157,13 +157,13 @@ def _recorded(parser: ArgumentParser, settings: Namespace) -> Namespace:
             f"expected a new run directory, got {folder}, which holds a run. Fix: --resume=true, or --out=NEW."
         )
     folder.mkdir(parents=True, exist_ok=True)
-    parser.save(settings, folder / "config.yaml", overwrite=True, skip_none=False)
+    parser.save(settings, folder / "config.yaml", overwrite=True)
     return settings
 
 
 def _instantiated(parser: ArgumentParser, settings: Namespace) -> dict[str, Any]:
     torch.manual_seed(settings.seed)
-    return _arguments(parser.instantiate_classes(settings))
+    return _arguments(parser.instantiate(settings))
 
 
 def _arguments(settings: Namespace) -> dict[str, Any]:

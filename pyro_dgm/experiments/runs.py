@@ -55,7 +55,8 @@ class Run:
     ) -> float:
         """Train up to `epochs` epochs in all; returns the seconds it took."""
         start = perf_counter()
-        fitted = trainer(objective(self.vae.model, self.vae.guide))
+        device = next(self.vae.parameters()).device
+        fitted = trainer(objective(self.vae.model, self.vae.guide).to(device))
         if resume:
             fitted.resume(self.folder / "checkpoint.pt")
         with (self.folder / "metrics.jsonl").open("a" if resume else "w") as file:

@@ -58,7 +58,8 @@ def preflight(model: Callable, guide: Callable, *batch: Any, size: int | None = 
     Raises:
         ValueError: with the site, what was expected, what came and the fix, for: empty, NaN or infinite data; a program
             that fails; a site outside the data plate; different latent sites; a wrong event or batch shape; observed
-            values outside the support; a Delta observation; a plate size that the objective does not know.
+            values outside the support; a Delta observation; a plate size that the objective does not know; networks
+            that do not broadcast over particles.
     """
     for position, tensor in enumerate(batch):
         if isinstance(tensor, Tensor):
@@ -69,6 +70,7 @@ def preflight(model: Callable, guide: Callable, *batch: Any, size: int | None = 
             _check(guide_trace, model_trace, batch, size)
             _score(guide_trace)
             _score(model_trace)
+            _check_particles(model, guide, batch, plate_depth(guide_trace, model_trace))
         except ValueError as error:
             raise ValueError(f"{error}\n\nSites of the model:\n{model_trace.format_shapes()}") from error
         return Preflight(
@@ -211,6 +213,20 @@ def _score(trace: Trace) -> None:
                 f"site '{name}': expected one log density per plate {plate_names(site)}, {expected}, got shape "
                 f"{tuple(site['log_prob'].shape)}. Fix: .to_event(n) for the dims that belong to one event."
             )
+
+
+def _check_particles(model: Callable, guide: Callable, batch: tuple, depth: int) -> None:
+    """Run two particles per datum: the programs must broadcast over a further dim on the left."""
+    try:
+        traces = run_pair(model, guide, batch, num=2, depth=depth)
+        for trace in traces:
+            trace.compute_log_prob()
+    except Exception as error:
+        raise ValueError(
+            f"the programs run on one draw per datum, but not on several: expected networks that broadcast over "
+            f"leading dims, since K draws arrive as (K, N, …); got: {error}\n"
+            "Fix: join inputs with Joined(net)(x, z) in place of torch.cat, and index dims from the right."
+        ) from error
 
 
 def _innermost(law: Any) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 import pyro.distributions as dist
 import torch
 from pyro.distributions import constraints
+from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 from torch.distributions import transform_to
 from torch.nn.functional import softplus
@@ -60,7 +61,7 @@ class Conditional(nn.Module):
 
     def __init__(
         self,
-        family: type[dist.TorchDistribution],
+        family: type[TorchDistributionMixin],
         net: nn.Module,
         params: Sequence[str] | None = None,
         event_dim: int = 1,

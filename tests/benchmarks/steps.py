@@ -1,0 +1,151 @@
+"""Time of one training step, as ratios to hand-written torch and to `pyro.infer.SVI`, in one interleaved run.
+
+    python tests/benchmarks/steps.py --rounds 30 --out steps.json
+
+Every round times each contestant once, one after the other, so that a busy machine slows all of them alike; a ratio is
+the median over the rounds of (contestant / baseline of the same round), with its quartiles beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+from statistics import quantiles
+from time import perf_counter
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.infer import SVI, Trace_ELBO
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits, softplus
+
+import pyro_dgm as dgm
+from pyro_dgm.experiments.recipes import levels_vae
+
+Step = Callable[[], object]
+
+
+class ByHand(nn.Module):
+    """The 784-400-20 MLP VAE as one writes it in plain torch: the loss in nats per datum."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Linear(784, 400), nn.SiLU(), nn.Linear(400, 40))
+        self.decoder = nn.Sequential(nn.Linear(20, 400), nn.SiLU(), nn.Linear(400, 784))
+
+    def forward(self, x: Tensor) -> Tensor:
+        loc, raw = self.encoder(x).chunk(2, dim=-1)
+        scale = softplus(raw) + 1e-6
+        eps = torch.randn_like(loc)
+        z = loc + scale * eps
+        rec = binary_cross_entropy_with_logits(self.decoder(z), x, reduction="sum")
+        kl = (0.5 * (z.square() - eps.square()) - scale.log()).sum()
+        return (rec + kl) / len(x)
+
+
+def declared() -> dgm.VAE:
+    """The same VAE, declared."""
+    encoder = dgm.Conditional(dist.Normal, dgm.mlp(784, 400, 40))
+    return dgm.VAE(dgm.StandardNormal(20), dgm.Bernoulli(dgm.mlp(20, 400, 784)), encoder)
+
+
+def by_hand(x: Tensor, *, compiled: bool, fused: bool) -> Step:
+    module = ByHand()
+    loss = torch.compile(module) if compiled else module
+    optimizer = torch.optim.Adam(module.parameters(), lr=1e-3, fused=fused)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        loss(x).backward()
+        optimizer.step()
+
+    return step
+
+
+def by_trainer(vae: dgm.VAE, x: Tensor, *, compiled: bool) -> Step:
+    trainer = dgm.SVITrainer(dgm.ELBO(vae.model, vae.guide), lr=1e-3, compile=compiled)
+
+    def step() -> None:
+        with pyro.validation_enabled(False):
+            trainer.step(x)
+
+    return step
+
+
+def by_svi(vae: dgm.VAE, x: Tensor) -> Step:
+    svi = SVI(vae.model, vae.guide, pyro.optim.Adam({"lr": 1e-3}), Trace_ELBO())
+    return lambda: svi.step(x)
+
+
+def mlp_contestants() -> dict[str, Step]:
+    x = torch.rand(128, 784).bernoulli()
+    return {
+        "by hand, eager (baseline)": by_hand(x, compiled=False, fused=False),
+        "by hand, torch.compile, fused Adam": by_hand(x, compiled=True, fused=True),
+        "declared, eager": by_trainer(declared(), x, compiled=False),
+        "declared, compiled": by_trainer(declared(), x, compiled=True),
+        "declared, pyro.infer.SVI": by_svi(declared(), x),
+    }
+
+
+def digits_contestants() -> dict[str, Step]:
+    x = torch.randint(0, 17, (100, 64)).float()
+    return {
+        "pyro.infer.SVI (baseline)": by_svi(levels_vae(), x),
+        "declared, eager": by_trainer(levels_vae(), x, compiled=False),
+        "declared, compiled": by_trainer(levels_vae(), x, compiled=True),
+    }
+
+
+def interleaved(contestants: dict[str, Step], rounds: int, steps: int) -> dict[str, list[float]]:
+    """Milliseconds per step of every contestant in every round."""
+    for step in contestants.values():
+        for _ in range(10):
+            step()
+    times: dict[str, list[float]] = {name: [] for name in contestants}
+    for _ in range(rounds):
+        for name, step in contestants.items():
+            start = perf_counter()
+            for _ in range(steps):
+                step()
+            times[name].append((perf_counter() - start) / steps * 1e3)
+    return times
+
+
+def summary(times: dict[str, list[float]]) -> dict[str, dict[str, float]]:
+    """Median milliseconds, and the ratio to the baseline (the first contestant) with its quartiles."""
+    baseline = next(iter(times.values()))
+    found = {}
+    for name, values in times.items():
+        low, middle, high = quantiles([a / b for a, b in zip(values, baseline, strict=True)], n=4)
+        found[name] = {"ms": quantiles(values, n=4)[1], "ratio": middle, "low": low, "high": high}
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(0)
+    report = {}
+    for title, contestants in (
+        ("784-400-20 MLP VAE, batch 128", mlp_contestants()),
+        ("digits VAE, MAF prior, IAF posterior, batch 100", digits_contestants()),
+    ):
+        report[title] = summary(interleaved(contestants, options.rounds, options.steps))
+        print(f"\n{title}\n{'':<38}{'ms':>8}{'ratio':>8}   quartiles")
+        for name, row in report[title].items():
+            print(f"{name:<38}{row['ms']:>8.2f}{row['ratio']:>8.2f}   {row['low']:.2f} … {row['high']:.2f}")
+    if options.out:
+        options.out.write_text(json.dumps(report, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,169 @@
+"""The command line, from flags to the run directory and back."""
+
+import json
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import pytest
+import yaml
+
+from pyro_dgm.experiments.cli import main
+
+SMALL = ["--vae.hidden=16", "--vae.latent=2", "--epochs=2", "--num=20", "--limit=30", "--device=cpu"]
+FILES = {
+    "config.yaml",
+    "metrics.jsonl",
+    "weights.safetensors",
+    "checkpoint.pt",
+    "results.json",
+    "samples.png",
+    "reconstructions.png",
+    "learning_curve.png",
+    "posterior.nc",
+}
+
+
+pytestmark = pytest.mark.parametrize("dtype", ["float32"], indirect=True)  # torch's own default, as on a command line
+
+
+@pytest.fixture
+def run(tmp_path, capsys):
+    main(["fit", *SMALL, f"--out={tmp_path / 'run'}"])
+    return tmp_path / "run", capsys.readouterr().out
+
+
+def test_fit_writes_the_run_directory_and_prints_the_table(run):
+    folder, printed = run
+    assert {p.name for p in folder.iterdir()} == FILES
+    for name in ("-ELBO", "NLL", "bits/dim", "effective sample size", "KL", "seconds", "parameters"):
+        assert name in printed
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [row["epoch"] for row in rows] == [1, 2]
+    results = json.loads((folder / "results.json").read_text())
+    assert results["nll"] <= results["nelbo"]
+    assert results["bits_per_dim"] == pytest.approx(results["nll"] / 64 / np.log(2))
+
+
+def test_the_posterior_opens_in_arviz(run):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        import arviz
+
+    posterior = arviz.from_netcdf(run[0] / "posterior.nc")
+    assert dict(posterior.posterior["z"].sizes) == {"chain": 1, "draw": 200, "datum": 100, "latent": 2}
+    assert posterior.observed_data["x"].dims == ("datum", "pixel")
+
+
+def test_evaluate_repeats_the_figures_of_fit(run, capsys):
+    folder, _ = run
+    before = json.loads((folder / "results.json").read_text())
+    main(["evaluate", str(folder), "--num=20", "--limit=30", "--device=cpu"])
+    after = json.loads((folder / "results.json").read_text())
+    assert after["nll"] == before["nll"]
+    assert "NLL" in capsys.readouterr().out
+
+
+def test_sample_writes_as_many_data_as_asked(run):
+    folder, _ = run
+    main(["sample", str(folder), "--num=7", "--device=cpu"])
+    samples = np.load(folder / "samples.npy")
+    assert samples.shape == (7, 64)
+    assert set(np.unique(samples)) <= set(range(17))
+
+
+def test_the_recorded_configuration_repeats_the_run(run, tmp_path):
+    folder, _ = run
+    main(["fit", f"--config={folder / 'config.yaml'}", f"--out={tmp_path / 'again'}"])
+    first, second = (json.loads((f / "results.json").read_text())["nll"] for f in (folder, tmp_path / "again"))
+    assert first == second
+
+
+def test_two_epochs_and_two_more_are_four(run, tmp_path):
+    folder, _ = run
+    main(["fit", f"--config={folder / 'config.yaml'}", "--resume=true", "--epochs=4"])
+    main(["fit", *SMALL, "--epochs=4", f"--out={tmp_path / 'four'}"])
+    first, second = (json.loads((f / "results.json").read_text())["nll"] for f in (folder, tmp_path / "four"))
+    assert first == second
+    assert len((folder / "metrics.jsonl").read_text().splitlines()) == 4
+
+
+def test_constructors_are_the_schema(tmp_path):
+    config = {
+        "vae": {
+            "class_path": "pyro_dgm.VAE",
+            "init_args": {
+                "prior": {
+                    "class_path": "pyro_dgm.Flow",
+                    "init_args": {
+                        "base": {"class_path": "pyro_dgm.StandardNormal", "init_args": {"dim": 2}},
+                        "bijectors": {"class_path": "pyro_dgm.realnvp", "init_args": {"dim": 2, "layers": 2}},
+                    },
+                },
+                "likelihood": {
+                    "class_path": "pyro_dgm.DiscretizedLogistic",
+                    "init_args": {
+                        "net": {"class_path": "pyro_dgm.MLP", "init_args": {"sizes": [2, 8, 128]}},
+                        "levels": 17,
+                    },
+                },
+                "encoder": {
+                    "class_path": "pyro_dgm.Conditional",
+                    "init_args": {
+                        "family": "pyro.distributions.Normal",
+                        "net": {"class_path": "pyro_dgm.GatedMLP", "init_args": {"sizes": [64, 8, 4]}},
+                    },
+                },
+            },
+        },
+        "objective": {
+            "class_path": "pyro_dgm.ELBO",
+            "init_args": {"beta": {"z": {"class_path": "pyro_dgm.LinearWarmup", "init_args": {"num_steps": 10}}}},
+        },
+        "epochs": 1,
+        "num": 10,
+        "limit": 10,
+        "device": "cpu",
+    }
+    path = tmp_path / "whole.yaml"
+    path.write_text(yaml.safe_dump(config))
+    main(["fit", f"--config={path}", f"--out={tmp_path / 'run'}"])
+    recorded = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert recorded["vae"]["init_args"]["prior"]["class_path"] == "pyro_dgm.Flow"
+    assert recorded["data"]["class_path"].endswith("Digits")
+
+
+def test_settings_of_the_default_recipe_do_not_leak_into_another(tmp_path):
+    with pytest.raises(SystemExit):
+        main(["fit", "--vae=pyro_dgm.experiments.recipes.binary_vae", "--epochs=1", f"--out={tmp_path / 'run'}"])
+    recorded = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert recorded["vae"]["init_args"] == {"dim": 784, "latent": 40, "hidden": 300}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["evaluate", "nowhere"], "expected a run directory with config.yaml, got nowhere"),
+        (["fit", "--data=Idx", "--data.folder=nowhere"], "expected train-images-idx3-ubyte"),
+    ],
+)
+def test_a_mistake_ends_in_one_message_and_no_traceback(arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    printed = capsys.readouterr().err
+    assert message in printed
+    assert "Traceback" not in printed
+
+
+def test_a_run_is_not_overwritten(run):
+    with pytest.raises(SystemExit):
+        main(["fit", *SMALL, f"--out={run[0]}"])
+
+
+def test_the_package_is_a_command_too():
+    done = subprocess.run([sys.executable, "-m", "pyro_dgm", "--help"], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0
+    assert "fit" in done.stdout

@@ -1,0 +1,95 @@
+"""Data sets: splits, levels, binarization, and what is refused."""
+
+import gzip
+import struct
+
+import numpy as np
+import pytest
+import torch
+
+from pyro_dgm.experiments.data import Digits, Idx, OpenML
+
+
+def write_idx(folder, name, images, magic=2051):
+    header = struct.pack(">iiii", magic, *images.shape)
+    (folder / f"{name}-images-idx3-ubyte.gz").write_bytes(gzip.compress(header + images.tobytes()))
+
+
+@pytest.fixture
+def idx_folder(tmp_path):
+    rng = np.random.default_rng(0)
+    write_idx(tmp_path, "train", rng.integers(0, 256, (50_010, 2, 2), dtype=np.uint8))
+    write_idx(tmp_path, "t10k", rng.integers(0, 256, (20, 2, 2), dtype=np.uint8))
+    return tmp_path
+
+
+def test_digits_are_integer_levels_in_three_disjoint_splits():
+    digits = Digits()
+    parts = (digits.train, digits.val, digits.test)
+    assert [len(p) for p in parts] == [1347, 150, 300]
+    everything = torch.cat(parts)
+    assert everything.min() == 0
+    assert everything.max() == 16 == digits.levels - 1
+    assert torch.equal(everything, everything.round())
+    from sklearn.datasets import load_digits
+
+    assert sorted(map(tuple, everything.tolist())) == sorted(map(tuple, load_digits().data.tolist()))
+
+
+def test_digits_are_split_the_same_way_every_time_and_leave_the_seed_alone():
+    before = torch.get_rng_state()
+    first, second = Digits(), Digits()
+    assert torch.equal(first.test, second.test)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_idx_reads_grey_levels_in_the_official_order(idx_folder):
+    loaded = Idx(str(idx_folder), binary=False)
+    raw = gzip.decompress((idx_folder / "train-images-idx3-ubyte.gz").read_bytes())[16:]
+    assert loaded.levels == 256
+    assert loaded.train.shape == (50_000, 4)
+    assert torch.equal(
+        torch.cat([loaded.train, loaded.val]).flatten(), torch.frombuffer(bytearray(raw), dtype=torch.uint8)
+    )
+
+
+def test_idx_binarizes_validation_and_test_once_and_training_images_each_time(idx_folder):
+    first, second = Idx(str(idx_folder)), Idx(str(idx_folder))
+    assert torch.equal(first.test, second.test)
+    assert set(first.val.unique().tolist()) == {0.0, 1.0}
+    batches = first.batches(50_000)
+    (one,), (two,) = next(batches.epoch(epoch=0)), next(batches.epoch(epoch=0))
+    assert set(one.unique().tolist()) == {0.0, 1.0}
+    assert not torch.equal(one, two)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"expected train-images-idx3-ubyte or .*\.gz in .*got neither"):
+        Idx(str(tmp_path))
+
+
+def test_a_file_of_labels_is_refused(tmp_path):
+    write_idx(tmp_path, "train", np.zeros((3, 2, 2), dtype=np.uint8), magic=2049)
+    with pytest.raises(ValueError, match="magic 2051.*got magic 2049"):
+        Idx(str(tmp_path))
+
+
+def test_openml_offline_says_what_to_do(monkeypatch):
+    import sklearn.datasets
+
+    def offline(*_, **__):
+        raise OSError("no route")
+
+    monkeypatch.setattr(sklearn.datasets, "fetch_openml", offline)
+    with pytest.raises(ConnectionError, match=r"expected to reach openml.org .*no route.*Fix: go online once"):
+        OpenML("mnist_784")
+
+
+def test_openml_splits_like_idx(monkeypatch):
+    import sklearn.datasets
+
+    pixels = np.tile(np.arange(4.0), (60_003, 1))
+    monkeypatch.setattr(sklearn.datasets, "fetch_openml", lambda *_, **__: type("B", (), {"data": pixels}))
+    loaded = OpenML("mnist_784", binary=False)
+    assert [len(p) for p in (loaded.train, loaded.val, loaded.test)] == [50_000, 10_000, 3]
+    assert loaded.image_shape == (2, 2)
