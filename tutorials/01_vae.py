@@ -42,9 +42,9 @@ test, val, train = digits[:300], digits[300:450], digits[450:]
 # ## Declaration
 # Three *conditionals*. Each is a module that maps a context to a Pyro distribution, nothing more.
 #
-# * The **prior** $p(z)$: the plain one is a standard normal. It asks all codes together to look like one round blob, which
-#   they don't want to. A *flow prior* bends the blob. `maf` is the direction that scores fast, which is what training
-#   asks of a prior.
+# * The **prior** $p(z)$: the plain one is a standard normal. It asks all codes together to look like one round blob,
+#   which they don't want to. A *flow prior* bends the blob. `maf` is the direction that scores fast, which is what
+#   training asks of a prior.
 # * The **likelihood** $P(x \mid z)$: every pixel is a logistic density cut into 17 levels, with open ends.
 # * The **encoder** $q(z \mid x)$: a diagonal normal, bent by an `iaf` flow, the direction that samples fast.
 
@@ -60,7 +60,7 @@ def declare(*, flows: bool) -> dgm.VAE:
         encoder = dgm.Flow(base, dgm.iaf(8, layers=2, context=128), embed)
     else:
         encoder = dgm.Conditional(dist.Normal, torch.nn.Sequential(embed, base.net))
-    likelihood = dgm.DiscretizedLogistic(dgm.mlp(8, 256, 2 * 64), levels=17)
+    likelihood = dgm.DiscretizedLogistic(dgm.mlp(8, 256, 2 * 64), levels=17, min_scale=0.3)
     return dgm.VAE(prior, likelihood, encoder)
 
 
@@ -68,8 +68,8 @@ vae = declare(flows=True)
 print(dgm.preflight(vae.model, vae.guide, train[:5]))
 
 # %% [markdown]
-# `preflight` ran the pair once and found nothing wrong; the table shows the shape of every site. Break the contract and it
-# says which site, what it expected, what it got, and how to mend it:
+# `preflight` ran the pair once and found nothing wrong; the table shows the shape of every site. Break the contract and
+# it says which site, what it expected, what it got, and how to mend it:
 
 # %%
 try:
@@ -116,9 +116,8 @@ plain = declare(flows=False)
 dgm.SVITrainer(dgm.ELBO(plain.model, plain.guide), lr=2e-3).fit(train, val, EPOCHS, batch_size=100, progress=False)
 plain_score = dgm.nll(plain.model, plain.guide, test, num=DRAWS)
 gain = plain_score.per_datum - score.per_datum
-print(
-    f"without flows: NLL {plain_score.mean:.2f}; flows gain {gain.mean():.2f} ± {gain.std() / len(gain) ** 0.5:.2f} nats"
-)
+error = gain.std() / len(gain) ** 0.5
+print(f"without flows: NLL {plain_score.mean:.2f}; the flows gain {gain.mean():.2f} ± {error:.2f} nats")
 
 # %% [markdown]
 # ## Look at it

@@ -12,7 +12,9 @@ from ..programs.networks import Rescale, gated_mlp, mlp
 from ..programs.vae import VAE
 
 
-def levels_vae(dim: int = 64, levels: int = 17, latent: int = 8, hidden: int = 256, layers: int = 2) -> VAE:
+def levels_vae(
+    dim: int = 64, levels: int = 17, latent: int = 8, hidden: int = 512, layers: int = 2, min_scale: float = 0.3
+) -> VAE:
     r"""Images of integer levels: MAF prior, IAF posterior, discretized logistic likelihood.
 
     Args:
@@ -21,9 +23,10 @@ def levels_vae(dim: int = 64, levels: int = 17, latent: int = 8, hidden: int = 2
         latent: latent dims.
         hidden: hidden units of decoder and encoder.
         layers: flow layers, each way.
+        min_scale: smallest logistic scale, in levels.
     """
     prior = Flow(StandardNormal(latent), maf(latent, layers))
-    likelihood = DiscretizedLogistic(mlp(latent, hidden, 2 * dim), levels)
+    likelihood = DiscretizedLogistic(mlp(latent, hidden, 2 * dim), levels, min_scale)
     embed = nn.Sequential(Rescale(0, levels - 1), mlp(dim, hidden, hidden // 2), nn.SiLU())
     base = Conditional(dist.Normal, mlp(hidden // 2, 2 * latent))
     return VAE(prior, likelihood, Flow(base, iaf(latent, layers, context=hidden // 2), embed))

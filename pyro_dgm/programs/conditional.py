@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import pyro.distributions as dist
@@ -28,9 +29,13 @@ def link(constraint: constraints.Constraint) -> Callable[[Tensor], Tensor]:
         >>> link(constraints.positive)(torch.zeros(1))
         tensor([0.6931])
     """
-    if constraint in (constraints.positive, constraints.nonnegative):
-        return positive
+    if isinstance(constraint, constraints.greater_than | constraints.greater_than_eq):
+        return partial(_above, constraint.lower_bound)
     return transform_to(constraint)
+
+
+def _above(lower_bound: Any, raw: Tensor) -> Tensor:
+    return lower_bound + positive(raw)
 
 
 class Conditional(nn.Module):
@@ -51,7 +56,7 @@ class Conditional(nn.Module):
         c: `(*batch, C)`  ->  a distribution with batch_shape `(*batch)` and event_shape `(D,)`.
 
     Raises:
-        ValueError: if that dim of the network's output is no multiple of the number of parameters.
+        ValueError: if `event_dim < 1`, or if that dim of the network's output is no multiple of the number of parameters.
 
     Example:
         >>> encoder = Conditional(dist.Normal, nn.Linear(3, 2 * 4))
@@ -67,6 +72,10 @@ class Conditional(nn.Module):
         event_dim: int = 1,
     ):
         super().__init__()
+        if event_dim < 1:
+            raise ValueError(
+                f"Conditional: expected event_dim >= 1, got {event_dim}. Fix: event_dim=1 for scalars (*batch, 1)."
+            )
         self.family, self.net, self.event_dim = family, net, event_dim
         constrained: Any = family.arg_constraints
         self.params = tuple(params or _natural_params(constrained))
@@ -74,7 +83,7 @@ class Conditional(nn.Module):
 
     def forward(self, *contexts: Tensor) -> dist.TorchDistribution:
         raw = self.net(*contexts)
-        dim = -max(self.event_dim, 1)  # the last dim of vectors, the channels of images
+        dim = -self.event_dim  # the last dim of vectors, the channels of images
         if raw.dim() < self.event_dim or raw.shape[dim] % len(self.params):
             raise ValueError(
                 f"Conditional({self.family.__name__}): expected a network output (*batch, {len(self.params)} * D), one "

@@ -86,22 +86,22 @@ class LogisticLevels(dist.TorchDistribution):
         return torch.where(value < 0, 0.0, torch.where(value >= self.levels - 1, 1.0, inside))
 
     @property
-    def _exceedance(self) -> Tensor:
-        """P(Y > y) for y = 0, …, L − 2 on a new last dim."""
-        cut = torch.arange(self.levels - 1, device=self.loc.device) + 0.5
-        return torch.sigmoid((self.loc[..., None] - cut) * (-self.log_scale[..., None]).exp())
+    def _logit_exceedance(self) -> Tensor:
+        """The logit of P(Y > y) for y = 0, …, L − 2 on a new last dim."""
+        cut = torch.arange(self.levels - 1, device=self.loc.device, dtype=self.loc.dtype) + 0.5
+        return (self.loc[..., None] - cut) * (-self.log_scale[..., None]).exp()
 
     @property
     def mean(self) -> Tensor:
         r"""$E[Y] = \sum_{y \ge 0} P(Y > y)$."""
-        return self._exceedance.sum(-1)
+        return self._logit_exceedance.sigmoid().sum(-1)
 
     @property
     def variance(self) -> Tensor:
-        r"""$E[Y^2] - E[Y]^2$ with $E[Y^2] = \sum_{y \ge 0} (2y + 1) P(Y > y)$."""
-        exceedance = self._exceedance
-        weights = 2 * torch.arange(self.levels - 1, device=self.loc.device) + 1
-        return (weights * exceedance).sum(-1) - exceedance.sum(-1).square()
+        r"""$\sum_{y, y'} P(Y > \max(y, y'))\, P(Y \le \min(y, y'))$ over y, y' in 0, …, L − 2: no term is negative."""
+        logit = self._logit_exceedance
+        above, below = logit.sigmoid(), (-logit).sigmoid()
+        return (above * (2 * below.cumsum(-1) - below)).sum(-1)
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
         """A logistic draw, rounded to the nearest level and clamped to the edge levels."""

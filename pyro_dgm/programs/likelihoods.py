@@ -91,12 +91,14 @@ class DiscretizedLogistic(nn.Module):
     Args:
         net: maps contexts to `(*batch, 2 * D)`: D locations, then D log-scales, both in level units.
         levels: number L of levels; x takes the values 0, …, L − 1.
+        min_scale: $s_{\min}$ in $s = s_{\min} + e^r$, r the network's log-scale. Where training shows one level only,
+            an unbounded scale shrinks to 0, and a test datum of another level then costs hundreds of nats.
 
     Shape:
         c: `(*batch, C)`  ->  batch_shape `(*batch)`, event_shape `(D,)`.
 
     Raises:
-        ValueError: if the network's last dim is odd.
+        ValueError: if the network's last dim is odd, or `min_scale` is negative.
 
     References:
         Kingma et al. 2016, arXiv:1606.04934; the density is `LogisticLevels`.
@@ -107,9 +109,11 @@ class DiscretizedLogistic(nn.Module):
         1.000...
     """
 
-    def __init__(self, net: nn.Module, levels: int):
+    def __init__(self, net: nn.Module, levels: int, min_scale: float = 0.0):
         super().__init__()
-        self.net, self.levels = net, levels
+        if min_scale < 0:
+            raise ValueError(f"DiscretizedLogistic: expected min_scale >= 0, got {min_scale}.")
+        self.net, self.levels, self.min_scale = net, levels, min_scale
 
     def forward(self, *contexts: Tensor) -> dist.TorchDistribution:
         raw = self.net(*contexts)
@@ -119,4 +123,6 @@ class DiscretizedLogistic(nn.Module):
                 f"{tuple(raw.shape)}. Fix: end the network with nn.Linear(hidden, 2 * D)."
             )
         loc, log_scale = raw.chunk(2, dim=-1)
+        if self.min_scale > 0:
+            log_scale = torch.logaddexp(log_scale, torch.full_like(log_scale, log(self.min_scale)))
         return LogisticLevels(loc, log_scale, self.levels).to_event(1)

@@ -136,7 +136,7 @@ class Rescale(nn.Module):
         super().__init__()
         if not low < high:
             raise ValueError(f"Rescale: expected low < high, got low={low}, high={high}.")
-        self.low, self.high = low, high
+        self.low, self.high = float(low), float(high)  # floats lift uint8 levels, which would overflow
 
     def forward(self, x: Tensor) -> Tensor:
         return 2 * (x - self.low) / (self.high - self.low) - 1

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, silu
 
+from ..networks import cast
 from .affine import affine, bounded, inverse_affine
 from .bijector import Bijector, Inverse, Stack, ValueAndLogDet
 
@@ -46,7 +47,8 @@ class MADE(nn.Module):
         degree = torch.arange(dim).flip(0) if reverse else torch.arange(dim)
         # A hidden unit of degree h sees the coordinates up to h; those of degree -1 see the context alone.
         lowest, num = (-1, dim) if context else (0, max(dim - 1, 1))
-        degrees = [degree, *(torch.arange(size) % num + lowest for size in hidden)]
+        # Spread evenly, so that a narrow layer still reaches the highest degree and no coordinate is lost.
+        degrees = [degree, *(torch.linspace(lowest, lowest + num - 1, size).round() for size in hidden)]
         pairs = zip(degrees[:-1], degrees[1:], strict=True)
         self.layers = nn.ModuleList(MaskedLinear(out[:, None] >= into[None, :]) for into, out in pairs)
         self.last = MaskedLinear((degree[:, None] > degrees[-1][None, :]).repeat(2, 1))
@@ -55,6 +57,7 @@ class MADE(nn.Module):
         nn.init.zeros_(self.last.bias)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        context = None if context is None else cast(context, self)
         for i, layer in enumerate(self.layers):
             x = layer(x)
             x = silu(x if context is None else x + self.contexts[i](context))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -101,16 +100,25 @@ class Stack(Bijector):
         return self.layers[index]  # type: ignore[return-value]
 
 
-class _Evaluation(NamedTuple):
-    """One evaluated pair y = f(x) with its log-det, and whether gradients were recorded."""
+def _state(value: Tensor) -> tuple[int, bool]:
+    """What changes when a tensor is written in place or asked for its gradient."""
+    return 0 if value.is_inference() else value._version, value.requires_grad
 
-    x: Tensor
-    y: Tensor
-    log_det: Tensor
-    with_grad: bool
+
+class _Evaluation:
+    """One evaluated pair y = f(x) with its log-det, the state of both, and whether gradients were recorded."""
+
+    def __init__(self, x: Tensor, y: Tensor, log_det: Tensor):
+        self.x, self.y, self.log_det = x, y, log_det
+        self.states = _state(x), _state(y)
+        self.with_grad = torch.is_grad_enabled()
 
     def fits(self, *, x: Tensor | None = None, y: Tensor | None = None) -> bool:
-        same = (x is None or x is self.x) and (y is None or y is self.y)
+        same = (
+            (x is None or x is self.x)
+            and (y is None or y is self.y)
+            and self.states == (_state(self.x), _state(self.y))
+        )
         # A value drawn under no_grad is evaluated again once gradients are wanted; else they would silently be lost.
         return same and (self.with_grad or not torch.is_grad_enabled())
 
@@ -148,7 +156,7 @@ class FlowTransform(Transform):
     def _inv_call(self, y: Tensor) -> Tensor:
         if self._last is None or not self._last.fits(y=y):
             x, log_det = self.bijector.inverse(y, self.context)
-            self._last = _Evaluation(x, y, -log_det, torch.is_grad_enabled())
+            self._last = _Evaluation(x, y, -log_det)
         return self._last.x
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
@@ -159,7 +167,7 @@ class FlowTransform(Transform):
     def _forward(self, x: Tensor) -> _Evaluation:
         if self._last is None or not self._last.fits(x=x):
             y, log_det = self.bijector(x, self.context)
-            self._last = _Evaluation(x, y, log_det, torch.is_grad_enabled())
+            self._last = _Evaluation(x, y, log_det)
         return self._last
 
     def with_cache(self, cache_size: int = 1) -> FlowTransform:
@@ -198,7 +206,7 @@ class Permutation(Bijector):
         self.register_buffer("inverse_order", indices.argsort())
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> ValueAndLogDet:
-        return x[..., self.order], x.new_zeros(())
+        return x[..., self.order], x.new_zeros(x.shape[:-1])
 
     def inverse(self, y: Tensor, context: Tensor | None = None) -> ValueAndLogDet:
-        return y[..., self.inverse_order], y.new_zeros(())
+        return y[..., self.inverse_order], y.new_zeros(y.shape[:-1])

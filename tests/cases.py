@@ -1,0 +1,279 @@
+"""The registries that the laws run over: one line here buys a class every law of `test_laws.py`.
+
+A registry maps a name to a builder without arguments; a builder makes fresh modules in the default dtype.
+Batches and contexts are drawn from the global random state, which every test seeds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pyro
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import one_hot
+
+import pyro_dgm as dgm
+
+
+def randomize(module: Any, scale: float = 0.3) -> Any:
+    """Move every parameter away from its start: at the identity a flow would satisfy any law."""
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(scale * torch.randn_like(parameter))
+    return module
+
+
+def plane(law: Any, reach: float = 7.0, num: int = 561) -> tuple[Tensor, Tensor]:
+    r"""A grid over the plane and the weights of its quadrature, $y = m + s \sinh t$: hundreds of s into the tails.
+
+    Shape:
+        grid `(num², *event)` for a law with two coordinates, weights `(num²,)`.
+    """
+    draws = law.sample((4000,)).reshape(-1, 2)
+    low, centre, high = draws.quantile(torch.tensor([0.16, 0.5, 0.84]).to(draws), dim=0)
+    spread, t = (high - low) / 2, torch.linspace(-reach, reach, num).to(draws)
+    grid = torch.cartesian_prod(*(m + s * t.sinh() for m, s in zip(centre, spread, strict=True)))
+    weights = torch.cartesian_prod(t.cosh(), t.cosh()).prod(-1) * spread.prod() * (t[1] - t[0]) ** 2
+    return grid.reshape(-1, *law.event_shape), weights
+
+
+# Conditionals --------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class ConditionalCase:
+    """A conditional, the event shapes of its contexts, the event shape of its law.
+
+    `levels` is the number of values of one coordinate if the law is discrete.
+    """
+
+    module: nn.Module
+    event: tuple[int, ...]
+    context: tuple[tuple[int, ...], ...] = ()
+    levels: int | None = None
+
+    def contexts(self, *batch: int) -> tuple[Tensor, ...]:
+        return tuple(torch.randn(*batch, *shape) for shape in self.context)
+
+
+CONDITIONALS: dict[str, Callable[[], ConditionalCase]] = {
+    "standard_normal": lambda: ConditionalCase(dgm.StandardNormal(2), (2,)),
+    "standard_normal_of_context": lambda: ConditionalCase(dgm.StandardNormal(2), (2,), ((3,),)),
+    "conditional_normal": lambda: ConditionalCase(dgm.Conditional(dist.Normal, nn.Linear(3, 4)), (2,), ((3,),)),
+    "conditional_gumbel": lambda: ConditionalCase(dgm.Conditional(dist.Gumbel, dgm.mlp(3, 4)), (2,), ((3,),)),
+    "conditional_joined": lambda: ConditionalCase(
+        dgm.Conditional(dist.Normal, dgm.Joined(dgm.mlp(5, 8, 4))), (2,), ((3,), (2,))
+    ),
+    "conditional_image": lambda: ConditionalCase(
+        dgm.Conditional(dist.Normal, dgm.ConvDecoder(3, (2, 1, 2), (4,)), event_dim=3), (1, 1, 2), ((3,),)
+    ),
+    "conditional_of_image": lambda: ConditionalCase(
+        dgm.Conditional(dist.Normal, dgm.ConvEncoder((1, 5, 5), 4, (3, 4))), (2,), ((1, 5, 5),)
+    ),
+    "normal": lambda: ConditionalCase(dgm.Normal(dgm.gated_mlp(3, 8, 2), scale=0.7), (2,), ((3,),)),
+    "bernoulli": lambda: ConditionalCase(dgm.Bernoulli(dgm.mlp(3, 2)), (2,), ((3,),), levels=2),
+    "bernoulli_image": lambda: ConditionalCase(
+        dgm.Bernoulli(dgm.ConvDecoder(3, (1, 2, 2), (4,)), event_dim=3), (1, 2, 2), ((3,),), levels=2
+    ),
+    "categorical": lambda: ConditionalCase(dgm.Categorical(dgm.mlp(3, 2 * 5), 5), (2,), ((3,),), levels=5),
+    "discretized_logistic": lambda: ConditionalCase(
+        dgm.DiscretizedLogistic(dgm.mlp(3, 8, 2 * 2), 7), (2,), ((3,),), levels=7
+    ),
+    "flow_maf": lambda: ConditionalCase(dgm.Flow(dgm.StandardNormal(2), dgm.maf(2, 2, hidden=(8,))), (2,)),
+    "flow_iaf": lambda: ConditionalCase(dgm.Flow(dgm.StandardNormal(2), dgm.iaf(2, 2, hidden=(8,))), (2,)),
+    "flow_realnvp": lambda: ConditionalCase(dgm.Flow(dgm.StandardNormal(2), dgm.realnvp(2, 2, hidden=(8,))), (2,)),
+    "flow_iaf_of_context": lambda: ConditionalCase(
+        dgm.Flow(
+            dgm.Conditional(dist.Normal, dgm.mlp(4, 4)), dgm.iaf(2, 2, context=4, hidden=(8,)), embed=dgm.mlp(3, 8, 4)
+        ),
+        (2,),
+        ((3,),),
+    ),
+    "flow_realnvp_of_context": lambda: ConditionalCase(
+        dgm.Flow(dgm.StandardNormal(2), dgm.realnvp(2, 2, context=3, hidden=(8,))), (2,), ((3,),)
+    ),
+    "flow_of_joined_contexts": lambda: ConditionalCase(
+        dgm.Flow(dgm.StandardNormal(2), dgm.maf(2, 2, context=4, hidden=(8,)), embed=dgm.Joined(dgm.mlp(5, 8, 4))),
+        (2,),
+        ((3,), (2,)),
+    ),
+}
+
+
+# Bijectors -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class BijectorCase:
+    """A bijector, the size of its event and of its context (0 for none), and the network calls of each direction."""
+
+    bijector: dgm.Bijector
+    dim: int
+    context: int = 0
+    forward_calls: int = 1
+    inverse_calls: int = 1
+
+    def value(self, *batch: int) -> Tensor:
+        return torch.randn(*batch, self.dim)
+
+    def at(self, *batch: int) -> Tensor | None:
+        """A context, or `None` for a bijector without one."""
+        return torch.randn(*batch, self.context) if self.context else None
+
+
+def _bijector(bijector: Callable[[], Any], *args: Any, **kwargs: Any) -> Callable[[], BijectorCase]:
+    return lambda: BijectorCase(randomize(bijector()), *args, **kwargs)
+
+
+_H = (16,)
+BIJECTORS: dict[str, Callable[[], BijectorCase]] = {
+    "permutation": _bijector(lambda: dgm.Permutation(4, (2, 0, 3, 1)), 4, 0, 0, 0),
+    "affine_coupling": _bijector(lambda: dgm.AffineCoupling(5, hidden=_H), 5),
+    "affine_coupling_flipped": _bijector(lambda: dgm.AffineCoupling(5, hidden=_H, flip=True), 5),
+    "affine_coupling_of_context": _bijector(lambda: dgm.AffineCoupling(4, 3, _H), 4, 3),
+    "affine_coupling_of_one_dim": _bijector(lambda: dgm.AffineCoupling(1, 3, _H), 1, 3),
+    "autoregressive": _bijector(lambda: dgm.Autoregressive(4, hidden=_H), 4, 0, 1, 4),
+    "autoregressive_reversed": _bijector(lambda: dgm.Autoregressive(4, 3, (16, 12), reverse=True), 4, 3, 1, 4),
+    "autoregressive_of_one_dim": _bijector(lambda: dgm.Autoregressive(1, 3, _H), 1, 3),
+    "inverse": _bijector(lambda: dgm.Inverse(dgm.Autoregressive(4, 3, _H)), 4, 3, 4, 1),
+    "realnvp": _bijector(lambda: dgm.realnvp(4, 3, hidden=_H), 4, 0, 3, 3),
+    "realnvp_of_context": _bijector(lambda: dgm.realnvp(5, 3, 3, _H), 5, 3, 3, 3),
+    "iaf": _bijector(lambda: dgm.iaf(4, 2, hidden=_H), 4, 0, 2, 2 * 4),
+    "iaf_of_context": _bijector(lambda: dgm.iaf(4, 3, 3, _H), 4, 3, 3, 3 * 4),
+    "maf": _bijector(lambda: dgm.maf(4, 2, hidden=_H), 4, 0, 2 * 4, 2),
+    "maf_of_context": _bijector(lambda: dgm.maf(4, 3, 3, _H), 4, 3, 3 * 4, 3),
+    "mixed_stack": _bijector(
+        lambda: dgm.Stack([dgm.AffineCoupling(4, hidden=_H), dgm.Permutation(4), dgm.Autoregressive(4, hidden=_H)]),
+        4,
+        0,
+        1 + 1,
+        1 + 4,
+    ),
+}
+
+
+# Pairs ---------------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class PairCase:
+    """A model, its guide, and `batch(n)`, the arguments of both: the observation first, then contexts."""
+
+    model: nn.Module
+    guide: nn.Module
+    batch: Callable[[int], tuple[Tensor, ...]]
+
+
+def _levels(num_levels: int, dim: int) -> Callable[[int], tuple[Tensor, ...]]:
+    return lambda n: (torch.randint(num_levels, (n, dim)),)
+
+
+def _vae(prior: nn.Module, likelihood: nn.Module, encoder: nn.Module, batch: Callable) -> PairCase:
+    vae = dgm.VAE(prior, likelihood, encoder)
+    return PairCase(vae.model, vae.guide, batch)
+
+
+def vae_normal() -> PairCase:
+    encoder = dgm.Conditional(dist.Normal, dgm.mlp(4, 8, 2 * 2))
+    return _vae(dgm.StandardNormal(2), dgm.Normal(dgm.mlp(2, 8, 4), scale=0.8), encoder, lambda n: (torch.randn(n, 4),))
+
+
+def vae_bernoulli() -> PairCase:
+    encoder = dgm.Conditional(dist.Normal, dgm.gated_mlp(6, 8, 2 * 2))
+    likelihood = dgm.Bernoulli(dgm.gated_mlp(2, 8, 6))
+    return _vae(dgm.StandardNormal(2), likelihood, encoder, lambda n: (torch.bernoulli(torch.full((n, 6), 0.5)),))
+
+
+def vae_categorical() -> PairCase:
+    encoder = dgm.Conditional(dist.Normal, dgm.mlp(3, 8, 2 * 2))
+    return _vae(dgm.StandardNormal(2), dgm.Categorical(dgm.mlp(2, 8, 3 * 5), levels=5), encoder, _levels(5, 3))
+
+
+def vae_flow() -> PairCase:
+    prior = dgm.Flow(dgm.StandardNormal(3), dgm.maf(3, 2, hidden=(8,)))
+    likelihood = dgm.DiscretizedLogistic(dgm.mlp(3, 8, 2 * 4), levels=9)
+    base = dgm.Conditional(dist.Normal, dgm.mlp(5, 2 * 3))
+    encoder = dgm.Flow(base, dgm.iaf(3, 2, context=5, hidden=(8,)), embed=dgm.mlp(4, 8, 5))
+    return _vae(prior, likelihood, encoder, _levels(9, 4))
+
+
+def vae_realnvp() -> PairCase:
+    prior = dgm.Flow(dgm.StandardNormal(3), dgm.realnvp(3, 2, hidden=(8,)))
+    base = dgm.Conditional(dist.Normal, dgm.mlp(5, 2 * 3))
+    encoder = dgm.Flow(base, dgm.realnvp(3, 2, context=5, hidden=(8,)), embed=dgm.mlp(4, 8, 5))
+    return _vae(prior, dgm.Normal(dgm.mlp(3, 8, 4)), encoder, lambda n: (torch.randn(n, 4),))
+
+
+def vae_labels() -> PairCase:
+    likelihood = dgm.Normal(dgm.Joined(dgm.mlp(2 + 3, 8, 4)))
+    encoder = dgm.Conditional(dist.Normal, dgm.Joined(dgm.mlp(4 + 3, 8, 2 * 2)))
+
+    def batch(n: int) -> tuple[Tensor, Tensor]:
+        return torch.randn(n, 4), one_hot(torch.randint(3, (n,)), 3).to(torch.get_default_dtype())
+
+    return _vae(dgm.StandardNormal(2), likelihood, encoder, batch)
+
+
+def vae_conv() -> PairCase:
+    shape, channels = (1, 5, 6), (3, 4)
+    likelihood = dgm.Bernoulli(dgm.ConvDecoder(2, shape, channels), event_dim=3)
+    encoder = dgm.Conditional(dist.Normal, dgm.ConvEncoder(shape, 2 * 2, channels))
+    return _vae(dgm.StandardNormal(2), likelihood, encoder, lambda n: (torch.bernoulli(torch.full((n, *shape), 0.5)),))
+
+
+def density_flow() -> PairCase:
+    density = dgm.Flow(dgm.StandardNormal(3), dgm.maf(3, 2, hidden=(8,)))
+    return PairCase(dgm.DensityModel(density), dgm.EmptyGuide(), lambda n: (torch.randn(n, 3),))
+
+
+class BareModel(nn.Module):
+    r"""A stranger's model: $p(z_2)\, p(z_1 \mid z_2)\, p(x \mid z_1)$, written with Pyro alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.middle, self.bottom = nn.Linear(2, 3), nn.Linear(3, 4)
+
+    def forward(self, x: Tensor | None = None) -> Tensor:
+        with pyro.plate("data", 1 if x is None else len(x), dim=-1):
+            top = pyro.sample("z2", dist.Normal(self.middle.weight.new_zeros(2), 1.0).to_event(1))
+            middle = pyro.sample("z1", dist.Normal(self.middle(top), 0.5).to_event(1))
+            return pyro.sample("x", dist.Normal(self.bottom(middle), 0.3).to_event(1), obs=x)
+
+
+class BareGuide(nn.Module):
+    r"""A stranger's guide: $q(z_1 \mid x)\, q(z_2 \mid z_1)$."""
+
+    def __init__(self):
+        super().__init__()
+        self.middle, self.top = nn.Linear(4, 3), nn.Linear(3, 2)
+
+    def forward(self, x: Tensor | None = None) -> None:
+        with pyro.plate("data", len(x), dim=-1):
+            middle = pyro.sample("z1", dist.Normal(self.middle(x), 0.4).to_event(1))
+            pyro.sample("z2", dist.Normal(self.top(middle), 0.7).to_event(1))
+
+
+def two_latents_bare() -> PairCase:
+    return PairCase(BareModel(), BareGuide(), lambda n: (torch.randn(n, 4),))
+
+
+PAIRS: dict[str, Callable[[], PairCase]] = {
+    "vae_normal": vae_normal,
+    "vae_bernoulli": vae_bernoulli,
+    "vae_categorical": vae_categorical,
+    "vae_flow": vae_flow,
+    "vae_realnvp": vae_realnvp,
+    "vae_labels": vae_labels,
+    "vae_conv": vae_conv,
+    "density_flow": density_flow,
+    "two_latents_bare": two_latents_bare,
+}
+
+
+def over(registry: dict[str, Callable[[], Any]]) -> dict[str, Any]:
+    """Arguments of `pytest.mark.parametrize` that run a test over a registry: `@parametrize(**over(PAIRS))`."""
+    return {"argnames": "build", "argvalues": list(registry.values()), "ids": list(registry)}
