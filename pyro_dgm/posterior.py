@@ -11,8 +11,8 @@ from torch import Tensor
 
 from .contract import DATA, PARTICLES
 from .inference.particles import Particles, draw
-from .inference.preflight import check_data
-from .inference.traces import Site, evaluating, isolated, plate_depth, plate_names, plate_value, run_pair
+from .inference.preflight import check_data, check_observations
+from .inference.traces import Site, evaluating, isolated, plate_names, plate_value
 
 if TYPE_CHECKING:
     import xarray
@@ -59,7 +59,17 @@ def to_arviz(
             _groups(model, guide, [b[i : i + rows] if isinstance(b, Tensor) else b for b in batch], num, dims or {})
             for i in range(0, num_data, rows)
         ]
-    return _opened(datatree(_joined(blocks), {DATUM: range(num_data), **(coords or {})}))
+    groups = _joined(blocks)
+    _known("dims of sites", dims or {}, [*groups["posterior"], *groups["observed_data"]])
+    used = [d for arrays in groups.values() for names, _ in arrays.values() for d in names]
+    _known("coords of dims", coords or {}, used)
+    return _opened(datatree(groups, {DATUM: range(num_data), **(coords or {})}))
+
+
+def _known(what: str, given: Iterable[str], names: Iterable[str]) -> None:
+    unknown = sorted(set(given) - set(names))
+    if unknown:
+        raise ValueError(f"to_arviz: expected {what} among {sorted(set(names))}, got {unknown}.")
 
 
 def datatree(groups: Groups, coords: Mapping[str, Sequence]) -> xarray.DataTree:
@@ -86,7 +96,8 @@ def _opened(tree: xarray.DataTree) -> Any:
 
 
 def _groups(model: Callable, guide: Callable, batch: Sequence, num: int, dims: Mapping) -> Groups:
-    particles = draw(model, guide, *batch, num=num, depth=plate_depth(*run_pair(model, guide, tuple(batch))))
+    particles = draw(model, guide, *batch, num=num)
+    check_observations(particles.model_trace)
     latent = _sites(particles.guide_trace, particles.values)
     observed = _sites(particles.model_trace, particles.observations)
     draws = ("chain", "draw", DATUM)

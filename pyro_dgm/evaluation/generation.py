@@ -68,7 +68,7 @@ def _generated(model: Callable, num: int, depth: int, context: tuple, site: str 
             f"{type(returned).__name__ if site is None else repr(site)}. Fix: return pyro.sample('x', …), or site='x'."
         )
     value, names = plate_value(sites[site]), plate_names(sites[site])
-    return value.movedim(names.index(DATA), 1) if DATA in names else value
+    return value.movedim(names.index(DATA), 1) if DATA in names else value.unsqueeze(1)
 
 
 def encode(guide: Callable, *batch: Any, num: int = 1, seed: int = 0) -> dict[str, Tensor]:
@@ -100,7 +100,7 @@ def reconstruct(model: Callable, guide: Callable, *batch: Any, num: int = 1, see
         seed: of the draws.
 
     Returns:
-        observed site → `(N, *event)`.
+        observed site → `(*plates, N, *event)`, the data plate last.
 
     Raises:
         NotImplementedError: if an observation has no mean, as a flow likelihood.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from math import log, sqrt
+from math import log, nan, sqrt
 from typing import Any
 
 import pyro
@@ -12,14 +12,16 @@ import torch
 from torch import Tensor
 
 from ..inference.particles import draw
-from ..inference.preflight import check_data
-from ..inference.traces import evaluating, isolated, plate_depth, run_pair
+from ..inference.preflight import check_data, check_observations, extreme_rows
+from ..inference.traces import evaluating, isolated, latent_sites, plate_depth, run_pair
 from .psis import khat
 
 
 @dataclass(frozen=True)
 class NLL:
     r"""Importance-sampling estimate of $-\log p(x_i)$ in nats per datum; in expectation an upper bound.
+
+    Exact, whatever the draws, for a model without latent sites; `kind` says which.
 
     Attributes:
         per_datum: $-\log \frac1K \sum_k w^{(k)}_i$ `(N,)`, float64.
@@ -73,7 +75,8 @@ def nll(model: Callable, guide: Callable, *batch: Any, num: int = 1000, chunk: i
         seed: of the draws.
 
     Raises:
-        ValueError: for `num` or `chunk` below 1, NaN or empty data, or a site outside the data plate.
+        ValueError: for `num` or `chunk` below 1, NaN or empty data, values outside the support, or a site outside
+            the data plate.
 
     References:
         Burda, Grosse, Salakhutdinov 2016, *Importance weighted autoencoders*, arXiv:1509.00519.
@@ -82,15 +85,17 @@ def nll(model: Callable, guide: Callable, *batch: Any, num: int = 1000, chunk: i
         raise ValueError(f"nll: expected num >= 1 and chunk >= 1, got num={num}, chunk={chunk}.")
     check_data(batch[0], "data")
     with isolated(*batch, seed=seed), evaluating(model, guide), pyro.validation_enabled(False):
-        first = tuple(_rows(batch, slice(0, 1)))
-        depth = plate_depth(*run_pair(model, guide, first))
+        traces = run_pair(model, guide, tuple(_rows(batch, extreme_rows(batch[0], 1))))
+        check_observations(traces[1])
+        depth = plate_depth(*traces)
         rows = max(1, chunk // num)
         blocks = [
             _summary(*_weighted(model, guide, block, num, max(1, chunk // rows), depth))
             for block in _blocks(batch, rows)
         ]
     statistics: dict[str, Any] = {name: torch.cat([b[name] for b in blocks]) for name in blocks[0]}
-    return NLL(num=num, **statistics)
+    kind = NLL.kind if latent_sites(traces[0]) else "exact"
+    return NLL(num=num, kind=kind, **statistics)
 
 
 def bits_per_dim(nats: float, dim: int, spacing: float = 1.0) -> float:
@@ -122,7 +127,7 @@ def _summary(log_w: Tensor, kl: Tensor) -> dict[str, Tensor]:
     log_mean = log_w.logsumexp(0) - log(num)
     ess = (2 * log_w.logsumexp(0) - (2 * log_w).logsumexp(0)).exp()
     # Var(mean w) / mean(w)^2 = (K / ESS - 1) / (K - 1)
-    relative_variance = (num / ess - 1).clamp(min=0) / max(num - 1, 1)
+    relative_variance = (num / ess - 1).clamp(min=0) / (num - 1 or nan)
     found = {
         "per_datum": -log_mean,
         "nelbo": -log_w.mean(0),
@@ -139,6 +144,6 @@ def _blocks(batch: tuple, rows: int) -> Iterator[tuple]:
         yield tuple(_rows(batch, slice(start, start + rows)))
 
 
-def _rows(batch: tuple, rows: slice) -> Iterator[Any]:
+def _rows(batch: tuple, rows: slice | Tensor) -> Iterator[Any]:
     for value in batch:
         yield value[rows] if isinstance(value, Tensor) and value.dim() > 0 else value

@@ -63,23 +63,18 @@ class Digits(Data):
         super().__init__(train, val, test, (8, 8), 17)
 
 
-class Idx(Data):
-    """MNIST, Fashion-MNIST and their kin from a folder of the four IDX files, gzipped or not.
-
-    Train is the first 50,000 of the training file, validation its last 10,000, test the test file.
+class SquareBytes(Data):
+    """Square grey images as bytes: train is the first 50,000 of the training images, validation the others.
 
     Args:
-        folder: with `train-images-idx3-ubyte(.gz)` and `t10k-images-idx3-ubyte(.gz)`.
+        first: training images `(N, D)`, uint8.
+        test: test images.
         binary: dynamic binarization of the training images and one fixed draw (seed 0) of the others; otherwise the
             256 grey levels.
-
-    Raises:
-        ValueError: if a file is missing or is no IDX file of images.
     """
 
-    def __init__(self, folder: str, *, binary: bool = True):
-        first, test = (_images(Path(folder), name) for name in ("train", "t10k"))
-        val, train = first[50_000:], first[:50_000]
+    def __init__(self, first: Tensor, test: Tensor, *, binary: bool):
+        train, val = first[:50_000], first[50_000:]
         if binary:
             with isolated(seed=0):
                 val, test = binarize(val), binarize(test)
@@ -87,12 +82,27 @@ class Idx(Data):
         super().__init__(train, val, test, (side, side), 2 if binary else 256, dynamic=binary)
 
 
-class OpenML(Data):
+class Idx(SquareBytes):
+    """MNIST, Fashion-MNIST and their kin from a folder of IDX files, gzipped or not.
+
+    Args:
+        folder: with `train-images-idx3-ubyte(.gz)` and `t10k-images-idx3-ubyte(.gz)`.
+        binary: as in `SquareBytes`.
+
+    Raises:
+        ValueError: if a file is missing or is no IDX file of images.
+    """
+
+    def __init__(self, folder: str, *, binary: bool = True):
+        super().__init__(*(_images(Path(folder), name) for name in ("train", "t10k")), binary=binary)
+
+
+class OpenML(SquareBytes):
     """A data set of square grey images from openml.org, downloaded (and cached) by scikit-learn.
 
     Args:
         name: its name there, such as `mnist_784` or `Fashion-MNIST`.
-        binary: as in `Idx`.
+        binary: as in `SquareBytes`.
 
     Raises:
         ConnectionError: offline.
@@ -109,12 +119,7 @@ class OpenML(Data):
                 "Fix: go online once, or --data Idx --data.folder=PATH with the IDX files."
             ) from error
         images = torch.as_tensor(np.ascontiguousarray(pixels), dtype=torch.uint8)
-        train, val, test = images[:50_000], images[50_000:60_000], images[60_000:]
-        if binary:
-            with isolated(seed=0):
-                val, test = binarize(val), binarize(test)
-        side = int(images.shape[1] ** 0.5)
-        super().__init__(train, val, test, (side, side), 2 if binary else 256, dynamic=binary)
+        super().__init__(images[:60_000], images[60_000:], binary=binary)
 
 
 def _images(folder: Path, name: str) -> Tensor:

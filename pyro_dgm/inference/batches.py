@@ -84,12 +84,12 @@ class Batches:
         """Number of data."""
         return len(self.tensors[0])
 
-    def epoch(self, seed: int = 0, epoch: int = 0) -> Iterator[Batch]:
-        """The minibatches of one epoch; with several processes, those of this rank."""
+    def epoch(self, seed: int = 0, epoch: int = 0, *, even: bool = False) -> Iterator[Batch]:
+        """The minibatches of one epoch; with several processes those of this rank, `even`: as many as of any other."""
         order = torch.arange(len(self))
         if self.shuffle:
             order = torch.randperm(len(self), generator=torch.Generator().manual_seed((seed << 24) + epoch))
-        for rows in _shard(order, pad=self.shuffle).to(self.tensors[0].device).split(self.batch_size):
+        for rows in _shard(order, pad=even).to(self.tensors[0].device).split(self.batch_size):
             yield self._rows(rows)
 
     def first(self) -> Batch:
@@ -117,7 +117,7 @@ class LoaderBatches:
         """The same batches on another device."""
         return LoaderBatches(self.loader, self.arguments, device)
 
-    def epoch(self, seed: int = 0, epoch: int = 0) -> Iterator[Batch]:
+    def epoch(self, seed: int = 0, epoch: int = 0, *, even: bool = False) -> Iterator[Batch]:
         """The minibatches of one epoch, in the loader's own order."""
         sampler = getattr(self.loader, "sampler", None)
         if isinstance(sampler, DistributedSampler):
@@ -144,7 +144,13 @@ class LoaderBatches:
                 f"data: expected a dict batch with keys among the model's arguments {self.arguments}, got "
                 f"{sorted(batch)}. Fix: name the keys as the arguments of model.forward."
             )
-        return tuple(batch[name] for name in self.arguments if name in batch)
+        names = self.arguments[: len(batch)]
+        if set(names) != set(batch):  # arguments go by position: none may be left out before the last
+            raise ValueError(
+                f"data: expected a dict batch with the model's first arguments {names}, got {sorted(batch)}. "
+                "Fix: give every argument before the last one."
+            )
+        return tuple(batch[name] for name in names)
 
 
 def as_batches(
@@ -155,7 +161,7 @@ def as_batches(
     Raises:
         TypeError: for anything else.
     """
-    if isinstance(data, Batches):
+    if isinstance(data, (Batches, LoaderBatches)):
         return data.to(device)
     if isinstance(data, TensorDataset):
         data = data.tensors
@@ -163,8 +169,15 @@ def as_batches(
         return Batches(data, batch_size, shuffle=shuffle).to(device)
     arguments = [n for n in inspect.signature(model.forward).parameters if n != "self"]
     if isinstance(data, Dataset):
-        return LoaderBatches(DataLoader(data, batch_size, shuffle=shuffle), arguments, device)
-    if hasattr(type(data), "__iter__"):
+        sampler: Any = DistributedSampler(data, shuffle=shuffle) if rank_and_world()[1] > 1 else None
+        loader = DataLoader(data, batch_size, shuffle=shuffle and sampler is None, sampler=sampler)
+        return LoaderBatches(loader, arguments, device)
+    if isinstance(data, Iterator):
+        raise TypeError(
+            f"data: expected something to read once per epoch, got an iterator ({type(data).__name__}), which is read "
+            "only once. Fix: a DataLoader, or list(data) joined by torch.cat."
+        )
+    if hasattr(type(data), "__iter__") and not isinstance(data, str):
         return LoaderBatches(data, arguments, device)
     raise TypeError(
         f"data: expected a Tensor, ndarray, tuple of them, Batches, Dataset or DataLoader, got {type(data).__name__}."

@@ -30,13 +30,14 @@ def load_weights(module: nn.Module, path: str | Path) -> None:
             f"{path}: expected the module's {len(owned)} tensors, got {len(found)}; they differ in "
             f"{sorted(set(found) ^ set(owned))[:4]}. Fix: build the module with the arguments it was saved with."
         )
+    for name, tensor in owned.items():
+        if tensor.shape != found[name].shape:
+            raise ValueError(
+                f"{path}: expected '{name}' of shape {tuple(tensor.shape)}, got {tuple(found[name].shape)}. "
+                "Fix: build the module with the arguments it was saved with."
+            )
     with torch.no_grad():
         for name, tensor in owned.items():
-            if tensor.shape != found[name].shape:
-                raise ValueError(
-                    f"{path}: expected '{name}' of shape {tuple(tensor.shape)}, got {tuple(found[name].shape)}. "
-                    "Fix: build the module with the arguments it was saved with."
-                )
             tensor.copy_(found[name])
 
 
@@ -62,5 +63,8 @@ def _whole(path: Path, write: Callable[[Path], object]) -> None:
     """Write beside the target and move into place, so that a killed process leaves the old file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    write(temporary)
-    os.replace(temporary, path)  # noqa: PTH105 - the atomic call itself
+    try:
+        write(temporary)
+        os.replace(temporary, path)  # noqa: PTH105 - the atomic call itself
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -65,7 +65,8 @@ class Compiled:
             graph = capture(self._wrapped, trained, fixed, batch)
             self._prove(graph, trained, fixed, batch)
             self._graphs[key] = torch.compile(graph, mode=self.mode, dynamic=False)
-        with torch.no_grad():
+        # The first torch.compile of a process switches torch's validation off for good: give it back.
+        with torch.no_grad(), pyro.validation_enabled(False):
             terms, gradients = self._graphs[key](trained, fixed, batch)
         for name, parameter in trained.items():
             parameter.grad = gradients.get(name)
@@ -81,12 +82,13 @@ class Compiled:
         def kind(x: Any) -> Any:
             return (x.shape, x.dtype, x.device) if isinstance(x, Tensor) else x
 
-        modes = tuple((id(m), m.training) for m in self._wrapped.modules())
+        # The modules themselves: an id would be used again after a replaced module is gone.
+        modes = tuple((m, m.training) for m in self._wrapped.modules())
         names = tuple(trained), tuple(fixed)
         return names, tuple(kind(x) for x in (*trained.values(), *fixed.values(), *batch)), modes
 
     def _prove(self, graph: Step, trained: State, fixed: State, batch: tuple) -> None:
-        seed = int(torch.randint(2**31, ()))
+        seed = 0  # a drawn one would shift the noise of a resumed run, which captures again
         step = value_and_grad(self._wrapped)
         (terms, gradients), (terms_, gradients_) = (_under(seed, f, trained, fixed, batch) for f in (step, graph))
         for name, value in {**terms, **gradients}.items():

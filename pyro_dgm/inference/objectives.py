@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from pyro.distributions.kl import kl_divergence
 from pyro.distributions.util import scale_and_mask
+from pyro.poutine.trace_struct import Trace
 from torch import Tensor, nn
 
 from .preflight import Preflight, preflight
@@ -113,9 +114,7 @@ class ELBO(Objective):
 
     def terms(self, *batch: Any) -> dict[str, Tensor]:  # noqa: D102
         num = self.num_particles if self.num_particles > 1 else None
-        guide_trace, model_trace = run_pair(self.model, self.guide, batch, num, self._depth)
-        if num is not None and plate_depth(guide_trace, model_trace) > self._depth + 1:
-            raise ValueError("ELBO: the programs have more plates than one. Fix: objective.preflight(*batch) first.")
+        guide_trace, model_trace = self._traces(batch, num)
         drawn, modelled = latent_sites(guide_trace), latent_sites(model_trace)
         if self.analytic_kl and list(drawn) != list(modelled):
             raise ValueError(
@@ -126,6 +125,18 @@ class ELBO(Objective):
         rec = {name: -scaled_sum(site, log_density(site)) for name, site in observed_sites(model_trace).items()}
         kl = {name: self._kl(name, site, modelled[name]) for name, site in drawn.items()}
         return self._named(rec, kl, 1 / (self.num_particles * self._num_data(batch)))
+
+    def _traces(self, batch: tuple, num: int | None) -> tuple[Trace, Trace]:
+        hint = "ELBO: the programs have more plates than one. Fix: objective.preflight(*batch) first."
+        try:
+            traces = run_pair(self.model, self.guide, batch, num, self._depth)
+        except ValueError as error:
+            if "collide" not in str(error):  # Pyro found two plates at one dim
+                raise
+            raise ValueError(hint) from error
+        if num is not None and plate_depth(*traces) > self._depth + 1:
+            raise ValueError(hint)
+        return traces
 
     def _kl(self, name: str, drawn: Site, modelled: Site) -> Tensor:
         if not drawn["fn"].has_rsample:

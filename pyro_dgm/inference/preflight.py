@@ -121,13 +121,18 @@ def _check(guide_trace: Trace, model_trace: Trace, batch: tuple, size: int | Non
         )
     if not observed:
         raise ValueError("model: expected an observed site, got none. Fix: pyro.sample('x', p_x, obs=x) in the model.")
-    for name, site in observed.items():
-        _check_observation(name, site)
+    check_observations(model_trace)
     for trace in (guide_trace, model_trace):
         for name, site in sample_sites(trace):
             _check_plate(name, site, batch, size)
     for name, site in drawn.items():
         _check_latent(name, site, latent[name])
+
+
+def check_observations(trace: Trace) -> None:
+    """Refuse observed values that their distribution does not know."""
+    for name, site in observed_sites(trace).items():
+        _check_observation(name, site)
 
 
 def _check_observation(name: str, site: Site) -> None:
@@ -241,7 +246,8 @@ def extreme_rows(tensor: Tensor, num: int) -> Tensor:
     A check of these rows finds data outside an elementwise support wherever they hide in the set.
     """
     flat = tensor.reshape(len(tensor), -1)
+    flat = flat.byte() if flat.dtype is torch.bool else flat
     fraction = (flat - flat.round()).abs() if flat.is_floating_point() else flat
     worst = torch.stack([flat.amin(1).argmin(), flat.amax(1).argmax(), fraction.amax(1).argmax()]).tolist()
     rows = [*dict.fromkeys([*worst, *range(min(num, len(tensor)))])]
-    return torch.tensor(rows[: max(num, 1)], device=tensor.device)
+    return torch.tensor(rows[: max(num, len(set(worst)))], device=tensor.device)

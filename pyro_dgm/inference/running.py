@@ -15,6 +15,7 @@ class Running:
     def __init__(self) -> None:
         self.names: list[str] = []
         self.total: Tensor | None = None
+        self.finite: Tensor | None = None
         self.num_data, self.num_added = 0, 0
 
     def add(self, terms: dict[str, Tensor], num: int) -> None:
@@ -23,8 +24,11 @@ class Running:
         if not terms:
             return
         values = torch.stack([v.detach() for v in terms.values()]).double() * num
+        finite = values.isfinite()
         self.names = list(terms)
         self.total = values if self.total is None else self.total + values
+        # Which terms were finite at the first batch that had one that was not: the next ones are poisoned altogether.
+        self.finite = finite if self.finite is None else torch.where(self.finite.all(), finite, self.finite)
         self.num_data += num
 
     def means(self) -> Row:
@@ -46,17 +50,14 @@ class Running:
         Raises:
             ValueError: with the names of the sites.
         """
-        if self.total is not None:
-            refuse_non_finite(dict(zip(self.names, self.total, strict=True)), step)
+        if self.finite is not None and not bool(self.finite.all()):
+            raise non_finite([n for n, good in zip(self.names, self.finite.tolist(), strict=True) if not good], step)
 
 
-def refuse_non_finite(terms: dict[str, Tensor], step: int) -> None:
-    """Raise if a term is not finite, and name the sites."""
-    values = torch.stack(list(terms.values())).tolist()
-    bad = [name for name, value in zip(terms, values, strict=True) if not abs(value) < float("inf")]
-    if bad:
-        sites = [name for name in bad if "[" in name] or bad
-        raise ValueError(
-            f"fit: expected finite losses, got non-finite {', '.join(sites)} at or shortly before step {step}. "
-            "Fix: a lower lr, SVITrainer(clip=1.0), bounded scales at that site, or fit(max_skips=…) to pass over it."
-        )
+def non_finite(names: list[str], step: int) -> ValueError:
+    """The error that names the sites among the terms that are not finite."""
+    sites = [name for name in names if "[" in name] or names
+    return ValueError(
+        f"fit: expected finite losses, got non-finite {', '.join(sites)} at or shortly before step {step}. "
+        "Fix: a lower lr, SVITrainer(clip=1.0), bounded scales at that site, or fit(max_skips=…) to pass over it."
+    )

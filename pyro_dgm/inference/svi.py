@@ -11,9 +11,9 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from .compilation import Compiled, Eager
-from .distributed import average_gradients
+from .distributed import average_gradients, summed
 from .objectives import Objective
-from .running import refuse_non_finite
+from .running import non_finite
 from .trainer import Terms, Trainer
 
 
@@ -90,11 +90,12 @@ class SVITrainer(Trainer):
         """Whether loss or gradient is not finite; raises once that has happened more often than allowed."""
         if norm is None:
             norm = nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
-        if bool((norm + terms["loss"]).isfinite()):
+        if bool((norm + summed(terms["loss"].clone())).isfinite()):
             return False
         self.num_skipped += 1
         if self.num_skipped > self._max_skips:
-            refuse_non_finite({**terms, "gradient": norm}, self.num_steps)
+            values = {**terms, "gradient": norm}
+            raise non_finite([name for name, value in values.items() if not bool(value.isfinite())], self.num_steps)
         return True
 
     def end_epoch(self) -> None:  # noqa: D102

@@ -118,6 +118,9 @@ class Trainer:
             tqdm(total=epochs, unit="epoch", disable=not progress or rank_and_world()[0] > 0) as bar,
         ):
             monitor = self._checked(data, held_out, monitor, patience)
+            if self.best and self.best["metric"] != monitor:  # the best of another metric is no best of this one
+                self.best = {}
+            start = self.num_epochs
             for _ in range(epochs):
                 row = self._epoch(data, held_out, seed)
                 self.history.append(row)
@@ -129,7 +132,7 @@ class Trainer:
                 shown = monitor or next(n for n in row if n.startswith("train_"))
                 bar.set_postfix_str(f"{shown} {row[shown]:.2f}")
                 bar.update()
-                if patience is not None and self.num_epochs - self.best["epoch"] >= patience:
+                if patience is not None and self.num_epochs - self.best.get("epoch", start) >= patience:
                     break
         self._deploy()
         return self.history
@@ -137,6 +140,11 @@ class Trainer:
     def evaluate(self, data: Any, batch_size: int = 512, seed: int = 0) -> Row:
         """Mean terms over data, each datum counted once, in nats per datum; moves no weight and no seed."""
         batches = self._data(data, batch_size, shuffle=False)
+        with isolated(torch.empty(0, device=next(self.module.parameters()).device)):
+            self.preflight(*batches.first())
+        return self._scored(batches, seed)
+
+    def _scored(self, batches: Epochs, seed: int) -> Row:
         device = next(self.module.parameters()).device
         with (
             isolated(torch.empty(0, device=device), seed=seed),
@@ -150,7 +158,7 @@ class Trainer:
 
     def _epoch(self, data: Epochs, held_out: Epochs | None, seed: int) -> Row:
         start, total = perf_counter(), Running()
-        for batch in data.epoch(seed, self.num_epochs):
+        for batch in data.epoch(seed, self.num_epochs, even=True):
             self._batch_size = max(self._batch_size, len(batch[0]))
             total.add(self.step(*batch), len(batch[0]))
             self.num_steps += 1
@@ -164,7 +172,7 @@ class Trainer:
         row: Row = {"epoch": self.num_epochs, **{f"train_{n}": v for n, v in total.means().items()}}
         if held_out is not None:
             with self._averaged():
-                row |= {f"val_{name}": value for name, value in self.evaluate(held_out, seed=seed).items()}
+                row |= {f"val_{name}": value for name, value in self._scored(held_out, seed).items()}
         return {**row, "seconds": perf_counter() - start}
 
     def _data(self, data: Any, batch_size: int, *, shuffle: bool) -> Epochs:
@@ -173,11 +181,14 @@ class Trainer:
 
     def _checked(self, data: Epochs, held_out: Epochs | None, monitor: str | None, patience: int | None) -> str | None:
         """Preflight, and the name of the monitored metric, which must exist before the first step."""
-        for batches in (data, held_out):
-            if batches is not None:
-                self.preflight(*batches.first())
-        names = [f"train_{n}" for n in self._names(data)]
-        names += [f"val_{n}" for n in self._names(data)] if held_out is not None else []
+        with isolated(torch.empty(0, device=next(self.module.parameters()).device)):  # checks take no noise from a run
+            for batches in (data, held_out):
+                if batches is not None:
+                    self.preflight(*batches.first())
+            with evaluating(self.module):
+                found = list(self.terms(*data.first()))
+        names = [f"train_{n}" for n in found]
+        names += [f"val_{n}" for n in found] if held_out is not None else []
         if monitor is None and held_out is not None:
             monitor = "val_nelbo" if "val_nelbo" in names else "val_loss"
         if monitor is None and patience is not None:
@@ -186,12 +197,8 @@ class Trainer:
             raise ValueError(f"fit: expected a metric among {names}, got monitor='{monitor}'.")
         return monitor
 
-    def _names(self, data: Epochs) -> list[str]:
-        with isolated(*data.first()), evaluating(self.module):
-            return list(self.terms(*data.first()))
-
     def _keep_best(self, row: Row, monitor: str | None) -> None:
-        if monitor is None or row[monitor] >= self.best.get("value", float("inf")):
+        if monitor is None or not row[monitor] < self.best.get("value", float("inf")):  # NaN is never better
             return
         with self._averaged():
             weights = {name: t.detach().clone() for name, t in self.module.state_dict().items()}
@@ -220,7 +227,7 @@ class Trainer:
         """Training mode, validation off, the trainer's own random state, the last weights; given back at the end."""
         if self._last is not None:
             self.module.load_state_dict(self._last)
-        from_rank_zero(self.module.state_dict().values())
+        from_rank_zero([*self.module.state_dict().values(), *([] if self.ema is None else self.ema.state_dict())])
         device = next(self.module.parameters()).device
         was_training = self.module.training
         with isolated(torch.empty(0, device=device)), pyro.validation_enabled(False):
@@ -228,6 +235,7 @@ class Trainer:
                 _set_random_state(self._random, device)
             else:
                 torch.manual_seed((seed << 8) + rank_and_world()[0])
+            self._last, self._random = None, {}  # from here on, what the module and the generators hold
             self.module.train()
             try:
                 yield
@@ -241,10 +249,10 @@ class Trainer:
         device = next(self.module.parameters()).device
         save_state(
             {
-                "module": self.module.state_dict(),
+                "module": self.module.state_dict() if self._last is None else self._last,
                 "ema": None if self.ema is None else self.ema.state_dict(),
                 "trainer": self.state(),
-                "random": _random_state(device),
+                "random": self._random or _random_state(device),
                 "best": self.best,
                 "history": self.history.rows,
                 "counts": [self.num_epochs, self.num_steps, self.num_skipped],

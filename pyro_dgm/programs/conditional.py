@@ -56,7 +56,7 @@ class Conditional(nn.Module):
         c: `(*batch, C)`  ->  a distribution with batch_shape `(*batch)` and event_shape `(D,)`.
 
     Raises:
-        ValueError: if `event_dim < 1`, or if that dim of the network's output is no multiple of the number of parameters.
+        ValueError: if `event_dim < 1`, or that dim of the output is no multiple of the number of parameters.
 
     Example:
         >>> encoder = Conditional(dist.Normal, nn.Linear(3, 2 * 4))

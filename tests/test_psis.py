@@ -1,0 +1,89 @@
+import arviz
+import numpy as np
+import pytest
+import torch
+from toys import ExactGuide, LinearGaussian
+
+import pyro_dgm as dgm
+
+
+def heavy(num, data):
+    """Log weights with tails from none to none-existing means: scaled normal, Student and exponential draws."""
+    scale = torch.linspace(0.1, 6, data)
+    light = scale * torch.randn(num, data)
+    student = torch.distributions.StudentT(3.0).sample((num, data)) * scale
+    pareto = torch.distributions.Exponential(1.0).sample((num, data)) * scale / 3
+    return torch.cat([light, student, pareto], 1).double()
+
+
+@pytest.mark.parametrize("num", [25, 100, 1000, 3001])
+def test_khat_equals_arviz(num):
+    log_w = heavy(num, 12)
+    _, expected = arviz.psislw(log_w.T.numpy().copy())
+    np.testing.assert_allclose(dgm.khat(log_w).numpy(), expected, rtol=0, atol=1e-8)
+
+
+def test_khat_has_the_sign_of_log_weights_not_of_log_likelihoods():
+    """Defect 25: two versions of ArviZ disagree about the sign. Weights with a heavy right tail are the bad ones."""
+    log_w = torch.distributions.Exponential(1.0).sample((2000, 1)) * 2  # Pareto weights of shape 2
+    assert dgm.khat(log_w) > 1
+    assert dgm.khat(-log_w) < 0.5
+
+
+@pytest.mark.parametrize("shape", [0.3, 0.7, 1.2])
+def test_khat_is_the_shape_of_pareto_weights(shape):
+    """Mean over 200 sets of 4,000 draws; the fit has a prior at 0.5 worth 10 of its 190 tail draws."""
+    log_w = shape * torch.distributions.Exponential(1.0).sample((4000, 200))
+    found, num_tail = dgm.khat(log_w), 190
+    bias = abs(shape - 0.5) * 10 / (num_tail + 10)
+    assert (found.mean() - shape).abs() < bias + 5 * found.std() / 200**0.5 + 0.01
+
+
+def test_khat_is_per_datum():
+    log_w = heavy(500, 4)
+    alone = torch.cat([dgm.khat(log_w[:, i : i + 1]) for i in range(12)])
+    torch.testing.assert_close(dgm.khat(log_w), alone)
+
+
+def test_khat_ignores_a_constant():
+    log_w = heavy(500, 4)
+    torch.testing.assert_close(dgm.khat(log_w + 1e4), dgm.khat(log_w), rtol=0, atol=1e-6)
+
+
+def test_khat_is_float64_whatever_the_weights():
+    assert dgm.khat(heavy(500, 4).float()).dtype == torch.float64
+
+
+def test_khat_leaves_the_weights_alone():
+    log_w = heavy(500, 4)
+    before = log_w.clone()
+    dgm.khat(log_w)
+    assert torch.equal(log_w, before)
+
+
+def test_khat_of_an_exact_guide_is_minus_infinity():
+    model = LinearGaussian().double()
+    x = model.data(6)
+    assert (dgm.nll(model, ExactGuide(model), x, num=400).khat == -torch.inf).all()
+
+
+def test_khat_of_a_guide_that_is_too_narrow_is_large_and_of_a_wide_one_small():
+    model = LinearGaussian(latent=4)
+    x = model.data(6)
+    narrow = dgm.nll(model, ExactGuide(model, spread=0.3), x, num=2000).khat
+    wide = dgm.nll(model, ExactGuide(model, spread=1.2), x, num=2000).khat
+    assert narrow.median() > 0.7 > wide.max()
+
+
+@pytest.mark.parametrize("num", [1, 2, 10, 20])
+def test_too_few_draws_have_no_khat(num):
+    assert (dgm.khat(torch.randn(num, 3)) == torch.inf).all()
+
+
+def test_weights_that_spread_over_thousands_of_nats_are_infinitely_bad():
+    assert not (dgm.khat(torch.linspace(-5e5, 0, 1000)[:, None]) < 1).any()
+
+
+@pytest.mark.parametrize(("num", "expected"), [(10, 0.0), (100, 0.5), (1000, 1 - 1 / 3), (10_000, 0.7), (10**6, 0.7)])
+def test_the_threshold_follows_its_formula(num, expected):
+    assert dgm.khat_threshold(num) == pytest.approx(expected)
