@@ -19,11 +19,11 @@ def eager_backend(monkeypatch):
     """Graphs without kernels: what is captured and how graphs are chosen, in milliseconds. Counts the graphs."""
     graphs = []
 
-    def compiled(graph, **_):
+    def compiled(graph, *_, **__):
         graphs.append(graph)
         return graph
 
-    monkeypatch.setattr(compilation.torch, "compile", compiled)
+    monkeypatch.setattr(compilation.inductor, "compile", compiled)
     return graphs
 
 
@@ -300,28 +300,24 @@ def test_training_by_graphs_equals_training_eagerly(eager_backend):
     torch.testing.assert_close(*weights)
 
 
-def test_the_name_of_a_mode_reaches_torch_compile(monkeypatch):
-    modes = []
-    monkeypatch.setattr(
-        compilation.torch, "compile", lambda graph, mode, dynamic: modes.append((mode, dynamic)) or graph
-    )
+def test_the_name_of_a_mode_reaches_the_compiler_as_its_options(monkeypatch):
+    found = []
+    monkeypatch.setattr(compilation.inductor, "compile", lambda graph, _, options: found.append(options) or graph)
     vae = toy_vae()
     trainer = dgm.SVITrainer(dgm.ELBO(vae.model, vae.guide), compile="reduce-overhead")
     trainer.fit(torch.randn(4, 3), progress=False)
-    assert modes == [("reduce-overhead", False)]
+    assert found == [compilation.inductor.list_mode_options("reduce-overhead")]
+    assert found[0]["triton.cudagraphs"] is True
 
 
 def test_compilation_leaves_the_validation_setting_alone(monkeypatch):
-    """The first `torch.compile` of a process switches the validation of distributions off for good."""
+    """Torch's compiler may switch the validation of distributions off for good."""
 
-    def compiled(graph, **_):
-        def first_call(*arguments):
-            torch.distributions.Distribution.set_default_validate_args(False)
-            return graph(*arguments)
+    def compiled(graph, *_, **__):
+        torch.distributions.Distribution.set_default_validate_args(False)
+        return graph
 
-        return first_call
-
-    monkeypatch.setattr(compilation.torch, "compile", compiled)
+    monkeypatch.setattr(compilation.inductor, "compile", compiled)
     vae = toy_vae()
     Compiled(dgm.ELBO(vae.model, vae.guide)).backward(torch.randn(4, 3))
     assert torch.distributions.Distribution._validate_args

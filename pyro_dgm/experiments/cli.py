@@ -22,10 +22,10 @@ from .data import Data
 from .runs import Run, table
 
 DEFAULTS = {
-    "vae": "pyro_dgm.experiments.recipes.levels_vae",
-    "data": "pyro_dgm.experiments.data.Digits",
-    "objective": "pyro_dgm.ELBO",
-    "trainer": "pyro_dgm.SVITrainer",
+    "vae": ["--vae=pyro_dgm.experiments.recipes.levels_vae"],
+    "data": ["--data=pyro_dgm.experiments.data.Digits"],
+    "objective": ["--objective=pyro_dgm.ELBO"],
+    "trainer": ["--trainer=pyro_dgm.SVITrainer", "--trainer.lr=2e-3", "--trainer.ema=0.99"],
 }
 
 
@@ -34,7 +34,7 @@ def fit(
     data: Data,
     objective: Callable[[nn.Module, nn.Module], Objective] = ELBO,
     trainer: Callable[[Objective], SVITrainer] = SVITrainer,
-    epochs: int = 200,
+    epochs: int = 150,
     batch_size: int = 100,
     patience: int | None = None,
     num: int = 1000,
@@ -143,7 +143,7 @@ def _completed(arguments: Sequence[str]) -> list[str]:
     given = {flag.split("=")[0].removeprefix("--") for flag in flags if flag.startswith("--")}
     for path in (b if a == "--config" else a.partition("=")[2] for a, b in pairwise([*flags, ""]) if "--config" in a):
         given |= set(yaml.safe_load(Path(path).read_text()) or {})
-    return [command, *(f"--{part}={path}" for part, path in DEFAULTS.items() if part not in given), *flags]
+    return [command, *(flag for part, default in DEFAULTS.items() if part not in given for flag in default), *flags]
 
 
 def _recorded(parser: ArgumentParser, settings: Namespace) -> Namespace:

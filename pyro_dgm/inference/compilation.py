@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyro
 import torch
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
+from torch import _inductor as inductor
 from torch.func import functional_call
 from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -18,7 +20,6 @@ from .traces import isolated
 
 Terms = dict[str, Tensor]
 State = dict[str, Tensor]
-Step = Callable[[State, State, tuple], tuple[Terms, State]]
 
 
 class Eager:
@@ -28,7 +29,9 @@ class Eager:
         self.objective = objective
 
     def backward(self, *batch: Any) -> Terms:
-        """Terms of the objective on this batch; gradients are added to `.grad`."""
+        """Terms of the objective on this batch; gradients replace what `.grad` held."""
+        for parameter in self.objective.parameters():
+            parameter.grad = None
         terms = self.objective.terms(*batch)
         terms["loss"].backward()
         return {name: value.detach() for name, value in terms.items()}
@@ -55,49 +58,106 @@ class Compiled:
     def __init__(self, objective: Objective, mode: str | None = None):
         self.objective, self.mode = objective, mode
         self._wrapped = _Terms(objective)
-        self._graphs: dict[tuple, Step] = {}
+        self._graphs: dict[tuple, Graph] = {}
 
     def backward(self, *batch: Any) -> Terms:
         """Terms of the objective on this batch; gradients replace what `.grad` held."""
-        trained, fixed = self._state()
-        key = self._signature(trained, fixed, batch)
+        modules, tensors = _contents(self._wrapped)
+        trained = [t for t in tensors if t.requires_grad]
+        fixed = [t for t in tensors if not t.requires_grad]
+        key = (modules, tuple(_kind(x) for x in (*tensors, *batch)))
         if key not in self._graphs:
-            graph = capture(self._wrapped, trained, fixed, batch)
-            self._prove(graph, trained, fixed, batch)
-            self._graphs[key] = torch.compile(graph, mode=self.mode, dynamic=False)
-        # The first torch.compile of a process switches torch's validation off for good: give it back.
-        with torch.no_grad(), pyro.validation_enabled(False):
-            terms, gradients = self._graphs[key](trained, fixed, batch)
-        for name, parameter in trained.items():
-            parameter.grad = gradients.get(name)
+            self._graphs[key] = self._built(trained, fixed, batch)
+        with torch.no_grad():
+            terms, gradients = self._graphs[key].run(trained, fixed, batch)
+        for parameter, gradient in zip(trained, gradients, strict=True):
+            parameter.grad = gradient
         return terms
 
-    def _state(self) -> tuple[State, State]:
-        parameters: State = dict(self._wrapped.named_parameters())
-        trained = {name: p for name, p in parameters.items() if p.requires_grad}
-        frozen = {name: p for name, p in parameters.items() if not p.requires_grad}
-        return trained, {**frozen, **dict(self._wrapped.named_buffers())}
+    def _built(self, trained: list[Tensor], fixed: list[Tensor], batch: tuple) -> Graph:
+        names = {id(t): name for name, t in reversed([*_named(self._wrapped)])}
+        states = {names[id(t)]: t for t in trained}, {names[id(t)]: t for t in fixed}
+        graph = capture(self._wrapped, *states, batch)
+        _prove(graph, self._wrapped, *states, batch)
+        return graph.compiled(*states, batch, self.mode)
 
-    def _signature(self, trained: State, fixed: State, batch: tuple) -> tuple:
-        def kind(x: Any) -> Any:
-            return (x.shape, x.dtype, x.device) if isinstance(x, Tensor) else x
 
+@dataclass(frozen=True)
+class Graph:
+    """One evaluation of terms and gradients on flat lists of tensors.
+
+    Attributes:
+        function: maps (trained, fixed and batch tensors) to (terms, gradients), all flat.
+        terms: names of the terms.
+        used: for each trained tensor, whether it has a gradient.
+    """
+
+    function: Any
+    terms: tuple[str, ...]
+    used: tuple[bool, ...]
+
+    def run(
+        self, trained: Sequence[Tensor], fixed: Sequence[Tensor], batch: tuple
+    ) -> tuple[Terms, list[Tensor | None]]:
+        """Terms, and the gradient of each trained tensor, `None` where the loss does not depend on it."""
+        found = iter(self.function(*trained, *fixed, *_tensors(batch)))
+        terms = {name: next(found) for name in self.terms}
+        return terms, [next(found) if used else None for used in self.used]
+
+    def __call__(self, trained: State, fixed: State, batch: tuple) -> tuple[Terms, State]:
+        """The same with names: what `value_and_grad` returns."""
+        terms, gradients = self.run([*trained.values()], [*fixed.values()], batch)
+        return terms, {name: g for name, g in zip(trained, gradients, strict=True) if g is not None}
+
+    def compiled(self, trained: State, fixed: State, batch: tuple, mode: str | None) -> Graph:
+        """The same graph as kernels."""
+        options = inductor.list_mode_options(mode) if mode else None
+        example: list[Any] = [*trained.values(), *fixed.values(), *_tensors(batch)]
+        # Inductor takes the graph as it is: through torch.compile its guards alone would cost a tenth of a small step.
+        with torch.no_grad(), pyro.validation_enabled(False):
+            return replace(self, function=inductor.compile(self.function, example, options=options))
+
+
+def _prove(graph: Graph, module: nn.Module, trained: State, fixed: State, batch: tuple) -> None:
+    """Run program and graph under one seed, always the same: a drawn one would shift the noise of a resumed run."""
+    (terms, gradients), (terms_, gradients_) = (
+        _under(0, f, trained, fixed, batch) for f in (value_and_grad(module), graph)
+    )
+    for name, value in {**terms, **gradients}.items():
+        if not torch.allclose(value, {**terms_, **gradients_}[name], rtol=1e-4, atol=1e-6, equal_nan=True):
+            raise ValueError(
+                f"compile: expected the graph to repeat the program under one seed, but '{name}' differs. Numbers "
+                "drawn or changed outside torch (numpy, random, Python attributes) are burnt into a graph. "
+                "Fix: draw with torch, keep what changes in buffers, or run eager with compile=False."
+            )
+
+
+def _contents(root: nn.Module) -> tuple[tuple, list[Tensor]]:
+    """Every module with its mode, and every parameter and buffer once, in a fixed order; called at each step."""
+    modules: list[Any] = []
+    tensors: dict[int, Tensor] = {}
+    stack = [root]
+    while stack:
+        module = stack.pop()
         # The modules themselves: an id would be used again after a replaced module is gone.
-        modes = tuple((m, m.training) for m in self._wrapped.modules())
-        names = tuple(trained), tuple(fixed)
-        return names, tuple(kind(x) for x in (*trained.values(), *fixed.values(), *batch)), modes
+        modules += (module, module.training)
+        for group in (module._parameters, module._buffers):
+            tensors.update((id(t), t) for t in group.values() if t is not None)
+        stack += [m for m in module._modules.values() if m is not None]
+    return tuple(modules), [*tensors.values()]
 
-    def _prove(self, graph: Step, trained: State, fixed: State, batch: tuple) -> None:
-        seed = 0  # a drawn one would shift the noise of a resumed run, which captures again
-        step = value_and_grad(self._wrapped)
-        (terms, gradients), (terms_, gradients_) = (_under(seed, f, trained, fixed, batch) for f in (step, graph))
-        for name, value in {**terms, **gradients}.items():
-            if not torch.allclose(value, {**terms_, **gradients_}[name], rtol=1e-4, atol=1e-6, equal_nan=True):
-                raise ValueError(
-                    f"compile: expected the graph to repeat the program under one seed, but '{name}' differs. Numbers "
-                    "drawn or changed outside torch (numpy, random, Python attributes) are burnt into a graph. "
-                    "Fix: draw with torch, keep what changes in buffers, or run eager with compile=False."
-                )
+
+def _named(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    yield from module.named_parameters(remove_duplicate=False)
+    yield from module.named_buffers(remove_duplicate=False)
+
+
+def _kind(x: Any) -> Any:
+    return (x.shape, x.dtype, x.device, x.requires_grad) if isinstance(x, Tensor) else x
+
+
+def _tensors(batch: tuple) -> list[Tensor]:
+    return [b for b in batch if isinstance(b, Tensor)]
 
 
 class _Terms(nn.Module):
@@ -120,7 +180,7 @@ class _LastSite(Messenger):
         self.name = msg["name"]
 
 
-def value_and_grad(module: nn.Module) -> Step:
+def value_and_grad(module: nn.Module) -> Callable[[State, State, tuple], tuple[Terms, State]]:
     """The function `(trained, fixed, batch) -> (terms, gradients)` of a module that returns terms."""
 
     def step(trained: State, fixed: State, batch: tuple) -> tuple[Terms, State]:
@@ -134,12 +194,22 @@ def value_and_grad(module: nn.Module) -> Step:
     return step
 
 
-def capture(module: nn.Module, trained: State, fixed: State, batch: tuple) -> Step:
+def capture(module: nn.Module, trained: State, fixed: State, batch: tuple) -> Graph:
     """`value_and_grad(module)` as one graph; raises where the program reads a tensor's value."""
+    step = value_and_grad(module)
+    found: dict[str, Any] = {}
+
+    def flat(*tensors: Tensor) -> list[Tensor]:
+        values = iter(tensors)
+        states = {n: next(values) for n in trained}, {n: next(values) for n in fixed}
+        terms, gradients = step(*states, tuple(next(values) if isinstance(b, Tensor) else b for b in batch))
+        found.update(terms=tuple(terms), used=tuple(name in gradients for name in trained))
+        return [*terms.values(), *gradients.values()]
+
     last = _LastSite()
     with pyro.validation_enabled(False), isolated(*batch), last:
         try:
-            return make_fx(value_and_grad(module))(trained, _copies(fixed), batch)
+            graph = make_fx(flat)(*trained.values(), *_copies(fixed).values(), *_tensors(batch))
         except Exception as error:
             where = f"after site '{last.name}'" if last.name else "before its first site"
             raise ValueError(
@@ -147,9 +217,10 @@ def capture(module: nn.Module, trained: State, fixed: State, batch: tuple) -> St
                 "A program that branches on a tensor's value (if, float(), .item(), .tolist()) has no single graph. "
                 "Fix: torch.where in place of the branch, or run eager with compile=False."
             ) from error
+    return Graph(graph, **found)
 
 
-def _under(seed: int, step: Step, trained: State, fixed: State, batch: tuple) -> tuple[Terms, State]:
+def _under(seed: int, step: Callable, trained: State, fixed: State, batch: tuple) -> tuple[Terms, State]:
     """One evaluation under a seed that leaves random state and buffers as they were."""
     with pyro.validation_enabled(False), isolated(*trained.values(), *batch, seed=seed):
         return step(trained, _copies(fixed), batch)

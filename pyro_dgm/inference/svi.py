@@ -74,7 +74,6 @@ class SVITrainer(Trainer):
         return self.objective.terms(*batch)
 
     def step(self, *batch: Any) -> Terms:  # noqa: D102
-        self.optimizer.zero_grad(set_to_none=True)
         # The ragged last batch of an epoch runs eager: it is not worth a graph of its own.
         road = self.eager if len(batch[0]) < self._batch_size else self.compiled
         terms = road.backward(*batch)

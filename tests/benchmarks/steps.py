@@ -2,15 +2,19 @@
 
     python tests/benchmarks/steps.py --rounds 30 --out steps.json
 
-Every round times each contestant once, one after the other, so that a busy machine slows all of them alike; a ratio is
-the median over the rounds of (contestant / baseline of the same round), with its quartiles beside it.
+Every contestant lives in a process of its own, as it would for a user: in one process the allocations of one change how
+fast malloc serves another. The processes take turns, one at a time; every round times each of them once, so that a
+busy machine slows all of them alike. A ratio is the median over the rounds of (contestant / baseline of the same
+round), with its quartiles beside it.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import quantiles
 from time import perf_counter
@@ -80,38 +84,60 @@ def by_svi(vae: dgm.VAE, x: Tensor) -> Step:
     return lambda: svi.step(x)
 
 
-def mlp_contestants() -> dict[str, Step]:
-    x = torch.rand(128, 784).bernoulli()
-    return {
-        "by hand, eager (baseline)": by_hand(x, compiled=False, fused=False),
-        "by hand, torch.compile, fused Adam": by_hand(x, compiled=True, fused=True),
-        "declared, eager": by_trainer(declared(), x, compiled=False),
-        "declared, compiled": by_trainer(declared(), x, compiled=True),
-        "declared, pyro.infer.SVI": by_svi(declared(), x),
-    }
+def binary_images() -> Tensor:
+    return torch.rand(128, 784).bernoulli()
 
 
-def digits_contestants() -> dict[str, Step]:
-    x = torch.randint(0, 17, (100, 64)).float()
-    return {
-        "pyro.infer.SVI (baseline)": by_svi(levels_vae(), x),
-        "declared, eager": by_trainer(levels_vae(), x, compiled=False),
-        "declared, compiled": by_trainer(levels_vae(), x, compiled=True),
-    }
+def digit_levels() -> Tensor:
+    return torch.randint(0, 17, (100, 64)).float()
 
 
-def interleaved(contestants: dict[str, Step], rounds: int, steps: int) -> dict[str, list[float]]:
-    """Milliseconds per step of every contestant in every round."""
-    for step in contestants.values():
-        for _ in range(10):
+SUITES: dict[str, dict[str, Callable[[], Step]]] = {
+    "784-400-20 MLP VAE, batch 128": {
+        "by hand, eager (baseline)": lambda: by_hand(binary_images(), compiled=False, fused=False),
+        "by hand, torch.compile, fused Adam": lambda: by_hand(binary_images(), compiled=True, fused=True),
+        "declared, eager": lambda: by_trainer(declared(), binary_images(), compiled=False),
+        "declared, compiled": lambda: by_trainer(declared(), binary_images(), compiled=True),
+        "declared, pyro.infer.SVI": lambda: by_svi(declared(), binary_images()),
+    },
+    "main job: digits VAE, MAF prior, IAF posterior, batch 100": {
+        "pyro.infer.SVI (baseline)": lambda: by_svi(levels_vae(), digit_levels()),
+        "declared, eager": lambda: by_trainer(levels_vae(), digit_levels(), compiled=False),
+        "declared, compiled": lambda: by_trainer(levels_vae(), digit_levels(), compiled=True),
+    },
+}
+
+
+def contestant(suite: str, name: str, threads: int, pipe: Connection) -> None:
+    """A process: build the step, warm it up, then run as many as asked and answer with milliseconds per step."""
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    step = SUITES[suite][name]()
+    for _ in range(30):
+        step()
+    pipe.send("ready")
+    while num := pipe.recv():
+        start = perf_counter()
+        for _ in range(num):
             step()
-    times: dict[str, list[float]] = {name: [] for name in contestants}
+        pipe.send((perf_counter() - start) / num * 1e3)
+
+
+def interleaved(suite: str, rounds: int, steps: int, threads: int) -> dict[str, list[float]]:
+    """Milliseconds per step of every contestant in every round."""
+    spawn = multiprocessing.get_context("spawn")
+    pipes = {}
+    for name in SUITES[suite]:
+        pipes[name], theirs = spawn.Pipe()
+        spawn.Process(target=contestant, args=(suite, name, threads, theirs), daemon=True).start()
+        pipes[name].recv()
+    times: dict[str, list[float]] = {name: [] for name in pipes}
     for _ in range(rounds):
-        for name, step in contestants.items():
-            start = perf_counter()
-            for _ in range(steps):
-                step()
-            times[name].append((perf_counter() - start) / steps * 1e3)
+        for name, pipe in pipes.items():
+            pipe.send(steps)
+            times[name].append(pipe.recv())
+    for pipe in pipes.values():
+        pipe.send(0)
     return times
 
 
@@ -132,14 +158,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    torch.manual_seed(0)
     report = {}
-    for title, contestants in (
-        ("784-400-20 MLP VAE, batch 128", mlp_contestants()),
-        ("digits VAE, MAF prior, IAF posterior, batch 100", digits_contestants()),
-    ):
-        report[title] = summary(interleaved(contestants, options.rounds, options.steps))
+    for title in SUITES:
+        report[title] = summary(interleaved(title, options.rounds, options.steps, options.threads))
         print(f"\n{title}\n{'':<38}{'ms':>8}{'ratio':>8}   quartiles")
         for name, row in report[title].items():
             print(f"{name:<38}{row['ms']:>8.2f}{row['ratio']:>8.2f}   {row['low']:.2f} … {row['high']:.2f}")
