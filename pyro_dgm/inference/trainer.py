@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,7 +27,7 @@ Epochs = Batches | LoaderBatches
 LOG_EVERY = 50
 
 
-class Trainer:
+class Trainer(ABC):
     """Owns the loop over a module; abstract. A subclass gives `step`, `terms`, `model` and the state of its optimizers.
 
     Training runs on a fork of the random state, seeded once and then carried on from `fit` to `fit` and through
@@ -45,31 +46,33 @@ class Trainer:
 
     # -- what a subclass gives --------------------------------------------------------------------------------------
     @property
+    @abstractmethod
     def model(self) -> nn.Module:
         """The program whose arguments a batch holds."""
-        raise NotImplementedError
 
+    @abstractmethod
     def step(self, *batch: Any) -> Terms:
         """One optimization step; returns named 0-dim costs in nats per datum."""
-        raise NotImplementedError
 
+    @abstractmethod
     def terms(self, *batch: Any) -> Terms:
         """The same costs without a step, for validation."""
-        raise NotImplementedError
 
+    @abstractmethod
     def preflight(self, *batch: Any) -> None:
         """Check the programs on a first batch."""
 
+    @abstractmethod
     def end_epoch(self) -> None:
         """Called after every epoch."""
 
+    @abstractmethod
     def state(self) -> dict[str, Any]:
         """State of optimizers and schedules."""
-        raise NotImplementedError
 
+    @abstractmethod
     def load(self, state: dict[str, Any]) -> None:
         """Take the state that `state` gave."""
-        raise NotImplementedError
 
     # -- the loop ---------------------------------------------------------------------------------------------------
     def fit(
