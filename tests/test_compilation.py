@@ -9,7 +9,6 @@ from torch import nn
 from toys import BatchNorm, Written, captured, loss_and_grad, same_toy_vae, stepped, toy_vae
 
 import pyro_dgm as dgm
-from pyro_dgm.inference import compilation
 from pyro_dgm.inference.compilation import Compiled, Eager
 from pyro_dgm.inference.traces import isolated
 
@@ -23,7 +22,7 @@ def eager_backend(monkeypatch):
         graphs.append(graph)
         return graph
 
-    monkeypatch.setattr(compilation.inductor, "compile", compiled)
+    monkeypatch.setattr(torch._inductor, "compile", compiled)
     return graphs
 
 
@@ -302,11 +301,11 @@ def test_training_by_graphs_equals_training_eagerly(eager_backend):
 
 def test_the_name_of_a_mode_reaches_the_compiler_as_its_options(monkeypatch):
     found = []
-    monkeypatch.setattr(compilation.inductor, "compile", lambda graph, _, options: found.append(options) or graph)
+    monkeypatch.setattr(torch._inductor, "compile", lambda graph, _, options: found.append(options) or graph)
     vae = toy_vae()
     trainer = dgm.SVITrainer(dgm.ELBO(vae.model, vae.guide), compile="reduce-overhead")
     trainer.fit(torch.randn(4, 3), progress=False)
-    assert found == [compilation.inductor.list_mode_options("reduce-overhead")]
+    assert found == [torch._inductor.list_mode_options("reduce-overhead")]
     assert found[0]["triton.cudagraphs"] is True
 
 
@@ -317,7 +316,7 @@ def test_compilation_leaves_the_validation_setting_alone(monkeypatch):
         torch.distributions.Distribution.set_default_validate_args(False)
         return graph
 
-    monkeypatch.setattr(compilation.inductor, "compile", compiled)
+    monkeypatch.setattr(torch._inductor, "compile", compiled)
     vae = toy_vae()
     Compiled(dgm.ELBO(vae.model, vae.guide)).backward(torch.randn(4, 3))
     assert torch.distributions.Distribution._validate_args

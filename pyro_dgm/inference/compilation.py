@@ -11,7 +11,6 @@ import pyro
 import torch
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
-from torch import _inductor as inductor
 from torch.func import functional_call
 from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -111,6 +110,8 @@ class Graph:
 
     def compiled(self, trained: State, fixed: State, batch: tuple, mode: str | None) -> Graph:
         """The same graph as kernels."""
+        from torch import _inductor as inductor  # a second of imports, and only here needed
+
         options = inductor.list_mode_options(mode) if mode else None
         example: list[Any] = [*trained.values(), *fixed.values(), *_tensors(batch)]
         # Inductor takes the graph as it is: through torch.compile its guards alone would cost a tenth of a small step.
