@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyro
 from torch import Tensor
 
 from .contract import DATA, PARTICLES
+from .inference.estimating import at_least_one, estimating, placed
 from .inference.particles import Particles, draw
-from .inference.preflight import check_data, check_observations
-from .inference.traces import Site, evaluating, isolated, plate_names, plate_value
+from .inference.preflight import check_observations
+from .inference.traces import Site, plate_names, plate_value
 
 if TYPE_CHECKING:
     import xarray
@@ -52,9 +52,10 @@ def to_arviz(
     Shape:
         sites `(chain=1, draw=K, *plates, datum=N, *event)`; statistics `(1, K, N)`; observed_data `(N, *event)`.
     """
-    check_data(batch[0], "data")
+    at_least_one(num=num, chunk=chunk)
+    batch = placed(model, batch)
     num_data, rows = len(batch[0]), max(1, chunk // num)
-    with isolated(*batch, seed=seed), evaluating(model, guide), pyro.validation_enabled(False):
+    with estimating(model, guide, seed=seed):
         blocks = [
             _groups(model, guide, [b[i : i + rows] if isinstance(b, Tensor) else b for b in batch], num, dims or {})
             for i in range(0, num_data, rows)

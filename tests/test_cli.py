@@ -146,6 +146,10 @@ def test_settings_of_the_default_recipe_do_not_leak_into_another(tmp_path):
     [
         (["evaluate", "nowhere"], "expected a run directory with config.yaml, got nowhere"),
         (["fit", "--data=Idx", "--data.folder=nowhere"], "expected train-images-idx3-ubyte"),
+        (["fit", "--config=nowhere.yaml"], "nowhere.yaml"),
+        (["fit", "--device=abacus"], "expected a device of this machine, got --device=abacus"),
+        (["fit", "--epochs=0"], "expected --epochs of at least 1, got 0"),
+        (["fit", "--resume=true", "--out=nowhere"], "expected a checkpoint to resume, got none in nowhere. Fix"),
     ],
 )
 def test_a_mistake_ends_in_one_message_and_no_traceback(arguments, message, tmp_path, monkeypatch, capsys):
@@ -167,3 +171,24 @@ def test_the_package_is_a_command_too():
     done = subprocess.run([sys.executable, "-m", "pyro_dgm", "--help"], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0
     assert "fit" in done.stdout
+
+
+def test_a_run_without_weights_says_how_to_finish_it(run, capsys):
+    (run[0] / "weights.safetensors").unlink()
+    with pytest.raises(SystemExit):
+        main(["sample", str(run[0])])
+    assert "its training did not end. Fix: --resume=true" in capsys.readouterr().err
+
+
+def test_evaluating_again_keeps_what_training_recorded(run):
+    main(["evaluate", str(run[0]), "--num=5", "--limit=10", "--device=cpu"])
+    results = json.loads((run[0] / "results.json").read_text())
+    assert results["num_draws"] == 5
+    assert results["seconds"] > 0
+
+
+def test_several_processes_are_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(SystemExit):
+        main(["fit", *SMALL, f"--out={tmp_path / 'run'}"])
+    assert "expected one process, got several" in capsys.readouterr().err

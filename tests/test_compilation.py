@@ -76,7 +76,7 @@ def test_the_captured_graph_follows_the_weights(build):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("pair", ["vae_normal", "vae_flow", "vae_bernoulli", "two_latents_bare"])
+@pytest.mark.parametrize("pair", sorted(PAIRS))
 def test_compiled_equals_eager_in_value_and_gradient_under_fixed_noise(pair, same_noise):
     case = PAIRS[pair]()
     batch = case.batch(6)

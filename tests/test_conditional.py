@@ -147,3 +147,12 @@ def test_a_conditional_with_links_can_be_pickled():
 def test_conditional_refuses_an_event_without_dims():
     with pytest.raises(ValueError, match=r"expected event_dim >= 1, got 0\. Fix: event_dim=1"):
         dgm.Conditional(dist.Normal, nn.Linear(3, 2), event_dim=0)
+
+
+@pytest.mark.parametrize("family", [dist.Categorical, dist.Dirichlet, dist.MultivariateNormal, dist.Delta])
+def test_conditional_refuses_families_whose_parameters_are_vectors(family):
+    """A batch of contexts would silently become one event."""
+    with pytest.raises(
+        ValueError, match=r"expected parameters of one number per event dim, got .*Fix: a module of your own"
+    ):
+        dgm.Conditional(family, nn.Linear(3, 4))

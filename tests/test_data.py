@@ -93,3 +93,28 @@ def test_openml_splits_like_idx(monkeypatch):
     loaded = OpenML("mnist_784", binary=False)
     assert [len(p) for p in (loaded.train, loaded.val, loaded.test)] == [50_000, 10_000, 3]
     assert loaded.image_shape == (2, 2)
+
+
+def test_too_few_images_and_odd_shapes_are_refused(tmp_path):
+    rng = np.random.default_rng(0)
+    write_idx(tmp_path, "train", rng.integers(0, 256, (600, 2, 3), dtype=np.uint8))
+    write_idx(tmp_path, "t10k", rng.integers(0, 256, (5, 2, 3), dtype=np.uint8))
+    with pytest.raises(
+        ValueError, match=r"expected square images, more than 50,000 .*got 600 and 5 images of 6 pixels"
+    ):
+        Idx(str(tmp_path))
+
+
+def test_grey_values_that_are_no_bytes_are_refused_and_not_cut_to_zero(monkeypatch):
+    import sklearn.datasets
+
+    pixels = np.full((60_003, 4), 0.5)
+    monkeypatch.setattr(sklearn.datasets, "fetch_openml", lambda *_, **__: type("B", (), {"data": pixels}))
+    with pytest.raises(ValueError, match=r"expected grey levels 0, …, 255, got others in 'x'"):
+        OpenML("x")
+
+
+@pytest.mark.parametrize(("val", "test"), [(0, 10), (1000, 797), (2000, 10)])
+def test_empty_splits_of_the_digits_are_refused(val, test):
+    with pytest.raises(ValueError, match="expected non-empty splits of 1797 images"):
+        Digits(val, test)

@@ -415,3 +415,13 @@ def test_inverse_swaps_domain_and_codomain_with_the_directions():
     value = flow().sample((7,))
     torch.testing.assert_close(flow().log_prob(value), dist.LogNormal(0.0, 1.0).expand([2]).to_event(1).log_prob(value))
     assert bool(flow().support.check(value).all())
+
+
+@pytest.mark.parametrize("make", [dgm.realnvp, dgm.maf, dgm.iaf])
+@pytest.mark.parametrize(("declared", "given"), [(0, 3), (3, 0), (3, 2)])
+def test_a_context_of_another_size_is_refused(make, declared, given):
+    stack = make(4, layers=1, context=declared)
+    context = torch.randn(5, given) if given else None
+    for direction in (stack, stack.inverse):
+        with pytest.raises(ValueError, match=f"expected a context of size {declared}, got {given or 'none'}"):
+            direction(torch.randn(5, 4), context)

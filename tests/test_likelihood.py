@@ -1,3 +1,4 @@
+import dataclasses
 from functools import partial
 from math import log, sqrt
 
@@ -230,11 +231,27 @@ def test_it_leaves_seed_modes_and_gradients_alone():
     assert not torch.equal(dgm.nll(vae.model, vae.guide, x, num=5, seed=1).per_datum, first.per_datum)
 
 
-@pytest.mark.parametrize("options", [{"num": 0}, {"chunk": 0}])
-def test_no_draws_raise(options):
+@pytest.mark.parametrize("name", ["num", "chunk"])
+def test_no_draws_raise(name):
     model, guide, x = linear_gaussian()
-    with pytest.raises(ValueError, match=r"nll: expected num >= 1 and chunk >= 1, got"):
-        dgm.nll(model, guide, x, **options)
+    with pytest.raises(ValueError, match=f"{name}: expected at least 1, got 0"):
+        dgm.nll(model, guide, x, **{name: 0})
+
+
+def test_an_exact_score_speaks_of_no_draws_and_trusts_every_datum():
+    case = PAIRS["density_flow"]()
+    score = dgm.nll(case.model, case.guide, *case.batch(5), num=1000)
+    assert "k-hat" not in str(score)
+    assert score.share_unreliable == 0
+    assert score.num == 2
+
+
+def test_the_share_of_unreliable_data_uses_the_threshold_of_its_number_of_draws():
+    model, guide, x = linear_gaussian()
+    score = dgm.nll(model, guide, x, num=100)
+    bad = dataclasses.replace(score, khat=torch.tensor([0.4, 0.6, 0.8]))
+    assert bad.share_unreliable == pytest.approx(2 / 3)  # the threshold at 100 draws is 0.5
+    assert "with k-hat > 0.50" in str(bad)
 
 
 def test_bad_data_raise():

@@ -120,3 +120,21 @@ def test_min_scale_bounds_the_cost_of_a_level_never_seen():
 def test_a_negative_min_scale_is_refused():
     with pytest.raises(ValueError, match=r"expected min_scale >= 0, got -1\.0"):
         dgm.DiscretizedLogistic(nn.Identity(), levels=5, min_scale=-1.0)
+
+
+def test_image_likelihoods_split_the_channels_and_keep_height_and_width():
+    raw = torch.randn(5, 2 * 3, 4, 6)
+    law = dgm.DiscretizedLogistic(nn.Identity(), levels=7, event_dim=3)(raw)
+    x = torch.randint(7, (5, 3, 4, 6)).to(raw.dtype)
+    expected = dgm.LogisticLevels(raw[:, :3], raw[:, 3:], 7).log_prob(x).flatten(1).sum(1)
+    torch.testing.assert_close(law.log_prob(x), expected)
+    assert law.event_shape == (3, 4, 6)
+
+
+def test_an_image_of_categories_has_its_logits_side_by_side_in_the_channels():
+    raw = torch.randn(5, 3 * 7, 4, 6)
+    law = dgm.Categorical(nn.Identity(), levels=7, event_dim=3)(raw)
+    x = torch.randint(7, (5, 3, 4, 6))
+    log_p = raw.reshape(5, 3, 7, 4, 6).log_softmax(2).gather(2, x[:, :, None]).flatten(1).sum(1)
+    torch.testing.assert_close(law.log_prob(x), log_p)
+    assert law.event_shape == (3, 4, 6)

@@ -53,7 +53,7 @@ def test_every_parameter_of_a_network_gets_a_gradient(build, into, out):
 @pytest.mark.parametrize("make", [dgm.mlp, dgm.gated_mlp, lambda *s: dgm.MLP(s), lambda *s: dgm.GatedMLP(s)])
 @pytest.mark.parametrize("sizes", [(), (3,)])
 def test_a_network_of_one_size_is_refused(make, sizes):
-    with pytest.raises(ValueError, match=r"MLP: expected sizes \(in, \*hidden, out\), got .*Fix: mlp\(in, out\)"):
+    with pytest.raises(ValueError, match=r"MLP: expected sizes \(in, \*hidden, out\), got .*Fix: sizes=\[in, out\]"):
         make(*sizes)
 
 

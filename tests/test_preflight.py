@@ -224,7 +224,9 @@ def test_context_that_is_not_finite_raises():
 
 def test_data_of_another_width_raise_with_what_the_model_generates():
     vae = toy_vae()
-    with pytest.raises(ValueError, match=r"(?s)batch of shapes \[\(4, 5\)\].*generates data of event shape \(3,\)"):
+    with pytest.raises(
+        ValueError, match=r"(?s)batch of shapes \[\(4, 5\)\].*event shape \(3,\).*got \(5,\)\. Fix: x\.reshape"
+    ):
         dgm.preflight(vae.model, vae.guide, torch.randn(4, 5))
 
 
@@ -300,3 +302,33 @@ def test_extreme_rows_are_never_cut_off(num):
 @pytest.mark.parametrize("dtype_", [torch.uint8, torch.int64, torch.bool, torch.float32])
 def test_extreme_rows_take_every_dtype_of_data(dtype_):
     assert len(extreme_rows(torch.ones(5, 2).to(dtype_), 4)) == 4
+
+
+def test_labels_that_the_programs_do_not_take_raise_with_the_fix():
+    vae = toy_vae()
+    with pytest.raises(ValueError, match=r"(?s)batch has 2 arguments; drop the labels, or take them .*Joined"):
+        dgm.preflight(vae.model, vae.guide, torch.randn(4, 3), torch.zeros(4))
+
+
+def test_a_missing_to_event_raises_with_the_fix():
+    class Model(dgm.Program):
+        def forward(self, x=None):
+            with dgm.data_plate(x):
+                return pyro.sample("x", dist.Normal(torch.zeros(3), 1.0), obs=x)
+
+    with pytest.raises(ValueError, match=r"(?s)Fix: \.to_event\(1\)"):
+        dgm.preflight(Model(), dgm.EmptyGuide(), torch.randn(4, 3))
+
+
+@pytest.mark.parametrize("dtype_of_data", [torch.bool, torch.uint8])
+def test_a_density_that_fails_on_the_dtype_of_the_data_raises_with_the_fix(dtype_of_data):
+    model = dgm.DensityModel(dgm.Bernoulli(Constant()))
+    with pytest.raises(ValueError, match=r"(?s)site 'x': .*dtype torch\..*Fix: .*x\.float\(\)"):
+        dgm.preflight(model, dgm.EmptyGuide(), torch.ones(4, 3, dtype=dtype_of_data))
+
+
+class Constant(nn.Module):
+    """Logits that depend on nothing."""
+
+    def forward(self, *_):
+        return torch.zeros(3)

@@ -605,3 +605,47 @@ def test_every_pair_trains(pair):
 def test_the_abstract_trainer_says_what_a_subclass_gives():
     with pytest.raises(TypeError, match="abstract methods end_epoch, load, model, preflight, state, step, terms"):
         Trainer(same_toy_vae())
+
+
+def test_weights_that_were_changed_between_two_fits_are_kept():
+    vae = same_toy_vae()
+    x = torch.randn(20, 3)
+    trainer = dgm.SVITrainer(dgm.ELBO(vae.model, vae.guide), lr=0.0)
+    trainer.fit(x, x, epochs=2, progress=False)
+    with torch.no_grad():
+        for parameter in vae.parameters():
+            parameter.fill_(0.25)
+    trainer.fit(x, epochs=1, progress=False)
+    assert all((p == 0.25).all() for p in vae.parameters())
+
+
+def test_a_bad_batch_deep_in_a_loader_is_found_in_the_first_epoch():
+    vae = same_toy_vae()
+    x = torch.randn(12, 3)
+    x[9, 1] = torch.nan
+    loader = torch.utils.data.DataLoader(x, batch_size=2)
+    with pytest.raises(ValueError, match="expected finite values, got 1 NaN or infinite"):
+        dgm.SVITrainer(dgm.ELBO(vae.model, vae.guide)).fit(loader, progress=False)
+
+
+@pytest.mark.parametrize("options", [{"epochs": 0}, {"batch_size": 0}])
+def test_no_epochs_or_data_per_step_raise(options):
+    vae = same_toy_vae()
+    with pytest.raises(ValueError, match=f"{next(iter(options))}: expected at least 1, got 0"):
+        dgm.SVITrainer(dgm.ELBO(vae.model, vae.guide)).fit(torch.randn(4, 3), progress=False, **options)
+
+
+@pytest.mark.parametrize("saved", [True, False])
+def test_resuming_into_another_trainer_says_what_differs(saved, tmp_path):
+    def trainer(**options):
+        vae = same_toy_vae()
+        return dgm.SVITrainer(dgm.ELBO(vae.model, vae.guide), **options)
+
+    def schedule(optimizer):
+        return torch.optim.lr_scheduler.StepLR(optimizer, 1)
+
+    for options, message in (({"ema": 0.9}, "EMA"), ({"schedule": schedule}, "learning-rate schedule")):
+        first, second = (options, {}) if saved else ({}, options)
+        trainer(**first).save(tmp_path / "checkpoint.pt")
+        with pytest.raises(ValueError, match=f"(?s)checkpoint with .*{message}.* Fix: the same"):
+            trainer(**second).resume(tmp_path / "checkpoint.pt")

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import pyro
 import torch
 from pyro import poutine
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..contract import DATA
+from ..inference.estimating import at_least_one, estimating, placed
 from ..inference.particles import draw
+from ..inference.preflight import check_observations
 from ..inference.traces import (
-    evaluating,
-    isolated,
     plate_depth,
     plate_names,
     plate_value,
@@ -42,12 +41,9 @@ def generate(
     Raises:
         ValueError: if the program returns no tensor and no site is named, or has no such site.
     """
-    device = _device(model)
-    with (
-        isolated(torch.empty(0, device=device), *context, seed=seed),
-        evaluating(model),
-        pyro.validation_enabled(False),
-    ):
+    at_least_one(num=num, chunk=chunk)
+    context = placed(model, context)
+    with estimating(model, seed=seed):
         depth = plate_depth(poutine.trace(model).get_trace(None, *context))
         parts = [_generated(model, min(chunk, num - start), depth, context, site) for start in range(0, num, chunk)]
     x = torch.cat(parts)
@@ -83,7 +79,9 @@ def encode(guide: Callable, *batch: Any, num: int = 1, seed: int = 0) -> dict[st
     Returns:
         site → `(K, N, *event)`.
     """
-    with isolated(*batch, seed=seed), evaluating(guide), pyro.validation_enabled(False):
+    at_least_one(num=num)
+    batch = placed(guide, batch)
+    with estimating(guide, seed=seed):
         depth = plate_depth(poutine.trace(guide).get_trace(*batch))
         trace = poutine.trace(vectorized(guide, num, depth)).get_trace(*batch)
         return {name: plate_value(site) for name, site in sample_sites(trace)}
@@ -105,11 +103,9 @@ def reconstruct(model: Callable, guide: Callable, *batch: Any, num: int = 1, see
     Raises:
         NotImplementedError: if an observation has no mean, as a flow likelihood.
     """
-    with isolated(*batch, seed=seed), evaluating(model, guide), pyro.validation_enabled(False):
+    at_least_one(num=num)
+    batch = placed(model, batch)
+    with estimating(model, guide, seed=seed):
         particles = draw(model, guide, *batch, num=num)
+        check_observations(particles.model_trace)
         return {name: law.mean.mean(0) for name, law in particles.observations.items()}
-
-
-def _device(model: Callable) -> torch.device:
-    tensors = [*model.parameters(), *model.buffers()] if isinstance(model, nn.Module) else []
-    return tensors[0].device if tensors else torch.device("cpu")

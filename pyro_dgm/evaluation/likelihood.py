@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from math import log, nan, sqrt
 from typing import Any
 
-import pyro
 import torch
 from torch import Tensor
 
+from ..inference.estimating import at_least_one, estimating, placed
 from ..inference.particles import draw
-from ..inference.preflight import check_data, check_observations, extreme_rows
-from ..inference.traces import evaluating, isolated, latent_sites, plate_depth, run_pair
-from .psis import khat
+from ..inference.preflight import check_observations, extreme_rows
+from ..inference.traces import latent_sites, plate_depth, run_pair
+from .psis import khat, khat_threshold
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class NLL:
         ess: effective sample size $(\sum w)^2 / \sum w^2$ of each datum `(N,)`, at most K.
         khat: Pareto k̂ of each datum's weights `(N,)`, see `khat`.
         num: number K of draws.
+        kind: exact, or what sort of bound.
     """
 
     per_datum: Tensor
@@ -52,11 +53,18 @@ class NLL:
         """Standard error of the mean over the data; it holds the spread of the data and of the draws."""
         return self.per_datum.std().item() / sqrt(len(self.per_datum)) if len(self.per_datum) > 1 else float("nan")
 
+    @property
+    def share_unreliable(self) -> float:
+        """Share of the data whose k̂ is above `khat_threshold(num)`: their error bars are too small."""
+        return (self.khat > khat_threshold(self.num)).double().mean().item()
+
     def __str__(self) -> str:
+        text = f"NLL {self.mean:.3f} ± {self.stderr:.3f} nats per datum ({self.kind}; {len(self.per_datum)} data"
+        if self.kind == "exact":
+            return f"{text})"
         return (
-            f"NLL {self.mean:.3f} ± {self.stderr:.3f} nats per datum ({self.kind}; {len(self.per_datum)} data, "
-            f"{self.num} draws, mean ESS {self.ess.mean():.1f}, "
-            f"{(self.khat > 0.7).double().mean():.0%} of the data with k-hat > 0.7)"
+            f"{text}, {self.num} draws, mean ESS {self.ess.mean():.1f}, "
+            f"{self.share_unreliable:.0%} of the data with k-hat > {khat_threshold(self.num):.2f})"
         )
 
 
@@ -81,13 +89,14 @@ def nll(model: Callable, guide: Callable, *batch: Any, num: int = 1000, chunk: i
     References:
         Burda, Grosse, Salakhutdinov 2016, *Importance weighted autoencoders*, arXiv:1509.00519.
     """
-    if num < 1 or chunk < 1:
-        raise ValueError(f"nll: expected num >= 1 and chunk >= 1, got num={num}, chunk={chunk}.")
-    check_data(batch[0], "data")
-    with isolated(*batch, seed=seed), evaluating(model, guide), pyro.validation_enabled(False):
+    at_least_one(num=num, chunk=chunk)
+    batch = placed(model, batch)
+    with estimating(model, guide, seed=seed):
         traces = run_pair(model, guide, tuple(_rows(batch, extreme_rows(batch[0], 1))))
         check_observations(traces[1])
         depth = plate_depth(*traces)
+        if not latent_sites(traces[0]):
+            num = min(num, 2)  # every draw is the same exact log density
         rows = max(1, chunk // num)
         blocks = [
             _summary(*_weighted(model, guide, block, num, max(1, chunk // rows), depth))

@@ -31,15 +31,15 @@ def khat(log_weight: Tensor) -> Tensor:
     """
     num = len(log_weight)
     num_tail = ceil(min(0.2 * num, 3 * sqrt(num)))
-    if num_tail < 5:
-        return torch.full(log_weight.shape[1:], torch.inf, dtype=torch.float64, device=log_weight.device)
     log_w = log_weight.double() - log_weight.double().amax(0)
+    constant = (log_w.amin(0) > -1e-9) & (num > 1)
+    if num_tail < 5:
+        return torch.where(constant, -torch.inf, torch.full_like(log_w[0], torch.inf))
     largest = log_w.topk(num_tail + 1, dim=0).values.flip(0)
     cutoff = largest[0].clamp(min=-708.0)  # below it exp underflows
     excess = largest[1:].exp() - cutoff.exp()
     degenerate = (excess <= 0).any(0)
     shape = _pareto_shape(torch.where(degenerate, torch.ones_like(excess).cumsum(0), excess))
-    constant = log_w.amin(0) > -1e-9
     return torch.where(constant, -torch.inf, torch.where(degenerate, torch.inf, shape))
 
 
@@ -50,7 +50,7 @@ def khat_threshold(num: int) -> float:
         >>> khat_threshold(100_000)
         0.7
     """
-    return min(1 - 1 / log10(num), 0.7)
+    return min(1 - 1 / log10(num), 0.7) if num > 1 else 0.0
 
 
 def _pareto_shape(excess: Tensor) -> Tensor:

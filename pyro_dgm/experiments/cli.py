@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -61,7 +62,9 @@ def fit(
         seed: of weights, noise and order.
         resume: go on from `out/checkpoint.pt`.
     """
-    run = Run(Path(out or datetime.now().strftime("runs/%Y%m%d-%H%M%S")), vae.to(_device(device)), data)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ValueError("expected one process, got several. Fix: SVITrainer in a script of your own under torchrun.")
+    run = Run(_folder(out), vae.to(_device(device)), data)
     seconds = run.train(objective, trainer, epochs, batch_size, patience, seed, resume=resume)
     _report(run, {**run.evaluate(num, limit, seed), "seconds": seconds})
     run.draw(64, seed)
@@ -107,9 +110,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name, subparser in parsers.items():
         commands.add_subcommand(name, subparser, help=(subparser.description or "").split("\n")[0])
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    chosen = parser.parse_args(_completed(arguments) if arguments[:1] == ["fit"] else arguments)
-    settings = chosen[chosen.subcommand]
     try:
+        chosen = parser.parse_args(_completed(arguments) if arguments[:1] == ["fit"] else arguments)
+        settings = chosen[chosen.subcommand]
         if chosen.subcommand == "fit":
             settings = _recorded(parsers["fit"], settings)
             fit(**_instantiated(parsers["fit"], settings))
@@ -118,7 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         else:
             sample(**_arguments(settings))
     except (ValueError, OSError) as error:
-        parser.exit(2, f"pyro-dgm {chosen.subcommand}: {error}\n")
+        parser.exit(2, f"pyro-dgm {arguments[0]}: {error}\n")
 
 
 def _parser(function: Callable) -> ArgumentParser:
@@ -141,17 +144,21 @@ def _completed(arguments: Sequence[str]) -> list[str]:
     """
     command, *flags = arguments
     given = {flag.split("=")[0].removeprefix("--") for flag in flags if flag.startswith("--")}
-    for path in (b if a == "--config" else a.partition("=")[2] for a, b in pairwise([*flags, ""]) if "--config" in a):
+    paths = [b for a, b in pairwise(flags) if a == "--config"]
+    paths += [flag.removeprefix("--config=") for flag in flags if flag.startswith("--config=")]
+    for path in paths:
         given |= set(yaml.safe_load(Path(path).read_text()) or {})
     return [command, *(flag for part, default in DEFAULTS.items() if part not in given for flag in default), *flags]
 
 
 def _recorded(parser: ArgumentParser, settings: Namespace) -> Namespace:
     """Settle the run directory and write the configuration that repeats the run."""
-    settings = settings.clone()
-    if settings.out is None:
-        settings.out = datetime.now().strftime("runs/%Y%m%d-%H%M%S")
-    folder = Path(settings.out)
+    settings, folder = settings.clone(), _folder(settings.out)
+    settings.out = str(folder)
+    if settings.epochs < 1:
+        raise ValueError(f"expected --epochs of at least 1, got {settings.epochs}.")
+    if settings.resume and not (folder / "checkpoint.pt").exists():
+        raise ValueError(f"expected a checkpoint to resume, got none in {folder}. Fix: --out=RUN of an earlier fit.")
     if (folder / "checkpoint.pt").exists() and not settings.resume:
         raise ValueError(
             f"expected a new run directory, got {folder}, which holds a run. Fix: --resume=true, or --out=NEW."
@@ -177,15 +184,33 @@ def _loaded(folder: str, device: str | None) -> Run:
         raise ValueError(f"expected a run directory with config.yaml, got {folder}. Fix: pyro-dgm fit --out={folder}.")
     parser = _fit_parser()
     arguments = _instantiated(parser, parser.parse_path(path))
+    if not (path.parent / "weights.safetensors").exists():
+        raise ValueError(
+            f"expected weights.safetensors in {folder}, got none: its training did not end. Fix: --resume=true."
+        )
     run = Run(Path(folder), arguments["vae"].to(_device(device)), arguments["data"])
     run.load()
     return run
 
 
 def _report(run: Run, results: dict) -> None:
-    (run.folder / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+    path = run.folder / "results.json"
+    results = {**(json.loads(path.read_text()) if path.exists() else {}), **results}
+    path.write_text(json.dumps(results, indent=2) + "\n")
     print(table(results))
 
 
 def _device(name: str | None) -> torch.device:
-    return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        first = str(error).splitlines()[0]
+        raise ValueError(
+            f"expected a device of this machine, got --device={name}: {first} Fix: --device=cpu."
+        ) from error
+    return device
+
+
+def _folder(out: str | None) -> Path:
+    return Path(out or datetime.now().strftime("runs/%Y%m%d-%H%M%S"))

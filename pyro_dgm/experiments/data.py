@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from math import isqrt
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +59,11 @@ class Digits(Data):
         from sklearn.datasets import load_digits
 
         images = torch.as_tensor(load_digits().data, dtype=torch.get_default_dtype())
+        if min(num_val, num_test) < 1 or num_val + num_test >= len(images):
+            raise ValueError(
+                f"Digits: expected non-empty splits of {len(images)} images, got num_val={num_val} and "
+                f"num_test={num_test}."
+            )
         order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
         test, val, train = images[order].split([num_test, num_val, len(images) - num_test - num_val])
         super().__init__(train, val, test, (8, 8), 17)
@@ -75,10 +81,15 @@ class SquareBytes(Data):
 
     def __init__(self, first: Tensor, test: Tensor, *, binary: bool):
         train, val = first[:50_000], first[50_000:]
+        side = isqrt(first.shape[1])
+        if side * side != first.shape[1] or min(len(val), len(test)) < 1:
+            raise ValueError(
+                f"{type(self).__name__}: expected square images, more than 50,000 to train and validate and some to "
+                f"test; got {len(first)} and {len(test)} images of {first.shape[1]} pixels. Fix: Data(…) of your own."
+            )
         if binary:
             with isolated(seed=0):
                 val, test = binarize(val), binarize(test)
-        side = int(train.shape[1] ** 0.5)
         super().__init__(train, val, test, (side, side), 2 if binary else 256, dynamic=binary)
 
 
@@ -118,7 +129,12 @@ class OpenML(SquareBytes):
                 f"OpenML: expected to reach openml.org for '{name}', got {error}. "
                 "Fix: go online once, or --data Idx --data.folder=PATH with the IDX files."
             ) from error
-        images = torch.as_tensor(np.ascontiguousarray(pixels), dtype=torch.uint8)
+        pixels = np.asarray(pixels)
+        if ((pixels < 0) | (pixels > 255) | (pixels != np.round(pixels))).any():
+            raise ValueError(
+                f"OpenML: expected grey levels 0, …, 255, got others in '{name}'. Fix: Data(…) of your own."
+            )
+        images = torch.as_tensor(pixels.astype(np.uint8))
         super().__init__(images[:60_000], images[60_000:], binary=binary)
 
 

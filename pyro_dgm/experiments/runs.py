@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import prod
+from math import log, prod
 from pathlib import Path
 from time import perf_counter
 
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..evaluation.generation import generate, reconstruct
 from ..evaluation.likelihood import bits_per_dim, nll
+from ..evaluation.psis import khat_threshold
 from ..inference.checkpoints import load_weights, save_weights
 from ..inference.history import Row
 from ..inference.objectives import Objective
@@ -74,27 +75,28 @@ class Run:
         return perf_counter() - start
 
     def evaluate(self, num: int, limit: int | None, seed: int) -> Row:
-        """Score the test data and write `results.json`; in nats per datum and bits per dim."""
+        """Score the test data, in nats per datum and bits per dim."""
         test = self._test(limit)
         start = perf_counter()
         score = nll(self.vae.model, self.vae.guide, test, num=num, seed=seed)
         dim = prod(self.data.image_shape)
-        results = {
+        return {
             "nelbo": score.nelbo.mean().item(),
+            "nelbo_stderr": _standard_error(score.nelbo),
             "nll": score.mean,
             "nll_stderr": score.stderr,
             "bits_per_dim": bits_per_dim(score.mean, dim),
-            "bits_per_dim_stderr": bits_per_dim(score.stderr, dim),
+            "bits_per_dim_stderr": score.stderr / dim / log(2),
             "ess": score.ess.mean().item(),
-            "share_khat_above_0.7": (score.khat > 0.7).double().mean().item(),
+            "khat_threshold": khat_threshold(score.num),
+            "share_khat_above": score.share_unreliable,
             "kl": score.kl.mean().item(),
+            "kl_stderr": _standard_error(score.kl),
             "num_test": len(test),
             "num_draws": num,
             "parameters": sum(p.numel() for p in self.vae.parameters()),
             "evaluation_seconds": perf_counter() - start,
         }
-        (self.folder / "results.json").write_text(json.dumps(results, indent=2) + "\n")
-        return results
 
     def draw(self, num: int, seed: int) -> Tensor:
         """Draw data from the model and write `samples.png`."""
@@ -118,15 +120,19 @@ class Run:
         return self.data.test[:limit].to(next(self.vae.parameters()).device)
 
 
+def _standard_error(per_datum: Tensor) -> float:
+    return per_datum.std().item() / len(per_datum) ** 0.5
+
+
 def table(results: Row) -> str:
     """The results as a short table."""
     lines = {
-        "-ELBO": f"{results['nelbo']:.3f} nats",
+        "-ELBO": f"{results['nelbo']:.3f} ± {results['nelbo_stderr']:.3f} nats",
         "NLL": f"{results['nll']:.3f} ± {results['nll_stderr']:.3f} nats",
         "NLL, bits/dim": f"{results['bits_per_dim']:.4f} ± {results['bits_per_dim_stderr']:.4f}",
-        "KL(q | p)": f"{results['kl']:.3f} nats",
+        "KL(q | p)": f"{results['kl']:.3f} ± {results['kl_stderr']:.3f} nats",
         "effective sample size": f"{results['ess']:.1f} of {results['num_draws']:.0f}",
-        "data with k-hat > 0.7": f"{results['share_khat_above_0.7']:.1%}",
+        f"data with k-hat > {results['khat_threshold']:.2f}": f"{results['share_khat_above']:.1%}",
         "test data": f"{results['num_test']:.0f}",
         "parameters": f"{results['parameters']:,.0f}",
         "training, seconds": f"{results['seconds']:.1f}" if "seconds" in results else "",

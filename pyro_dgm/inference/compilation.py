@@ -67,8 +67,12 @@ class Compiled:
         key = (modules, tuple(_kind(x) for x in (*tensors, *batch)))
         if key not in self._graphs:
             self._graphs[key] = self._built(trained, fixed, batch)
+        if self.mode:  # CUDA graphs may write over the outputs of the last step from here on
+            torch.compiler.cudagraph_mark_step_begin()
         with torch.no_grad():
             terms, gradients = self._graphs[key].run(trained, fixed, batch)
+        if self.mode:
+            terms = {name: value.clone() for name, value in terms.items()}
         for parameter, gradient in zip(trained, gradients, strict=True):
             parameter.grad = gradient
         return terms
@@ -124,8 +128,10 @@ def _prove(graph: Graph, module: nn.Module, trained: State, fixed: State, batch:
     (terms, gradients), (terms_, gradients_) = (
         _under(0, f, trained, fixed, batch) for f in (value_and_grad(module), graph)
     )
-    for name, value in {**terms, **gradients}.items():
-        if not torch.allclose(value, {**terms_, **gradients_}[name], rtol=1e-4, atol=1e-6, equal_nan=True):
+    program, repeated = {**terms, **gradients}, {**terms_, **gradients_}
+    for name, value in program.items():
+        difference = (value - repeated[name]).nan_to_num().norm()  # of the whole tensor: kernels may sum in any order
+        if bool(difference > 1e-3 * value.nan_to_num().norm() + 1e-6):
             raise ValueError(
                 f"compile: expected the graph to repeat the program under one seed, but '{name}' differs. Numbers "
                 "drawn or changed outside torch (numpy, random, Python attributes) are burnt into a graph. "

@@ -18,6 +18,7 @@ from .traces import (
     evaluating,
     isolated,
     latent_sites,
+    log_density,
     observed_sites,
     plate_depth,
     plate_names,
@@ -98,17 +99,30 @@ def _run(model: Callable, guide: Callable, batch: tuple) -> tuple[Trace, Trace]:
         return run_pair(model, guide, batch)
     except Exception as error:
         shapes = [tuple(b.shape) if isinstance(b, Tensor) else type(b).__name__ for b in batch]
-        raise ValueError(f"the programs fail on a batch of shapes {shapes}: {error}{_hint(model, batch)}") from error
+        raise ValueError(
+            f"the programs fail on a batch of shapes {shapes}: {error}{_hint(error, model, batch)}"
+        ) from error
 
 
-def _hint(model: Callable, batch: tuple) -> str:
-    """What the model itself generates, where that differs from the data."""
+def _hint(error: Exception, model: Callable, batch: tuple) -> str:
+    """The fix of the commonest mistakes."""
+    if "positional argument" in str(error):
+        return (
+            f"\nFix: the batch has {len(batch)} arguments; drop the labels, or take them in both programs, Joined(net)."
+        )
+    if "inside plate" in str(error):
+        return "\nFix: .to_event(1) on the distribution, for the dims that belong to one event."
     try:
         value = model(None, *batch[1:])
         expected, got = tuple(value.shape[1:]), tuple(batch[0].shape[1:])
     except Exception:
         return ""
-    return "" if expected == got else f"\nThe model generates data of event shape {expected}; the batch has {got}."
+    if expected == got:
+        return ""
+    return (
+        f"\nexpected data of event shape {expected}, which the model generates, got {got}. "
+        f"Fix: x.reshape(len(x), *{expected}), or networks of that size."
+    )
 
 
 def _check(guide_trace: Trace, model_trace: Trace, batch: tuple, size: int | None) -> None:
@@ -210,8 +224,14 @@ def _check_latent(name: str, drawn: Site, modelled: Site) -> None:
 
 def _score(trace: Trace) -> None:
     """Compute every log density with validation on, and refuse shapes that are not those of the plates."""
-    trace.compute_log_prob()
     for name, site in sample_sites(trace):
+        try:
+            site["log_prob"] = log_density(site)
+        except Exception as error:
+            raise ValueError(
+                f"site '{name}': its density fails on a value of shape {tuple(site['value'].shape)} and dtype "
+                f"{site['value'].dtype}: {error}\nFix: data of the network's dtype, x.float()."
+            ) from error
         expected = [f.size for f in sorted(site["cond_indep_stack"], key=lambda f: f.dim) if f.vectorized]
         if [d for d in site["log_prob"].shape if d != 1] != [d for d in expected if d != 1]:
             raise ValueError(

@@ -106,6 +106,9 @@ class SVITrainer(Trainer):
         return {"optimizer": self.optimizer.state_dict(), "schedule": schedule}
 
     def load(self, state: dict[str, Any]) -> None:  # noqa: D102
+        if (self.schedule is None) != (state["schedule"] is None):
+            has = "no" if state["schedule"] is None else "a"
+            raise ValueError(f"resume: got a checkpoint with {has} learning-rate schedule. Fix: the same schedule=.")
         self.optimizer.load_state_dict(state["optimizer"])
         if self.schedule is not None:
             self.schedule.load_state_dict(state["schedule"])

@@ -18,6 +18,7 @@ from .averaging import Ema
 from .batches import Batches, LoaderBatches, as_batches
 from .checkpoints import load_state, save_state
 from .distributed import from_rank_zero, rank_and_world
+from .estimating import at_least_one
 from .history import History, Row
 from .running import Running
 from .traces import evaluating, isolated
@@ -35,14 +36,15 @@ class Trainer(ABC):
     """
 
     def __init__(self, module: nn.Module, ema: float | None = None):
-        self.module = module
+        self.module = module.to(next(module.parameters()).device)  # schedules go where the weights are
         self.ema = None if ema is None else Ema(module, ema)
         self.history = History()
         self.num_epochs, self.num_steps, self.num_skipped = 0, 0, 0
         self.best: dict[str, Any] = {}
         self._random: dict[str, Any] = {}
-        self._last: dict[str, Tensor] | None = None
-        self._batch_size, self._max_skips = 0, 0
+        self._last: dict[str, Tensor] = {}
+        self._deployed: dict[str, Tensor] = {}
+        self._batch_size, self._max_skips, self._first_epoch = 0, 0, 0
 
     # -- what a subclass gives --------------------------------------------------------------------------------------
     @property
@@ -92,6 +94,9 @@ class Trainer(ABC):
     ) -> History:
         """Train for `epochs` more epochs.
 
+        Afterwards the module holds the best weights. A further `fit` goes on from the *last* ones, unless the weights
+        were changed in between.
+
         Args:
             train: a Tensor, ndarray, tuple of them, `Batches`, Dataset or DataLoader.
             val: the same; scored after every epoch under one fixed noise.
@@ -111,11 +116,13 @@ class Trainer(ABC):
             The history of all epochs so far.
 
         Raises:
-            ValueError: for data or programs that break the contract, for an unknown metric, for a non-finite loss.
+            ValueError: for data or programs that break the contract, for an unknown metric, and for a non-finite loss;
+                the module is then left at the failing step, the checkpoint at the last whole epoch.
         """
+        at_least_one(epochs=epochs, batch_size=batch_size)
         data = self._data(train, batch_size, shuffle=True)
         held_out = None if val is None else self._data(val, batch_size, shuffle=False)
-        self._batch_size, self._max_skips = 0, max_skips
+        self._batch_size, self._max_skips, self._first_epoch = 0, max_skips, self.num_epochs
         with (
             self._session(seed),
             tqdm(total=epochs, unit="epoch", disable=not progress or rank_and_world()[0] > 0) as bar,
@@ -156,12 +163,14 @@ class Trainer(ABC):
         ):
             total = Running()
             for batch in batches.epoch():
+                self._check_unseen(batches, batch)
                 total.add(self.terms(*batch), len(batch[0]))
             return total.means()
 
     def _epoch(self, data: Epochs, held_out: Epochs | None, seed: int) -> Row:
         start, total = perf_counter(), Running()
         for batch in data.epoch(seed, self.num_epochs, even=True):
+            self._check_unseen(data, batch)
             self._batch_size = max(self._batch_size, len(batch[0]))
             total.add(self.step(*batch), len(batch[0]))
             self.num_steps += 1
@@ -177,6 +186,11 @@ class Trainer(ABC):
             with self._averaged():
                 row |= {f"val_{name}": value for name, value in self._scored(held_out, seed).items()}
         return {**row, "seconds": perf_counter() - start}
+
+    def _check_unseen(self, batches: Epochs, batch: tuple) -> None:
+        """Preflight for each batch of a loader in the first epoch; data in memory were checked as a whole."""
+        if isinstance(batches, LoaderBatches) and self.num_epochs == self._first_epoch:
+            self.preflight(*batch)
 
     def _data(self, data: Any, batch_size: int, *, shuffle: bool) -> Epochs:
         device = next(self.module.parameters()).device
@@ -204,7 +218,7 @@ class Trainer(ABC):
         if monitor is None or not row[monitor] < self.best.get("value", float("inf")):  # NaN is never better
             return
         with self._averaged():
-            weights = {name: t.detach().clone() for name, t in self.module.state_dict().items()}
+            weights = self._weights()
         self.best = {"value": row[monitor], "epoch": self.num_epochs, "metric": monitor, "weights": weights}
 
     @contextmanager
@@ -217,18 +231,19 @@ class Trainer(ABC):
 
     def _deploy(self) -> None:
         """Leave the best (or averaged) weights in the module, and keep the last ones to go on from."""
-        self._last = {name: t.detach().clone() for name, t in self.module.state_dict().items()}
-        if self.best:
-            self.module.load_state_dict(self.best["weights"])
-        elif self.ema is not None:
-            with self.ema.applied():
-                averaged = {name: t.detach().clone() for name, t in self.module.state_dict().items()}
-            self.module.load_state_dict(averaged)
+        self._last = self._weights()
+        with self._averaged():
+            self._deployed = self.best["weights"] if self.best else self._weights()
+        self.module.load_state_dict(self._deployed)
+
+    def _weights(self) -> dict[str, Tensor]:
+        return {name: t.detach().clone() for name, t in self.module.state_dict().items()}
 
     @contextmanager
     def _session(self, seed: int) -> Iterator[None]:
         """Training mode, validation off, the trainer's own random state, the last weights; given back at the end."""
-        if self._last is not None:
+        now = self.module.state_dict()
+        if self._last and all(torch.equal(now[name].cpu(), t.cpu()) for name, t in self._deployed.items()):
             self.module.load_state_dict(self._last)
         from_rank_zero([*self.module.state_dict().values(), *([] if self.ema is None else self.ema.state_dict())])
         device = next(self.module.parameters()).device
@@ -237,8 +252,8 @@ class Trainer(ABC):
             if self._random:
                 _set_random_state(self._random, device)
             else:
-                torch.manual_seed((seed << 8) + rank_and_world()[0])
-            self._last, self._random = None, {}  # from here on, what the module and the generators hold
+                torch.manual_seed((seed << 32) + (self.num_epochs << 8) + rank_and_world()[0])
+            self._last, self._random = {}, {}  # from here on, what the module and the generators hold
             self.module.train()
             try:
                 yield
@@ -252,7 +267,7 @@ class Trainer(ABC):
         device = next(self.module.parameters()).device
         save_state(
             {
-                "module": self.module.state_dict() if self._last is None else self._last,
+                "module": self._last or self.module.state_dict(),
                 "ema": None if self.ema is None else self.ema.state_dict(),
                 "trainer": self.state(),
                 "random": self._random or _random_state(device),
@@ -266,11 +281,16 @@ class Trainer(ABC):
     def resume(self, path: str | Path) -> None:
         """Go on from a checkpoint: the next `fit` runs as if the first had never stopped."""
         state = load_state(path)
+        if (self.ema is None) != (state["ema"] is None):
+            has, lacks = ("no ", "an ") if state["ema"] is None else ("an ", "no ")
+            raise ValueError(
+                f"{path}: expected a checkpoint with {lacks}EMA, got one with {has}EMA. Fix: the same ema=."
+            )
         self.module.load_state_dict(state["module"])
         if self.ema is not None:
             self.ema.load_state_dict(state["ema"])
         self.load(state["trainer"])
-        self._random, self._last, self.best = state["random"], None, state["best"]
+        self._random, self._last, self.best = state["random"], {}, state["best"]
         if rank_and_world()[0] > 0:  # the file holds the noise of rank 0 alone
             self._random = {}
         self.history = History(state["history"])

@@ -56,7 +56,8 @@ class Conditional(nn.Module):
         c: `(*batch, C)`  ->  a distribution with batch_shape `(*batch)` and event_shape `(D,)`.
 
     Raises:
-        ValueError: if `event_dim < 1`, or that dim of the output is no multiple of the number of parameters.
+        ValueError: for a family with vector or matrix parameters; if `event_dim < 1`; or if that dim of the output is
+            no multiple of the number of parameters.
 
     Example:
         >>> encoder = Conditional(dist.Normal, nn.Linear(3, 2 * 4))
@@ -79,6 +80,12 @@ class Conditional(nn.Module):
         self.family, self.net, self.event_dim = family, net, event_dim
         constrained: Any = family.arg_constraints
         self.params = tuple(params or _natural_params(constrained))
+        joint = [n for n in self.params if constraints.is_dependent(constrained[n]) or constrained[n].event_dim > 0]
+        if joint:
+            raise ValueError(
+                f"Conditional({family.__name__}): expected parameters of one number per event dim, got {joint}, "
+                "which are vectors or matrices. Fix: a module of your own that builds the law; Categorical for levels."
+            )
         self.links = tuple(link(constrained[name]) for name in self.params)
 
     def forward(self, *contexts: Tensor) -> dist.TorchDistribution:

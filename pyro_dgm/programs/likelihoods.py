@@ -32,8 +32,10 @@ class Categorical(nn.Module):
     r"""$P(x \mid c) = \prod_d \mathrm{Cat}(x_d;\ \mathrm{softmax}(\mathrm{net}(c)_d))$ over K levels. Exact.
 
     Args:
-        net: maps contexts to logits `(*batch, D * levels)`, the K logits of one dim side by side.
+        net: maps contexts to logits `(*batch, D * levels)`, the K logits of one dim side by side; for images
+            `(*batch, channels * levels, height, width)`.
         levels: number K of levels.
+        event_dim: number of event dims: 1 for vectors, 3 for images.
 
     Shape:
         c: `(*batch, C)`  ->  batch_shape `(*batch)`, event_shape `(D,)`, values in 0, …, K − 1.
@@ -46,18 +48,19 @@ class Categorical(nn.Module):
         torch.Size([9])
     """
 
-    def __init__(self, net: nn.Module, levels: int):
+    def __init__(self, net: nn.Module, levels: int, event_dim: int = 1):
         super().__init__()
-        self.net, self.levels = net, levels
+        self.net, self.levels, self.event_dim = net, levels, event_dim
 
     def forward(self, *contexts: Tensor) -> dist.TorchDistribution:
         raw = self.net(*contexts)
-        if raw.shape[-1] % self.levels:
+        if raw.shape[-self.event_dim] % self.levels:
             raise ValueError(
                 f"Categorical: expected a network output (*batch, D * levels) with levels={self.levels}, got "
                 f"{tuple(raw.shape)}. Fix: end the network with nn.Linear(hidden, D * {self.levels})."
             )
-        return dist.Categorical(logits=raw.unflatten(-1, (-1, self.levels))).to_event(1)
+        logits = raw.unflatten(-self.event_dim, (-1, self.levels)).movedim(-self.event_dim, -1)
+        return dist.Categorical(logits=logits).to_event(self.event_dim)
 
 
 class Normal(nn.Module):
@@ -89,10 +92,12 @@ class DiscretizedLogistic(nn.Module):
     r"""$P(x \mid c) = \prod_d [F(x_d + ½) - F(x_d - ½)]$, F logistic, open tails at the edge levels. Exact, normalised.
 
     Args:
-        net: maps contexts to `(*batch, 2 * D)`: D locations, then D log-scales, both in level units.
+        net: maps contexts to `(*batch, 2 * D)`: D locations, then D log-scales, both in level units; for images
+            `(*batch, 2 * channels, height, width)`.
         levels: number L of levels; x takes the values 0, …, L − 1.
         min_scale: $s_{\min}$ in $s = s_{\min} + e^r$, r the network's log-scale. Where training shows one level only,
             an unbounded scale shrinks to 0, and a test datum of another level then costs hundreds of nats.
+        event_dim: number of event dims: 1 for vectors, 3 for images.
 
     Shape:
         c: `(*batch, C)`  ->  batch_shape `(*batch)`, event_shape `(D,)`.
@@ -109,20 +114,20 @@ class DiscretizedLogistic(nn.Module):
         1.000...
     """
 
-    def __init__(self, net: nn.Module, levels: int, min_scale: float = 0.0):
+    def __init__(self, net: nn.Module, levels: int, min_scale: float = 0.0, event_dim: int = 1):
         super().__init__()
         if min_scale < 0:
             raise ValueError(f"DiscretizedLogistic: expected min_scale >= 0, got {min_scale}.")
-        self.net, self.levels, self.min_scale = net, levels, min_scale
+        self.net, self.levels, self.min_scale, self.event_dim = net, levels, min_scale, event_dim
 
     def forward(self, *contexts: Tensor) -> dist.TorchDistribution:
         raw = self.net(*contexts)
-        if raw.shape[-1] % 2:
+        if raw.shape[-self.event_dim] % 2:
             raise ValueError(
                 f"DiscretizedLogistic: expected a network output (*batch, 2 * D), locations then log-scales, got "
                 f"{tuple(raw.shape)}. Fix: end the network with nn.Linear(hidden, 2 * D)."
             )
-        loc, log_scale = raw.chunk(2, dim=-1)
+        loc, log_scale = raw.chunk(2, dim=-self.event_dim)
         if self.min_scale > 0:
             log_scale = torch.logaddexp(log_scale, torch.full_like(log_scale, log(self.min_scale)))
-        return LogisticLevels(loc, log_scale, self.levels).to_event(1)
+        return LogisticLevels(loc, log_scale, self.levels).to_event(self.event_dim)

@@ -213,4 +213,4 @@ def _pyramid(shape: Sequence[int], channels: Sequence[int]) -> list[tuple[int, .
 
 def _at_least_two(name: str, sizes: Sequence[int]) -> None:
     if len(sizes) < 2:
-        raise ValueError(f"{name}: expected sizes (in, *hidden, out), got {tuple(sizes)}. Fix: mlp(in, out).")
+        raise ValueError(f"{name}: expected sizes (in, *hidden, out), got {tuple(sizes)}. Fix: sizes=[in, out].")

@@ -88,14 +88,17 @@ class Autoregressive(Bijector):
 
     def __init__(self, dim: int, context: int = 0, hidden: Sequence[int] = (128,), *, reverse: bool = False):
         super().__init__()
+        self.context = context
         self.made = MADE(dim, context, hidden, reverse=reverse)
         self.register_buffer("degree", torch.arange(dim).flip(0) if reverse else torch.arange(dim))
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> ValueAndLogDet:
+        self._check_context(context, self.context)
         shift, raw = self.made(x, context)
         return affine(x, shift, bounded(raw))
 
     def inverse(self, y: Tensor, context: Tensor | None = None) -> ValueAndLogDet:
+        self._check_context(context, self.context)
         x, log_det = torch.zeros_like(y), y.new_zeros(())
         for step in range(len(self.degree)):
             shift, raw = self.made(x, context)

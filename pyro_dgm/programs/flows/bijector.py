@@ -32,6 +32,14 @@ class Bijector(nn.Module):
         r"""$(f_c^{-1}(y),\ \log|\det \partial f_c^{-1} / \partial y|)$."""
         raise NotImplementedError(f"{type(self).__name__} has no inverse.")
 
+    def _check_context(self, context: Tensor | None, size: int) -> None:
+        got = 0 if context is None else context.shape[-1]
+        if got != size:
+            raise ValueError(
+                f"{type(self).__name__}: expected a context of size {size}, got {got or 'none'}. "
+                f"Fix: context={got} in the stack, or Flow(…, embed=net) with {size} outputs."
+            )
+
     def transform(self, context: Tensor | None = None) -> FlowTransform:
         """A fresh flyweight `Transform` at this context."""
         return FlowTransform(self, context)

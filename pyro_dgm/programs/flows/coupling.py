@@ -40,6 +40,7 @@ class AffineCoupling(Bijector):
                 f"AffineCoupling: expected dim >= 2, got dim={dim} and no context: one half would be empty. "
                 "Fix: maf or iaf for one dimension."
             )
+        self.context = context
         self.halves, self.flip = [dim // 2, dim - dim // 2], flip and dim > 1
         num_kept, num_moved = reversed(self.halves) if self.flip else self.halves
         self.net = MLP([num_kept + context, *hidden, 2 * num_moved])
@@ -59,6 +60,7 @@ class AffineCoupling(Bijector):
         return self._merge(kept, moved), log_det
 
     def _params(self, kept: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        self._check_context(context, self.context)
         shift, raw = self.net(kept if context is None else join(kept, context)).chunk(2, dim=-1)
         return shift, bounded(raw)
 

@@ -1,0 +1,57 @@
+"""What every estimate shares: data where the programs are, no gradients, no trace left in weights or random state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import numpy as np
+import pyro
+import torch
+from torch import Tensor, nn
+
+from .preflight import check_data
+from .traces import evaluating, isolated
+
+
+@contextmanager
+def estimating(*programs: Any, seed: int) -> Iterator[None]:
+    """Evaluation mode, validation off, and a fork of the random state under a seed."""
+    with ExitStack() as stack:
+        stack.enter_context(isolated(torch.empty(0, device=device_of(*programs)), seed=seed))
+        stack.enter_context(evaluating(*programs))
+        stack.enter_context(pyro.validation_enabled(False))
+        yield
+
+
+def placed(program: Any, batch: tuple) -> tuple:
+    """The arguments with arrays as tensors, on the program's device, checked for NaN and for one common length.
+
+    Raises:
+        ValueError: for empty, NaN or infinite data, or tensors of different lengths.
+    """
+    device = device_of(program)
+    values = tuple(torch.as_tensor(b) if isinstance(b, (Tensor, np.ndarray)) else b for b in batch)
+    values = tuple(v.to(device) if isinstance(v, Tensor) else v for v in values)
+    for position, value in enumerate(values):
+        if isinstance(value, Tensor):
+            check_data(value, f"data[{position}]")
+    lengths = [len(v) for v in values if isinstance(v, Tensor) and v.dim() > 0]
+    if len(set(lengths)) > 1:
+        raise ValueError(f"data: expected tensors of one length, got {lengths}. Fix: one row per datum in each.")
+    return values
+
+
+def at_least_one(**counts: int) -> None:
+    """Refuse counts below 1."""
+    for name, count in counts.items():
+        if count < 1:
+            raise ValueError(f"{name}: expected at least 1, got {count}.")
+
+
+def device_of(*programs: Any) -> torch.device:
+    """The device of the programs' tensors; the CPU if they have none."""
+    modules = [p for p in programs if isinstance(p, nn.Module)]
+    tensors = [t for m in modules for t in (*m.parameters(), *m.buffers())]
+    return tensors[0].device if tensors else torch.device("cpu")
