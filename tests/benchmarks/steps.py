@@ -126,10 +126,11 @@ def contestant(suite: str, name: str, threads: int, pipe: Connection) -> None:
 def interleaved(suite: str, rounds: int, steps: int, threads: int) -> dict[str, list[float]]:
     """Milliseconds per step of every contestant in every round."""
     spawn = multiprocessing.get_context("spawn")
-    pipes = {}
+    pipes, processes = {}, []
     for name in SUITES[suite]:
         pipes[name], theirs = spawn.Pipe()
-        spawn.Process(target=contestant, args=(suite, name, threads, theirs), daemon=True).start()
+        processes.append(spawn.Process(target=contestant, args=(suite, name, threads, theirs)))
+        processes[-1].start()
         pipes[name].recv()
     times: dict[str, list[float]] = {name: [] for name in pipes}
     for _ in range(rounds):
@@ -138,6 +139,8 @@ def interleaved(suite: str, rounds: int, steps: int, threads: int) -> dict[str, 
             times[name].append(pipe.recv())
     for pipe in pipes.values():
         pipe.send(0)
+    for process in processes:
+        process.join()
     return times
 
 
