@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, silu
 
 from ..networks import cast
-from .affine import affine, bounded, inverse_affine
 from .bijector import Bijector, Inverse, Stack, ValueAndLogDet
+from .elementwise import Affine, Elementwise, Spline
 
 
 class MaskedLinear(nn.Linear):
@@ -27,23 +27,27 @@ class MaskedLinear(nn.Linear):
 
 
 class MADE(nn.Module):
-    r"""$(t_i, r_i) = \mathrm{net}_i(x_{\pi < i}, c)$: parameter i sees only the coordinates before it, and the context.
+    r"""$r_i = \mathrm{net}_i(x_{\pi < i}, c)$: the parameters of i see only the coordinates before it, and the context.
 
     Args:
         dim: size D of the event.
         context: size C of the context, 0 for none; it enters every hidden layer unmasked.
         hidden: hidden sizes.
+        num_params: number P of parameters per coordinate.
         reverse: whether the order of the coordinates is D, …, 1 in place of 1, …, D.
 
     Shape:
-        x `(*batch, D)`, context `(*batch, C)`  ->  shift and raw log-scale, each `(*batch, D)`.
+        x `(*batch, D)`, context `(*batch, C)`  ->  raw parameters `(*batch, P, D)`.
 
     References:
         Germain et al. 2015, *MADE: masked autoencoder for distribution estimation*, arXiv:1502.03509.
     """
 
-    def __init__(self, dim: int, context: int = 0, hidden: Sequence[int] = (128,), *, reverse: bool = False):
+    def __init__(
+        self, dim: int, context: int = 0, hidden: Sequence[int] = (128,), num_params: int = 2, *, reverse: bool = False
+    ):
         super().__init__()
+        self.num_params = num_params
         degree = torch.arange(dim).flip(0) if reverse else torch.arange(dim)
         # A hidden unit of degree h sees the coordinates up to h; those of degree -1 see the context alone.
         lowest, num = (-1, dim) if context else (0, max(dim - 1, 1))
@@ -51,22 +55,21 @@ class MADE(nn.Module):
         degrees = [degree, *(torch.linspace(lowest, lowest + num - 1, size).round() for size in hidden)]
         pairs = zip(degrees[:-1], degrees[1:], strict=True)
         self.layers = nn.ModuleList(MaskedLinear(out[:, None] >= into[None, :]) for into, out in pairs)
-        self.last = MaskedLinear((degree[:, None] > degrees[-1][None, :]).repeat(2, 1))
+        self.last = MaskedLinear((degree[:, None] > degrees[-1][None, :]).repeat(num_params, 1))
         self.contexts = nn.ModuleList(nn.Linear(context, size, bias=False) for size in hidden if context)
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         context = None if context is None else cast(context, self)
         for i, layer in enumerate(self.layers):
             x = layer(x)
             x = silu(x if context is None else x + self.contexts[i](context))
-        shift, raw = self.last(x).chunk(2, dim=-1)
-        return shift, raw
+        return self.last(x).unflatten(-1, (self.num_params, -1))
 
 
 class Autoregressive(Bijector):
-    r"""$y_i = x_i\, e^{s_i(x_{<i}, c)} + t_i(x_{<i}, c)$, with $\log|\det| = \sum_i s_i$.
+    r"""$y_i = f(x_i;\ r_i(x_{<i}, c))$, with $\log|\det| = \sum_i \log f'$; affine by default.
 
     The identity at the start. Forward costs one network call; the inverse costs D sequential calls.
 
@@ -74,6 +77,7 @@ class Autoregressive(Bijector):
         dim: size D of the event.
         context: size C of the context, 0 for none.
         hidden: hidden sizes of the network.
+        law: the elementwise map f, such as `Affine()` or `Spline()`.
         reverse: whether the order of the coordinates is D, …, 1; stacks alternate it.
 
     Shape:
@@ -86,31 +90,38 @@ class Autoregressive(Bijector):
 
     degree: Tensor
 
-    def __init__(self, dim: int, context: int = 0, hidden: Sequence[int] = (128,), *, reverse: bool = False):
+    def __init__(
+        self,
+        dim: int,
+        context: int = 0,
+        hidden: Sequence[int] = (128,),
+        law: Elementwise | None = None,
+        *,
+        reverse: bool = False,
+    ):
         super().__init__()
-        self.context = context
-        self.made = MADE(dim, context, hidden, reverse=reverse)
+        self.context, self.law = context, law or Affine()
+        self.made = MADE(dim, context, hidden, self.law.num_params, reverse=reverse)
         self.register_buffer("degree", torch.arange(dim).flip(0) if reverse else torch.arange(dim))
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> ValueAndLogDet:
         self._check_context(context, self.context)
-        shift, raw = self.made(x, context)
-        return affine(x, shift, bounded(raw))
+        return self.law.forward(x, self.made(x, context))
 
     def inverse(self, y: Tensor, context: Tensor | None = None) -> ValueAndLogDet:
         self._check_context(context, self.context)
-        x, log_det = torch.zeros_like(y), y.new_zeros(())
+        x, raw = torch.zeros_like(y), self.made(torch.zeros_like(y), context)
         for step in range(len(self.degree)):
-            shift, raw = self.made(x, context)
-            log_scale = bounded(raw)
             # Coordinates not yet reached stay 0, so that their unfinished values can't overflow into the network.
-            now = self.degree == step
-            x = torch.where(now, inverse_affine(y, shift, log_scale)[0], x)
-            log_det = log_det - (log_scale * now).sum(-1)
-        return x, log_det
+            x = torch.where(self.degree == step, self.law.inverse(y, raw)[0], x)
+            if step + 1 < len(self.degree):
+                raw = self.made(x, context)
+        return x, self.law.inverse(y, raw)[1]
 
 
-def iaf(dim: int, layers: int, context: int = 0, hidden: Sequence[int] = (128,)) -> Stack:
+def iaf(
+    dim: int, layers: int, context: int = 0, hidden: Sequence[int] = (128,), law: Elementwise | None = None
+) -> Stack:
     r"""Inverse autoregressive flow: **samples fast** (one call per layer), scores foreign points in D calls per layer.
 
     The choice for a posterior: its own draws are scored from the forward pass, so a foreign point is never needed.
@@ -120,15 +131,18 @@ def iaf(dim: int, layers: int, context: int = 0, hidden: Sequence[int] = (128,))
         layers: number of layers; the order of the coordinates alternates.
         context: size C of the context, 0 for none.
         hidden: hidden sizes of each network.
+        law: the elementwise map; default `Affine()`.
 
     Example:
         >>> iaf(4, layers=2, context=3)(torch.zeros(7, 4), torch.zeros(7, 3))[0].shape
         torch.Size([7, 4])
     """
-    return Stack([Autoregressive(dim, context, hidden, reverse=bool(i % 2)) for i in range(layers)])
+    return Stack([Autoregressive(dim, context, hidden, law, reverse=bool(i % 2)) for i in range(layers)])
 
 
-def maf(dim: int, layers: int, context: int = 0, hidden: Sequence[int] = (128,)) -> Stack:
+def maf(
+    dim: int, layers: int, context: int = 0, hidden: Sequence[int] = (128,), law: Elementwise | None = None
+) -> Stack:
     r"""Masked autoregressive flow: **scores fast** (one call per layer), samples in D calls per layer.
 
     The choice for a prior: training only scores the guide's draws. The arguments are those of `iaf`.
@@ -137,4 +151,14 @@ def maf(dim: int, layers: int, context: int = 0, hidden: Sequence[int] = (128,))
         >>> maf(4, layers=2).inverse(torch.zeros(7, 4))[1].shape
         torch.Size([7])
     """
-    return Stack([Inverse(layer) for layer in iaf(dim, layers, context, hidden)])
+    return Stack([Inverse(layer) for layer in iaf(dim, layers, context, hidden, law)])
+
+
+def spline_iaf(dim: int, layers: int, context: int = 0, hidden: Sequence[int] = (128,)) -> Stack:
+    """`iaf` with rational-quadratic splines: samples fast."""
+    return iaf(dim, layers, context, hidden, Spline())
+
+
+def spline_maf(dim: int, layers: int, context: int = 0, hidden: Sequence[int] = (128,)) -> Stack:
+    """`maf` with rational-quadratic splines: scores fast."""
+    return maf(dim, layers, context, hidden, Spline())

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from ..networks import MLP, join
-from .affine import affine, bounded, inverse_affine
 from .bijector import Bijector, Stack, ValueAndLogDet
+from .elementwise import Affine, Elementwise, Spline
 
 
-class AffineCoupling(Bijector):
-    r"""$y_A = x_A,\quad y_B = x_B\, e^{s(x_A, c)} + t(x_A, c)$, with $\log|\det| = \sum s$.
+class Coupling(Bijector):
+    r"""$y_A = x_A,\quad y_B = f(x_B;\ \mathrm{net}(x_A, c))$, with $\log|\det| = \sum \log f'$.
 
     The identity at the start (the last layer is zero). Both directions cost one network call.
 
@@ -21,6 +21,7 @@ class AffineCoupling(Bijector):
         dim: size D of the event.
         context: size C of the context, 0 for none.
         hidden: hidden sizes of the network.
+        law: the elementwise map f, such as `Affine()`, `Additive()` or `Spline()`.
         flip: whether the first half is transformed in place of the second; stacks alternate it.
 
     Shape:
@@ -33,17 +34,25 @@ class AffineCoupling(Bijector):
         Dinh, Sohl-Dickstein, Bengio 2017, *Density estimation using Real NVP*, arXiv:1605.08803.
     """
 
-    def __init__(self, dim: int, context: int = 0, hidden: Sequence[int] = (128,), *, flip: bool = False):
+    def __init__(
+        self,
+        dim: int,
+        context: int = 0,
+        hidden: Sequence[int] = (128,),
+        law: Elementwise | None = None,
+        *,
+        flip: bool = False,
+    ):
         super().__init__()
         if dim // 2 + context < 1:
             raise ValueError(
-                f"AffineCoupling: expected dim >= 2, got dim={dim} and no context: one half would be empty. "
+                f"Coupling: expected dim >= 2, got dim={dim} and no context: one half would be empty. "
                 "Fix: maf or iaf for one dimension."
             )
-        self.context = context
+        self.context, self.law = context, law or Affine()
         self.halves, self.flip = [dim // 2, dim - dim // 2], flip and dim > 1
         num_kept, num_moved = reversed(self.halves) if self.flip else self.halves
-        self.net = MLP([num_kept + context, *hidden, 2 * num_moved])
+        self.net = MLP([num_kept + context, *hidden, self.law.num_params * num_moved])
         last = self.net[-1]
         assert isinstance(last, nn.Linear)
         nn.init.zeros_(last.weight)
@@ -51,18 +60,17 @@ class AffineCoupling(Bijector):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> ValueAndLogDet:
         kept, moved = self._split(x)
-        moved, log_det = affine(moved, *self._params(kept, context))
+        moved, log_det = self.law.forward(moved, self._raw(kept, context))
         return self._merge(kept, moved), log_det
 
     def inverse(self, y: Tensor, context: Tensor | None = None) -> ValueAndLogDet:
         kept, moved = self._split(y)
-        moved, log_det = inverse_affine(moved, *self._params(kept, context))
+        moved, log_det = self.law.inverse(moved, self._raw(kept, context))
         return self._merge(kept, moved), log_det
 
-    def _params(self, kept: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _raw(self, kept: Tensor, context: Tensor | None) -> Tensor:
         self._check_context(context, self.context)
-        shift, raw = self.net(kept if context is None else join(kept, context)).chunk(2, dim=-1)
-        return shift, bounded(raw)
+        return self.net(kept if context is None else join(kept, context)).unflatten(-1, (self.law.num_params, -1))
 
     def _split(self, x: Tensor) -> tuple[Tensor, Tensor]:
         first, second = x.split(self.halves, dim=-1)
@@ -73,17 +81,36 @@ class AffineCoupling(Bijector):
         return torch.cat([moved, kept] if self.flip else [kept, moved], dim=-1)
 
 
-def realnvp(dim: int, layers: int, context: int = 0, hidden: Sequence[int] = (128,)) -> Stack:
-    r"""Affine couplings that alternate which half they move: one network call per layer, to sample and to score.
+def coupling(
+    dim: int, layers: int, context: int = 0, hidden: Sequence[int] = (128,), law: Elementwise | None = None
+) -> Stack:
+    r"""Couplings that alternate which half they move: one network call per layer, to sample and to score.
 
     Args:
         dim: size D of the event.
         layers: number of couplings; two of them move every coordinate.
         context: size C of the context, 0 for none.
         hidden: hidden sizes of each network.
+        law: the elementwise map; default `Affine()`.
+    """
+    return Stack([Coupling(dim, context, hidden, law, flip=bool(i % 2)) for i in range(layers)])
+
+
+def realnvp(dim: int, layers: int, context: int = 0, hidden: Sequence[int] = (128,)) -> Stack:
+    r"""Affine `coupling`: $y_B = x_B\, e^{s(x_A, c)} + t(x_A, c)$.
 
     Example:
         >>> realnvp(4, layers=6)(torch.zeros(7, 4))[1].shape
         torch.Size([7])
     """
-    return Stack([AffineCoupling(dim, context, hidden, flip=bool(i % 2)) for i in range(layers)])
+    return coupling(dim, layers, context, hidden)
+
+
+def spline_coupling(dim: int, layers: int, context: int = 0, hidden: Sequence[int] = (128,)) -> Stack:
+    r"""Rational-quadratic spline `coupling`, see `Spline`.
+
+    Example:
+        >>> spline_coupling(4, layers=2)(torch.zeros(7, 4))[0].shape
+        torch.Size([7, 4])
+    """
+    return coupling(dim, layers, context, hidden, Spline())
