@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from .contract import DATA, PARTICLES
-from .inference.estimating import at_least_one, estimating, placed
+from .inference.estimating import at_least_one, check_pair, estimating, placed
 from .inference.particles import Particles, draw
 from .inference.preflight import check_observations
 from .inference.traces import Site, plate_names, plate_value
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
 Groups = dict[str, dict[str, tuple[tuple[str, ...], np.ndarray]]]
 DATUM = "datum"
+NOTES = {
+    "posterior": {"draws": "independent, from the guide q(z | x), unweighted; weights: sample_stats.log_weight"},
+    "sample_stats": {"unit": "nats", "log_weight": "lp - log_q"},
+}
 
 
 def to_arviz(
@@ -52,6 +56,7 @@ def to_arviz(
     Shape:
         sites `(chain=1, draw=K, *plates, datum=N, *event)`; statistics `(1, K, N)`; observed_data `(N, *event)`.
     """
+    check_pair(model, guide)
     at_least_one(num=num, chunk=chunk)
     batch = placed(model, batch)
     num_data, rows = len(batch[0]), max(1, chunk // num)
@@ -84,7 +89,8 @@ def datatree(groups: Groups, coords: Mapping[str, Sequence]) -> xarray.DataTree:
         sizes = {
             d: n for names, a in arrays.values() for d, n in zip(names, a.shape, strict=True) if d in ("chain", "draw")
         }
-        datasets[group] = xarray.Dataset(arrays, coords={**{d: np.arange(n) for d, n in sizes.items()}, **here})
+        counts = {d: np.arange(n) for d, n in sizes.items()}
+        datasets[group] = xarray.Dataset(arrays, coords={**counts, **here}, attrs=NOTES.get(group, {}))
     return xarray.DataTree.from_dict(datasets)
 
 

@@ -148,7 +148,8 @@ def test_settings_of_the_default_recipe_do_not_leak_into_another(tmp_path):
         (["fit", "--data=Idx", "--data.folder=nowhere"], "expected train-images-idx3-ubyte"),
         (["fit", "--config=nowhere.yaml"], "nowhere.yaml"),
         (["fit", "--device=abacus"], "expected a device of this machine, got --device=abacus"),
-        (["fit", "--epochs=0"], "expected --epochs of at least 1, got 0"),
+        (["fit", "--epochs=0"], "epochs: expected at least 1, got 0"),
+        (["fit", "--num=0"], "num: expected at least 1, got 0"),
         (["fit", "--resume=true", "--out=nowhere"], "expected a checkpoint to resume, got none in nowhere. Fix"),
     ],
 )
@@ -192,3 +193,37 @@ def test_several_processes_are_refused(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         main(["fit", *SMALL, f"--out={tmp_path / 'run'}"])
     assert "expected one process, got several" in capsys.readouterr().err
+
+
+def test_a_finished_run_is_resumed_into_its_evaluation(run, capsys):
+    folder = run[0]
+    before = json.loads((folder / "results.json").read_text())
+    for name in ("results.json", "posterior.nc"):
+        (folder / name).unlink()
+    main(["fit", f"--out={folder}", "--resume=true"])
+    assert json.loads((folder / "results.json").read_text())["nll"] == before["nll"]
+    assert (folder / "posterior.nc").exists()
+
+
+def test_fewer_epochs_than_the_run_has_are_refused(run, capsys):
+    with pytest.raises(SystemExit):
+        main(["fit", f"--out={run[0]}", "--resume=true", "--epochs=1"])
+    assert "expected more epochs than the 2 of the run, got 1" in capsys.readouterr().err
+
+
+def test_a_resume_with_another_model_is_refused_and_leaves_the_run_alone(run, capsys):
+    before = (run[0] / "config.yaml").read_text()
+    with pytest.raises(SystemExit):
+        main(["fit", f"--out={run[0]}", "--resume=true", "--epochs=3", "--vae.latent=3"])
+    assert "expected the run's own vae to resume it" in capsys.readouterr().err
+    assert (run[0] / "config.yaml").read_text() == before
+
+
+def test_a_resume_needs_no_flag_twice(run):
+    main(["fit", f"--out={run[0]}", "--resume=true", "--epochs=3"])
+    assert yaml.safe_load((run[0] / "config.yaml").read_text())["vae"]["init_args"]["latent"] == 2
+
+
+def test_abbreviated_flags_are_refused():
+    with pytest.raises(SystemExit):
+        main(["fit", "--epoch=1"])

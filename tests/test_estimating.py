@@ -68,3 +68,15 @@ def test_estimating_gives_back_modes_validation_and_random_state():
     assert pyro.poutine.util.is_validation_enabled()
     with estimating(model, guide, seed=3):
         assert torch.equal(first, torch.rand(1))
+
+
+def test_a_vae_in_place_of_its_programs_raises_with_the_fix():
+    model, guide, x = linear_gaussian()
+    with pytest.raises(TypeError, match=r"expected a model and its guide, got .* and Tensor\. Fix: nll\(vae\.model"):
+        dgm.nll(model, x)
+
+
+def test_swapped_programs_are_refused():
+    model, guide, x = linear_gaussian()
+    with pytest.raises(ValueError, match="model: expected an observed site, got none"):
+        dgm.nll(guide, model, x, num=5)

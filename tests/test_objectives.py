@@ -268,3 +268,9 @@ def test_nothing_is_read_on_the_host():
         loss = dgm.ELBO(vae.model, vae.guide).terms(torch.empty(5, 3, device="meta"))["loss"]
         loss.backward()
     assert loss.is_meta
+
+
+def test_a_beta_without_its_site_is_a_type_error_with_the_fix():
+    vae = toy_vae()
+    with pytest.raises(TypeError, match=r"expected beta by site, got 0\.5\. Fix: beta=\{'z': 0\.5\}"):
+        dgm.ELBO(vae.model, vae.guide, beta=0.5)

@@ -187,3 +187,9 @@ def test_the_tree_knows_nothing_of_torch():
     tree = datatree({"posterior": {"z": (("chain", "draw", "datum"), np.zeros((1, 2, 3)))}}, {"datum": range(3)})
     assert tree["posterior"]["z"].shape == (1, 2, 3)
     assert list(tree["posterior"].coords) == ["chain", "draw", "datum"]
+
+
+def test_the_groups_say_where_their_draws_come_from():
+    posterior = dgm.to_arviz(*linear_gaussian(), num=3)
+    assert "from the guide q(z | x), unweighted" in posterior.posterior.attrs["draws"]
+    assert posterior.sample_stats.attrs["unit"] == "nats"

@@ -225,7 +225,7 @@ def test_context_that_is_not_finite_raises():
 def test_data_of_another_width_raise_with_what_the_model_generates():
     vae = toy_vae()
     with pytest.raises(
-        ValueError, match=r"(?s)batch of shapes \[\(4, 5\)\].*event shape \(3,\).*got \(5,\)\. Fix: x\.reshape"
+        ValueError, match=r"(?s)batch of shapes \[\(4, 5\)\].*event shape \(3,\).*got \(5,\)\. Fix: networks for \(5,\)"
     ):
         dgm.preflight(vae.model, vae.guide, torch.randn(4, 5))
 
@@ -332,3 +332,9 @@ class Constant(nn.Module):
 
     def forward(self, *_):
         return torch.zeros(3)
+
+
+def test_data_of_another_shape_and_the_same_size_raise_with_a_reshape():
+    vae = toy_vae()
+    with pytest.raises(ValueError, match=r"(?s)got \(3, 1\)\. Fix: x\.reshape\(len\(x\), \*\(3,\)\)"):
+        dgm.preflight(vae.model, vae.guide, torch.randn(4, 3, 1))

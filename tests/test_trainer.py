@@ -649,3 +649,10 @@ def test_resuming_into_another_trainer_says_what_differs(saved, tmp_path):
         trainer(**first).save(tmp_path / "checkpoint.pt")
         with pytest.raises(ValueError, match=f"(?s)checkpoint with .*{message}.* Fix: the same"):
             trainer(**second).resume(tmp_path / "checkpoint.pt")
+
+
+def test_what_is_no_torch_optimizer_is_a_type_error():
+    vae = same_toy_vae()
+    for optimizer in ("adam", pyro.optim.Adam({"lr": 1e-3})):
+        with pytest.raises(TypeError, match="expected a torch optimizer or a function that builds one, got"):
+            dgm.SVITrainer(dgm.ELBO(vae.model, vae.guide), optimizer=optimizer)

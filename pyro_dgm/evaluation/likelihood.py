@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..inference.estimating import at_least_one, estimating, placed
+from ..inference.estimating import at_least_one, check_pair, estimating, placed
 from ..inference.particles import draw
 from ..inference.preflight import check_observations, extreme_rows
 from ..inference.traces import latent_sites, plate_depth, run_pair
@@ -89,6 +89,7 @@ def nll(model: Callable, guide: Callable, *batch: Any, num: int = 1000, chunk: i
     References:
         Burda, Grosse, Salakhutdinov 2016, *Importance weighted autoencoders*, arXiv:1509.00519.
     """
+    check_pair(model, guide)
     at_least_one(num=num, chunk=chunk)
     batch = placed(model, batch)
     with estimating(model, guide, seed=seed):

@@ -16,11 +16,19 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace
 from torch import nn
 
+from .. import __version__
+from ..inference.estimating import at_least_one
 from ..inference.objectives import ELBO, Objective
 from ..inference.svi import SVITrainer
 from ..programs.vae import VAE
 from .data import Data
 from .runs import Run, table
+
+HELP = """Train a VAE, evaluate it on held-out data and write a run directory.
+
+Without flags: the digits, with --vae=pyro_dgm.experiments.recipes.levels_vae, whose settings are --vae.latent,
+--vae.hidden, --vae.layers, --vae.min_scale; for binary images --vae=pyro_dgm.experiments.recipes.binary_vae with
+--vae.latent and --vae.hidden; or any composition under pyro_dgm.VAE. Data: Digits, Idx (--data.folder), OpenML."""
 
 DEFAULTS = {
     "vae": ["--vae=pyro_dgm.experiments.recipes.levels_vae"],
@@ -104,7 +112,12 @@ def sample(run: str, num: int = 64, device: str | None = None, seed: int = 0) ->
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line."""
-    parser = ArgumentParser(prog="pyro-dgm", description="Deep generative models as Pyro programs.")
+    parser = ArgumentParser(
+        prog="pyro-dgm",
+        description="Deep generative models as Pyro programs.",
+        version=__version__,
+        allow_abbrev=False,
+    )
     commands = parser.add_subcommands()
     parsers = {"fit": _fit_parser(), "evaluate": _parser(evaluate), "sample": _parser(sample)}
     for name, subparser in parsers.items():
@@ -125,13 +138,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _parser(function: Callable) -> ArgumentParser:
-    parser = ArgumentParser(description=(function.__doc__ or "").split("\n")[0])
+    parser = ArgumentParser(description=(function.__doc__ or "").split("\n")[0], allow_abbrev=False)
     parser.add_function_arguments(function, as_positional=True)
     return parser
 
 
 def _fit_parser() -> ArgumentParser:
-    parser = ArgumentParser(description=(fit.__doc__ or "").split("\n")[0])
+    parser = ArgumentParser(description=HELP, allow_abbrev=False)
     parser.add_argument("--config", action="config", help="a configuration file, such as config.yaml of a run")
     parser.add_function_arguments(fit)
     return parser
@@ -143,6 +156,9 @@ def _completed(arguments: Sequence[str]) -> list[str]:
     Parser defaults would not do: their settings would leak into another class that is named instead.
     """
     command, *flags = arguments
+    run = next((f.removeprefix("--out=") for f in flags if f.startswith("--out=")), None)
+    if run and "--resume=true" in flags and (Path(run) / "config.yaml").exists():
+        flags = [f"--config={run}/config.yaml", *flags]  # a resumed run has its own settings as defaults
     given = {flag.split("=")[0].removeprefix("--") for flag in flags if flag.startswith("--")}
     paths = [b for a, b in pairwise(flags) if a == "--config"]
     paths += [flag.removeprefix("--config=") for flag in flags if flag.startswith("--config=")]
@@ -155,10 +171,11 @@ def _recorded(parser: ArgumentParser, settings: Namespace) -> Namespace:
     """Settle the run directory and write the configuration that repeats the run."""
     settings, folder = settings.clone(), _folder(settings.out)
     settings.out = str(folder)
-    if settings.epochs < 1:
-        raise ValueError(f"expected --epochs of at least 1, got {settings.epochs}.")
+    at_least_one(epochs=settings.epochs, batch_size=settings.batch_size, num=settings.num)
     if settings.resume and not (folder / "checkpoint.pt").exists():
         raise ValueError(f"expected a checkpoint to resume, got none in {folder}. Fix: --out=RUN of an earlier fit.")
+    if settings.resume:
+        _refuse_other_parts(parser, settings, folder / "config.yaml")
     if (folder / "checkpoint.pt").exists() and not settings.resume:
         raise ValueError(
             f"expected a new run directory, got {folder}, which holds a run. Fix: --resume=true, or --out=NEW."
@@ -166,6 +183,17 @@ def _recorded(parser: ArgumentParser, settings: Namespace) -> Namespace:
     folder.mkdir(parents=True, exist_ok=True)
     parser.save(settings, folder / "config.yaml", overwrite=True)
     return settings
+
+
+def _refuse_other_parts(parser: ArgumentParser, settings: Namespace, path: Path) -> None:
+    """A checkpoint fits the model and data that it was written with, and no other."""
+    stored, wanted = yaml.safe_load(path.read_text()), yaml.safe_load(parser.dump(settings))
+    for part in ("vae", "data"):
+        if stored[part] != wanted[part]:
+            raise ValueError(
+                f"expected the run's own {part} to resume it, {stored[part]}; got {wanted[part]}. "
+                f"Fix: drop the --{part} flags, or start anew with --out=NEW."
+            )
 
 
 def _instantiated(parser: ArgumentParser, settings: Namespace) -> dict[str, Any]:
@@ -181,7 +209,9 @@ def _loaded(folder: str, device: str | None) -> Run:
     """The run of a directory, with its weights."""
     path = Path(folder) / "config.yaml"
     if not path.exists():
-        raise ValueError(f"expected a run directory with config.yaml, got {folder}. Fix: pyro-dgm fit --out={folder}.")
+        raise ValueError(
+            f"expected a run directory with config.yaml, got {folder}. Fix: a folder that fit wrote, such as runs/…."
+        )
     parser = _fit_parser()
     arguments = _instantiated(parser, parser.parse_path(path))
     if not (path.parent / "weights.safetensors").exists():
@@ -207,7 +237,7 @@ def _device(name: str | None) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         first = str(error).splitlines()[0]
         raise ValueError(
-            f"expected a device of this machine, got --device={name}: {first} Fix: --device=cpu."
+            f"expected a device of this machine, got --device={name} ({first.rstrip('.')}). Fix: --device=cpu."
         ) from error
     return device
 

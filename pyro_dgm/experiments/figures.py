@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from ..inference.history import History
@@ -36,8 +37,11 @@ def learning_curve(history: History, path: Path) -> None:
     for name, label in (("train_nelbo", "train"), ("val_nelbo", "validation")):
         if name in history.names:
             axes.plot(epochs, history.column(name), label=label, linewidth=1.2)
-    settled = history.column("train_nelbo")[len(history) // 20 :]
+    settled = [
+        v for n in ("train_nelbo", "val_nelbo") if n in history.names for v in history.column(n)[len(history) // 20 :]
+    ]
     axes.set_ylim(min(settled) - 1, max(settled) + 1)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set(xlabel="epoch", ylabel="−ELBO, nats per datum")
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)

@@ -60,11 +60,18 @@ class Run:
         fitted = trainer(objective(self.vae.model, self.vae.guide).to(device))
         if resume:
             fitted.resume(self.folder / "checkpoint.pt")
+        if epochs < fitted.num_epochs:
+            raise ValueError(
+                f"expected more epochs than the {fitted.num_epochs} of the run, got {epochs}. Fix: --epochs."
+            )
+        if epochs == fitted.num_epochs:  # it was stopped between training and evaluation
+            self.load()
+            return 0.0
         with (self.folder / "metrics.jsonl").open("a" if resume else "w") as file:
             fitted.fit(
                 self.data.batches(batch_size),
                 self.data.val,
-                max(0, epochs - fitted.num_epochs),
+                epochs - fitted.num_epochs,
                 patience=patience,
                 seed=seed,
                 checkpoint=self.folder / "checkpoint.pt",

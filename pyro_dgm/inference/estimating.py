@@ -43,6 +43,15 @@ def placed(program: Any, batch: tuple) -> tuple:
     return values
 
 
+def check_pair(model: Any, guide: Any) -> None:
+    """Refuse what is no pair of programs, such as a VAE in place of its two programs."""
+    if not (callable(model) and callable(guide)):
+        raise TypeError(
+            f"expected a model and its guide, got {type(model).__name__} and {type(guide).__name__}. "
+            "Fix: nll(vae.model, vae.guide, x)."
+        )
+
+
 def at_least_one(**counts: int) -> None:
     """Refuse counts below 1."""
     for name, count in counts.items():

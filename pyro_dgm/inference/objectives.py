@@ -97,6 +97,8 @@ class ELBO(Objective):
         super().__init__(model, guide, size)
         if num_particles < 1:
             raise ValueError(f"ELBO: expected num_particles >= 1, got {num_particles}.")
+        if not isinstance(beta or {}, Mapping):
+            raise TypeError(f"ELBO: expected beta by site, got {beta!r}. Fix: beta={{'z': {beta!r}}}.")
         self.num_particles, self.analytic_kl = num_particles, analytic_kl
         weights = {name: b if isinstance(b, Schedule) else Constant(b) for name, b in (beta or {}).items()}
         self.beta = nn.ModuleDict(weights)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import pyro
@@ -119,22 +120,17 @@ def _hint(error: Exception, model: Callable, batch: tuple) -> str:
         return ""
     if expected == got:
         return ""
-    return (
-        f"\nexpected data of event shape {expected}, which the model generates, got {got}. "
-        f"Fix: x.reshape(len(x), *{expected}), or networks of that size."
-    )
+    fix = f"x.reshape(len(x), *{expected})" if prod(expected) == prod(got) else f"networks for {got}"
+    return f"\nexpected data of event shape {expected}, which the model generates, got {got}. Fix: {fix}."
 
 
 def _check(guide_trace: Trace, model_trace: Trace, batch: tuple, size: int | None) -> None:
-    latent, observed = latent_sites(model_trace), observed_sites(model_trace)
-    drawn = latent_sites(guide_trace)
+    latent, drawn = latent_sites(model_trace), latent_sites(guide_trace)
     if set(latent) != set(drawn):
         raise ValueError(
             f"model and guide: expected the same latent sites, got {sorted(latent)} in the model and {sorted(drawn)} "
             f"in the guide. Fix: give each of {sorted(set(latent) ^ set(drawn))} the same name in both programs."
         )
-    if not observed:
-        raise ValueError("model: expected an observed site, got none. Fix: pyro.sample('x', p_x, obs=x) in the model.")
     check_observations(model_trace)
     for trace in (guide_trace, model_trace):
         for name, site in sample_sites(trace):
@@ -144,7 +140,9 @@ def _check(guide_trace: Trace, model_trace: Trace, batch: tuple, size: int | Non
 
 
 def check_observations(trace: Trace) -> None:
-    """Refuse observed values that their distribution does not know."""
+    """Refuse a model without an observed site, and observed values that their distribution does not know."""
+    if not observed_sites(trace):
+        raise ValueError("model: expected an observed site, got none. Fix: pyro.sample('x', p_x, obs=x) in the model.")
     for name, site in observed_sites(trace).items():
         _check_observation(name, site)
 

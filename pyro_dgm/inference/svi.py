@@ -59,6 +59,12 @@ class SVITrainer(Trainer):
         if optimizer is None:
             optimizer = torch.optim.Adam(self.parameters, lr=lr, fused=True)
         self.optimizer = optimizer(self.parameters) if callable(optimizer) else optimizer
+        if not isinstance(self.optimizer, Optimizer):
+            raise TypeError(
+                "SVITrainer: expected a torch optimizer or a function that builds one, got "
+                f"{type(self.optimizer).__name__}. Fix: torch.optim.Adam(objective.parameters()); "
+                "Pyro's optimizers go with pyro.infer.SVI."
+            )
         self.schedule = None if schedule is None else schedule(self.optimizer)
         self.eager = Eager(objective)
         self.compiled = Compiled(objective, compile if isinstance(compile, str) else None) if compile else self.eager
