@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -5,6 +8,7 @@ from torch import nn
 from toys import toy_vae
 
 import pyro_dgm as dgm
+from pyro_dgm.experiments.recipes import levels_vae
 from pyro_dgm.inference import checkpoints
 from pyro_dgm.inference.checkpoints import load_state, save_state
 
@@ -99,3 +103,24 @@ def test_a_writer_that_fails_halfway_leaves_the_old_file_and_no_other(tmp_path):
 def test_a_written_file_leaves_nothing_beside_it(tmp_path):
     save_state({"a": 1}, tmp_path / "state.pt")
     assert [p.name for p in tmp_path.iterdir()] == ["state.pt"]
+
+
+ELSEWHERE = """
+import sys, torch
+import pyro_dgm as dgm
+from pyro_dgm.experiments.recipes import levels_vae
+torch.set_default_dtype(torch.float64)
+vae = levels_vae(dim=4, levels=3, latent=2, hidden=8)
+dgm.load_weights(vae, sys.argv[1])
+print(dgm.nll(vae.model, vae.guide, torch.ones(3, 4), num=5).mean.hex())
+"""
+
+
+@pytest.mark.slow
+def test_weights_mean_the_same_in_another_process(tmp_path):
+    vae = levels_vae(dim=4, levels=3, latent=2, hidden=8)
+    dgm.save_weights(vae, tmp_path / "weights.safetensors")
+    here = dgm.nll(vae.model, vae.guide, torch.ones(3, 4), num=5).mean
+    command = [sys.executable, "-c", ELSEWHERE, str(tmp_path / "weights.safetensors")]
+    there = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
+    assert float.fromhex(there.strip()) == pytest.approx(here, rel=1e-12)
