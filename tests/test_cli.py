@@ -219,8 +219,10 @@ def test_a_resume_with_another_model_is_refused_and_leaves_the_run_alone(run, ca
     assert (run[0] / "config.yaml").read_text() == before
 
 
-def test_a_resume_needs_no_flag_twice(run):
-    main(["fit", f"--out={run[0]}", "--resume=true", "--epochs=3"])
+@pytest.mark.parametrize("apart", [False, True])
+def test_a_resume_needs_no_flag_twice(run, apart):
+    flags = [f"--out={run[0]}", "--resume=true", "--epochs=3"]
+    main(["fit", *(part for flag in flags for part in (flag.split("=") if apart else [flag]))])
     assert yaml.safe_load((run[0] / "config.yaml").read_text())["vae"]["init_args"]["latent"] == 2
 
 

@@ -156,15 +156,19 @@ def _completed(arguments: Sequence[str]) -> list[str]:
     Parser defaults would not do: their settings would leak into another class that is named instead.
     """
     command, *flags = arguments
-    run = next((f.removeprefix("--out=") for f in flags if f.startswith("--out=")), None)
-    if run and "--resume=true" in flags and (Path(run) / "config.yaml").exists():
-        flags = [f"--config={run}/config.yaml", *flags]  # a resumed run has its own settings as defaults
+    if "true" in _values(flags, "--resume"):  # a resumed run has its own settings as defaults
+        stored = [Path(out) / "config.yaml" for out in _values(flags, "--out")]
+        flags = [*(f"--config={config}" for config in stored if config.exists()), *flags]
     given = {flag.split("=")[0].removeprefix("--") for flag in flags if flag.startswith("--")}
-    paths = [b for a, b in pairwise(flags) if a == "--config"]
-    paths += [flag.removeprefix("--config=") for flag in flags if flag.startswith("--config=")]
-    for path in paths:
+    for path in _values(flags, "--config"):
         given |= set(yaml.safe_load(Path(path).read_text()) or {})
     return [command, *(flag for part, default in DEFAULTS.items() if part not in given for flag in default), *flags]
+
+
+def _values(flags: Sequence[str], name: str) -> list[str]:
+    """Every value given to a flag, as `--name value` or `--name=value`."""
+    apart = [value for flag, value in pairwise(flags) if flag == name]
+    return apart + [flag.removeprefix(f"{name}=") for flag in flags if flag.startswith(f"{name}=")]
 
 
 def _recorded(parser: ArgumentParser, settings: Namespace) -> Namespace:

@@ -18,7 +18,7 @@ from .averaging import Ema
 from .batches import Batches, LoaderBatches, as_batches
 from .checkpoints import load_state, save_state
 from .distributed import from_rank_zero, rank_and_world
-from .estimating import at_least_one
+from .estimating import at_least_one, estimating
 from .history import History, Row
 from .running import Running
 from .traces import evaluating, isolated
@@ -155,12 +155,7 @@ class Trainer(ABC):
         return self._scored(batches, seed)
 
     def _scored(self, batches: Epochs, seed: int) -> Row:
-        device = next(self.module.parameters()).device
-        with (
-            isolated(torch.empty(0, device=device), seed=seed),
-            evaluating(self.module),
-            pyro.validation_enabled(False),
-        ):
+        with estimating(self.module, seed=seed):
             total = Running()
             for batch in batches.epoch():
                 self._check_unseen(batches, batch)
