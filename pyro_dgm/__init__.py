@@ -1,8 +1,10 @@
 """Deep generative models as Pyro programs: declare once, train by SVI, and know the numbers."""
 
 from .evaluation.generation import encode, generate, reconstruct
+from .evaluation.latents import active_units
 from .evaluation.likelihood import NLL, bits_per_dim, nll
 from .evaluation.psis import khat, khat_threshold
+from .experiments.refitting import refit_prior
 from .inference.batches import Batches, binarize
 from .inference.checkpoints import load_weights, save_weights
 from .inference.compilation import Compiled
@@ -15,6 +17,7 @@ from .inference.svi import SVITrainer
 from .inference.trainer import Trainer
 from .posterior import to_arviz
 from .programs.conditional import Conditional, StandardNormal
+from .programs.duality import Pullback, Pushforward, absorb_prior, expose_prior
 from .programs.flows import (
     MADE,
     ActNorm,
@@ -23,6 +26,8 @@ from .programs.flows import (
     Autoregressive,
     Bijector,
     Coupling,
+    Directions,
+    DirectionWarning,
     Elementwise,
     Flow,
     FlowTransform,
@@ -30,19 +35,28 @@ from .programs.flows import (
     LULinear,
     Orthogonal,
     Permutation,
+    Planar,
+    Pointwise,
     Spline,
     Stack,
+    Sylvester,
+    Zuko,
     coupling,
     iaf,
+    import_zuko,
     maf,
+    planar,
     realnvp,
     spline_coupling,
     spline_iaf,
     spline_maf,
+    sylvester,
 )
-from .programs.guides import AmortizedGuide, EmptyGuide
+from .programs.gaussians import LowRankMultivariateNormal, MultivariateNormal
+from .programs.guides import AmortizedGuide, EmptyGuide, SemiAmortizedGuide
 from .programs.laws import LogisticLevels
 from .programs.likelihoods import Bernoulli, Categorical, DiscretizedLogistic, Normal
+from .programs.mixtures import Mixture
 from .programs.models import DensityModel, LatentVariableModel
 from .programs.networks import (
     MLP,
@@ -54,8 +68,10 @@ from .programs.networks import (
     gated_mlp,
     mlp,
 )
+from .programs.priors import AggregatePrior, MixturePrior, VampPrior
 from .programs.program import Program, data_plate
 from .programs.vae import VAE
+from .testing import assert_bijector
 
 __version__ = "0.1.0"
 
@@ -68,6 +84,7 @@ __all__ = [
     "ActNorm",
     "Additive",
     "Affine",
+    "AggregatePrior",
     "AmortizedGuide",
     "Autoregressive",
     "Batches",
@@ -81,6 +98,8 @@ __all__ = [
     "ConvEncoder",
     "Coupling",
     "DensityModel",
+    "DirectionWarning",
+    "Directions",
     "DiscretizedLogistic",
     "Elementwise",
     "EmptyGuide",
@@ -94,41 +113,61 @@ __all__ = [
     "LatentVariableModel",
     "LinearWarmup",
     "LogisticLevels",
+    "LowRankMultivariateNormal",
+    "Mixture",
+    "MixturePrior",
+    "MultivariateNormal",
     "Normal",
     "Objective",
     "Orthogonal",
     "Particles",
     "Permutation",
+    "Planar",
+    "Pointwise",
     "Preflight",
     "Program",
+    "Pullback",
+    "Pushforward",
     "Rescale",
     "SVITrainer",
     "Schedule",
+    "SemiAmortizedGuide",
     "Spline",
     "Stack",
     "StandardNormal",
+    "Sylvester",
     "Trainer",
+    "VampPrior",
+    "Zuko",
+    "absorb_prior",
+    "active_units",
+    "assert_bijector",
     "binarize",
     "bits_per_dim",
     "coupling",
     "data_plate",
     "draw",
     "encode",
+    "expose_prior",
     "gated_mlp",
     "generate",
     "iaf",
+    "import_zuko",
     "khat",
     "khat_threshold",
     "load_weights",
     "maf",
     "mlp",
     "nll",
+    "planar",
     "preflight",
     "realnvp",
     "reconstruct",
+    "refit_prior",
     "save_weights",
     "spline_coupling",
     "spline_iaf",
     "spline_maf",
+    "sylvester",
     "to_arviz",
 ]

@@ -13,10 +13,15 @@ from typing import Any
 import pyro
 import pyro.distributions as dist
 import torch
+from pyro.distributions import transforms
 from torch import Tensor, nn
+from torch.distributions import AffineTransform, ComposeTransform, SigmoidTransform, TanhTransform, transform_to
 from torch.nn.functional import one_hot
 
 import pyro_dgm as dgm
+
+zuko = dgm.import_zuko()
+_ZUKO: dict[str, Any] = {"transforms": 2, "hidden_features": (8,)}
 
 
 def randomize(module: Any, scale: float = 0.3) -> Any:
@@ -96,6 +101,41 @@ CONDITIONALS: dict[str, Callable[[], ConditionalCase]] = {
     "flow_realnvp_of_context": lambda: ConditionalCase(
         dgm.Flow(dgm.StandardNormal(2), dgm.realnvp(2, 2, context=3, hidden=(8,))), (2,), ((3,),)
     ),
+    "flow_over_full_covariance": lambda: ConditionalCase(
+        dgm.Flow(dgm.MultivariateNormal(dgm.mlp(3, 5), 2), dgm.realnvp(2, 2, context=3, hidden=(8,))),
+        (2,),
+        ((3,),),
+    ),
+    "multivariate_normal": lambda: ConditionalCase(dgm.MultivariateNormal(dgm.mlp(3, 5), 2), (2,), ((3,),)),
+    "low_rank": lambda: ConditionalCase(dgm.LowRankMultivariateNormal(dgm.mlp(3, 6), 2, 1), (2,), ((3,),)),
+    "mixture_prior": lambda: ConditionalCase(dgm.MixturePrior(2, 4), (2,)),
+    "vamp_prior": lambda: ConditionalCase(
+        dgm.VampPrior(dgm.Conditional(dist.Normal, dgm.mlp(3, 4)), torch.randn(5, 3)), (2,)
+    ),
+    "vamp_prior_of_context": lambda: ConditionalCase(
+        dgm.VampPrior(dgm.Conditional(dist.Normal, dgm.Joined(dgm.mlp(5, 4))), torch.randn(5, 3)), (2,), ((2,),)
+    ),
+    "vamp_prior_of_flow": lambda: ConditionalCase(
+        dgm.VampPrior(
+            dgm.Flow(dgm.Conditional(dist.Normal, dgm.mlp(3, 4)), dgm.realnvp(2, 2, context=3, hidden=(8,))),
+            torch.randn(5, 3),
+        ),
+        (2,),
+    ),
+    "aggregate_prior": lambda: ConditionalCase(
+        dgm.AggregatePrior(dgm.Conditional(dist.Normal, dgm.mlp(3, 4)), torch.randn(7, 3)), (2,)
+    ),
+    "flow_over_mixture": lambda: ConditionalCase(dgm.Flow(dgm.MixturePrior(2, 3), dgm.maf(2, 2, hidden=(8,))), (2,)),
+    "pushforward": lambda: ConditionalCase(
+        dgm.Pushforward(dgm.Conditional(dist.Normal, dgm.mlp(3, 4)), dgm.Inverse(dgm.realnvp(2, 2, hidden=(8,)))),
+        (2,),
+        ((3,),),
+    ),
+    "pullback": lambda: ConditionalCase(
+        dgm.Pullback(dgm.Normal(dgm.mlp(2, 8, 2)), dgm.realnvp(2, 2, hidden=(8,))), (2,), ((2,),)
+    ),
+    "zuko_maf": lambda: ConditionalCase(dgm.Zuko(zuko.flows.MAF(2, **_ZUKO)), (2,)),
+    "zuko_maf_of_context": lambda: ConditionalCase(dgm.Zuko(zuko.flows.MAF(2, 3, **_ZUKO)), (2,), ((3,),)),
     "flow_of_joined_contexts": lambda: ConditionalCase(
         dgm.Flow(dgm.StandardNormal(2), dgm.maf(2, 2, context=4, hidden=(8,)), embed=dgm.Joined(dgm.mlp(5, 8, 4))),
         (2,),
@@ -115,10 +155,12 @@ class BijectorCase:
     dim: int
     context: int = 0
     forward_calls: int = 1
-    inverse_calls: int = 1
+    inverse_calls: int | None = 1
 
-    def value(self, *batch: int) -> Tensor:
-        return torch.randn(*batch, self.dim)
+    def value(self, *batch: int, direction: str = "forward") -> Tensor:
+        """A point of the domain, or of the codomain for the inverse."""
+        of = self.bijector.domain if direction == "forward" else self.bijector.codomain
+        return transform_to(of)(torch.randn(*batch, self.dim))
 
     def at(self, *batch: int) -> Tensor | None:
         """A context, or `None` for a bijector without one."""
@@ -152,6 +194,15 @@ BIJECTORS: dict[str, Callable[[], BijectorCase]] = {
     "spline_iaf": _bijector(lambda: dgm.spline_iaf(3, 2, hidden=_H), 3, 0, 2, 2 * 3),
     "spline_maf_of_context": _bijector(lambda: dgm.spline_maf(3, 2, 3, _H), 3, 3, 2 * 3, 2),
     "lu_linear": _bijector(lambda: dgm.LULinear(4), 4, 0, 0, 0),
+    "lu_linear_of_context": _bijector(lambda: dgm.LULinear(4, 3), 4, 3),
+    "orthogonal_of_context": _bijector(lambda: dgm.Stack([dgm.ActNorm(4), dgm.Orthogonal(4, 1, 3)]), 4, 3),
+    "act_norm_of_context": _bijector(lambda: dgm.ActNorm(4, 3, _H), 4, 3, 1, 1),
+    "pointwise": _bijector(lambda: dgm.Pointwise(SigmoidTransform()), 4, 0, 0, 0),
+    "pointwise_of_parts": _bijector(
+        lambda: dgm.Pointwise(ComposeTransform([AffineTransform(0.2, 0.7, event_dim=1), TanhTransform()])), 4, 0, 0, 0
+    ),
+    "pointwise_pyro": _bijector(lambda: dgm.Pointwise(transforms.affine_coupling(4)), 4),
+    "pointwise_pyro_of_context": _bijector(lambda: dgm.Pointwise(transforms.conditional_affine_coupling(4, 3)), 4, 3),
     "orthogonal": _bijector(lambda: dgm.Stack([dgm.ActNorm(4), dgm.Orthogonal(4)]), 4, 0, 0, 0),
     "act_norm": _bijector(lambda: dgm.ActNorm(4), 4, 0, 0, 0),
     "mixed_stack": _bijector(
@@ -161,6 +212,13 @@ BIJECTORS: dict[str, Callable[[], BijectorCase]] = {
         1 + 1,
         1 + 4,
     ),
+}
+
+ONE_WAY: dict[str, Callable[[], BijectorCase]] = {
+    "planar": _bijector(lambda: dgm.planar(4, 2), 4, 0, 0, None),
+    "planar_of_context": _bijector(lambda: dgm.planar(4, 2, 3), 4, 3, 2, None),
+    "sylvester": _bijector(lambda: dgm.sylvester(4, 2), 4, 0, 0, None),
+    "sylvester_of_context": _bijector(lambda: dgm.sylvester(4, 2, 3, _H, num_units=2), 4, 3, 2, None),
 }
 
 
@@ -214,6 +272,34 @@ def vae_realnvp() -> PairCase:
     base = dgm.Conditional(dist.Normal, dgm.mlp(5, 2 * 3))
     encoder = dgm.Flow(base, dgm.realnvp(3, 2, context=5, hidden=(8,)), embed=dgm.mlp(4, 8, 5))
     return _vae(prior, dgm.Normal(dgm.mlp(3, 8, 4)), encoder, lambda n: (torch.randn(n, 4),))
+
+
+def vae_zuko() -> PairCase:
+    flow = zuko.flows.MAF(2, 4, **_ZUKO)
+    encoder = dgm.Zuko(zuko.lazy.Flow(flow.transform.inv, flow.base))
+    prior = dgm.Zuko(zuko.flows.NSF(2, **_ZUKO))
+    return _vae(prior, dgm.Normal(dgm.mlp(2, 8, 4)), encoder, lambda n: (torch.randn(n, 4),))
+
+
+def vae_vamp() -> PairCase:
+    encoder = dgm.Conditional(dist.Normal, dgm.mlp(4, 8, 2 * 2))
+    prior = dgm.VampPrior(encoder, torch.randn(5, 4))
+    return _vae(prior, dgm.Normal(dgm.mlp(2, 8, 4)), encoder, lambda n: (torch.randn(n, 4),))
+
+
+def vae_absorbed() -> PairCase:
+    """A mixture under a flow, absorbed by a full-covariance encoder and the decoder."""
+    prior = dgm.Flow(dgm.MixturePrior(2, 3), dgm.realnvp(2, 2, hidden=(8,)))
+    encoder = dgm.MultivariateNormal(dgm.mlp(4, 8, 5), 2)
+    vae = dgm.absorb_prior(dgm.VAE(prior, dgm.Normal(dgm.mlp(2, 8, 4)), encoder))
+    return PairCase(vae.model, vae.guide, lambda n: (torch.randn(n, 4),))
+
+
+def vae_one_way() -> PairCase:
+    """A guide whose flow can't score given points."""
+    base = dgm.LowRankMultivariateNormal(dgm.mlp(5, 3 * 4), 3, 2)
+    encoder = dgm.Flow(base, [*dgm.planar(3, 2, 5), *dgm.sylvester(3, 1, 5)], dgm.mlp(4, 8, 5))
+    return _vae(dgm.StandardNormal(3), dgm.Normal(dgm.mlp(3, 8, 4)), encoder, lambda n: (torch.randn(n, 4),))
 
 
 def vae_labels() -> PairCase:
@@ -275,6 +361,10 @@ PAIRS: dict[str, Callable[[], PairCase]] = {
     "vae_categorical": vae_categorical,
     "vae_flow": vae_flow,
     "vae_realnvp": vae_realnvp,
+    "vae_zuko": vae_zuko,
+    "vae_vamp": vae_vamp,
+    "vae_absorbed": vae_absorbed,
+    "vae_one_way": vae_one_way,
     "vae_labels": vae_labels,
     "vae_conv": vae_conv,
     "density_flow": density_flow,

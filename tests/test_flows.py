@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -220,6 +222,16 @@ def test_two_laws_of_one_flow_do_not_share_their_evaluations():
     densities = a.log_prob(y), b.log_prob(y), a.log_prob(y)
     assert torch.equal(densities[0], densities[2])
     assert not torch.equal(densities[0], densities[1])
+
+
+@stacks
+def test_a_scored_flow_is_freed_with_its_last_reference(stack):
+    q = dgm.Flow(dgm.StandardNormal(4), stack(4, layers=2))()
+    transform = weakref.ref(q.transforms[0])
+    q.log_prob(torch.zeros(3, 4)), q.log_prob(q.rsample())
+    assert q.transforms[0].inv.inv is q.transforms[0]
+    del q
+    assert transform() is None, "a reference cycle keeps the activations of a batch until Python collects cycles"
 
 
 def test_a_foreign_point_gets_the_gradient_of_its_density():

@@ -145,7 +145,7 @@ seconds = time.process_time() - start
 print(json.dumps({
     "changed": [i for i, (a, b) in enumerate(zip(before, globals_())) if a != b],
     "seconds": seconds,
-    "imported": sorted({"arviz", "matplotlib", "sklearn", "xarray", "h5netcdf", "pandas"} & set(sys.modules)),
+    "imported": sorted({"arviz", "matplotlib", "sklearn", "xarray", "h5netcdf", "pandas", "zuko"} & set(sys.modules)),
 }))
 """
 

@@ -138,6 +138,33 @@ class OpenML(SquareBytes):
         super().__init__(images[:60_000], images[60_000:], binary=binary)
 
 
+class FreyFaces(Data):
+    """The 1,965 Frey faces, 28×20 grey bytes, in the split sizes of the VampPrior paper: 1,565 / 200 / 200.
+
+    Args:
+        path: an `.npz` file with `images`, uint8 `(1965, 28, 20)`.
+        split: seed of the random split.
+
+    Raises:
+        ValueError: if the file is missing or holds something else.
+
+    References:
+        Tomczak, Welling 2018, arXiv:1705.07120 (table 1: bits/dim over three random splits).
+    """
+
+    def __init__(self, path: str, split: int = 0):
+        if not Path(path).exists():
+            raise ValueError(f"FreyFaces: expected an .npz file with 'images', got no file {path}. Fix: --data.path=….")
+        with np.load(path) as content:
+            images = content["images"] if "images" in content else np.empty(0)
+        if images.shape != (1965, 28, 20) or images.dtype != np.uint8:
+            raise ValueError(f"FreyFaces: expected uint8 images (1965, 28, 20), got {images.dtype} {images.shape}.")
+        levels = torch.as_tensor(images.reshape(1965, -1)).to(torch.get_default_dtype())
+        order = torch.randperm(1965, generator=torch.Generator().manual_seed(split))
+        train, val, test = levels[order].split([1565, 200, 200])
+        super().__init__(train, val, test, (28, 20), 256)
+
+
 def _images(folder: Path, name: str) -> Tensor:
     """The images `(N, D)` of one IDX file, as bytes."""
     path = folder / f"{name}-images-idx3-ubyte"

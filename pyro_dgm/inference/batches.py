@@ -76,7 +76,7 @@ class Batches:
 
     def to(self, device: torch.device) -> Batches:
         """The same batches with their data on a device."""
-        new = object.__new__(Batches)
+        new = object.__new__(type(self))
         new.__dict__ = {**self.__dict__, "tensors": tuple(t.to(device) for t in self.tensors)}
         return new
 

@@ -17,12 +17,12 @@ from torch.nn.functional import softplus
 POSITIVE_FLOOR = 1e-6
 
 
-def positive(raw: Tensor) -> Tensor:
+def positive(raw: Tensor, floor: float = POSITIVE_FLOOR) -> Tensor:
     r"""$\mathrm{softplus}(r) + 10^{-6}$, the one positive link: `exp` under- and overflows on raw network outputs."""
-    return softplus(raw) + POSITIVE_FLOOR
+    return softplus(raw) + floor
 
 
-def link(constraint: constraints.Constraint) -> Callable[[Tensor], Tensor]:
+def link(constraint: constraints.Constraint, floor: float = POSITIVE_FLOOR) -> Callable[[Tensor], Tensor]:
     """The smooth map from raw network outputs onto the set of a distribution's parameter.
 
     Example:
@@ -30,12 +30,12 @@ def link(constraint: constraints.Constraint) -> Callable[[Tensor], Tensor]:
         tensor([0.6931])
     """
     if isinstance(constraint, constraints.greater_than | constraints.greater_than_eq):
-        return partial(_above, constraint.lower_bound)
+        return partial(_above, constraint.lower_bound, floor)
     return transform_to(constraint)
 
 
-def _above(lower_bound: Any, raw: Tensor) -> Tensor:
-    return lower_bound + positive(raw)
+def _above(lower_bound: Any, floor: float, raw: Tensor) -> Tensor:
+    return lower_bound + positive(raw, floor)
 
 
 class Conditional(nn.Module):
@@ -51,13 +51,15 @@ class Conditional(nn.Module):
         params: names of the family's parameters in the order of the chunks; default: its `arg_constraints`
             (`logits` where a family knows both `probs` and `logits`).
         event_dim: how many rightmost dims form one event: 1 for vectors, 3 for images.
+        floor: smallest value of a positive parameter. An encoder under a `VampPrior` or a KL that is annealed from 0
+            wants one such as 0.05: its scales would run to 0 while they cost nothing, and densities then explode.
 
     Shape:
         c: `(*batch, C)`  ->  a distribution with batch_shape `(*batch)` and event_shape `(D,)`.
 
     Raises:
-        ValueError: for a family with vector or matrix parameters; if `event_dim < 1`; or if that dim of the output is
-            no multiple of the number of parameters.
+        ValueError: for a family with vector or matrix parameters; if `event_dim < 1` or `floor <= 0`; or if that dim
+            of the output is no multiple of the number of parameters.
 
     Example:
         >>> encoder = Conditional(dist.Normal, nn.Linear(3, 2 * 4))
@@ -71,8 +73,11 @@ class Conditional(nn.Module):
         net: nn.Module,
         params: Sequence[str] | None = None,
         event_dim: int = 1,
+        floor: float = POSITIVE_FLOOR,
     ):
         super().__init__()
+        if not floor > 0:
+            raise ValueError(f"Conditional: expected floor > 0, got {floor}.")
         if event_dim < 1:
             raise ValueError(
                 f"Conditional: expected event_dim >= 1, got {event_dim}. Fix: event_dim=1 for scalars (*batch, 1)."
@@ -86,7 +91,7 @@ class Conditional(nn.Module):
                 f"Conditional({family.__name__}): expected parameters of one number per event dim, got {joint}, "
                 "which are vectors or matrices. Fix: a module of your own that builds the law; Categorical for levels."
             )
-        self.links = tuple(link(constrained[name]) for name in self.params)
+        self.links = tuple(link(constrained[name], floor) for name in self.params)
 
     def forward(self, *contexts: Tensor) -> dist.TorchDistribution:
         raw = self.net(*contexts)

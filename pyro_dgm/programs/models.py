@@ -5,6 +5,7 @@ from __future__ import annotations
 import pyro
 from torch import Tensor, nn
 
+from .flows.bijector import ALTERNATIVE, Bijector
 from .program import Program, data_plate
 
 
@@ -20,6 +21,9 @@ class LatentVariableModel(Program):
 
     Shape:
         x: `(B, *event)` or `None` to generate; context: `(B, …)`; returns x.
+
+    Raises:
+        ValueError: if prior or likelihood hold a bijector that goes one way only, such as `planar`.
     """
 
     def __init__(
@@ -31,6 +35,7 @@ class LatentVariableModel(Program):
         observed: str = "x",
     ):
         super().__init__()
+        _refuse_one_way(prior=prior, likelihood=likelihood)
         self.prior, self.likelihood = prior, likelihood
         self.size, self.latent, self.observed = size, latent, observed
 
@@ -50,12 +55,27 @@ class DensityModel(Program):
 
     Shape:
         x: `(B, *event)` or `None` to generate; context: `(B, …)`; returns x.
+
+    Raises:
+        ValueError: if the density holds a bijector that goes one way only, such as `planar`.
     """
 
     def __init__(self, density: nn.Module, size: int | None = None, observed: str = "x"):
         super().__init__()
+        _refuse_one_way(density=density)
         self.density, self.size, self.observed = density, size, observed
 
     def forward(self, x: Tensor | None = None, *context: Tensor) -> Tensor:
         with data_plate(x, *context, size=self.size):
             return pyro.sample(self.observed, self.density(*context), obs=x)
+
+
+def _refuse_one_way(**conditionals: nn.Module) -> None:
+    """A model scores given points and generates: its flows must go both ways."""
+    for role, conditional in conditionals.items():
+        for module in conditional.modules():
+            if isinstance(module, Bijector) and None in (module.num_forward, module.num_inverse):
+                raise ValueError(
+                    f"{role}: expected bijectors that go both ways, since a {role} scores given points and generates; "
+                    f"got {type(module).__name__}, which serves guides alone. Fix: {ALTERNATIVE}."
+                )

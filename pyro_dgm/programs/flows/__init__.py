@@ -1,11 +1,14 @@
 """Flows: bijectors, their stacks, and the conditional that turns them into distributions."""
 
 from .autoregressive import MADE, Autoregressive, iaf, maf, spline_iaf, spline_maf
-from .bijector import Bijector, FlowTransform, Inverse, Permutation, Stack
+from .bijector import Bijector, DirectionWarning, FlowTransform, Inverse, Permutation, Stack
 from .coupling import Coupling, coupling, realnvp, spline_coupling
 from .elementwise import Additive, Affine, Elementwise, Spline
-from .flow import Flow
+from .flow import Directions, Flow
 from .linear import ActNorm, LULinear, Orthogonal
+from .oneway import Planar, Sylvester, planar, sylvester
+from .pointwise import Pointwise
+from .zuko import Zuko, import_zuko
 
 __all__ = [
     "MADE",
@@ -15,6 +18,8 @@ __all__ = [
     "Autoregressive",
     "Bijector",
     "Coupling",
+    "DirectionWarning",
+    "Directions",
     "Elementwise",
     "Flow",
     "FlowTransform",
@@ -22,13 +27,20 @@ __all__ = [
     "LULinear",
     "Orthogonal",
     "Permutation",
+    "Planar",
+    "Pointwise",
     "Spline",
     "Stack",
+    "Sylvester",
+    "Zuko",
     "coupling",
     "iaf",
+    "import_zuko",
     "maf",
+    "planar",
     "realnvp",
     "spline_coupling",
     "spline_iaf",
     "spline_maf",
+    "sylvester",
 ]

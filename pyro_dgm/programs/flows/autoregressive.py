@@ -100,7 +100,7 @@ class Autoregressive(Bijector):
         reverse: bool = False,
     ):
         super().__init__()
-        self.context, self.law = context, law or Affine()
+        self.context, self.law, self.num_inverse = context, law or Affine(), dim
         self.made = MADE(dim, context, hidden, self.law.num_params, reverse=reverse)
         self.register_buffer("degree", torch.arange(dim).flip(0) if reverse else torch.arange(dim))
 

@@ -2,35 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Transform, constraints
 
 ValueAndLogDet = tuple[Tensor, Tensor]
+ALTERNATIVE = "realnvp, spline_coupling or maf, which go both ways"
 
 
 class Bijector(nn.Module):
     r"""$y = f_c(x)$ with $\log|\det \partial y / \partial x|$ from the same pass; abstract.
 
-    A bijector holds parameters and buffers and no other state. `transform(c)` lends it to a distribution.
+    A bijector holds parameters and buffers and no other state. `transform(c)` lends it to a distribution. A subclass
+    of your own gives `forward` and `inverse`; `assert_bijector` holds it to the laws of this library.
 
     Shape:
         value: `(*batch, D)`; context: `(*batch, C)` or `None`, batch dims broadcast;
         returns `(value (*batch, D), log-det (*batch))`.
+
+    Attributes:
+        num_forward: network calls, one after the other, of `forward`; `None` where it can't be computed.
+        num_inverse: the same of `inverse`.
     """
 
     domain: constraints.Constraint = constraints.real_vector
     codomain: constraints.Constraint = constraints.real_vector
+    num_forward: int | None = 1
+    num_inverse: int | None = 1
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> ValueAndLogDet:
         r"""$(f_c(x),\ \log|\det \partial f_c / \partial x|)$."""
-        raise NotImplementedError(f"{type(self).__name__} has no forward pass.")
+        raise NotImplementedError(f"{type(self).__name__} has no forward pass. Fix: {ALTERNATIVE}.")
 
     def inverse(self, y: Tensor, context: Tensor | None = None) -> ValueAndLogDet:
         r"""$(f_c^{-1}(y),\ \log|\det \partial f_c^{-1} / \partial y|)$."""
-        raise NotImplementedError(f"{type(self).__name__} has no inverse.")
+        raise NotImplementedError(f"{type(self).__name__} has no inverse. Fix: {ALTERNATIVE}.")
 
     def _check_context(self, context: Tensor | None, size: int) -> None:
         got = 0 if context is None else context.shape[-1]
@@ -60,6 +69,7 @@ class Inverse(Bijector):
         super().__init__()
         self.bijector = bijector
         self.domain, self.codomain = bijector.codomain, bijector.domain
+        self.num_forward, self.num_inverse = bijector.num_inverse, bijector.num_forward
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> ValueAndLogDet:
         return self.bijector.inverse(x, context)
@@ -83,6 +93,8 @@ class Stack(Bijector):
             raise ValueError("Stack: expected at least one bijector, got none. Fix: use the base distribution alone.")
         self.layers = nn.ModuleList(layers)
         self.domain, self.codomain = layers[0].domain, layers[-1].codomain
+        self.num_forward = _total(layer.num_forward for layer in layers)
+        self.num_inverse = _total(layer.num_inverse for layer in layers)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> ValueAndLogDet:
         total = x.new_zeros(())
@@ -108,6 +120,12 @@ class Stack(Bijector):
         return self.layers[index]  # type: ignore[return-value]
 
 
+def _total(calls: Iterable[int | None]) -> int | None:
+    """The sum of the calls; `None` if one of the layers can't be computed."""
+    known = list(calls)
+    return None if None in known else sum(n for n in known if n is not None)
+
+
 def _state(value: Tensor) -> tuple[int, bool]:
     """What changes when a tensor is written in place or asked for its gradient."""
     return 0 if value.is_inference() else value._version, value.requires_grad
@@ -129,6 +147,17 @@ class _Evaluation:
         )
         # A value drawn under no_grad is evaluated again once gradients are wanted; else they would silently be lost.
         return same and (self.with_grad or not torch.is_grad_enabled())
+
+
+class DirectionWarning(UserWarning):
+    """A training loop takes the slow direction of a flow."""
+
+    def __init__(self, direction: str, num: int, num_other: int):
+        super().__init__(
+            f"a flow is trained through its slow direction: {direction} takes {num} network calls one after the other, "
+            f"{num_other} the other way. Fix: maf to score given points (prior, density), iaf to sample (posterior), "
+            "coupling layers for both; or keep it, at this price."
+        )
 
 
 class FlowTransform(Transform):
@@ -158,11 +187,18 @@ class FlowTransform(Transform):
     def codomain(self) -> constraints.Constraint:  # type: ignore[override]
         return self.bijector.codomain
 
+    @property
+    def inv(self) -> Transform:
+        inverse = super().inv
+        self._inv = None  # a reference both ways would keep the tensors until Python next looks for cycles
+        return inverse
+
     def __call__(self, x: Tensor) -> Tensor:
         return self._forward(x).y
 
     def _inv_call(self, y: Tensor) -> Tensor:
         if self._last is None or not self._last.fits(y=y):
+            self._warn("inverse", self.bijector.num_inverse, self.bijector.num_forward)
             x, log_det = self.bijector.inverse(y, self.context)
             self._last = _Evaluation(x, y, -log_det)
         return self._last.x
@@ -174,9 +210,16 @@ class FlowTransform(Transform):
 
     def _forward(self, x: Tensor) -> _Evaluation:
         if self._last is None or not self._last.fits(x=x):
+            self._warn("forward", self.bijector.num_forward, self.bijector.num_inverse)
             y, log_det = self.bijector(x, self.context)
             self._last = _Evaluation(x, y, log_det)
         return self._last
+
+    def _warn(self, direction: str, num: int | None, num_other: int | None) -> None:
+        """Say once that a training loop goes the slow way: Python shows an equal warning of one line only once."""
+        training = torch.is_grad_enabled() and self.bijector.training
+        if training and num is not None and num_other is not None and num > num_other > 0:
+            warnings.warn(DirectionWarning(direction, num, num_other), stacklevel=2)
 
     def with_cache(self, cache_size: int = 1) -> FlowTransform:
         return self
@@ -191,7 +234,7 @@ class FlowTransform(Transform):
 class Permutation(Bijector):
     r"""$y_i = x_{\pi(i)}$ with $\log|\det| = 0$; the default reverses the order.
 
-    The permutation is a buffer: it travels in the state dict and is the same on every rank.
+    The permutation is a buffer: it travels in the state dict and is the same on every rank. A context is passed over.
 
     Args:
         dim: size D of the event.
@@ -204,6 +247,7 @@ class Permutation(Bijector):
 
     order: Tensor
     inverse_order: Tensor
+    num_forward = num_inverse = 0
 
     def __init__(self, dim: int, order: Sequence[int] | None = None):
         super().__init__()

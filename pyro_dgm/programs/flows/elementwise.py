@@ -64,7 +64,8 @@ class Affine(Elementwise):
 
     def inverse(self, y: Tensor, raw: Tensor) -> ValueAndLogDet:
         shift, log_scale = self._params(raw)
-        return (y - shift) * (-log_scale).exp(), -log_scale.sum(-1)
+        log_shrink = -log_scale
+        return (y - shift) * log_shrink.exp(), log_shrink.sum(-1)
 
     def _params(self, raw: Tensor) -> tuple[Tensor, Tensor]:
         shift, r = raw.unbind(-2)

@@ -3,11 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import pyro.distributions as dist
 from torch import Tensor, nn
 
 from .bijector import Bijector, Stack
+
+
+@dataclass(frozen=True)
+class Directions:
+    """What a flow costs in network calls of its layers, one after the other; `None`: it can't be computed.
+
+    Attributes:
+        sample: calls for a draw and its own density.
+        density: calls for the density of a given point.
+    """
+
+    sample: int | None
+    density: int | None
+
+    def __str__(self) -> str:
+        sample, density = ("impossible" if n is None else f"{n} network calls" for n in (self.sample, self.density))
+        return (
+            f"a draw, with its own density: {sample}; the density of a given point: {density}.\n"
+            "A posterior is trained on draws, a prior or a density on given points."
+        )
 
 
 class Flow(nn.Module):
@@ -16,7 +37,9 @@ class Flow(nn.Module):
     $\log p(y) = \log p(\varepsilon) - \log|\det \partial y / \partial \varepsilon|$, exact, in nats.
 
     One type for the flow prior (choose `maf`: it scores fast), the flow posterior (choose `iaf`: it samples fast; its
-    own draws are scored from the forward pass), and a flow likelihood.
+    own draws are scored from the forward pass), and a flow likelihood. The other way round works as well and takes D
+    network calls per layer, one after the other: `directions()` says what each way costs, and a training loop that
+    takes the slow one gets a `DirectionWarning`, once.
 
     Args:
         base: conditional of the noise, such as `StandardNormal(8)` or `Conditional(dist.Normal, net)`.
@@ -37,6 +60,16 @@ class Flow(nn.Module):
         super().__init__()
         self.base, self.embed = base, embed
         self.bijector = bijectors if isinstance(bijectors, Stack) else Stack(bijectors)
+
+    def directions(self) -> Directions:
+        """The direction report: what a draw and what a density costs.
+
+        Example:
+            >>> from pyro_dgm import StandardNormal, iaf
+            >>> Flow(StandardNormal(8), iaf(8, layers=2)).directions()
+            Directions(sample=2, density=16)
+        """
+        return Directions(self.bijector.num_forward, self.bijector.num_inverse)
 
     def forward(self, *contexts: Tensor) -> dist.TransformedDistribution:
         if self.embed is not None and contexts:

@@ -1,0 +1,98 @@
+"""A new prior for a trained VAE, fitted to its aggregated posterior."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..inference.batches import Batches
+from ..inference.objectives import ELBO
+from ..inference.svi import SVITrainer
+from ..programs.guides import EmptyGuide
+from ..programs.models import DensityModel
+from ..programs.vae import VAE
+
+
+def refit_prior(
+    vae: VAE,
+    data: Any,
+    prior: nn.Module,
+    val: Any = None,
+    epochs: int = 50,
+    batch_size: int = 128,
+    lr: float = 1e-3,
+    patience: int | None = None,
+    seed: int = 0,
+    *,
+    compile: bool = False,
+    progress: bool = False,
+) -> VAE:
+    r"""$\max_\lambda E_{x \sim \mathrm{data}}\, E_{q(z \mid x)} \log p_\lambda(z)$: a new prior for a trained VAE.
+
+    Encoder and likelihood stay as they are, so that every nat that the prior gains in $-KL(q_{agg} \| p)$ is gained in
+    the bound on these data. Fresh draws of z are taken each time a datum is seen. The VAE that is given, and the prior
+    that is given, are left as they are.
+
+    Args:
+        vae: the trained VAE.
+        data: its data `(N, *event)`, or a tuple: observation first, then context.
+        prior: a conditional with parameters to learn, such as `Flow(MixturePrior(8, 10), maf(8, 2))`; or one without,
+            such as `AggregatePrior(vae.guide.encoder, data[:1000])`, which is taken as it is. A `VampPrior` learns its
+            pseudo-inputs; the encoder that it shares stays as it is.
+        val: held-out data; the prior of the best epoch on them is kept.
+        epochs: passes over the data.
+        batch_size: data per step.
+        lr: learning rate (Adam).
+        patience: stop after so many epochs without a better validation.
+        seed: of draws and order.
+        compile: as in `SVITrainer`.
+        progress: whether to show a bar.
+
+    Returns:
+        A new VAE with copies of encoder and likelihood, and the fitted prior.
+
+    References:
+        Hoffman, Johnson 2016, *ELBO surgery*; Ghosh et al. 2020, arXiv:1903.12436 (density estimation ex post).
+    """
+    # One copy of the three: a prior that refers to the encoder refers to the new one.
+    prior, likelihood, encoder = copy.deepcopy((prior, vae.model.likelihood, vae.guide.encoder))
+    refitted = VAE(prior, likelihood, encoder, size=vae.model.size).to(next(vae.parameters()).device)
+    with _frozen(encoder):
+        if any(p.requires_grad for p in prior.parameters()):
+            latents = _Latents(encoder, data, batch_size)
+            held_out = None if val is None else _Latents(encoder, val, batch_size, shuffle=False)
+            objective = ELBO(DensityModel(prior, observed=vae.model.latent), EmptyGuide())
+            trainer = SVITrainer(objective, lr=lr, compile=compile)
+            trainer.fit(latents, held_out, epochs, batch_size, patience=patience, seed=seed, progress=progress)
+    return refitted
+
+
+class _Latents(Batches):
+    r"""Batches of fresh draws $z \sim q(z \mid x, c)$, with the context beside them."""
+
+    def __init__(self, encoder: nn.Module, data: Any, batch_size: int, *, shuffle: bool = True):
+        super().__init__(data, batch_size, shuffle=shuffle)
+        self.encoder = encoder
+
+    @torch.no_grad()
+    def _rows(self, rows: Tensor) -> tuple:
+        x, *context = super()._rows(rows)
+        return (self.encoder(x, *context).sample(), *context)
+
+
+@contextmanager
+def _frozen(module: nn.Module) -> Iterator[None]:
+    """No parameter of the module asks for a gradient."""
+    wanted = [p for p in module.parameters() if p.requires_grad]
+    try:
+        for p in wanted:
+            p.requires_grad_(False)
+        yield
+    finally:
+        for p in wanted:
+            p.requires_grad_(True)

@@ -1,0 +1,94 @@
+r"""Prior flow and posterior flow are one thing: $KL(q \| T_\# p) = KL(T^{-1}_\# q \| p)$, as an operation on a VAE."""
+
+from __future__ import annotations
+
+import pyro.distributions as dist
+from torch import Tensor, nn
+
+from .flows import Bijector, Flow, Inverse
+from .vae import VAE
+
+
+class Pushforward(nn.Module):
+    r"""$T_\# q(\cdot \mid c)$: the law of $T(z)$ with $z \sim q(\cdot \mid c)$, T the same at every context. Exact.
+
+    Args:
+        conditional: q.
+        bijector: T, without a context.
+
+    Shape:
+        c as of the conditional  ->  a `TransformedDistribution` of the same shapes.
+    """
+
+    def __init__(self, conditional: nn.Module, bijector: Bijector):
+        super().__init__()
+        self.conditional, self.bijector = conditional, bijector
+
+    def forward(self, *contexts: Tensor) -> dist.TransformedDistribution:
+        return dist.TransformedDistribution(self.conditional(*contexts), [self.bijector.transform()])
+
+
+class Pullback(nn.Module):
+    r"""$p(\cdot \mid T(z), c)$: the conditional after T, the composed decoder.
+
+    Args:
+        conditional: p.
+        bijector: T, without a context; it acts on the first argument.
+
+    Shape:
+        z `(*batch, D)`, further contexts  ->  the distribution $p(\cdot \mid T(z), c)$.
+    """
+
+    def __init__(self, conditional: nn.Module, bijector: Bijector):
+        super().__init__()
+        self.conditional, self.bijector = conditional, bijector
+
+    def forward(self, z: Tensor, *contexts: Tensor) -> dist.TorchDistribution:
+        return self.conditional(self.bijector.transform()(z), *contexts)
+
+
+def absorb_prior(vae: VAE) -> VAE:
+    r"""$(q,\ T_\# p,\ p(x \mid z)) \mapsto (T^{-1}_\# q,\ p,\ p(x \mid T(\epsilon)))$: the flow leaves the prior.
+
+    A flow-prior VAE becomes one with the flow's base as its prior, a flow posterior and a composed decoder. The bound
+    of every datum and the samples stay what they were, under common noise. Both VAEs share their parameters.
+
+    The decoder now runs T in its sampling direction: with `maf` that takes D network calls per layer, with coupling
+    layers one.
+
+    Raises:
+        ValueError: if the prior is no `Flow`, or one that depends on a context.
+
+    References:
+        Chen et al. 2017, *Variational lossy autoencoder*, arXiv:1611.02731 (section 3.2); Papamakarios et al. 2021,
+        arXiv:1912.02762 (section 2.3.2: the same KL on both sides of a flow).
+    """
+    model, prior = vae.model, vae.model.prior
+    if not isinstance(prior, Flow) or prior.embed is not None:
+        raise ValueError(
+            f"absorb_prior: expected a flow prior without a context, got {type(prior).__name__}. "
+            "Fix: VAE(Flow(StandardNormal(D), realnvp(D, 4)), …)."
+        )
+    encoder = Pushforward(vae.guide.encoder, Inverse(prior.bijector))
+    return VAE(prior.base, Pullback(model.likelihood, prior.bijector), encoder, size=model.size)
+
+
+def expose_prior(vae: VAE) -> VAE:
+    r"""$(T^{-1}_\# q,\ p,\ p(x \mid T(\epsilon))) \mapsto (q,\ T_\# p,\ p(x \mid z))$: undoes `absorb_prior`.
+
+    Raises:
+        ValueError: if the VAE's decoder and encoder do not hold one flow, as `absorb_prior` leaves them.
+    """
+    likelihood, encoder = vae.model.likelihood, vae.guide.encoder
+    if not (
+        isinstance(likelihood, Pullback)
+        and isinstance(encoder, Pushforward)
+        and isinstance(encoder.bijector, Inverse)
+        and encoder.bijector.bijector is likelihood.bijector
+    ):
+        raise ValueError(
+            "expose_prior: expected a decoder and an encoder that share one flow, got "
+            f"{type(likelihood).__name__} and {type(encoder).__name__}. Fix: expose_prior(absorb_prior(vae))."
+        )
+    prior = Flow(vae.model.prior, likelihood.bijector)
+    return VAE(prior, likelihood.conditional, encoder.conditional, size=vae.model.size)

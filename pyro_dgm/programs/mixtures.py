@@ -1,0 +1,84 @@
+"""The mixture whose components are built by index: none is built that is not asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pyro.distributions as dist
+import torch
+from pyro.distributions import constraints
+from torch import Tensor
+
+MAX_ELEMENTS = 2**22
+
+
+class Mixture(dist.TorchDistribution):
+    r"""$p(z \mid c) = \sum_k \pi_k\, p_k(z \mid c)$, joint over the event dims. Exact, in nats.
+
+    A density needs all K components; they are built and summed in chunks, so that `(draws, K, D)` never stands in
+    memory at once. A draw builds its own component alone. Draws are not reparameterized.
+
+    Args:
+        component: maps indices `(*k)` and contexts to a distribution of batch_shape `(*k)`, broadcast with theirs.
+        log_weights: $\log \pi$ `(K,)`, normalised.
+        contexts: tensors `(*batch, C)`.
+
+    Example:
+        >>> law = Mixture(lambda k: dist.Normal(4.0 * k[..., None], 1.0).to_event(1), torch.tensor([0.5, 0.5]).log())
+        >>> round(law.log_prob(torch.tensor([0.0])).exp().item(), 4)
+        0.1995
+    """
+
+    arg_constraints = {"log_weights": constraints.real_vector}
+    has_rsample = False
+
+    def __init__(
+        self,
+        component: Callable[..., dist.TorchDistribution],
+        log_weights: Tensor,
+        contexts: Sequence[Tensor] = (),
+        validate_args: bool | None = None,  # noqa: FBT001
+    ):
+        self.component, self.log_weights, self.contexts = component, log_weights, tuple(contexts)
+        batch = torch.broadcast_shapes(*(c.shape[:-1] for c in contexts))
+        super().__init__(batch, self._components(torch.arange(1)).event_shape, validate_args=validate_args)
+
+    @constraints.dependent_property
+    def support(self) -> constraints.Constraint | None:
+        return self._components(torch.arange(1)).support
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> Mixture:
+        new = self._get_checked_instance(Mixture, _instance)
+        new.component, new.log_weights, new.contexts = self.component, self.log_weights, self.contexts
+        super(Mixture, new).__init__(torch.Size(batch_shape), self.event_shape, validate_args=False)
+        new._validate_args = self._validate_args
+        return new
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        if self._validate_args:
+            self._validate_sample(value)
+        at = value.unsqueeze(-1 - len(self.event_shape))
+        chunk = max(1, MAX_ELEMENTS // max(1, value.numel()))
+        parts = [
+            (self.log_weights[k] + self._components(k).log_prob(at)).logsumexp(-1)
+            for k in torch.arange(len(self.log_weights)).split(chunk)
+        ]
+        log_p = parts[0] if len(parts) == 1 else torch.stack(parts).logsumexp(0)
+        return log_p.expand(torch.broadcast_shapes(log_p.shape, self.batch_shape))
+
+    def sample(self, sample_shape: Any = ()) -> Tensor:
+        with torch.no_grad():
+            k = dist.Categorical(logits=self.log_weights).sample(torch.Size(sample_shape) + self.batch_shape)
+            return self.component(k, *self.contexts).sample()
+
+    @property
+    def mean(self) -> Tensor:
+        r"""$\sum_k \pi_k\, E_k[z]$."""
+        means = self._components(torch.arange(len(self.log_weights))).mean
+        mean = torch.einsum("k,...kd->...d", self.log_weights.exp(), means)
+        return mean.expand(self.batch_shape + self.event_shape)
+
+    def _components(self, k: Tensor) -> dist.TorchDistribution:
+        """The components on a last batch dim `(*batch, k)`."""
+        return self.component(k.to(self.log_weights.device), *(c.unsqueeze(-2) for c in self.contexts))
