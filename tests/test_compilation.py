@@ -6,7 +6,7 @@ import torch
 import torch._inductor.config as inductor_config
 from cases import PAIRS, over
 from torch import nn
-from toys import BatchNorm, Written, captured, loss_and_grad, same_toy_vae, stepped, toy_vae
+from toys import BatchNorm, Written, captured, loss_and_grad, stepped, toy_vae
 
 import pyro_dgm as dgm
 from pyro_dgm.inference.compilation import Compiled, Eager
@@ -289,12 +289,17 @@ def test_the_ragged_last_batch_runs_eager(eager_backend):
     assert len(eager_backend) == 1
 
 
-def test_training_by_graphs_equals_training_eagerly(eager_backend):
-    x, weights = torch.randn(10, 3), []
+@pytest.mark.parametrize(**over(PAIRS))
+def test_training_by_graphs_equals_training_eagerly(build, eager_backend):
+    """Also where model and guide share modules, which must keep their parameters."""
+    case, weights = build(), []
+    batch, sites = case.batch(10), dgm.preflight(case.model, case.guide, *case.batch(4)).latent
     for compile_ in (False, True):
-        vae = same_toy_vae()
-        objective = dgm.ELBO(vae.model, vae.guide, beta={"z": dgm.LinearWarmup(5)})
-        dgm.SVITrainer(objective, compile=compile_, clip=1.0).fit(x, epochs=3, batch_size=4, progress=False)
+        model, guide = copy.deepcopy((case.model, case.guide))
+        parameters = [*model.parameters(), *guide.parameters()]
+        objective = dgm.ELBO(model, guide, beta={site: dgm.LinearWarmup(5) for site in sites})
+        dgm.SVITrainer(objective, compile=compile_, clip=1.0).fit(batch, epochs=3, batch_size=4, progress=False)
+        assert all(a is b for a, b in zip([*model.parameters(), *guide.parameters()], parameters, strict=True))
         weights.append(objective.state_dict())
     torch.testing.assert_close(*weights)
 

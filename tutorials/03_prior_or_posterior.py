@@ -278,8 +278,9 @@ def line(row: str, found: list[dict], plain: list[dict] | None) -> str:
 
     error = stdev(over("nll")) / len(found) ** 0.5 if len(found) > 1 else found[0]["nll_stderr"]
     gain = "" if plain is None else gained(found, plain)
+    nll = f"{mean(over('nll')):.2f} ± {error:.2f}"
     return (
-        f"| {row} | {mean(over('nll')):.2f} ± {error:.2f} | {gain} | {mean(over('nelbo')):.2f} | {mean(over('kl')):.2f} "
+        f"| {row} | {nll} | {gain} | {mean(over('nelbo')):.2f} | {mean(over('kl')):.2f} "
         f"| {mean(over('bits_per_dim')):.3f} | {mean(over('active')):.0f} | {mean(over('khat_above')):.0%} "
         f"| {mean(over('seconds_per_epoch')):.1f} | {len(found)} |"
     )

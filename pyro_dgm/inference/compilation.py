@@ -154,9 +154,12 @@ def _contents(root: nn.Module) -> tuple[tuple, list[Tensor]]:
     return tuple(modules), [*tensors.values()]
 
 
-def _named(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    yield from module.named_parameters(remove_duplicate=False)
-    yield from module.named_buffers(remove_duplicate=False)
+def _named(root: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Every place that holds a tensor, once: a module that two others share is one place, tied weights are several."""
+    for prefix, module in root.named_modules():
+        for name, tensor in (*module._parameters.items(), *module._buffers.items()):
+            if tensor is not None:
+                yield f"{prefix}.{name}" if prefix else name, tensor
 
 
 def _kind(x: Any) -> Any:
@@ -189,11 +192,17 @@ class _LastSite(Messenger):
 
 def value_and_grad(module: nn.Module) -> Callable[[State, State, tuple], tuple[Terms, State]]:
     """The function `(trained, fixed, batch) -> (terms, gradients)` of a module that returns terms."""
+    places: dict[int, list[str]] = {}
+    for name, tensor in _named(module):
+        places.setdefault(id(tensor), []).append(name)
+    ties = {names[0]: names for names in places.values()}
 
     def step(trained: State, fixed: State, batch: tuple) -> tuple[Terms, State]:
         leaves = {name: p.detach().requires_grad_() for name, p in trained.items()}
+        # torch would swap the tensors of a shared module under each of its names, and put the wrong ones back.
+        tensors = {place: t for name, t in {**leaves, **fixed}.items() for place in ties[name]}
         with torch.enable_grad():
-            terms = functional_call(module, {**leaves, **fixed}, batch)
+            terms = functional_call(module, tensors, batch, tie_weights=False)
         found = torch.autograd.grad(terms["loss"], list(leaves.values()), allow_unused=True)
         gradients = {name: g for name, g in zip(leaves, found, strict=True) if g is not None}
         return {name: value.detach() for name, value in terms.items()}, gradients
