@@ -1,3 +1,5 @@
+import copy
+
 import numpy as np
 import pyro
 import pyro.distributions as dist
