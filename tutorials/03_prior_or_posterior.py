@@ -38,7 +38,7 @@ from pyro_dgm.experiments.data import Data, Digits
 
 SMOKE = bool(os.environ.get("PYRO_DGM_SMOKE"))
 FIGURES = Path(os.environ.get("PYRO_DGM_FIGURES", "runs/tutorial_03"))
-FLOOR = 0.05  # the smallest scale of a posterior: at a KL weight near 0 scales run to 0, and a VampPrior then explodes
+FLOOR = 0.05  # the smallest scale of a posterior, as in the VampPrior paper (log-variance at least -6)
 
 # %% [markdown]
 # ## What stays the same

@@ -51,8 +51,8 @@ class Conditional(nn.Module):
         params: names of the family's parameters in the order of the chunks; default: its `arg_constraints`
             (`logits` where a family knows both `probs` and `logits`).
         event_dim: how many rightmost dims form one event: 1 for vectors, 3 for images.
-        floor: smallest value of a positive parameter. An encoder under a `VampPrior` or a KL that is annealed from 0
-            wants one such as 0.05: its scales would run to 0 while they cost nothing, and densities then explode.
+        floor: smallest value of a positive parameter, such as 0.05 for the scales of a posterior: while a KL is
+            annealed from 0 nothing else keeps them from running to 0.
 
     Shape:
         c: `(*batch, C)`  ->  a distribution with batch_shape `(*batch)` and event_shape `(D,)`.
