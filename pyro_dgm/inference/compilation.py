@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -119,7 +120,8 @@ class Graph:
         options = inductor.list_mode_options(mode) if mode else None
         example: list[Any] = [*trained.values(), *fixed.values(), *_tensors(batch)]
         # Inductor takes the graph as it is: through torch.compile its guards alone would cost a tenth of a small step.
-        with torch.no_grad(), pyro.validation_enabled(False):
+        with torch.no_grad(), pyro.validation_enabled(False), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*torch._prims_common.check", category=FutureWarning)  # its own
             return replace(self, function=inductor.compile(self.function, example, options=options))
 
 
