@@ -137,14 +137,18 @@ def _gradients_are_finite(case: _Case) -> None:
 
 
 def _no_stale_value_after_an_update(case: _Case) -> None:
-    way = case.ways[-1]
-    x, context = case.point(way[1], 5), case.at(5)
-    case.log_prob(case.bijector, x, context)
+    points, context = [case.point(domain, 5) for _, domain in case.ways], case.at(5)
+
+    def values(bijector: Bijector, points: list[Tensor]) -> list:
+        ways = zip((bijector.forward, bijector.inverse), points, strict=False)
+        return [*(f(x, context) for f, x in ways), case.log_prob(bijector, points[-1], context)]
+
+    values(case.bijector, points)
     twin = _moved(case.bijector, 0.1, case.dtype)
     with torch.no_grad():
         for mine, other in zip(case.bijector.parameters(), twin.parameters(), strict=True):
             mine.copy_(other)
-    case.close(case.log_prob(case.bijector, x, context), case.log_prob(twin, x.clone(), context))
+    case.close(values(case.bijector, points), values(twin, [x.clone() for x in points]))
 
 
 def _a_deep_copy_after_use_computes_alike(case: _Case) -> None:
@@ -154,6 +158,8 @@ def _a_deep_copy_after_use_computes_alike(case: _Case) -> None:
 
 
 def _a_state_dict_carries_everything(case: _Case) -> None:
+    plain = [n for module in case.bijector.modules() for n, value in vars(module).items() if isinstance(value, Tensor)]
+    assert not plain, f"expected parameters and buffers, got plain tensors {plain}. Fix: register_buffer"
     x, context = case.point(case.bijector.domain, 5), case.at(5)
     other = _moved(case.bijector, 1.0, case.dtype)
     other.load_state_dict(case.bijector.state_dict(), strict=True)

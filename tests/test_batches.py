@@ -210,3 +210,11 @@ def test_fit_takes_every_kind_of_data(make):
     history = trainer.fit(make(), make(), epochs=2, batch_size=4, progress=False)
     assert trainer.num_steps == 6
     assert len(history.column("val_nelbo")) == 2
+
+
+def test_every_seed_and_epoch_has_an_order_of_its_own():
+    """On the CPU `manual_seed` reads the low 32 bits of its argument alone: 256 << 24 is no other seed than 0."""
+    batches = Batches(torch.arange(100.0), 100)
+    pairs = [(seed, epoch) for seed in (0, 1, 255, 256, 257, 2**32) for epoch in (0, 1, 2**24)]
+    orders = {tuple(next(batches.epoch(seed, epoch))[0].tolist()) for seed, epoch in pairs}
+    assert len(orders) == len(pairs)

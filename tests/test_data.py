@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from pyro_dgm.experiments.data import Digits, Idx, OpenML
+from pyro_dgm.experiments.data import Digits, FreyFaces, Idx, OpenML
 
 
 def write_idx(folder, name, images, magic=2051):
@@ -118,3 +118,58 @@ def test_grey_values_that_are_no_bytes_are_refused_and_not_cut_to_zero(monkeypat
 def test_empty_splits_of_the_digits_are_refused(val, test):
     with pytest.raises(ValueError, match="expected non-empty splits of 1797 images"):
         Digits(val, test)
+
+
+@pytest.fixture
+def faces(tmp_path):
+    """A file of the right shape whose image n holds n in its first two pixels."""
+    images = np.random.default_rng(0).integers(0, 256, (1965, 28, 20), dtype=np.uint8)
+    images[:, 0, 0], images[:, 0, 1] = np.arange(1965) // 256, np.arange(1965) % 256
+    np.savez(tmp_path / "faces.npz", images=images)
+    return tmp_path / "faces.npz", images
+
+
+def test_frey_faces_are_split_at_random_without_losing_or_repeating_one(faces):
+    path, images = faces
+    data = FreyFaces(str(path))
+    assert [len(p) for p in (data.train, data.val, data.test)] == [1565, 200, 200]
+    assert (data.image_shape, data.levels, data.dynamic) == ((28, 20), 256, False)
+    everything = torch.cat([data.train, data.val, data.test])
+    assert everything.dtype == torch.get_default_dtype()
+    index = (256 * everything[:, 0] + everything[:, 1]).long()
+    assert sorted(index.tolist()) == list(range(1965))
+    assert index.tolist() != list(range(1965))
+    assert torch.equal(everything, torch.as_tensor(images.reshape(1965, -1))[index].to(everything.dtype))
+
+
+def test_the_split_of_the_faces_is_a_function_of_its_seed_and_leaves_the_users_alone(faces):
+    path, _ = faces
+    before = torch.get_rng_state()
+    first, again, other = FreyFaces(str(path)), FreyFaces(str(path)), FreyFaces(str(path), split=1)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(first.test, again.test)
+    assert not torch.equal(first.test, other.test)
+    (batch,) = next(first.batches(100).epoch())
+    assert batch.shape == (100, 560)
+
+
+def test_missing_faces_are_named_with_the_fix(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"FreyFaces: expected an \.npz file .*got no file .*nowhere\.npz\. Fix: --data\."
+    ):
+        FreyFaces(str(tmp_path / "nowhere.npz"))
+
+
+@pytest.mark.parametrize(
+    ("content", "got"),
+    [
+        ({"images": np.zeros((1965, 28, 20))}, r"got float64 \(1965, 28, 20\)"),
+        ({"images": np.zeros((1965, 20, 28), np.uint8)}, r"got uint8 \(1965, 20, 28\)"),
+        ({"faces": np.zeros((1965, 28, 20), np.uint8)}, r"got float64 \(0,\)"),
+    ],
+    ids=["floats", "turned", "other_name"],
+)
+def test_other_faces_are_refused(tmp_path, content, got):
+    np.savez(tmp_path / "faces.npz", **content)
+    with pytest.raises(ValueError, match=rf"FreyFaces: expected uint8 images \(1965, 28, 20\), {got}"):
+        FreyFaces(str(tmp_path / "faces.npz"))

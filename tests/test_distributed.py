@@ -48,6 +48,49 @@ def test_two_ranks_agree_and_equal_one_process_on_the_joined_batch(tmp_path):
     torch.testing.assert_close(ranks[0], trained(seed=5, batch_size=8))
 
 
+def shuffled_flow(seed):
+    """A density whose permutation, reflections and weights are all drawn by chance, trained; its value at fixed points.
+
+    Before training the ranks hold other permutations; what counts is that afterwards they hold one.
+    """
+    torch.set_default_dtype(torch.float64)
+    torch.manual_seed(seed)
+    layers = [
+        dgm.Permutation(4, torch.randperm(4).tolist()),
+        dgm.Orthogonal(4),
+        dgm.Coupling(4, hidden=(8,)),
+        dgm.Permutation(4, torch.randperm(4).tolist()),
+        dgm.LULinear(4),
+        dgm.Coupling(4, hidden=(8,)),
+    ]
+    flow = dgm.Flow(dgm.MixturePrior(4, 3), layers)
+    points = torch.randn(9, 4, generator=torch.Generator().manual_seed(1))
+    orders = [layers[0].order.clone(), layers[3].order.clone()]
+    trainer = dgm.SVITrainer(dgm.ELBO(dgm.DensityModel(flow), dgm.EmptyGuide()), lr=1e-2)
+    train = torch.randn(20, 4, generator=torch.Generator().manual_seed(2))
+    trainer.fit(train, epochs=2, batch_size=5, progress=False)
+    return {"before": orders, "after": [layers[0].order, layers[3].order], "log_p": flow().log_prob(points).detach()}
+
+
+def flow_worker(rank, folder):
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=WORLD)
+    try:
+        torch.save(shuffled_flow(seed=5 + rank), f"{folder}/{rank}.pt")
+    finally:
+        distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_two_ranks_give_one_density_through_permutations_and_rotations_drawn_by_chance(tmp_path):
+    multiprocessing.spawn(flow_worker, (str(tmp_path),), nprocs=WORLD)
+    zero, one = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(WORLD))
+    assert any(not torch.equal(a, b) for a, b in zip(zero["before"], one["before"], strict=True))
+    for a, b in zip(zero["after"], one["after"], strict=True):
+        assert torch.equal(a, b)
+    torch.testing.assert_close(zero["log_p"], one["log_p"], rtol=0, atol=0)
+
+
 def test_alone_nothing_is_sent():
     parameter = torch.nn.Parameter(torch.ones(2))
     parameter.grad = torch.ones(2)

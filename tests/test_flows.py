@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 import weakref
 
 import pyro
@@ -539,3 +540,112 @@ def test_further_flow_priors_have_mass_one(build):
     law = randomize(dgm.Flow(dgm.StandardNormal(2), build()), 0.25)()
     grid, weights = plane(law)
     torch.testing.assert_close((law.log_prob(grid).exp() * weights).sum(), torch.ones(()), rtol=1e-3, atol=0)
+
+
+# Directions ----------------------------------------------------------------------------------------------------------
+
+REPORTS = {
+    "maf": (lambda: dgm.maf(5, 3), 15, 3),
+    "iaf": (lambda: dgm.iaf(5, 3), 3, 15),
+    "spline_maf": (lambda: dgm.spline_maf(5, 2), 10, 2),
+    "realnvp": (lambda: dgm.realnvp(5, 4), 4, 4),
+    "linear": (lambda: [dgm.LULinear(5), dgm.Orthogonal(5), dgm.Permutation(5)], 0, 0),
+    "linear_of_context": (lambda: dgm.LULinear(5, 3), 1, 1),
+    "mixed": (lambda: [*dgm.maf(5, 1), dgm.Permutation(5), *dgm.realnvp(5, 2)], 7, 3),
+    "planar": (lambda: dgm.planar(5, 2, 3), 2, None),
+}
+
+
+@pytest.mark.parametrize(("build", "sample", "density"), REPORTS.values(), ids=list(REPORTS))
+def test_the_report_says_what_each_direction_costs(build, sample, density):
+    report = dgm.Flow(dgm.StandardNormal(5), build()).directions()
+    assert report == dgm.Directions(sample, density)
+    told = "impossible" if density is None else f"{density} network calls"
+    assert f"its own density: {sample} network calls; the density of a given point: {told}." in str(report)
+
+
+@pytest.mark.parametrize("name", ["maf", "iaf", "realnvp", "mixed"])
+def test_the_report_is_the_number_of_calls_that_are_made(name):
+    build, sample, density = REPORTS[name]
+    flow = randomize(dgm.Flow(dgm.StandardNormal(5), build()))
+    calls = calls_of(flow)
+    flow().rsample((3,))
+    assert len(calls) == sample
+    calls.clear()
+    flow().log_prob(torch.randn(3, 5))
+    assert len(calls) == density
+
+
+def vae_of(prior_stack, posterior_stack):
+    prior = dgm.Flow(dgm.StandardNormal(4), prior_stack(4, 2, hidden=(8,)))
+    base = dgm.Conditional(dist.Normal, nn.Linear(6, 8))
+    encoder = dgm.Flow(base, posterior_stack(4, 3, context=6, hidden=(8,)))
+    return dgm.VAE(prior, dgm.Normal(dgm.mlp(4, 6)), encoder)
+
+
+def warned(run) -> list[str]:
+    """The direction warnings that Python shows under its own filter: each text once for each line of code."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.resetwarnings()
+        run()
+    return [str(w.message) for w in caught if issubclass(w.category, dgm.DirectionWarning)]
+
+
+def training(vae):
+    trainer = dgm.SVITrainer(dgm.ELBO(vae.model, vae.guide))
+    return lambda: trainer.fit(torch.randn(40, 6), torch.randn(9, 6), epochs=2, batch_size=20, progress=False)
+
+
+def test_training_an_iaf_prior_warns_once_with_the_fix():
+    (text,) = warned(training(vae_of(dgm.iaf, dgm.iaf)))
+    assert "scoring a given point (inverse) takes 8 network calls one after the other, 2 the other way" in text
+    assert "Fix: maf to score given points (prior, density), iaf to sample (posterior)" in text
+
+
+def test_training_a_maf_posterior_warns_once():
+    (text,) = warned(training(vae_of(dgm.maf, dgm.maf)))
+    assert "drawing (forward) takes 12 network calls one after the other, 3 the other way" in text
+
+
+def test_both_wrong_ways_are_told_apart():
+    assert len(warned(training(vae_of(dgm.iaf, dgm.maf)))) == 2
+
+
+@pytest.mark.parametrize(
+    ("prior", "posterior"), [(dgm.maf, dgm.iaf), (dgm.realnvp, dgm.realnvp), (dgm.spline_coupling, dgm.spline_iaf)]
+)
+def test_the_fast_ways_are_trained_in_silence(prior, posterior):
+    assert not warned(training(vae_of(prior, posterior)))
+
+
+def test_pyros_own_svi_warns_too():
+    vae = vae_of(dgm.iaf, dgm.iaf)
+    svi = pyro.infer.SVI(vae.model, vae.guide, pyro.optim.Adam({"lr": 1e-3}), pyro.infer.Trace_ELBO())
+    assert len(warned(lambda: [svi.step(torch.randn(5, 6)) for _ in range(3)])) == 1
+
+
+def test_estimates_samples_and_evaluation_mode_are_silent():
+    """They take what way they must, and nobody waits for it step after step."""
+    vae, x = vae_of(dgm.iaf, dgm.maf), torch.randn(5, 6)
+    refined = dgm.SemiAmortizedGuide(vae.guide.encoder, vae.model, num_steps=2)
+
+    def run():
+        dgm.nll(vae.model, vae.guide, x, num=3)
+        dgm.nll(vae.model, refined, x, num=3)
+        dgm.encode(vae.guide, x)
+        dgm.reconstruct(vae.model, vae.guide, x)
+        dgm.generate(vae.model, 4)
+        vae.model.prior().sample((3,))
+        with torch.no_grad():
+            dgm.ELBO(vae.model, vae.guide)(x)
+        vae.eval()
+        dgm.ELBO(vae.model, vae.guide)(x)
+
+    assert not warned(run)
+    maf = vae_of(dgm.maf, dgm.iaf)
+    assert not warned(lambda: dgm.generate(maf.model, 4))
+
+
+def test_one_coordinate_has_no_slow_way():
+    prior = dgm.Flow(dgm.StandardNormal(1), dgm.iaf(1, 2, hidden=(8,)))
+    assert not warned(lambda: prior().log_prob(torch.randn(5, 1)))

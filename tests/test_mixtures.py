@@ -64,6 +64,18 @@ def test_far_from_every_component_the_density_is_finite_in_value_and_gradient(dt
     assert all(bool(t.grad.isfinite().all()) for t in (loc, scale, log_weights))
 
 
+@both_dtypes
+@pytest.mark.parametrize("scale", [1e-2, 1e-4, 1e-6])
+def test_the_narrowest_components_far_from_zero_keep_their_density(scale, dtype):
+    """Scales at the floor of the positive link, far from 0: 0.01 nats are left to a square that is multiplied out."""
+    loc, scales = 10 + torch.randn(5, 8), torch.full((5, 8), scale)
+    law = mixture_of(loc, scales, torch.zeros(5).log_softmax(-1))
+    value = law.sample((100,))
+    each = dist.Normal(loc.double(), scales.double()).log_prob(value.double()[:, None]).sum(-1)
+    expected = (each - torch.tensor(5.0).double().log()).logsumexp(-1)
+    torch.testing.assert_close(law.log_prob(value).double(), expected, rtol=0, atol=1e-2)
+
+
 @in_float64
 @pytest.mark.parametrize("most", [1, 2 * 3 * 4, 10**6])
 def test_chunks_change_neither_density_nor_gradient_and_bound_what_stands_in_memory(most, monkeypatch):
@@ -99,7 +111,7 @@ def test_the_mixture_is_joint_over_the_dims_and_no_product_of_mixtures():
     joint = law.log_prob(torch.cartesian_prod(axis, axis)).reshape(400, 400).exp() * 0.05**2
     torch.testing.assert_close(joint.sum(), torch.ones(()))
     tail = dist.Normal(0.0, 1.0).cdf(torch.tensor(-3.0))
-    torch.testing.assert_close(joint[axis > 0][:, axis < 0].sum(), tail * (1 - tail), rtol=1e-3, atol=0)
+    torch.testing.assert_close(joint[axis > 0][:, axis < 0].sum(), tail * (1 - tail), rtol=5e-3, atol=0)
 
 
 @in_float64

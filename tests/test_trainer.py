@@ -190,6 +190,15 @@ def test_the_seed_decides_noise_and_order():
     assert runs[0].history.column("train_nelbo") != runs[2].history.column("train_nelbo")
 
 
+@pytest.mark.parametrize("seed", [1, 256, 2**32])
+def test_the_seed_decides_the_noise_by_itself(seed):
+    """At one order of the data: on the CPU `torch.manual_seed` reads the low 32 bits of its argument alone."""
+    runs = [build() for _ in range(2)]
+    for trainer, s in zip(runs, (0, seed), strict=True):
+        trainer.fit(dgm.Batches(data(20), 5, shuffle=False), epochs=1, seed=s, progress=False)
+    assert runs[0].history.column("train_nelbo") != runs[1].history.column("train_nelbo")
+
+
 # What fit leaves alone -----------------------------------------------------------------------------------------------
 
 

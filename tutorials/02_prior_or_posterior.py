@@ -8,9 +8,9 @@
 # Run it whole with `PYRO_DGM_SMOKE=1` in seconds (digits, toy sizes; the numbers then mean nothing). The real runs:
 #
 # ```console
-# python tutorials/03_prior_or_posterior.py --data=Digits --latent=16 --hidden=256 --epochs=200 --seeds=[0,1,2]
-# python tutorials/03_prior_or_posterior.py --data=Idx --data.folder=data/mnist --epochs=50 --out=runs/mnist
-# python tutorials/03_prior_or_posterior.py --data=FreyFaces --data.path=data/frey_faces.npz --out=runs/frey \
+# python tutorials/02_prior_or_posterior.py --data=Digits --latent=16 --hidden=256 --epochs=200 --seeds=[0,1,2]
+# python tutorials/02_prior_or_posterior.py --data=Idx --data.folder=data/mnist --epochs=50 --out=runs/mnist
+# python tutorials/02_prior_or_posterior.py --data=FreyFaces --data.path=data/frey_faces.npz --out=runs/frey \
 #     --rows=[standard,vamp,coupling_prior] --lr=5e-4 --cosine=false --warmup=100 --epochs=2000 --patience=50 --num=5000
 # ```
 #
@@ -37,7 +37,7 @@ import pyro_dgm as dgm
 from pyro_dgm.experiments.data import Data, Digits
 
 SMOKE = bool(os.environ.get("PYRO_DGM_SMOKE"))
-FIGURES = Path(os.environ.get("PYRO_DGM_FIGURES", "runs/tutorial_03"))
+FIGURES = Path(os.environ.get("PYRO_DGM_FIGURES", "runs/prior_or_posterior"))
 FLOOR = 0.05  # the smallest scale of a posterior, as in the VampPrior paper (log-variance at least -6)
 
 # %% [markdown]

@@ -14,6 +14,7 @@ from ..inference.estimating import at_least_one, estimating, placed
 from ..inference.particles import draw
 from ..inference.preflight import check_observations
 from ..inference.traces import (
+    Site,
     plate_depth,
     plate_names,
     plate_value,
@@ -80,11 +81,14 @@ def encode(guide: Callable, *batch: Any, num: int = 1, seed: int = 0) -> dict[st
         site → `(K, N, *event)`.
     """
     at_least_one(num=num)
-    batch = placed(guide, batch)
+    return {name: plate_value(site) for name, site in encoded(guide, placed(guide, batch), num, seed).items()}
+
+
+def encoded(guide: Callable, batch: tuple, num: int, seed: int) -> dict[str, Site]:
+    """The sites of K draws of the guide, with their plates."""
     with estimating(guide, seed=seed):
         depth = plate_depth(poutine.trace(guide).get_trace(*batch))
-        trace = poutine.trace(vectorized(guide, num, depth)).get_trace(*batch)
-        return {name: plate_value(site) for name, site in sample_sites(trace)}
+        return dict(sample_sites(poutine.trace(vectorized(guide, num, depth)).get_trace(*batch)))
 
 
 def reconstruct(model: Callable, guide: Callable, *batch: Any, num: int = 1, seed: int = 0) -> dict[str, Tensor]:

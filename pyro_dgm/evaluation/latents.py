@@ -8,8 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..inference.estimating import at_least_one, placed
-from .generation import encode
+from ..contract import DATA
+from ..inference.estimating import at_least_one, blocks_of, placed
+from ..inference.traces import Site, mixed, plate_names, plate_value
+from .generation import encoded
 
 
 def active_units(guide: Callable, *batch: Any, num: int = 50, chunk: int = 20_000, seed: int = 0) -> dict[str, Tensor]:
@@ -26,10 +28,10 @@ def active_units(guide: Callable, *batch: Any, num: int = 50, chunk: int = 20_00
         seed: of the draws.
 
     Returns:
-        latent site → variances `(*event)`; `(variances > 0.01).sum()` counts the active units.
+        latent site → variances `(*plates, *event)`; `(variances > 0.01).sum()` counts the active units.
 
     Raises:
-        ValueError: for fewer than 2 draws.
+        ValueError: for fewer than 2 draws, or a site outside the data plate.
 
     References:
         Burda, Grosse, Salakhutdinov 2016, *Importance weighted autoencoders*, arXiv:1509.00519.
@@ -37,15 +39,23 @@ def active_units(guide: Callable, *batch: Any, num: int = 50, chunk: int = 20_00
     at_least_one(chunk=chunk)
     if num < 2:
         raise ValueError(f"active_units: expected num >= 2 draws per datum, got {num}.")
-    batch = placed(guide, batch)
-    rows = max(1, chunk // num)
     blocks = [
-        encode(
-            guide, *(b[i : i + rows] if isinstance(b, Tensor) and b.dim() > 0 else b for b in batch), num=num, seed=seed
-        )
-        for i in range(0, len(batch[0]), rows)
+        # A seed for every block: noise that repeats would be taken for variance that the data do not have.
+        encoded(guide, block, num, mixed(seed, i))
+        for i, block in enumerate(blocks_of(placed(guide, batch), max(1, chunk // num)))
     ]
-    return {name: _between(torch.cat([block[name] for block in blocks], dim=1)) for name in blocks[0]}
+    return {name: _between(torch.cat([_by_datum(name, block[name]) for block in blocks], 1)) for name in blocks[0]}
+
+
+def _by_datum(name: str, site: Site) -> Tensor:
+    """Draws with the data behind the particles `(K, N, …)`, whatever further plates there are."""
+    value, names = plate_value(site), plate_names(site)
+    if DATA not in names:
+        raise ValueError(
+            f"site '{name}': expected a site inside the plate '{DATA}', got a global one, which is the same for every "
+            f"datum. Fix: move pyro.sample('{name}', …) under `with data_plate(x):`."
+        )
+    return value.movedim(names.index(DATA), 1)
 
 
 def _between(z: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import log, nan, sqrt
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..inference.estimating import at_least_one, check_pair, estimating, placed
+from ..inference.estimating import at_least_one, blocks_of, check_pair, estimating, placed, rows_of
 from ..inference.particles import draw
 from ..inference.preflight import check_observations, extreme_rows
 from ..inference.traces import latent_sites, plate_depth, run_pair
@@ -93,7 +93,7 @@ def nll(model: Callable, guide: Callable, *batch: Any, num: int = 1000, chunk: i
     at_least_one(num=num, chunk=chunk)
     batch = placed(model, batch)
     with estimating(model, guide, seed=seed):
-        traces = run_pair(model, guide, tuple(_rows(batch, extreme_rows(batch[0], 1))))
+        traces = run_pair(model, guide, rows_of(batch, extreme_rows(batch[0], 1)))
         check_observations(traces[1])
         depth = plate_depth(*traces)
         if not latent_sites(traces[0]):
@@ -101,7 +101,7 @@ def nll(model: Callable, guide: Callable, *batch: Any, num: int = 1000, chunk: i
         rows = max(1, chunk // num)
         blocks = [
             _summary(*_weighted(model, guide, block, num, max(1, chunk // rows), depth))
-            for block in _blocks(batch, rows)
+            for block in blocks_of(batch, rows)
         ]
     statistics: dict[str, Any] = {name: torch.cat([b[name] for b in blocks]) for name in blocks[0]}
     kind = NLL.kind if latent_sites(traces[0]) else "exact"
@@ -147,13 +147,3 @@ def _summary(log_w: Tensor, kl: Tensor) -> dict[str, Tensor]:
         "khat": khat(log_w),
     }
     return {name: value.cpu() for name, value in found.items()}
-
-
-def _blocks(batch: tuple, rows: int) -> Iterator[tuple]:
-    for start in range(0, len(batch[0]), rows):
-        yield tuple(_rows(batch, slice(start, start + rows)))
-
-
-def _rows(batch: tuple, rows: slice | Tensor) -> Iterator[Any]:
-    for value in batch:
-        yield value[rows] if isinstance(value, Tensor) and value.dim() > 0 else value

@@ -11,8 +11,9 @@ from torch import Tensor
 def khat(log_weight: Tensor) -> Tensor:
     r"""Shape k̂ of the generalized Pareto law fitted to the largest weights of each datum.
 
-    Importance estimates are reliable below `khat_threshold(K)`; above 1 the weights have no mean. All data are fitted
-    in one batched pass in float64.
+    Importance estimates are reliable below `khat_threshold(K)`; above 1 the weights have no mean. It sees only
+    where the guide draws: a mode that the guide misses altogether leaves no mark. All data are fitted in one batched
+    pass in float64.
 
     Args:
         log_weight: `(K, N)` log weights, $\log p - \log q$ (the sign of ArviZ is opposite for `psislw` in 0.23).

@@ -87,12 +87,20 @@ class _Latents(Batches):
 
 @contextmanager
 def _frozen(module: nn.Module) -> Iterator[None]:
-    """No parameter of the module asks for a gradient."""
-    wanted = [p for p in module.parameters() if p.requires_grad]
+    """No parameter of the module asks for a gradient, and it is run as it is evaluated, whatever a trainer says."""
+    wanted, modes = [p for p in module.parameters() if p.requires_grad], [(m, m.training) for m in module.modules()]
+    hook = module.register_forward_pre_hook(_evaluated)
     try:
         for p in wanted:
             p.requires_grad_(False)
         yield
     finally:
+        hook.remove()
         for p in wanted:
             p.requires_grad_(True)
+        for part, mode in modes:
+            part.training = mode
+
+
+def _evaluated(module: nn.Module, _: Any) -> None:
+    module.eval()

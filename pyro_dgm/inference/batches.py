@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler, TensorData
 
 from .distributed import rank_and_world
 from .preflight import check_data, extreme_rows
+from .traces import mixed
 
 Batch = tuple[Any, ...]
 
@@ -88,7 +89,7 @@ class Batches:
         """The minibatches of one epoch; with several processes those of this rank, `even`: as many as of any other."""
         order = torch.arange(len(self))
         if self.shuffle:
-            order = torch.randperm(len(self), generator=torch.Generator().manual_seed((seed << 24) + epoch))
+            order = torch.randperm(len(self), generator=torch.Generator().manual_seed(mixed(seed, epoch)))
         for rows in _shard(order, pad=even).to(self.tensors[0].device).split(self.batch_size):
             yield self._rows(rows)
 

@@ -43,6 +43,17 @@ def placed(program: Any, batch: tuple) -> tuple:
     return values
 
 
+def blocks_of(batch: tuple, num: int) -> Iterator[tuple]:
+    """The arguments in blocks of `num` data."""
+    for start in range(0, len(batch[0]), num):
+        yield rows_of(batch, slice(start, start + num))
+
+
+def rows_of(batch: tuple, rows: slice | Tensor) -> tuple:
+    """The arguments at some data; what has no data dim stays whole."""
+    return tuple(value[rows] if isinstance(value, Tensor) and value.dim() > 0 else value for value in batch)
+
+
 def check_pair(model: Any, guide: Any) -> None:
     """Refuse what is no pair of programs, such as a VAE in place of its two programs."""
     if not (callable(model) and callable(guide)):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, cast
 
+import numpy as np
 import pyro
 import torch
 from pyro import poutine
@@ -96,6 +97,12 @@ def scaled_sum(site: Site, log_p: Tensor) -> Tensor:
     if isinstance(scale, float) and scale == 1.0:
         return log_p.sum()
     return scale_and_mask(log_p, scale=scale).sum()
+
+
+def mixed(*numbers: int) -> int:
+    """One seed of several: `manual_seed` reads the low 32 bits alone on the CPU, so that shifts would be lost."""
+    words = [word for n in numbers for word in divmod(n % 2**64, 2**32)]
+    return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0])
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from .distributed import from_rank_zero, rank_and_world
 from .estimating import at_least_one, estimating
 from .history import History, Row
 from .running import Running
-from .traces import evaluating, isolated
+from .traces import evaluating, isolated, mixed
 
 Terms = dict[str, Tensor]
 Epochs = Batches | LoaderBatches
@@ -247,7 +247,7 @@ class Trainer(ABC):
             if self._random:
                 _set_random_state(self._random, device)
             else:
-                torch.manual_seed((seed << 32) + (self.num_epochs << 8) + rank_and_world()[0])
+                torch.manual_seed(mixed(seed, self.num_epochs, rank_and_world()[0]))
             self._last, self._random = {}, {}  # from here on, what the module and the generators hold
             self.module.train()
             try:

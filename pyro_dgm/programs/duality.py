@@ -64,13 +64,17 @@ def absorb_prior(vae: VAE) -> VAE:
         arXiv:1912.02762 (section 2.3.2: the same KL on both sides of a flow).
     """
     model, prior = vae.model, vae.model.prior
-    if not isinstance(prior, Flow) or prior.embed is not None:
+    if not isinstance(prior, Flow) or prior.embed is not None or _takes_a_context(prior.bijector):
         raise ValueError(
             f"absorb_prior: expected a flow prior without a context, got {type(prior).__name__}. "
             "Fix: VAE(Flow(StandardNormal(D), realnvp(D, 4)), …)."
         )
     encoder = Pushforward(vae.guide.encoder, Inverse(prior.bijector))
     return VAE(prior.base, Pullback(model.likelihood, prior.bijector), encoder, size=model.size)
+
+
+def _takes_a_context(bijector: Bijector) -> bool:
+    return any(layer.context > 0 for layer in bijector.modules() if isinstance(layer, Bijector))
 
 
 def expose_prior(vae: VAE) -> VAE:

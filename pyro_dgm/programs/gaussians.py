@@ -6,7 +6,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from .conditional import positive
+from .conditional import POSITIVE_FLOOR, positive
 
 
 class MultivariateNormal(nn.Module):
@@ -16,6 +16,7 @@ class MultivariateNormal(nn.Module):
         net: maps contexts to `(*batch, D + D (D + 1) / 2)`: D locations, D raw diagonal entries of L, then the entries
             below the diagonal, row by row.
         dim: size D of z.
+        floor: smallest entry of L's diagonal.
 
     Shape:
         c: `(*batch, C)`  ->  batch_shape `(*batch)`, event_shape `(dim,)`.
@@ -30,9 +31,9 @@ class MultivariateNormal(nn.Module):
 
     entry: Tensor
 
-    def __init__(self, net: nn.Module, dim: int):
+    def __init__(self, net: nn.Module, dim: int, floor: float = POSITIVE_FLOOR):
         super().__init__()
-        self.net, self.dim = net, dim
+        self.net, self.dim, self.floor = net, dim, floor
         entry = torch.zeros(dim, dim, dtype=torch.long)  # where in [0, entries below the diagonal] each one stands
         rows, columns = torch.tril_indices(dim, dim, -1)
         entry[rows, columns] = torch.arange(1, len(rows) + 1)
@@ -43,7 +44,7 @@ class MultivariateNormal(nn.Module):
         _check_width("MultivariateNormal", raw, 2 * self.dim + num_below, "D + D (D + 1) / 2")
         loc, diagonal, below = raw.split([self.dim, self.dim, num_below], dim=-1)
         padded = torch.cat([torch.zeros_like(diagonal[..., :1]), below], dim=-1)
-        scale_tril = padded[..., self.entry] + torch.diag_embed(positive(diagonal))
+        scale_tril = padded[..., self.entry] + torch.diag_embed(positive(diagonal, self.floor))
         return dist.MultivariateNormal(loc, scale_tril=scale_tril)
 
 
@@ -54,6 +55,7 @@ class LowRankMultivariateNormal(nn.Module):
         net: maps contexts to `(*batch, (2 + R) D)`: D locations, D raw variances, then W row by row.
         dim: size D of z.
         rank: R.
+        floor: smallest entry of v.
 
     Shape:
         c: `(*batch, C)`  ->  batch_shape `(*batch)`, event_shape `(dim,)`.
@@ -66,17 +68,19 @@ class LowRankMultivariateNormal(nn.Module):
         torch.Size([4])
     """
 
-    def __init__(self, net: nn.Module, dim: int, rank: int):
+    def __init__(self, net: nn.Module, dim: int, rank: int, floor: float = POSITIVE_FLOOR):
         super().__init__()
         if not 1 <= rank <= dim:
             raise ValueError(f"LowRankMultivariateNormal: expected 1 <= rank <= dim={dim}, got {rank}.")
-        self.net, self.dim, self.rank = net, dim, rank
+        self.net, self.dim, self.rank, self.floor = net, dim, rank, floor
 
     def forward(self, *contexts: Tensor) -> dist.TorchDistribution:
         raw = self.net(*contexts)
         _check_width("LowRankMultivariateNormal", raw, (2 + self.rank) * self.dim, "(2 + R) D")
         loc, variance, factor = raw.split([self.dim, self.dim, self.rank * self.dim], dim=-1)
-        return dist.LowRankMultivariateNormal(loc, factor.unflatten(-1, (self.dim, self.rank)), positive(variance))
+        return dist.LowRankMultivariateNormal(
+            loc, factor.unflatten(-1, (self.dim, self.rank)), positive(variance, self.floor)
+        )
 
 
 def _check_width(name: str, raw: Tensor, width: int, formula: str) -> None:

@@ -76,8 +76,9 @@ class Mixture(dist.TorchDistribution):
     def mean(self) -> Tensor:
         r"""$\sum_k \pi_k\, E_k[z]$."""
         means = self._components(torch.arange(len(self.log_weights))).mean
-        mean = torch.einsum("k,...kd->...d", self.log_weights.exp(), means)
-        return mean.expand(self.batch_shape + self.event_shape)
+        num_event = len(self.event_shape)
+        weights = self.log_weights.exp().reshape(-1, *[1] * num_event)
+        return (weights * means).sum(-1 - num_event).expand(self.batch_shape + self.event_shape)
 
     def _components(self, k: Tensor) -> dist.TorchDistribution:
         """The components on a last batch dim `(*batch, k)`."""
@@ -95,9 +96,11 @@ def _of_each(law: dist.TorchDistribution, value: Tensor) -> Tensor:
 def _of_each_normal(value: Tensor, loc: Tensor, scale: Tensor) -> Tensor:
     r"""$-\frac12 \sum_d (z_d - \mu_{kd})^2 / \sigma_{kd}^2 - \sum_d \log \sigma_{kd} - \frac D2 \log 2\pi$.
 
-    The square is multiplied out, so that matrix products do the work; float64 pays for the cancellation.
+    The square is multiplied out, so that matrix products do the work; float64 pays for the cancellation, which is
+    below 0.01 nats while $|z_d - \bar\mu_d| / \sigma_{kd} < 10^6$.
     """
-    z, mu, precision = value.double(), loc.double(), scale.double().square().reciprocal()
+    centre = loc.detach().double().mean(0)  # a common shift changes nothing and keeps the squares small
+    z, mu, precision = value.double() - centre, loc.double() - centre, scale.double().square().reciprocal()
     square = z.square() @ precision.mT - 2 * z @ (mu * precision).mT + (mu.square() * precision).sum(-1)
     log_norm = scale.double().log().sum(-1) + loc.shape[-1] / 2 * log(2 * pi)
     return (-square / 2 - log_norm).to(value.dtype)

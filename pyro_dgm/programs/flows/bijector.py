@@ -26,12 +26,14 @@ class Bijector(nn.Module):
     Attributes:
         num_forward: network calls, one after the other, of `forward`; `None` where it can't be computed.
         num_inverse: the same of `inverse`.
+        context: size C of the context that it needs, 0 for none.
     """
 
     domain: constraints.Constraint = constraints.real_vector
     codomain: constraints.Constraint = constraints.real_vector
     num_forward: int | None = 1
     num_inverse: int | None = 1
+    context: int = 0
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> ValueAndLogDet:
         r"""$(f_c(x),\ \log|\det \partial f_c / \partial x|)$."""
@@ -149,14 +151,17 @@ class _Evaluation:
         return same and (self.with_grad or not torch.is_grad_enabled())
 
 
+VERB = {"forward": "drawing (forward)", "inverse": "scoring a given point (inverse)"}
+
+
 class DirectionWarning(UserWarning):
     """A training loop takes the slow direction of a flow."""
 
     def __init__(self, direction: str, num: int, num_other: int):
         super().__init__(
-            f"a flow is trained through its slow direction: {direction} takes {num} network calls one after the other, "
-            f"{num_other} the other way. Fix: maf to score given points (prior, density), iaf to sample (posterior), "
-            "coupling layers for both; or keep it, at this price."
+            f"a flow is trained through its slow direction: {VERB[direction]} takes {num} network calls one after the "
+            f"other, {num_other} the other way. Fix: maf to score given points (prior, density), iaf to sample "
+            "(posterior), coupling layers for both; or keep it, at this price."
         )
 
 

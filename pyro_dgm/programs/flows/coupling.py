@@ -107,7 +107,7 @@ def realnvp(dim: int, layers: int, context: int = 0, hidden: Sequence[int] = (12
 
 
 def spline_coupling(dim: int, layers: int, context: int = 0, hidden: Sequence[int] = (128,)) -> Stack:
-    r"""Rational-quadratic spline `coupling`, see `Spline`.
+    r"""Rational-quadratic spline `coupling`; for another bound or number of bins, `coupling(…, law=Spline(8, 6.0))`.
 
     Example:
         >>> spline_coupling(4, layers=2)(torch.zeros(7, 4))[0].shape

@@ -73,7 +73,7 @@ class LULinear(Bijector):
 
     def __init__(self, dim: int, context: int = 0, hidden: Sequence[int] = ()):
         super().__init__()
-        self.num_forward = self.num_inverse = int(context > 0)
+        self.context, self.num_forward, self.num_inverse = context, int(context > 0), int(context > 0)
         starts = {"entries": torch.zeros(dim, dim), "log_diagonal": torch.zeros(dim), "bias": torch.zeros(dim)}
         self.params = ContextParameters(context, hidden, **starts)
 
@@ -120,7 +120,7 @@ class Orthogonal(Bijector):
         num_pairs = max(1, (dim + 1) // 2) if num_pairs is None else num_pairs
         if num_pairs < 1:
             raise ValueError(f"Orthogonal: expected num_pairs >= 1, got {num_pairs}.")
-        self.num_forward = self.num_inverse = int(context > 0)
+        self.context, self.num_forward, self.num_inverse = context, int(context > 0), int(context > 0)
         self.params = ContextParameters(
             context, hidden, vectors=torch.randn(num_pairs, dim).repeat_interleave(2, dim=0)
         )
@@ -170,7 +170,7 @@ class ActNorm(Bijector):
 
     def __init__(self, dim: int, context: int = 0, hidden: Sequence[int] = ()):
         super().__init__()
-        self.num_forward = self.num_inverse = int(context > 0)
+        self.context, self.num_forward, self.num_inverse = context, int(context > 0), int(context > 0)
         self.params = ContextParameters(context, hidden, log_scale=torch.zeros(dim), shift=torch.zeros(dim))
 
     @torch.no_grad()

@@ -13,6 +13,7 @@ from .bijector import Bijector, Stack, ValueAndLogDet
 from .linear import ContextParameters, reflected
 
 LOG_E_MINUS_1 = log(expm1(1.0))
+MARGIN = 1e-4  # kept from the singular map: in floats softplus and tanh reach their limits, and the log-det -inf
 
 
 class Planar(Bijector):
@@ -43,7 +44,7 @@ class Planar(Bijector):
         self._check_context(context, self.context)
         u, w, b = self.params(context)
         slope = (w * u).sum(-1, keepdim=True)
-        wanted = softplus(slope + LOG_E_MINUS_1) - 1
+        wanted = (softplus(slope + LOG_E_MINUS_1) - 1).clamp(min=MARGIN - 1)
         u = u + (wanted - slope) * w / w.square().sum(-1, keepdim=True)
         h = ((w * x).sum(-1) + b).tanh()
         return x + u * h[..., None], ((1 - h.square()) * wanted[..., 0]).log1p()
@@ -97,7 +98,8 @@ class Sylvester(Bijector):
 
 def _bounded(raw: Tensor) -> Tensor:
     """Upper triangular with a diagonal in (−1, 1)."""
-    return raw.triu(1) + torch.diag_embed(raw.diagonal(dim1=-2, dim2=-1).tanh())
+    diagonal = raw.diagonal(dim1=-2, dim2=-1).tanh().clamp(MARGIN - 1, 1 - MARGIN)
+    return raw.triu(1) + torch.diag_embed(diagonal)
 
 
 def planar(dim: int, layers: int, context: int = 0, hidden: Sequence[int] = ()) -> Stack:

@@ -46,6 +46,11 @@ class Pointwise(Bijector):
         x, transform = self._at(x, context)
         try:
             y = transform(x)
+            if y.shape != x.shape:
+                raise ValueError(
+                    f"Pointwise: expected a transform that keeps the size of its event, got one from {tuple(x.shape)} "
+                    f"to {tuple(y.shape)}."
+                )
             return y, _summed(transform.log_abs_det_jacobian(x, y), x)
         finally:
             _forget(transform)
@@ -77,8 +82,8 @@ def _on_vectors(constraint: constraints.Constraint) -> constraints.Constraint:
 
 
 def _summed(log_det: Tensor, value: Tensor) -> Tensor:
-    """Over the coordinates, if the transform counted them one by one."""
-    return log_det.sum(-1) if log_det.dim() == value.dim() else log_det
+    """Over the coordinates, if the transform counted them one by one; one for every vector."""
+    return (log_det.sum(-1) if log_det.dim() == value.dim() else log_det).expand(value.shape[:-1])
 
 
 def _forget(transform: Transform) -> None:
@@ -87,11 +92,13 @@ def _forget(transform: Transform) -> None:
         for name, kept in vars(part).items():
             if name == "_cached_x_y":
                 part._cached_x_y = None, None
-            elif name.startswith("_cached") and isinstance(kept, torch.Tensor):
+            elif name.startswith("_cache") and isinstance(kept, torch.Tensor):  # splines say _cache_log_detJ
                 setattr(part, name, None)
 
 
 def _parts(transform: Any) -> Iterator[Any]:
     yield transform
+    if isinstance(transform, nn.Module):
+        yield from transform.modules()  # a spline coupling holds a spline that is no `part`
     for part in (*getattr(transform, "parts", ()), *filter(None, [getattr(transform, "base_transform", None)])):
         yield from _parts(part)

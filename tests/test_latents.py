@@ -1,0 +1,126 @@
+"""Active units against their closed form."""
+
+from __future__ import annotations
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from conftest import in_float64
+from torch import nn
+from toys import GlobalMeanGuide, SeriesGuide
+
+import pyro_dgm as dgm
+
+SLOPE = torch.tensor([1.5, 0.3, 0.0])
+SCALE = torch.tensor([0.5, 0.9, 1.0])
+
+
+def guide_of() -> dgm.AmortizedGuide:
+    r"""$q(z \mid x) = \mathcal N(a \circ x, s^2)$; the last unit is idle."""
+
+    class Linear(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.slope = nn.Parameter(SLOPE.to(torch.get_default_dtype()))
+
+        def forward(self, x):
+            return dist.Normal(self.slope * x, SCALE.to(x)).to_event(1)
+
+    return dgm.AmortizedGuide(Linear())
+
+
+def standard_error(x: torch.Tensor, num: int) -> torch.Tensor:
+    """Of the estimate at these data: noise of the means, of their products with the data, and of the correction."""
+    noise = SCALE.to(x).square() / num
+    signal = (SLOPE.to(x) * x).var(0)
+    n = len(x)
+    return (4 * signal * noise / n + 2 * noise.square() / n + 2 * noise.square() / (n * (num - 1))).sqrt()
+
+
+@pytest.mark.parametrize(("num", "chunk"), [(50, 20_000), (2, 20_000), (4, 40), (4, 4)])
+def test_the_variance_of_the_posterior_means_is_found_without_bias(num, chunk):
+    """Var_x(a x) in closed form and 0 for the idle unit; 5 standard errors, however small the chunks are."""
+    x = torch.randn(1000, 3)
+    found = dgm.active_units(guide_of(), x, num=num, chunk=chunk)["z"]
+    exact = (SLOPE.to(x) * x).var(0)
+    assert bool(((found - exact).abs() <= 5 * standard_error(x, num)).all()), (found, exact)
+    assert int((found > 0.01).sum()) >= 2
+
+
+def test_the_estimate_is_unbiased_over_seeds():
+    """The mean of 60 estimates from two draws each, 5 standard errors of that mean."""
+    x, guide = torch.randn(100, 3), guide_of()
+    found = torch.stack([dgm.active_units(guide, x, num=2, seed=seed)["z"] for seed in range(60)])
+    exact = (SLOPE.to(x) * x).var(0)
+    assert bool(((found.mean(0) - exact).abs() <= 5 * found.std(0) / 60**0.5).all())
+    expected = standard_error(x, 2)
+    assert bool(((found.std(0) / expected - 1).abs() < 0.5).all())
+    assert bool((found[:, 2] < 0).any()), "an unbiased estimate of 0 falls below it now and then"
+
+
+@in_float64
+def test_without_noise_it_is_the_variance_of_the_locations_in_any_chunks():
+    x = torch.randn(30, 3)
+    guide = dgm.AmortizedGuide(dgm.Normal(nn.Linear(3, 2), scale=1e-9))
+    exact = guide.encoder(x).mean.var(0).detach()
+    for chunk in (10_000, 14, 1):
+        torch.testing.assert_close(dgm.active_units(guide, x, num=2, chunk=chunk)["z"], exact, rtol=1e-6, atol=1e-6)
+
+
+def test_it_counts_what_a_trained_pair_uses():
+    r"""Data of one factor, $x = w\, t + \epsilon$: the exact posterior moves along one direction alone."""
+    t = torch.randn(300, 1)
+
+    class Guide(dgm.Program):
+        def forward(self, x=None):
+            with dgm.data_plate(x):
+                loc = torch.cat([x.mean(-1, keepdim=True), torch.zeros(len(x), 3)], dim=-1)
+                return pyro.sample("z", dist.Normal(loc, 0.5).to_event(1))
+
+    found = dgm.active_units(Guide(), t @ torch.ones(1, 5), num=50)["z"]
+    assert (found > 0.01).tolist() == [True, False, False, False]
+
+
+def test_contexts_stay_with_their_data_and_every_site_is_reported():
+    guide = dgm.AmortizedGuide(dgm.Normal(dgm.Joined(nn.Linear(5, 2)), scale=1e-9))
+    x, c = torch.randn(12, 3), torch.randn(12, 2)
+    found = dgm.active_units(guide, x, c, num=2, chunk=8)["z"]
+    torch.testing.assert_close(found, guide.encoder(x, c).mean.var(0).detach(), rtol=1e-4, atol=1e-4)
+    assert set(dgm.active_units(SeriesGuide(), torch.randn(6, 3), num=3)) == {"z"} | set(
+        dgm.encode(SeriesGuide(), torch.randn(6, 3))
+    )
+
+
+def test_it_leaves_seed_and_modes_alone():
+    guide, x, before = guide_of(), torch.randn(10, 3), torch.get_rng_state()
+    first, second = (dgm.active_units(guide, x, num=3)["z"] for _ in range(2))
+    assert torch.equal(first, second)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert guide.training
+
+
+def test_a_single_draw_is_refused():
+    with pytest.raises(ValueError, match="active_units: expected num >= 2 draws per datum, got 1"):
+        dgm.active_units(guide_of(), torch.randn(5, 3), num=1)
+    with pytest.raises(ValueError, match="chunk: expected at least 1, got 0"):
+        dgm.active_units(guide_of(), torch.randn(5, 3), chunk=0)
+    with pytest.raises(ValueError, match="expected finite values"):
+        dgm.active_units(guide_of(), torch.full((5, 3), torch.nan))
+
+
+def test_a_site_with_a_further_plate_keeps_that_plate():
+    """u_t = 0.7 x_t + noise at three times of its own: variances over the data, one for every time."""
+    x = torch.randn(400, 3) * torch.tensor([3.0, 1.0, 0.0])
+    for chunk in (20_000, 600):
+        found = dgm.active_units(SeriesGuide(), x, num=20, chunk=chunk)
+        assert found["z"].shape == ()
+        assert found["u"].shape == (3,)
+        exact, noise = (0.7 * x).var(0), 0.49 / 20
+        standard_error = (4 * exact * noise / 400 + 3 * noise**2 / 400).sqrt()
+        assert bool(((found["u"] - exact).abs() <= 5 * standard_error).all())
+
+
+def test_a_global_site_is_refused():
+    with pytest.raises(ValueError, match="site 'mu': expected a site inside the plate 'data', got a global one"):
+        dgm.active_units(GlobalMeanGuide(), torch.randn(20), num=5)
