@@ -133,7 +133,7 @@ def _state(value: Tensor) -> tuple[int, bool]:
     return 0 if value.is_inference() else value._version, value.requires_grad
 
 
-class _Evaluation:
+class Evaluation:
     """One evaluated pair y = f(x) with its log-det, the state of both, and whether gradients were recorded."""
 
     def __init__(self, x: Tensor, y: Tensor, log_det: Tensor):
@@ -182,7 +182,7 @@ class FlowTransform(Transform):
     def __init__(self, bijector: Bijector, context: Tensor | None = None):
         super().__init__(cache_size=1)
         self.bijector, self.context = bijector, context
-        self._last: _Evaluation | None = None
+        self._last: Evaluation | None = None
 
     @property
     def domain(self) -> constraints.Constraint:  # type: ignore[override]
@@ -205,7 +205,7 @@ class FlowTransform(Transform):
         if self._last is None or not self._last.fits(y=y):
             self._warn("inverse", self.bijector.num_inverse, self.bijector.num_forward)
             x, log_det = self.bijector.inverse(y, self.context)
-            self._last = _Evaluation(x, y, -log_det)
+            self._last = Evaluation(x, y, -log_det)
         return self._last.x
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
@@ -213,11 +213,11 @@ class FlowTransform(Transform):
             return self._last.log_det
         return self._forward(x).log_det
 
-    def _forward(self, x: Tensor) -> _Evaluation:
+    def _forward(self, x: Tensor) -> Evaluation:
         if self._last is None or not self._last.fits(x=x):
             self._warn("forward", self.bijector.num_forward, self.bijector.num_inverse)
             y, log_det = self.bijector(x, self.context)
-            self._last = _Evaluation(x, y, log_det)
+            self._last = Evaluation(x, y, log_det)
         return self._last
 
     def _warn(self, direction: str, num: int | None, num_other: int | None) -> None:
