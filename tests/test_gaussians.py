@@ -26,8 +26,9 @@ def test_the_entries_of_the_root_stand_row_by_row():
     law = dgm.MultivariateNormal(nn.Identity(), 3)(raw)
     expected = torch.zeros(5, 3, 3)
     for i in range(3):
-        expected[:, i, i] = softplus(raw[:, 3 + i]) + 1e-6
-    expected[:, 1, 0], expected[:, 2, 0], expected[:, 2, 1] = raw[:, 6], raw[:, 7], raw[:, 8]
+        expected[:, i, i] = 1
+    expected[:, 1, 0], expected[:, 2, 0], expected[:, 2, 1] = (raw[:, 6 + i] / 3**0.5 for i in range(3))
+    expected = (softplus(raw[:, 3:6]) + 1e-6)[..., None] * expected
     torch.testing.assert_close(law.scale_tril, expected)
     torch.testing.assert_close(law.loc, raw[:, :3])
     value = torch.randn(4, 5, 3)
@@ -162,7 +163,7 @@ def test_with_the_exact_posterior_in_its_weights_every_draw_weighs_the_evidence(
         net.weight[:2] = covariance @ model.weight.T / 0.49
         net.bias[:2] = -net.weight[:2] @ model.bias
         net.bias[2:4] = (root.diagonal() - 1e-6).expm1().log()
-        net.bias[4] = root[1, 0]
+        net.bias[4] = 2**0.5 * root[1, 0] / root[1, 1]
     x = model.data(6)
     particles = dgm.draw(model, dgm.AmortizedGuide(dgm.MultivariateNormal(net, 2)), x, num=5)
     torch.testing.assert_close(particles.log_weight.detach(), model.log_evidence(x).expand(5, 6))
@@ -193,7 +194,7 @@ def test_a_rank_outside_one_to_dim_is_refused(rank):
 def test_an_own_draw_is_scored_exactly_though_the_covariance_is_ill_conditioned(dtype):
     """D = 40 with entries of L as after ten MNIST steps: solving for the noise was wrong by 10^26 nats."""
     dim = 40
-    entries = 5 * torch.randn(dim * (dim - 1) // 2)
+    entries = 50 * torch.randn(dim * (dim - 1) // 2)
     raw = torch.cat([torch.randn(dim), torch.full((dim,), -4.0), entries])
     law = dgm.MultivariateNormal(nn.Identity(), dim)(raw)
     state = torch.get_rng_state()

@@ -14,15 +14,17 @@ from .flows.bijector import Evaluation
 
 
 class MultivariateNormal(nn.Module):
-    r"""$q(z \mid c) = \mathcal N(z;\ \mu(c),\ L(c) L(c)^\top)$ with L lower triangular, its diagonal positive. Exact.
+    r"""$q(z \mid c) = \mathcal N(z;\ \mu,\ L L^\top)$ with $L = \mathrm{diag}(\sigma)\,(I + N / \sqrt D)$; exact.
 
-    Its own draws are scored without solving for ε, see `CholeskyNormal`.
+    N is strictly lower triangular. Its entries are measured in σ, so that a learning rate moves all of L by like
+    amounts: read as they are, they swamped a 40-dimensional posterior with noise. Own draws are scored without solving
+    for ε, see `CholeskyNormal`.
 
     Args:
-        net: maps contexts to `(*batch, D + D (D + 1) / 2)`: D locations, D raw diagonal entries of L, then the entries
-            below the diagonal, row by row.
+        net: maps contexts to `(*batch, D + D (D + 1) / 2)`: D locations, D raw scales, then the entries of N below the
+            diagonal, row by row.
         dim: size D of z.
-        floor: smallest entry of L's diagonal.
+        floor: smallest entry of σ.
 
     Shape:
         c: `(*batch, C)`  ->  batch_shape `(*batch)`, event_shape `(dim,)`.
@@ -50,7 +52,8 @@ class MultivariateNormal(nn.Module):
         _check_width("MultivariateNormal", raw, 2 * self.dim + num_below, "D + D (D + 1) / 2")
         loc, diagonal, below = raw.split([self.dim, self.dim, num_below], dim=-1)
         padded = torch.cat([torch.zeros_like(diagonal[..., :1]), below], dim=-1)
-        scale_tril = padded[..., self.entry] + torch.diag_embed(positive(diagonal, self.floor))
+        scale = positive(diagonal, self.floor)
+        scale_tril = scale[..., None] * padded[..., self.entry] / self.dim**0.5 + torch.diag_embed(scale)
         return CholeskyNormal(loc, scale_tril=scale_tril)
 
 
