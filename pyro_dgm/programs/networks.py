@@ -45,6 +45,13 @@ class MLP(nn.Sequential):
         return super().forward(cast(x, self))
 
 
+def zeroed(network: nn.Sequential) -> nn.Sequential:
+    """The network with a last layer of zeros: whatever reads it starts at its own start."""
+    for parameter in network[-1].parameters():
+        nn.init.zeros_(parameter)
+    return network
+
+
 def mlp(*sizes: int, activation: Activation = nn.SiLU) -> MLP:
     r"""The `MLP` of the given sizes: `mlp(8, 256, 128)` maps `(*batch, 8)` to `(*batch, 128)`."""
     return MLP(sizes, activation)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..networks import MLP, join
+from ..networks import MLP, join, zeroed
 from .bijector import Bijector, Stack, ValueAndLogDet
 from .elementwise import Affine, Elementwise, Spline
 
@@ -52,11 +52,7 @@ class Coupling(Bijector):
         self.context, self.law = context, law or Affine()
         self.halves, self.flip = [dim // 2, dim - dim // 2], flip and dim > 1
         num_kept, num_moved = reversed(self.halves) if self.flip else self.halves
-        self.net = MLP([num_kept + context, *hidden, self.law.num_params * num_moved])
-        last = self.net[-1]
-        assert isinstance(last, nn.Linear)
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)
+        self.net = zeroed(MLP([num_kept + context, *hidden, self.law.num_params * num_moved]))
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> ValueAndLogDet:
         kept, moved = self._split(x)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ..networks import MLP
+from ..networks import MLP, zeroed
 from .bijector import Bijector, ValueAndLogDet
 
 MAX_SHIFT = 3.0
@@ -33,10 +33,7 @@ class ContextParameters(nn.Module):
         self.context, self.names = context, list(starts)  # a ParameterDict sorts its names
         self.sizes = [start.numel() for start in starts.values()]
         self.starts = nn.ParameterDict(starts)
-        self.net = MLP([context, *hidden, sum(self.sizes)]) if context else None
-        if self.net is not None:
-            nn.init.zeros_(self.net[-1].weight)  # type: ignore[arg-type]
-            nn.init.zeros_(self.net[-1].bias)  # type: ignore[arg-type]
+        self.net = zeroed(MLP([context, *hidden, sum(self.sizes)])) if context else None
 
     def forward(self, context: Tensor | None = None) -> list[Tensor]:
         starts = [self.starts[name] for name in self.names]
