@@ -15,8 +15,18 @@ from .inference.preflight import Preflight, preflight
 from .inference.schedules import Constant, LinearWarmup, Schedule
 from .inference.svi import SVITrainer
 from .inference.trainer import Trainer
+from .inference.weighted import IWELBO, Renyi
 from .posterior import to_arviz
 from .programs.conditional import Conditional, StandardNormal
+from .programs.dequantization import (
+    Dequantize,
+    Dequantized,
+    NoiseGuide,
+    Quantized,
+    UnitUniform,
+    dequantized,
+    within_cell,
+)
 from .programs.duality import Pullback, Pushforward, absorb_prior, expose_prior
 from .programs.flows import (
     MADE,
@@ -77,6 +87,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ELBO",
+    "IWELBO",
     "MADE",
     "MLP",
     "NLL",
@@ -98,6 +109,8 @@ __all__ = [
     "ConvEncoder",
     "Coupling",
     "DensityModel",
+    "Dequantize",
+    "Dequantized",
     "DirectionWarning",
     "Directions",
     "DiscretizedLogistic",
@@ -117,6 +130,7 @@ __all__ = [
     "Mixture",
     "MixturePrior",
     "MultivariateNormal",
+    "NoiseGuide",
     "Normal",
     "Objective",
     "Orthogonal",
@@ -128,6 +142,8 @@ __all__ = [
     "Program",
     "Pullback",
     "Pushforward",
+    "Quantized",
+    "Renyi",
     "Rescale",
     "SVITrainer",
     "Schedule",
@@ -137,6 +153,7 @@ __all__ = [
     "StandardNormal",
     "Sylvester",
     "Trainer",
+    "UnitUniform",
     "VampPrior",
     "Zuko",
     "absorb_prior",
@@ -146,6 +163,7 @@ __all__ = [
     "bits_per_dim",
     "coupling",
     "data_plate",
+    "dequantized",
     "draw",
     "encode",
     "expose_prior",
@@ -170,4 +188,5 @@ __all__ = [
     "spline_maf",
     "sylvester",
     "to_arviz",
+    "within_cell",
 ]

@@ -11,7 +11,7 @@ from torch import Tensor
 from .contract import DATA, PARTICLES
 from .inference.estimating import at_least_one, check_pair, estimating, placed
 from .inference.particles import Particles, draw
-from .inference.preflight import check_observations
+from .inference.preflight import check_sites
 from .inference.traces import Site, plate_names, plate_value
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def _opened(tree: xarray.DataTree) -> Any:
 
 def _groups(model: Callable, guide: Callable, batch: Sequence, num: int, dims: Mapping) -> Groups:
     particles = draw(model, guide, *batch, num=num)
-    check_observations(particles.model_trace)
+    check_sites(particles.guide_trace, particles.model_trace)
     latent = _sites(particles.guide_trace, particles.values)
     observed = _sites(particles.model_trace, particles.observations)
     draws = ("chain", "draw", DATUM)

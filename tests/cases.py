@@ -15,7 +15,14 @@ import pyro.distributions as dist
 import torch
 from pyro.distributions import transforms
 from torch import Tensor, nn
-from torch.distributions import AffineTransform, ComposeTransform, SigmoidTransform, TanhTransform, transform_to
+from torch.distributions import (
+    AffineTransform,
+    ComposeTransform,
+    SigmoidTransform,
+    TanhTransform,
+    biject_to,
+    transform_to,
+)
 from torch.nn.functional import one_hot
 
 import pyro_dgm as dgm
@@ -33,17 +40,30 @@ def randomize(module: Any, scale: float = 0.3) -> Any:
 
 
 def plane(law: Any, reach: float = 7.0, num: int = 561) -> tuple[Tensor, Tensor]:
-    r"""A grid over the plane and the weights of its quadrature, $y = m + s \sinh t$: hundreds of s into the tails.
+    r"""A grid over a law's support and the weights of its quadrature, $m + s \sinh t$: hundreds of s into the tails.
+
+    A bounded support is the image of the plane.
 
     Shape:
         grid `(num², *event)` for a law with two coordinates, weights `(num²,)`.
     """
-    draws = law.sample((4000,)).reshape(-1, 2)
+    onto = biject_to(law.support)
+    draws = onto.inv(law.sample((4000,))).reshape(-1, 2)
     low, centre, high = draws.quantile(torch.tensor([0.16, 0.5, 0.84]).to(draws), dim=0)
     spread, t = (high - low) / 2, torch.linspace(-reach, reach, num).to(draws)
     grid = torch.cartesian_prod(*(m + s * t.sinh() for m, s in zip(centre, spread, strict=True)))
     weights = torch.cartesian_prod(t.cosh(), t.cosh()).prod(-1) * spread.prod() * (t[1] - t[0]) ** 2
-    return grid.reshape(-1, *law.event_shape), weights
+    points = grid.reshape(-1, *law.event_shape)
+    values = onto(points)
+    weights = weights * onto.log_abs_det_jacobian(points, values).reshape(len(points), -1).sum(-1).exp()
+    return values[weights > 0], weights[weights > 0]
+
+
+def dequantizer(dim: int, context: int) -> nn.Module:
+    """A conditional flow from the unit cube onto itself."""
+    end = dgm.Pointwise(SigmoidTransform())
+    couplings = dgm.spline_coupling(dim, 2, 4, (8,))
+    return dgm.Flow(dgm.UnitUniform(dim), [dgm.Inverse(end), *couplings, end], embed=dgm.Joined(dgm.mlp(context, 4)))
 
 
 # Conditionals --------------------------------------------------------------------------------------------------------
@@ -134,6 +154,8 @@ CONDITIONALS: dict[str, Callable[[], ConditionalCase]] = {
     "pullback": lambda: ConditionalCase(
         dgm.Pullback(dgm.Normal(dgm.mlp(2, 8, 2)), dgm.realnvp(2, 2, hidden=(8,))), (2,), ((2,),)
     ),
+    "unit_uniform": lambda: ConditionalCase(dgm.UnitUniform(), (2,), ((2,),)),
+    "flow_dequantizer": lambda: ConditionalCase(dequantizer(2, 3), (2,), ((2,), (1,))),
     "zuko_maf": lambda: ConditionalCase(dgm.Zuko(zuko.flows.MAF(2, **_ZUKO)), (2,)),
     "zuko_maf_of_context": lambda: ConditionalCase(dgm.Zuko(zuko.flows.MAF(2, 3, **_ZUKO)), (2,), ((3,),)),
     "flow_of_joined_contexts": lambda: ConditionalCase(
@@ -324,6 +346,18 @@ def density_flow() -> PairCase:
     return PairCase(dgm.DensityModel(density), dgm.EmptyGuide(), lambda n: (torch.randn(n, 3),))
 
 
+def density_dequantized() -> PairCase:
+    density = dgm.Flow(dgm.StandardNormal(3), dgm.maf(3, 2, hidden=(8,)))
+    model = dgm.dequantized(dgm.DensityModel(density))
+    return PairCase(model, dgm.NoiseGuide(dequantizer(3, 3)), _levels(4, 3))
+
+
+def vae_dequantized() -> PairCase:
+    encoder = dgm.Conditional(dist.Normal, dgm.mlp(4, 8, 2 * 2))
+    vae = dgm.VAE(dgm.StandardNormal(2), dgm.Normal(dgm.mlp(2, 8, 4)), encoder, dequantizer(4, 4))
+    return PairCase(vae.model, vae.guide, _levels(5, 4))
+
+
 class BareModel(nn.Module):
     r"""A stranger's model: $p(z_2)\, p(z_1 \mid z_2)\, p(x \mid z_1)$, written with Pyro alone."""
 
@@ -368,6 +402,8 @@ PAIRS: dict[str, Callable[[], PairCase]] = {
     "vae_labels": vae_labels,
     "vae_conv": vae_conv,
     "density_flow": density_flow,
+    "density_dequantized": density_dequantized,
+    "vae_dequantized": vae_dequantized,
     "two_latents_bare": two_latents_bare,
 }
 

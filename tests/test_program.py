@@ -29,6 +29,8 @@ def sites(program, *batch) -> dict:
 # pyro.infer.SVI ------------------------------------------------------------------------------------------------------
 
 
+# A guide draws the noise before z, a model after it; neither depends on the other there, so that closed forms hold.
+@pytest.mark.filterwarnings("ignore:Failed to verify mean field restriction")
 @pytest.mark.parametrize("loss", [Trace_ELBO, TraceMeanField_ELBO])
 @pytest.mark.parametrize(**over(PROGRAMS))
 def test_svi_moves_every_tensor_of_the_first_and_the_second_instance_and_leaves_the_store_empty(build, loss):
@@ -158,8 +160,9 @@ def test_predictive_draws_latents_from_the_guide_and_data_from_the_model(build, 
     case = build()
     batch = case.batch(4)
     drawn = Predictive(case.model, guide=case.guide, num_samples=6, parallel=parallel)(*batch)
-    assert drawn["z"].shape[0] == 6
-    assert drawn["z"].shape[-2] == 4
+    for site in sites(case.guide, *batch):
+        assert drawn[site].shape[0] == 6
+        assert drawn[site].shape[-2] == 4
     prior = Predictive(case.model, num_samples=6, parallel=parallel, return_sites=("x",))(None, *batch[1:])
     num = 4 if len(batch) > 1 else 1
     assert prior["x"].shape == (6, num, *batch[0].shape[1:])
@@ -188,7 +191,7 @@ def test_nuts_runs_on_the_model_itself(name):
     assert len(draws[:, 0, 0].unique()) > 1
 
 
-@pytest.mark.parametrize(**over(LATENT))
+@pytest.mark.parametrize(**over({n: b for n, b in LATENT.items() if "dequantized" not in n}))
 def test_a_conditioned_program_scores_the_given_latent(build):
     case = build()
     batch = case.batch(4)
@@ -228,12 +231,12 @@ def test_pyro_renders_a_declared_model():
 
 @pytest.mark.parametrize(**over(PROGRAMS))
 def test_generation_follows_the_declared_program(build):
-    """z ~ p(z), then x ~ p(x | z); nothing is observed."""
+    """z ~ p(z), then x ~ p(x | z), or levels with their noise; nothing is observed."""
     case = build()
     context = case.batch(5)[1:]
     trace = poutine.trace(case.model).get_trace(None, *context)
     drawn = [n for n, s in trace.nodes.items() if s["type"] == "sample" and n != "data"]
-    assert drawn == [n for n in ("z", "x") if n in drawn]
+    assert drawn == [n for n in ("z", "x_noise", "x") if n in drawn]
     assert drawn[-1] == "x"
     assert not trace.nodes["x"]["is_observed"]
     assert len(trace.nodes["x"]["value"]) == (5 if context else 1)

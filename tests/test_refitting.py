@@ -207,12 +207,12 @@ def test_the_seed_decides_the_result():
 def test_the_latents_are_fresh_draws_each_time_a_datum_is_seen_with_the_context_beside_them():
     x, c = torch.randn(10, 3), torch.randn(10, 1)
     encoder = dgm.Normal(dgm.Joined(nn.Linear(4, 2)), scale=1e-9)
-    latents = refitting._Latents(encoder, (x, c), 4, shuffle=False)
+    latents = refitting._Latents(dgm.AmortizedGuide(encoder), (x, c), 4, shuffle=False)
     z, context = (torch.cat(parts) for parts in zip(*latents.epoch(), strict=True))
     torch.testing.assert_close(z, encoder(x, c).mean.detach(), rtol=0, atol=1e-4)
     assert torch.equal(context, c)
     assert not z.requires_grad
-    latents = refitting._Latents(shifted_vae().guide.encoder, x, 10, shuffle=False)
+    latents = refitting._Latents(shifted_vae().guide, x, 10, shuffle=False)
     (one,), (two,) = next(latents.epoch()), next(latents.epoch())
     assert not torch.equal(one, two)
 
@@ -236,7 +236,7 @@ def test_with_held_out_data_the_best_epoch_is_kept_and_patience_stops(monkeypatc
     assert len(scores) == best + 1 + 4 < 60
     kept = dgm.refit_prior(vae, x, dgm.StandardNormal(2))  # the same encoder
     assert same(state_of(kept.guide), state_of(refitted.guide))
-    again = trainer.evaluate(refitting._Latents(refitted.guide.encoder, val, 128, shuffle=False), batch_size=128)
+    again = trainer.evaluate(refitting._Latents(refitted.guide, val, 128, shuffle=False), batch_size=128)
     assert again["nelbo"] == pytest.approx(min(scores))
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..contract import DATA
 from ..inference.estimating import at_least_one, estimating, placed
 from ..inference.particles import draw
-from ..inference.preflight import check_observations
+from ..inference.preflight import check_sites
 from ..inference.traces import (
     Site,
     plate_depth,
@@ -111,5 +111,5 @@ def reconstruct(model: Callable, guide: Callable, *batch: Any, num: int = 1, see
     batch = placed(model, batch)
     with estimating(model, guide, seed=seed):
         particles = draw(model, guide, *batch, num=num)
-        check_observations(particles.model_trace)
+        check_sites(particles.guide_trace, particles.model_trace)
         return {name: law.mean.mean(0) for name, law in particles.observations.items()}

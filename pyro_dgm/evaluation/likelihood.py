@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..inference.estimating import at_least_one, blocks_of, check_pair, estimating, placed, rows_of
 from ..inference.particles import draw
-from ..inference.preflight import check_observations, extreme_rows
+from ..inference.preflight import check_sites, extreme_rows
 from ..inference.traces import latent_sites, plate_depth, run_pair
 from .psis import khat, khat_threshold
 
@@ -94,7 +94,7 @@ def nll(model: Callable, guide: Callable, *batch: Any, num: int = 1000, chunk: i
     batch = placed(model, batch)
     with estimating(model, guide, seed=seed):
         traces = run_pair(model, guide, rows_of(batch, extreme_rows(batch[0], 1)))
-        check_observations(traces[1])
+        check_sites(*traces)
         depth = plate_depth(*traces)
         if not latent_sites(traces[0]):
             num = min(num, 2)  # every draw is the same exact log density

@@ -59,14 +59,14 @@ def refit_prior(
     References:
         Hoffman, Johnson 2016, *ELBO surgery*; Ghosh et al. 2020, arXiv:1903.12436 (density estimation ex post).
     """
-    # One copy of the three: a prior that refers to the encoder refers to the new one.
-    prior, likelihood, encoder = copy.deepcopy((prior, vae.model.likelihood, vae.guide.encoder))
-    refitted = VAE(prior, likelihood, encoder, size=vae.model.size).to(next(vae.parameters()).device)
-    with _frozen(encoder):
+    # One copy of all: a prior that refers to the encoder refers to the new one.
+    refitted = copy.deepcopy(vae.replace(prior=prior)).to(next(vae.parameters()).device)
+    prior, guide = refitted.generator.prior, refitted.guide
+    with _frozen(guide):
         if any(p.requires_grad for p in prior.parameters()):
-            latents = _Latents(encoder, data, batch_size)
-            held_out = None if val is None else _Latents(encoder, val, batch_size, shuffle=False)
-            objective = ELBO(DensityModel(prior, observed=vae.model.latent), EmptyGuide())
+            latents = _Latents(guide, data, batch_size)
+            held_out = None if val is None else _Latents(guide, val, batch_size, shuffle=False)
+            objective = ELBO(DensityModel(prior, observed=vae.generator.latent), EmptyGuide())
             trainer = SVITrainer(objective, lr=lr, compile=compile)
             trainer.fit(latents, held_out, epochs, batch_size, patience=patience, seed=seed, progress=progress)
     return refitted
@@ -75,14 +75,14 @@ def refit_prior(
 class _Latents(Batches):
     r"""Batches of fresh draws $z \sim q(z \mid x, c)$, with the context beside them."""
 
-    def __init__(self, encoder: nn.Module, data: Any, batch_size: int, *, shuffle: bool = True):
+    def __init__(self, guide: nn.Module, data: Any, batch_size: int, *, shuffle: bool = True):
         super().__init__(data, batch_size, shuffle=shuffle)
-        self.encoder = encoder
+        self.guide = guide
 
     @torch.no_grad()
     def _rows(self, rows: Tensor) -> tuple:
         x, *context = super()._rows(rows)
-        return (self.encoder(x, *context).sample(), *context)
+        return (self.guide(x, *context), *context)
 
 
 @contextmanager

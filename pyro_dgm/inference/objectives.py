@@ -37,6 +37,7 @@ class Objective(nn.Module):
                     "parameters nobody would train. Fix: subclass Program (or nn.Module), or use pyro.infer.SVI."
                 )
         self.model, self.guide, self.size = model, guide, size
+        self._depth = 1
 
     def terms(self, *batch: Any) -> dict[str, Tensor]:
         """Named 0-dim costs in nats per datum, lower is better; `loss` is the one to minimize."""
@@ -53,8 +54,10 @@ class Objective(nn.Module):
                 module.advance()
 
     def preflight(self, *batch: Any) -> Preflight:
-        """Check the pair against the contract on this batch, see `preflight`."""
-        return preflight(self.model, self.guide, *batch, size=self.size)
+        """Check the pair against the contract on this batch, see `preflight`, and learn how many plates it has."""
+        report = preflight(self.model, self.guide, *batch, size=self.size)
+        self._depth = report.depth
+        return report
 
 
 class ELBO(Objective):
@@ -102,7 +105,6 @@ class ELBO(Objective):
         self.num_particles, self.analytic_kl = num_particles, analytic_kl
         weights = {name: b if isinstance(b, Schedule) else Constant(b) for name, b in (beta or {}).items()}
         self.beta = nn.ModuleDict(weights)
-        self._depth = 1
 
     def preflight(self, *batch: Any) -> Preflight:  # noqa: D102
         report = super().preflight(*batch)
@@ -111,7 +113,6 @@ class ELBO(Objective):
             raise ValueError(
                 f"ELBO: expected beta for sites among {[*report.latent, *report.observed]}, got {sorted(unknown)}."
             )
-        self._depth = report.depth
         return report
 
     def terms(self, *batch: Any) -> dict[str, Tensor]:  # noqa: D102
@@ -141,11 +142,7 @@ class ELBO(Objective):
         return traces
 
     def _kl(self, name: str, drawn: Site, modelled: Site) -> Tensor:
-        if not drawn["fn"].has_rsample:
-            raise ValueError(
-                f"site '{name}': expected reparameterized draws for the ELBO's gradient, got {drawn['fn']}. "
-                "Fix: pyro.infer.SVI with TraceEnum_ELBO for a discrete latent, or a family with rsample."
-            )
+        check_reparameterized(name, drawn)
         if self.analytic_kl:
             try:
                 kl = scale_and_mask(kl_divergence(drawn["fn"], modelled["fn"]), mask=drawn["mask"])
@@ -168,6 +165,15 @@ class ELBO(Objective):
 
     def _num_data(self, batch: tuple) -> int:
         return self.size or len(next(b for b in batch if isinstance(b, Tensor)))
+
+
+def check_reparameterized(name: str, site: Site) -> None:
+    """Refuse a guide site through whose draws no gradient flows."""
+    if not site["fn"].has_rsample:
+        raise ValueError(
+            f"site '{name}': expected reparameterized draws for the gradient of the bound, got {site['fn']}. "
+            "Fix: pyro.infer.SVI with TraceEnum_ELBO for a discrete latent, or a family with rsample."
+        )
 
 
 def _sum(costs: Iterable[Tensor]) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
-from ..contract import DATA
+from ..contract import DATA, noise_name
 from .traces import (
     Site,
     evaluating,
@@ -61,7 +61,7 @@ def preflight(model: Callable, guide: Callable, *batch: Any, size: int | None = 
         ValueError: with the site, what was expected, what came and the fix, for: empty, NaN or infinite data; a program
             that fails; a site outside the data plate; different latent sites; a wrong event or batch shape; observed
             values outside the support; a Delta observation; a plate size that the objective does not know; networks
-            that do not broadcast over particles.
+            that do not broadcast over particles; draws of the guide outside the model's support.
     """
     for position, tensor in enumerate(batch):
         if isinstance(tensor, Tensor):
@@ -125,26 +125,39 @@ def _hint(error: Exception, model: Callable, batch: tuple) -> str:
 
 
 def _check(guide_trace: Trace, model_trace: Trace, batch: tuple, size: int | None) -> None:
-    latent, drawn = latent_sites(model_trace), latent_sites(guide_trace)
-    if set(latent) != set(drawn):
-        raise ValueError(
-            f"model and guide: expected the same latent sites, got {sorted(latent)} in the model and {sorted(drawn)} "
-            f"in the guide. Fix: give each of {sorted(set(latent) ^ set(drawn))} the same name in both programs."
-        )
-    check_observations(model_trace)
+    check_sites(guide_trace, model_trace)
     for trace in (guide_trace, model_trace):
         for name, site in sample_sites(trace):
             _check_plate(name, site, batch, size)
-    for name, site in drawn.items():
+    latent = latent_sites(model_trace)
+    for name, site in latent_sites(guide_trace).items():
         _check_latent(name, site, latent[name])
 
 
-def check_observations(trace: Trace) -> None:
-    """Refuse a model without an observed site, and observed values that their distribution does not know."""
-    if not observed_sites(trace):
+def check_sites(guide_trace: Trace, model_trace: Trace) -> None:
+    """Refuse a pair that draws different sites, that observes none, or whose observed values can't be scored."""
+    latent, drawn = set(latent_sites(model_trace)), set(latent_sites(guide_trace))
+    if latent != drawn:
+        raise ValueError(
+            f"model and guide: expected the same latent sites, got {sorted(latent)} in the model and {sorted(drawn)} "
+            f"in the guide. Fix: {_fix_of_sites(latent, drawn, model_trace)}."
+        )
+    if not observed_sites(model_trace):
         raise ValueError("model: expected an observed site, got none. Fix: pyro.sample('x', p_x, obs=x) in the model.")
-    for name, site in observed_sites(trace).items():
+    for name, site in observed_sites(model_trace).items():
         _check_observation(name, site)
+
+
+def _fix_of_sites(latent: set[str], drawn: set[str], model_trace: Trace) -> str:
+    noise = {noise_name(name): name for name in observed_sites(model_trace)}
+    if lacking := sorted((latent - drawn) & set(noise)):
+        return (
+            f"NoiseGuide(UnitUniform()), VAE(…, dequantizer=UnitUniform()) or pyro.sample('{lacking[0]}', …) in the "
+            f"guide: the model of '{noise[lacking[0]]}' is dequantized"
+        )
+    if extra := sorted((drawn - latent) & set(noise)):
+        return f"dequantized(model, '{noise[extra[0]]}') in place of the model, or no dequantizer in the guide"
+    return f"give each of {sorted(latent ^ drawn)} the same name in both programs"
 
 
 def _check_observation(name: str, site: Site) -> None:
@@ -167,7 +180,7 @@ def _check_observation(name: str, site: Site) -> None:
 
 def _outside(law: dist.TorchDistribution, value: Tensor) -> str:
     """Say how data leave the support of an observation."""
-    support = _innermost(law).support
+    support = _of_one_number(_innermost(law).support)
     bounds = f"from {value.min().item():g} to {value.max().item():g}"
     if support is dist.constraints.boolean:
         return (
@@ -180,6 +193,10 @@ def _outside(law: dist.TorchDistribution, value: Tensor) -> str:
             "Fix: (x * (levels - 1)).round(), or take a continuous likelihood."
         )
     return f"expected values in {support}, got {bounds}. Fix: set levels= to the number of levels, or rescale the data."
+
+
+def _of_one_number(support: Any) -> Any:
+    return getattr(support, "base_constraint", support)
 
 
 def _check_plate(name: str, site: Site, batch: tuple, size: int | None) -> None:
@@ -217,6 +234,13 @@ def _check_latent(name: str, drawn: Site, modelled: Site) -> None:
         raise ValueError(
             f"site '{name}': expected the same plates in both programs, got {plate_names(modelled)} in the model and "
             f"{plate_names(drawn)} in the guide. Fix: the same `with` blocks around both statements."
+        )
+    support, value = modelled["fn"].support, drawn["value"]
+    if not bool(support.check(value).all()):
+        raise ValueError(
+            f"site '{name}': expected draws of the guide in the model's {_of_one_number(support)}, got values from "
+            f"{value.min().item():g} to {value.max().item():g}: the weights would be zero there. "
+            "Fix: a family with that support, or a flow that ends in a bijector onto it."
         )
 
 

@@ -63,14 +63,14 @@ def absorb_prior(vae: VAE) -> VAE:
         Chen et al. 2017, *Variational lossy autoencoder*, arXiv:1611.02731 (section 3.2); Papamakarios et al. 2021,
         arXiv:1912.02762 (section 2.3.2: the same KL on both sides of a flow).
     """
-    model, prior = vae.model, vae.model.prior
+    prior, likelihood = vae.generator.prior, vae.generator.likelihood
     if not isinstance(prior, Flow) or prior.embed is not None or _takes_a_context(prior.bijector):
         raise ValueError(
             f"absorb_prior: expected a flow prior without a context, got {type(prior).__name__}. "
             "Fix: VAE(Flow(StandardNormal(D), realnvp(D, 4)), …)."
         )
     encoder = Pushforward(vae.guide.encoder, Inverse(prior.bijector))
-    return VAE(prior.base, Pullback(model.likelihood, prior.bijector), encoder, size=model.size)
+    return vae.replace(prior=prior.base, likelihood=Pullback(likelihood, prior.bijector), encoder=encoder)
 
 
 def _takes_a_context(bijector: Bijector) -> bool:
@@ -83,7 +83,7 @@ def expose_prior(vae: VAE) -> VAE:
     Raises:
         ValueError: if the VAE's decoder and encoder do not hold one flow, as `absorb_prior` leaves them.
     """
-    likelihood, encoder = vae.model.likelihood, vae.guide.encoder
+    likelihood, encoder = vae.generator.likelihood, vae.guide.encoder
     if not (
         isinstance(likelihood, Pullback)
         and isinstance(encoder, Pushforward)
@@ -94,5 +94,5 @@ def expose_prior(vae: VAE) -> VAE:
             "expose_prior: expected a decoder and an encoder that share one flow, got "
             f"{type(likelihood).__name__} and {type(encoder).__name__}. Fix: expose_prior(absorb_prior(vae))."
         )
-    prior = Flow(vae.model.prior, likelihood.bijector)
-    return VAE(prior, likelihood.conditional, encoder.conditional, size=vae.model.size)
+    prior = Flow(vae.generator.prior, likelihood.bijector)
+    return vae.replace(prior=prior, likelihood=likelihood.conditional, encoder=encoder.conditional)

@@ -10,18 +10,23 @@ import torch
 from pyro import poutine
 from torch import Tensor, nn
 
+from ..contract import noise_name
+from .dequantization import within_cell
 from .program import Program, data_plate
 
 REFINEMENT_DIM = -5  # to the left of the plates of any model, and of the particles around the guide
 
 
 class AmortizedGuide(Program):
-    r"""$q(z \mid x, c)$: one encoder for all data.
+    r"""$q(z \mid x, c)$: one encoder for all data; $q(u \mid x, c)\, q(z \mid x + u, c)$ with a dequantizer.
 
     Args:
         encoder: conditional for $q(z \mid x, c)$, called as `encoder(x, *context)`.
+        dequantizer: conditional of the noise $u$, called as `dequantizer(x, *context)`, if the model is `dequantized`;
+            the encoder then sees x + u.
         size: number of data in the full set, see `data_plate`.
         latent: name of the site z.
+        observed: name of the site x, which gives the noise its name.
 
     Shape:
         x: `(B, *event)`; context: `(B, …)`; returns z `(B, *latent event)`.
@@ -30,15 +35,27 @@ class AmortizedGuide(Program):
         ValueError: if x is `None`: a guide explains data.
     """
 
-    def __init__(self, encoder: nn.Module, size: int | None = None, latent: str = "z"):
+    def __init__(
+        self,
+        encoder: nn.Module,
+        dequantizer: nn.Module | None = None,
+        size: int | None = None,
+        latent: str = "z",
+        observed: str = "x",
+    ):
         super().__init__()
-        self.encoder, self.size, self.latent = encoder, size, latent
+        self.encoder, self.dequantizer = encoder, dequantizer
+        self.size, self.latent, self.observed = size, latent, observed
 
     def forward(self, x: Tensor | None = None, *context: Tensor) -> Tensor:
         if x is None:
             raise ValueError("AmortizedGuide: expected data x, got None. Fix: guide(x), or generate with the model.")
         with data_plate(x, *context, size=self.size):
-            return pyro.sample(self.latent, self.encoder(x, *context))
+            v = x if self.dequantizer is None else self._dequantized(self.dequantizer, x, *context)
+            return pyro.sample(self.latent, self.encoder(v, *context))
+
+    def _dequantized(self, dequantizer: nn.Module, x: Tensor, *context: Tensor) -> Tensor:
+        return within_cell(x, pyro.sample(noise_name(self.observed), dequantizer(x, *context)))
 
 
 class EmptyGuide(Program):

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 
+from .dequantization import dequantized
 from .guides import AmortizedGuide
 from .models import LatentVariableModel
+from .program import Program
 
 
 class VAE(nn.Module):
-    r"""$p(z)\, p(x \mid z)$ with the guide $q(z \mid x)$: prior × likelihood × encoder, three conditionals.
+    r"""$p(z)\, p(x \mid z)$ with the guide $q(z \mid x)$: prior × likelihood × encoder (× dequantizer), conditionals.
 
-    It owns two programs and no loss: `ELBO(vae.model, vae.guide)` trains it, `nll(vae.model, vae.guide, x)` scores it,
-    and `vae.generator` is the same model under the name that an adversarial trainer gives it.
+    It owns two programs and no loss: `ELBO(vae.model, vae.guide)` trains it, `nll(vae.model, vae.guide, x)` scores it.
+    `vae.generator` is the program $p(z)\, p(x \mid z)$, which an adversarial trainer trains as well. With a dequantizer
+    its likelihood is a density of $x + u$, `vae.model` is the mass $\int p(z)\, p(x + u \mid z)\, du$, and the guide is
+    $q(u \mid x)\, q(z \mid x + u)$.
 
     Args:
         prior: conditional for $p(z)$, such as `StandardNormal(8)` or a `Flow`.
         likelihood: conditional for $p(x \mid z)$, such as `Bernoulli(net)`.
         encoder: conditional for $q(z \mid x)$, such as `Conditional(dist.Normal, net)` or a `Flow` over it.
+        dequantizer: conditional for $q(u \mid x)$, such as `UnitUniform()`, if the data are integers and the likelihood
+            is a density in units of levels.
         size: number of data in the full set, see `data_plate`; needed only beside global sites.
 
     Example:
@@ -28,12 +36,38 @@ class VAE(nn.Module):
         torch.Size([1, 9])
     """
 
-    def __init__(self, prior: nn.Module, likelihood: nn.Module, encoder: nn.Module, size: int | None = None):
+    def __init__(
+        self,
+        prior: nn.Module,
+        likelihood: nn.Module,
+        encoder: nn.Module,
+        dequantizer: nn.Module | None = None,
+        size: int | None = None,
+    ):
         super().__init__()
-        self.model = LatentVariableModel(prior, likelihood, size=size)
-        self.guide = AmortizedGuide(encoder, size=size)
+        self.generator = LatentVariableModel(prior, likelihood, size=size)
+        self.guide = AmortizedGuide(encoder, dequantizer, size=size)
 
     @property
-    def generator(self) -> LatentVariableModel:
-        """The model p(z) p(x | z) itself."""
-        return self.model
+    def model(self) -> Program:
+        """The program that data are scored by: the generator, dequantized if there is a dequantizer."""
+        return self.generator if self.guide.dequantizer is None else dequantized(self.generator)
+
+    def replace(self, **parts: Any) -> VAE:
+        """A VAE with some parts replaced, by the names of the constructor; the others are shared.
+
+        Example:
+            >>> from pyro_dgm import Bernoulli, Conditional, MixturePrior, StandardNormal, mlp
+            >>> import pyro.distributions as dist
+            >>> vae = VAE(StandardNormal(2), Bernoulli(mlp(2, 9)), Conditional(dist.Normal, mlp(9, 4)))
+            >>> vae.replace(prior=MixturePrior(2, 5)).guide.encoder is vae.guide.encoder
+            True
+        """
+        mine = {
+            "prior": self.generator.prior,
+            "likelihood": self.generator.likelihood,
+            "encoder": self.guide.encoder,
+            "dequantizer": self.guide.dequantizer,
+            "size": self.generator.size,
+        }
+        return VAE(**{**mine, **parts})

@@ -1,0 +1,253 @@
+r"""Dequantization, $P(x) = \int_{[0,1)^D} p(x + u)\, du$: a density of real numbers as a mass function of levels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro import poutine
+from pyro.distributions import constraints
+from pyro.distributions.util import sum_rightmost
+from pyro.infer.reparam.reparam import Reparam
+from torch import Tensor, nn
+
+from ..contract import noise_name
+from .program import Program, data_plate
+
+
+def within_cell(x: Tensor, u: Tensor) -> Tensor:
+    r"""$x + u$, as a number whose floor is x: in float32, 255 + 0.99999998 would be 256.
+
+    Args:
+        x: integer levels `(*batch, *event)`, of any dtype.
+        u: noise in [0, 1], of a floating dtype.
+
+    Example:
+        >>> within_cell(torch.tensor(255), torch.tensor(1 - 2**-24)).floor()
+        tensor(255.)
+    """
+    low = x.to(u.dtype)
+    v, high = low + u, low + 1
+    return torch.where(v < high, v, torch.nextafter(high, low))
+
+
+class UnitCube(dist.TorchDistribution):
+    r"""$u \sim U[0, 1]^D$, with $\log p(u) = 0$ in the closed cube and $-\infty$ outside.
+
+    Args:
+        event_shape: shape of u.
+        like: a tensor whose device and dtype the draws take (the default dtype for integers).
+        batch_shape: shape of the batch.
+        drawn: u itself, where it is known already: what `sample` then returns.
+    """
+
+    arg_constraints = {}
+    has_rsample = True
+
+    def __init__(
+        self, event_shape: Sequence[int], like: Tensor, batch_shape: Sequence[int] = (), drawn: Tensor | None = None
+    ):
+        self.like, self.drawn = like, drawn
+        super().__init__(torch.Size(batch_shape), torch.Size(event_shape), validate_args=False)
+
+    @constraints.dependent_property
+    def support(self) -> constraints.Constraint:
+        return constraints.independent(constraints.unit_interval, len(self.event_shape))
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> UnitCube:
+        return UnitCube(self.event_shape, self.like, batch_shape, self.drawn)
+
+    def rsample(self, sample_shape: Any = ()) -> Tensor:
+        shape = self._extended_shape(sample_shape)
+        if self.drawn is not None:
+            return self.drawn if self.drawn.shape == shape else self.drawn.expand(shape)
+        dtype = self.like.dtype if self.like.is_floating_point() else torch.get_default_dtype()
+        return torch.rand(shape, dtype=dtype, device=self.like.device)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        inside = (value >= 0) & (value <= 1)
+        return sum_rightmost(inside.to(value.dtype).log(), len(self.event_shape))
+
+
+class UnitUniform(nn.Module):
+    r"""$q(u \mid x) = U[0, 1)^D$: uniform dequantization, as the dequantizer that learns nothing.
+
+    The base of a flow as well: with a `Sigmoid()` σ, `Flow(UnitUniform(D), [Inverse(σ), *layers, σ], net)` starts at
+    uniform noise.
+
+    Args:
+        shape: shape of an event: a number D for vectors, `(channels, height, width)` for images; `None` for vectors of
+            the size of x.
+
+    Shape:
+        x: `(*batch, *event)`, or a context with as many event dims; further contexts are passed over  ->  a
+        distribution of batch_shape `(*batch)`.
+
+    References:
+        Theis, van den Oord, Bethge 2016, arXiv:1511.01844 (section 3.1).
+
+    Example:
+        >>> UnitUniform()(torch.zeros(7, 3)).event_shape
+        torch.Size([3])
+    """
+
+    def __init__(self, shape: int | Sequence[int] | None = None):
+        super().__init__()
+        self.shape = (shape,) if isinstance(shape, int) else shape and tuple(shape)
+
+    def forward(self, x: Tensor, *context: Tensor) -> UnitCube:
+        shape = self.shape or x.shape[-1:]
+        return UnitCube(shape, x, x.shape[: x.dim() - len(shape)])
+
+
+class Quantized(dist.TorchDistribution):
+    r"""$p(x \mid u) = p_v(x + u)$ at the integers x: the density of v, once the noise u is known.
+
+    Averaged over $u \sim U[0, 1)^D$ it is the mass $P(x) = P(\lfloor v \rfloor = x)$. The unit of v is one level, so
+    there is no $\log K$ to forget. Draws are $\lfloor v \rfloor$ with $v \sim p_v$.
+
+    Args:
+        density: $p_v$, with v in units of levels.
+        u: the noise `(*batch, *event)`.
+        levels: number L of levels if x is known to lie in 0, …, L − 1.
+
+    Raises:
+        ValueError: if the noise does not have the density's event shape.
+    """
+
+    arg_constraints = {}
+    has_rsample = False
+
+    def __init__(self, density: dist.TorchDistribution, u: Tensor, levels: int | None = None):
+        event = density.event_shape
+        split = u.dim() - len(event)
+        if split < 0 or u.shape[split:] != event:
+            raise ValueError(
+                f"expected noise of the density's event shape {tuple(event)}, got noise of shape {tuple(u.shape)}. "
+                "Fix: a density over the shape of the data, or x.reshape(len(x), *event)."
+            )
+        self.density, self.u, self.levels = density, u, levels
+        batch = torch.broadcast_shapes(density.batch_shape, u.shape[:split])
+        super().__init__(batch, event, validate_args=False)
+
+    @constraints.dependent_property
+    def support(self) -> constraints.Constraint:
+        levels = constraints.integer if self.levels is None else constraints.integer_interval(0, self.levels - 1)
+        return constraints.independent(levels, len(self.event_shape))
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> Quantized:
+        batch = torch.Size(batch_shape)
+        return Quantized(self.density.expand(batch), self.u.expand(batch + self.event_shape), self.levels)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        return self.density.log_prob(within_cell(value, self.u))
+
+    def sample(self, sample_shape: Any = ()) -> Tensor:
+        with torch.no_grad():
+            shape = torch.Size(sample_shape)
+            return self.density.expand(self.batch_shape).sample(shape).floor()
+
+
+class Dequantize(Reparam):
+    r"""$x \sim P$ becomes $u \sim U[0, 1)^D$, then $x \sim p_v(x + u)$; for `pyro.poutine.reparam`.
+
+    The noise of site `x` is the site `x_noise`. A model that generates draws v first and records
+    $x = \lfloor v \rfloor$ with the noise that belongs to it, $u = v - \lfloor v \rfloor$: the joint is right.
+
+    Args:
+        levels: as in `Quantized`.
+    """
+
+    def __init__(self, levels: int | None = None):
+        self.levels = levels
+
+    def apply(self, msg: Any) -> Any:
+        name, density, x = msg["name"], msg["fn"], msg["value"]
+        if x is None:
+            # v takes every plate around the program, and no place in the trace.
+            v = pyro.sample(f"{name}_continuous", density, infer={"_do_not_trace": True, "is_auxiliary": True})
+            x, u = self._split(name, density, v)
+        else:
+            u = pyro.sample(noise_name(name), UnitCube(density.event_shape, x))
+        return {"fn": Quantized(density, u, self.levels), "value": x, "is_observed": msg["is_observed"]}
+
+    def _split(self, name: str, density: dist.TorchDistribution, v: Tensor) -> tuple[Tensor, Tensor]:
+        x = v.floor()
+        known = v - x
+        batch = known.shape[: known.dim() - len(density.event_shape)]
+        u = pyro.sample(noise_name(name), UnitCube(density.event_shape, v, batch, known))
+        if u is not known:
+            raise ValueError(
+                f"site '{name}': expected its noise unknown where the model generates, got '{noise_name(name)}' fixed: "
+                "levels can't be drawn given their noise. Fix: condition on the latents alone."
+            )
+        return x, u
+
+
+class Dequantized(Program):
+    """A program of densities as one of masses; made by `dequantized`."""
+
+    def __init__(self, model: Callable, sites: Sequence[str], levels: int | None = None):
+        super().__init__()
+        self.model, self.sites, self.levels = model, tuple(sites), levels
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        config: dict[str, Reparam] = {site: Dequantize(self.levels) for site in self.sites}
+        return poutine.reparam(self.model, config=config)(*args, **kwargs)
+
+
+def dequantized(model: Callable, site: str | Sequence[str] = "x", levels: int | None = None) -> Dequantized:
+    r"""$P(x) = \int_{[0,1)^D} p(x + u)\, du$: any density program as a mass program of integer data.
+
+    The model gets one more latent site, the noise `x_noise` of `x`, uniform in the unit cell. The guide draws it:
+    `UnitUniform()` is uniform dequantization, a conditional flow onto the unit cube is variational dequantization, and
+    `IWELBO` or `Renyi` in place of `ELBO` makes them importance weighted. Nothing else changes: every bound on
+    $\log P(x)$ is a lower one, in nats per datum, and needs no correction for the number of levels.
+
+    Args:
+        model: a Pyro program whose observation is continuous, in units of levels.
+        site: the discrete site, or several.
+        levels: number L of levels if the data are known to lie in 0, …, L − 1: others are then refused.
+
+    References:
+        Ho, Chen, Srinivas, Duan, Abbeel 2019, *Flow++*, arXiv:1902.00275; Hoogeboom, Cohen, Tomczak 2020,
+        arXiv:2001.11235 (importance weighted and Rényi).
+
+    Example:
+        >>> from pyro_dgm import DensityModel, Flow, NoiseGuide, StandardNormal, maf, nll
+        >>> model = dequantized(DensityModel(Flow(StandardNormal(2), maf(2, layers=2))))
+        >>> nll(model, NoiseGuide(UnitUniform()), torch.tensor([[0, 1], [3, 2]]), num=10).per_datum.shape
+        torch.Size([2])
+    """
+    sites = (site,) if isinstance(site, str) else tuple(site)
+    return Dequantized(model, sites, levels)
+
+
+class NoiseGuide(Program):
+    r"""$q(u \mid x, c)$: the guide of a dequantized model without latents of its own.
+
+    Args:
+        dequantizer: conditional of the noise, called as `dequantizer(x, *context)`: `UnitUniform()`, or a `Flow` onto
+            the unit cube.
+        size: number of data in the full set, see `data_plate`.
+        observed: name of the discrete site.
+
+    Shape:
+        x: `(B, *event)`; context: `(B, …)`; returns u `(B, *event)`.
+
+    Raises:
+        ValueError: if x is `None`.
+    """
+
+    def __init__(self, dequantizer: nn.Module, size: int | None = None, observed: str = "x"):
+        super().__init__()
+        self.dequantizer, self.size, self.observed = dequantizer, size, observed
+
+    def forward(self, x: Tensor | None = None, *context: Tensor) -> Tensor:
+        if x is None:
+            raise ValueError("NoiseGuide: expected data x, got None. Fix: guide(x), or generate with the model.")
+        with data_plate(x, *context, size=self.size):
+            return pyro.sample(noise_name(self.observed), self.dequantizer(x, *context))

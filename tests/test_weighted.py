@@ -1,0 +1,104 @@
+"""Objectives over K importance weights: exact under the exact posterior, ordered on a loose guide."""
+
+from __future__ import annotations
+
+import pyro.distributions as dist
+import pytest
+import torch
+from conftest import in_float64
+from toys import ExactGuide, LinearGaussian
+
+import pyro_dgm as dgm
+
+
+def losses(objective: dgm.Objective, x: torch.Tensor, num: int = 400) -> tuple[float, float]:
+    """Mean loss over draws, and its standard error."""
+    with torch.no_grad():
+        values = torch.stack([objective(x) for _ in range(num)])
+    return float(values.mean()), float(values.std() / num**0.5)
+
+
+@in_float64
+@pytest.mark.parametrize("make", [dgm.IWELBO, lambda *a: dgm.Renyi(*a, 0.5), lambda *a: dgm.Renyi(*a, -2.0)])
+def test_every_bound_is_the_log_evidence_under_the_exact_posterior(make):
+    model = LinearGaussian()
+    x, guide = model.data(20), ExactGuide(model)
+    terms = make(model, guide).terms(x)
+    torch.testing.assert_close(terms["loss"], -model.log_evidence(x).mean())
+    torch.testing.assert_close(terms["nelbo"], -model.log_evidence(x).mean())
+
+
+@in_float64
+def test_the_bounds_are_ordered_by_particles_and_by_alpha():
+    """ELBO <= R_0.5 <= IW_8 <= IW_64 <= log p(x), each within 5 standard errors."""
+    model = LinearGaussian()
+    x, guide = model.data(50), ExactGuide(model, shift=0.4, spread=1.5)
+    chain = [dgm.IWELBO(model, guide, 1), dgm.Renyi(model, guide, 0.5, 8), dgm.IWELBO(model, guide, 8)]
+    found = [losses(o, x) for o in [*chain, dgm.IWELBO(model, guide, 64)]]
+    found.append((-float(model.log_evidence(x).mean()), 0.0))
+    for (loose, a), (tight, b) in zip(found[:-1], found[1:], strict=True):
+        assert loose - tight > -5 * (a**2 + b**2) ** 0.5
+    assert found[0][0] - found[-1][0] > 0.3  # the guide is loose: the order says something
+
+
+@in_float64
+def test_renyi_passes_from_the_importance_weighted_bound_to_the_elbo():
+    model = LinearGaussian()
+    x, guide = model.data(5), ExactGuide(model, shift=0.3)
+    for alpha, name in ((0.0, "loss"), (1 - 1e-7, "nelbo")):
+        torch.manual_seed(3)
+        expected = dgm.IWELBO(model, guide, 8).terms(x)[name]
+        torch.manual_seed(3)
+        torch.testing.assert_close(dgm.Renyi(model, guide, alpha, 8)(x), expected, rtol=1e-5, atol=1e-5)
+
+
+@in_float64
+def test_one_particle_is_the_elbo_in_value_and_gradient():
+    model = LinearGaussian()
+    x, guide = model.data(6), ExactGuide(model, shift=0.3)
+    found = []
+    for objective in (dgm.ELBO(model, guide), dgm.IWELBO(model, guide, 1), dgm.Renyi(model, guide, 0.3, 1)):
+        torch.manual_seed(1)
+        loss = objective(x)
+        found.append([loss, *torch.autograd.grad(loss, [*model.parameters(), *guide.parameters()])])
+    for others in found[1:]:
+        for ours, elbo in zip(others, found[0], strict=True):
+            torch.testing.assert_close(ours, elbo)
+
+
+def test_more_plates_are_learned_from_a_preflight():
+    model = LinearGaussian()
+    objective = dgm.IWELBO(model, ExactGuide(model), 3)
+    assert objective.preflight(model.data(4)).depth == 1
+
+
+def test_a_trainer_takes_the_bound_and_compiles_it():
+    model = LinearGaussian()
+    guide, x = ExactGuide(model, shift=0.5, spread=1.3), model.data(200)
+    before = -float(model.log_evidence(x).mean())
+    trainer = dgm.SVITrainer(dgm.IWELBO(model, guide, 4), lr=1e-2, compile=True)
+    trainer.fit(x, epochs=5, progress=False)
+    assert -float(model.log_evidence(x).mean()) < before
+
+
+def test_a_guide_without_reparameterized_draws_is_refused():
+    model = LinearGaussian()
+
+    class Discrete(dgm.Program):
+        def forward(self, x=None):
+            with dgm.data_plate(x):
+                import pyro
+
+                pyro.sample("z", dist.Poisson(torch.ones(2)).to_event(1))
+
+    with pytest.raises(ValueError, match=r"site 'z': expected reparameterized draws.*Fix: pyro.infer.SVI"):
+        dgm.IWELBO(model, Discrete())(torch.zeros(3, 4))
+
+
+def test_senseless_arguments_are_refused():
+    model = LinearGaussian()
+    guide = ExactGuide(model)
+    with pytest.raises(ValueError, match="IWELBO: expected num_particles >= 1, got 0"):
+        dgm.IWELBO(model, guide, 0)
+    with pytest.raises(ValueError, match=r"Renyi: expected alpha other than 1.*Fix: ELBO"):
+        dgm.Renyi(model, guide, 1)
