@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import log
+
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -134,6 +136,17 @@ def test_the_unit_cube_has_density_one_and_none_outside():
     draws = cube.sample((5000,))
     assert float((draws.mean((0, 1)) - 0.5).abs().max()) < 5 / (12 * 15_000) ** 0.5
     assert cube.expand((4, 3)).sample().shape == (4, 3, 2)
+
+
+def test_a_draw_of_zero_does_not_outweigh_all_others(monkeypatch):
+    """torch draws an exact 0 once in 16 million times; a flow that halves logits would give it the weight e⁴⁰."""
+    monkeypatch.setattr(torch, "rand", torch.zeros)
+    end, half = dgm.Pointwise(SigmoidTransform()), dgm.Pointwise(AffineTransform(0.0, 0.5))
+    guide = dgm.NoiseGuide(dgm.Flow(dgm.UnitUniform(1), [dgm.Inverse(end), half, end]))
+    particles = dgm.draw(dgm.dequantized(Law(LAWS["normal"]())), guide, torch.tensor([[2]]), num=3)
+    assert bool((particles.values["x_noise"] > 0).all())
+    # Its weight times its probability, one in 2 / eps, is far below 1.
+    assert float(particles.log_weight.max()) < 0.6 * log(2 / torch.finfo(torch.get_default_dtype()).eps)
 
 
 @both_dtypes

@@ -65,7 +65,9 @@ class UnitCube(dist.TorchDistribution):
         if self.drawn is not None:
             return self.drawn if self.drawn.shape == shape else self.drawn.expand(shape)
         dtype = self.like.dtype if self.like.is_floating_point() else torch.get_default_dtype()
-        return torch.rand(shape, dtype=dtype, device=self.like.device)
+        # torch draws multiples of eps / 2. A flow would stretch an exact 0 to where its density is all but none, and
+        # one such draw in 16 million would outweigh all others.
+        return torch.rand(shape, dtype=dtype, device=self.like.device).clamp(min=torch.finfo(dtype).eps / 4)
 
     def log_prob(self, value: Tensor) -> Tensor:
         inside = (value >= 0) & (value <= 1)
@@ -73,7 +75,7 @@ class UnitCube(dist.TorchDistribution):
 
 
 class UnitUniform(nn.Module):
-    r"""$q(u \mid x) = U[0, 1)^D$: uniform dequantization, as the dequantizer that learns nothing.
+    r"""$q(u \mid x) = U(0, 1)^D$: uniform dequantization, as the dequantizer that learns nothing.
 
     The base of a flow as well: with a `Sigmoid()` σ, `Flow(UnitUniform(D), [Inverse(σ), *layers, σ], net)` starts at
     uniform noise.
