@@ -17,6 +17,7 @@ from .inference.svi import SVITrainer
 from .inference.trainer import Trainer
 from .inference.weighted import IWELBO, Renyi
 from .posterior import to_arviz
+from .programs.causal import GatedPixelCNN
 from .programs.conditional import Conditional, StandardNormal
 from .programs.dequantization import (
     Dequantize,
@@ -119,6 +120,7 @@ __all__ = [
     "Flow",
     "FlowTransform",
     "GatedMLP",
+    "GatedPixelCNN",
     "History",
     "Inverse",
     "Joined",
