@@ -79,6 +79,7 @@ from .programs.networks import (
     gated_mlp,
     mlp,
 )
+from .programs.pixelcnn import AutoregressivePixels, PixelCNN
 from .programs.priors import AggregatePrior, MixturePrior, VampPrior
 from .programs.program import Program, data_plate
 from .programs.vae import VAE
@@ -99,6 +100,7 @@ __all__ = [
     "AggregatePrior",
     "AmortizedGuide",
     "Autoregressive",
+    "AutoregressivePixels",
     "Batches",
     "Bernoulli",
     "Bijector",
@@ -138,6 +140,7 @@ __all__ = [
     "Orthogonal",
     "Particles",
     "Permutation",
+    "PixelCNN",
     "Planar",
     "Pointwise",
     "Preflight",

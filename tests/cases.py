@@ -85,6 +85,12 @@ class ConditionalCase:
         return tuple(torch.randn(*batch, *shape) for shape in self.context)
 
 
+def _pixelcnn(shape: tuple[int, ...], levels: int, context: int) -> nn.Module:
+    network = dgm.GatedPixelCNN(shape, 2 * shape[0], context, channels=4, blocks=2)
+    emission = dgm.DiscretizedLogistic(nn.Identity(), levels, event_dim=3)
+    return dgm.PixelCNN(network, emission, scale=dgm.Rescale(0, levels - 1))
+
+
 CONDITIONALS: dict[str, Callable[[], ConditionalCase]] = {
     "standard_normal": lambda: ConditionalCase(dgm.StandardNormal(2), (2,)),
     "standard_normal_of_context": lambda: ConditionalCase(dgm.StandardNormal(2), (2,), ((3,),)),
@@ -108,6 +114,8 @@ CONDITIONALS: dict[str, Callable[[], ConditionalCase]] = {
     "discretized_logistic": lambda: ConditionalCase(
         dgm.DiscretizedLogistic(dgm.mlp(3, 8, 2 * 2), 7), (2,), ((3,),), levels=7
     ),
+    "pixelcnn": lambda: ConditionalCase(_pixelcnn((1, 2, 2), 3, 0), (1, 2, 2), levels=3),
+    "pixelcnn_of_context": lambda: ConditionalCase(_pixelcnn((2, 2, 2), 2, 3), (2, 2, 2), ((3,),), levels=2),
     "flow_maf": lambda: ConditionalCase(dgm.Flow(dgm.StandardNormal(2), dgm.maf(2, 2, hidden=(8,))), (2,)),
     "flow_iaf": lambda: ConditionalCase(dgm.Flow(dgm.StandardNormal(2), dgm.iaf(2, 2, hidden=(8,))), (2,)),
     "flow_realnvp": lambda: ConditionalCase(dgm.Flow(dgm.StandardNormal(2), dgm.realnvp(2, 2, hidden=(8,))), (2,)),
@@ -341,6 +349,14 @@ def vae_conv() -> PairCase:
     return _vae(dgm.StandardNormal(2), likelihood, encoder, lambda n: (torch.bernoulli(torch.full((n, *shape), 0.5)),))
 
 
+def vae_pixelcnn() -> PairCase:
+    shape = (1, 2, 3)
+    network = dgm.GatedPixelCNN(shape, 1, context=4, channels=4, blocks=2)
+    likelihood = dgm.PixelCNN(network, dgm.Bernoulli(nn.Identity(), event_dim=3), embed=dgm.mlp(2, 4))
+    encoder = dgm.Conditional(dist.Normal, dgm.ConvEncoder(shape, 2 * 2, (4,)))
+    return _vae(dgm.StandardNormal(2), likelihood, encoder, lambda n: (torch.bernoulli(torch.full((n, *shape), 0.5)),))
+
+
 def density_flow() -> PairCase:
     density = dgm.Flow(dgm.StandardNormal(3), dgm.maf(3, 2, hidden=(8,)))
     return PairCase(dgm.DensityModel(density), dgm.EmptyGuide(), lambda n: (torch.randn(n, 3),))
@@ -401,6 +417,7 @@ PAIRS: dict[str, Callable[[], PairCase]] = {
     "vae_one_way": vae_one_way,
     "vae_labels": vae_labels,
     "vae_conv": vae_conv,
+    "vae_pixelcnn": vae_pixelcnn,
     "density_flow": density_flow,
     "density_dequantized": density_dequantized,
     "vae_dequantized": vae_dequantized,
