@@ -129,6 +129,17 @@ def test_first_rows_and_first_columns_are_enough_for_a_pixel():
         torch.testing.assert_close(row, raw[..., i : i + 1, : j + 1])
 
 
+@in_float64
+@pytest.mark.parametrize(("kernel", "blocks", "reach"), [(3, 1, 2), (3, 2, 3), (5, 1, 4)])
+def test_the_last_of_reach_plus_two_rows_knows_all_that_it_may(kernel, blocks, reach):
+    network, x, i = small((1, 9, 5), kernel=kernel, blocks=blocks), torch.randn(2, 1, 9, 5), 8
+    assert network.reach == reach
+    few, fewer = (network.vertical(x[..., i - 1 - r : i + 1, :]) for r in (reach, reach - 1))
+    for link, part in zip(network.vertical(x), few, strict=True):
+        torch.testing.assert_close(part[..., -1, :], link[..., i, :])
+    assert not torch.allclose(fewer[-1][..., -1, :], few[-1][..., -1, :])
+
+
 def test_no_image_at_all_has_no_output():
     assert small()(torch.zeros(0, 1, 4, 5)).shape == (0, 3, 4, 5)
 

@@ -143,6 +143,24 @@ def test_a_draw_is_that_of_a_sampler_that_runs_the_whole_network_for_each_pixel(
     assert torch.equal(found.to(expected), expected)
 
 
+@in_float64
+def test_a_draw_of_an_image_taller_than_the_reach_is_that_of_the_whole_network():
+    module, noise = pixels(shape=(1, 9, 2)), torch.randn(6, 1, 9, 2)
+    assert module.network.reach == 3
+    pyro.set_rng_seed(1)
+    expected = one_pixel_at_a_time(module, noise)
+    pyro.set_rng_seed(1)
+    assert torch.equal(module().sample((6,)), expected)
+
+
+def test_a_row_is_drawn_from_the_rows_within_reach_alone():
+    """Row i and the `reach + 1` above it: `test_causal.py` shows that these are enough and one less is not."""
+    module, read = pixels(shape=(1, 9, 2)), []
+    module.network.above.register_forward_hook(lambda _, inputs, __: read.append(inputs[0].shape[-2]))
+    module().sample()
+    assert read == [1, 2, 3, 4, 5, 5, 5, 5, 5]
+
+
 def test_a_draw_takes_one_vertical_pass_per_row_and_one_horizontal_pass_per_pixel():
     module, calls = pixels(shape=(1, 4, 5)), {"vertical": 0, "horizontal": 0}
     for name, part in (("vertical", module.network.down[0]), ("horizontal", module.network.across[0])):

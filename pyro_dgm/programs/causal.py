@@ -18,8 +18,8 @@ class GatedPixelCNN(nn.Module):
     Two stacks of convolutions with gates $\tanh(a + V_a c) \odot \sigma(b + V_b c)$: the vertical one has seen the rows
     above, the horizontal one the pixels on the left and, through 1 × 1 convolutions, the vertical one. The image is
     shifted by one pixel once, so that no weight is masked. With
-    $r = (\mathrm{blocks} + 1)(\mathrm{kernel} - 1) / 2$ a pixel sees the r + 1 rows above, r columns to each side, and
-    the r + 1 pixels on its left: every earlier pixel, once $r \ge \max(\mathrm{height}, \mathrm{width}) - 1$.
+    $r = (\mathrm{blocks} + 1)(\mathrm{kernel} - 1) / 2$, its `reach`, a pixel sees the r + 1 rows above, r columns to
+    each side, and the r + 1 pixels on its left: every earlier one, once r + 1 is neither below height nor below width.
 
     Args:
         shape: `(channels, height, width)` of the image.
@@ -60,6 +60,7 @@ class GatedPixelCNN(nn.Module):
         if blocks < 1:
             raise ValueError(f"GatedPixelCNN: expected at least 1 block, got {blocks}. Fix: blocks=4.")
         self.shape, self.out_channels, self.context = tuple(shape), out_channels, context
+        self.reach = (blocks + 1) * (kernel // 2)
         num_in = shape[0] + 1  # a channel of ones tells a dark pixel from the padding
         self.above, self.left = _rows_above(num_in, channels, kernel), _row_left(num_in, channels, kernel)
         self.down = nn.ModuleList(VerticalBlock(channels, kernel, context) for _ in range(blocks))
@@ -83,7 +84,8 @@ class GatedPixelCNN(nn.Module):
         """What the rows above and the context add to the horizontal gate of each block, `(N, 2 * channels, rows, W)`.
 
         Args:
-            x: the first rows of images, `(N, C, rows, W)`.
+            x: neighbouring rows of images, `(N, C, rows, W)`. Unless they begin with the first one, the first
+                `reach + 1` rows of the result know too little.
             context: one tensor `(N, context)`, or none.
         """
         self._check(context)

