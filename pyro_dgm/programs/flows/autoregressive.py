@@ -106,7 +106,8 @@ class Autoregressive(Bijector):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> ValueAndLogDet:
         self._check_context(context, self.context)
-        return self.law.forward(x, self.made(x, context))
+        y, log_slope = self.law.forward(x, self.made(x, context))
+        return y, log_slope.sum(-1)
 
     def inverse(self, y: Tensor, context: Tensor | None = None) -> ValueAndLogDet:
         self._check_context(context, self.context)
@@ -116,7 +117,7 @@ class Autoregressive(Bijector):
             x = torch.where(self.degree == step, self.law.inverse(y, raw)[0], x)
             if step + 1 < len(self.degree):
                 raw = self.made(x, context)
-        return x, self.law.inverse(y, raw)[1]
+        return x, self.law.inverse(y, raw)[1].sum(-1)
 
 
 def iaf(

@@ -56,13 +56,13 @@ class Coupling(Bijector):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> ValueAndLogDet:
         kept, moved = self._split(x)
-        moved, log_det = self.law.forward(moved, self._raw(kept, context))
-        return self._merge(kept, moved), log_det
+        moved, log_slope = self.law.forward(moved, self._raw(kept, context))
+        return self._merge(kept, moved), log_slope.sum(-1)
 
     def inverse(self, y: Tensor, context: Tensor | None = None) -> ValueAndLogDet:
         kept, moved = self._split(y)
-        moved, log_det = self.law.inverse(moved, self._raw(kept, context))
-        return self._merge(kept, moved), log_det
+        moved, log_slope = self.law.inverse(moved, self._raw(kept, context))
+        return self._merge(kept, moved), log_slope.sum(-1)
 
     def _raw(self, kept: Tensor, context: Tensor | None) -> Tensor:
         self._check_context(context, self.context)

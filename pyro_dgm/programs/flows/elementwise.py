@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from .bijector import ValueAndLogDet
-
+ValueAndLogSlope = tuple[Tensor, Tensor]
 MAX_LOG_SCALE = 3.0
 MIN_BIN = 1e-2
 MIN_SLOPE = 1e-2
@@ -21,22 +20,22 @@ class Elementwise:
     r"""$y_d = f(x_d; r_d)$, increasing in $x_d$, the identity at $r = 0$; abstract, without parameters of its own.
 
     Shape:
-        value `(*batch, D)`, raw `(*batch, num_params, D)`  ->  value `(*batch, D)`, log-det `(*batch)`.
+        value `(*batch, D)`, raw `(*batch, num_params, D)`  ->  value and log-slope of every number, `(*batch, D)` each.
     """
 
     num_params: int
 
-    def forward(self, x: Tensor, raw: Tensor) -> ValueAndLogDet:
-        r"""$(f(x; r),\ \sum_d \log f'(x_d; r_d))$."""
+    def forward(self, x: Tensor, raw: Tensor) -> ValueAndLogSlope:
+        r"""$(f(x_d; r_d),\ \log f'(x_d; r_d))$ for every d."""
         raise NotImplementedError(f"{type(self).__name__} has no forward pass.")
 
-    def inverse(self, y: Tensor, raw: Tensor) -> ValueAndLogDet:
-        r"""$(f^{-1}(y; r),\ -\sum_d \log f'(x_d; r_d))$."""
+    def inverse(self, y: Tensor, raw: Tensor) -> ValueAndLogSlope:
+        r"""$(x_d,\ -\log f'(x_d; r_d))$ with $x_d = f^{-1}(y_d; r_d)$, for every d."""
         raise NotImplementedError(f"{type(self).__name__} has no inverse.")
 
 
 class Additive(Elementwise):
-    r"""$y = x + t$ with $\log|\det| = 0$.
+    r"""$y = x + t$ with $f' = 1$.
 
     References:
         Dinh, Krueger, Bengio 2015, *NICE*, arXiv:1410.8516.
@@ -44,28 +43,28 @@ class Additive(Elementwise):
 
     num_params = 1
 
-    def forward(self, x: Tensor, raw: Tensor) -> ValueAndLogDet:
+    def forward(self, x: Tensor, raw: Tensor) -> ValueAndLogSlope:
         y = x + raw.squeeze(-2)
-        return y, y.new_zeros(y.shape[:-1])
+        return y, torch.zeros_like(y)
 
-    def inverse(self, y: Tensor, raw: Tensor) -> ValueAndLogDet:
+    def inverse(self, y: Tensor, raw: Tensor) -> ValueAndLogSlope:
         x = y - raw.squeeze(-2)
-        return x, x.new_zeros(x.shape[:-1])
+        return x, torch.zeros_like(x)
 
 
 class Affine(Elementwise):
-    r"""$y = x e^{s} + t$ with $\log|\det| = \sum_d s_d$ and $s = s_{\max} \tanh(r / s_{\max})$ within ±3."""
+    r"""$y = x e^{s} + t$ with $\log f' = s$ and $s = s_{\max} \tanh(r / s_{\max})$ within ±3."""
 
     num_params = 2
 
-    def forward(self, x: Tensor, raw: Tensor) -> ValueAndLogDet:
+    def forward(self, x: Tensor, raw: Tensor) -> ValueAndLogSlope:
         shift, log_scale = self._params(raw)
-        return x * log_scale.exp() + shift, log_scale.sum(-1)
+        return x * log_scale.exp() + shift, log_scale
 
-    def inverse(self, y: Tensor, raw: Tensor) -> ValueAndLogDet:
+    def inverse(self, y: Tensor, raw: Tensor) -> ValueAndLogSlope:
         shift, log_scale = self._params(raw)
         log_shrink = -log_scale
-        return (y - shift) * log_shrink.exp(), log_shrink.sum(-1)
+        return (y - shift) * log_shrink.exp(), log_shrink
 
     def _params(self, raw: Tensor) -> tuple[Tensor, Tensor]:
         shift, r = raw.unbind(-2)
@@ -94,15 +93,15 @@ class Spline(Elementwise):
             raise ValueError(f"Spline: expected 2 to 50 bins and bound > 0, got num_bins={num_bins}, bound={bound}.")
         self.num_bins, self.bound, self.num_params = num_bins, bound, 3 * num_bins - 1
 
-    def forward(self, x: Tensor, raw: Tensor) -> ValueAndLogDet:
+    def forward(self, x: Tensor, raw: Tensor) -> ValueAndLogSlope:
         x, raw = self._aligned(x, raw)
         inside = (x > -self.bound) & (x < self.bound)
         x0, w, y0, h, d0, d1 = self._bins(x, raw, by_height=False)
         theta, s = ((x - x0) / w).where(inside, 0.5), h / w
         log_slope = torch.where(inside, _log_slope(theta, s, d0, d1), 0.0)
-        return torch.where(inside, y0 + h * _rise(theta, s, d0, d1), x), log_slope.sum(-1)
+        return torch.where(inside, y0 + h * _rise(theta, s, d0, d1), x), log_slope
 
-    def inverse(self, y: Tensor, raw: Tensor) -> ValueAndLogDet:
+    def inverse(self, y: Tensor, raw: Tensor) -> ValueAndLogSlope:
         y, raw = self._aligned(y, raw)
         inside = (y > -self.bound) & (y < self.bound)
         x0, w, y0, h, d0, d1 = self._bins(y, raw, by_height=True)
@@ -111,7 +110,7 @@ class Spline(Elementwise):
         # One Newton step mends the cancellation in the closed form, and carries the gradient of the implicit function.
         theta = theta - (_rise(theta, s, d0, d1) - share) / (_log_slope(theta, s, d0, d1).exp() / s)
         log_slope = torch.where(inside, _log_slope(theta, s, d0, d1), 0.0)
-        return torch.where(inside, x0 + w * theta, y), -log_slope.sum(-1)
+        return torch.where(inside, x0 + w * theta, y), -log_slope
 
     def _aligned(self, x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
         """Equal batch dims, and the parameters of one number side by side: `(*batch, D, num_params)`."""
