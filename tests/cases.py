@@ -219,6 +219,8 @@ BIJECTORS: dict[str, Callable[[], BijectorCase]] = {
     "maf": _bijector(lambda: dgm.maf(4, 2, hidden=_H), 4, 0, 2 * 4, 2),
     "maf_of_context": _bijector(lambda: dgm.maf(4, 3, 3, _H), 4, 3, 3 * 4, 3),
     "additive_coupling": _bijector(lambda: dgm.Coupling(5, 3, _H, dgm.Additive()), 5, 3),
+    "mixture_coupling": _bijector(lambda: dgm.Coupling(5, 0, (4,), dgm.LogisticMixture(3)), 5),
+    "mixture_coupling_of_context": _bijector(lambda: dgm.Coupling(4, 3, (4,), dgm.LogisticMixture(3)), 4, 3),
     "spline_coupling": _bijector(lambda: dgm.spline_coupling(5, 2, hidden=_H), 5, 0, 2, 2),
     "spline_coupling_of_context": _bijector(lambda: dgm.spline_coupling(4, 2, 3, _H), 4, 3, 2, 2),
     "spline_iaf": _bijector(lambda: dgm.spline_iaf(3, 2, hidden=_H), 3, 0, 2, 2 * 3),

@@ -3,7 +3,7 @@
 from .autoregressive import MADE, Autoregressive, iaf, maf, spline_iaf, spline_maf
 from .bijector import Bijector, DirectionWarning, FlowTransform, Inverse, Permutation, Stack
 from .coupling import Coupling, coupling, realnvp, spline_coupling
-from .elementwise import Additive, Affine, Elementwise, Spline
+from .elementwise import Additive, Affine, Elementwise, LogisticMixture, Spline
 from .flow import Directions, Flow
 from .linear import ActNorm, LULinear, Orthogonal
 from .oneway import Planar, Sylvester, planar, sylvester
@@ -25,6 +25,7 @@ __all__ = [
     "FlowTransform",
     "Inverse",
     "LULinear",
+    "LogisticMixture",
     "Orthogonal",
     "Permutation",
     "Planar",

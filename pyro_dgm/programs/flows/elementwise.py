@@ -6,7 +6,7 @@ from math import expm1, log
 
 import torch
 from torch import Tensor
-from torch.nn.functional import softplus
+from torch.nn.functional import logsigmoid, softplus
 
 ValueAndLogSlope = tuple[Tensor, Tensor]
 MAX_LOG_SCALE = 3.0
@@ -14,13 +14,17 @@ MIN_BIN = 1e-2
 MIN_SLOPE = 1e-2
 SOFT_CLIP = 3.0
 LEAK = 1e-2
+NUM_BISECTIONS = 22
+NUM_NEWTON_STEPS = 4
 
 
 class Elementwise:
-    r"""$y_d = f(x_d; r_d)$, increasing in $x_d$, the identity at $r = 0$; abstract, without parameters of its own.
+    r"""$y_d = f(x_d; r_d)$, increasing in $x_d$; abstract, without parameters of its own.
+
+    The identity at $r = 0$, unless the law says otherwise.
 
     Shape:
-        value `(*batch, D)`, raw `(*batch, num_params, D)`  ->  value and log-slope of every number, `(*batch, D)` each.
+        value `(*batch, D)`, raw `(*batch, num_params, D)`  ->  value and log-slope, both `(*batch, D)`.
     """
 
     num_params: int
@@ -68,7 +72,12 @@ class Affine(Elementwise):
 
     def _params(self, raw: Tensor) -> tuple[Tensor, Tensor]:
         shift, r = raw.unbind(-2)
-        return shift, MAX_LOG_SCALE * (r / MAX_LOG_SCALE).tanh()
+        return shift, _bounded(r)
+
+
+def _bounded(r: Tensor) -> Tensor:
+    r"""$s_{\max} \tanh(r / s_{\max})$: a log-scale within ±3."""
+    return MAX_LOG_SCALE * (r / MAX_LOG_SCALE).tanh()
 
 
 class Spline(Elementwise):
@@ -161,3 +170,80 @@ def _log_slope(theta: Tensor, s: Tensor, d0: Tensor, d1: Tensor) -> Tensor:
     t = theta * (1 - theta)
     rise = d1 * theta.square() + 2 * s * t + d0 * (1 - theta).square()
     return 2 * s.log() + rise.log() - 2 * (s + (d1 + d0 - 2 * s) * t).log()
+
+
+class LogisticMixture(Elementwise):
+    r"""$y = \mathrm{logit}\big(\sum_k \pi_k\, \sigma((x - \mu_k) / s_k)\big)\, e^a + b$; $\log s_k$ and a within ±3.
+
+    The distribution function of a mixture of logistics, sent back to the line, scaled and shifted. **Not** the identity
+    at r = 0: the locations start spread over [−1, 1], since equal components would stay equal; the slopes start within
+    0.78 to 1. The inverse brackets x exactly, bisects and takes Newton steps, a fixed number of each: it costs about
+    25 times the forward map, so a density should score by `forward`, see `Inverse`. Between components that are
+    many $s_k$ apart y hardly moves: there the inverse finds an x that meets y to rounding, and floats know no more.
+
+    Args:
+        num_components: K.
+
+    Raises:
+        ValueError: if `num_components < 1`.
+
+    References:
+        Ho, Chen, Srinivas, Duan, Abbeel 2019, *Flow++*, arXiv:1902.00275.
+    """
+
+    def __init__(self, num_components: int = 8):
+        if num_components < 1:
+            raise ValueError(f"LogisticMixture: expected num_components >= 1, got {num_components}.")
+        self.num_components, self.num_params = num_components, 2 + 3 * num_components
+
+    def forward(self, x: Tensor, raw: Tensor) -> ValueAndLogSlope:
+        shift, log_scale, mixture = self._params(raw)
+        log_odds, log_slope = _log_odds(x, *mixture)
+        return log_odds * log_scale.exp() + shift, log_slope + log_scale
+
+    def inverse(self, y: Tensor, raw: Tensor) -> ValueAndLogSlope:
+        shift, log_scale, mixture = self._params(raw)
+        wanted = (y - shift) * (-log_scale).exp()
+        x = _quantile(wanted.detach(), *(part.detach() for part in mixture))
+        log_odds, log_slope = _log_odds(x, *mixture)
+        # A Newton step without its value, which is rounding alone: it carries the gradient of the implicit function.
+        step = (wanted - log_odds) * _inverse_slope(log_slope).detach()
+        x = x + (step - step.detach())
+        return x, -_log_odds(x, *mixture)[1] - log_scale
+
+    def _params(self, raw: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor, Tensor]]:
+        """Shift, log-scale, and the components `(*batch, K, D)`: log-weights, locations and log-widths."""
+        num = self.num_components
+        shift, log_scale, weight, loc, log_width = raw.split([1, 1, num, num, num], dim=-2)
+        spread = torch.linspace(-1.0, 1.0, num, dtype=raw.dtype, device=raw.device) if num > 1 else raw.new_zeros(1)
+        components = weight.log_softmax(-2), loc + spread[:, None], _bounded(log_width)
+        return shift.squeeze(-2), _bounded(log_scale).squeeze(-2), components
+
+
+def _log_odds(x: Tensor, log_weight: Tensor, loc: Tensor, log_width: Tensor) -> ValueAndLogSlope:
+    r"""$\log F(x) - \log(1 - F(x))$ of the mixture, and the log of its slope $p / (F (1 - F))$."""
+    z = (x[..., None, :] - loc) * (-log_width).exp()
+    below, above = logsigmoid(z), logsigmoid(-z)
+    log_cdf, log_sf = (log_weight + below).logsumexp(-2), (log_weight + above).logsumexp(-2)
+    return log_cdf - log_sf, (log_weight + below + above - log_width).logsumexp(-2) - log_cdf - log_sf
+
+
+def _inverse_slope(log_slope: Tensor) -> Tensor:
+    r"""$1 / f'$, at most 1 / ε of the floats, which can't tell a flatter f; and 0 · ∞ would be no step."""
+    return (-log_slope).exp().clamp(max=1 / torch.finfo(log_slope.dtype).eps)
+
+
+def _quantile(log_odds: Tensor, log_weight: Tensor, loc: Tensor, log_width: Tensor) -> Tensor:
+    """The x of given log-odds: it lies between the least and the greatest of the components' own quantiles."""
+    own = loc + log_width.exp() * log_odds[..., None, :]
+    low, high = own.amin(-2), own.amax(-2)
+    for _ in range(NUM_BISECTIONS):
+        x = (low + high) / 2
+        over = _log_odds(x, log_weight, loc, log_width)[0] > log_odds
+        low, high = torch.where(over, low, x), torch.where(over, x, high)
+    x = (low + high) / 2
+    for _ in range(NUM_NEWTON_STEPS):
+        found, log_slope = _log_odds(x, log_weight, loc, log_width)
+        step = (log_odds - found) * _inverse_slope(log_slope)
+        x = torch.minimum(torch.maximum(x + step, low), high)
+    return x
