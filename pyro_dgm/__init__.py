@@ -19,6 +19,7 @@ from .inference.weighted import IWELBO, Renyi
 from .posterior import to_arviz
 from .programs.causal import GatedPixelCNN
 from .programs.conditional import Conditional, StandardNormal
+from .programs.convolutions import GatedConvNet
 from .programs.dequantization import (
     Dequantize,
     Dequantized,
@@ -122,6 +123,7 @@ __all__ = [
     "EmptyGuide",
     "Flow",
     "FlowTransform",
+    "GatedConvNet",
     "GatedMLP",
     "GatedPixelCNN",
     "History",
