@@ -94,6 +94,8 @@ def _pixelcnn(shape: tuple[int, ...], levels: int, context: int) -> nn.Module:
 CONDITIONALS: dict[str, Callable[[], ConditionalCase]] = {
     "standard_normal": lambda: ConditionalCase(dgm.StandardNormal(2), (2,)),
     "standard_normal_of_context": lambda: ConditionalCase(dgm.StandardNormal(2), (2,), ((3,),)),
+    "standard_normal_image": lambda: ConditionalCase(dgm.StandardNormal((2, 1, 1)), (2, 1, 1)),
+    "standard_normal_image_of_context": lambda: ConditionalCase(dgm.StandardNormal((1, 1, 2)), (1, 1, 2), ((3, 1, 2),)),
     "conditional_normal": lambda: ConditionalCase(dgm.Conditional(dist.Normal, nn.Linear(3, 4)), (2,), ((3,),)),
     "conditional_gumbel": lambda: ConditionalCase(dgm.Conditional(dist.Gumbel, dgm.mlp(3, 4)), (2,), ((3,),)),
     "conditional_joined": lambda: ConditionalCase(
@@ -179,22 +181,33 @@ CONDITIONALS: dict[str, Callable[[], ConditionalCase]] = {
 
 @dataclass
 class BijectorCase:
-    """A bijector, the size of its event and of its context (0 for none), and the network calls of each direction."""
+    """A bijector, the size or shape of its event and of its context (0 for none), and the calls of each direction."""
 
     bijector: dgm.Bijector
-    dim: int
-    context: int = 0
+    dim: int | tuple[int, ...]
+    context: int | tuple[int, ...] = 0
     forward_calls: int = 1
     inverse_calls: int | None = 1
+
+    def event(self, direction: str = "forward") -> tuple[int, ...]:
+        """The event shape of what a direction takes."""
+        event = (self.dim,) if isinstance(self.dim, int) else self.dim
+        return event if direction == "forward" else tuple(self.bijector.forward_shape(event))
 
     def value(self, *batch: int, direction: str = "forward") -> Tensor:
         """A point of the domain, or of the codomain for the inverse."""
         of = self.bijector.domain if direction == "forward" else self.bijector.codomain
-        return transform_to(of)(torch.randn(*batch, self.dim))
+        return transform_to(of)(torch.randn(*batch, *self.event(direction)))
 
     def at(self, *batch: int) -> Tensor | None:
         """A context, or `None` for a bijector without one."""
-        return torch.randn(*batch, self.context) if self.context else None
+        shape = (self.context,) if isinstance(self.context, int) else self.context
+        return torch.randn(*batch, *shape) if self.context else None
+
+    def base(self, *batch: int, device: Any = None) -> Any:
+        """A standard normal over the events that enter `forward`."""
+        zeros = torch.zeros(*batch, *self.event(), device=device)
+        return dist.Normal(zeros, torch.ones_like(zeros)).to_event(len(self.event()))
 
 
 def _bijector(bijector: Callable[[], Any], *args: Any, **kwargs: Any) -> Callable[[], BijectorCase]:
@@ -244,6 +257,9 @@ BIJECTORS: dict[str, Callable[[], BijectorCase]] = {
         1 + 1,
         1 + 4,
     ),
+    "squeeze": _bijector(lambda: dgm.Squeeze((2, 4, 6)), (2, 4, 6), 0, 0, 0),
+    "inverse_squeeze": _bijector(lambda: dgm.Inverse(dgm.Squeeze((2, 4, 4))), (8, 2, 2), 0, 0, 0),
+    "unflatten": _bijector(lambda: dgm.Stack([dgm.LULinear(8), dgm.Unflatten((2, 2, 2))]), 8, 0, 0, 0),
 }
 
 ONE_WAY: dict[str, Callable[[], BijectorCase]] = {

@@ -378,6 +378,14 @@ def test_an_empty_stack_is_refused():
         dgm.Stack([])
 
 
+def test_a_stack_of_vector_and_image_layers_is_refused():
+    """Their log-dets would broadcast to a wrong sum."""
+    with pytest.raises(
+        ValueError, match=r"got Unflatten onto events with 3 dims, then Permutation on .* 1\. Fix: event"
+    ):
+        dgm.Stack([dgm.Unflatten((1, 2, 2)), dgm.Permutation(4)])
+
+
 @pytest.mark.parametrize("order", [(0, 0, 1), (0, 1), (1, 2, 3)], ids=str)
 def test_an_order_that_is_no_permutation_is_refused(order):
     with pytest.raises(ValueError, match=r"Permutation: expected a permutation of range\(3\), got"):

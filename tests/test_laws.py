@@ -27,7 +27,7 @@ CONTEXTUAL = {name: build for name, build in ALL.items() if build().context}
 LEARNED = {name: build for name, build in BIJECTORS.items() if list(build().bijector.parameters())}
 
 WIDE = {
-    name: build for name, build in {**LEARNED, **ONE_WAY}.items() if build().dim > 1
+    name: build for name, build in {**LEARNED, **ONE_WAY}.items() if prod(build().event()) > 1
 }  # a lone coordinate has none to depend on
 
 
@@ -151,6 +151,10 @@ def both_directions(bijector):
     return {"forward": bijector.forward, "inverse": bijector.inverse}
 
 
+def opposite(direction):
+    return "inverse" if direction == "forward" else "forward"
+
+
 def each_way(registry):
     """Arguments of `parametrize` that run a test over a registry in every direction that a bijector has."""
     ways = {
@@ -166,7 +170,7 @@ def each_way(registry):
 @pytest.mark.parametrize(**over(BIJECTORS))
 def test_the_inverse_undoes_the_bijector_and_its_log_det(made, direction, device, dtype):
     first = both_directions(made.bijector)[direction]
-    second = both_directions(made.bijector)["inverse" if direction == "forward" else "forward"]
+    second = both_directions(made.bijector)[opposite(direction)]
     x, (context,) = made.value(7, direction=direction).to(device), at(made, device, 7)
     y, log_det = first(x, context)
     back, back_log_det = second(y, context)
@@ -187,7 +191,8 @@ def test_log_det_is_that_of_the_autograd_jacobian(made, direction, device):
     for _ in range(3):
         x, (context,) = made.value(direction=direction).to(device), at(made, device)
         jacobian = torch.autograd.functional.jacobian(lambda x, c=context: f(x, c)[0], x)
-        torch.testing.assert_close(f(x, context)[1], jacobian.slogdet().logabsdet, rtol=1e-10, atol=1e-10)
+        matrix = jacobian.reshape(prod(made.event(opposite(direction))), x.numel())
+        torch.testing.assert_close(f(x, context)[1], matrix.slogdet().logabsdet, rtol=1e-10, atol=1e-10)
 
 
 @both_dtypes
@@ -197,7 +202,7 @@ def test_value_and_log_det_have_the_batch_shape_and_the_dtype_of_the_value(made,
     y, log_det = both_directions(made.bijector)[direction](
         made.value(*batch, direction=direction).to(device), *at(made, device, *batch)
     )
-    assert (y.shape, log_det.shape) == ((*batch, made.dim), batch)
+    assert (y.shape, log_det.shape) == ((*batch, *made.event(opposite(direction))), batch)
     assert (y.dtype, log_det.dtype) == (dtype, dtype)
 
 
@@ -208,8 +213,8 @@ def test_leading_dims_of_value_and_context_broadcast(made, of_value, of_context,
     x, (context,) = made.value(*of_value, direction=direction).to(device), at(made, device, *of_context)
     batch = torch.broadcast_shapes(of_value, of_context)
     y, log_det = f(x, context)
-    expected = f(x.expand(*batch, -1), context.expand(*batch, -1))
-    assert (y.shape, log_det.shape) == ((*batch, made.dim), batch)
+    expected = f(x.expand(*batch, *made.event(direction)), context.expand(*batch, *made.at().shape))
+    assert (y.shape, log_det.shape) == ((*batch, *made.event(opposite(direction))), batch)
     torch.testing.assert_close((y, log_det), expected)
 
 
@@ -240,7 +245,7 @@ def test_each_direction_costs_the_network_calls_that_its_name_promises(made, dev
 def test_own_draws_are_scored_without_a_second_call(made, device):
     (context,) = at(made, device, 3)
     transform = made.bijector.transform(context)
-    law = dist.TransformedDistribution(dist.Normal(torch.zeros(3, made.dim, device=device), 1.0).to_event(1), transform)
+    law = dist.TransformedDistribution(made.base(3, device=device), transform)
     calls = counted(made.bijector)
     value = law.rsample()
     own = law.log_prob(value)
@@ -256,7 +261,7 @@ def test_own_draws_are_scored_without_a_second_call(made, device):
 
 @pytest.mark.parametrize(**over(LEARNED))
 def test_a_draw_without_gradients_keeps_its_gradient_when_it_is_scored(made, device):
-    base = dist.Normal(torch.zeros(3, made.dim, device=device), 1.0).to_event(1)
+    base = made.base(3, device=device)
     (context,), parameters = at(made, device, 3), list(made.bijector.parameters())
     law = dist.TransformedDistribution(base, made.bijector.transform(context))
     value = law.sample()
@@ -269,7 +274,7 @@ def test_a_draw_without_gradients_keeps_its_gradient_when_it_is_scored(made, dev
 @pytest.mark.parametrize(**over(LEARNED))
 def test_an_update_of_the_weights_leaves_no_stale_density_and_no_freed_graph(made, device):
     """The same tensor is scored in every step of a full-batch fit; an untouched copy of the weights is the witness."""
-    base = dist.Normal(torch.zeros(made.dim, device=device), 1.0).to_event(1)
+    base = made.base(device=device)
     y, (context,) = made.value(6, direction="inverse").to(device), at(made, device, 6)
     optimizer = torch.optim.SGD(made.bijector.parameters(), lr=1e-5)  # so small that the gradient alone decides
     densities = []
@@ -290,7 +295,7 @@ def test_an_update_of_the_weights_leaves_no_stale_density_and_no_freed_graph(mad
 @pytest.mark.parametrize(**over(WIDE))
 def test_every_parameter_of_a_bijector_gets_a_finite_gradient_that_is_not_zero(made, device):
     y, log_det = made.bijector(made.value(32).to(device), *at(made, device, 32))
-    (y.pow(3).sum(-1) + log_det).mean().backward()
+    (y.pow(3).flatten(1).sum(-1) + log_det).mean().backward()
     for name, parameter in made.bijector.named_parameters():
         assert bool(parameter.grad.isfinite().all()), f"{name} gets a gradient that is not finite"
         assert bool(parameter.grad.abs().max() > 0), f"{name} gets a zero gradient"
@@ -312,7 +317,7 @@ def test_a_law_on_a_bijector_traces_into_one_graph(made, device):
 
     def draw_and_score(parameters: dict, context: Tensor | None) -> Tensor:
         law = dist.TransformedDistribution(
-            dist.Normal(torch.zeros(5, made.dim, device=device), torch.ones(made.dim, device=device)).to_event(1),
+            made.base(5, device=device),
             functional_transform(made.bijector, parameters, context),
         )
         return law.log_prob(law.rsample())
@@ -385,7 +390,7 @@ def bijector_scored(build):
     def score(module):
         (x_, context_) = (None if t is None else t.to(dtype_of(module, x.dtype)) for t in (x, context))
         y, log_det = module(x_, context_)
-        return torch.cat([y, log_det.expand(4)[:, None]], dim=-1)
+        return torch.cat([y.flatten(1), log_det.expand(4)[:, None]], dim=-1)
 
     return case.bijector, score, lambda: build().bijector
 

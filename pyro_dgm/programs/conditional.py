@@ -115,23 +115,28 @@ def _natural_params(names: Iterable[str]) -> tuple[str, ...]:
 class StandardNormal(nn.Module):
     r"""$p(z) = \mathcal N(z; 0, I_D)$, whatever the context.
 
+    Args:
+        dim: size D of a vector z, or the shape of an image z, such as `(1, 28, 28)`.
+
     Shape:
         c: nothing, or `(*batch, C)`  ->  a distribution with batch_shape `()` or `(*batch)`, event_shape `(dim,)`.
+        The context of an image is an image, `(*batch, C, H, W)`.
 
     Example:
-        >>> StandardNormal(8)().event_shape
-        torch.Size([8])
+        >>> StandardNormal(8)().event_shape, StandardNormal((1, 4, 4))().event_shape
+        (torch.Size([8]), torch.Size([1, 4, 4]))
     """
 
     loc: Tensor
     scale: Tensor
 
-    def __init__(self, dim: int):
+    def __init__(self, dim: int | Sequence[int]):
         super().__init__()
         self.register_buffer("loc", torch.zeros(dim), persistent=False)
         self.register_buffer("scale", torch.ones(dim), persistent=False)
 
     def forward(self, *contexts: Tensor) -> dist.TorchDistribution:
-        batch = torch.broadcast_shapes(*(c.shape[:-1] for c in contexts))
+        event_dim = self.loc.dim()
+        batch = torch.broadcast_shapes(*(c.shape[:-event_dim] for c in contexts))
         law = dist.Normal(self.loc, self.scale, validate_args=False)
-        return (law.expand(batch + self.loc.shape) if batch else law).to_event(1)
+        return (law.expand(batch + self.loc.shape) if batch else law).to_event(event_dim)

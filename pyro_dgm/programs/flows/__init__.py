@@ -8,6 +8,7 @@ from .flow import Directions, Flow
 from .linear import ActNorm, LULinear, Orthogonal
 from .oneway import Planar, Sylvester, planar, sylvester
 from .pointwise import Pointwise
+from .shapes import Squeeze, Unflatten
 from .zuko import Zuko, import_zuko
 
 __all__ = [
@@ -31,8 +32,10 @@ __all__ = [
     "Planar",
     "Pointwise",
     "Spline",
+    "Squeeze",
     "Stack",
     "Sylvester",
+    "Unflatten",
     "Zuko",
     "coupling",
     "iaf",

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from functools import reduce
+from itertools import pairwise
 
 import torch
-from torch import Tensor, nn
+from torch import Size, Tensor, nn
 from torch.distributions import Transform, constraints
 
 ValueAndLogDet = tuple[Tensor, Tensor]
@@ -21,9 +23,11 @@ class Bijector(nn.Module):
 
     Shape:
         value: `(*batch, D)`; context: `(*batch, C)` or `None`, batch dims broadcast;
-        returns `(value (*batch, D), log-det (*batch))`.
+        returns `(value (*batch, D), log-det (*batch))`. Images: `(*batch, C, H, W)`, then the sets have `event_dim` 3.
 
     Attributes:
+        domain: the set of x; its `event_dim` says how many dims an event has.
+        codomain: the set of y.
         num_forward: network calls, one after the other, of `forward`; `None` where it can't be computed.
         num_inverse: the same of `inverse`.
         context: size C of the context that it needs, 0 for none.
@@ -50,6 +54,14 @@ class Bijector(nn.Module):
                 f"{type(self).__name__}: expected a context of size {size}, got {got or 'none'}. "
                 f"Fix: context={got} in the stack, or Flow(…, embed=net) with {size} outputs."
             )
+
+    def forward_shape(self, shape: Sequence[int]) -> Size:
+        """The shape of y for an x of this shape, batch dims included."""
+        return Size(shape)
+
+    def inverse_shape(self, shape: Sequence[int]) -> Size:
+        """The shape of x for a y of this shape."""
+        return Size(shape)
 
     def transform(self, context: Tensor | None = None) -> FlowTransform:
         """A fresh flyweight `Transform` at this context."""
@@ -79,6 +91,12 @@ class Inverse(Bijector):
     def inverse(self, y: Tensor, context: Tensor | None = None) -> ValueAndLogDet:
         return self.bijector(y, context)
 
+    def forward_shape(self, shape: Sequence[int]) -> Size:
+        return self.bijector.inverse_shape(shape)
+
+    def inverse_shape(self, shape: Sequence[int]) -> Size:
+        return self.bijector.forward_shape(shape)
+
 
 class Stack(Bijector):
     r"""$f_L \circ \dots \circ f_1$, with $\log|\det| = \sum_i \log|\det J_i|$; reads like a list of bijectors.
@@ -93,6 +111,7 @@ class Stack(Bijector):
         layers = [bijectors] if isinstance(bijectors, Bijector) else list(bijectors)
         if not layers:
             raise ValueError("Stack: expected at least one bijector, got none. Fix: use the base distribution alone.")
+        _check_events(layers)
         self.layers = nn.ModuleList(layers)
         self.domain, self.codomain = layers[0].domain, layers[-1].codomain
         self.num_forward = _total(layer.num_forward for layer in layers)
@@ -112,6 +131,12 @@ class Stack(Bijector):
             total = total + log_det
         return y, total
 
+    def forward_shape(self, shape: Sequence[int]) -> Size:
+        return reduce(lambda shape, layer: layer.forward_shape(shape), self, Size(shape))
+
+    def inverse_shape(self, shape: Sequence[int]) -> Size:
+        return reduce(lambda shape, layer: layer.inverse_shape(shape), reversed(list(self)), Size(shape))
+
     def __iter__(self) -> Iterator[Bijector]:
         return iter(self.layers)  # type: ignore[arg-type]
 
@@ -120,6 +145,18 @@ class Stack(Bijector):
 
     def __getitem__(self, index: int) -> Bijector:
         return self.layers[index]  # type: ignore[return-value]
+
+
+def _check_events(layers: Sequence[Bijector]) -> None:
+    """Log-dets of vectors and of images would add up to a wrong one without a word, since they broadcast."""
+    for first, second in pairwise(layers):
+        out, into = first.codomain.event_dim, second.domain.event_dim
+        if out != into:
+            raise ValueError(
+                f"Stack: expected layers over events of one kind, got {type(first).__name__} onto events with {out} "
+                f"dims, then {type(second).__name__} on events with {into}. Fix: event_dim={out} in the second, or "
+                "layers of images alone."
+            )
 
 
 def _total(calls: Iterable[int | None]) -> int | None:
@@ -225,6 +262,12 @@ class FlowTransform(Transform):
         training = torch.is_grad_enabled() and self.bijector.training
         if training and num is not None and num_other is not None and num > num_other > 0:
             warnings.warn(DirectionWarning(direction, num, num_other), stacklevel=2)
+
+    def forward_shape(self, shape: Sequence[int]) -> Size:
+        return self.bijector.forward_shape(shape)
+
+    def inverse_shape(self, shape: Sequence[int]) -> Size:
+        return self.bijector.inverse_shape(shape)
 
     def with_cache(self, cache_size: int = 1) -> FlowTransform:
         return self
