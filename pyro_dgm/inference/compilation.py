@@ -206,10 +206,20 @@ def value_and_grad(module: nn.Module) -> Callable[[State, State, tuple], tuple[T
         with torch.enable_grad():
             terms = functional_call(module, tensors, batch, tie_weights=False)
         found = torch.autograd.grad(terms["loss"], list(leaves.values()), allow_unused=True)
-        gradients = {name: g for name, g in zip(leaves, found, strict=True) if g is not None}
+        gradients = {name: _laid_out(g, leaves[name]) for name, g in zip(leaves, found, strict=True) if g is not None}
         return {name: value.detach() for name, value in terms.items()}, gradients
 
     return step
+
+
+def _laid_out(gradient: Tensor, parameter: Tensor) -> Tensor:
+    """In the memory order of the parameter, as autograd leaves it in `.grad`.
+
+    Gradients of convolutions may come with channels last. Fused Adam on a CPU reads both tensors in the order of their
+    memory, without a look at strides, and would move each weight by the gradient of another.
+    """
+    same = gradient.stride() == parameter.stride()
+    return gradient if same else torch.empty_like(parameter).copy_(gradient)
 
 
 def capture(module: nn.Module, trained: State, fixed: State, batch: tuple) -> Graph:
