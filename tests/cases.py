@@ -136,6 +136,9 @@ CONDITIONALS: dict[str, Callable[[], ConditionalCase]] = {
         (2,),
         ((3,),),
     ),
+    "flow_image_of_context": lambda: ConditionalCase(
+        dgm.Flow(dgm.StandardNormal((1, 1, 2)), dgm.image_realnvp((1, 1, 2), 2, 3, 4, 1)), (1, 1, 2), ((3, 1, 2),)
+    ),
     "multivariate_normal": lambda: ConditionalCase(dgm.MultivariateNormal(dgm.mlp(3, 5), 2), (2,), ((3,),)),
     "low_rank": lambda: ConditionalCase(dgm.LowRankMultivariateNormal(dgm.mlp(3, 6), 2, 1), (2,), ((3,),)),
     "mixture_prior": lambda: ConditionalCase(dgm.MixturePrior(2, 4), (2,)),
@@ -257,6 +260,27 @@ BIJECTORS: dict[str, Callable[[], BijectorCase]] = {
         1 + 1,
         1 + 4,
     ),
+    "image_coupling": _bijector(lambda: dgm.ImageCoupling(dgm.checkerboard_mask((2, 4, 4)), 0, 4, 1), (2, 4, 4)),
+    "image_coupling_of_context": _bijector(
+        lambda: dgm.ImageCoupling(dgm.channel_mask((3, 2, 4)), 2, 4, 1), (3, 2, 4), (2, 2, 4)
+    ),
+    "image_coupling_of_one_pixel": _bijector(
+        lambda: dgm.ImageCoupling(dgm.channel_mask((1, 1, 1)), 2, 4, 1), (1, 1, 1), (2, 1, 1)
+    ),
+    "additive_image_coupling": _bijector(
+        lambda: dgm.ImageCoupling(dgm.channel_mask((2, 2, 2), flip=True), 0, 4, 1, dgm.Additive()), (2, 2, 2)
+    ),
+    "spline_image_coupling": _bijector(
+        lambda: dgm.ImageCoupling(dgm.checkerboard_mask((1, 4, 4), flip=True), 1, 4, 1, dgm.Spline(4)),
+        (1, 4, 4),
+        (1, 4, 4),
+    ),
+    "mixture_image_coupling": _bijector(
+        lambda: dgm.ImageCoupling(dgm.checkerboard_mask((2, 2, 2)), 0, 2, 1, dgm.LogisticMixture(3)), (2, 2, 2)
+    ),
+    "image_realnvp_of_context": _bijector(lambda: dgm.image_realnvp((2, 4, 4), 3, 1, 4, 1), (2, 4, 4), (1, 4, 4), 3, 3),
+    "levels": _bijector(lambda: dgm.Levels(17), 4, 0, 0, 0),
+    "levels_of_images": _bijector(lambda: dgm.Levels(256, 0.05, event_dim=3), (1, 2, 3), 0, 0, 0),
     "squeeze": _bijector(lambda: dgm.Squeeze((2, 4, 6)), (2, 4, 6), 0, 0, 0),
     "inverse_squeeze": _bijector(lambda: dgm.Inverse(dgm.Squeeze((2, 4, 4))), (8, 2, 2), 0, 0, 0),
     "unflatten": _bijector(lambda: dgm.Stack([dgm.LULinear(8), dgm.Unflatten((2, 2, 2))]), 8, 0, 0, 0),
@@ -392,6 +416,11 @@ def vae_dequantized() -> PairCase:
     return PairCase(vae.model, vae.guide, _levels(5, 4))
 
 
+def density_image() -> PairCase:
+    density = dgm.Flow(dgm.StandardNormal((1, 2, 2)), dgm.image_realnvp((1, 2, 2), 2, hidden=4, blocks=1))
+    return PairCase(dgm.DensityModel(density), dgm.EmptyGuide(), lambda n: (torch.randn(n, 1, 2, 2),))
+
+
 class BareModel(nn.Module):
     r"""A stranger's model: $p(z_2)\, p(z_1 \mid z_2)\, p(x \mid z_1)$, written with Pyro alone."""
 
@@ -439,6 +468,7 @@ PAIRS: dict[str, Callable[[], PairCase]] = {
     "density_flow": density_flow,
     "density_dequantized": density_dequantized,
     "vae_dequantized": vae_dequantized,
+    "density_image": density_image,
     "two_latents_bare": two_latents_bare,
 }
 

@@ -222,7 +222,7 @@ def counted(bijector: nn.Module) -> list[str]:
     """A list that grows by one entry with every call of a network of the bijector."""
     calls: list[str] = []
     for name, module in bijector.named_modules():
-        if isinstance(module, dgm.MADE | dgm.MLP | ConditionalDenseNN):
+        if isinstance(module, dgm.MADE | dgm.MLP | dgm.GatedConvNet | ConditionalDenseNN):
             module.register_forward_hook(lambda *_, name=name: calls.append(name))
     return calls
 

@@ -77,6 +77,14 @@ def test_joined_contexts_broadcast_and_keep_their_order():
     assert torch.equal(joined[2, :, 2:], second)
 
 
+def test_images_are_joined_along_their_channels():
+    first, second = torch.randn(4, 1, 2, 3, 5), torch.randn(6, 1, 3, 5)
+    joined = join(first, second, event_dim=3)
+    assert joined.shape == (4, 6, 3, 3, 5)
+    assert torch.equal(joined[:, :, :2], first.expand(4, 6, 2, 3, 5))
+    assert torch.equal(joined[1, :, 2:], second)
+
+
 def test_join_takes_the_widest_dtype():
     labels, half, single = torch.ones(3, 2, dtype=torch.long), torch.ones(3, 1).half(), torch.ones(3, 1).float()
     assert join(labels, half, single).dtype == torch.float32

@@ -122,13 +122,13 @@ class Joined(nn.Module):
         return self.net(join(*contexts))
 
 
-def join(*contexts: Tensor) -> Tensor:
-    """Concatenate along the last dim after broadcasting the leading dims, in the widest dtype."""
+def join(*contexts: Tensor, event_dim: int = 1) -> Tensor:
+    """Concatenate along the first event dim after broadcasting the leading dims, in the widest dtype."""
     dtype = contexts[0].dtype
     for context in contexts[1:]:
         dtype = torch.promote_types(dtype, context.dtype)
-    batch = torch.broadcast_shapes(*(c.shape[:-1] for c in contexts))
-    return torch.cat([c.to(dtype).expand(*batch, c.shape[-1]) for c in contexts], dim=-1)
+    batch = torch.broadcast_shapes(*(c.shape[:-event_dim] for c in contexts))
+    return torch.cat([c.to(dtype).expand(*batch, *c.shape[-event_dim:]) for c in contexts], dim=-event_dim)
 
 
 class Rescale(nn.Module):

@@ -5,6 +5,8 @@ from .bijector import Bijector, DirectionWarning, FlowTransform, Inverse, Permut
 from .coupling import Coupling, coupling, realnvp, spline_coupling
 from .elementwise import Additive, Affine, Elementwise, LogisticMixture, Spline
 from .flow import Directions, Flow
+from .images import ImageCoupling, channel_mask, checkerboard_mask, image_realnvp
+from .levels import Levels
 from .linear import ActNorm, LULinear, Orthogonal
 from .oneway import Planar, Sylvester, planar, sylvester
 from .pointwise import Pointwise
@@ -24,8 +26,10 @@ __all__ = [
     "Elementwise",
     "Flow",
     "FlowTransform",
+    "ImageCoupling",
     "Inverse",
     "LULinear",
+    "Levels",
     "LogisticMixture",
     "Orthogonal",
     "Permutation",
@@ -37,8 +41,11 @@ __all__ = [
     "Sylvester",
     "Unflatten",
     "Zuko",
+    "channel_mask",
+    "checkerboard_mask",
     "coupling",
     "iaf",
+    "image_realnvp",
     "import_zuko",
     "maf",
     "planar",
