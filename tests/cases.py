@@ -281,6 +281,15 @@ BIJECTORS: dict[str, Callable[[], BijectorCase]] = {
     "image_realnvp_of_context": _bijector(lambda: dgm.image_realnvp((2, 4, 4), 3, 1, 4, 1), (2, 4, 4), (1, 4, 4), 3, 3),
     "levels": _bijector(lambda: dgm.Levels(17), 4, 0, 0, 0),
     "levels_of_images": _bijector(lambda: dgm.Levels(256, 0.05, event_dim=3), (1, 2, 3), 0, 0, 0),
+    "multiscale_realnvp": _bijector(
+        lambda: dgm.multiscale_realnvp((1, 4, 4), (4, 4, 4), layers=1, blocks=1), 16, 0, 1 + 1 + 2, 1 + 1 + 2
+    ),
+    "factor_out_of_context": _bijector(
+        lambda: dgm.FactorOut((3, 2, 2), dgm.Stack([dgm.Coupling(4, 2, (4,)), dgm.Unflatten((1, 2, 2))])), 12, 2
+    ),
+    "act_norm_of_images": _bijector(lambda: dgm.PerPixel(dgm.ActNorm(2)), (2, 3, 2), 0, 0, 0),
+    "one_by_one_convolution": _bijector(lambda: dgm.PerPixel(dgm.LULinear(3)), (3, 2, 2), 0, 0, 0),
+    "linear_of_pixels_of_context": _bijector(lambda: dgm.PerPixel(dgm.LULinear(2, 3)), (2, 2, 3), (3, 2, 3)),
     "squeeze": _bijector(lambda: dgm.Squeeze((2, 4, 6)), (2, 4, 6), 0, 0, 0),
     "inverse_squeeze": _bijector(lambda: dgm.Inverse(dgm.Squeeze((2, 4, 4))), (8, 2, 2), 0, 0, 0),
     "unflatten": _bijector(lambda: dgm.Stack([dgm.LULinear(8), dgm.Unflatten((2, 2, 2))]), 8, 0, 0, 0),

@@ -114,6 +114,36 @@ def test_the_parameters_are_those_of_the_published_network_without_its_scaling_f
     assert sum(p.numel() for p in dequantizer.parameters()) + 4 == 628_388 - 556_312
 
 
+def test_the_parameters_of_the_multi_scale_flow_are_the_published_ones_without_the_scaling_factors():
+    """1,711,818 in all, with a dequantizer of 4 (18,018 + 1); one factor for each channel of a coupling."""
+    flow = dgm.multiscale_realnvp((1, 28, 28))
+    assert sum(p.numel() for p in flow.parameters()) + 2 * 1 + 2 * 4 + 4 * 8 == 1_711_818 - 72_076
+
+
+@pytest.mark.parametrize(("shape", "hidden"), [((1, 4, 4), (4,)), ((1, 4, 4), (4, 4)), ((3, 8, 4), (4, 4, 4))])
+def test_a_multi_scale_flow_is_a_distribution_over_images(shape, hidden):
+    size = shape[0] * shape[1] * shape[2]
+    flow = randomize(dgm.Flow(dgm.StandardNormal(size), dgm.multiscale_realnvp(shape, hidden, blocks=1)), 0.1)
+    calls, law = calls_of(flow), flow()
+    x = law.rsample((3, 2))
+    own = law.log_prob(x)
+    assert (law.event_shape, own.shape) == (shape, (3, 2))
+    assert len(calls) == flow.directions().sample == flow.directions().density == 2 * (len(hidden) + (len(hidden) > 1))
+    torch.testing.assert_close(flow().log_prob(x.clone()), own, rtol=1e-6, atol=1e-6)
+
+
+@in_float64
+def test_a_fresh_multi_scale_flow_is_a_standard_normal_over_pixels():
+    x = torch.randn(5, 1, 8, 8)
+    flow = dgm.Flow(dgm.StandardNormal(64), dgm.multiscale_realnvp((1, 8, 8), (4, 4, 4), blocks=1))
+    torch.testing.assert_close(flow().log_prob(x), dgm.StandardNormal((1, 8, 8))().log_prob(x))
+
+
+def test_a_size_that_can_not_be_halved_so_often_is_refused():
+    with pytest.raises(ValueError, match=r"Squeeze: expected an even height and width, got an image of shape \(2, 7"):
+        dgm.multiscale_realnvp((1, 14, 14), (4, 4, 4))
+
+
 GIVEN = {"none": None, "channels": torch.zeros(5, 3, 4, 4), "size": torch.zeros(5, 2, 4, 2), "flat": torch.zeros(5, 32)}
 
 

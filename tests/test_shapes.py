@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from cases import randomize
+from conftest import in_float64
 
 import pyro_dgm as dgm
 
@@ -47,3 +49,76 @@ def test_a_stack_and_its_inverse_say_the_shapes_of_both_sides():
     assert dgm.Inverse(stack).forward_shape((1, 4, 6)) == (24,)
     assert dgm.Inverse(stack).inverse_shape((5, 24)) == (5, 1, 4, 6)
     assert dgm.Permutation(3).forward_shape((2, 3)) == dgm.Permutation(3).inverse_shape((2, 3)) == (2, 3)
+
+
+# Scales --------------------------------------------------------------------------------------------------------------
+
+
+def test_the_start_of_the_vector_is_the_half_of_the_channels_that_leaves():
+    layer, x = dgm.FactorOut((3, 2, 2), dgm.Unflatten((1, 2, 2))), torch.randn(5, 12)
+    y, log_det = layer(x)
+    assert torch.equal(y[:, 1:], x[:, :8].reshape(5, 2, 2, 2))
+    assert torch.equal(y[:, :1], x[:, 8:].reshape(5, 1, 2, 2))
+    assert torch.equal(log_det, torch.zeros(5))
+
+
+@pytest.mark.parametrize(("shape", "rest"), [((2, 4, 4), (2, 4, 4)), ((4, 4, 4), (2, 2, 8)), ((1, 2, 2), (0, 2, 2))])
+def test_a_rest_onto_another_shape_is_refused_with_the_fix(shape, rest):
+    with pytest.raises(ValueError, match=r"FactorOut: expected at least 2 channels and a rest onto .*Fix: Unflatten\("):
+        dgm.FactorOut(shape, dgm.Unflatten(rest))
+
+
+@in_float64
+def test_the_parts_of_a_scale_are_as_likely_as_the_published_sum_says():
+    r"""$\log p(y) = \log N(\text{left}) + \log N(z) + \log|\det|$: score the parts one after the other by hand."""
+    shape = (1, 4, 4)
+    stack = randomize(dgm.multiscale_realnvp(shape, (4, 4, 4), layers=1, blocks=1))
+    factored, middle, unsqueeze, fine = stack
+    second, *rest = factored.rest
+    x, normal = torch.randn(6, *shape), torch.distributions.Normal(0.0, 1.0)
+    x1, first_log_det = fine.inverse(x)
+    x2, middle_log_det = middle.inverse(dgm.Squeeze(shape)(x1)[0])
+    kept, leaving = x2.split([2, 2], dim=1)
+    z, coarse_log_det = dgm.Squeeze((2, 2, 2))(kept)[0], torch.zeros(6)
+    for layer in reversed(rest[:-1]):
+        z, log_det = layer.inverse(z)
+        coarse_log_det = coarse_log_det + log_det
+    expected = normal.log_prob(leaving).sum((1, 2, 3)) + normal.log_prob(z).sum((1, 2, 3))
+    expected = expected + first_log_det + middle_log_det + coarse_log_det
+    flow = dgm.Flow(dgm.StandardNormal(16), stack)
+    torch.testing.assert_close(flow().log_prob(x), expected)
+    assert isinstance(second, dgm.Unflatten)
+
+
+# Pixels --------------------------------------------------------------------------------------------------------------
+
+
+@in_float64
+def test_a_linear_map_of_every_pixel_is_a_convolution_of_one_by_one():
+    linear, x = randomize(dgm.LULinear(3)), torch.randn(5, 3, 4, 2)
+    y, log_det = dgm.PerPixel(linear)(x)
+    matrix = torch.func.jacrev(lambda v: linear(v)[0])(torch.zeros(3))
+    bias = linear(torch.zeros(3))[0]
+    torch.testing.assert_close(y, torch.nn.functional.conv2d(x, matrix[:, :, None, None], bias))
+    torch.testing.assert_close(log_det, (8 * matrix.slogdet().logabsdet).expand(5))
+
+
+def test_the_norm_of_images_standardizes_every_channel():
+    layer, images = (
+        dgm.PerPixel(dgm.ActNorm(3)),
+        5 + torch.tensor([1.0, 2.0, 3.0])[:, None, None] * torch.randn(7, 3, 4, 2),
+    )
+    layer.bijector.initialize(images.movedim(-3, -1))
+    y, log_det = layer(images)
+    pixels = y.movedim(-3, -1).reshape(-1, 3)
+    torch.testing.assert_close(pixels.mean(0), torch.zeros(3), atol=1e-10, rtol=0)
+    torch.testing.assert_close(pixels.std(0), torch.ones(3))
+    spread = images.movedim(-3, -1).reshape(-1, 3).std(0)
+    torch.testing.assert_close(log_det, (-8 * spread.log().sum()).expand(7))
+
+
+def test_a_layer_of_images_is_no_layer_of_pixels():
+    with pytest.raises(
+        ValueError, match=r"PerPixel: expected a bijector of vectors, got Squeeze from events with 3 dims"
+    ):
+        dgm.PerPixel(dgm.Squeeze((1, 2, 2)))

@@ -5,12 +5,12 @@ from .bijector import Bijector, DirectionWarning, FlowTransform, Inverse, Permut
 from .coupling import Coupling, coupling, realnvp, spline_coupling
 from .elementwise import Additive, Affine, Elementwise, LogisticMixture, Spline
 from .flow import Directions, Flow
-from .images import ImageCoupling, channel_mask, checkerboard_mask, image_realnvp
+from .images import ImageCoupling, channel_mask, checkerboard_mask, image_realnvp, multiscale_realnvp
 from .levels import Levels
 from .linear import ActNorm, LULinear, Orthogonal
 from .oneway import Planar, Sylvester, planar, sylvester
 from .pointwise import Pointwise
-from .shapes import Squeeze, Unflatten
+from .shapes import FactorOut, PerPixel, Squeeze, Unflatten
 from .zuko import Zuko, import_zuko
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "DirectionWarning",
     "Directions",
     "Elementwise",
+    "FactorOut",
     "Flow",
     "FlowTransform",
     "ImageCoupling",
@@ -32,6 +33,7 @@ __all__ = [
     "Levels",
     "LogisticMixture",
     "Orthogonal",
+    "PerPixel",
     "Permutation",
     "Planar",
     "Pointwise",
@@ -48,6 +50,7 @@ __all__ = [
     "image_realnvp",
     "import_zuko",
     "maf",
+    "multiscale_realnvp",
     "planar",
     "realnvp",
     "spline_coupling",

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from ..convolutions import GatedConvNet
 from ..networks import join, zeroed
-from .bijector import Bijector, Stack, ValueAndLogDet
+from .bijector import Bijector, Inverse, Stack, ValueAndLogDet
 from .elementwise import Affine, Elementwise
-from .shapes import REAL_IMAGE
+from .shapes import REAL_IMAGE, FactorOut, Squeeze, Unflatten
+
+MakeMask = Callable[..., Tensor]
 
 
 def checkerboard_mask(shape: Sequence[int], *, flip: bool = False) -> Tensor:
@@ -143,3 +145,55 @@ def image_realnvp(
     """
     masks = [checkerboard_mask(shape, flip=bool(i % 2)) for i in range(layers)]
     return Stack([ImageCoupling(mask, context, hidden, blocks, law) for mask in masks])
+
+
+def multiscale_realnvp(
+    shape: Sequence[int],
+    hidden: Sequence[int] = (32, 48, 64),
+    layers: int = 2,
+    blocks: int = 3,
+    law: Elementwise | None = None,
+) -> Stack:
+    r"""Couplings at several scales, from a **vector** of noise to an image: `Flow(StandardNormal(C * H * W), …)`.
+
+    Scoring: checkerboard couplings; then, scale by scale, a squeeze, couplings with channel masks, and half of the
+    channels leave as noise. At the last scale nothing leaves and the couplings are twice as many. One network call per
+    coupling each way.
+
+    Args:
+        shape: `(C, H, W)` of the image; its sides can be halved `len(hidden) - 1` times.
+        hidden: channels of the networks' hidden layers at every scale, finest first.
+        layers: number of couplings at every scale but the last.
+        blocks: number of each network's gated blocks.
+        law: the elementwise map; default `Affine()`.
+
+    Raises:
+        ValueError: if a side is odd at some scale.
+
+    References:
+        Dinh, Sohl-Dickstein, Bengio 2017, arXiv:1605.08803; Lippe, *UvA deep learning tutorials*, 11, whose
+        multi-scale flow this is for 28×28 pixels.
+
+    Example:
+        >>> from pyro_dgm import Flow, StandardNormal
+        >>> flow = Flow(StandardNormal(16), multiscale_realnvp((1, 4, 4), hidden=(8, 8), blocks=1))
+        >>> flow().sample((5,)).shape
+        torch.Size([5, 1, 4, 4])
+    """
+
+    def couplings(make_mask: MakeMask, shape: Sequence[int], num: int, channels: int) -> list[Bijector]:
+        masks = [make_mask(shape, flip=bool(i % 2)) for i in range(num)]
+        return [ImageCoupling(mask, 0, channels, blocks, law) for mask in masks]
+
+    def from_noise(shape: Sequence[int], hidden: Sequence[int]) -> list[Bijector]:
+        """Bijectors from a vector to an image of this shape, through all coarser scales."""
+        if not hidden:
+            return [Unflatten(shape)]
+        squeeze, first, *coarser = Squeeze(shape), *hidden
+        inner = squeeze.forward_shape(shape)
+        here = couplings(channel_mask, inner, layers if coarser else 2 * layers, first)
+        kept = (inner[0] // 2, *inner[1:])
+        below = FactorOut(inner, Stack(from_noise(kept, coarser))) if coarser else Unflatten(inner)
+        return [below, *here, Inverse(squeeze)]
+
+    return Stack([*from_noise(shape, hidden[1:]), *couplings(checkerboard_mask, shape, layers, hidden[0])])

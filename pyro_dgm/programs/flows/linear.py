@@ -172,11 +172,12 @@ class ActNorm(Bijector):
 
     @torch.no_grad()
     def initialize(self, x: Tensor) -> None:
-        """Standardize data `(N, D)` from here on; what a context adds is left as it is.
+        """Standardize data `(*batch, D)` from here on; what a context adds is left as it is.
 
         Raises:
             ValueError: if a coordinate is constant: no scale would make its variance 1.
         """
+        x = x.flatten(0, -2)
         spread = x.std(0)
         if not bool((spread > 0).all()):
             raise ValueError(
