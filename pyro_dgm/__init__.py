@@ -77,7 +77,8 @@ from .programs.flows import (
 )
 from .programs.gaussians import LowRankMultivariateNormal, MultivariateNormal
 from .programs.guides import AmortizedGuide, EmptyGuide, SemiAmortizedGuide
-from .programs.laws import LogisticLevels
+from .programs.intervals import log_cdf, log_interval, log_sf
+from .programs.laws import Discretized
 from .programs.likelihoods import Bernoulli, Categorical, DiscretizedLogistic, Normal
 from .programs.mixtures import Mixture
 from .programs.models import DensityModel, LatentVariableModel
@@ -128,6 +129,7 @@ __all__ = [
     "Dequantized",
     "DirectionWarning",
     "Directions",
+    "Discretized",
     "DiscretizedLogistic",
     "Elementwise",
     "EmptyGuide",
@@ -145,7 +147,6 @@ __all__ = [
     "LatentVariableModel",
     "Levels",
     "LinearWarmup",
-    "LogisticLevels",
     "LogisticMixture",
     "LowRankMultivariateNormal",
     "Mixture",
@@ -202,6 +203,9 @@ __all__ = [
     "khat",
     "khat_threshold",
     "load_weights",
+    "log_cdf",
+    "log_interval",
+    "log_sf",
     "maf",
     "mlp",
     "multiscale_realnvp",

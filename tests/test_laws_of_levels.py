@@ -2,93 +2,112 @@
 
 from __future__ import annotations
 
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 from conftest import both_dtypes, in_float64
-from mpmath import mp, mpf
+from exact import FAMILIES, base, components, log_mass
 from torch import Tensor
+from torch.fx.experimental.proxy_tensor import make_fx
 
 import pyro_dgm as dgm
-from pyro_dgm.programs.laws import log1mexp
+
+families = pytest.mark.parametrize("family", list(FAMILIES))
 
 
 def extreme(levels: int, dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor]:
-    """Locations from −10 to +10 ranges around the levels, against log-scales in ±10 and beyond the clamp."""
+    """Locations from −10 to +10 ranges around the levels, against scales of e^±10."""
     centre = (levels - 1) / 2
     loc = torch.cat([centre + levels * torch.linspace(-10, 10, 41), torch.tensor([0.0, 0.5, centre, levels - 1.0])])
-    log_scale = torch.cat([torch.linspace(-10, 10, 21), torch.tensor([-40.0, 40.0])])
-    loc, log_scale = torch.cartesian_prod(loc, log_scale).unbind(-1)
-    return loc.to(dtype or torch.get_default_dtype()), log_scale.to(dtype or torch.get_default_dtype())
+    loc, log_scale = torch.cartesian_prod(loc, torch.linspace(-10, 10, 21)).unbind(-1)
+    dtype = dtype or torch.get_default_dtype()
+    return loc.to(dtype), log_scale.exp().to(dtype)
 
 
-def masses(law: dgm.LogisticLevels) -> Tensor:
+def discretized(family: str, loc: Tensor, scale: Tensor, levels: int, dtype: torch.dtype | None = None):
+    return dgm.Discretized(base(family, loc, scale, dtype), levels)
+
+
+def at(family: str, loc: float, log_scale: float, levels: int):
+    return discretized(family, torch.tensor(loc), torch.tensor(log_scale).exp(), levels)
+
+
+def masses(law: dgm.Discretized) -> Tensor:
     """`(levels, *batch)`."""
     values = torch.arange(law.levels).reshape(-1, *[1] * len(law.batch_shape))
     return law.log_prob(values).exp()
 
 
-def exact_log_mass(loc: float, log_scale: float, levels: int, value: int) -> float:
-    r"""$\log P(y)$ in sixty-digit arithmetic and more, straight from the definition."""
-    with mp.workdps(20_000 if log_scale < -7 else 2_000):
-        scale = mp.exp(mpf(log_scale))
-        upper = mpf(1) if value == levels - 1 else 1 / (1 + mp.exp(-(value + mpf(0.5) - mpf(loc)) / scale))
-        lower = mpf(0) if value == 0 else 1 / (1 + mp.exp(-(value - mpf(0.5) - mpf(loc)) / scale))
-        return float(mp.log(upper - lower))
-
-
 @both_dtypes
 @pytest.mark.parametrize("levels", [2, 3, 17, 256])
-def test_masses_sum_to_one_for_any_location_and_scale(levels, dtype):
-    total = masses(dgm.LogisticLevels(*extreme(levels), levels)).sum(0)
+@families
+def test_masses_sum_to_one_for_any_location_and_scale(family, levels, dtype):
+    total = masses(discretized(family, *extreme(levels), levels)).sum(0)
     assert total.dtype == dtype
     assert float((total - 1).abs().max()) < {torch.float32: 1e-6, torch.float64: 1e-12}[dtype] * max(1, levels / 32)
 
 
 @both_dtypes
 @pytest.mark.parametrize("levels", [2, 17, 256])
-def test_log_masses_and_their_gradients_are_finite_everywhere(levels):
-    loc, log_scale = (t.requires_grad_() for t in extreme(levels))
-    log_p = dgm.LogisticLevels(loc, log_scale, levels).log_prob(torch.arange(levels)[:, None])
+@families
+def test_log_masses_and_their_gradients_are_finite_everywhere(family, levels):
+    loc, scale = (t.requires_grad_() for t in extreme(levels))
+    log_p = discretized(family, loc, scale, levels).log_prob(torch.arange(levels)[:, None])
     assert bool(log_p.isfinite().all())
-    assert bool((log_p <= 0).all())
-    for gradient in torch.autograd.grad(log_p.sum(), (loc, log_scale)):
+    assert float(log_p.detach().max()) <= (1e-6 if family.startswith("mixture") else 0)
+    for gradient in torch.autograd.grad(log_p.sum(), (loc, scale)):
         assert bool(gradient.isfinite().all())
 
 
 @pytest.mark.parametrize("levels", [2, 17, 256])
-def test_log_masses_in_float32_are_those_of_float64(levels):
-    """To relative 1e-5, or to 1e-6 nats where the mass is almost 1."""
-    loc, log_scale = extreme(levels, torch.float32)
+@families
+def test_log_masses_in_float32_are_those_of_float64(family, levels):
+    """To relative 1e-5, also where the mass differs from 1 by 1e-37 alone.
+
+    A mixture adds 2.5e-7 nats: its weights sum to 1 to the precision of a float, so that near a mass of 1 no digit of
+    the log is left.
+    """
+    loc, scale = extreme(levels, torch.float32)
     values = torch.arange(levels)[:, None]
-    single = dgm.LogisticLevels(loc, log_scale, levels).log_prob(values)
-    double = dgm.LogisticLevels(loc.double(), log_scale.double(), levels).log_prob(values)
-    torch.testing.assert_close(single.double(), double, rtol=1e-5, atol=1e-6)
+    single = discretized(family, loc, scale, levels).log_prob(values)
+    double = discretized(family, loc, scale, levels, torch.float64).log_prob(values)
+    absolute = 2.5e-7 if family.startswith("mixture") else 1e-37
+    torch.testing.assert_close(single.double(), double, rtol=1e-5, atol=absolute)
 
 
 @in_float64
 @pytest.mark.parametrize("loc", [-40.0, -0.3, 3.0, 4.25, 70.0])
 @pytest.mark.parametrize("log_scale", [-4.0, -1.0, 0.0, 2.5, 9.0])
-def test_log_masses_are_differences_of_the_logistic_cdf(loc, log_scale):
-    law = dgm.LogisticLevels(torch.tensor(loc), torch.tensor(log_scale), levels=8)
-    exact = torch.tensor([exact_log_mass(loc, log_scale, 8, y) for y in range(8)])
-    torch.testing.assert_close(law.log_prob(torch.arange(8)), exact, rtol=1e-11, atol=1e-13)
+@families
+def test_log_masses_are_differences_of_the_cdf(family, loc, log_scale):
+    law = at(family, loc, log_scale, levels=8)
+    exact = [
+        log_mass(components(law.base), "-inf" if y == 0 else y - 0.5, "inf" if y == 7 else y + 0.5) for y in range(8)
+    ]
+    torch.testing.assert_close(law.log_prob(torch.arange(8)), torch.tensor(exact), rtol=1e-11, atol=1e-13)
 
 
 @in_float64
-def test_gradients_are_those_of_finite_differences():
+@families
+def test_gradients_are_those_of_finite_differences(family):
     loc, log_scale = (torch.randn(5, requires_grad=True) for _ in range(2))
     values = torch.arange(4)[:, None]
-    f = lambda loc, log_scale: dgm.LogisticLevels(2 + 3 * loc, log_scale, 4).log_prob(values)  # noqa: E731
-    assert torch.autograd.gradcheck(f, (loc, log_scale))
+
+    def log_p(loc: Tensor, log_scale: Tensor) -> Tensor:
+        return discretized(family, 2 + 3 * loc, log_scale.exp(), 4).log_prob(values)
+
+    assert torch.autograd.gradcheck(log_p, (loc, log_scale))
 
 
 @both_dtypes
 @pytest.mark.parametrize("levels", [2, 17, 256])
-def test_mean_and_variance_are_those_of_the_enumerated_masses(levels, dtype):
-    loc, log_scale = extreme(levels)
-    law = dgm.LogisticLevels(loc, log_scale, levels)
+@families
+def test_mean_and_variance_are_those_of_the_enumerated_masses(family, levels, dtype):
+    loc, scale = extreme(levels)
+    law = discretized(family, loc, scale, levels)
     values = torch.arange(levels, dtype=torch.float64)[:, None]
-    mass = masses(dgm.LogisticLevels(loc.double(), log_scale.double(), levels))
+    mass = masses(discretized(family, loc, scale, levels, torch.float64))
     mean = (mass * values).sum(0)
     variance = (mass * (values - mean).square()).sum(0)
     tolerance = {torch.float32: 1e-5, torch.float64: 1e-10}[dtype]
@@ -99,28 +118,51 @@ def test_mean_and_variance_are_those_of_the_enumerated_masses(levels, dtype):
 
 
 @in_float64
-def test_moments_have_the_dtype_of_the_parameters_and_not_of_the_process():
-    law = dgm.LogisticLevels(torch.zeros(3, dtype=torch.float32), torch.zeros(3, dtype=torch.float32), 4)
+@families
+def test_moments_have_the_dtype_of_the_parameters_and_not_of_the_process(family):
+    law = discretized(family, torch.zeros(3, dtype=torch.float32), torch.ones(3, dtype=torch.float32), 4)
     values = law.sample()
     assert values.dtype == law.log_prob(values).dtype == law.cdf(values).dtype == torch.float32
-    assert law.mean.dtype == law.variance.dtype == torch.float32
+    assert law.mean.dtype == law.variance.dtype == law.mode.dtype == law.icdf(law.cdf(values)).dtype == torch.float32
+
+
+def seven_levels(family: str) -> dgm.Discretized:
+    loc, log_scale = torch.tensor([-30.0, 2.2, 4.0, 90.0, 2.5]), torch.tensor([1.0, 0.4, -3.0, 8.0, 1.0])
+    return discretized(family, loc, log_scale.exp(), 7)
 
 
 @in_float64
-def test_cdf_is_the_running_sum_of_the_masses():
-    law = dgm.LogisticLevels(torch.tensor([-30.0, 2.2, 4.0, 90.0]), torch.tensor([1.0, 0.4, -3.0, 8.0]), 7)
-    values = torch.arange(7.0)[:, None]
+@families
+def test_cdf_is_the_running_sum_of_the_masses(family):
+    law, values = seven_levels(family), torch.arange(7.0)[:, None]
     torch.testing.assert_close(law.cdf(values), masses(law).cumsum(0), rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(law.cdf(values + 0.7), law.cdf(values), rtol=0, atol=0)
-    assert torch.equal(law.cdf(torch.tensor(-0.1)), torch.zeros(4))
-    assert torch.equal(law.cdf(torch.tensor(6.0)), torch.ones(4))
+    assert torch.equal(law.cdf(torch.tensor(-0.1)), torch.zeros(5))
+    assert torch.equal(law.cdf(torch.tensor(6.0)), torch.ones(5))
+
+
+@pytest.mark.parametrize("levels", [2, 3, 5, 7, 8])
+@families
+def test_icdf_is_the_smallest_level_whose_cdf_reaches_the_probability(family, levels):
+    base_law = seven_levels(family).base
+    law, p = dgm.Discretized(base_law, levels), torch.linspace(0, 1, 41)[:, None]
+    reached = law.cdf(torch.arange(levels).to(p)[:, None, None]) >= p
+    torch.testing.assert_close(law.icdf(p), reached.to(p).argmax(0).to(p), rtol=0, atol=0)
+    assert law.icdf(torch.tensor(0.5)).shape == (5,)
+
+
+@families
+def test_mode_is_the_level_of_the_largest_mass(family):
+    law = seven_levels(family)
+    torch.testing.assert_close(law.mode, masses(law).argmax(0).to(law.mode), rtol=0, atol=0)
 
 
 @both_dtypes
 @pytest.mark.parametrize(("loc", "log_scale"), [(-5.0, 1.0), (2.3, 0.2), (2.5, -9.0), (1.0, 3.0), (9.0, 0.5)])
-def test_the_sampler_draws_the_scored_masses(loc, log_scale, dtype):
+@families
+def test_the_sampler_draws_the_scored_masses(family, loc, log_scale, dtype):
     """Frequencies of 40,000 draws: standard error sqrt(p (1 - p) / n) each, 5 allowed; then their chi-square."""
-    law, num = dgm.LogisticLevels(torch.tensor(loc), torch.tensor(log_scale), 6), 40_000
+    law, num = at(family, loc, log_scale, 6), 40_000
     draws = law.sample((num,))
     assert draws.dtype == dtype
     counts, expected = draws.long().bincount(minlength=6).double(), num * masses(law).double()
@@ -131,45 +173,78 @@ def test_the_sampler_draws_the_scored_masses(loc, log_scale, dtype):
     assert float(chi_square) < degrees + 5 * (2 * degrees) ** 0.5 + 5
 
 
-def test_an_expanded_law_scores_and_samples_like_the_law():
-    law = dgm.LogisticLevels(torch.tensor([1.0, 3.0]), torch.tensor([0.0, 1.0]), 5)
+@families
+def test_an_expanded_law_scores_and_samples_like_the_law(family):
+    law = discretized(family, torch.tensor([1.0, 3.0]), torch.tensor([1.0, 2.7]), 5)
     wide = law.expand((4, 2))
     values = wide.sample()
     assert wide.batch_shape == values.shape == (4, 2)
     torch.testing.assert_close(wide.log_prob(values), law.log_prob(values), rtol=0, atol=0)
     torch.testing.assert_close(wide.mean, law.mean.expand(4, 2), rtol=0, atol=0)
     assert wide.to_event(1).log_prob(values).shape == (4,)
-    assert type(wide) is dgm.LogisticLevels
+    assert type(wide) is dgm.Discretized
     assert wide.levels == 5
 
 
+@families
+def test_a_scalar_value_gives_one_mass_for_each_law_of_the_batch(family):
+    law = discretized(family, torch.zeros(3, 2), torch.ones(3, 2), 5)
+    assert law.log_prob(torch.tensor(1)).shape == law.cdf(torch.tensor(1.0)).shape == law.mode.shape == (3, 2)
+
+
 @in_float64
-def test_parameters_broadcast_and_integer_values_are_scored():
-    law = dgm.LogisticLevels(torch.zeros(3, 1), torch.zeros(2), 5)
-    assert law.batch_shape == (3, 2)
+@families
+def test_integer_values_are_scored(family):
+    law = discretized(family, torch.zeros(3, 2), torch.ones(3, 2), 5)
     levels = torch.full((3, 2), 2, dtype=torch.uint8)
     torch.testing.assert_close(law.log_prob(levels), law.log_prob(levels.double()), rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("parallel", [False, True])
+@families
+def test_a_law_of_levels_is_drawn_by_predictive_under_a_plate(family, parallel):
+    def program() -> Tensor:
+        loc = pyro.sample("loc", dist.Normal(2.0, 1.0))
+        with pyro.plate("data", 5):
+            return pyro.sample("x", discretized(family, loc, torch.tensor(0.7).expand(loc.shape), 6))
+
+    drawn = pyro.infer.Predictive(program, num_samples=7, parallel=parallel)()["x"]
+    assert drawn.shape == (7, 5)
+    assert bool(((drawn >= 0) & (drawn <= 5) & (drawn == drawn.round())).all())
+
+
+@families
+def test_a_law_of_levels_traces_into_one_graph(family):
+    """Score, CDF, quantile and moments through `make_fx`; the graph is then run on other parameters."""
+
+    def everything(loc: Tensor, scale: Tensor, value: Tensor) -> tuple[Tensor, ...]:
+        law = discretized(family, loc, scale, 6)
+        return law.log_prob(value), law.cdf(value), law.icdf(value / 6), law.mean, law.variance, law.mode
+
+    with pyro.validation_enabled(False):
+        graph = make_fx(everything)(torch.zeros(4), torch.ones(4), torch.arange(4.0))
+        others = (
+            torch.tensor([-50.0, 2.0, 3.3, 9.0]),
+            torch.tensor([1e-3, 0.1, 2.0, 50.0]),
+            torch.tensor([5.0, 2, 0, 1]),
+        )
+        torch.testing.assert_close(graph(*others), everything(*others))
+
+
 @pytest.mark.parametrize("value", [-1.0, 5.0, 1.5])
-def test_a_value_that_is_no_level_is_refused(value):
-    law = dgm.LogisticLevels(torch.tensor(1.0), torch.tensor(0.0), 5, validate_args=True)
+@families
+def test_a_value_that_is_no_level_is_refused(family, value):
+    law = dgm.Discretized(base(family, torch.tensor(1.0), torch.tensor(1.0)), 5, validate_args=True)
     for checked in (law, law.expand((2,))):
         with pytest.raises(ValueError, match="within the support"):
             checked.log_prob(torch.tensor(value))
 
 
 def test_one_level_is_refused():
-    with pytest.raises(ValueError, match=r"LogisticLevels: expected at least 2 levels, got 1"):
-        dgm.LogisticLevels(torch.tensor(1.0), torch.tensor(0.0), 1)
+    with pytest.raises(ValueError, match=r"Discretized: expected at least 2 levels, got 1"):
+        dgm.Discretized(dist.Normal(torch.tensor(1.0), 1.0), 1)
 
 
-@both_dtypes
-def test_log1mexp_is_accurate_at_both_ends_with_finite_gradients(dtype):
-    t = torch.logspace(-6, 1.9, 200).requires_grad_()  # beyond e⁻⁸⁰ float32 has subnormal numbers alone
-    with mp.workdps(80):
-        exact = torch.tensor([float(mp.log(1 - mp.exp(-mpf(float(v))))) for v in t.detach()])
-    tolerance = {torch.float32: 2e-6, torch.float64: 1e-14}[dtype]
-    torch.testing.assert_close(log1mexp(t).detach(), exact, rtol=tolerance, atol=0)
-    (gradient,) = torch.autograd.grad(log1mexp(t).sum(), t)
-    torch.testing.assert_close(gradient, 1 / torch.expm1(t.detach()), rtol=10 * tolerance, atol=1e-40)
+def test_a_base_of_vectors_is_refused_with_the_fix():
+    with pytest.raises(ValueError, match=r"base of scalar events, got event_shape \(3,\)\. Fix: .*\.to_event\(1\)"):
+        dgm.Discretized(dist.Normal(torch.zeros(3), 1.0).to_event(1), 4)

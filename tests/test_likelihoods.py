@@ -104,7 +104,7 @@ def test_discretized_logistic_refuses_an_odd_number_of_outputs():
 def test_min_scale_is_added_to_the_scale_of_the_network():
     raw = torch.tensor([[1.5, 2.5, -3.0, 0.7]])
     law = dgm.DiscretizedLogistic(nn.Identity(), levels=5, min_scale=0.3)(raw)
-    expected = dgm.LogisticLevels(raw[:, :2], (0.3 + raw[:, 2:].exp()).log(), 5).to_event(1)
+    expected = dgm.Discretized(dist.Logistic(raw[:, :2], 0.3 + raw[:, 2:].exp()), 5).to_event(1)
     x = torch.tensor([[4.0, 0.0]])
     torch.testing.assert_close(law.log_prob(x), expected.log_prob(x))
 
@@ -117,6 +117,15 @@ def test_min_scale_bounds_the_cost_of_a_level_never_seen():
     torch.testing.assert_close(costs.diff(), torch.full((11,), 2.0), rtol=1e-4, atol=0)
 
 
+@both_dtypes
+def test_log_scales_are_clamped_where_they_become_scales(dtype):
+    raw = torch.tensor([[1.5, -40.0], [1.5, 40.0], [1.5, -12.0], [1.5, 12.0]], requires_grad=True)
+    law = dgm.DiscretizedLogistic(nn.Identity(), levels=5)(raw)
+    torch.testing.assert_close(law.base_dist.base.scale[:2], law.base_dist.base.scale[2:], rtol=0, atol=0)
+    (gradient,) = torch.autograd.grad(law.log_prob(torch.arange(4.0)[:, None]).sum(), raw)
+    assert bool(gradient.isfinite().all())
+
+
 def test_a_negative_min_scale_is_refused():
     with pytest.raises(ValueError, match=r"expected min_scale >= 0, got -1\.0"):
         dgm.DiscretizedLogistic(nn.Identity(), levels=5, min_scale=-1.0)
@@ -126,7 +135,7 @@ def test_image_likelihoods_split_the_channels_and_keep_height_and_width():
     raw = torch.randn(5, 2 * 3, 4, 6)
     law = dgm.DiscretizedLogistic(nn.Identity(), levels=7, event_dim=3)(raw)
     x = torch.randint(7, (5, 3, 4, 6)).to(raw.dtype)
-    expected = dgm.LogisticLevels(raw[:, :3], raw[:, 3:], 7).log_prob(x).flatten(1).sum(1)
+    expected = dgm.Discretized(dist.Logistic(raw[:, :3], raw[:, 3:].exp()), 7).log_prob(x).flatten(1).sum(1)
     torch.testing.assert_close(law.log_prob(x), expected)
     assert law.event_shape == (3, 4, 6)
 

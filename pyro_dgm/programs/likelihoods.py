@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from .conditional import Conditional, positive
-from .laws import LogisticLevels
+from .laws import Discretized
+
+MAX_LOG_SCALE = 12.0
 
 
 class Bernoulli(Conditional):
@@ -95,8 +97,9 @@ class DiscretizedLogistic(nn.Module):
         net: maps contexts to `(*batch, 2 * D)`: D locations, then D log-scales, both in level units; for images
             `(*batch, 2 * channels, height, width)`.
         levels: number L of levels; x takes the values 0, …, L − 1.
-        min_scale: $s_{\min}$ in $s = s_{\min} + e^r$, r the network's log-scale. Where training shows one level only,
-            an unbounded scale shrinks to 0, and a test datum of another level then costs hundreds of nats.
+        min_scale: $s_{\min}$ in $s = s_{\min} + e^r$, r the network's log-scale, clamped to ±12. Where training shows
+            one level only, an unbounded scale shrinks to 0, and a test datum of another level then costs hundreds of
+            nats.
         event_dim: number of event dims: 1 for vectors, 3 for images.
 
     Shape:
@@ -106,7 +109,7 @@ class DiscretizedLogistic(nn.Module):
         ValueError: if the network's last dim is odd, or `min_scale` is negative.
 
     References:
-        Kingma et al. 2016, arXiv:1606.04934; the density is `LogisticLevels`.
+        Kingma et al. 2016, arXiv:1606.04934; the density is `Discretized`.
 
     Example:
         >>> law = DiscretizedLogistic(nn.Identity(), levels=3)(torch.zeros(1, 2))
@@ -128,6 +131,5 @@ class DiscretizedLogistic(nn.Module):
                 f"{tuple(raw.shape)}. Fix: end the network with nn.Linear(hidden, 2 * D)."
             )
         loc, log_scale = raw.chunk(2, dim=-self.event_dim)
-        if self.min_scale > 0:
-            log_scale = torch.logaddexp(log_scale, torch.full_like(log_scale, log(self.min_scale)))
-        return LogisticLevels(loc, log_scale, self.levels).to_event(self.event_dim)
+        scale = log_scale.clamp(-MAX_LOG_SCALE, MAX_LOG_SCALE).exp() + self.min_scale
+        return Discretized(dist.Logistic(loc, scale), self.levels).to_event(self.event_dim)

@@ -41,13 +41,11 @@ DETAILS = ("likelihood", "bounds", "init", "normalize")
 LATENT, HIDDEN, DIM, LEVELS = 40, 300, 560, 256
 
 
-class PublishedLevels(dgm.LogisticLevels):
+class PublishedLevels(dgm.Discretized):
     r"""$\log(F(x + 1) - F(x) + 10^{-7})$, which does not sum to 1."""
 
     def log_prob(self, value: Tensor) -> Tensor:
-        rate = (-self.log_scale).exp()
-        upper, lower = (value + 1 - self.loc) * rate, (value - self.loc) * rate
-        return (upper.sigmoid() - lower.sigmoid() + 1e-7).log()
+        return (self.base.cdf(value + 1) - self.base.cdf(value) + 1e-7).log()
 
 
 class PublishedLikelihood(nn.Module):
@@ -58,7 +56,8 @@ class PublishedLikelihood(nn.Module):
     def forward(self, z: Tensor) -> dist.TorchDistribution:
         loc, log_scale = self.net(z).chunk(2, dim=-1)
         loc = LEVELS * loc.sigmoid().clamp(0.5 / LEVELS, 1 - 0.5 / LEVELS)
-        return PublishedLevels(loc, hardtanh(log_scale, -4.5, 0.0) + log(LEVELS), LEVELS).to_event(1)
+        scale = LEVELS * hardtanh(log_scale, -4.5, 0.0).exp()
+        return PublishedLevels(dist.Logistic(loc, scale), LEVELS).to_event(1)
 
 
 class BoundedEncoder(nn.Module):

@@ -1,0 +1,290 @@
+"""Log masses of intervals under any law with a CDF: stable far in its tails, for tiny and for huge cells."""
+
+from __future__ import annotations
+
+from functools import singledispatch
+from math import log, pi
+from typing import Any
+
+import torch
+from pyro.distributions import ExpandedDistribution, Logistic
+from torch import Tensor
+from torch.distributions import Distribution, Laplace, MixtureSameFamily, Normal
+from torch.nn.functional import logsigmoid
+from torch.special import erfc, erfcx
+
+
+def log1mexp(t: Tensor) -> Tensor:
+    r"""$\log(1 - e^{-t})$ for $t > 0$, accurate at both ends, with finite gradients and no branch.
+
+    References:
+        Mächler 2012, *Accurately computing log(1 - exp(-|a|))*.
+    """
+    small = t < 0.6931
+    near_zero = (-torch.expm1(-torch.where(small, t, 0.5))).log()
+    far = torch.log1p(-torch.exp(-torch.where(small, 1.0, t)))
+    return torch.where(small, near_zero, far)
+
+
+# What can be asked of a law, and the answers for a law that has a CDF and nothing else --------------------------------
+
+
+@singledispatch
+def log_interval(law: Any, centre: Tensor, width: Tensor | float) -> Tensor:
+    r"""$\log[F(c + w/2) - F(c - w/2)]$, the log mass of the cell of width w around c, in nats.
+
+    The width is an argument of its own, so that nothing is lost where the cell is narrow beside its distance from the
+    location. Normal, logistic and Laplace laws and mixtures of them are accurate to the last digits everywhere, with
+    finite gradients. **Any other law** with a `cdf` that accepts every real number is read off by a difference: that
+    loses all digits of masses below 6e-8 (float32; 1e-16 in float64) above its median, and a mass of 0 is scored as
+    the smallest normal number, -87 nats (-708), without a gradient. `register` a function for a family of your own.
+
+    Shape:
+        centre, width: broadcast against the batch_shape of `law`, whose events are scalars.
+
+    Example:
+        >>> log_interval(Normal(0.0, 1.0), torch.tensor([0.0, 30.0]), 1.0)
+        tensor([  -0.9599, -439.4295])
+    """
+    return _log_positive(law.cdf(centre + width / 2) - law.cdf(centre - width / 2))
+
+
+@singledispatch
+def log_cdf(law: Any, value: Tensor) -> Tensor:
+    r"""$\log F(x)$, in nats; see `log_interval` for laws of which only the `cdf` is known."""
+    return _log_positive(law.cdf(value))
+
+
+@singledispatch
+def log_sf(law: Any, value: Tensor) -> Tensor:
+    r"""$\log(1 - F(x))$, in nats; see `log_interval` for laws of which only the `cdf` is known."""
+    return _log_positive(1 - law.cdf(value))
+
+
+@singledispatch
+def log_cell(law: Any, centre: Tensor, width: Tensor | float, first: Tensor, last: Tensor) -> Tensor:
+    r"""`log_interval`, where the `first` cell reaches down to −∞ and the `last` one up to ∞.
+
+    To be registered only where the three cases share work.
+    """
+    below, above = log_cdf(law, centre + width / 2), log_sf(law, centre - width / 2)
+    return _open(first, last, below, above, log_interval(law, centre, width))
+
+
+def _open(first: Tensor, last: Tensor, below: Tensor, above: Tensor, inside: Tensor) -> Tensor:
+    return torch.where(first, below, torch.where(last, above, inside))
+
+
+def _log_positive(mass: Tensor) -> Tensor:
+    return mass.clamp(min=torch.finfo(mass.dtype).tiny).log()
+
+
+# Logistic ------------------------------------------------------------------------------------------------------------
+
+
+@log_interval.register
+def _(law: Logistic, centre: Tensor, width: Tensor | float) -> Tensor:
+    return _logistic_cell(law, centre, width)[2]
+
+
+@log_cdf.register
+def _(law: Logistic, value: Tensor) -> Tensor:
+    return logsigmoid((value - law.loc) / law.scale)
+
+
+@log_sf.register
+def _(law: Logistic, value: Tensor) -> Tensor:
+    return logsigmoid((law.loc - value) / law.scale)
+
+
+@log_cell.register
+def _(law: Logistic, centre: Tensor, width: Tensor | float, first: Tensor, last: Tensor) -> Tensor:
+    return _open(first, last, *_logistic_cell(law, centre, width))
+
+
+def _logistic_cell(law: Logistic, centre: Tensor, width: Tensor | float) -> tuple[Tensor, Tensor, Tensor]:
+    r"""$\log \sigma(b)$, $\log \sigma(-a)$, and $\log[\sigma(b) - \sigma(a)]$: their sum with $\log(1 - e^{a-b})$."""
+    rate = law.scale.reciprocal()
+    below = logsigmoid((centre + width / 2 - law.loc) * rate)
+    above = logsigmoid((law.loc - (centre - width / 2)) * rate)
+    return below, above, below + above + log1mexp(width * rate)
+
+
+# Laws that are symmetric around their location -----------------------------------------------------------------------
+
+
+def _mirrored(law: Normal | Laplace, centre: Tensor, width: Tensor | float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Ends a < b, centre m and width h of a cell in units of the scale, mirrored at the location so that m >= 0."""
+    rate = law.scale.reciprocal()
+    lower, upper = (centre - width / 2 - law.loc) * rate, (centre + width / 2 - law.loc) * rate
+    left = centre < law.loc
+    distance = ((centre - law.loc) * rate).abs()
+    return torch.where(left, -upper, lower), torch.where(left, -lower, upper), distance, width * rate
+
+
+def _unmirrored(law: Normal | Laplace, centre: Tensor, q_a: Tensor, p_b: Tensor) -> tuple[Tensor, Tensor]:
+    """Of the mirrored P(X > a) and P(X < b): the mass below the upper end of the cell, and that above its lower end."""
+    left = centre < law.loc
+    return torch.where(left, q_a, p_b), torch.where(left, p_b, q_a)
+
+
+# Normal --------------------------------------------------------------------------------------------------------------
+
+NARROW = 0.1  # where the series of a narrow cell ends, in width times max(1, distance); three terms are exact to 1e-16
+
+
+@log_interval.register
+def _(law: Normal, centre: Tensor, width: Tensor | float) -> Tensor:
+    return _normal_cell(law, centre, width)[2]
+
+
+@log_cdf.register
+def _(law: Normal, value: Tensor) -> Tensor:
+    return _log_q((law.loc - value) / law.scale)[1]
+
+
+@log_sf.register
+def _(law: Normal, value: Tensor) -> Tensor:
+    return _log_q((value - law.loc) / law.scale)[1]
+
+
+@log_cell.register
+def _(law: Normal, centre: Tensor, width: Tensor | float, first: Tensor, last: Tensor) -> Tensor:
+    return _open(first, last, *_normal_cell(law, centre, width))
+
+
+def _normal_cell(law: Normal, centre: Tensor, width: Tensor | float) -> tuple[Tensor, Tensor, Tensor]:
+    r"""The masses below, above and inside; a wide cell has $\log Q(a) + \log(1 - e^{-t})$, $t = \log Q(a) - \log Q(b)$.
+
+    Where a > 0, the squares in the logs of Q leave hm alone.
+    """
+    a, b, m, h = _mirrored(law, centre, width)
+    (erfcx_a, q_a), erfcx_b = _log_q(a), _log_erfcx(b)
+    q_b = erfcx_b - b.square() / 2 - log(2)
+    t = torch.where(a > 0, h * m + erfcx_a - erfcx_b, q_a - q_b)
+    narrow = h * m.clamp(min=1) < NARROW
+    wide = q_a + log1mexp(torch.where(narrow, 1.0, t))
+    inside = torch.where(narrow, _narrow_normal(m, h, narrow), wide)
+    return *_unmirrored(law, centre, q_a, torch.log1p(-q_b.exp())), inside
+
+
+def _narrow_normal(m: Tensor, h: Tensor, narrow: Tensor) -> Tensor:
+    r"""$\log \varphi(m)\, h\, [1 + He_2(m) h^2 / 24 + He_4(m) h^4 / 1920 + He_6(m) h^6 / 322560]$."""
+    s, h2 = torch.where(narrow, m, 0.0).square(), torch.where(narrow, h, 0.0).square()
+    he2, he4, he6 = s - 1, (s - 6) * s + 3, ((s - 15) * s + 45) * s - 15
+    series = h2 * (he2 / 24 + h2 * (he4 / 1920 + h2 * he6 / 322560))
+    return -m.square() / 2 - log(2 * pi) / 2 + h.log() + torch.log1p(series)
+
+
+def _log_q(x: Tensor) -> tuple[Tensor, Tensor]:
+    r"""$\log \mathrm{erfcx}(x / \sqrt 2)$ where x > 0, and $\log Q(x)$ with $Q(x) = P(X > x)$.
+
+    $Q(x) = \frac12 \mathrm{erfc}(x / \sqrt 2) = \frac12 e^{-x^2/2}\, \mathrm{erfcx}(x / \sqrt 2)$. Not torch's own
+    `log_ndtr`, whose gradient is off by 4 % at -1,000 in float32, and 0 at a million.
+    """
+    tail = x > 0
+    log_erfcx = _log_erfcx(torch.where(tail, x, 1.0))
+    inside = torch.log1p(-erfc(-torch.where(tail, 0.0, x) * 0.5**0.5) / 2)
+    return log_erfcx, torch.where(tail, log_erfcx - x.square() / 2 - log(2), inside)
+
+
+def _log_erfcx(x: Tensor) -> Tensor:
+    return erfcx(x * 0.5**0.5).log()
+
+
+# Laplace -------------------------------------------------------------------------------------------------------------
+
+
+@log_interval.register
+def _(law: Laplace, centre: Tensor, width: Tensor | float) -> Tensor:
+    a, b, _, h = _mirrored(law, centre, width)
+    return _laplace_interval(a, b, h)
+
+
+@log_cdf.register
+def _(law: Laplace, value: Tensor) -> Tensor:
+    return _log_cdf_laplace((value - law.loc) / law.scale)
+
+
+@log_sf.register
+def _(law: Laplace, value: Tensor) -> Tensor:
+    return _log_cdf_laplace((law.loc - value) / law.scale)
+
+
+@log_cell.register
+def _(law: Laplace, centre: Tensor, width: Tensor | float, first: Tensor, last: Tensor) -> Tensor:
+    a, b, _, h = _mirrored(law, centre, width)
+    ends = _unmirrored(law, centre, _log_cdf_laplace(-a), _log_cdf_laplace(b))
+    return _open(first, last, *ends, _laplace_interval(a, b, h))
+
+
+def _laplace_interval(a: Tensor, b: Tensor, h: Tensor) -> Tensor:
+    r"""$\frac12 e^{-a} (1 - e^{-h})$ beside the mode, $1 - \frac12 (e^{a} + e^{-b})$ around it, in logs."""
+    tail = a >= 0
+    lower, upper = torch.where(tail, -1.0, a), torch.where(tail, -1.0, -b)
+    outside, inside = (lower.exp() + upper.exp()) / 2, -(torch.expm1(lower) + torch.expm1(upper)) / 2
+    large = outside < 0.5  # the first log keeps the digits of a mass near 1, the second those of a mass near 0
+    near_one, near_zero = torch.log1p(-torch.where(large, outside, 0.5)), torch.where(large, 0.5, inside).log()
+    return torch.where(tail, -log(2) - a + log1mexp(h), torch.where(large, near_one, near_zero))
+
+
+def _log_cdf_laplace(x: Tensor) -> Tensor:
+    below = x < 0
+    return torch.where(below, x - log(2), torch.log1p(-(-torch.where(below, 0.0, x)).exp() / 2))
+
+
+# Mixtures, and laws that repeat another ------------------------------------------------------------------------------
+
+
+@log_interval.register
+def _(law: MixtureSameFamily, centre: Tensor, width: Tensor | float) -> Tensor:
+    return _mixed(law, log_interval(law.component_distribution, *_beside(centre, width)))
+
+
+@log_cdf.register
+def _(law: MixtureSameFamily, value: Tensor) -> Tensor:
+    return _mixed(law, log_cdf(law.component_distribution, *_beside(value)))
+
+
+@log_sf.register
+def _(law: MixtureSameFamily, value: Tensor) -> Tensor:
+    return _mixed(law, log_sf(law.component_distribution, *_beside(value)))
+
+
+@log_cell.register
+def _(law: MixtureSameFamily, centre: Tensor, width: Tensor | float, first: Tensor, last: Tensor) -> Tensor:
+    return _mixed(law, log_cell(law.component_distribution, *_beside(centre, width, first, last)))
+
+
+def _mixed(law: MixtureSameFamily, log_mass: Tensor) -> Tensor:
+    r"""$\log \sum_k \pi_k e^{\ell_k}$ over the last dim."""
+    return (law.mixture_distribution.logits + log_mass).logsumexp(-1)
+
+
+def _beside(*arguments: Any) -> tuple[Any, ...]:
+    """The arguments with a last dim for the components."""
+    return tuple(x.unsqueeze(-1) if isinstance(x, Tensor) else x for x in arguments)
+
+
+@log_interval.register
+def _(law: ExpandedDistribution, centre: Tensor, width: Tensor | float) -> Tensor:
+    return log_interval(law.base_dist, _wide(law, centre), width)
+
+
+@log_cdf.register
+def _(law: ExpandedDistribution, value: Tensor) -> Tensor:
+    return log_cdf(law.base_dist, _wide(law, value))
+
+
+@log_sf.register
+def _(law: ExpandedDistribution, value: Tensor) -> Tensor:
+    return log_sf(law.base_dist, _wide(law, value))
+
+
+@log_cell.register
+def _(law: ExpandedDistribution, centre: Tensor, width: Tensor | float, first: Tensor, last: Tensor) -> Tensor:
+    return log_cell(law.base_dist, _wide(law, centre), width, first, last)
+
+
+def _wide(law: Distribution, value: Tensor) -> Tensor:
+    return value.expand(torch.broadcast_shapes(value.shape, law.batch_shape))
