@@ -20,6 +20,13 @@ from .posterior import to_arviz
 from .programs.causal import GatedPixelCNN
 from .programs.conditional import Conditional, StandardNormal
 from .programs.convolutions import GatedConvNet
+from .programs.counts import (
+    Binomial,
+    NegativeBinomial,
+    Poisson,
+    ZeroInflatedNegativeBinomial,
+    ZeroInflatedPoisson,
+)
 from .programs.dequantization import (
     Dequantize,
     Dequantized,
@@ -78,8 +85,16 @@ from .programs.flows import (
 from .programs.gaussians import LowRankMultivariateNormal, MultivariateNormal
 from .programs.guides import AmortizedGuide, EmptyGuide, SemiAmortizedGuide
 from .programs.intervals import log_cdf, log_interval, log_sf
-from .programs.laws import Discretized
-from .programs.likelihoods import Bernoulli, Categorical, DiscretizedLogistic, Normal
+from .programs.laws import ContinuousBernoulliLogits, Discretized
+from .programs.likelihoods import (
+    Bernoulli,
+    Categorical,
+    ContinuousBernoulli,
+    DiscretizedLogistic,
+    Laplace,
+    Normal,
+    StudentT,
+)
 from .programs.mixtures import Mixture
 from .programs.models import DensityModel, LatentVariableModel
 from .programs.networks import (
@@ -117,10 +132,13 @@ __all__ = [
     "Batches",
     "Bernoulli",
     "Bijector",
+    "Binomial",
     "Categorical",
     "Compiled",
     "Conditional",
     "Constant",
+    "ContinuousBernoulli",
+    "ContinuousBernoulliLogits",
     "ConvDecoder",
     "ConvEncoder",
     "Coupling",
@@ -144,6 +162,7 @@ __all__ = [
     "Inverse",
     "Joined",
     "LULinear",
+    "Laplace",
     "LatentVariableModel",
     "Levels",
     "LinearWarmup",
@@ -153,6 +172,7 @@ __all__ = [
     "MixturePrior",
     "MultivariateNormal",
     "NoiseGuide",
+    "NegativeBinomial",
     "Normal",
     "Objective",
     "Orthogonal",
@@ -162,6 +182,7 @@ __all__ = [
     "PixelCNN",
     "Planar",
     "Pointwise",
+    "Poisson",
     "Preflight",
     "Program",
     "Pullback",
@@ -176,11 +197,14 @@ __all__ = [
     "Squeeze",
     "Stack",
     "StandardNormal",
+    "StudentT",
     "Sylvester",
     "Trainer",
     "UnitUniform",
     "Unflatten",
     "VampPrior",
+    "ZeroInflatedNegativeBinomial",
+    "ZeroInflatedPoisson",
     "Zuko",
     "absorb_prior",
     "active_units",

@@ -73,7 +73,8 @@ def dequantizer(dim: int, context: int) -> nn.Module:
 class ConditionalCase:
     """A conditional, the event shapes of its contexts, the event shape of its law.
 
-    `levels` is the number of values of one coordinate if the law is discrete.
+    `levels` is the number of values of one coordinate if the law is discrete, or so many of the counts 0, 1, 2, … that
+    those beyond have a probability below 1e-9, which the law of masses checks.
     """
 
     module: nn.Module
@@ -89,6 +90,13 @@ def _pixelcnn(shape: tuple[int, ...], levels: int, context: int) -> nn.Module:
     network = dgm.GatedPixelCNN(shape, 2 * shape[0], context, channels=4, blocks=2)
     emission = dgm.DiscretizedLogistic(nn.Identity(), levels, event_dim=3)
     return dgm.PixelCNN(network, emission, scale=dgm.Rescale(0, levels - 1))
+
+
+class _FourMoments(nn.Module):
+    """Raises raw degrees of freedom by 6: the law of densities compares moments, which must exist."""
+
+    def forward(self, raw: Tensor) -> Tensor:
+        return raw + 6 * (torch.arange(6, device=raw.device) < 2)
 
 
 CONDITIONALS: dict[str, Callable[[], ConditionalCase]] = {
@@ -118,6 +126,22 @@ CONDITIONALS: dict[str, Callable[[], ConditionalCase]] = {
     ),
     "pixelcnn": lambda: ConditionalCase(_pixelcnn((1, 2, 2), 3, 0), (1, 2, 2), levels=3),
     "pixelcnn_of_context": lambda: ConditionalCase(_pixelcnn((2, 2, 2), 2, 3), (2, 2, 2), ((3,),), levels=2),
+    "laplace": lambda: ConditionalCase(dgm.Laplace(dgm.mlp(3, 8, 4)), (2,), ((3,),)),
+    "student_t": lambda: ConditionalCase(dgm.StudentT(nn.Sequential(dgm.mlp(3, 6), _FourMoments())), (2,), ((3,),)),
+    "continuous_bernoulli": lambda: ConditionalCase(dgm.ContinuousBernoulli(dgm.mlp(3, 8, 2)), (2,), ((3,),)),
+    "binomial": lambda: ConditionalCase(dgm.Binomial(dgm.mlp(3, 2), 6), (2,), ((3,),), levels=7),
+    "poisson": lambda: ConditionalCase(dgm.Poisson(dgm.mlp(3, 2)), (2,), ((3,),), levels=64),
+    "poisson_image": lambda: ConditionalCase(
+        dgm.Poisson(dgm.ConvDecoder(3, (1, 1, 2), (4,)), event_dim=3), (1, 1, 2), ((3,),), levels=64
+    ),
+    "negative_binomial": lambda: ConditionalCase(dgm.NegativeBinomial(dgm.mlp(3, 4)), (2,), ((3,),), levels=300),
+    "zero_inflated_poisson": lambda: ConditionalCase(dgm.ZeroInflatedPoisson(dgm.mlp(3, 4)), (2,), ((3,),), levels=64),
+    "zero_inflated_negative_binomial": lambda: ConditionalCase(
+        dgm.ZeroInflatedNegativeBinomial(dgm.mlp(3, 6)), (2,), ((3,),), levels=300
+    ),
+    "conditional_fixed": lambda: ConditionalCase(
+        dgm.Conditional(dist.StudentT, dgm.mlp(3, 4), fixed={"df": torch.tensor([6.0, 9.0])}), (2,), ((3,),)
+    ),
     "flow_maf": lambda: ConditionalCase(dgm.Flow(dgm.StandardNormal(2), dgm.maf(2, 2, hidden=(8,))), (2,)),
     "flow_iaf": lambda: ConditionalCase(dgm.Flow(dgm.StandardNormal(2), dgm.iaf(2, 2, hidden=(8,))), (2,)),
     "flow_realnvp": lambda: ConditionalCase(dgm.Flow(dgm.StandardNormal(2), dgm.realnvp(2, 2, hidden=(8,))), (2,)),

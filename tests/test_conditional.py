@@ -156,3 +156,50 @@ def test_conditional_refuses_families_whose_parameters_are_vectors(family):
         ValueError, match=r"expected parameters of one number per event dim, got .*Fix: a module of your own"
     ):
         dgm.Conditional(family, nn.Linear(3, 4))
+
+
+def test_fixed_parameters_are_no_outputs_of_the_network():
+    raw, x = torch.randn(5, 4), torch.randn(5, 2)
+    law = dgm.Conditional(dist.StudentT, nn.Identity(), fixed={"df": 5.0})
+    assert law.params == ("loc", "scale")
+    expected = dist.StudentT(5.0, raw[:, :2], positive(raw[:, 2:])).to_event(1)
+    torch.testing.assert_close(law(raw).log_prob(x), expected.log_prob(x))
+
+
+@pytest.mark.parametrize(
+    ("family", "fixed", "params"),
+    [
+        (dist.NegativeBinomial, {"probs": torch.tensor(0.3)}, ("total_count",)),
+        (dist.NegativeBinomial, {"logits": torch.tensor(0.3)}, ("total_count",)),
+        (dist.NegativeBinomial, {"total_count": 3.0}, ("logits",)),
+        (dist.ZeroInflatedPoisson, {}, ("rate", "gate_logits")),
+        (dist.ZeroInflatedPoisson, {"gate": torch.tensor(0.2)}, ("rate",)),
+    ],
+)
+def test_a_parameter_fixed_in_one_form_is_asked_for_in_none(family, fixed, params):
+    conditional = dgm.Conditional(family, nn.Identity(), fixed=fixed)
+    assert conditional.params == params
+    law = conditional(torch.zeros(4, 2 * len(params)))
+    assert (law.batch_shape, law.event_shape) == ((4,), (2,))
+
+
+def test_fixed_tensors_move_with_the_module_and_stay_out_of_its_state():
+    conditional = dgm.Conditional(dist.StudentT, nn.Linear(3, 4), fixed={"df": torch.tensor([3.0, 5.0])})
+    assert set(conditional.state_dict()) == {"net.weight", "net.bias"}
+    law = conditional.to(torch.float32)(torch.zeros(7, 3, dtype=torch.float32))
+    assert law.base_dist.df.dtype == torch.float32
+    torch.testing.assert_close(law.base_dist.df, torch.tensor([3.0, 5.0], dtype=torch.float32).expand(7, 2))
+
+
+def test_an_integer_parameter_must_be_fixed():
+    with pytest.raises(
+        ValueError, match=r"Conditional\(Binomial\): .* integers \['total_count'\]\. Fix: fixed=\{'total_c"
+    ):
+        dgm.Conditional(dist.Binomial, nn.Linear(3, 4))
+
+
+def test_a_parameter_that_is_fixed_and_given_is_refused():
+    with pytest.raises(
+        ValueError, match=r"expected each parameter once, got \['scale'\] in params and in fixed\. Fix:"
+    ):
+        dgm.Conditional(dist.Normal, nn.Linear(3, 4), ("loc", "scale"), fixed={"scale": 1.0})

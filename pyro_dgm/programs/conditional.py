@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch.distributions import transform_to
 from torch.nn.functional import softplus
 
 POSITIVE_FLOOR = 1e-6
+LOGITS = {"probs": "logits", "gate": "gate_logits"}
 
 
 def positive(raw: Tensor, floor: float = POSITIVE_FLOOR) -> Tensor:
@@ -49,22 +50,27 @@ class Conditional(nn.Module):
         family: a Pyro distribution class, such as `dist.Normal`.
         net: maps contexts to raw parameters `(*batch, num_params * D)`.
         params: names of the family's parameters in the order of the chunks; default: its `arg_constraints`
-            (`logits` where a family knows both `probs` and `logits`).
+            (`logits` where a family knows both `probs` and `logits`) without the fixed ones.
         event_dim: how many rightmost dims form one event: 1 for vectors, 3 for images.
         floor: smallest value of a positive parameter, such as 0.05 for the scales of a posterior: while a KL is
             annealed from 0 nothing else keeps them from running to 0.
+        fixed: arguments of the family that no network gives, such as `{"total_count": 10}`; tensors move with the
+            module and broadcast against the event, and are no part of its state dict.
 
     Shape:
         c: `(*batch, C)`  ->  a distribution with batch_shape `(*batch)` and event_shape `(D,)`.
 
     Raises:
-        ValueError: for a family with vector or matrix parameters; if `event_dim < 1` or `floor <= 0`; or if that dim
-            of the output is no multiple of the number of parameters.
+        ValueError: for a family with vector or matrix parameters; for an integer parameter that is not fixed, or one
+            that is both fixed and given by the network; if `event_dim < 1` or `floor <= 0`; or if that dim of the
+            output is no multiple of the number of parameters.
 
     Example:
         >>> encoder = Conditional(dist.Normal, nn.Linear(3, 2 * 4))
         >>> encoder(torch.zeros(7, 3)).batch_shape, encoder(torch.zeros(7, 3)).event_shape
         (torch.Size([7]), torch.Size([4]))
+        >>> Conditional(dist.StudentT, nn.Linear(3, 2 * 4), fixed={"df": 5.0}).params
+        ('loc', 'scale')
     """
 
     def __init__(
@@ -74,6 +80,7 @@ class Conditional(nn.Module):
         params: Sequence[str] | None = None,
         event_dim: int = 1,
         floor: float = POSITIVE_FLOOR,
+        fixed: Mapping[str, Any] | None = None,
     ):
         super().__init__()
         if not floor > 0:
@@ -84,14 +91,18 @@ class Conditional(nn.Module):
             )
         self.family, self.net, self.event_dim = family, net, event_dim
         constrained: Any = family.arg_constraints
-        self.params = tuple(params or _natural_params(constrained))
-        joint = [n for n in self.params if constraints.is_dependent(constrained[n]) or constrained[n].event_dim > 0]
-        if joint:
-            raise ValueError(
-                f"Conditional({family.__name__}): expected parameters of one number per event dim, got {joint}, "
-                "which are vectors or matrices. Fix: a module of your own that builds the law; Categorical for levels."
-            )
+        self._fix(fixed or {})
+        self.params = tuple(params or _natural_params(constrained, self.fixed))
+        _check_params(family, self.params, self.fixed)
         self.links = tuple(link(constrained[name], floor) for name in self.params)
+
+    def _fix(self, fixed: Mapping[str, Any]) -> None:
+        self.fixed = tuple(fixed)
+        for name, value in fixed.items():
+            if isinstance(value, Tensor):
+                self.register_buffer(f"fixed_{name}", value, persistent=False)
+            else:
+                setattr(self, f"fixed_{name}", value)
 
     def forward(self, *contexts: Tensor) -> dist.TorchDistribution:
         raw = self.net(*contexts)
@@ -104,12 +115,36 @@ class Conditional(nn.Module):
             )
         chunks = raw.chunk(len(self.params), dim=dim)
         values: dict[str, Any] = {n: to(chunk) for n, to, chunk in zip(self.params, self.links, chunks, strict=True)}
+        values |= {n: getattr(self, f"fixed_{n}") for n in self.fixed}
         return self.family(**values).to_event(self.event_dim)
 
 
-def _natural_params(names: Iterable[str]) -> tuple[str, ...]:
-    names = tuple(names)
-    return tuple(n for n in names if n != "probs") if {"probs", "logits"} <= set(names) else names
+def _natural_params(names: Iterable[str], fixed: Iterable[str]) -> tuple[str, ...]:
+    """What the network gives: not the fixed ones, in either form, and logits in place of probabilities."""
+    names, fixed = tuple(names), tuple(fixed)
+    left_out = {p for p, logits in LOGITS.items() if logits in names} | {LOGITS.get(n, n) for n in fixed} | set(fixed)
+    return tuple(n for n in names if n not in left_out)
+
+
+def _check_params(family: type[TorchDistributionMixin], params: Sequence[str], fixed: Sequence[str]) -> None:
+    constrained: Any = family.arg_constraints
+    joint = [n for n in params if constraints.is_dependent(constrained[n]) or constrained[n].event_dim > 0]
+    if joint:
+        raise ValueError(
+            f"Conditional({family.__name__}): expected parameters of one number per event dim, got {joint}, "
+            "which are vectors or matrices. Fix: a module of your own that builds the law; Categorical for levels."
+        )
+    integers = [n for n in params if constrained[n].is_discrete]
+    if integers:
+        raise ValueError(
+            f"Conditional({family.__name__}): expected parameters that a network can give, got the integers "
+            f"{integers}. Fix: fixed={{{integers[0]!r}: 10}}."
+        )
+    if twice := sorted(set(params) & set(fixed)):
+        raise ValueError(
+            f"Conditional({family.__name__}): expected each parameter once, got {twice} in params and in fixed. "
+            "Fix: leave it out of params."
+        )
 
 
 class StandardNormal(nn.Module):
