@@ -126,6 +126,18 @@ CONDITIONALS: dict[str, Callable[[], ConditionalCase]] = {
     ),
     "pixelcnn": lambda: ConditionalCase(_pixelcnn((1, 2, 2), 3, 0), (1, 2, 2), levels=3),
     "pixelcnn_of_context": lambda: ConditionalCase(_pixelcnn((2, 2, 2), 2, 3), (2, 2, 2), ((3,),), levels=2),
+    "discretized_normal": lambda: ConditionalCase(
+        dgm.DiscretizedNormal(dgm.mlp(3, 8, 2 * 2), 7, 0.1), (2,), ((3,),), levels=7
+    ),
+    "discretized_logistic_mixture": lambda: ConditionalCase(
+        dgm.DiscretizedLogisticMixture(dgm.mlp(3, 3 * 4 * 2), 7, 4), (2,), ((3,),), levels=7
+    ),
+    "discretized_logistic_mixture_image": lambda: ConditionalCase(
+        dgm.DiscretizedLogisticMixture(dgm.ConvDecoder(3, (3 * 2, 1, 2), (4,)), 6, 2, 0.1, event_dim=3),
+        (1, 1, 2),
+        ((3,),),
+        levels=6,
+    ),
     "laplace": lambda: ConditionalCase(dgm.Laplace(dgm.mlp(3, 8, 4)), (2,), ((3,),)),
     "student_t": lambda: ConditionalCase(dgm.StudentT(nn.Sequential(dgm.mlp(3, 6), _FourMoments())), (2,), ((3,),)),
     "continuous_bernoulli": lambda: ConditionalCase(dgm.ContinuousBernoulli(dgm.mlp(3, 8, 2)), (2,), ((3,),)),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pyro.distributions as dist
 import pytest
 import torch
-from conftest import both_dtypes
+from conftest import both_dtypes, in_float64
 from mpmath import mp, mpf
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, logsigmoid
@@ -98,11 +100,6 @@ def test_the_edge_levels_of_discretized_logistic_take_the_tails():
     torch.testing.assert_close(masses.sum(), torch.ones(()))
 
 
-def test_discretized_logistic_refuses_an_odd_number_of_outputs():
-    with pytest.raises(ValueError, match=r"DiscretizedLogistic: expected .*\(\*batch, 2 \* D\).*got \(2, 9\)\. Fix:"):
-        dgm.DiscretizedLogistic(nn.Linear(3, 9), levels=4)(torch.zeros(2, 3))
-
-
 def test_min_scale_is_added_to_the_scale_of_the_network():
     raw = torch.tensor([[1.5, 2.5, -3.0, 0.7]])
     law = dgm.DiscretizedLogistic(nn.Identity(), levels=5, min_scale=0.3)(raw)
@@ -128,9 +125,87 @@ def test_log_scales_are_clamped_where_they_become_scales(dtype):
     assert bool(gradient.isfinite().all())
 
 
-def test_a_negative_min_scale_is_refused():
-    with pytest.raises(ValueError, match=r"expected min_scale >= 0, got -1\.0"):
-        dgm.DiscretizedLogistic(nn.Identity(), levels=5, min_scale=-1.0)
+@in_float64
+def test_discretized_normal_reads_what_discretized_logistic_reads():
+    raw, x = torch.tensor([[3.0, 7.0, -0.4, 0.9]]), torch.tensor([[2.0, 9.0]])
+    law = dgm.DiscretizedNormal(nn.Identity(), levels=12, min_scale=0.2)(raw)
+    loc, scale = raw[:, :2], raw[:, 2:].exp() + 0.2
+    normal = dist.Normal(loc, scale)
+    torch.testing.assert_close(law.log_prob(x), (normal.cdf(x + 0.5) - normal.cdf(x - 0.5)).log().sum(-1))
+
+
+def test_a_mixture_starts_as_equal_bumps_spread_evenly_over_the_levels():
+    law = dgm.DiscretizedLogisticMixture(nn.Identity(), levels=20, num_components=4)(torch.zeros(3 * 4 * 2))
+    mixture = law.base_dist.base
+    kernels = mixture.component_distribution
+    torch.testing.assert_close(mixture.mixture_distribution.probs, torch.full((2, 4), 0.25))
+    torch.testing.assert_close(kernels.loc, torch.tensor([2.0, 7.0, 12.0, 17.0]).expand(2, 4))  # 5 levels apart
+    torch.testing.assert_close(kernels.scale, torch.full((2, 4), 2.5))
+
+
+@in_float64
+def test_a_mixture_reads_logits_locations_and_log_scales_with_the_components_side_by_side():
+    raw, x = torch.randn(7, 3 * 5 * 2), torch.randint(9, (7, 2))
+    law = dgm.DiscretizedLogisticMixture(nn.Identity(), levels=9, num_components=5, min_scale=0.3)(raw)
+    logits, loc, log_scale = raw.reshape(7, 3, 2, 5).unbind(1)
+    loc = 9 * (loc + (torch.arange(5) + 0.5) / 5) - 0.5
+    kernels = dgm.Discretized(dist.Logistic(loc, 0.3 + 0.9 * log_scale.exp()), 9)
+    exact = (logits.log_softmax(-1) + kernels.log_prob(x[..., None])).logsumexp(-1).sum(-1)
+    torch.testing.assert_close(law.log_prob(x), exact)
+
+
+@in_float64
+def test_a_mixture_over_an_image_is_the_mixture_over_its_flattened_values():
+    raw, x = torch.randn(5, 3 * 2 * 3, 4, 2), torch.randint(9, (5, 2, 4, 2))
+    image = dgm.DiscretizedLogisticMixture(nn.Identity(), 9, num_components=3, event_dim=3)(raw)
+    flat = raw.reshape(5, 3, 2, 3, 8).transpose(-1, -2).reshape(5, -1)
+    vector = dgm.DiscretizedLogisticMixture(nn.Identity(), 9, num_components=3)(flat)
+    assert image.event_shape == (2, 4, 2)
+    torch.testing.assert_close(image.log_prob(x), vector.log_prob(x.reshape(5, 16)))
+
+
+LEVELS = {
+    "DiscretizedLogistic": (dgm.DiscretizedLogistic, 2),
+    "DiscretizedNormal": (dgm.DiscretizedNormal, 2),
+    "DiscretizedLogisticMixture": (partial(dgm.DiscretizedLogisticMixture, num_components=3), 3 * 3),
+}
+of_levels = pytest.mark.parametrize("name", list(LEVELS))
+
+
+@both_dtypes
+@of_levels
+def test_extreme_outputs_give_finite_masses_and_gradients_over_levels(name, dtype):
+    make, num_params = LEVELS[name]
+    raw = (torch.tensor([1.0, 30.0, 1e4])[:, None, None] * torch.randn(3, 40, num_params)).requires_grad_()
+    log_p = make(nn.Identity(), levels=256)(raw).log_prob(torch.arange(256.0).reshape(-1, 1, 1, 1))
+    assert bool(log_p.isfinite().all())
+    torch.testing.assert_close(
+        log_p.exp().sum(0), torch.ones(3, 40), rtol=0, atol=2e-5 if dtype == torch.float32 else 1e-9
+    )
+    (gradient,) = torch.autograd.grad(log_p.sum(), raw)
+    assert bool(gradient.isfinite().all())
+
+
+@of_levels
+def test_a_network_that_gives_no_whole_number_of_parameters_is_refused(name):
+    make, num = LEVELS[name]
+    with pytest.raises(
+        ValueError, match=rf"{name}: expected .*\(\*batch, {num} \* D\), .*locations then log-scales, got"
+    ):
+        make(nn.Linear(3, 2 * num + 1), levels=4)(torch.zeros(2, 3))
+    with pytest.raises(ValueError, match=rf"Fix: end the network with nn.Linear\(hidden, {num} \* D\)"):
+        make(nn.Linear(3, num), levels=4, event_dim=3)(torch.zeros(2, 3))
+
+
+@of_levels
+def test_a_negative_min_scale_is_refused(name):
+    with pytest.raises(ValueError, match=rf"{name}: expected min_scale >= 0, got -1\.0"):
+        LEVELS[name][0](nn.Identity(), levels=5, min_scale=-1.0)
+
+
+def test_a_mixture_of_no_components_is_refused():
+    with pytest.raises(ValueError, match=r"DiscretizedLogisticMixture: expected num_components >= 1, got 0"):
+        dgm.DiscretizedLogisticMixture(nn.Identity(), 5, num_components=0)
 
 
 def test_image_likelihoods_split_the_channels_and_keep_height_and_width():
