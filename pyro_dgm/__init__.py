@@ -18,6 +18,7 @@ from .inference.trainer import Trainer
 from .inference.weighted import IWELBO, Renyi
 from .posterior import to_arviz
 from .programs.causal import GatedPixelCNN
+from .programs.colour import ColourLevels, ColourLogisticMixture
 from .programs.conditional import Conditional, StandardNormal
 from .programs.convolutions import GatedConvNet
 from .programs.counts import (
@@ -136,6 +137,8 @@ __all__ = [
     "Bijector",
     "Binomial",
     "Categorical",
+    "ColourLevels",
+    "ColourLogisticMixture",
     "Compiled",
     "Conditional",
     "Constant",

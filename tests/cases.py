@@ -138,6 +138,18 @@ CONDITIONALS: dict[str, Callable[[], ConditionalCase]] = {
         ((3,),),
         levels=6,
     ),
+    "colour": lambda: ConditionalCase(
+        dgm.ColourLogisticMixture(dgm.ConvDecoder(3, (10 * 2, 1, 1), (4,)), levels=6, num_components=2),
+        (3, 1, 1),
+        ((3,),),
+        levels=6,
+    ),
+    "colour_of_two_channels": lambda: ConditionalCase(
+        dgm.ColourLogisticMixture(dgm.ConvDecoder(3, (6 * 3, 1, 2), (4,)), 4, 3, channels=2, min_scale=0.1),
+        (2, 1, 2),
+        ((3,),),
+        levels=4,
+    ),
     "laplace": lambda: ConditionalCase(dgm.Laplace(dgm.mlp(3, 8, 4)), (2,), ((3,),)),
     "student_t": lambda: ConditionalCase(dgm.StudentT(nn.Sequential(dgm.mlp(3, 6), _FourMoments())), (2,), ((3,),)),
     "continuous_bernoulli": lambda: ConditionalCase(dgm.ContinuousBernoulli(dgm.mlp(3, 8, 2)), (2,), ((3,),)),

@@ -173,6 +173,15 @@ class LevelsLikelihood(nn.Module):
         r"""$s = s_{\min} + e^r$, r clamped to ±12."""
         return log_scale.clamp(-MAX_LOG_SCALE, MAX_LOG_SCALE).exp() + self.min_scale
 
+    def by_component(self, chunk: Tensor) -> Tensor:
+        """`(*batch, K * D)` to `(*batch, D, K)`, for images `(*batch, channels, height, width, K)`."""
+        return chunk.unflatten(-self.event_dim, (-1, self.num_components)).movedim(-self.event_dim, -1)
+
+    def spread(self, loc: Tensor, log_scale: Tensor) -> tuple[Tensor, Tensor]:
+        """Locations and scales in levels from the raw ones, components on the last dim."""
+        k, num = torch.arange(self.num_components, dtype=loc.dtype, device=loc.device), self.num_components
+        return self.levels * (loc + (k + 0.5) / num) - 0.5, self.scale(log_scale + log(self.levels / (2 * num)))
+
 
 class DiscretizedLogistic(LevelsLikelihood):
     r"""$P(x \mid c) = \prod_d [F(x_d + ½) - F(x_d - ½)]$, F logistic, open tails at the edge levels. Exact, normalised.
@@ -279,12 +288,3 @@ class DiscretizedLogisticMixture(LevelsLikelihood):
         kernels = dist.Logistic(*self.spread(loc, log_scale))
         mixture = dist.MixtureSameFamily(dist.Categorical(logits=logits), kernels)
         return Discretized(mixture, self.levels).to_event(self.event_dim)
-
-    def by_component(self, chunk: Tensor) -> Tensor:
-        """`(*batch, K * D)` to `(*batch, D, K)`, for images `(*batch, channels, height, width, K)`."""
-        return chunk.unflatten(-self.event_dim, (-1, self.num_components)).movedim(-self.event_dim, -1)
-
-    def spread(self, loc: Tensor, log_scale: Tensor) -> tuple[Tensor, Tensor]:
-        """Locations and scales in levels from the raw ones, components on the last dim."""
-        k, num = torch.arange(self.num_components, dtype=loc.dtype, device=loc.device), self.num_components
-        return self.levels * (loc + (k + 0.5) / num) - 0.5, self.scale(log_scale + log(self.levels / (2 * num)))
