@@ -126,3 +126,26 @@ def test_the_decoder_mirrors_the_encoder_at_every_image_size(size, channels):
 def test_an_image_of_another_shape_is_refused_with_the_fix(wrong):
     with pytest.raises(ValueError, match=r"ConvEncoder: expected images \(\*batch, 1, 28, 28\), got .*Fix: reshape"):
         dgm.ConvEncoder((1, 28, 28), 4)(torch.zeros(wrong))
+
+
+def test_level_units_are_locations_within_the_levels_and_log_scales_in_levels():
+    raw = torch.randn(5, 6)
+    loc, log_scale = dgm.LevelUnits(17)(raw).chunk(2, -1)
+    torch.testing.assert_close(loc, 16 * torch.sigmoid(raw[:, :3]))
+    torch.testing.assert_close(log_scale.exp(), 17 * (raw[:, 3:] - 2).exp())
+
+
+def test_level_units_of_an_image_are_those_of_its_channels():
+    raw = torch.randn(5, 2 * 3, 4, 2)
+    image = dgm.LevelUnits(17, dim=-3)(raw)
+    vector = dgm.LevelUnits(17)(raw.movedim(-3, -1))
+    torch.testing.assert_close(image, vector.movedim(-1, -3), rtol=0, atol=0)
+    likelihood = dgm.DiscretizedLogistic(dgm.LevelUnits(17, dim=-3), levels=17, event_dim=3)
+    assert likelihood(raw).event_shape == (3, 4, 2)
+
+
+def test_level_units_refuse_one_level_and_an_odd_number_of_outputs():
+    with pytest.raises(ValueError, match=r"LevelUnits: expected at least 2 levels, got 1"):
+        dgm.LevelUnits(1)
+    with pytest.raises(ValueError, match=r"halves of dim -1; got \(2, 6, 4, 3\)\. Fix: LevelUnits\(levels, dim=-3\)"):
+        dgm.LevelUnits(17)(torch.zeros(2, 6, 4, 3))

@@ -21,7 +21,6 @@ import json
 import os
 from collections.abc import Callable
 from functools import partial
-from math import log
 from pathlib import Path
 from statistics import mean, stdev
 from time import perf_counter
@@ -46,18 +45,6 @@ FLOOR = 0.05  # the smallest scale of a posterior, as in the VampPrior paper (lo
 
 
 # %%
-class LevelUnits(nn.Module):
-    """Raw outputs to what `DiscretizedLogistic` reads: locations within the levels, log-scales in levels."""
-
-    def __init__(self, levels: int):
-        super().__init__()
-        self.levels = levels
-
-    def forward(self, raw: Tensor) -> Tensor:
-        loc, log_scale = raw.chunk(2, dim=-1)
-        return torch.cat([(self.levels - 1) * loc.sigmoid(), log_scale + log(self.levels) - 2], dim=-1)
-
-
 class Parts:
     """The networks of one data set: `features(out)` reads an image, `likelihood(*sizes)` reads codes."""
 
@@ -72,7 +59,7 @@ class Parts:
     def likelihood(self, code: int) -> nn.Module:
         if self.levels == 2:
             return dgm.Bernoulli(dgm.gated_mlp(code, self.hidden, self.hidden, self.dim))
-        net = nn.Sequential(dgm.gated_mlp(code, self.hidden, self.hidden, 2 * self.dim), LevelUnits(self.levels))
+        net = nn.Sequential(dgm.gated_mlp(code, self.hidden, self.hidden, 2 * self.dim), dgm.LevelUnits(self.levels))
         return dgm.DiscretizedLogistic(net, self.levels, min_scale=0.011 * self.levels)
 
 

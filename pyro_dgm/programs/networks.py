@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import prod
+from math import log, prod
 
 import torch
 from torch import Tensor, nn
@@ -147,6 +147,43 @@ class Rescale(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return 2 * (x - self.low) / (self.high - self.low) - 1
+
+
+class LevelUnits(nn.Module):
+    r"""$(r^\mu, r^s) \mapsto ((L - 1)\, \sigma(r^\mu),\ r^s + \log L - 2)$: raw outputs to the units of levels.
+
+    Stands between a network and `DiscretizedLogistic` or `DiscretizedNormal`: locations stay within the levels, and
+    outputs of 0 are one bump in the middle, whose scale is 0.14 of the range.
+
+    Args:
+        levels: number L of levels.
+        dim: the dim whose halves are locations and log-scales: -1 for vectors, -3 for the channels of images.
+
+    Shape:
+        `(*batch, 2 * D)`  ->  the same.
+
+    Raises:
+        ValueError: if there are fewer than 2 levels, or that dim has an odd size.
+
+    Example:
+        >>> LevelUnits(256)(torch.zeros(2))
+        tensor([127.5000,   3.5452])
+    """
+
+    def __init__(self, levels: int, dim: int = -1):
+        super().__init__()
+        if levels < 2:
+            raise ValueError(f"LevelUnits: expected at least 2 levels, got {levels}.")
+        self.levels, self.dim = levels, dim
+
+    def forward(self, raw: Tensor) -> Tensor:
+        if raw.shape[self.dim] % 2:
+            raise ValueError(
+                f"LevelUnits: expected locations then log-scales, halves of dim {self.dim}; got {tuple(raw.shape)}. "
+                "Fix: LevelUnits(levels, dim=-3) for images, or an even number of outputs."
+            )
+        loc, log_scale = raw.chunk(2, dim=self.dim)
+        return torch.cat([(self.levels - 1) * loc.sigmoid(), log_scale + log(self.levels) - 2], dim=self.dim)
 
 
 class ConvEncoder(nn.Module):

@@ -70,14 +70,6 @@ class BoundedEncoder(nn.Module):
         return dist.Normal(loc, (hardtanh(log_variance, -6.0, 2.0) / 2).exp()).to_event(1)
 
 
-class LevelUnits(nn.Module):
-    """Raw outputs to locations within the levels and log-scales in levels, as in tutorials/02_prior_or_posterior.py."""
-
-    def forward(self, raw: Tensor) -> Tensor:
-        loc, log_scale = raw.chunk(2, dim=-1)
-        return torch.cat([(LEVELS - 1) * loc.sigmoid(), log_scale + log(LEVELS) - 2], dim=-1)
-
-
 class NormalizedAdam(torch.optim.Adam):
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
@@ -92,7 +84,8 @@ def declared(prior: str, details: set[str], data: FreyFaces) -> dgm.VAE:
     if "likelihood" in details:
         likelihood: nn.Module = PublishedLikelihood(decoder)
     else:
-        likelihood = dgm.DiscretizedLogistic(nn.Sequential(decoder, LevelUnits()), LEVELS, min_scale=0.011 * LEVELS)
+        net = nn.Sequential(decoder, dgm.LevelUnits(LEVELS))
+        likelihood = dgm.DiscretizedLogistic(net, LEVELS, min_scale=0.011 * LEVELS)
     low = -0.5 - (LEVELS if "init" in details else 0)  # Rescale maps onto [-1, 1]: twice the range gives [0, 1]
     inputs = dgm.Rescale(low, LEVELS - 0.5)
     net = nn.Sequential(inputs, dgm.gated_mlp(DIM, HIDDEN, HIDDEN, 2 * LATENT))
