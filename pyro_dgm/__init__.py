@@ -4,7 +4,7 @@ from .evaluation.generation import encode, generate, reconstruct
 from .evaluation.latents import active_units
 from .evaluation.likelihood import NLL, bits_per_dim, nll
 from .evaluation.psis import khat, khat_threshold
-from .experiments.refitting import refit_prior
+from .experiments.refitting import refit_prior, refit_scale
 from .inference.batches import Batches, binarize
 from .inference.checkpoints import load_weights, save_weights
 from .inference.compilation import Compiled
@@ -172,16 +172,16 @@ __all__ = [
     "LULinear",
     "Laplace",
     "LatentVariableModel",
-    "Levels",
     "LevelUnits",
+    "Levels",
     "LinearWarmup",
     "LogisticMixture",
     "LowRankMultivariateNormal",
     "Mixture",
     "MixturePrior",
     "MultivariateNormal",
-    "NoiseGuide",
     "NegativeBinomial",
+    "NoiseGuide",
     "Normal",
     "Objective",
     "Orthogonal",
@@ -209,8 +209,8 @@ __all__ = [
     "StudentT",
     "Sylvester",
     "Trainer",
-    "UnitUniform",
     "Unflatten",
+    "UnitUniform",
     "VampPrior",
     "ZeroInflatedNegativeBinomial",
     "ZeroInflatedPoisson",
@@ -248,6 +248,7 @@ __all__ = [
     "realnvp",
     "reconstruct",
     "refit_prior",
+    "refit_scale",
     "save_weights",
     "spline_coupling",
     "spline_iaf",

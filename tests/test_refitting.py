@@ -271,3 +271,32 @@ def test_a_refitted_vae_can_be_saved_copied_and_absorbed(tmp_path):
     scores = [dgm.nll(v.model, v.guide, x, num=3).nelbo for v in (refitted, twin, dgm.absorb_prior(refitted))]
     torch.testing.assert_close(scores[1], scores[0])
     torch.testing.assert_close(scores[2], scores[0])
+
+
+# The scale -----------------------------------------------------------------------------------------------------------
+
+
+@in_float64
+@pytest.mark.parametrize("dequantizer", [None, dgm.UnitUniform()], ids=["plain", "dequantized"])
+def test_the_refitted_scale_is_the_root_of_the_mean_squared_residual_and_a_maximum_of_the_bound(dequantizer):
+    encoder = dgm.Conditional(dist.Normal, dgm.mlp(3, 8, 4))
+    vae = dgm.VAE(dgm.StandardNormal(2), dgm.Normal(dgm.mlp(2, 8, 3), scale=0.4), encoder, dequantizer)
+    x = torch.randint(0, 3, (400, 3)).to(torch.get_default_dtype())
+    refitted = dgm.refit_scale(vae, x, num=50)
+    drawn = dgm.encode(vae.guide, x, num=50, seed=1)
+    residual = x + drawn.get("x_noise", torch.zeros(())) - vae.generator.likelihood.net(drawn["z"]).detach()
+    expected = residual.square().mean((1, 2))  # of every draw: mean and standard error over 50
+    sigma = refitted.generator.likelihood.scale.detach()
+    assert float((sigma.square() - expected.mean()).abs()) < 5 * 2**0.5 * float(expected.std()) / 50**0.5
+    assert float(vae.generator.likelihood.scale.detach()) == pytest.approx(0.4)
+    best = dgm.nll(refitted.model, refitted.guide, x, num=50).nelbo.mean()
+    for factor in (0.9, 1.1):
+        refitted.generator.likelihood.set_scale(float(sigma) * factor)
+        assert float(dgm.nll(refitted.model, refitted.guide, x, num=50).nelbo.mean() - best) > 0.01
+
+
+def test_a_likelihood_without_one_scale_is_refused():
+    encoder = dgm.Conditional(dist.Normal, dgm.mlp(3, 4))
+    vae = dgm.VAE(dgm.StandardNormal(2), dgm.Bernoulli(dgm.mlp(2, 3)), encoder)
+    with pytest.raises(TypeError, match=r"refit_scale: expected a Normal likelihood.*got Bernoulli"):
+        dgm.refit_scale(vae, torch.zeros(5, 3))

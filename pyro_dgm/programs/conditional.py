@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from math import expm1, log
 from typing import Any
 
 import pyro.distributions as dist
@@ -21,6 +22,12 @@ LOGITS = {"probs": "logits", "gate": "gate_logits"}
 def positive(raw: Tensor, floor: float = POSITIVE_FLOOR) -> Tensor:
     r"""$\mathrm{softplus}(r) + 10^{-6}$, the one positive link: `exp` under- and overflows on raw network outputs."""
     return softplus(raw) + floor
+
+
+def raw_of_positive(value: float) -> float:
+    r"""The raw number that `positive` sends to a value: $r + \log(1 - e^{-r})$ at $r = v - 10^{-6}$."""
+    above = max(value - POSITIVE_FLOOR, 1e-3 * POSITIVE_FLOOR)
+    return above + log(-expm1(-above))
 
 
 def link(constraint: constraints.Constraint, floor: float = POSITIVE_FLOOR) -> Callable[[Tensor], Tensor]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from math import expm1, log
+from math import log
 
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from .conditional import Conditional, positive
+from .conditional import Conditional, positive, raw_of_positive
 from .laws import ContinuousBernoulliLogits, Discretized
 
 MAX_LOG_SCALE = 12.0
@@ -68,7 +68,7 @@ class Categorical(nn.Module):
 class Normal(nn.Module):
     r"""$p(x \mid c) = \mathcal N(x;\ \mathrm{net}(c),\ \sigma^2 I)$ with one learned σ. Exact.
 
-    For a scale per dim and datum use `Conditional(dist.Normal, net)`.
+    For a scale per dim and datum use `Conditional(dist.Normal, net)`; `refit_scale` gives a trained VAE its optimal σ.
 
     Args:
         net: maps contexts to locations `(*batch, *event)`.
@@ -84,10 +84,20 @@ class Normal(nn.Module):
         if not scale > 0:
             raise ValueError(f"Normal: expected scale > 0, got {scale}.")
         self.net, self.event_dim = net, event_dim
-        self.raw_scale = nn.Parameter(torch.tensor(scale + log(-expm1(-scale))))
+        self.raw_scale = nn.Parameter(torch.tensor(raw_of_positive(scale)))
+
+    @property
+    def scale(self) -> Tensor:
+        """σ, 0-dim."""
+        return positive(self.raw_scale)
+
+    def set_scale(self, scale: float) -> None:
+        """Give σ another value, such as the one that `refit_scale` finds."""
+        with torch.no_grad():
+            self.raw_scale.fill_(raw_of_positive(scale))
 
     def forward(self, *contexts: Tensor) -> dist.TorchDistribution:
-        return dist.Normal(self.net(*contexts), positive(self.raw_scale)).to_event(self.event_dim)
+        return dist.Normal(self.net(*contexts), self.scale).to_event(self.event_dim)
 
 
 class Laplace(Conditional):
