@@ -478,6 +478,19 @@ def density_image() -> PairCase:
     return PairCase(dgm.DensityModel(density), dgm.EmptyGuide(), lambda n: (torch.randn(n, 1, 2, 2),))
 
 
+def vae_image_flow() -> PairCase:
+    """A flow likelihood of images of levels, conditional on z, and a flow over their noise."""
+    shape, cube = (1, 4, 4), dgm.Levels(1, alpha=0.0, event_dim=3)
+    couplings = {n: dgm.image_realnvp(shape, 2, context=n, hidden=4, blocks=1) for n in (1, 2)}
+    likelihood = dgm.Flow(
+        dgm.StandardNormal(shape), [*couplings[2], dgm.Levels(5, event_dim=3)], dgm.ConvDecoder(2, (2, 4, 4), (3,))
+    )
+    noise = dgm.Flow(dgm.UnitUniform(shape), [dgm.Inverse(cube), *couplings[1], cube], dgm.Rescale(0, 4))
+    encoder = dgm.Conditional(dist.Normal, dgm.ConvEncoder(shape, 2 * 2, (3,)))
+    vae = dgm.VAE(dgm.StandardNormal(2), likelihood, encoder, noise)
+    return PairCase(vae.model, vae.guide, lambda n: (torch.randint(5, (n, *shape)),))
+
+
 class BareModel(nn.Module):
     r"""A stranger's model: $p(z_2)\, p(z_1 \mid z_2)\, p(x \mid z_1)$, written with Pyro alone."""
 
@@ -526,6 +539,7 @@ PAIRS: dict[str, Callable[[], PairCase]] = {
     "density_dequantized": density_dequantized,
     "vae_dequantized": vae_dequantized,
     "density_image": density_image,
+    "vae_image_flow": vae_image_flow,
     "two_latents_bare": two_latents_bare,
 }
 

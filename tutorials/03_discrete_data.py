@@ -12,8 +12,8 @@
 #
 # The noise is a latent variable, its dequantizer is a guide, and nothing else changes.
 #
-# At full size the script took about 40 seconds on one core; `PYRO_DGM_SMOKE=1` runs it in seconds, and its numbers then mean
-# nothing. All numbers in the text come from that full run.
+# At full size the script took about 40 seconds on one core; `PYRO_DGM_SMOKE=1` runs it in seconds, and its numbers then
+# mean nothing. All numbers in the text come from that full run.
 
 # %%
 import os
@@ -145,8 +145,8 @@ for name, bumps, guide in (("uniform", flat, uniform), ("variational", fitted, v
 print("\n".join(rows))
 
 # %% [markdown]
-# The discretized bumps come within 0.001 nats of the entropy, 2.390. Both dequantized ones pay twice. Their densities are
-# worse *models*: where the noise is uniform the density should be flat within a cell and jump at its ends, and ten
+# The discretized bumps come within 0.001 nats of the entropy, 2.390. Both dequantized ones pay twice. Their densities
+# are worse *models*: where the noise is uniform the density should be flat within a cell and jump at its ends, and ten
 # bumps can't (exact 2.419). And the bound is loose (2.450). With learned noise the density may take the form that suits
 # it (2.404, bound 2.433). Importance weighting closes the second gap and not the first.
 #
@@ -239,9 +239,9 @@ for panel, (name, drawn) in zip(lower.subfigures(1, 2), samples.items(), strict=
 figure.savefig(FIGURES / "images.png", dpi=130)
 
 # %% [markdown]
-# At the rim of the image, where no digit has ink, the density has a narrow peak within the cell of level 0, and the noise
-# goes there: with uniform noise the flow would have to spread these pixels evenly over their cells. In the middle, where
-# the density is smooth across levels anyway, uniform noise is nearly right, and the guide leaves it so.
+# At the rim of the image, where no digit has ink, the density has a narrow peak within the cell of level 0, and the
+# noise goes there: with uniform noise the flow would have to spread these pixels evenly over their cells. In the
+# middle, where the density is smooth across levels anyway, uniform noise is nearly right, and the guide leaves it so.
 #
 # ## 4. Beside latents, and with another bound
 # A VAE whose likelihood is a density takes the dequantizer as one more argument; its guide is then
