@@ -267,7 +267,7 @@ def test_a_vae_is_its_model_and_its_guide():
     vae = dgm.VAE(dgm.StandardNormal(2), dgm.Normal(dgm.mlp(2, 3)), dgm.Conditional(dist.Normal, dgm.mlp(3, 4)), size=9)
     assert vae.generator is vae.model
     assert vae.model.size == vae.guide.size == 9
-    assert {n.split(".")[0] for n, _ in vae.named_parameters()} == {"model", "guide"}
+    assert {n.split(".")[0] for n, _ in vae.named_parameters()} == {"generator", "guide"}
     assert len(list(vae.parameters())) == len([*vae.model.parameters(), *vae.guide.parameters()])
 
 
