@@ -15,6 +15,36 @@
 # ```
 #
 # Each (row, seed) is a folder with checkpoints: a run that was stopped goes on where it was.
+#
+# ## What it found
+# Dynamically binarized MNIST, 40 epochs, one seed; NLL with 1,000 draws on 1,000 test images (± 0.77 within a run), the
+# gain paired over the images. Seconds per epoch on one core.
+#
+# | row | NLL | gain | −ELBO | KL | active | s/epoch |
+# |---|---|---|---|---|---|---|
+# | standard | 87.70 | | 92.52 | 26.2 | 20 | 5 |
+# | mixture, 500 components | 86.07 | 1.64 ± 0.09 | 90.50 | 24.9 | 21 | 14 |
+# | VampPrior, 500 pseudo-inputs | 84.68 | 3.02 ± 0.10 | 88.91 | 23.5 | 23 | |
+# | coupling prior | 84.52 | 3.18 ± 0.10 | 88.80 | 23.9 | 40 | 6 |
+# | MAF prior | **84.31** | **3.39 ± 0.11** | **88.62** | 23.7 | 40 | 6 |
+# | full covariance | 87.96 | −0.25 ± 0.13 | 92.03 | 22.0 | 40 | 6 |
+# | coupling posterior | 88.08 | −0.37 ± 0.14 | 92.23 | 22.2 | 38 | 8 |
+# | IAF posterior | 88.03 | −0.33 ± 0.14 | 92.11 | 22.2 | 40 | 8 |
+# | spline posterior | 88.23 | −0.53 ± 0.14 | 92.45 | 22.5 | 39 | 10 |
+# | coupling prior and posterior | 85.64 | 2.07 ± 0.13 | 89.65 | 21.7 | 32 | 11 |
+# | two levels | 88.47 | −0.76 ± 0.21 | 92.71 | 20.0 | 28 | 10 |
+#
+# A better prior is worth three nats; a better posterior is worth half a nat of the bound and none of the likelihood.
+# With more training its share grows: after 150 epochs the standard VAE is at 85.03 (−ELBO 89.69), the IAF posterior at
+# 84.95 (89.09): 0.60 nats of the bound, 0.08 ± 0.12 of the likelihood. Why not more? Refine the standard encoder's
+# answer to each of 200 test images by gradient ascent (`SemiAmortizedGuide`): the bound rises by **2.06 ± 0.14** nats,
+# all of it the *amortization* gap, which no family mends. Between the best diagonal normal and the likelihood is left
+# **1.66 ± 0.04** (or a little more: the likelihood is an importance estimate); a richer family can win only there.
+#
+# The digits have 1,347 training images, and there every richer posterior overfits. Three seeds, 200 epochs, test NLL:
+# standard 88.72 ± 0.19; gains over the seeds: mixture 1.18 ± 0.59, coupling prior 0.41 ± 0.54, MAF prior 0.25 ± 0.29,
+# VampPrior 0.06 ± 0.17; full covariance −1.19 ± 0.18, coupling posterior −0.82 ± 0.13, IAF −0.95 ± 0.09, spline
+# −1.04 ± 0.24, both −0.44 ± 0.20, two levels −1.83 ± 0.28.
 
 # %%
 import json
