@@ -311,8 +311,54 @@ def test_a_dequantizer_that_leaves_the_unit_cell_is_refused():
 
 def test_levels_given_their_noise_cannot_be_drawn():
     model = poutine.condition(dgm.dequantized(Law(LAWS["normal"]())), data={"x_noise": torch.full((1, 1), 0.5)})
-    with pytest.raises(ValueError, match=r"site 'x': expected its noise unknown.*Fix: condition on the latents alone"):
+    with pytest.raises(ValueError, match=r"site 'x': expected its noise unknown.*Fix: pass x to the program"):
         model(None)
+
+
+def test_levels_set_from_outside_do_not_get_the_noise_of_others():
+    """Inside, x is known when its noise is drawn, and all is well; outside, it comes after."""
+    program, x = Law(LAWS["normal"]()), torch.ones(1, 1)
+    outside = poutine.condition(dgm.dequantized(program), data={"x": x})
+    with pytest.raises(ValueError, match=r"levels that were generated with this noise.*dequantized\(poutine.condition"):
+        poutine.trace(outside).get_trace(None).log_prob_sum()
+    trace = poutine.trace(dgm.dequantized(poutine.condition(program, data={"x": x}))).get_trace(None)
+    u = trace.nodes["x_noise"]["value"]
+    torch.testing.assert_close(trace.log_prob_sum(), program.law.log_prob(x + u).sum())
+
+
+@pytest.mark.parametrize("levels", [None, 4])
+def test_generated_levels_beyond_known_ones_become_the_edge_levels(levels):
+    model = dgm.dequantized(dgm.DensityModel(dgm.StandardNormal(3)), levels=levels)
+    x, u = (dgm.generate(model, 2000, site=s) for s in ("x", "x_noise"))
+    assert bool(((u >= 0) & (u <= 1)).all())
+    assert float(x.min()) == 0 if levels else float(x.min()) < -1
+    predicted = poutine.trace(model).get_trace(torch.zeros(500, 3)).nodes["x"]["fn"].sample()
+    assert float(predicted.min()) == 0 if levels else float(predicted.min()) < -1
+
+
+def test_a_site_that_the_model_does_not_have_is_refused():
+    with pytest.raises(ValueError, match=r"dequantized: expected a model with the sites \['X'\], got one without"):
+        dgm.dequantized(Law(LAWS["normal"]()), "X")(torch.zeros(3, 1))
+
+
+def test_a_mass_function_needs_no_noise():
+    made = vae().replace(likelihood=dgm.DiscretizedLogistic(dgm.mlp(2, 6), levels=3))
+    for refuse in (dgm.preflight, dgm.nll):
+        with pytest.raises(ValueError, match=r"site 'x': expected the density.*a mass function.*Fix: leave out"):
+            refuse(made.model, made.guide, torch.zeros(4, 3))
+
+
+@pytest.mark.parametrize("num", [5, 7])
+def test_noise_without_the_shape_of_images_is_refused_with_the_shape(num):
+    model = dgm.dequantized(dgm.DensityModel(dgm.StandardNormal((1, 5, 5))))
+    with pytest.raises(ValueError, match=r"Fix: UnitUniform\(\(1, 5, 5\)\)"):
+        dgm.preflight(model, NOISY, torch.zeros(num, 1, 5, 5))
+
+
+def test_a_reconstruction_of_noisy_levels_says_what_it_lacks():
+    made = vae()
+    with pytest.raises(NotImplementedError, match=r"site 'x' whose law has a mean, got Quantized.*Fix: draws of it"):
+        dgm.reconstruct(made.model, made.guide, torch.zeros(4, 3))
 
 
 def test_a_noise_guide_explains_data():

@@ -9,6 +9,7 @@ import torch
 from conftest import both_dtypes, in_float64
 from exact import FAMILIES, base, components, log_mass
 from torch import Tensor
+from torch.distributions import AffineTransform
 from torch.fx.experimental.proxy_tensor import make_fx
 
 import pyro_dgm as dgm
@@ -65,8 +66,7 @@ def test_log_masses_and_their_gradients_are_finite_everywhere(family, levels):
 def test_log_masses_in_float32_are_those_of_float64(family, levels):
     """To relative 1e-5, also where the mass differs from 1 by 1e-37 alone.
 
-    A mixture adds 2.5e-7 nats: its weights sum to 1 to the precision of a float, so that near a mass of 1 no digit of
-    the log is left.
+    A mixture adds 2.5e-7 nats: the log of a sum that is 1 to the precision of a float has no digit left.
     """
     loc, scale = extreme(levels, torch.float32)
     values = torch.arange(levels)[:, None]
@@ -248,3 +248,55 @@ def test_one_level_is_refused():
 def test_a_base_of_vectors_is_refused_with_the_fix():
     with pytest.raises(ValueError, match=r"base of scalar events, got event_shape \(3,\)\. Fix: .*\.to_event\(1\)"):
         dgm.Discretized(dist.Normal(torch.zeros(3), 1.0).to_event(1), 4)
+
+
+# Bases without functions of their own --------------------------------------------------------------------------------
+
+ON_HALF_LINES = {
+    "log_normal": lambda p: dist.LogNormal(p, 1.0),
+    "gamma": lambda p: dist.Gamma(2.0, p.exp()),
+    "exponential": lambda p: dist.Exponential(p.exp()),
+    "uniform": lambda p: dist.Uniform(-1.0, 4 * p.exp()),
+    "pareto": lambda p: dist.Pareto(p.exp(), 2.0),
+    "half_normal": lambda p: dist.HalfNormal(p.exp()),
+    "gumbel": lambda p: dist.Gumbel(p, 1.0),
+    "cauchy": lambda p: dist.Cauchy(p, 1.0),
+    "scaled_normal": lambda p: dist.TransformedDistribution(dist.Normal(p, 1.0), [AffineTransform(1.0, 2.0)]),
+}
+
+
+@in_float64
+@pytest.mark.parametrize("validate", [False, True])
+@pytest.mark.parametrize("build", list(ON_HALF_LINES.values()), ids=list(ON_HALF_LINES))
+def test_any_law_with_a_cdf_is_discretized_whatever_its_support(build, validate):
+    """Half-levels beyond the support have a CDF of 0 or 1. Masses by definition, gradients by finite differences."""
+    with pyro.validation_enabled(validate):
+        p = torch.tensor(0.5, requires_grad=True)
+        law = dgm.Discretized(build(p), 6)
+        log_p = law.log_prob(torch.arange(6))
+        torch.testing.assert_close(log_p.exp().sum(), torch.ones(()))
+        inner = build(p).cdf(torch.tensor([2.5, 3.5]))
+        torch.testing.assert_close(log_p[3], (inner[1] - inner[0]).log())
+        values = torch.arange(6)
+        assert torch.autograd.gradcheck(lambda p: dgm.Discretized(build(p), 6).log_prob(values)[1:].exp(), p)
+        (gradient,) = torch.autograd.grad(log_p.exp().square().sum(), p)
+        assert bool(gradient.isfinite())
+        mass = log_p.exp().detach()
+        torch.testing.assert_close(law.mean.detach(), (mass * values).sum())
+
+
+def test_a_law_without_a_cdf_is_refused():
+    law = dgm.Discretized(dist.StudentT(3.0, torch.zeros(()), 1.0), 5)
+    with pytest.raises(TypeError, match=r"StudentT: expected a law with a cdf.*Fix: register functions"):
+        law.log_prob(torch.arange(5))
+
+
+@pytest.mark.parametrize("shift", [0.0, 50.0, 1000.0])
+@pytest.mark.parametrize("spread", [1.0, 20.0, 1000.0])
+def test_masses_of_a_mixture_sum_to_one_for_any_logits(shift, spread):
+    """In float32 as well: a network may shift all logits, and the law must not care."""
+    logits = (torch.randn(200, 5) * spread + shift).float()
+    parts = dist.Logistic(torch.rand(200, 5).float() * 256, torch.randn(200, 5).exp().float() * 10)
+    law = dgm.Discretized(dist.MixtureSameFamily(dist.Categorical(logits=logits), parts), 256)
+    total = law.log_prob(torch.arange(256)[:, None]).exp().sum(0)
+    assert float((total - 1).abs().max()) < 1e-6

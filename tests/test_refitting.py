@@ -295,6 +295,19 @@ def test_the_refitted_scale_is_the_root_of_the_mean_squared_residual_and_a_maxim
         assert float(dgm.nll(refitted.model, refitted.guide, x, num=50).nelbo.mean() - best) > 0.01
 
 
+@pytest.mark.parametrize("residual", [1e-2, 1e-4])
+def test_a_tiny_optimal_scale_keeps_its_digits(residual):
+    """From residuals, not from log densities at another scale, of which they would be a tiny part."""
+    net = nn.Linear(2, 3)
+    vae = dgm.VAE(dgm.StandardNormal(2), dgm.Normal(net), dgm.Conditional(dist.Normal, dgm.mlp(3, 4)))
+    nn.init.zeros_(net.weight)
+    x = (net.bias + residual * torch.randn(1000, 3)).detach().float()
+    vae = vae.float()
+    exact = (x - net.bias).double().square().mean().sqrt()
+    found = dgm.refit_scale(vae, x, num=2).generator.likelihood.scale
+    torch.testing.assert_close(found.detach().double(), exact.detach(), rtol=1e-3, atol=0)
+
+
 def test_a_likelihood_without_one_scale_is_refused():
     encoder = dgm.Conditional(dist.Normal, dgm.mlp(3, 4))
     vae = dgm.VAE(dgm.StandardNormal(2), dgm.Bernoulli(dgm.mlp(2, 3)), encoder)

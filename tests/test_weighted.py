@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pyro
 import pyro.distributions as dist
 import pytest
 import torch
 from conftest import in_float64
+from pyro.infer import RenyiELBO
 from toys import ExactGuide, LinearGaussian
 
 import pyro_dgm as dgm
@@ -66,10 +68,40 @@ def test_one_particle_is_the_elbo_in_value_and_gradient():
             torch.testing.assert_close(ours, elbo)
 
 
+class Rows(dgm.Program):
+    r"""$z_{ij} \sim N(0, 1)$ in two plates, $x_{ij} \sim N(z_{ij}, 1)$: exact evidence $N(0, 2)$."""
+
+    def __init__(self, *, observe: bool = True):
+        super().__init__()
+        self.observe = observe
+
+    def forward(self, x=None):
+        with pyro.plate("rows", 3, dim=-2), dgm.data_plate(x):
+            law = dist.Normal(0.0, 1.0) if self.observe else dist.Normal(x.T / 2, 0.5**0.5)
+            z = pyro.sample("z", law)
+            return pyro.sample("x", dist.Normal(z, 1.0), obs=x.T) if self.observe else z
+
+
 def test_more_plates_are_learned_from_a_preflight():
+    """Particles go to the left of both plates; under the exact posterior the loss is the evidence."""
+    x = torch.randn(5, 3)
+    objective = dgm.IWELBO(Rows(), Rows(observe=False), 4)
+    objective.preflight(x)
+    exact = -dist.Normal(0.0, 2**0.5).log_prob(x).sum(1).mean()
+    torch.testing.assert_close(objective(x).to(exact.dtype), exact)
+
+
+@in_float64
+@pytest.mark.parametrize("alpha", [0.0, 0.5, 2.0, -1.0])
+def test_the_bound_is_that_of_pyro_where_pyro_has_one(alpha):
     model = LinearGaussian()
-    objective = dgm.IWELBO(model, ExactGuide(model), 3)
-    assert objective.preflight(model.data(4)).depth == 1
+    x, guide = model.data(7), ExactGuide(model, shift=0.4, spread=1.2)
+    theirs = RenyiELBO(alpha=alpha, num_particles=6, vectorize_particles=True, max_plate_nesting=1)
+    torch.manual_seed(2)
+    expected = theirs.loss(model, guide, x) / len(x)
+    torch.manual_seed(2)
+    ours = dgm.Renyi(model, guide, alpha, 6)(x)
+    torch.testing.assert_close(float(ours.detach()), expected, rtol=1e-6, atol=1e-6)
 
 
 def test_a_trainer_takes_the_bound_and_compiles_it():
@@ -87,8 +119,6 @@ def test_a_guide_without_reparameterized_draws_is_refused():
     class Discrete(dgm.Program):
         def forward(self, x=None):
             with dgm.data_plate(x):
-                import pyro
-
                 pyro.sample("z", dist.Poisson(torch.ones(2)).to_event(1))
 
     with pytest.raises(ValueError, match=r"site 'z': expected reparameterized draws.*Fix: pyro.infer.SVI"):

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from pyro import poutine
+from pyro.distributions import TorchDistribution
 from torch import Tensor
 
 from ..contract import DATA
@@ -112,4 +113,14 @@ def reconstruct(model: Callable, guide: Callable, *batch: Any, num: int = 1, see
     with estimating(model, guide, seed=seed):
         particles = draw(model, guide, *batch, num=num)
         check_sites(particles.guide_trace, particles.model_trace)
-        return {name: law.mean.mean(0) for name, law in particles.observations.items()}
+        return {name: _mean(name, law).mean(0) for name, law in particles.observations.items()}
+
+
+def _mean(name: str, law: TorchDistribution) -> Tensor:
+    try:
+        return law.mean
+    except NotImplementedError as error:
+        raise NotImplementedError(
+            f"reconstruct: expected a site '{name}' whose law has a mean, got {law}. Fix: draws of it, "
+            "to_arviz(…).posterior_predictive, or a likelihood with a mean."
+        ) from error

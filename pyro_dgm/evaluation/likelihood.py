@@ -18,6 +18,24 @@ from .psis import khat, khat_threshold
 
 
 @dataclass(frozen=True)
+class BitsPerDim:
+    """Negative log-likelihood in bits per dim, comparable between all models of the same discrete data.
+
+    Attributes:
+        value: the mean over the data.
+        stderr: its standard error.
+        kind: exact, or what sort of bound.
+    """
+
+    value: float
+    stderr: float
+    kind: str
+
+    def __str__(self) -> str:
+        return f"{self.value:.4f} ± {self.stderr:.4f} bits/dim ({self.kind})"
+
+
+@dataclass(frozen=True)
 class NLL:
     r"""Importance-sampling estimate of $-\log p(x_i)$ in nats per datum; in expectation an upper bound.
 
@@ -57,6 +75,10 @@ class NLL:
     def share_unreliable(self) -> float:
         """Share of the data whose k̂ is above `khat_threshold(num)`: their error bars are too small."""
         return (self.khat > khat_threshold(self.num)).double().mean().item()
+
+    def bits_per_dim(self, dim: int, spacing: float = 1.0) -> BitsPerDim:
+        """The same in bits per dim, see `bits_per_dim`; exact or a bound as this is."""
+        return BitsPerDim(bits_per_dim(self.mean, dim, spacing), self.stderr / dim / log(2), self.kind)
 
     def __str__(self) -> str:
         text = f"NLL {self.mean:.3f} ± {self.stderr:.3f} nats per datum ({self.kind}; {len(self.per_datum)} data"

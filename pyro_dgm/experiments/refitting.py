@@ -5,16 +5,20 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
-from math import log, pi, sqrt
+from math import sqrt
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..evaluation.likelihood import nll
+from ..contract import noise_name
+from ..evaluation.generation import encode
 from ..inference.batches import Batches
+from ..inference.estimating import blocks_of, estimating, placed
 from ..inference.objectives import ELBO
 from ..inference.svi import SVITrainer
+from ..inference.traces import mixed
+from ..programs.dequantization import within_cell
 from ..programs.guides import EmptyGuide
 from ..programs.likelihoods import Normal
 from ..programs.models import DensityModel
@@ -103,12 +107,24 @@ def refit_scale(vae: VAE, *batch: Any, num: int = 10, seed: int = 0) -> VAE:
             f"refit_scale: expected a Normal likelihood, whose one σ has an optimum in closed form, got "
             f"{type(likelihood).__name__}. Fix: VAE(…, likelihood=Normal(net))."
         )
-    score = nll(refitted.model, refitted.guide, *batch, num=num, seed=seed)
-    variance, dim = likelihood.scale.item() ** 2, batch[0][0].numel()
-    # -log p = |x - mu|^2 / (2 sigma^2) + D log(2 pi sigma^2) / 2, and the term is what the bound has beside the KL.
-    reconstruction = (score.nelbo - score.kl).mean().item() / dim
-    likelihood.set_scale(sqrt(variance * (2 * reconstruction - log(2 * pi * variance))))
+    batch = placed(refitted, batch)
+    chunk = max(1, 20_000 // num)
+    squares = [
+        _residuals(refitted, likelihood, block, num, mixed(seed, i)) for i, block in enumerate(blocks_of(batch, chunk))
+    ]
+    likelihood.set_scale(sqrt(torch.cat(squares).mean().item()))
     return refitted
+
+
+def _residuals(vae: VAE, likelihood: Normal, block: tuple, num: int, seed: int) -> Tensor:
+    r"""$\frac1D \|x - \mu(z)\|^2$ of every datum, float64, averaged over draws; of x + u where there is noise."""
+    x, *context = block
+    drawn = encode(vae.guide, x, *context, num=num, seed=seed)
+    with estimating(vae, seed=seed):
+        loc = likelihood.net(drawn[vae.generator.latent], *context)
+    noise = drawn.get(noise_name(vae.generator.observed))
+    v = x if noise is None else within_cell(x, noise)
+    return (v.double() - loc.double()).square().mean(0).flatten(1).mean(1)
 
 
 class _Latents(Batches):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -112,7 +112,7 @@ def _hint(error: Exception, model: Callable, batch: tuple) -> str:
             f"\nFix: the batch has {len(batch)} arguments; drop the labels, or take them in both programs, Joined(net)."
         )
     if "inside plate" in str(error):
-        return "\nFix: .to_event(1) on the distribution, for the dims that belong to one event."
+        return f"\nFix: {_fix_of_event(str(error), batch[0].shape[1:])}."
     try:
         value = model(None, *batch[1:])
         expected, got = tuple(value.shape[1:]), tuple(batch[0].shape[1:])
@@ -135,7 +135,7 @@ def _check(guide_trace: Trace, model_trace: Trace, batch: tuple, size: int | Non
 
 
 def check_sites(guide_trace: Trace, model_trace: Trace) -> None:
-    """Refuse a pair that draws different sites, that observes none, or whose observed values can't be scored."""
+    """Refuse a pair that draws different sites, or observes none, or whose values can't be scored."""
     latent, drawn = set(latent_sites(model_trace)), set(latent_sites(guide_trace))
     if latent != drawn:
         raise ValueError(
@@ -146,6 +146,19 @@ def check_sites(guide_trace: Trace, model_trace: Trace) -> None:
         raise ValueError("model: expected an observed site, got none. Fix: pyro.sample('x', p_x, obs=x) in the model.")
     for name, site in observed_sites(model_trace).items():
         _check_observation(name, site)
+    modelled = latent_sites(model_trace)
+    for name, site in latent_sites(guide_trace).items():
+        _check_draws(name, site, modelled[name])
+
+
+def _check_draws(name: str, drawn: Site, modelled: Site) -> None:
+    support, value = modelled["fn"].support, drawn["value"]
+    if not bool(support.check(value).all()):
+        raise ValueError(
+            f"site '{name}': expected draws of the guide in the model's {_of_one_number(support)}, got values from "
+            f"{value.min().item():g} to {value.max().item():g}: the weights would be zero there. "
+            "Fix: a family with that support, or a flow that ends in a bijector onto it."
+        )
 
 
 def _fix_of_sites(latent: set[str], drawn: set[str], model_trace: Trace) -> str:
@@ -228,19 +241,12 @@ def _check_latent(name: str, drawn: Site, modelled: Site) -> None:
     if tuple(drawn["fn"].event_shape) != tuple(modelled["fn"].event_shape):
         raise ValueError(
             f"site '{name}': expected event_shape {tuple(modelled['fn'].event_shape)} as in the model, got "
-            f"{tuple(drawn['fn'].event_shape)} in the guide. Fix: .to_event(1) on the conditional that lacks it."
+            f"{tuple(drawn['fn'].event_shape)} in the guide. Fix: {_fix_of_event(name, modelled['fn'].event_shape)}."
         )
     if set(plate_names(drawn)) != set(plate_names(modelled)):
         raise ValueError(
             f"site '{name}': expected the same plates in both programs, got {plate_names(modelled)} in the model and "
             f"{plate_names(drawn)} in the guide. Fix: the same `with` blocks around both statements."
-        )
-    support, value = modelled["fn"].support, drawn["value"]
-    if not bool(support.check(value).all()):
-        raise ValueError(
-            f"site '{name}': expected draws of the guide in the model's {_of_one_number(support)}, got values from "
-            f"{value.min().item():g} to {value.max().item():g}: the weights would be zero there. "
-            "Fix: a family with that support, or a flow that ends in a bijector onto it."
         )
 
 
@@ -258,8 +264,14 @@ def _score(trace: Trace) -> None:
         if [d for d in site["log_prob"].shape if d != 1] != [d for d in expected if d != 1]:
             raise ValueError(
                 f"site '{name}': expected one log density per plate {plate_names(site)}, {expected}, got shape "
-                f"{tuple(site['log_prob'].shape)}. Fix: .to_event(n) for the dims that belong to one event."
+                f"{tuple(site['log_prob'].shape)}. Fix: {_fix_of_event(name, site['value'].shape[1:])}."
             )
+
+
+def _fix_of_event(site: str, event: Sequence[int]) -> str:
+    if noise_name("") in site:
+        return f"UnitUniform({tuple(event)}), for noise of the shape of the data"
+    return ".to_event(1) on the distribution, for the dims that belong to one event"
 
 
 def _check_particles(model: Callable, guide: Callable, batch: tuple, depth: int) -> None:

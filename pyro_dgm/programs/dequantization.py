@@ -105,6 +105,11 @@ class UnitUniform(nn.Module):
         return UnitCube(shape, x, x.shape[: x.dim() - len(shape)])
 
 
+def levels_of(v: Tensor, levels: int | None = None) -> Tensor:
+    r"""$\lfloor v \rfloor$, the edge levels for what lies beyond them."""
+    return v.floor() if levels is None else v.floor().clamp(0, levels - 1)
+
+
 class Quantized(dist.TorchDistribution):
     r"""$p(x \mid u) = p_v(x + u)$ at the integers x: the density of v, once the noise u is known.
 
@@ -114,16 +119,19 @@ class Quantized(dist.TorchDistribution):
     Args:
         density: $p_v$, with v in units of levels.
         u: the noise `(*batch, *event)`.
-        levels: number L of levels if x is known to lie in 0, …, L − 1.
+        levels: number L of levels if x is known to lie in 0, …, L − 1; draws beyond them become the edge levels.
+        generated: the levels that belong to this noise, where the model has generated both.
 
     Raises:
-        ValueError: if the noise does not have the density's event shape.
+        ValueError: if the noise does not have the density's event shape; when it scores levels other than `generated`.
     """
 
     arg_constraints = {}
     has_rsample = False
 
-    def __init__(self, density: dist.TorchDistribution, u: Tensor, levels: int | None = None):
+    def __init__(
+        self, density: dist.TorchDistribution, u: Tensor, levels: int | None = None, generated: Tensor | None = None
+    ):
         event = density.event_shape
         split = u.dim() - len(event)
         if split < 0 or u.shape[split:] != event:
@@ -131,7 +139,7 @@ class Quantized(dist.TorchDistribution):
                 f"expected noise of the density's event shape {tuple(event)}, got noise of shape {tuple(u.shape)}. "
                 "Fix: a density over the shape of the data, or x.reshape(len(x), *event)."
             )
-        self.density, self.u, self.levels = density, u, levels
+        self.density, self.u, self.levels, self.generated = density, u, levels, generated
         batch = torch.broadcast_shapes(density.batch_shape, u.shape[:split])
         super().__init__(batch, event, validate_args=False)
 
@@ -142,15 +150,20 @@ class Quantized(dist.TorchDistribution):
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Quantized:
         batch = torch.Size(batch_shape)
-        return Quantized(self.density.expand(batch), self.u.expand(batch + self.event_shape), self.levels)
+        u = self.u.expand(batch + self.event_shape)
+        return Quantized(self.density.expand(batch), u, self.levels, self.generated)
 
     def log_prob(self, value: Tensor) -> Tensor:
+        if self.generated is not None and value is not self.generated:
+            raise ValueError(
+                "expected the levels that were generated with this noise, got others, set from outside: the noise is "
+                "not theirs. Fix: pass x to the program, or condition inside, dequantized(poutine.condition(model, …))."
+            )
         return self.density.log_prob(within_cell(value, self.u))
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
         with torch.no_grad():
-            shape = torch.Size(sample_shape)
-            return self.density.expand(self.batch_shape).sample(shape).floor()
+            return levels_of(self.density.expand(self.batch_shape).sample(torch.Size(sample_shape)), self.levels)
 
 
 class Dequantize(Reparam):
@@ -161,32 +174,49 @@ class Dequantize(Reparam):
 
     Args:
         levels: as in `Quantized`.
+
+    Raises:
+        ValueError: if the site has a mass function already; if its noise is fixed where the model generates.
     """
 
     def __init__(self, levels: int | None = None):
-        self.levels = levels
+        self.levels, self.met = levels, False
 
     def apply(self, msg: Any) -> Any:
         name, density, x = msg["name"], msg["fn"], msg["value"]
+        self.met = True
+        _check_density(name, density)
         if x is None:
-            # v takes every plate around the program, and no place in the trace.
-            v = pyro.sample(f"{name}_continuous", density, infer={"_do_not_trace": True, "is_auxiliary": True})
-            x, u = self._split(name, density, v)
-        else:
-            u = pyro.sample(noise_name(name), UnitCube(density.event_shape, x))
+            return self._generated(name, density)
+        u = pyro.sample(noise_name(name), UnitCube(density.event_shape, x))
         return {"fn": Quantized(density, u, self.levels), "value": x, "is_observed": msg["is_observed"]}
 
-    def _split(self, name: str, density: dist.TorchDistribution, v: Tensor) -> tuple[Tensor, Tensor]:
-        x = v.floor()
-        known = v - x
+    def _generated(self, name: str, density: dist.TorchDistribution) -> dict[str, Any]:
+        # v takes every plate around the program, and no place in the trace.
+        v = pyro.sample(f"{name}_continuous", density, infer={"_do_not_trace": True, "is_auxiliary": True})
+        x = levels_of(v, self.levels)
+        known = (v - x).clamp(0, 1)
         batch = known.shape[: known.dim() - len(density.event_shape)]
         u = pyro.sample(noise_name(name), UnitCube(density.event_shape, v, batch, known))
         if u is not known:
             raise ValueError(
                 f"site '{name}': expected its noise unknown where the model generates, got '{noise_name(name)}' fixed: "
-                "levels can't be drawn given their noise. Fix: condition on the latents alone."
+                "levels can't be drawn given their noise. Fix: pass x to the program, or condition on latents alone."
             )
-        return x, u
+        return {"fn": Quantized(density, u, self.levels, generated=x), "value": x, "is_observed": False}
+
+
+def _check_density(name: str, density: dist.TorchDistribution) -> None:
+    """Refuse a mass function: noise would be added to integers that it scores already."""
+    try:
+        discrete = density.support is not None and density.support.is_discrete
+    except NotImplementedError:  # a law that does not know its support
+        return
+    if discrete:
+        raise ValueError(
+            f"site '{name}': expected the density of a continuous value to dequantize, got {density}, a mass function, "
+            "which needs no noise. Fix: leave out dequantized(…) and the dequantizer."
+        )
 
 
 class Dequantized(Program):
@@ -197,8 +227,15 @@ class Dequantized(Program):
         self.model, self.sites, self.levels = model, tuple(sites), levels
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        config: dict[str, Reparam] = {site: Dequantize(self.levels) for site in self.sites}
-        return poutine.reparam(self.model, config=config)(*args, **kwargs)
+        steps = {site: Dequantize(self.levels) for site in self.sites}
+        config: dict[str, Reparam] = {**steps}
+        value = poutine.reparam(self.model, config=config)(*args, **kwargs)
+        if missed := [site for site, step in steps.items() if not step.met]:
+            raise ValueError(
+                f"dequantized: expected a model with the sites {list(self.sites)}, got one without {missed}. "
+                "Fix: the name that pyro.sample gives the discrete site."
+            )
+        return value
 
 
 def dequantized(model: Callable, site: str | Sequence[str] = "x", levels: int | None = None) -> Dequantized:
@@ -212,7 +249,11 @@ def dequantized(model: Callable, site: str | Sequence[str] = "x", levels: int | 
     Args:
         model: a Pyro program whose observation is continuous, in units of levels.
         site: the discrete site, or several.
-        levels: number L of levels if the data are known to lie in 0, …, L − 1: others are then refused.
+        levels: number L of levels if the data are known to lie in 0, …, L − 1: others are then refused, and generated
+            ones beyond them become the edge levels.
+
+    Raises:
+        ValueError: when the model runs, if it has no such site or one with a mass function.
 
     References:
         Ho, Chen, Srinivas, Duan, Abbeel 2019, *Flow++*, arXiv:1902.00275; Hoogeboom, Cohen, Tomczak 2020,
@@ -229,7 +270,9 @@ def dequantized(model: Callable, site: str | Sequence[str] = "x", levels: int | 
 
 
 class NoiseGuide(Program):
-    r"""$q(u \mid x, c)$: the guide of a dequantized model without latents of its own.
+    r"""$q(u \mid x, c)$: the guide of a dequantized model with one discrete site and no latents of its own.
+
+    With several sites write the guide as it is: one `pyro.sample(f"{site}_noise", dequantizer(value))` for each.
 
     Args:
         dequantizer: conditional of the noise, called as `dequantizer(x, *context)`: `UnitUniform()`, or a `Flow` onto

@@ -111,7 +111,10 @@ class Discretized(dist.TorchDistribution):
 
     def _leading(self, start: float, end: float) -> Tensor:
         """The numbers start, start + 1, … < end on a new first dim."""
-        like = self.base.mean
+        law = self.base
+        while isinstance(law, dist.TransformedDistribution):  # which has no mean, and the dtype of its base
+            law = law.base_dist
+        like = law.mean
         return torch.arange(start, end, dtype=like.dtype, device=like.device).reshape(-1, *[1] * len(self.batch_shape))
 
 
