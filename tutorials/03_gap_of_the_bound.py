@@ -13,6 +13,17 @@
 # ```console
 # python tutorials/03_gap_of_the_bound.py --seeds=[0,1,2,3,4]     # ten minutes on one core
 # ```
+#
+# Over five seeds, in nats per datum (the entropy of the data, which no model can beat, is 3.337):
+#
+# | noise | exact NLL | −ELBO | gap | IW-20000 − exact |
+# |---|---|---|---|---|
+# | uniform | 3.477 ± 0.023 | 3.535 ± 0.020 | 0.0575 ± 0.0028 | −0.0001 ± 0.0001 |
+# | variational | 3.448 ± 0.033 | 3.475 ± 0.034 | 0.0269 ± 0.0056 | −0.0000 ± 0.0001 |
+#
+# The learned noise is tighter in every one of the five, by 0.031 on average. Twenty thousand importance draws find the
+# exact mass with either guide: what the bound loses, a better estimate wins back; what training on a loose bound has
+# made of the density, it does not.
 
 # %%
 import os
