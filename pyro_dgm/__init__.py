@@ -8,6 +8,7 @@ from .experiments.refitting import refit_prior, refit_scale
 from .inference.batches import Batches, binarize
 from .inference.checkpoints import load_weights, save_weights
 from .inference.compilation import Compiled
+from .inference.gradients import DoublyReparameterized, Estimator, Reparameterized, StickingTheLanding
 from .inference.history import History
 from .inference.objectives import ELBO, Objective
 from .inference.particles import Particles, draw
@@ -157,8 +158,10 @@ __all__ = [
     "DiscretizedLogistic",
     "DiscretizedLogisticMixture",
     "DiscretizedNormal",
+    "DoublyReparameterized",
     "Elementwise",
     "EmptyGuide",
+    "Estimator",
     "FactorOut",
     "Flow",
     "FlowTransform",
@@ -198,6 +201,7 @@ __all__ = [
     "Pushforward",
     "Quantized",
     "Renyi",
+    "Reparameterized",
     "Rescale",
     "SVITrainer",
     "Schedule",
@@ -206,6 +210,7 @@ __all__ = [
     "Squeeze",
     "Stack",
     "StandardNormal",
+    "StickingTheLanding",
     "StudentT",
     "Sylvester",
     "Trainer",

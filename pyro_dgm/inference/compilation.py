@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from .modules import named_tensors
 from .objectives import Objective
 from .traces import isolated
 
@@ -79,7 +80,7 @@ class Compiled:
         return terms
 
     def _built(self, trained: list[Tensor], fixed: list[Tensor], batch: tuple) -> Graph:
-        names = {id(t): name for name, t in reversed([*_named(self._wrapped)])}
+        names = {id(t): name for name, t in reversed([*named_tensors(self._wrapped)])}
         states = {names[id(t)]: t for t in trained}, {names[id(t)]: t for t in fixed}
         graph = capture(self._wrapped, *states, batch)
         _prove(graph, self._wrapped, *states, batch)
@@ -156,14 +157,6 @@ def _contents(root: nn.Module) -> tuple[tuple, list[Tensor]]:
     return tuple(modules), [*tensors.values()]
 
 
-def _named(root: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Every place that holds a tensor, once: a module that two others share is one place, tied weights are several."""
-    for prefix, module in root.named_modules():
-        for name, tensor in (*module._parameters.items(), *module._buffers.items()):
-            if tensor is not None:
-                yield f"{prefix}.{name}" if prefix else name, tensor
-
-
 def _kind(x: Any) -> Any:
     return (x.shape, x.dtype, x.device, x.requires_grad) if isinstance(x, Tensor) else x
 
@@ -195,13 +188,12 @@ class _LastSite(Messenger):
 def value_and_grad(module: nn.Module) -> Callable[[State, State, tuple], tuple[Terms, State]]:
     """The function `(trained, fixed, batch) -> (terms, gradients)` of a module that returns terms."""
     places: dict[int, list[str]] = {}
-    for name, tensor in _named(module):
+    for name, tensor in named_tensors(module):
         places.setdefault(id(tensor), []).append(name)
     ties = {names[0]: names for names in places.values()}
 
     def step(trained: State, fixed: State, batch: tuple) -> tuple[Terms, State]:
         leaves = {name: p.detach().requires_grad_() for name, p in trained.items()}
-        # torch would swap the tensors of a shared module under each of its names, and put the wrong ones back.
         tensors = {place: t for name, t in {**leaves, **fixed}.items() for place in ties[name]}
         with torch.enable_grad():
             terms = functional_call(module, tensors, batch, tie_weights=False)

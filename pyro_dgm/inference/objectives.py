@@ -64,7 +64,8 @@ class ELBO(Objective):
     r"""$-\mathrm{ELBO} = E_q[\log q(z \mid x) - \log p(x, z)] \ge -\log p(x)$, nats per datum: an upper bound.
 
     The guide runs once, the model is replayed against it once, and nothing is read on the host: the loss equals
-    `pyro.infer.Trace_ELBO` (divided by the number of data) under one seed, and traces into one graph.
+    `pyro.infer.Trace_ELBO` (divided by the number of data) under one seed, and traces into one graph. With another
+    gradient it is `IWELBO(model, guide, 1, estimator=StickingTheLanding())`.
 
     Args:
         model: the model, a module.

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..contract import DATA
 from .traces import (
+    Site,
     isolated,
     latent_sites,
     log_density,
@@ -88,14 +89,15 @@ def draw(model: Callable, guide: Callable, *batch: Any, num: int, depth: int | N
     guide_trace, model_trace = run_pair(model, guide, batch, num, depth)
     return Particles(
         values={n: plate_value(s) for n, s in latent_sites(guide_trace).items()},
-        log_p={n: _per_datum(n, s) for n, s in sample_sites(model_trace)},
-        log_q={n: _per_datum(n, s) for n, s in sample_sites(guide_trace)},
+        log_p={n: per_datum(n, s) for n, s in sample_sites(model_trace)},
+        log_q={n: per_datum(n, s) for n, s in sample_sites(guide_trace)},
         guide_trace=guide_trace,
         model_trace=model_trace,
     )
 
 
-def _per_datum(name: str, site: dict) -> Tensor:
+def per_datum(name: str, site: Site) -> Tensor:
+    """Log density of a site `(K, N)`, summed over the dims of its further plates; refuses a global site."""
     if DATA not in plate_names(site):
         raise ValueError(
             f"site '{name}': expected a site inside the plate '{DATA}', got a global one, which has no log weight per "
