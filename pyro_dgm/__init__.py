@@ -10,7 +10,7 @@ from .inference.checkpoints import load_weights, save_weights
 from .inference.compilation import Compiled
 from .inference.gradients import DoublyReparameterized, Estimator, Reparameterized, StickingTheLanding
 from .inference.history import History
-from .inference.objectives import ELBO, Objective
+from .inference.objectives import ELBO, FreeBits, Objective
 from .inference.particles import Particles, draw
 from .inference.preflight import Preflight, preflight
 from .inference.schedules import Constant, LinearWarmup, Schedule
@@ -165,6 +165,7 @@ __all__ = [
     "FactorOut",
     "Flow",
     "FlowTransform",
+    "FreeBits",
     "GatedConvNet",
     "GatedMLP",
     "GatedPixelCNN",

@@ -6,6 +6,7 @@ import pytest
 import torch
 from cases import PAIRS, over
 from conftest import both_dtypes
+from pyro import poutine
 from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
 from toys import (
     ExactGuide,
@@ -15,6 +16,7 @@ from toys import (
     Series,
     SeriesGuide,
     Written,
+    captured,
     linear_gaussian,
     loss_and_grad,
     toy_vae,
@@ -163,6 +165,119 @@ def test_beta_of_an_unknown_site_raises():
         objective.preflight(torch.randn(5, 3))
     with pytest.raises(ValueError, match=r"expected beta for sites among"):
         dgm.SVITrainer(objective).fit(torch.randn(5, 3), progress=False)
+
+
+# Free bits -----------------------------------------------------------------------------------------------------------
+
+
+def guide_gradient(free_bits, beta=None, num=1):
+    """Terms and gradient of the encoder's output layer (4 rows: two locations, two scales) and of the decoder."""
+    with isolated(seed=6):
+        vae, x = toy_vae(), torch.randn(5, 3)
+        vae.guide.encoder.net[2].bias.data[0] = 2.0  # the first latent dim tells much, the second little
+    objective = dgm.ELBO(vae.model, vae.guide, num, beta, free_bits=free_bits, analytic_kl=True)
+    with isolated(seed=0):
+        terms = objective.terms(x)
+    terms["loss"].backward()
+    return terms, vae
+
+
+def without_reconstruction(free_bits, **options):
+    """The gradient of the encoder that the KL alone gives: β = 0 on x."""
+    _, vae = guide_gradient(free_bits, {"x": 0.0}, **options)
+    return vae.guide.encoder.net[2].weight.grad
+
+
+@pytest.mark.parametrize("num", [1, 3])
+def test_the_cost_of_a_site_is_free_up_to_its_nats(num):
+    plain, _ = guide_gradient(None, num=num)
+    kl = plain["kl[z]"].item()
+    below, _ = guide_gradient({"z": kl + 1.0}, num=num)
+    above, _ = guide_gradient({"z": kl - 1.0}, num=num)
+    torch.testing.assert_close(below["loss"], plain["rec[x]"] + kl + 1.0)
+    torch.testing.assert_close(above["loss"], plain["loss"])
+    for terms in (below, above):
+        assert {n: v for n, v in terms.items() if n != "loss"} == {n: v for n, v in plain.items() if n != "loss"}
+
+
+def test_the_gradient_of_a_cost_below_its_nats_is_zero():
+    plain = without_reconstruction(None)
+    assert plain.any()
+    assert not without_reconstruction({"z": 50.0}).any()
+    torch.testing.assert_close(without_reconstruction({"z": 0.01}), plain)
+
+
+def test_each_dim_has_its_own_free_bits():
+    """Rows 0 and 2 of the encoder's last layer are the first dim's location and scale."""
+    found, plain = without_reconstruction({"z": torch.tensor([0.5, 0.5])}), without_reconstruction(None)
+    torch.testing.assert_close(found[[0, 2]], plain[[0, 2]])
+    assert plain[[1, 3]].any()
+    assert not found[[1, 3]].any()
+    free, _ = guide_gradient({"z": torch.tensor([50.0, 70.0])})
+    torch.testing.assert_close(free["loss"], free["rec[x]"] + 120.0)
+
+
+def test_sampled_costs_of_the_dims_add_up_to_that_of_the_site():
+    """Also under a mask and a scale: λ = 0 for each dim raises a negative sampled cost alone."""
+    vae, x, found = toy_vae(), torch.randn(6, 3), []
+    mask = torch.tensor([True, False, True, True, True, True])
+    masked = Written(lambda _, x: poutine.scale(poutine.mask(vae.model, mask=mask), scale=torch.tensor(2.0))(x))
+    guide = Written(lambda _, x: poutine.scale(poutine.mask(vae.guide, mask=mask), scale=torch.tensor(2.0))(x))
+    for nats in (1e-9, torch.zeros(2)):
+        with isolated(seed=1):
+            found.append(dgm.ELBO(masked, guide, 4, free_bits={"z": nats}).terms(x))
+    for name in ("nelbo", "kl[z]", "rec[x]"):
+        torch.testing.assert_close(found[1][name], found[0][name])
+    with isolated(seed=1):
+        particles = dgm.draw(vae.model, vae.guide, x, num=4)
+    prior, posterior = (
+        t.nodes["z"]["fn"].base_dist.log_prob(particles.values["z"])
+        for t in (particles.model_trace, particles.guide_trace)
+    )
+    by_dim = (2.0 * mask[:, None] * (posterior - prior)).sum(1).mean(0) / 6
+    torch.testing.assert_close(found[1]["loss"] - found[1]["rec[x]"], by_dim.clamp(min=0).sum())
+
+
+def test_beta_comes_after_the_free_bits():
+    terms, _ = guide_gradient({"z": 50.0}, {"z": 0.1})
+    torch.testing.assert_close(terms["loss"], terms["rec[x]"] + 5.0)
+
+
+def test_free_bits_are_buffers_and_traced_into_the_graph():
+    vae, x = toy_vae(), torch.randn(4, 3)
+    objective = dgm.ELBO(vae.model, vae.guide, free_bits={"z": torch.tensor([0.1, 30.0])})
+    assert "free_bits.z.nats" in objective.state_dict()
+    graph, trained, fixed = captured(objective, x)
+    with isolated(seed=5):
+        terms, gradients = graph(trained, fixed, (x,))
+    loss, expected = loss_and_grad(objective, x, seed=5)
+    torch.testing.assert_close(terms["loss"], loss)
+    torch.testing.assert_close({n.removeprefix("objective."): g for n, g in gradients.items()}, expected)
+
+
+@pytest.mark.parametrize("pair", ["vae_realnvp", "vae_absorbed", "vae_vamp", "vae_flow"])
+def test_free_bits_of_each_dim_are_refused_where_the_dims_depend_on_each_other(pair):
+    case = PAIRS[pair]()
+    batch = case.batch(4)
+    shape = dgm.draw(case.model, case.guide, *batch, num=1).values["z"].shape[2:]
+    objective = dgm.ELBO(case.model, case.guide, free_bits={"z": torch.ones(shape)})
+    with pytest.raises(ValueError, match=r"site 'z': expected laws whose dims are independent.*Fix: a number of free"):
+        objective(*batch)
+    number = dgm.ELBO(case.model, case.guide, free_bits={"z": 100.0}).terms(*batch)
+    others = sum(value for name, value in number.items() if name[:3] in ("rec", "kl[") and name != "kl[z]")
+    torch.testing.assert_close(number["loss"], others + 100.0)
+
+
+def test_free_bits_that_make_no_sense_raise():
+    vae, x = toy_vae(), torch.randn(5, 3)
+    with pytest.raises(ValueError, match=r"expected free_bits for latent sites among \['z'\], got \['x'\]"):
+        dgm.ELBO(vae.model, vae.guide, free_bits={"x": 0.5}).preflight(x)
+    with pytest.raises(ValueError, match="free_bits: expected nats >= 0, got -1.0"):
+        dgm.ELBO(vae.model, vae.guide, free_bits={"z": -1.0})
+    with pytest.raises(TypeError, match=r"expected free bits by site, got 0\.5\. Fix: free_bits=\{'z': 0\.5\}"):
+        dgm.ELBO(vae.model, vae.guide, free_bits=0.5)
+    with pytest.raises(ValueError, match=r"one number or of the event shape \(2,\), got shape \(3,\). Fix: free_bits="):
+        dgm.ELBO(vae.model, vae.guide, free_bits={"z": torch.ones(3)})(x)
 
 
 # Size ----------------------------------------------------------------------------------------------------------------

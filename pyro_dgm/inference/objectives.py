@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from pyro.distributions.kl import kl_divergence
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from .preflight import Preflight, preflight
 from .schedules import Constant, Schedule
-from .traces import Site, latent_sites, log_density, observed_sites, plate_depth, run_pair, scaled_sum
+from .traces import Site, each_dim, latent_sites, log_density, observed_sites, plate_depth, run_pair, scaled_sum
 
 
 class Objective(nn.Module):
@@ -74,6 +74,11 @@ class ELBO(Objective):
         beta: site → weight of its cost in the loss, a number or a `Schedule`; `{"z": LinearWarmup(1000)}` anneals
             the KL. The term `nelbo` is always without it.
         size: number of data in the full set if the programs declare one.
+        free_bits: latent site → nats λ below which its cost is free: the loss takes $\max(\lambda, c)$ of its mean c
+            over the batch, whose gradient is zero below λ. A number is a floor for the site as a whole, whatever its
+            laws; a tensor of the site's event shape is one for each latent dim, $\sum_j \max(\lambda_j, c_j)$, where
+            the laws have independent dims. β comes after it; the term `nelbo` is without it. A sampled cost is noisy
+            beside λ: `analytic_kl` takes that noise away.
         analytic_kl: take $KL(q \| p)$ of a latent site in closed form where Pyro knows it.
 
     Terms:
@@ -81,11 +86,13 @@ class ELBO(Objective):
         `kl[z]`: $\log q(z) - \log p(z)$ of a latent site, or its closed form.
 
     Raises:
-        ValueError: for a guide site without reparameterized draws; for a β of an unknown site; for a closed-form KL
-            when guide and model draw their sites in different orders.
+        ValueError: for a guide site without reparameterized draws; for β or free bits of an unknown site; for free bits
+            of each dim where the dims are dependent, or not as many; for a closed-form KL when guide and model draw
+            their sites in different orders.
 
     References:
-        Kingma, Welling 2014, arXiv:1312.6114; Higgins et al. 2017 for β.
+        Kingma, Welling 2014, arXiv:1312.6114; Higgins et al. 2017 for β; Kingma et al. 2016, arXiv:1606.04934
+        (section C.8) for free bits.
     """
 
     def __init__(
@@ -96,6 +103,7 @@ class ELBO(Objective):
         beta: Mapping[str, float | Schedule] | None = None,
         size: int | None = None,
         *,
+        free_bits: Mapping[str, float | Tensor] | None = None,
         analytic_kl: bool = False,
     ):
         super().__init__(model, guide, size)
@@ -103,9 +111,14 @@ class ELBO(Objective):
             raise ValueError(f"ELBO: expected num_particles >= 1, got {num_particles}.")
         if not isinstance(beta or {}, Mapping):
             raise TypeError(f"ELBO: expected beta by site, got {beta!r}. Fix: beta={{'z': {beta!r}}}.")
+        if not isinstance(free_bits or {}, Mapping):
+            raise TypeError(
+                f"ELBO: expected free bits by site, got {free_bits!r}. Fix: free_bits={{'z': {free_bits!r}}}."
+            )
         self.num_particles, self.analytic_kl = num_particles, analytic_kl
         weights = {name: b if isinstance(b, Schedule) else Constant(b) for name, b in (beta or {}).items()}
         self.beta = nn.ModuleDict(weights)
+        self.free_bits = nn.ModuleDict({name: FreeBits(nats) for name, nats in (free_bits or {}).items()})
 
     def preflight(self, *batch: Any) -> Preflight:  # noqa: D102
         report = super().preflight(*batch)
@@ -113,6 +126,10 @@ class ELBO(Objective):
         if unknown:
             raise ValueError(
                 f"ELBO: expected beta for sites among {[*report.latent, *report.observed]}, got {sorted(unknown)}."
+            )
+        if unknown := set(self.free_bits) - set(report.latent):
+            raise ValueError(
+                f"ELBO: expected free_bits for latent sites among {[*report.latent]}, got {sorted(unknown)}."
             )
         return report
 
@@ -143,29 +160,77 @@ class ELBO(Objective):
         return traces
 
     def _kl(self, name: str, drawn: Site, modelled: Site) -> Tensor:
+        """The cost of a latent site, summed over the batch; `event_shape` where each dim has free bits of its own."""
         check_reparameterized(name, drawn)
+        keep = cast(FreeBits, self.free_bits[name]).check(name, drawn) if name in self.free_bits else 0
+        if keep:
+            drawn, modelled = each_dim(name, drawn), each_dim(name, modelled)
         if self.analytic_kl:
             try:
                 kl = scale_and_mask(kl_divergence(drawn["fn"], modelled["fn"]), mask=drawn["mask"])
-                return scaled_sum(drawn, kl)
+                return scaled_sum(drawn, kl, keep)
             except NotImplementedError:  # Pyro knows no closed form for this pair of families
                 pass
-        return scaled_sum(drawn, log_density(drawn)) - scaled_sum(modelled, log_density(modelled))
+        return scaled_sum(drawn, log_density(drawn), keep) - scaled_sum(modelled, log_density(modelled), keep)
 
     def _named(self, rec: dict[str, Tensor], kl: dict[str, Tensor], weight: float) -> dict[str, Tensor]:
-        costs = {**rec, **kl}
-        beta = {name: schedule() for name, schedule in self.beta.items()}
+        costs = rec | {name: cost.sum() for name, cost in kl.items()}
         nelbo = _sum(costs.values()) * weight
-        tempered = (cost * beta[name] if name in beta else cost for name, cost in costs.items())
         return {
-            "loss": _sum(tempered) * weight if beta else nelbo,
+            "loss": self._weighted({**rec, **kl}, weight) if self.beta or self.free_bits else nelbo,
             "nelbo": nelbo,
-            **{f"rec[{name}]": cost * weight for name, cost in rec.items()},
-            **{f"kl[{name}]": cost * weight for name, cost in kl.items()},
+            **{f"rec[{name}]": costs[name] * weight for name in rec},
+            **{f"kl[{name}]": costs[name] * weight for name in kl},
         }
+
+    def _weighted(self, costs: dict[str, Tensor], weight: float) -> Tensor:
+        free = {name: self.free_bits[name](cost * weight) for name, cost in costs.items() if name in self.free_bits}
+        costs = {name: cost * weight for name, cost in costs.items()} | free
+        beta = {name: schedule() for name, schedule in self.beta.items()}
+        return _sum(cost * beta[name] if name in beta else cost for name, cost in costs.items())
 
     def _num_data(self, batch: tuple) -> int:
         return self.size or len(next(b for b in batch if isinstance(b, Tensor)))
+
+
+class FreeBits(nn.Module):
+    r"""$\sum_j \max(\lambda_j, c_j)$: a cost that presses no further below its free nats λ.
+
+    Args:
+        nats: λ, 0-dim for the cost of a whole site, or of the site's event shape.
+
+    Raises:
+        ValueError: for a negative λ.
+
+    References:
+        Kingma, Salimans, Jozefowicz, Chen, Sutskever, Welling 2016, arXiv:1606.04934, section C.8.
+
+    Example:
+        >>> FreeBits(0.5)(torch.tensor(0.2))
+        tensor(0.5000)
+    """
+
+    nats: Tensor
+
+    def __init__(self, nats: float | Tensor):
+        super().__init__()
+        self.register_buffer("nats", torch.as_tensor(nats, dtype=torch.get_default_dtype()).clone())
+        if bool((self.nats < 0).any()):
+            raise ValueError(f"free_bits: expected nats >= 0, got {nats}.")
+
+    def check(self, name: str, site: Site) -> int:
+        """The number of dims of λ: none, or as many as an event of the site."""
+        expected = tuple(site["fn"].event_shape)
+        if tuple(self.nats.shape) not in ((), expected):
+            raise ValueError(
+                f"site '{name}': expected free bits as one number or of the event shape {expected}, got shape "
+                f"{tuple(self.nats.shape)}. Fix: free_bits={{'{name}': torch.full({expected}, 0.1)}}."
+            )
+        return self.nats.dim()
+
+    def forward(self, cost: Tensor) -> Tensor:
+        """The cost with its floor, 0-dim."""
+        return cost.maximum(self.nats.to(cost.dtype)).sum()
 
 
 def check_reparameterized(name: str, site: Site) -> None:

@@ -14,6 +14,7 @@ from pyro.distributions.util import scale_and_mask
 from pyro.poutine.subsample_messenger import _Subsample
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor, nn
+from torch.distributions import Independent
 
 from ..contract import PARTICLES
 
@@ -91,12 +92,26 @@ def plate_value(site: Site, value: Tensor | None = None) -> Tensor:
     return value.squeeze([d for d in range(num_batch) if d - num_batch not in framed])
 
 
-def scaled_sum(site: Site, log_p: Tensor) -> Tensor:
-    """Sum of a log density times the site's scale, such as N/B of a subsampling plate."""
+def scaled_sum(site: Site, log_p: Tensor, keep: int = 0) -> Tensor:
+    """Sum of a log density times the site's scale, such as N/B of a subsampling plate; the last dims may be kept."""
     scale = site["scale"]
-    if isinstance(scale, float) and scale == 1.0:
-        return log_p.sum()
-    return scale_and_mask(log_p, scale=scale).sum()
+    if not (isinstance(scale, float) and scale == 1.0):
+        log_p = scale_and_mask(log_p, scale=scale)
+    return log_p.sum_to_size(log_p.shape[log_p.dim() - keep :])
+
+
+def each_dim(name: str, site: Site) -> Site:
+    r"""A site with $p(z) = \prod_j p(z_j)$ as one of numbers $z_j$: its log densities are `(*plates, *event)`."""
+    law = site["fn"]
+    if not isinstance(law, Independent) or law.base_dist.event_shape:
+        raise ValueError(
+            f"site '{name}': expected laws whose dims are independent, Conditional(dist.Normal, net) in the guide and "
+            f"StandardNormal(D) in the model, got {law}, which has no density of one dim. "
+            f"Fix: a number of free bits for the whole site, free_bits={{'{name}': 2.0}}."
+        )
+    index = (..., *[None] * len(law.event_shape))
+    grown = {key: site[key][index] for key in ("scale", "mask") if isinstance(site[key], Tensor)}
+    return {**site, "fn": law.base_dist, **grown}
 
 
 def mixed(*numbers: int) -> int:
