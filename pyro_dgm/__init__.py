@@ -13,7 +13,7 @@ from .inference.history import History
 from .inference.objectives import ELBO, FreeBits, Objective
 from .inference.particles import Particles, draw
 from .inference.preflight import Preflight, preflight
-from .inference.schedules import Constant, LinearWarmup, Schedule
+from .inference.schedules import Constant, Cyclical, LinearWarmup, Schedule
 from .inference.svi import SVITrainer
 from .inference.trainer import Trainer
 from .inference.weighted import IWELBO, Renyi
@@ -149,6 +149,7 @@ __all__ = [
     "ConvDecoder",
     "ConvEncoder",
     "Coupling",
+    "Cyclical",
     "DensityModel",
     "Dequantize",
     "Dequantized",

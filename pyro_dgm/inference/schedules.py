@@ -68,3 +68,51 @@ class LinearWarmup(Schedule):
 
     def advance(self) -> None:  # noqa: D102
         self.step += 1
+
+
+class Cyclical(Schedule):
+    r"""$\beta_t = \min(\tau_t / R, 1)$ with $\tau_t = (M t / T) \bmod 1$; 1 from step T on.
+
+    M times from 0 to 1, by a ramp over a share R of each cycle: between the ramps the encoder is trained at β = 1, and
+    each restart meets a decoder that has learned from it.
+
+    Args:
+        num_steps: number T of optimization steps of all cycles.
+        cycles: number M of cycles.
+        ramp: share R of a cycle in which the value rises.
+
+    Raises:
+        ValueError: for `cycles < 1`, `num_steps < cycles`, or a ramp outside (0, 1].
+
+    References:
+        Fu, Li, Liu, Gao, Celikyilmaz, Carin 2019, *Cyclical annealing schedule*, arXiv:1903.10145.
+
+    Example:
+        >>> beta, values = Cyclical(8, cycles=2), []
+        >>> for _ in range(9):
+        ...     values.append(round(beta().item(), 2))
+        ...     beta.advance()
+        >>> values
+        [0.0, 0.5, 1.0, 1.0, 0.0, 0.5, 1.0, 1.0, 1.0]
+    """
+
+    step: Tensor
+
+    def __init__(self, num_steps: int, cycles: int = 4, ramp: float = 0.5):
+        super().__init__()
+        if not 1 <= cycles <= num_steps:
+            raise ValueError(
+                f"Cyclical: expected 1 <= cycles <= num_steps, got cycles={cycles} and num_steps={num_steps}. "
+                "Fix: num_steps = epochs * batches per epoch."
+            )
+        if not 0 < ramp <= 1:
+            raise ValueError(f"Cyclical: expected a ramp in (0, 1], got {ramp}. Fix: Constant(1.0) for no ramp.")
+        self.num_steps, self.cycles, self.ramp = num_steps, cycles, ramp
+        self.register_buffer("step", torch.zeros((), dtype=torch.long))
+
+    def forward(self) -> Tensor:  # noqa: D102
+        tau = (self.step * self.cycles).remainder(self.num_steps) / self.num_steps  # of integers: no rounding adds up
+        return (tau / self.ramp).clamp(max=1.0).where(self.step < self.num_steps, 1.0)
+
+    def advance(self) -> None:  # noqa: D102
+        self.step += 1
