@@ -13,6 +13,7 @@ from .inference.history import History
 from .inference.objectives import ELBO, FreeBits, Objective
 from .inference.particles import Particles, draw
 from .inference.preflight import Preflight, preflight
+from .inference.pyro_elbos import PyroObjective
 from .inference.schedules import Constant, Cyclical, LinearWarmup, Schedule
 from .inference.svi import SVITrainer
 from .inference.trainer import Trainer
@@ -201,6 +202,7 @@ __all__ = [
     "Program",
     "Pullback",
     "Pushforward",
+    "PyroObjective",
     "Quantized",
     "Renyi",
     "Reparameterized",

@@ -341,9 +341,7 @@ def test_a_guide_site_without_reparameterized_draws_raises():
             pyro.sample("z", dist.Bernoulli(program.weight))
 
     objective = dgm.ELBO(Written(program), Written(guide))
-    with pytest.raises(
-        ValueError, match=r"site 'z': expected reparameterized draws.*Fix: pyro.infer.SVI with TraceEnum"
-    ):
+    with pytest.raises(ValueError, match=r"site 'z': expected reparameterized draws.*Fix: PyroObjective.*TraceEnum"):
         objective(torch.randn(4))
 
 

@@ -121,7 +121,7 @@ def test_a_guide_without_reparameterized_draws_is_refused():
             with dgm.data_plate(x):
                 pyro.sample("z", dist.Poisson(torch.ones(2)).to_event(1))
 
-    with pytest.raises(ValueError, match=r"site 'z': expected reparameterized draws.*Fix: pyro.infer.SVI"):
+    with pytest.raises(ValueError, match=r"site 'z': expected reparameterized draws.*Fix: PyroObjective"):
         dgm.IWELBO(model, Discrete())(torch.zeros(3, 4))
 
 

@@ -59,6 +59,9 @@ class Objective(nn.Module):
         self._depth = report.depth
         return report
 
+    def _num_data(self, batch: tuple) -> int:
+        return self.size or len(next(b for b in batch if isinstance(b, Tensor)))
+
 
 class ELBO(Objective):
     r"""$-\mathrm{ELBO} = E_q[\log q(z \mid x) - \log p(x, z)] \ge -\log p(x)$, nats per datum: an upper bound.
@@ -189,9 +192,6 @@ class ELBO(Objective):
         beta = {name: schedule() for name, schedule in self.beta.items()}
         return _sum(cost * beta[name] if name in beta else cost for name, cost in costs.items())
 
-    def _num_data(self, batch: tuple) -> int:
-        return self.size or len(next(b for b in batch if isinstance(b, Tensor)))
-
 
 class FreeBits(nn.Module):
     r"""$\sum_j \max(\lambda_j, c_j)$: a cost that presses no further below its free nats λ.
@@ -238,7 +238,8 @@ def check_reparameterized(name: str, site: Site) -> None:
     if not site["fn"].has_rsample:
         raise ValueError(
             f"site '{name}': expected reparameterized draws for the gradient of the bound, got {site['fn']}. "
-            "Fix: pyro.infer.SVI with TraceEnum_ELBO for a discrete latent, or a family with rsample."
+            "Fix: PyroObjective(model, guide, TraceEnum_ELBO(max_plate_nesting=1)) for a discrete latent, or a family "
+            "with rsample."
         )
 
 

@@ -170,6 +170,11 @@ def _fix_of_sites(latent: set[str], drawn: set[str], model_trace: Trace) -> str:
         )
     if extra := sorted((drawn - latent) & set(noise)):
         return f"dequantized(model, '{noise[extra[0]]}') in place of the model, or no dequantizer in the guide"
+    if summed := [n for n in sorted(latent - drawn) if "enumerate" in (model_trace.nodes[n]["infer"] or {})]:
+        return (
+            f"pyro.sample('{summed[0]}', …) in the guide as well, to draw and to weigh it; to train without, "
+            "PyroObjective(model, guide, TraceEnum_ELBO(max_plate_nesting=1)), which sums it out"
+        )
     return f"give each of {sorted(latent ^ drawn)} the same name in both programs"
 
 
