@@ -1,9 +1,11 @@
 """Deep generative models as Pyro programs: declare once, train by SVI, and know the numbers."""
 
+from .evaluation.estimate import Estimate
 from .evaluation.generation import encode, generate, reconstruct
 from .evaluation.latents import active_units
 from .evaluation.likelihood import NLL, bits_per_dim, nll
 from .evaluation.psis import khat, khat_threshold
+from .evaluation.surgery import Surgery, surgery
 from .experiments.refitting import refit_prior, refit_scale
 from .inference.batches import Batches, binarize
 from .inference.checkpoints import load_weights, save_weights
@@ -164,6 +166,7 @@ __all__ = [
     "Elementwise",
     "EmptyGuide",
     "Estimator",
+    "Estimate",
     "FactorOut",
     "Flow",
     "FlowTransform",
@@ -216,6 +219,7 @@ __all__ = [
     "StandardNormal",
     "StickingTheLanding",
     "StudentT",
+    "Surgery",
     "Sylvester",
     "Trainer",
     "Unflatten",
@@ -262,6 +266,7 @@ __all__ = [
     "spline_coupling",
     "spline_iaf",
     "spline_maf",
+    "surgery",
     "sylvester",
     "to_arviz",
     "within_cell",

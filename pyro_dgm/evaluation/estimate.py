@@ -1,0 +1,46 @@
+"""A number with its standard error."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import nan, sqrt
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A Monte Carlo estimate, in nats per datum unless its owner says otherwise.
+
+    Attributes:
+        value: the estimate.
+        stderr: its standard error.
+
+    Example:
+        >>> print(Estimate(3.14159, 0.0123))
+        3.142 ± 0.012
+    """
+
+    value: float
+    stderr: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} ± {self.stderr:.3f}"
+
+
+def estimated(terms: Tensor) -> Estimate:
+    r"""Mean of terms `(K, N)`, K draws for each of N data, and its standard error about the mean over these data.
+
+    Several draws for each datum tell their noise from the spread of the data, which then adds nothing. One draw does
+    not: the spread of all terms is an upper bound.
+
+    Example:
+        >>> import torch
+        >>> estimated(torch.tensor([[1.0, 5.0], [1.0, 5.0]])), estimated(torch.tensor([[1.0, 5.0]]))
+        (Estimate(value=3.0, stderr=0.0), Estimate(value=3.0, stderr=2.0))
+    """
+    num_draws, num_data = terms.shape
+    if num_draws * num_data < 2:
+        return Estimate(terms.mean().item(), nan)
+    variance = terms.var(0).mean() / num_draws if num_draws > 1 else terms.var()
+    return Estimate(terms.mean().item(), sqrt(variance.item() / num_data))
