@@ -6,6 +6,7 @@ from .evaluation.latents import active_units
 from .evaluation.likelihood import NLL, bits_per_dim, nll
 from .evaluation.psis import khat, khat_threshold
 from .evaluation.surgery import Surgery, surgery
+from .evaluation.twosample import TwoSample, mmd
 from .experiments.refitting import refit_prior, refit_scale
 from .inference.batches import Batches, binarize
 from .inference.checkpoints import load_weights, save_weights
@@ -222,6 +223,7 @@ __all__ = [
     "Surgery",
     "Sylvester",
     "Trainer",
+    "TwoSample",
     "Unflatten",
     "UnitUniform",
     "VampPrior",
@@ -254,6 +256,7 @@ __all__ = [
     "log_sf",
     "maf",
     "mlp",
+    "mmd",
     "multiscale_realnvp",
     "nll",
     "planar",
