@@ -2,7 +2,7 @@
 
 from .evaluation.estimate import Estimate
 from .evaluation.generation import encode, generate, reconstruct
-from .evaluation.latents import active_units
+from .evaluation.latents import Collapse, active_units, aggregate_test, collapse, unit_kl
 from .evaluation.likelihood import NLL, bits_per_dim, nll
 from .evaluation.psis import khat, khat_threshold
 from .evaluation.surgery import Surgery, surgery
@@ -143,6 +143,7 @@ __all__ = [
     "Bijector",
     "Binomial",
     "Categorical",
+    "Collapse",
     "ColourLevels",
     "ColourLogisticMixture",
     "Compiled",
@@ -232,11 +233,13 @@ __all__ = [
     "Zuko",
     "absorb_prior",
     "active_units",
+    "aggregate_test",
     "assert_bijector",
     "binarize",
     "bits_per_dim",
     "channel_mask",
     "checkerboard_mask",
+    "collapse",
     "coupling",
     "data_plate",
     "dequantized",
@@ -272,5 +275,6 @@ __all__ = [
     "surgery",
     "sylvester",
     "to_arviz",
+    "unit_kl",
     "within_cell",
 ]

@@ -1,4 +1,4 @@
-"""Active units against their closed form."""
+"""What latents do, against closed forms: active units, their share in the KL, collapse, the aggregate."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from cases import PAIRS
 from conftest import in_float64
+from scipy.stats import kstest
 from torch import nn
-from toys import GlobalMeanGuide, SeriesGuide
+from toys import ExactGuide, GlobalMeanGuide, LinearGaussian, Series, SeriesGuide
 
 import pyro_dgm as dgm
 
@@ -124,3 +126,134 @@ def test_a_site_with_a_further_plate_keeps_that_plate():
 def test_a_global_site_is_refused():
     with pytest.raises(ValueError, match="site 'mu': expected a site inside the plate 'data', got a global one"):
         dgm.active_units(GlobalMeanGuide(), torch.randn(20), num=5)
+
+
+# The share of every unit in the KL ------------------------------------------------------------------------------------
+
+
+def pair_of():
+    """A standard normal prior and the guide of closed-form units."""
+    return dgm.LatentVariableModel(dgm.StandardNormal(3), dgm.Normal(nn.Identity())), guide_of()
+
+
+def test_the_kl_of_every_unit_is_that_of_two_normals():
+    """5 standard errors: a log ratio of unit normals has a spread of about its own size and 1."""
+    model, guide = pair_of()
+    x = torch.randn(400, 3)
+    exact = (((SLOPE.to(x) * x).square().mean(0) + SCALE.to(x).square() - 1) / 2 - SCALE.to(x).log()).double()
+    found = dgm.unit_kl(model, guide, x, num=40)["z"]
+    assert found.dtype == torch.float64
+    assert bool(((found - exact).abs() <= 5 * (1 + exact) / 400).all()), (found, exact)
+    assert found[2] == 0, "a unit that is the prior costs nothing, exactly"
+
+
+@pytest.mark.parametrize("name", ["vae_normal", "vae_labels", "vae_dequantized", "two_latents_bare"])
+def test_the_shares_make_up_the_kl_from_the_same_draws(name):
+    case = PAIRS[name]()
+    batch = case.batch(6)
+    found = dgm.unit_kl(case.model, case.guide, *batch, num=9)
+    assert set(found) == ({"z1", "z2"} if name == "two_latents_bare" else {"z"})
+    if name != "vae_dequantized":
+        kl = dgm.nll(case.model, case.guide, *batch, num=9).kl.mean()
+        assert sum(v.sum() for v in found.values()).item() == pytest.approx(kl.item(), abs=1e-4)
+
+
+def test_units_inside_further_plates_keep_their_plates():
+    found = dgm.unit_kl(Series(), SeriesGuide(), torch.randn(6, 3), num=4, chunk=9)
+    assert found["z"].shape == ()
+    assert found["u"].shape == (3,)
+
+
+def test_sites_that_do_not_factorize_have_no_shares():
+    for name in ("vae_vamp", "vae_flow"):
+        case = PAIRS[name]()
+        assert dgm.unit_kl(case.model, case.guide, *case.batch(4), num=3) == {}
+
+
+# Collapse -------------------------------------------------------------------------------------------------------------
+
+
+def test_collapse_names_the_idle_units():
+    model, guide = pair_of()
+    found = dgm.collapse(model, guide, torch.randn(300, 3))
+    assert found.idle["z"].tolist() == [False, False, True]
+    assert "z: 1 of 3: 2" in str(found)
+    assert "variance of means < 0.01, or KL < 0.01 nats" in str(found)
+
+
+def test_a_unit_that_copies_a_constant_is_idle_though_it_costs_nats():
+    class Constant(nn.Module):
+        def forward(self, x):
+            return dist.Normal(torch.stack([x[..., 0], torch.full_like(x[..., 0], 2.0)], -1), 0.5).to_event(1)
+
+    model = dgm.LatentVariableModel(dgm.StandardNormal(2), dgm.Normal(nn.Identity()))
+    found = dgm.collapse(model, dgm.AmortizedGuide(Constant()), torch.randn(200, 2))
+    assert found.kl["z"][1] > 1
+    assert found.idle["z"].tolist() == [False, True]
+
+
+def test_thresholds_are_the_callers():
+    model, guide = pair_of()
+    x = torch.randn(100, 3)
+    assert dgm.collapse(model, guide, x, min_variance=100.0).idle["z"].all()
+    assert dgm.collapse(model, guide, x, min_kl=100.0).idle["z"].all()
+    assert not dgm.collapse(model, guide, x, min_variance=-1.0, min_kl=-1.0).idle["z"].any()
+
+
+def test_collapse_reports_sites_without_shares_and_those_of_plates_but_no_noise():
+    case = PAIRS["vae_flow"]()
+    assert set(dgm.collapse(case.model, case.guide, *case.batch(5), num=3).idle) == {"z"}
+    case = PAIRS["vae_dequantized"]()
+    assert set(dgm.collapse(case.model, case.guide, *case.batch(5), num=3).idle) == {"z"}
+    found = dgm.collapse(Series(), SeriesGuide(), torch.zeros(8, 3), num=200)
+    assert found.idle["u"].shape == (3,)
+    assert "u: 3 of 3: 0, 1, 2" in str(found)
+    assert "z: 1 of 1: 0" in str(found)
+
+
+# Aggregate against prior ----------------------------------------------------------------------------------------------
+
+
+def test_the_aggregate_of_an_exact_guide_passes_for_the_prior():
+    """80 data sets from the model itself: p-values are uniform, by Kolmogorov's test at one in ten thousand."""
+    model = LinearGaussian()
+    x = model.data(80 * 40).reshape(80, 40, 4)
+    p = [
+        dgm.aggregate_test(model, ExactGuide(model), xs, num_permutations=99, seed=i).p_value for i, xs in enumerate(x)
+    ]
+    assert kstest(p, "uniform").pvalue > 1e-4
+
+
+@pytest.mark.parametrize("change", [{"shift": 0.5}, {"spread": 2.0}])
+def test_an_aggregate_away_from_the_prior_is_found(change):
+    model = LinearGaussian()
+    found = dgm.aggregate_test(model, ExactGuide(model, **change), model.data(400), num_permutations=99)
+    assert found.p_value == 0.01
+
+
+def test_draws_are_compared_at_the_contexts_of_the_data():
+    """The prior N(c, 1) depends on a context of either sign, and the guide is that prior."""
+
+    class OfContext(nn.Module):
+        def forward(self, *contexts):
+            return dist.Normal(5 * contexts[-1], 1.0).to_event(1)
+
+    c = torch.tensor([-1.0, 1.0]).repeat(100)[:, None]
+    model = dgm.LatentVariableModel(OfContext(), dgm.Normal(dgm.Joined(nn.Linear(2, 1))))
+    assert dgm.aggregate_test(model, dgm.AmortizedGuide(OfContext()), torch.randn(200, 1), c).p_value > 1e-3
+
+
+def test_several_sites_are_compared_as_one_and_only_some_data_are_taken():
+    case = PAIRS["two_latents_bare"]()
+    batch, before = case.batch(30), torch.get_rng_state()
+    found = dgm.aggregate_test(case.model, case.guide, *batch, num=20, num_permutations=19)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert found.num_permutations == 19
+    assert dgm.aggregate_test(Series(), SeriesGuide(), torch.randn(9, 3), num_permutations=19).p_value > 0
+
+
+def test_a_model_without_latents_has_no_aggregate():
+    case = PAIRS["density_flow"]()
+    with pytest.raises(ValueError, match="aggregate_test: expected a guide with latent sites"):
+        dgm.aggregate_test(case.model, case.guide, *case.batch(5))
+    assert dgm.collapse(case.model, case.guide, *case.batch(5)).idle == {}

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from pyro import poutine
 from pyro.distributions import TorchDistribution
+from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from ..contract import DATA
@@ -54,7 +55,11 @@ def generate(
 
 def _generated(model: Callable, num: int, depth: int, context: tuple, site: str | None) -> Tensor:
     """Draws `(num, N, *event)` of one site, or of the value that the program returns."""
-    trace = poutine.trace(vectorized(model, num, depth)).get_trace(None, *context)
+    return generated_value(poutine.trace(vectorized(model, num, depth)).get_trace(None, *context), site)
+
+
+def generated_value(trace: Trace, site: str | None = None) -> Tensor:
+    """What a run of K particles generated, `(K, N, *event)`: the value of a site, or what the program returned."""
     sites, returned = dict(sample_sites(trace)), trace.nodes["_RETURN"]["value"]
     if site is None:
         site = next((name for name, s in sites.items() if s["value"] is returned), None)

@@ -11,13 +11,14 @@ import torch
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
-from ..contract import DATA, noise_name
+from ..contract import DATA
 from ..inference.estimating import at_least_one, blocks_of, check_pair, estimating, placed, rows_of
 from ..inference.particles import Particles, draw
 from ..inference.preflight import check_sites, extreme_rows
-from ..inference.traces import Site, latent_sites, observed_sites, plate_depth, plate_names, run_pair
+from ..inference.traces import Site, latent_sites, plate_depth, plate_names, run_pair
 from .estimate import Estimate, estimated
 from .pairs import Aggregate, Points, aggregated, factorized
+from .simulation import draws_of, names_of_latents
 
 DRAWS = 20_000  # (draw, datum) pairs that the model sees at once
 
@@ -153,9 +154,8 @@ def _chosen(num_data: int, num: int, device: torch.device) -> Tensor:
 
 
 def _sites(guide_trace: Trace, model_trace: Trace) -> list[str]:
-    """The latent sites that make up z."""
-    noise = {noise_name(name) for name in observed_sites(model_trace)}
-    sites = [name for name in latent_sites(guide_trace) if name not in noise]
+    """The latent sites that make up z, of which there must be one."""
+    sites = names_of_latents(guide_trace, model_trace)
     if not sites:
         raise ValueError(
             f"surgery: expected a guide with latent sites, got {sorted(latent_sites(guide_trace))}: without z there is "
@@ -185,7 +185,7 @@ def _drawn(
         particles = draw(model, guide, *block, num=num, depth=depth)
         drawn = latent_sites(particles.guide_trace)
         scores.append(_scored(particles, sites, reason))
-        values.append({name: _by_datum(drawn[name]) for name in sites})
+        values.append({name: draws_of(drawn[name]) for name in sites})
     return _joined(scores), _joined(values)
 
 
@@ -205,13 +205,6 @@ def _dims(site: Site) -> Tensor:
     """Log density of each dim `(K, N, D)`."""
     law = factorized(site["fn"])
     return law.log_prob(site["value"]).flatten(-len(site["fn"].event_shape)).double()
-
-
-def _by_datum(site: Site) -> Tensor:
-    """Draws with the data behind the particles, `(K, N, *plates, *event)`."""
-    law = site["fn"]
-    value = site["value"].expand(law.batch_shape + law.event_shape)
-    return value.movedim(len(law.batch_shape) - 1, 1)
 
 
 def _of_joint(drawn: dict[str, Tensor], sums: Aggregate, num_data: int) -> dict[str, Any]:

@@ -1,0 +1,58 @@
+r"""Data from the model itself, with the latents that they came from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from pyro import poutine
+from torch import Tensor
+
+from ..contract import noise_name
+from ..inference.traces import (
+    Site,
+    latent_sites,
+    log_density,
+    observed_sites,
+    sample_sites,
+    vectorized,
+)
+from .generation import generated_value
+
+
+def simulated(
+    model: Callable, num: int, context: tuple, sites: list[str], depth: int
+) -> tuple[Tensor, dict[str, Tensor]]:
+    r"""$z \sim p(z \mid c)$, $x \sim p(x \mid z, c)$: x `(num, *event)` and each site `(num, *plates, *event)`.
+
+    Args:
+        model: a Pyro program that generates when its first argument is `None`.
+        num: number of data; with a context, its number of rows.
+        context: the program's further arguments.
+        sites: names of the latent sites.
+        depth: number of plates of the program.
+    """
+    trace = poutine.trace(vectorized(model, 1 if context else num, depth)).get_trace(None, *context)
+    drawn = dict(sample_sites(trace))
+    return generated_value(trace).flatten(0, 1), {name: draws_of(drawn[name]).flatten(0, 1) for name in sites}
+
+
+def log_joint(model: Callable, batch: tuple, latents: dict[str, Tensor], depth: int) -> Tensor:
+    r"""$\log p(x_i, z_i)$ `(N,)` of given latents `(N, *plates, *event)`, in float64."""
+    given = {name: value.movedim(0, depth - 1)[None] for name, value in latents.items()}
+    trace = poutine.trace(vectorized(poutine.condition(model, data=given), 1, depth)).get_trace(*batch)
+    densities = [log_density(site) for _, site in sample_sites(trace)]
+    return torch.stack([d.reshape(-1, d.shape[-1]).sum(0).double() for d in densities]).sum(0)
+
+
+def draws_of(site: Site) -> Tensor:
+    """The value of a site with the data behind the particles, `(K, N, *plates, *event)`."""
+    law = site["fn"]
+    return site["value"].expand(law.batch_shape + law.event_shape).movedim(len(law.batch_shape) - 1, 1)
+
+
+def names_of_latents(guide_trace: Any, model_trace: Any) -> list[str]:
+    """The latent sites that make up z: all but the noise of discrete sites, which belongs to the data."""
+    noise = {noise_name(name) for name in observed_sites(model_trace)}
+    return [name for name in latent_sites(guide_trace) if name not in noise]
