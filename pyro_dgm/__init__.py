@@ -1,5 +1,6 @@
 """Deep generative models as Pyro programs: declare once, train by SVI, and know the numbers."""
 
+from .evaluation.calibration import SBC, sbc
 from .evaluation.estimate import Estimate
 from .evaluation.generation import encode, generate, reconstruct
 from .evaluation.latents import Collapse, active_units, aggregate_test, collapse, unit_kl
@@ -130,6 +131,7 @@ __all__ = [
     "MADE",
     "MLP",
     "NLL",
+    "SBC",
     "VAE",
     "ActNorm",
     "Additive",
@@ -269,6 +271,7 @@ __all__ = [
     "refit_prior",
     "refit_scale",
     "save_weights",
+    "sbc",
     "spline_coupling",
     "spline_iaf",
     "spline_maf",

@@ -33,7 +33,8 @@ def simulated(
         sites: names of the latent sites.
         depth: number of plates of the program.
     """
-    trace = poutine.trace(vectorized(model, 1 if context else num, depth)).get_trace(None, *context)
+    rows = any(isinstance(c, Tensor) and c.dim() > 0 for c in context)
+    trace = poutine.trace(vectorized(model, 1 if rows else num, depth)).get_trace(None, *context)
     drawn = dict(sample_sites(trace))
     return generated_value(trace).flatten(0, 1), {name: draws_of(drawn[name]).flatten(0, 1) for name in sites}
 
