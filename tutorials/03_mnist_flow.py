@@ -113,7 +113,7 @@ def cell(noise: str, images: dict[str, torch.Tensor], levels: int, folder: Path,
         "parameters": sum(p.numel() for p in pair.parameters()),
         "seconds_per_epoch": seconds,
     }
-    picture(dgm.generate(pair.model, 64, seed=s["seed"]).cpu(), folder / "samples.png")
+    picture(dgm.generate(pair.model, 64, seed=s["seed"]).cpu(), folder.with_suffix(".png"))
     dgm.save_weights(pair, folder / "weights.safetensors")
     results.write_text(json.dumps({"noise": noise, "settings": s, **found}))
     return found
