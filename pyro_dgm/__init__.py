@@ -3,8 +3,10 @@
 from .evaluation.calibration import SBC, sbc
 from .evaluation.estimate import Estimate
 from .evaluation.generation import encode, generate, reconstruct
+from .evaluation.hamiltonian import HMC, hmc
 from .evaluation.latents import Collapse, active_units, aggregate_test, collapse, unit_kl
 from .evaluation.likelihood import NLL, bits_per_dim, nll
+from .evaluation.mixing import ess, mean_ess, rhat
 from .evaluation.psis import khat, khat_threshold
 from .evaluation.surgery import Surgery, surgery
 from .evaluation.twosample import TwoSample, mmd
@@ -127,6 +129,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ELBO",
+    "HMC",
     "IWELBO",
     "MADE",
     "MLP",
@@ -247,9 +250,11 @@ __all__ = [
     "dequantized",
     "draw",
     "encode",
+    "ess",
     "expose_prior",
     "gated_mlp",
     "generate",
+    "hmc",
     "iaf",
     "image_realnvp",
     "import_zuko",
@@ -260,6 +265,7 @@ __all__ = [
     "log_interval",
     "log_sf",
     "maf",
+    "mean_ess",
     "mlp",
     "mmd",
     "multiscale_realnvp",
@@ -270,6 +276,7 @@ __all__ = [
     "reconstruct",
     "refit_prior",
     "refit_scale",
+    "rhat",
     "save_weights",
     "sbc",
     "spline_coupling",

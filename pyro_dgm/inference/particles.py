@@ -98,12 +98,20 @@ def draw(model: Callable, guide: Callable, *batch: Any, num: int, depth: int | N
 
 def per_datum(name: str, site: Site) -> Tensor:
     """Log density of a site `(K, N)`, summed over the dims of its further plates; refuses a global site."""
+    return by_datum(name, site, log_density(site))
+
+
+def by_datum(name: str, site: Site, log_p: Tensor) -> Tensor:
+    """A site's log density `(K, …, N)`, summed over its further plates: `(K, N)`.
+
+    Raises:
+        ValueError: if the site lies outside the data plate.
+    """
     if DATA not in plate_names(site):
         raise ValueError(
             f"site '{name}': expected a site inside the plate '{DATA}', got a global one, which has no log weight per "
             f"datum. Fix: move pyro.sample('{name}', …) under `with data_plate(x):`, or score it apart."
         )
-    log_p = log_density(site)
     return log_p.reshape(log_p.shape[0], -1, log_p.shape[-1]).sum(1)
 
 
