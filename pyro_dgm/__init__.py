@@ -1,5 +1,6 @@
 """Deep generative models as Pyro programs: declare once, train by SVI, and know the numbers."""
 
+from .evaluation.annealing import AIS, ais, sigmoid_schedule
 from .evaluation.calibration import SBC, sbc
 from .evaluation.estimate import Estimate
 from .evaluation.generation import encode, generate, reconstruct
@@ -128,6 +129,7 @@ from .testing import assert_bijector
 __version__ = "0.1.0"
 
 __all__ = [
+    "AIS",
     "ELBO",
     "HMC",
     "IWELBO",
@@ -239,6 +241,7 @@ __all__ = [
     "absorb_prior",
     "active_units",
     "aggregate_test",
+    "ais",
     "assert_bijector",
     "binarize",
     "bits_per_dim",
@@ -279,6 +282,7 @@ __all__ = [
     "rhat",
     "save_weights",
     "sbc",
+    "sigmoid_schedule",
     "spline_coupling",
     "spline_iaf",
     "spline_maf",

@@ -35,8 +35,24 @@ class BitsPerDim:
         return f"{self.value:.4f} ± {self.stderr:.4f} bits/dim ({self.kind})"
 
 
+class PerDatum:
+    r"""A cost $-\log p(x_i)$ for every datum, and its mean."""
+
+    per_datum: Tensor
+
+    @property
+    def mean(self) -> float:
+        """Mean over the data, nats per datum."""
+        return self.per_datum.mean().item()
+
+    @property
+    def stderr(self) -> float:
+        """Standard error of the mean over the data; it holds the spread of the data and of the draws."""
+        return self.per_datum.std().item() / sqrt(len(self.per_datum)) if len(self.per_datum) > 1 else float("nan")
+
+
 @dataclass(frozen=True)
-class NLL:
+class NLL(PerDatum):
     r"""Importance-sampling estimate of $-\log p(x_i)$ in nats per datum; in expectation an upper bound.
 
     Exact, whatever the draws, for a model without latent sites; `kind` says which.
@@ -60,16 +76,6 @@ class NLL:
     khat: Tensor
     num: int
     kind: str = "upper bound in expectation"
-
-    @property
-    def mean(self) -> float:
-        """Mean over the data, nats per datum."""
-        return self.per_datum.mean().item()
-
-    @property
-    def stderr(self) -> float:
-        """Standard error of the mean over the data; it holds the spread of the data and of the draws."""
-        return self.per_datum.std().item() / sqrt(len(self.per_datum)) if len(self.per_datum) > 1 else float("nan")
 
     @property
     def share_unreliable(self) -> float:
@@ -155,17 +161,15 @@ def _weighted(model: Callable, guide: Callable, block: tuple, num: int, step: in
 
 def _summary(log_w: Tensor, kl: Tensor) -> dict[str, Tensor]:
     """Per-datum statistics of log weights `(K, N)`, on the CPU."""
+    found = {"nelbo": -log_w.mean(0), "kl": kl.mean(0), "khat": khat(log_w)}
+    return weight_statistics(log_w) | {name: value.cpu() for name, value in found.items()}
+
+
+def weight_statistics(log_w: Tensor) -> dict[str, Tensor]:
+    """Cost, standard error and ESS of the mean of weights, from their logarithms `(K, N)`; each `(N,)`, on the CPU."""
     num = len(log_w)
-    log_mean = log_w.logsumexp(0) - log(num)
     ess = (2 * log_w.logsumexp(0) - (2 * log_w).logsumexp(0)).exp()
     # Var(mean w) / mean(w)^2 = (K / ESS - 1) / (K - 1)
     relative_variance = (num / ess - 1).clamp(min=0) / (num - 1 or nan)
-    found = {
-        "per_datum": -log_mean,
-        "nelbo": -log_w.mean(0),
-        "kl": kl.mean(0),
-        "monte_carlo": relative_variance.sqrt(),
-        "ess": ess,
-        "khat": khat(log_w),
-    }
+    found = {"per_datum": log(num) - log_w.logsumexp(0), "monte_carlo": relative_variance.sqrt(), "ess": ess}
     return {name: value.cpu() for name, value in found.items()}
