@@ -1,6 +1,7 @@
 """Deep generative models as Pyro programs: declare once, train by SVI, and know the numbers."""
 
 from .evaluation.annealing import AIS, ais, sigmoid_schedule
+from .evaluation.bidirectional import BDMC, bdmc
 from .evaluation.calibration import SBC, sbc
 from .evaluation.estimate import Estimate
 from .evaluation.generation import encode, generate, reconstruct
@@ -130,6 +131,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AIS",
+    "BDMC",
     "ELBO",
     "HMC",
     "IWELBO",
@@ -243,6 +245,7 @@ __all__ = [
     "aggregate_test",
     "ais",
     "assert_bijector",
+    "bdmc",
     "binarize",
     "bits_per_dim",
     "channel_mask",

@@ -13,7 +13,7 @@ from test_hamiltonian import LAWS, nodes, one_number, quadrature
 from toys import ExactGuide, GlobalMean, LinearGaussian, Series, Written, linear_gaussian, toy_vae
 
 import pyro_dgm as dgm
-from pyro_dgm.evaluation.annealing import Path, annealed, tuned
+from pyro_dgm.evaluation.annealing import Path, piloted
 from pyro_dgm.evaluation.coordinates import Posterior
 from pyro_dgm.evaluation.hamiltonian import transition
 
@@ -53,13 +53,13 @@ def test_a_step_that_depends_on_where_its_chain_stands_would_bias_the_weights():
     """Why there is a pilot: chains to the right of 0 stay where they are, and the mean of w / p(x) is not 1."""
     model, _, x = linear_gaussian(latent=1, observed=2, scale=1.0)
     with torch.no_grad():
-        path, betas = Path(Posterior(model, (x,)), None), dgm.sigmoid_schedule(3)
-        zeta, tuning = path.draws(40_000), tuned(path, betas, 3)
-        fair, _ = annealed(path, zeta, betas, tuning)
+        path = Path(Posterior(model, (x,)), None)
+        zeta, walk = path.draws(40_000), piloted(path, 3, 3)
+        fair, _ = walk(zeta)
         biased = torch.zeros_like(fair)
-        for before, beta in pairwise(betas):
+        for before, beta in pairwise(walk.betas):
             biased += (beta - before) * path.ends(zeta)[1]
-            moved, _ = transition(path.at(beta), zeta, tuning.steps[0][:, None] * tuning.scale, 3)
+            moved, _ = transition(path.at(beta), zeta, walk.steps[0][:, None] * walk.scale, 3)
             zeta = torch.where(zeta > 0, zeta, moved)
     for log_w, unbiased in ((fair, True), (biased, False)):
         relative = (log_w - model.log_evidence(x)).exp()

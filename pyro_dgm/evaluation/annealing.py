@@ -2,8 +2,8 @@ r"""Annealed importance sampling: $\log p(x)$ by a walk from the prior, or from 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import exp
 from typing import Any
@@ -103,15 +103,12 @@ def ais(
         torch.Size([5])
     """
     at_least_one(num=num, steps=steps, leapfrog=leapfrog, chunk=chunk)
-    batch, betas = placed(model, batch), sigmoid_schedule(steps)
+    batch, blocks = placed(model, batch), []
     with estimating(model, start, seed=seed):
-        _check(model, start, batch, whiten=whiten)
-        blocks = []
-        for block in blocks_of(batch, max(1, chunk // num)):
-            path = Path(Posterior(model, block, whiten=whiten), start)
-            tuning = tuned(path, betas, leapfrog)
-            runs = [annealed(path, path.draws(size), betas, tuning) for size in _sizes(num, chunk)]
-            blocks.append(_summary(runs))
+        refuse(model, start, batch, whiten=whiten)
+        for block in blocks_of(batch, rows_in(chunk, num)):
+            walk = piloted(Path(Posterior(model, block, whiten=whiten), start), steps, leapfrog)
+            blocks.append(_summary(*walk.many(walk.path.draws, num, chunk)))
     found: dict[str, Any] = {name: torch.cat([b[name] for b in blocks], -1) for name in blocks[0]}
     return AIS(num=num, steps=steps, **found)
 
@@ -170,30 +167,58 @@ class Path:
 
 
 @dataclass(frozen=True)
-class Tuning:
-    """The transitions of a walk, as a pilot run found them; they hang on the data alone, not on the chains they move.
+class Walk:
+    r"""HMC transitions along a path of temperatures; they hang on the data alone, not on the chains that they move.
 
     Attributes:
+        path: the densities.
+        betas: T + 1 temperatures, from the start to the end of the walk.
         steps: step size of every inner temperature and datum `(T − 1, N)`.
         scale: spread of the start in every dim `(N, D)`.
         leapfrog: largest number of steps of a trajectory.
     """
 
+    path: Path
+    betas: tuple[float, ...]
     steps: Tensor
     scale: Tensor
     leapfrog: int
 
-    def reversed(self) -> Tuning:
-        """The same for the way back."""
-        return Tuning(self.steps.flip(0), self.scale, self.leapfrog)
+    def reversed(self) -> Walk:
+        """The way back: the same transitions in the opposite order."""
+        return replace(self, betas=self.betas[::-1], steps=self.steps.flip(0))
+
+    def __call__(self, zeta: Tensor) -> tuple[Tensor, Tensor]:
+        r"""$\sum_t \log \frac{f_t(\zeta_{t-1})}{f_{t-1}(\zeta_{t-1})}$ in float64, and acceptances, `(K, N)` each."""
+        log_w = torch.zeros(zeta.shape[:2], dtype=torch.float64, device=zeta.device)
+        accepted = torch.full_like(log_w, torch.nan) if len(self.steps) == 0 else torch.zeros_like(log_w)
+        for t, (before, beta) in enumerate(pairwise(self.betas)):
+            log_w = log_w + (beta - before) * self.path.ends(zeta)[1]
+            if t < len(self.steps):
+                zeta, accept = transition(self.path.at(beta), zeta, self.steps[t][:, None] * self.scale, self.leapfrog)
+                accepted = accepted + accept / len(self.steps)
+        return log_w, accepted
+
+    def many(self, begin: Callable[[int], Tensor], num: int, chunk: int) -> tuple[Tensor, Tensor]:
+        """Walks of `num` chains, in pieces where those of one datum are more than fit.
+
+        Args:
+            begin: gives the first coordinates `(K, N, D)` of K chains.
+            num: number of chains.
+            chunk: how many pairs of chain and datum fit.
+        """
+        size = max(1, chunk // len(self.scale))
+        runs = [self(begin(min(size, num - first))) for first in range(0, num, size)]
+        log_w, accepted = (torch.cat(parts) for parts in zip(*runs, strict=True))
+        return log_w, accepted
 
 
-def tuned(path: Path, betas: Sequence[float], leapfrog: int) -> Tuning:
-    """Walk a few chains along the path while the step sizes follow their acceptance."""
-    zeta, found = path.draws(NUM_PILOTS), []
+def piloted(path: Path, steps: int, leapfrog: int) -> Walk:
+    """The walk whose step sizes a few chains of its own have found: they follow the acceptance on the way."""
+    betas, zeta, found = sigmoid_schedule(steps), path.draws(NUM_PILOTS), []
     scale = zeta.std(0).clamp(min=torch.finfo(zeta.dtype).eps)
     adapted = DualAveraging(first_step(zeta), ACCEPTANCE)
-    for _ in range(WARMUP if len(betas) > 2 else 0):
+    for _ in range(WARMUP if steps > 1 else 0):
         zeta, accept = transition(path.at(betas[1]), zeta, adapted.step[:, None] * scale, leapfrog)
         adapted.update(accept)
     log_step = adapted.mean.log()
@@ -201,34 +226,19 @@ def tuned(path: Path, betas: Sequence[float], leapfrog: int) -> Tuning:
         found.append(log_step.exp())
         zeta, accept = transition(path.at(beta), zeta, found[-1][:, None] * scale, leapfrog)
         log_step = log_step + RATE * (accept.mean(0).to(log_step) - ACCEPTANCE)
-    return Tuning(torch.stack(found) if found else log_step[None, :][:0], scale, leapfrog)
+    return Walk(path, betas, torch.stack(found) if found else log_step[None][:0], scale, leapfrog)
 
 
-def annealed(path: Path, zeta: Tensor, betas: Sequence[float], tuning: Tuning) -> tuple[Tensor, Tensor]:
-    r"""Log weights `(K, N)` of walks from $f_{\beta_0}$ to $f_{\beta_T}$ in float64, and mean acceptances `(K, N)`."""
-    log_w = torch.zeros(zeta.shape[:2], dtype=torch.float64, device=zeta.device)
-    accepted = torch.full_like(log_w, torch.nan) if len(tuning.steps) == 0 else torch.zeros_like(log_w)
-    for t, (before, beta) in enumerate(pairwise(betas)):
-        log_w = log_w + (beta - before) * path.ends(zeta)[1]
-        if t < len(tuning.steps):
-            step = tuning.steps[t][:, None] * tuning.scale
-            zeta, accept = transition(path.at(beta), zeta, step, tuning.leapfrog)
-            accepted = accepted + accept / len(tuning.steps)
-    return log_w, accepted
+def rows_in(chunk: int, num: int) -> int:
+    """How many data are walked at once: so many that neither their chains nor those of the pilot exceed a chunk."""
+    return max(1, chunk // max(num, NUM_PILOTS))
 
 
-def _sizes(num: int, chunk: int) -> Iterator[int]:
-    """Chains in pieces, where those of one datum are more than fit."""
-    for first in range(0, num, chunk):
-        yield min(chunk, num - first)
-
-
-def _summary(runs: list[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
-    log_w, accepted = (torch.cat(parts) for parts in zip(*runs, strict=True))
+def _summary(log_w: Tensor, accepted: Tensor) -> dict[str, Tensor]:
     return weight_statistics(log_w) | {"log_weight": log_w.cpu(), "acceptance": accepted.mean(0).cpu()}
 
 
-def _check(model: Callable, start: Callable | None, batch: tuple, *, whiten: bool) -> None:
+def refuse(model: Callable, start: Callable | None, batch: tuple, *, whiten: bool) -> None:
     """Refuse data, latents and guides that can't be walked, before the first long walk."""
     posterior = Posterior(model, rows_of(batch, extreme_rows(batch[0], 1)), whiten=whiten)
     if start is None:
