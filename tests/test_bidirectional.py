@@ -5,6 +5,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 from cases import PAIRS, over
+from conftest import in_float64
 from test_annealing import WITHOUT
 from toys import ExactGuide, GlobalMean, LinearGaussian, Series, Written, linear_gaussian, toy_vae
 
@@ -52,6 +53,7 @@ def test_the_inverse_weights_of_the_way_back_are_unbiased():
     assert relative.std() > 0.05
 
 
+@in_float64
 def test_the_exact_guide_closes_the_gap():
     model = LinearGaussian()
     found = dgm.bdmc(model, start=ExactGuide(model), num_data=5, num=2, steps=4)
@@ -116,6 +118,7 @@ class Offset(torch.nn.Module):
         return dist.Normal(z + c, 0.1).to_event(1)
 
 
+@in_float64
 def test_the_truth_of_every_pair_stays_with_its_datum():
     """The joint density of the simulated (z*, x), read back datum by datum, is that of the run that made them."""
     model = Series()
@@ -153,7 +156,7 @@ def test_labels_are_a_context():
 @pytest.mark.parametrize("chunk", [2, 30, 20_000])
 def test_chunks_change_the_noise_but_not_the_law(chunk):
     model = LinearGaussian(latent=1, observed=2)
-    found = dgm.bdmc(model, num_data=9, num=4, steps=20, leapfrog=3, chunk=chunk)
+    found = dgm.bdmc(model, num_data=9, num=4, steps=40, leapfrog=3, chunk=chunk)
     assert found.gap.shape == (9,)
     assert_bracket(found, model.log_evidence(found.data[0]), gap=0.6)
 

@@ -5,6 +5,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 from cases import PAIRS, over, randomize
+from conftest import in_float64
 from torch import nn
 from toys import ExactGuide, GlobalMean, Series, Written, linear_gaussian, toy_vae
 
@@ -63,6 +64,7 @@ def nodes(low, high, num=200_000):
     return (edge[1:] + edge[:-1]) / 2
 
 
+@in_float64
 def test_moments_of_a_linear_gaussian_model_are_those_of_its_posterior():
     model, guide, x = linear_gaussian()
     found = dgm.hmc(model, x, **SMALL)
@@ -203,6 +205,7 @@ def test_coordinates_of_every_pair_go_both_ways_and_have_the_density_of_the_mode
     torch.testing.assert_close(point.log_joint - point.log_det, expected.reshape(2, -1, 3).sum(1), rtol=1e-5, atol=1e-5)
 
 
+@in_float64
 @pytest.mark.parametrize("law", [*(law for law, _ in LAWS.values()), lambda: dist.Gumbel(0.5, 2.0)])
 @pytest.mark.parametrize("whiten", [True, False], ids=["white", "plain"])
 def test_the_log_determinant_is_that_of_autograd(law, whiten):
@@ -216,6 +219,7 @@ def test_the_log_determinant_is_that_of_autograd(law, whiten):
     torch.testing.assert_close(point.log_prior, law().log_prob(point.values["z"]) + point.log_det)
 
 
+@in_float64
 def test_a_flow_prior_is_whitened_into_its_base():
     vae = PAIRS["vae_flow"]()
     with torch.no_grad():

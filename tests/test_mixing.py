@@ -4,6 +4,7 @@ import arviz
 import numpy as np
 import pytest
 import torch
+from conftest import in_float64
 
 import pyro_dgm as dgm
 
@@ -33,6 +34,7 @@ CHAINS = {
 }
 
 
+@in_float64
 @pytest.mark.parametrize("build", CHAINS.values(), ids=CHAINS)
 def test_they_are_those_of_arviz(build):
     draws = build()
@@ -43,6 +45,7 @@ def test_they_are_those_of_arviz(build):
         np.testing.assert_allclose(dgm.rhat(draws), arviz.rhat(numbers), rtol=1e-9)
 
 
+@in_float64
 def test_they_are_those_of_arviz_in_many_random_chains():
     """Where the sum over lags ends differs from chain to chain."""
     draws = torch.stack([autoregressive(rho, 3, 40) for rho in torch.linspace(-0.9, 0.98, 100)], -1)
