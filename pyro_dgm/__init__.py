@@ -12,6 +12,7 @@ from .evaluation.mixing import ess, mean_ess, rhat
 from .evaluation.psis import khat, khat_threshold
 from .evaluation.surgery import Surgery, surgery
 from .evaluation.twosample import TwoSample, mmd
+from .experiments.gaps import Gaps, gaps
 from .experiments.refitting import refit_prior, refit_scale
 from .inference.batches import Batches, binarize
 from .inference.checkpoints import load_weights, save_weights
@@ -176,12 +177,13 @@ __all__ = [
     "DoublyReparameterized",
     "Elementwise",
     "EmptyGuide",
-    "Estimator",
     "Estimate",
+    "Estimator",
     "FactorOut",
     "Flow",
     "FlowTransform",
     "FreeBits",
+    "Gaps",
     "GatedConvNet",
     "GatedMLP",
     "GatedPixelCNN",
@@ -258,6 +260,7 @@ __all__ = [
     "encode",
     "ess",
     "expose_prior",
+    "gaps",
     "gated_mlp",
     "generate",
     "hmc",
