@@ -16,8 +16,24 @@
 # All figures are upper bounds of the NLL of a mass function, in bits per dim: they can be compared.
 #
 # ```console
-# python tutorials/03_five_routes.py --seeds=[0,1,2]
+# python tutorials/03_five_routes.py --seeds=[0,1,2]     # 17 minutes on one core, half of them the last route
 # ```
+#
+# Test data, 1,000 importance draws of (u, z); ± over three seeds, differences paired over them:
+#
+# | route | bits/dim | over discretized | −ELBO, bits/dim | k-hat above |
+# |---|---|---|---|---|
+# | categorical | 2.063 ± 0.002 | 0.200 ± 0.004 | 2.126 | 73 % |
+# | discretized | **1.863 ± 0.004** | | **1.937** | 78 % |
+# | uniform | 2.049 ± 0.002 | 0.186 ± 0.003 | 2.162 | 99 % |
+# | variational | 2.012 ± 0.003 | 0.149 ± 0.007 | 2.090 | 89 % |
+# | importance | 2.022 ± 0.014 | 0.159 ± 0.011 | 2.189 | 99 % |
+#
+# Where a law has a CDF, scoring its cells is best: no noise, no bound on top of the bound, and the edge levels get the
+# tails. (17 free logits a pixel do not know that 7 lies between 6 and 8, and need more than 1,347 images.) Learned
+# noise wins 0.07 bits/dim of the bound over uniform noise, and 0.04 after importance weighting. Training with 16
+# importance draws does not help here; and a thousand draws of 64 + 8 numbers are too few for a tight estimate, as k-hat
+# says of nearly all data.
 
 # %%
 import os
