@@ -76,10 +76,10 @@ fall = fit(dgm.DensityModel(naive), dgm.EmptyGuide(), pixel).column("train_nelbo
 print(f"density without noise: {fall[0]:.2f} nats after the first epoch, {fall[-1]:.2f} after the last")
 
 # %% [markdown]
-# The "NLL" falls through the entropy, through zero, and on, by the same amount every epoch: the bumps shrink onto the
-# integers, where a density may be as high as it likes. (Of a density that is no contradiction; as a score of integers
-# it means nothing.) With bumps that learn their places too, or a flow, the fall goes in jumps, and ends the same way.
-# The picture comes at the end of the next section.
+# The "NLL" falls through the entropy, through zero, and on, by an eighth to a quarter of a nat an epoch: the bumps
+# shrink onto the integers, where a density may be as high as it likes. (Of a density that is no contradiction; as a
+# score of integers it means nothing.) With bumps that learn their places too, or a flow, the fall goes in jumps, and
+# ends the same way. The picture comes at the end of the next section.
 #
 # ## 2. Three remedies
 # Ten bumps. Once through their CDF, which gives a mass function and needs no noise …
@@ -170,7 +170,7 @@ top[0].annotate("entropy of the data", (len(fall) / 3, entropy), va="bottom", fo
 top[0].set(xlabel="epoch", ylabel="“NLL”, nats", title="without noise: no end")
 draw_density(top[1], naive, "without noise: spikes at integers", shift=-0.5)
 draw_density(top[2], discretized, "discretized: cells around integers", shift=-0.5)
-draw_density(bottom[0], flat, "uniform noise: flat in every cell")
+draw_density(bottom[0], flat, "uniform noise: should be flat in every cell")
 draw_density(bottom[1], fitted, "learned noise: free within the cell")
 shown = torch.tensor([0.0, 5.0, 11.0, 16.0])
 noise = dgm.encode(variational, shown[:, None], num=20 if SMOKE else 20_000)["x_noise"][..., 0]
@@ -184,8 +184,8 @@ figure.savefig(FIGURES / "one_pixel.png", dpi=130)
 
 # %% [markdown]
 # ## 3. Whole images
-# A flow over the 64 pixels of the digits: eight couplings, then a sigmoid onto the levels, so that all mass but a
-# hundred-thousandth lies in 0, …, 16. With two kinds of noise:
+# A flow over the 64 pixels of the digits: eight couplings, then a sigmoid onto the levels, whose range exceeds
+# them by 0.0002 on either side (less than a thousandth of the pixels it draws fall there). With two kinds of noise:
 
 
 # %%
