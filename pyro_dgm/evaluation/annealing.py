@@ -11,8 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..inference.estimating import at_least_one, blocks_of, estimating, placed, rows_of
-from ..inference.preflight import extreme_rows
+from ..inference.estimating import at_least_one, blocks_of, estimating, most_extreme, placed
 from .coordinates import Posterior
 from .hamiltonian import DualAveraging, LogDensity, first_step, started, transition
 from .likelihood import PerDatum, weight_statistics
@@ -240,7 +239,7 @@ def _summary(log_w: Tensor, accepted: Tensor) -> dict[str, Tensor]:
 
 def refuse(model: Callable, start: Callable | None, batch: tuple, *, whiten: bool) -> None:
     """Refuse data, latents and guides that can't be walked, before the first long walk."""
-    posterior = Posterior(model, rows_of(batch, extreme_rows(batch[0], 1)), whiten=whiten)
+    posterior = Posterior(model, most_extreme(batch), whiten=whiten)
     if start is None:
         return
     values = posterior.draws_of(start, 2)

@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..inference.estimating import at_least_one, blocks_of, estimating, placed, rows_of
-from ..inference.preflight import extreme_rows
+from ..inference.estimating import at_least_one, blocks_of, estimating, most_extreme, placed
 from .coordinates import Posterior, Values
 from .mixing import ess, rhat
 
@@ -110,9 +109,7 @@ def hmc(
         raise ValueError(f"hmc: expected num >= 4 draws, which R-hat needs, got {num}.")
     batch = placed(model, batch)
     with estimating(model, start, seed=seed):
-        Posterior(
-            model, rows_of(batch, extreme_rows(batch[0], 1)), whiten=whiten
-        )  # refuses before the first long chain
+        Posterior(model, most_extreme(batch), whiten=whiten)  # refuses before the first long chain
         blocks = []
         for block in blocks_of(batch, max(1, chunk // chains)):
             posterior = Posterior(model, block, whiten=whiten)

@@ -11,9 +11,8 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from ..contract import DATA
-from ..inference.estimating import at_least_one, blocks_of, check_pair, estimating, placed, rows_of
+from ..inference.estimating import at_least_one, blocks_of, check_pair, checked_run, estimating, placed, rows_of
 from ..inference.particles import draw
-from ..inference.preflight import check_sites, extreme_rows
 from ..inference.traces import (
     Site,
     latent_sites,
@@ -21,7 +20,6 @@ from ..inference.traces import (
     plate_depth,
     plate_names,
     plate_value,
-    run_pair,
 )
 from .generation import encoded
 from .pairs import factorized
@@ -201,8 +199,7 @@ def aggregate_test(
 
 def _checked(model: Callable, guide: Callable, batch: tuple) -> tuple[list[str], int]:
     """Names of the latent sites and the number of plates of a pair that is one."""
-    traces = run_pair(model, guide, rows_of(batch, extreme_rows(batch[0], 1)))
-    check_sites(*traces)
+    traces = checked_run(model, guide, batch)
     return names_of_latents(*traces), plate_depth(*traces)
 
 

@@ -10,10 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..inference.estimating import at_least_one, blocks_of, check_pair, estimating, placed, rows_of
+from ..inference.estimating import at_least_one, blocks_of, check_pair, checked_run, estimating, placed
 from ..inference.particles import draw
-from ..inference.preflight import check_sites, extreme_rows
-from ..inference.traces import latent_sites, plate_depth, run_pair
+from ..inference.traces import latent_sites, plate_depth
 from .psis import khat, khat_threshold
 
 
@@ -121,8 +120,7 @@ def nll(model: Callable, guide: Callable, *batch: Any, num: int = 1000, chunk: i
     at_least_one(num=num, chunk=chunk)
     batch = placed(model, batch)
     with estimating(model, guide, seed=seed):
-        traces = run_pair(model, guide, rows_of(batch, extreme_rows(batch[0], 1)))
-        check_sites(*traces)
+        traces = checked_run(model, guide, batch)
         depth = plate_depth(*traces)
         if not latent_sites(traces[0]):
             num = min(num, 2)  # every draw is the same exact log density

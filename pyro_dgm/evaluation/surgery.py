@@ -12,10 +12,9 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from ..contract import DATA
-from ..inference.estimating import at_least_one, blocks_of, check_pair, estimating, placed, rows_of
+from ..inference.estimating import at_least_one, blocks_of, check_pair, checked_run, estimating, placed, rows_of
 from ..inference.particles import Particles, draw
-from ..inference.preflight import check_sites, extreme_rows
-from ..inference.traces import Site, latent_sites, plate_depth, plate_names, run_pair
+from ..inference.traces import Site, latent_sites, plate_depth, plate_names
 from .estimate import Estimate, estimated
 from .pairs import Aggregate, Points, aggregated, factorized
 from .simulation import draws_of, names_of_latents
@@ -127,8 +126,7 @@ def surgery(
     batch = placed(model, batch)
     num_data = len(batch[0])
     with estimating(model, guide, seed=seed):
-        traces = run_pair(model, guide, rows_of(batch, extreme_rows(batch[0], 1)))
-        check_sites(*traces)
+        traces = checked_run(model, guide, batch)
         sites, depth = _sites(*traces), plate_depth(*traces)
         reason = {role: _reason(role, sites, trace) for role, trace in zip("qp", traces, strict=True)}
         rows, rest = (_chosen(num_data, count, batch[0].device) for count in (num, others or num_data))

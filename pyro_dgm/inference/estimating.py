@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
 import pyro
 import torch
+from pyro.poutine.trace_struct import Trace
 from torch import Tensor, nn
 
-from .preflight import check_data
-from .traces import evaluating, isolated
+from .preflight import check_data, check_sites, extreme_rows
+from .traces import evaluating, isolated, run_pair
 
 
 @contextmanager
@@ -52,6 +53,18 @@ def blocks_of(batch: tuple, num: int) -> Iterator[tuple]:
 def rows_of(batch: tuple, rows: slice | Tensor) -> tuple:
     """The arguments at some data; what has no data dim stays whole."""
     return tuple(value[rows] if isinstance(value, Tensor) and value.dim() > 0 else value for value in batch)
+
+
+def most_extreme(batch: tuple) -> tuple:
+    """The few data in which a value outside a support shows, wherever it hides in the set: what a check looks at."""
+    return rows_of(batch, extreme_rows(batch[0], 1))
+
+
+def checked_run(model: Callable, guide: Callable, batch: tuple) -> tuple[Trace, Trace]:
+    """Run the pair on its most extreme data and refuse what can't be scored: `(guide trace, model trace)`."""
+    traces = run_pair(model, guide, most_extreme(batch))
+    check_sites(*traces)
+    return traces
 
 
 def check_pair(model: Any, guide: Any) -> None:
