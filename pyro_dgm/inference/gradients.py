@@ -46,7 +46,17 @@ class Reparameterized(Estimator):
         return draw(model, guide, *batch, num=num, depth=depth)
 
 
-class StickingTheLanding(Estimator):
+class Pathwise(Estimator):
+    """An estimator that scores the guide apart from its draws, so that no gradient comes of its score; abstract."""
+
+    def draw(self, model: nn.Module, guide: nn.Module, *batch: Any, num: int, depth: int) -> Particles:  # noqa: D102
+        return _draw_and_score(model, guide, batch, num, depth)
+
+    def check(self, guide: nn.Module, *batch: Any, depth: int) -> None:  # noqa: D102
+        _check_scoring(self, guide, batch, depth)
+
+
+class StickingTheLanding(Pathwise):
     r"""$\sum_k \tilde w_k\, \partial_z \log w_k\, \partial_\phi z_k$: the score of the guide is left out.
 
     Zero, draw by draw, where the guide is the exact posterior. Unbiased at K = 1, the gradient of the ELBO, since the
@@ -70,14 +80,8 @@ class StickingTheLanding(Estimator):
         torch.Size([])
     """
 
-    def draw(self, model: nn.Module, guide: nn.Module, *batch: Any, num: int, depth: int) -> Particles:  # noqa: D102
-        return _draw_and_score(model, guide, batch, num, depth)
 
-    def check(self, guide: nn.Module, *batch: Any, depth: int) -> None:  # noqa: D102
-        _check_scoring(self, guide, batch, depth)
-
-
-class DoublyReparameterized(Estimator):
+class DoublyReparameterized(Pathwise):
     r"""$\sum_k \tilde w_k^2\, \partial_z \log w_k\, \partial_\phi z_k$: the score of the guide, reparameterized again.
 
     Unbiased for every K, since $E[f\, \partial_\phi \log q_\phi(z)] = E[\partial_z f\, \partial_\phi z]$, and its
@@ -99,16 +103,13 @@ class DoublyReparameterized(Estimator):
     """
 
     def draw(self, model: nn.Module, guide: nn.Module, *batch: Any, num: int, depth: int) -> Particles:  # noqa: D102
-        particles = _draw_and_score(model, guide, batch, num, depth)
+        particles = super().draw(model, guide, *batch, num=num, depth=depth)
         # The bound's own derivative brings the first w̃, to θ and z alike; the second one belongs to z alone.
         weights = particles.log_weight.detach().softmax(0)
         for site in latent_sites(particles.guide_trace).values():
             if site["value"].requires_grad:
                 site["value"].register_hook(partial(_weighted, weights, len(site["fn"].event_shape)))
         return particles
-
-    def check(self, guide: nn.Module, *batch: Any, depth: int) -> None:  # noqa: D102
-        _check_scoring(self, guide, batch, depth)
 
 
 def _draw_and_score(model: nn.Module, guide: nn.Module, batch: tuple, num: int, depth: int) -> Particles:
