@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import log
+from typing import Any
 
 import pyro.distributions as dist
 import torch
@@ -193,7 +194,20 @@ class LevelsLikelihood(nn.Module):
         return self.levels * (loc + (k + 0.5) / num) - 0.5, self.scale(log_scale + log(self.levels / (2 * num)))
 
 
-class DiscretizedLogistic(LevelsLikelihood):
+class OneBump(LevelsLikelihood):
+    """A discretized likelihood with one law of a family of locations and scales for every dim. Abstract."""
+
+    family: type[Any]
+
+    def __init__(self, net: nn.Module, levels: int, min_scale: float = 0.0, event_dim: int = 1):
+        super().__init__(net, levels, min_scale, event_dim)
+
+    def forward(self, *contexts: Tensor) -> dist.TorchDistribution:
+        loc, log_scale = self.read(*contexts)
+        return Discretized(self.family(loc, self.scale(log_scale)), self.levels).to_event(self.event_dim)
+
+
+class DiscretizedLogistic(OneBump):
     r"""$P(x \mid c) = \prod_d [F(x_d + ½) - F(x_d - ½)]$, F logistic, open tails at the edge levels. Exact, normalised.
 
     Args:
@@ -220,15 +234,10 @@ class DiscretizedLogistic(LevelsLikelihood):
         1.000...
     """
 
-    def __init__(self, net: nn.Module, levels: int, min_scale: float = 0.0, event_dim: int = 1):
-        super().__init__(net, levels, min_scale, event_dim)
-
-    def forward(self, *contexts: Tensor) -> dist.TorchDistribution:
-        loc, log_scale = self.read(*contexts)
-        return Discretized(dist.Logistic(loc, self.scale(log_scale)), self.levels).to_event(self.event_dim)
+    family = dist.Logistic
 
 
-class DiscretizedNormal(LevelsLikelihood):
+class DiscretizedNormal(OneBump):
     r"""$P(x \mid c) = \prod_d [F(x_d + ½) - F(x_d - ½)]$, F normal, open tails at the edge levels. Exact, normalised.
 
     Network, arguments and units are those of `DiscretizedLogistic`; the tails are lighter, and a level far from the
@@ -248,12 +257,7 @@ class DiscretizedNormal(LevelsLikelihood):
         torch.Size([9])
     """
 
-    def __init__(self, net: nn.Module, levels: int, min_scale: float = 0.0, event_dim: int = 1):
-        super().__init__(net, levels, min_scale, event_dim)
-
-    def forward(self, *contexts: Tensor) -> dist.TorchDistribution:
-        loc, log_scale = self.read(*contexts)
-        return Discretized(dist.Normal(loc, self.scale(log_scale)), self.levels).to_event(self.event_dim)
+    family = dist.Normal
 
 
 class DiscretizedLogisticMixture(LevelsLikelihood):
