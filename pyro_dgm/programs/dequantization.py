@@ -15,7 +15,7 @@ from pyro.infer.reparam.reparam import Reparam
 from torch import Tensor, nn
 
 from ..contract import noise_name
-from .program import Program, data_plate
+from .program import Program, data_plate, explained
 
 
 def within_cell(x: Tensor, u: Tensor) -> Tensor:
@@ -269,6 +269,11 @@ def dequantized(model: Callable, site: str | Sequence[str] = "x", levels: int | 
     return Dequantized(model, sites, levels)
 
 
+def sampled_noise(dequantizer: nn.Module, observed: str, x: Tensor, *context: Tensor) -> Tensor:
+    r"""$u \sim q(u \mid x, c)$ as the noise site of the discrete site `observed`, inside the data plate."""
+    return pyro.sample(noise_name(observed), dequantizer(x, *context))
+
+
 class NoiseGuide(Program):
     r"""$q(u \mid x, c)$: the guide of a dequantized model with one discrete site and no latents of its own.
 
@@ -292,7 +297,6 @@ class NoiseGuide(Program):
         self.dequantizer, self.size, self.observed = dequantizer, size, observed
 
     def forward(self, x: Tensor | None = None, *context: Tensor) -> Tensor:
-        if x is None:
-            raise ValueError("NoiseGuide: expected data x, got None. Fix: guide(x), or generate with the model.")
+        x = explained(self, x)
         with data_plate(x, *context, size=self.size):
-            return pyro.sample(noise_name(self.observed), self.dequantizer(x, *context))
+            return sampled_noise(self.dequantizer, self.observed, x, *context)

@@ -10,9 +10,8 @@ import torch
 from pyro import poutine
 from torch import Tensor, nn
 
-from ..contract import noise_name
-from .dequantization import within_cell
-from .program import Program, data_plate
+from .dequantization import sampled_noise, within_cell
+from .program import Program, data_plate, explained
 
 REFINEMENT_DIM = -5  # to the left of the plates of any model, and of the particles around the guide
 
@@ -48,14 +47,11 @@ class AmortizedGuide(Program):
         self.size, self.latent, self.observed = size, latent, observed
 
     def forward(self, x: Tensor | None = None, *context: Tensor) -> Tensor:
-        if x is None:
-            raise ValueError("AmortizedGuide: expected data x, got None. Fix: guide(x), or generate with the model.")
-        with data_plate(x, *context, size=self.size):
-            v = x if self.dequantizer is None else self._dequantized(self.dequantizer, x, *context)
+        v = explained(self, x)
+        with data_plate(v, *context, size=self.size):
+            if self.dequantizer is not None:
+                v = within_cell(v, sampled_noise(self.dequantizer, self.observed, v, *context))
             return pyro.sample(self.latent, self.encoder(v, *context))
-
-    def _dequantized(self, dequantizer: nn.Module, x: Tensor, *context: Tensor) -> Tensor:
-        return within_cell(x, pyro.sample(noise_name(self.observed), dequantizer(x, *context)))
 
 
 class EmptyGuide(Program):
@@ -106,8 +102,7 @@ class SemiAmortizedGuide(Program):
         self.num_steps, self.lr, self.num_particles = num_steps, lr, num_particles
 
     def forward(self, x: Tensor | None = None, *context: Tensor) -> Tensor:
-        if x is None:
-            raise ValueError("SemiAmortizedGuide: expected data x, got None. Fix: guide(x).")
+        x = explained(self, x)
         shift, log_scale = self._refined(x, *context)
         with data_plate(x, *context):
             return pyro.sample(self.latent, self._law(shift, log_scale, x, *context))

@@ -47,6 +47,19 @@ def _announce(name: str, parameter: nn.Parameter) -> None:
     effectful(lambda *_, **__: value, type="param")(name=f"{name}@{id(parameter):x}", event_dim=None)
 
 
+def explained(guide: Program, x: Tensor | None) -> Tensor:
+    """The data of a guide, which has nothing to say without them.
+
+    Raises:
+        ValueError: if x is `None`.
+    """
+    if x is None:
+        raise ValueError(
+            f"{type(guide).__name__}: expected data x, got None. Fix: guide(x), or generate with the model."
+        )
+    return x
+
+
 def data_plate(*batch: Any, size: int | None = None) -> pyro.plate:
     r"""The plate `"data"` at dim −1 over the first tensor of `batch`; one datum where there is none.
 
