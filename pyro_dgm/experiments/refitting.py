@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from ..contract import noise_name
 from ..evaluation.generation import encode
 from ..inference.batches import Batches
-from ..inference.estimating import blocks_of, estimating, placed
+from ..inference.estimating import blocks_of, placed
 from ..inference.objectives import ELBO
 from ..inference.svi import SVITrainer
-from ..inference.traces import mixed
+from ..inference.traces import evaluating, mixed
 from ..programs.dequantization import within_cell
 from ..programs.guides import EmptyGuide
 from ..programs.likelihoods import Normal
@@ -120,7 +120,7 @@ def _residuals(vae: VAE, likelihood: Normal, block: tuple, num: int, seed: int) 
     r"""$\frac1D \|x - \mu(z)\|^2$ of every datum, float64, averaged over draws; of x + u where there is noise."""
     x, *context = block
     drawn = encode(vae.guide, x, *context, num=num, seed=seed)
-    with estimating(vae, seed=seed):
+    with evaluating(vae):
         loc = likelihood.net(drawn[vae.generator.latent], *context)
     noise = drawn.get(noise_name(vae.generator.observed))
     v = x if noise is None else within_cell(x, noise)
