@@ -87,18 +87,10 @@ def variational(shape: Shape, levels: int, hidden: int, blocks: int) -> nn.Modul
 NOISES: dict[str, Callable] = {"uniform": uniform, "variational": variational}
 
 
-class Pair(nn.Module):
-    """A model and its guide under one roof."""
-
-    def __init__(self, model: nn.Module, guide: nn.Module):
-        super().__init__()
-        self.model, self.guide = model, guide
-
-
-def declared(noise: str, shape: Shape, levels: int, s: dict) -> Pair:
+def declared(noise: str, shape: Shape, levels: int, s: dict) -> dgm.ELBO:
     flow = density(shape, levels, s["layers"], s["hidden"], s["blocks"])
     model = dgm.dequantized(dgm.DensityModel(flow), levels=levels)
-    return Pair(model, dgm.NoiseGuide(NOISES[noise](shape, levels, s["hidden"], s["blocks"])))
+    return dgm.ELBO(model, dgm.NoiseGuide(NOISES[noise](shape, levels, s["hidden"], s["blocks"])))
 
 
 # %% [markdown]
@@ -112,29 +104,28 @@ def cell(noise: str, images: dict[str, torch.Tensor], levels: int, folder: Path,
         return json.loads(results.read_text())
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(s["seed"])
-    pair = declared(noise, tuple(images["train"].shape[1:]), levels, s).to(s["device"])
-    seconds = fitted(pair, images, folder / "checkpoint.pt", s)
+    objective = declared(noise, tuple(images["train"].shape[1:]), levels, s).to(s["device"])
+    seconds = fitted(objective, images, folder / "checkpoint.pt", s)
     test = images["test"][: s["limit"]]
-    score = dgm.nll(pair.model, pair.guide, test, num=8, chunk=512, seed=s["seed"])
+    score = dgm.nll(objective.model, objective.guide, test, num=8, chunk=512, seed=s["seed"])
     dim = test[0].numel()
     found = {
         "bits_per_dim": dgm.bits_per_dim(score.mean, dim),
         "kind": score.kind,
         "bits_of_elbo": dgm.bits_per_dim(score.nelbo.mean().item(), dim),
         "per_datum": [dgm.bits_per_dim(v, dim) for v in score.per_datum.tolist()],
-        "parameters": sum(p.numel() for p in pair.parameters()),
+        "parameters": sum(p.numel() for p in objective.parameters()),
         "seconds_per_epoch": seconds,
     }
-    picture(dgm.generate(pair.model, 64, seed=s["seed"]).cpu(), folder.with_suffix(".png"))
-    dgm.save_weights(pair, folder / "weights.safetensors")
+    picture(dgm.generate(objective.model, 64, seed=s["seed"]).cpu(), folder.with_suffix(".png"))
+    dgm.save_weights(objective, folder / "weights.safetensors")
     results.write_text(json.dumps({"noise": noise, "settings": s, **found}))
     return found
 
 
-def fitted(pair: Pair, images: dict[str, torch.Tensor], checkpoint: Path, s: dict) -> float:
+def fitted(objective: dgm.ELBO, images: dict[str, torch.Tensor], checkpoint: Path, s: dict) -> float:
     """Train as published: Adam, the learning rate times 0.99 an epoch, gradients of norm 1. Seconds per epoch."""
     schedule = partial(ExponentialLR, gamma=0.99)
-    objective = dgm.ELBO(pair.model, pair.guide)
     trainer = dgm.SVITrainer(objective, lr=s["lr"], clip=1.0, schedule=schedule, compile=s["compile"])
     if checkpoint.exists():
         trainer.resume(checkpoint)
