@@ -6,8 +6,9 @@ import pyro.distributions as dist
 import pytest
 import torch
 from cases import PAIRS, over
-from conftest import both_dtypes
+from conftest import both_dtypes, in_float64
 from pyro import poutine
+from torch import nn
 from toys import (
     ExactGuide,
     GlobalMean,
@@ -297,3 +298,29 @@ def test_a_model_without_latents_is_scored_exactly_and_says_so():
     score = dgm.nll(case.model, case.guide, *batch, num=2)
     assert score.kind == "exact"
     assert dgm.NLL.kind == "upper bound in expectation"
+
+
+@in_float64
+def test_bits_per_dim_of_a_result_are_exact_and_keep_its_kind():
+    """Sixteen equal levels are four bits; a guess of spread data has the standard error of its nats."""
+    model = dgm.DensityModel(dgm.Flow(dgm.StandardNormal(3), dgm.Permutation(3)))
+    score = dgm.nll(model, dgm.EmptyGuide(), torch.randn(50, 3))
+    bits = score.bits_per_dim(3, spacing=0.5)
+    assert bits.value == pytest.approx((score.mean / 3 + log(2)) / log(2))
+    assert bits.stderr == pytest.approx(float(score.per_datum.std()) / 50**0.5 / (3 * log(2)))
+    assert bits.kind == score.kind == "exact"
+    even = dgm.VAE(dgm.StandardNormal(1), Even(16), dgm.Conditional(dist.Normal, dgm.mlp(3, 2)))
+    found = dgm.nll(even.model, even.guide, torch.randint(16, (5, 3)), num=2000)
+    assert found.bits_per_dim(3).value == pytest.approx(4.0, abs=5 * float(found.monte_carlo.max()) / (3 * log(2)))
+    assert str(found.bits_per_dim(3)).endswith("bits/dim (upper bound in expectation)")
+
+
+class Even(nn.Module):
+    """Equal levels, whatever the code."""
+
+    def __init__(self, levels: int):
+        super().__init__()
+        self.levels = levels
+
+    def forward(self, z):
+        return dist.Categorical(logits=torch.zeros(*z.shape[:-1], 3, self.levels)).to_event(1)
