@@ -24,6 +24,7 @@ from .inference.particles import Particles, draw
 from .inference.preflight import Preflight, preflight
 from .inference.pyro_elbos import PyroObjective
 from .inference.schedules import Constant, Cyclical, LinearWarmup, Schedule
+from .inference.supports import IntegerWarning
 from .inference.svi import SVITrainer
 from .inference.trainer import Trainer
 from .inference.weighted import IWELBO, Renyi
@@ -39,15 +40,7 @@ from .programs.counts import (
     ZeroInflatedNegativeBinomial,
     ZeroInflatedPoisson,
 )
-from .programs.dequantization import (
-    Dequantize,
-    Dequantized,
-    NoiseGuide,
-    Quantized,
-    UnitUniform,
-    dequantized,
-    within_cell,
-)
+from .programs.dequantization import Dequantize, Dequantized, Quantized, dequantized
 from .programs.duality import Pullback, Pushforward, absorb_prior, expose_prior
 from .programs.flows import (
     MADE,
@@ -122,6 +115,7 @@ from .programs.networks import (
     gated_mlp,
     mlp,
 )
+from .programs.noise import NoiseGuide, UnitUniform, within_cell
 from .programs.pixelcnn import AutoregressivePixels, PixelCNN
 from .programs.priors import AggregatePrior, MixturePrior, VampPrior
 from .programs.program import Program, data_plate
@@ -189,6 +183,7 @@ __all__ = [
     "GatedPixelCNN",
     "History",
     "ImageCoupling",
+    "IntegerWarning",
     "Inverse",
     "Joined",
     "LULinear",

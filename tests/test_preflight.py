@@ -233,10 +233,10 @@ def test_data_of_another_width_raise_with_what_the_model_generates():
 @pytest.mark.parametrize(
     ("pair", "value", "message"),
     [
-        ("vae_flow", 9, r"site 'x': expected values in .*got from 0 to 9. Fix: set levels="),
-        ("vae_flow", -1, r"site 'x': expected values in .*got from -1 to 0. Fix: set levels="),
+        ("vae_flow", 9, r"site 'x': expected values in .*got from 0 to 9. Fix: levels=10 where"),
+        ("vae_flow", -1, r"site 'x': expected values in .*got from -1 to 0. Fix: x - \(-1\) and levels=2"),
         ("vae_flow", 0.5, r"site 'x': expected integer levels in .*got non-integers from 0 to 0.5. Fix: \(x \*"),
-        ("vae_categorical", 5, r"site 'x': expected values in .*got from 0 to 5. Fix: set levels="),
+        ("vae_categorical", 5, r"site 'x': expected values in .*got from 0 to 5. Fix: levels=6 where"),
         (
             "vae_bernoulli",
             0.5,
@@ -334,7 +334,7 @@ class Constant(nn.Module):
         return torch.zeros(3)
 
 
-def test_data_of_another_shape_and_the_same_size_raise_with_a_reshape():
+def test_data_of_another_shape_and_the_same_size_raise_with_the_fix():
     vae = toy_vae()
-    with pytest.raises(ValueError, match=r"(?s)got \(3, 1\)\. Fix: x\.reshape\(len\(x\), \*\(3,\)\)"):
+    with pytest.raises(ValueError, match=r"(?s)got \(3, 1\)\. Fix: x\.flatten\(1\)"):
         dgm.preflight(vae.model, vae.guide, torch.randn(4, 3, 1))

@@ -24,7 +24,7 @@ import pyro_dgm as dgm
 
 SMOKE = bool(os.environ.get("PYRO_DGM_SMOKE"))
 EPOCHS, DRAWS = (3, 20) if SMOKE else (150, 1000)
-FIGURES = Path(os.environ.get("PYRO_DGM_FIGURES", "runs/tutorial_01"))
+FIGURES = Path(os.environ.get("PYRO_DGM_FIGURES", "runs/smoke/tutorial_01" if SMOKE else "runs/tutorial_01"))
 FIGURES.mkdir(parents=True, exist_ok=True)
 torch.manual_seed(0)
 

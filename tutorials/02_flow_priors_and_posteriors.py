@@ -37,7 +37,7 @@ import pyro_dgm as dgm
 
 SMOKE = bool(os.environ.get("PYRO_DGM_SMOKE"))
 EPOCHS, STEPS, DRAWS, GRID = (2, 5, 20, 40) if SMOKE else (80, 400, 500, 120)
-FIGURES = Path(os.environ.get("PYRO_DGM_FIGURES", "runs/tutorial_02"))
+FIGURES = Path(os.environ.get("PYRO_DGM_FIGURES", "runs/smoke/tutorial_02" if SMOKE else "runs/tutorial_02"))
 FIGURES.mkdir(parents=True, exist_ok=True)
 COLOURS = matplotlib.colormaps["tab10"]
 

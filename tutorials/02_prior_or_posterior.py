@@ -66,7 +66,9 @@ import pyro_dgm as dgm
 from pyro_dgm.experiments.data import Data, Digits
 
 SMOKE = bool(os.environ.get("PYRO_DGM_SMOKE"))
-FIGURES = Path(os.environ.get("PYRO_DGM_FIGURES", "runs/prior_or_posterior"))
+FIGURES = Path(
+    os.environ.get("PYRO_DGM_FIGURES", "runs/smoke/prior_or_posterior" if SMOKE else "runs/prior_or_posterior")
+)
 FLOOR = 0.05  # the smallest scale of a posterior, as in the VampPrior paper (log-variance at least -6)
 
 # %% [markdown]

@@ -54,7 +54,7 @@ import pyro_dgm as dgm
 from pyro_dgm.experiments.data import Digits
 
 SMOKE = bool(os.environ.get("PYRO_DGM_SMOKE"))
-FIGURES = Path(os.environ.get("PYRO_DGM_FIGURES", "runs/five_routes"))
+FIGURES = Path(os.environ.get("PYRO_DGM_FIGURES", "runs/smoke/five_routes" if SMOKE else "runs/five_routes"))
 LATENT, HIDDEN, BUMPS = 8, 256, 5
 
 # %% [markdown]
@@ -103,7 +103,7 @@ def uniform(data: Digits) -> nn.Module:
 
 
 def learned(data: Digits) -> nn.Module:
-    cube = dgm.Levels(1, alpha=0.0)
+    cube = dgm.Levels(1)
     embed = nn.Sequential(dgm.Rescale(0, data.levels - 1), dgm.mlp(64, 128, 128))
     return dgm.Flow(dgm.UnitUniform(64), [dgm.Inverse(cube), *dgm.realnvp(64, 4, 128), cube], embed)
 

@@ -43,7 +43,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 import pyro_dgm as dgm
 
 SMOKE = bool(os.environ.get("PYRO_DGM_SMOKE"))
-FIGURES = Path(os.environ.get("PYRO_DGM_FIGURES", "runs/gap_of_the_bound"))
+FIGURES = Path(os.environ.get("PYRO_DGM_FIGURES", "runs/smoke/gap_of_the_bound" if SMOKE else "runs/gap_of_the_bound"))
 LEVELS = 8
 CELLS = torch.cartesian_prod(torch.arange(LEVELS), torch.arange(LEVELS))
 

@@ -18,10 +18,10 @@ from ..inference.estimating import blocks_of, placed
 from ..inference.objectives import ELBO
 from ..inference.svi import SVITrainer
 from ..inference.traces import evaluating, mixed
-from ..programs.dequantization import within_cell
 from ..programs.guides import EmptyGuide
 from ..programs.likelihoods import Normal
 from ..programs.models import DensityModel
+from ..programs.noise import within_cell
 from ..programs.vae import VAE
 
 

@@ -12,8 +12,8 @@ import torch
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor, nn
 
-from .preflight import check_data, check_sites, extreme_rows
-from .traces import evaluating, isolated, run_pair
+from .preflight import check_data, check_sites, extreme_rows, run_or_explain
+from .traces import evaluating, isolated
 
 
 @contextmanager
@@ -30,8 +30,14 @@ def placed(program: Any, batch: tuple) -> tuple:
     """The arguments with arrays as tensors, on the program's device, checked for NaN and for one common length.
 
     Raises:
+        TypeError: for a guide among the arguments.
         ValueError: for empty, NaN or infinite data, or tensors of different lengths.
     """
+    if batch and callable(batch[0]):
+        raise TypeError(
+            f"expected the data after the model, got {type(batch[0]).__name__}: this takes a model without its guide. "
+            "Fix: leave it out, or start=guide for ais and bdmc."
+        )
     device = device_of(program)
     values = tuple(torch.as_tensor(b) if isinstance(b, (Tensor, np.ndarray)) else b for b in batch)
     values = tuple(v.to(device) if isinstance(v, Tensor) else v for v in values)
@@ -62,7 +68,7 @@ def most_extreme(batch: tuple) -> tuple:
 
 def checked_run(model: Callable, guide: Callable, batch: tuple) -> tuple[Trace, Trace]:
     """Run the pair on its most extreme data and refuse what can't be scored: `(guide trace, model trace)`."""
-    traces = run_pair(model, guide, most_extreme(batch))
+    traces = run_or_explain(model, guide, most_extreme(batch))
     check_sites(*traces)
     return traces
 

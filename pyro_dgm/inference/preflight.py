@@ -8,12 +8,12 @@ from math import prod
 from typing import Any
 
 import pyro
-import pyro.distributions as dist
 import torch
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from ..contract import DATA, noise_name
+from .supports import check_draws, check_observation, check_reach, warn_of_integers
 from .traces import (
     Site,
     evaluating,
@@ -67,7 +67,7 @@ def preflight(model: Callable, guide: Callable, *batch: Any, size: int | None = 
         if isinstance(tensor, Tensor):
             check_data(tensor, f"argument {position}")
     with isolated(*batch), evaluating(model, guide), pyro.validation_enabled(True):
-        guide_trace, model_trace = _run(model, guide, batch)
+        guide_trace, model_trace = run_or_explain(model, guide, batch)
         try:
             _check(guide_trace, model_trace, batch, size)
             _score(guide_trace)
@@ -95,7 +95,8 @@ def check_data(tensor: Tensor, name: str) -> None:
         )
 
 
-def _run(model: Callable, guide: Callable, batch: tuple) -> tuple[Trace, Trace]:
+def run_or_explain(model: Callable, guide: Callable, batch: tuple) -> tuple[Trace, Trace]:
+    """Run the pair, and say of what fails how it is mended."""
     try:
         return run_pair(model, guide, batch)
     except Exception as error:
@@ -111,17 +112,26 @@ def _hint(error: Exception, model: Callable, batch: tuple) -> str:
         return (
             f"\nFix: the batch has {len(batch)} arguments; drop the labels, or take them in both programs, Joined(net)."
         )
-    if "inside plate" in str(error):
+    misshaped = _hint_of_shape(model, batch)
+    if not misshaped and "inside plate" in str(error):
         return f"\nFix: {_fix_of_event(str(error), batch[0].shape[1:])}."
+    return misshaped
+
+
+def _hint_of_shape(model: Callable, batch: tuple) -> str:
+    """What the model generates, where that differs from the data."""
     try:
-        value = model(None, *batch[1:])
-        expected, got = tuple(value.shape[1:]), tuple(batch[0].shape[1:])
+        event, got = tuple(model(None, *batch[1:]).shape[1:]), tuple(batch[0].shape)
     except Exception:
         return ""
-    if expected == got:
+    if event == got[1:]:
         return ""
-    fix = f"x.reshape(len(x), *{expected})" if prod(expected) == prod(got) else f"networks for {got}"
-    return f"\nexpected data of event shape {expected}, which the model generates, got {got}. Fix: {fix}."
+    fix = f"networks for {got[1:]}"
+    if len(got) == 1:
+        fix = "x[None] for one datum, a row per datum for several"
+    elif prod(event) == prod(got[1:]):
+        fix = f"x.reshape(len(x), *{event})" if len(event) > 1 else "x.flatten(1)"
+    return f"\nexpected data of event shape {event}, which the model generates, got {got[1:]}. Fix: {fix}."
 
 
 def _check(guide_trace: Trace, model_trace: Trace, batch: tuple, size: int | None) -> None:
@@ -132,6 +142,8 @@ def _check(guide_trace: Trace, model_trace: Trace, batch: tuple, size: int | Non
     latent = latent_sites(model_trace)
     for name, site in latent_sites(guide_trace).items():
         _check_latent(name, site, latent[name])
+    for name, site in observed_sites(model_trace).items():
+        warn_of_integers(name, site)
 
 
 def check_sites(guide_trace: Trace, model_trace: Trace) -> None:
@@ -145,76 +157,37 @@ def check_sites(guide_trace: Trace, model_trace: Trace) -> None:
     if not observed_sites(model_trace):
         raise ValueError("model: expected an observed site, got none. Fix: pyro.sample('x', p_x, obs=x) in the model.")
     for name, site in observed_sites(model_trace).items():
-        _check_observation(name, site)
+        check_observation(name, site)
     modelled = latent_sites(model_trace)
     for name, site in latent_sites(guide_trace).items():
-        _check_draws(name, site, modelled[name])
-
-
-def _check_draws(name: str, drawn: Site, modelled: Site) -> None:
-    support, value = modelled["fn"].support, drawn["value"]
-    if not bool(support.check(value).all()):
-        raise ValueError(
-            f"site '{name}': expected draws of the guide in the model's {_of_one_number(support)}, got values from "
-            f"{value.min().item():g} to {value.max().item():g}: the weights would be zero there. "
-            "Fix: a family with that support, or a flow that ends in a bijector onto it."
-        )
+        check_draws(name, site, modelled[name])
 
 
 def _fix_of_sites(latent: set[str], drawn: set[str], model_trace: Trace) -> str:
     noise = {noise_name(name): name for name in observed_sites(model_trace)}
+    others = sorted((latent ^ drawn) - set(noise))
+    also = f"; and draw {others} in both programs" if others else ""
     if lacking := sorted((latent - drawn) & set(noise)):
+        known = (
+            "VAE(…, dequantizer=UnitUniform()), AmortizedGuide(encoder, UnitUniform())"
+            if latent - set(noise)
+            else "NoiseGuide(UnitUniform())"
+        )
         return (
-            f"NoiseGuide(UnitUniform()), VAE(…, dequantizer=UnitUniform()) or pyro.sample('{lacking[0]}', …) in the "
-            f"guide: the model of '{noise[lacking[0]]}' is dequantized"
+            f"{known} or pyro.sample('{lacking[0]}', …) in the guide: the model of '{noise[lacking[0]]}' is "
+            f"dequantized{also}"
         )
     if extra := sorted((drawn - latent) & set(noise)):
-        return f"dequantized(model, '{noise[extra[0]]}') in place of the model, or no dequantizer in the guide"
+        return (
+            f"dequantized(model, '{noise[extra[0]]}') in place of the model if its law is a density; no dequantizer in "
+            f"the guide if it is a mass function{also}"
+        )
     if summed := [n for n in sorted(latent - drawn) if "enumerate" in (model_trace.nodes[n]["infer"] or {})]:
         return (
             f"pyro.sample('{summed[0]}', …) in the guide as well, to draw and to weigh it; to train without, "
             "PyroObjective(model, guide, TraceEnum_ELBO(max_plate_nesting=1)), which sums it out"
         )
     return f"give each of {sorted(latent ^ drawn)} the same name in both programs"
-
-
-def _check_observation(name: str, site: Site) -> None:
-    law, value = site["fn"], site["value"]
-    if isinstance(_innermost(law), dist.Delta):
-        raise ValueError(
-            f"site '{name}': a Delta observation has no density (the ELBO would silently be infinite). "
-            "Fix: give an observation model such as Normal(net), or train adversarially."
-        )
-    event = tuple(value.shape[value.dim() - len(law.event_shape) :])
-    if event != tuple(law.event_shape):
-        raise ValueError(
-            f"site '{name}': expected data of event shape {tuple(law.event_shape)}, got {event} from a value of shape "
-            f"{tuple(value.shape)}. Fix: reshape the data, or give the likelihood's network that many outputs."
-        )
-    inside = law.support.check(value)
-    if not bool(inside.all()):
-        raise ValueError(f"site '{name}': {_outside(law, value)}")
-
-
-def _outside(law: dist.TorchDistribution, value: Tensor) -> str:
-    """Say how data leave the support of an observation."""
-    support = _of_one_number(_innermost(law).support)
-    bounds = f"from {value.min().item():g} to {value.max().item():g}"
-    if support is dist.constraints.boolean:
-        return (
-            f"expected binary values in {{0, 1}}, got grey values {bounds}. Fix: binarize them, "
-            "binarize(x / x.max()), or take a DiscretizedLogistic likelihood."
-        )
-    if getattr(support, "is_discrete", False) and not bool((value == value.round()).all()):
-        return (
-            f"expected integer levels in {support}, got non-integers {bounds}. "
-            "Fix: (x * (levels - 1)).round(), or take a continuous likelihood."
-        )
-    return f"expected values in {support}, got {bounds}. Fix: set levels= to the number of levels, or rescale the data."
-
-
-def _of_one_number(support: Any) -> Any:
-    return getattr(support, "base_constraint", support)
 
 
 def _check_plate(name: str, site: Site, batch: tuple, size: int | None) -> None:
@@ -253,6 +226,7 @@ def _check_latent(name: str, drawn: Site, modelled: Site) -> None:
             f"site '{name}': expected the same plates in both programs, got {plate_names(modelled)} in the model and "
             f"{plate_names(drawn)} in the guide. Fix: the same `with` blocks around both statements."
         )
+    check_reach(name, drawn, modelled)
 
 
 def _score(trace: Trace) -> None:
@@ -263,7 +237,7 @@ def _score(trace: Trace) -> None:
         except Exception as error:
             raise ValueError(
                 f"site '{name}': its density fails on a value of shape {tuple(site['value'].shape)} and dtype "
-                f"{site['value'].dtype}: {error}\nFix: data of the network's dtype, x.float()."
+                f"{site['value'].dtype}: {error}{_fix_of_dtype(site['value'])}"
             ) from error
         expected = [f.size for f in sorted(site["cond_indep_stack"], key=lambda f: f.dim) if f.vectorized]
         if [d for d in site["log_prob"].shape if d != 1] != [d for d in expected if d != 1]:
@@ -271,6 +245,10 @@ def _score(trace: Trace) -> None:
                 f"site '{name}': expected one log density per plate {plate_names(site)}, {expected}, got shape "
                 f"{tuple(site['log_prob'].shape)}. Fix: {_fix_of_event(name, site['value'].shape[1:])}."
             )
+
+
+def _fix_of_dtype(value: Tensor) -> str:
+    return "" if value.dtype == torch.get_default_dtype() else "\nFix: data of the network's dtype, x.float()."
 
 
 def _fix_of_event(site: str, event: Sequence[int]) -> str:
@@ -291,12 +269,6 @@ def _check_particles(model: Callable, guide: Callable, batch: tuple, depth: int)
             f"leading dims, since K draws arrive as (K, N, …); got: {error}\n"
             "Fix: join inputs with Joined(net)(x, z) in place of torch.cat, and index dims from the right."
         ) from error
-
-
-def _innermost(law: Any) -> Any:
-    while hasattr(law, "base_dist") and not isinstance(law, dist.TransformedDistribution):
-        law = law.base_dist
-    return law
 
 
 def extreme_rows(tensor: Tensor, num: int) -> Tensor:

@@ -3,6 +3,7 @@ r"""Dequantization, $P(x) = \int_{[0,1)^D} p(x + u)\, du$: a density of real num
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import ceil, floor
 from typing import Any
 
 import pyro
@@ -10,99 +11,12 @@ import pyro.distributions as dist
 import torch
 from pyro import poutine
 from pyro.distributions import constraints
-from pyro.distributions.util import sum_rightmost
 from pyro.infer.reparam.reparam import Reparam
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..contract import noise_name
-from .program import Program, data_plate, explained
-
-
-def within_cell(x: Tensor, u: Tensor) -> Tensor:
-    r"""$x + u$, as a number whose floor is x: in float32, 255 + 0.99999998 would be 256.
-
-    Args:
-        x: integer levels `(*batch, *event)`, of any dtype.
-        u: noise in [0, 1], of a floating dtype.
-
-    Example:
-        >>> within_cell(torch.tensor(255), torch.tensor(1 - 2**-24)).floor()
-        tensor(255.)
-    """
-    low = x.to(u.dtype)
-    v, high = low + u, low + 1
-    return torch.where(v < high, v, torch.nextafter(high, low))
-
-
-class UnitCube(dist.TorchDistribution):
-    r"""$u \sim U[0, 1]^D$, with $\log p(u) = 0$ in the closed cube and $-\infty$ outside.
-
-    Args:
-        event_shape: shape of u.
-        like: a tensor whose device and dtype the draws take (the default dtype for integers).
-        batch_shape: shape of the batch.
-        drawn: u itself, where it is known already: what `sample` then returns.
-    """
-
-    arg_constraints = {}
-    has_rsample = True
-
-    def __init__(
-        self, event_shape: Sequence[int], like: Tensor, batch_shape: Sequence[int] = (), drawn: Tensor | None = None
-    ):
-        self.like, self.drawn = like, drawn
-        super().__init__(torch.Size(batch_shape), torch.Size(event_shape), validate_args=False)
-
-    @constraints.dependent_property
-    def support(self) -> constraints.Constraint:
-        return constraints.independent(constraints.unit_interval, len(self.event_shape))
-
-    def expand(self, batch_shape: Any, _instance: Any = None) -> UnitCube:
-        return UnitCube(self.event_shape, self.like, batch_shape, self.drawn)
-
-    def rsample(self, sample_shape: Any = ()) -> Tensor:
-        shape = self._extended_shape(sample_shape)
-        if self.drawn is not None:
-            return self.drawn if self.drawn.shape == shape else self.drawn.expand(shape)
-        dtype = self.like.dtype if self.like.is_floating_point() else torch.get_default_dtype()
-        # torch draws multiples of eps / 2. A flow would stretch an exact 0 to where its density is all but none, and
-        # one such draw in 16 million would outweigh all others.
-        return torch.rand(shape, dtype=dtype, device=self.like.device).clamp(min=torch.finfo(dtype).eps / 4)
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        inside = (value >= 0) & (value <= 1)
-        return sum_rightmost(inside.to(value.dtype).log(), len(self.event_shape))
-
-
-class UnitUniform(nn.Module):
-    r"""$q(u \mid x) = U(0, 1)^D$: uniform dequantization, as the dequantizer that learns nothing.
-
-    The base of a flow as well: with a `Sigmoid()` σ, `Flow(UnitUniform(D), [Inverse(σ), *layers, σ], net)` starts at
-    uniform noise.
-
-    Args:
-        shape: shape of an event: a number D for vectors, `(channels, height, width)` for images; `None` for vectors of
-            the size of x.
-
-    Shape:
-        x: `(*batch, *event)`, or a context with as many event dims; further contexts are passed over  ->  a
-        distribution of batch_shape `(*batch)`.
-
-    References:
-        Theis, van den Oord, Bethge 2016, arXiv:1511.01844 (section 3.1).
-
-    Example:
-        >>> UnitUniform()(torch.zeros(7, 3)).event_shape
-        torch.Size([3])
-    """
-
-    def __init__(self, shape: int | Sequence[int] | None = None):
-        super().__init__()
-        self.shape = (shape,) if isinstance(shape, int) else shape and tuple(shape)
-
-    def forward(self, x: Tensor, *context: Tensor) -> UnitCube:
-        shape = self.shape or x.shape[-1:]
-        return UnitCube(shape, x, x.shape[: x.dim() - len(shape)])
+from .noise import UnitCube, within_cell
+from .program import Program
 
 
 def levels_of(v: Tensor, levels: int | None = None) -> Tensor:
@@ -145,8 +59,17 @@ class Quantized(dist.TorchDistribution):
 
     @constraints.dependent_property
     def support(self) -> constraints.Constraint:
-        levels = constraints.integer if self.levels is None else constraints.integer_interval(0, self.levels - 1)
-        return constraints.independent(levels, len(self.event_shape))
+        return constraints.independent(self._levels(), len(self.event_shape))
+
+    def _levels(self) -> constraints.Constraint:
+        """The known levels, or those whose whole cell is in the density's range."""
+        if self.levels is not None:
+            return constraints.integer_interval(0, self.levels - 1)
+        support = getattr(self.density.support, "base_constraint", self.density.support)
+        low, high = (getattr(support, name, None) for name in ("lower_bound", "upper_bound"))
+        if isinstance(low, float | int) and isinstance(high, float | int):
+            return constraints.integer_interval(ceil(low), floor(high) - 1)
+        return constraints.integer
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Quantized:
         batch = torch.Size(batch_shape)
@@ -208,6 +131,11 @@ class Dequantize(Reparam):
 
 def _check_density(name: str, density: dist.TorchDistribution) -> None:
     """Refuse a mass function: noise would be added to integers that it scores already."""
+    if isinstance(density, Quantized):
+        raise ValueError(
+            f"site '{name}': it is dequantized already. Fix: the model as it is, or "
+            "dequantized(vae.generator, levels=…) in place of dequantized(vae.model)."
+        )
     try:
         discrete = density.support is not None and density.support.is_discrete
     except NotImplementedError:  # a law that does not know its support
@@ -231,9 +159,12 @@ class Dequantized(Program):
         config: dict[str, Reparam] = {**steps}
         value = poutine.reparam(self.model, config=config)(*args, **kwargs)
         if missed := [site for site, step in steps.items() if not step.met]:
+            fix = "the name that pyro.sample gives the discrete site"
+            if isinstance(value, torch.distributions.Distribution):
+                fix = "dequantized(DensityModel(flow)): a conditional has no sites, a program has"
             raise ValueError(
                 f"dequantized: expected a model with the sites {list(self.sites)}, got one without {missed}. "
-                "Fix: the name that pyro.sample gives the discrete site."
+                f"Fix: {fix}."
             )
         return value
 
@@ -253,6 +184,7 @@ def dequantized(model: Callable, site: str | Sequence[str] = "x", levels: int | 
             ones beyond them become the edge levels.
 
     Raises:
+        TypeError: for a VAE in place of its generator, or a number in place of a name.
         ValueError: when the model runs, if it has no such site or one with a mass function.
 
     References:
@@ -265,38 +197,14 @@ def dequantized(model: Callable, site: str | Sequence[str] = "x", levels: int | 
         >>> nll(model, NoiseGuide(UnitUniform()), torch.tensor([[0, 1], [3, 2]]), num=10).per_datum.shape
         torch.Size([2])
     """
+    if isinstance(site, int):
+        raise TypeError(
+            f"dequantized: expected the name of a site, got {site}. Fix: dequantized(model, levels={site})."
+        )
+    if not callable(model) or isinstance(getattr(model, "generator", None), Program):
+        raise TypeError(
+            f"dequantized: expected a program, got {type(model).__name__}. "
+            "Fix: dequantized(vae.generator), the program of its density."
+        )
     sites = (site,) if isinstance(site, str) else tuple(site)
     return Dequantized(model, sites, levels)
-
-
-def sampled_noise(dequantizer: nn.Module, observed: str, x: Tensor, *context: Tensor) -> Tensor:
-    r"""$u \sim q(u \mid x, c)$ as the noise site of the discrete site `observed`, inside the data plate."""
-    return pyro.sample(noise_name(observed), dequantizer(x, *context))
-
-
-class NoiseGuide(Program):
-    r"""$q(u \mid x, c)$: the guide of a dequantized model with one discrete site and no latents of its own.
-
-    With several sites write the guide as it is: one `pyro.sample(f"{site}_noise", dequantizer(value))` for each.
-
-    Args:
-        dequantizer: conditional of the noise, called as `dequantizer(x, *context)`: `UnitUniform()`, or a `Flow` onto
-            the unit cube.
-        size: number of data in the full set, see `data_plate`.
-        observed: name of the discrete site.
-
-    Shape:
-        x: `(B, *event)`; context: `(B, …)`; returns u `(B, *event)`.
-
-    Raises:
-        ValueError: if x is `None`.
-    """
-
-    def __init__(self, dequantizer: nn.Module, size: int | None = None, observed: str = "x"):
-        super().__init__()
-        self.dequantizer, self.size, self.observed = dequantizer, size, observed
-
-    def forward(self, x: Tensor | None = None, *context: Tensor) -> Tensor:
-        x = explained(self, x)
-        with data_plate(x, *context, size=self.size):
-            return sampled_noise(self.dequantizer, self.observed, x, *context)

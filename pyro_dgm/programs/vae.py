@@ -27,6 +27,10 @@ class VAE(nn.Module):
         dequantizer: conditional for $q(u \mid x)$, such as `UnitUniform()`, if the data are integers and the likelihood
             is a density in units of levels.
         size: number of data in the full set, see `data_plate`; needed only beside global sites.
+        levels: number L of levels of dequantized data if they are known to lie in 0, …, L − 1, see `dequantized`.
+
+    Raises:
+        ValueError: for `levels` without a dequantizer.
 
     Example:
         >>> import pyro.distributions as dist
@@ -43,15 +47,24 @@ class VAE(nn.Module):
         encoder: nn.Module,
         dequantizer: nn.Module | None = None,
         size: int | None = None,
+        levels: int | None = None,
     ):
         super().__init__()
+        if levels is not None and dequantizer is None:
+            raise ValueError(
+                f"VAE: expected a dequantizer beside levels={levels}, got none. Fix: dequantizer=UnitUniform(), or "
+                "levels= of a likelihood such as DiscretizedLogistic."
+            )
+        self.levels = levels
         self.generator = LatentVariableModel(prior, likelihood, size=size)
         self.guide = AmortizedGuide(encoder, dequantizer, size=size)
 
     @property
     def model(self) -> Program:
         """The program that data are scored by: the generator, dequantized if there is a dequantizer."""
-        return self.generator if self.guide.dequantizer is None else dequantized(self.generator)
+        if self.guide.dequantizer is None:
+            return self.generator
+        return dequantized(self.generator, self.generator.observed, self.levels)
 
     def replace(self, **parts: Any) -> VAE:
         """A VAE with some parts replaced, by the names of the constructor; the others are shared.
@@ -69,5 +82,6 @@ class VAE(nn.Module):
             "encoder": self.guide.encoder,
             "dequantizer": self.guide.dequantizer,
             "size": self.generator.size,
+            "levels": self.levels,
         }
         return VAE(**{**mine, **parts})

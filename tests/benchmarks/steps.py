@@ -1,6 +1,7 @@
 """Time of one training step, as ratios to hand-written torch and to `pyro.infer.SVI`, in one interleaved run.
 
     python tests/benchmarks/steps.py --rounds 30 --out steps.json
+    python tests/benchmarks/steps.py --device cuda
 
 Every contestant lives in a process of its own, as it would for a user: in one process the allocations of one change how
 fast malloc serves another. The processes take turns, one at a time; every round times each of them once, so that a
@@ -69,7 +70,7 @@ def by_hand(x: Tensor, *, compiled: bool, fused: bool) -> Step:
     return step
 
 
-def by_trainer(vae: dgm.VAE, x: Tensor, *, compiled: bool) -> Step:
+def by_trainer(vae: dgm.VAE, x: Tensor, *, compiled: bool | str) -> Step:
     trainer = dgm.SVITrainer(dgm.ELBO(vae.model, vae.guide), lr=1e-3, compile=compiled)
 
     def step() -> None:
@@ -108,28 +109,47 @@ SUITES: dict[str, dict[str, Callable[[], Step]]] = {
 }
 
 
-def contestant(suite: str, name: str, threads: int, pipe: Connection) -> None:
+GRAPHS: dict[str, Callable[[], Step]] = {  # one per suite, in their order, where there is a GPU
+    "784-400-20 MLP VAE, batch 128": lambda: by_trainer(declared(), binary_images(), compiled="reduce-overhead"),
+    "main job: digits VAE, MAF prior, IAF posterior, batch 100": lambda: by_trainer(
+        levels_vae(), digit_levels(), compiled="reduce-overhead"
+    ),
+}
+
+
+def contestants(suite: str, device: str) -> dict[str, Callable[[], Step]]:
+    if device == "cpu":
+        return SUITES[suite]
+    return {**SUITES[suite], "declared, compiled, CUDA graphs": GRAPHS[suite]}
+
+
+def contestant(suite: str, name: str, threads: int, device: str, pipe: Connection) -> None:
     """A process: build the step, warm it up, then run as many as asked and answer with milliseconds per step."""
     torch.set_num_threads(threads)
     torch.manual_seed(0)
-    step = SUITES[suite][name]()
+    torch.set_default_device(device)
+    step = contestants(suite, device)[name]()
+    torch.set_default_device(None)  # it costs time at every call
+    wait = torch.cuda.synchronize if device != "cpu" else lambda: None
     for _ in range(30):
         step()
+    wait()
     pipe.send("ready")
     while num := pipe.recv():
         start = perf_counter()
         for _ in range(num):
             step()
+        wait()
         pipe.send((perf_counter() - start) / num * 1e3)
 
 
-def interleaved(suite: str, rounds: int, steps: int, threads: int) -> dict[str, list[float]]:
+def interleaved(suite: str, rounds: int, steps: int, threads: int, device: str) -> dict[str, list[float]]:
     """Milliseconds per step of every contestant in every round."""
     spawn = multiprocessing.get_context("spawn")
     pipes, processes = {}, []
-    for name in SUITES[suite]:
+    for name in contestants(suite, device):
         pipes[name], theirs = spawn.Pipe()
-        processes.append(spawn.Process(target=contestant, args=(suite, name, threads, theirs)))
+        processes.append(spawn.Process(target=contestant, args=(suite, name, threads, device, theirs)))
         processes[-1].start()
         pipes[name].recv()
     times: dict[str, list[float]] = {name: [] for name in pipes}
@@ -159,11 +179,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     report = {}
     for title in SUITES:
-        report[title] = summary(interleaved(title, options.rounds, options.steps, options.threads))
+        report[title] = summary(interleaved(title, options.rounds, options.steps, options.threads, options.device))
         print(f"\n{title}\n{'':<38}{'ms':>8}{'ratio':>8}   quartiles")
         for name, row in report[title].items():
             print(f"{name:<38}{row['ms']:>8.2f}{row['ratio']:>8.2f}   {row['low']:.2f} … {row['high']:.2f}")

@@ -50,9 +50,10 @@ class Bijector(nn.Module):
     def _check_context(self, context: Tensor | None, size: int) -> None:
         got = 0 if context is None else context.shape[-1]
         if got != size:
+            embedded = f", or Flow(…, embed=net) with {size} outputs" if size and got else ""
             raise ValueError(
                 f"{type(self).__name__}: expected a context of size {size}, got {got or 'none'}. "
-                f"Fix: context={got} in the stack, or Flow(…, embed=net) with {size} outputs."
+                f"Fix: context={got} in the stack{embedded}."
             )
 
     def forward_shape(self, shape: Sequence[int]) -> Size:

@@ -126,7 +126,7 @@ def image_realnvp(
 ) -> Stack:
     r"""Couplings of images with checkerboard masks that alternate: one network call per layer each way.
 
-    A density over pixels, a variational dequantizer (its last layer `Levels(1, alpha=0.0, event_dim=3)`, its context
+    A density over pixels, a variational dequantizer (its last layer `Levels(1, event_dim=3)`, its context
     the image), or a flow likelihood.
 
     Args:

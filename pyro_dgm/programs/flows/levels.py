@@ -18,14 +18,14 @@ class Levels(Bijector):
 
     The last layer of a flow over dequantized levels, `y = level + u` in [0, L), in units of one level. α keeps x finite
     at both ends, y = 0 included; the range of y is wider than [0, L] by α L / (1 − 2 α) on either side. With
-    `Levels(1, alpha=0.0)` it is the sigmoid onto the unit cell, the last layer of a variational dequantizer.
+    `Levels(1)` it is the sigmoid onto the unit cell, the last layer of a variational dequantizer.
 
     Both log-sigmoids are taken of their own side, so that log-dets are accurate for x of any size, and x next to L as
     well as next to 0. Values are kept the smallest float from 0 and half an ε from 1, in σ.
 
     Args:
         levels: number L of levels.
-        alpha: α in [0, 1/2).
+        alpha: α in [0, 1/2); default: $10^{-5}$, but 0 for one level, whose draws must stay in the cell.
         event_dim: how many rightmost dims form one event: 1 for vectors, 3 for images.
 
     Shape:
@@ -44,8 +44,10 @@ class Levels(Bijector):
 
     num_forward = num_inverse = 0
 
-    def __init__(self, levels: int, alpha: float = 1e-5, event_dim: int = 1):
+    def __init__(self, levels: int, alpha: float | None = None, event_dim: int = 1):
         super().__init__()
+        if alpha is None:
+            alpha = 0.0 if levels == 1 else 1e-5
         if levels < 1 or not 0 <= alpha < 0.5 or event_dim < 1:
             raise ValueError(
                 "Levels: expected levels >= 1, 0 <= alpha < 0.5 and event_dim >= 1, got "
