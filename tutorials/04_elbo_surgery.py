@@ -17,7 +17,7 @@
 # 4. What a new prior really wins.
 # 5. β turns one part into the other.
 #
-# At full size the script took about 75 seconds on one core; `PYRO_DGM_SMOKE=1` runs it in seconds, and its numbers then
+# At full size the script took about a minute on one core; `PYRO_DGM_SMOKE=1` runs it in seconds, and its numbers then
 # mean nothing. All numbers in the text come from that full run.
 
 # %%
@@ -65,7 +65,13 @@ report = dgm.surgery(vae.model, vae.guide, train)
 print(report)
 
 # %% [markdown]
-# TEXT1
+# The bound pays 12.9 nats for its codes. 7.1 of them are information, next to the ceiling $\log 1347 = 7.2$: the codes
+# tell the training images apart almost without error. The other 5.8 nats go for the mismatch with the prior, "what a
+# perfect prior could still win". Nearly all of it is *total correlation*: dim by dim the aggregate looks normal (0.25
+# nats for all eight together), and only the joint does not.
+#
+# Read the ceiling as a warning. With so few data the aggregate is a sum of separate blobs, one for each image, and a
+# perfect prior for *these* data would know each of them. Section 4 tells how much of the 5.8 nats is of that kind.
 
 # %%
 assert report.kl_of_dims is not None
@@ -82,7 +88,7 @@ print(dgm.collapse(vae.model, vae.guide, train))
 print("KL of each unit:", " ".join(f"{value:.2f}" for value in units.tolist()))
 
 # %% [markdown]
-# TEXT2
+# None is idle: the eight units carry 1 to 2 nats each.
 #
 # ## 3. Is the aggregate the prior?
 # A two-sample test between draws of $q_{agg}$ and of the prior says whether there is a difference:
@@ -91,7 +97,8 @@ print("KL of each unit:", " ".join(f"{value:.2f}" for value in units.tolist()))
 print(dgm.aggregate_test(vae.model, vae.guide, train, num_permutations=PERMUTATIONS))
 
 # %% [markdown]
-# TEXT3
+# The p-value is about the law that the digits come from: the aggregate is not the prior. It says nothing of the price;
+# MMD² has no unit. The surgery has one, nats.
 #
 # ## 4. What a new prior really wins
 # Encoder and decoder stay as they are. Each prior below is fitted to the codes of the training data alone; whatever
@@ -125,7 +132,12 @@ for name, parts in surgeries.items():
     )
 
 # %% [markdown]
-# TEXT4
+# On the training data the forecast is kept to the last digit: with $q_{agg}$ itself as the prior the marginal KL is 0 and
+# the ELBO rises by exactly the 5.79 nats that it had promised. On test data the same prior *loses* 3.3 nats of ELBO: it
+# knows the training codes by heart. A mixture of 20 and a MAF win 1.3 nats on the training data and nearly the same
+# on test data, 1.28 ± 0.08 and 1.15 ± 0.08 nats of NLL, without touching encoder or decoder. So of the 5.8 nats about
+# 1.3 belong to the shape of the aggregate, and the rest to the finite number of images. (With 50,000 images and a
+# mutual information below the ceiling the two are closer.)
 
 
 # %%
@@ -141,8 +153,9 @@ for axes, name in zip(figure.subplots(1, 3, sharex=True, sharey=True), shown, st
     aggregate, prior = codes(versions[name])
     for points, label, colour in ((prior, "prior", "C1"), (aggregate, "aggregate", "C0")):
         axes.plot(*points[:, order].T, ".", ms=2.5, alpha=0.6, color=colour, label=label)
-    axes.set(title=f"{name}: marginal KL {surgeries[name].marginal_kl.value:.2f}", aspect="equal", xlabel="unit 1")
-axes.legend(frameon=False, markerscale=4)
+    axes.set(title=f"{name}: marginal KL {surgeries[name].marginal_kl.value:.2f}", aspect="equal")
+    axes.set(xlabel=f"unit {order[0]}", ylabel=f"unit {order[1]}")
+axes.legend(frameon=False, markerscale=4, loc="upper left")
 figure.savefig(FIGURES / "aggregate_and_prior.png", dpi=130)
 
 # %% [markdown]
@@ -173,14 +186,20 @@ names = [f"{beta:g}" for beta in BETAS]
 left.bar(names, information, label="mutual information")
 left.bar(names, waste, bottom=information, label="marginal KL")
 left.axhline(report.ceiling, color="0.4", ls="--", lw=1)
-left.annotate("log N, the ceiling of the information", (2.2, report.ceiling), va="bottom", fontsize=8)
+left.annotate("log N, the ceiling of MI", (2.6, report.ceiling + 0.2), va="bottom", fontsize=8)
 left.set(xlabel="β in the loss", ylabel="nats per image")
 left.legend(frameon=False)
-right.plot([a + b for a, b in zip(information, waste, strict=True)], [-p.reconstruction.value for p in parts_of.values()], "o-")
-for beta, a, b, p in zip(BETAS, information, waste, parts_of.values(), strict=True):
-    right.annotate(f" β = {beta:g}", (a + b, -p.reconstruction.value), va="bottom", fontsize=8)
+rate, distortion = [p.kl.value for p in parts_of.values()], [-p.reconstruction.value for p in parts_of.values()]
+right.plot(rate, distortion, "o-")
+for beta, point in zip(BETAS, zip(rate, distortion, strict=True), strict=True):
+    right.annotate(f" β = {beta:g}", point, va="bottom", fontsize=8)
+right.margins(0.15)
 right.set(xlabel="rate: KL, nats per image", ylabel="distortion: −reconstruction, nats")
 figure.savefig(FIGURES / "beta.png", dpi=130)
 
 # %% [markdown]
-# TEXT5
+# Below β = 1 the extra rate is nearly all waste: the information stands at its ceiling and the marginal KL grows to 16
+# nats, with a test NLL 5 nats worse at β = 0.25. Above 1 the units fall silent one after the other, and at β = 8 all of
+# them: the codes have collapsed, and what is left is the likelihood's own constant, 109 nats. The bound and the test NLL
+# are best at β = 1, where the bound is that of the model itself; for the *information* per nat of rate β = 2 is the
+# better bargain (5.2 of 6.4 nats).
