@@ -132,11 +132,11 @@ for name, parts in surgeries.items():
     )
 
 # %% [markdown]
-# On the training data the forecast is kept to the last digit: with $q_{agg}$ itself as the prior the marginal KL is 0 and
-# the ELBO rises by exactly the 5.79 nats that it had promised. On test data the same prior *loses* 3.3 nats of ELBO: it
-# knows the training codes by heart. A mixture of 20 and a MAF win 1.3 nats on the training data and nearly the same
-# on test data, 1.28 ± 0.08 and 1.15 ± 0.08 nats of NLL, without touching encoder or decoder. So of the 5.8 nats about
-# 1.3 belong to the shape of the aggregate, and the rest to the finite number of images. (With 50,000 images and a
+# On the training data the forecast is kept to the last digit: with $q_{agg}$ itself as the prior the marginal KL is 0
+# and the ELBO rises by exactly the 5.79 nats that it had promised. On test data the same prior *loses* 3.3 nats of
+# ELBO: it knows the training codes by heart. A mixture of 20 and a MAF win 1.3 nats on the training data and nearly the
+# same on test data, 1.28 ± 0.08 and 1.15 ± 0.08 nats of NLL, without touching encoder or decoder. So of the 5.8 nats
+# about 1.3 belong to the shape of the aggregate, and the rest to the finite number of images. (With 50,000 images and a
 # mutual information below the ceiling the two are closer.)
 
 
@@ -200,6 +200,6 @@ figure.savefig(FIGURES / "beta.png", dpi=130)
 # %% [markdown]
 # Below β = 1 the extra rate is nearly all waste: the information stands at its ceiling and the marginal KL grows to 16
 # nats, with a test NLL 5 nats worse at β = 0.25. Above 1 the units fall silent one after the other, and at β = 8 all of
-# them: the codes have collapsed, and what is left is the likelihood's own constant, 109 nats. The bound and the test NLL
-# are best at β = 1, where the bound is that of the model itself; for the *information* per nat of rate β = 2 is the
+# them: the codes have collapsed, and what is left is the likelihood's own constant, 109 nats. The bound and the test
+# NLL are best at β = 1, where the bound is that of the model itself; for the *information* per nat of rate β = 2 is the
 # better bargain (5.2 of 6.4 nats).
