@@ -126,10 +126,9 @@ scores = {name: dgm.nll(v.model, v.guide, test, num=DRAWS) for name, v in versio
 print(f"{'prior':15}{'marginal KL':>18}{'ELBO, train':>18}{'ELBO, test':>12}{'NLL, test':>18}{'gain, test NLL':>18}")
 for name, parts in surgeries.items():
     score, gain = scores[name], scores["N(0, I)"].per_datum - scores[name].per_datum
-    print(
-        f"{name:15}{parts.marginal_kl!s:>18}{parts.elbo!s:>18}{-score.nelbo.mean():12.2f}"
-        f"{f'{score.mean:.2f} ± {score.stderr:.2f}':>18}{f'{gain.mean():.2f} ± {gain.std() / len(gain) ** 0.5:.2f}':>18}"
-    )
+    held_out = f"{score.mean:.2f} ± {score.stderr:.2f}"
+    won = f"{gain.mean():.2f} ± {gain.std() / len(gain) ** 0.5:.2f}"
+    print(f"{name:15}{parts.marginal_kl!s:>18}{parts.elbo!s:>18}{-score.nelbo.mean():12.2f}{held_out:>18}{won:>18}")
 
 # %% [markdown]
 # On the training data the forecast is kept to the last digit: with $q_{agg}$ itself as the prior the marginal KL is 0
