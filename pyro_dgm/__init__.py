@@ -11,6 +11,7 @@ from .evaluation.likelihood import NLL, bits_per_dim, nll
 from .evaluation.mixing import ess, mean_ess, rhat
 from .evaluation.psis import khat, khat_threshold
 from .evaluation.surgery import Surgery, surgery
+from .evaluation.truth import GuideError, guide_error
 from .evaluation.twosample import TwoSample, mmd
 from .experiments.gaps import Gaps, gaps
 from .experiments.refitting import refit_prior, refit_scale
@@ -181,6 +182,7 @@ __all__ = [
     "GatedConvNet",
     "GatedMLP",
     "GatedPixelCNN",
+    "GuideError",
     "History",
     "ImageCoupling",
     "IntegerWarning",
@@ -258,6 +260,7 @@ __all__ = [
     "gaps",
     "gated_mlp",
     "generate",
+    "guide_error",
     "hmc",
     "iaf",
     "image_realnvp",

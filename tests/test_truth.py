@@ -1,0 +1,74 @@
+"""A guide against chains: nothing where it is exact, the stated shift and width where it is not."""
+
+from math import pi, sqrt
+
+import pytest
+import torch
+from conftest import in_float64
+from toys import ExactGuide, linear_gaussian
+
+import pyro_dgm as dgm
+
+CHAINS = {"num": 1000, "warmup": 300, "leapfrog": 5}
+
+
+def compared(shift=0.0, spread=1.0):
+    """Guide and chains compared, with the model's exact standard deviations and the error of the chains."""
+    model, exact, x = linear_gaussian()
+    truth = dgm.hmc(model, x, **CHAINS)
+    found = dgm.guide_error(ExactGuide(model, shift, spread), truth, x)
+    error = (1 / truth.ess["z"] + 1 / (4 * CHAINS["num"])).sqrt()
+    return found, (exact.root @ exact.root.T).diagonal().sqrt(), error
+
+
+@in_float64
+def test_an_exact_guide_has_no_error():
+    found, _, error = compared()
+    assert found.shift["z"].shape == (6, 2)
+    assert bool((found.shift["z"].abs() < 5 * error).all())
+    assert bool(((found.ratio["z"] - 1).abs() < 5 * error).all())
+    assert bool((found.wasserstein["z"] < 5 * error).all())
+    assert float(found.rhat["z"].max()) < 1.02
+    assert float(found.chains["z"].max()) < 1.02
+
+
+@in_float64
+def test_a_shifted_guide_is_off_by_its_shift_in_units_of_the_truth():
+    found, deviation, error = compared(shift=0.4)
+    expected = 0.4 / deviation
+    assert bool(((found.shift["z"] - expected).abs() < 5 * error * (1 + expected)).all())
+    assert bool(((found.wasserstein["z"] - expected).abs() < 5 * error * (1 + expected)).all())
+    assert float(found.rhat["z"].min()) > 1.05
+
+
+@in_float64
+def test_a_narrow_guide_has_the_distance_of_two_normals():
+    r"""$W_1(N(0, s^2), N(0, 1)) = |1 - s|\, E|Z|$."""
+    found, _, error = compared(spread=0.5)
+    assert bool(((found.ratio["z"] - 0.5).abs() < 5 * error).all())
+    assert bool(((found.wasserstein["z"] - 0.5 * sqrt(2 / pi)).abs() < 5 * error).all())
+    assert float(found.rhat["z"].min()) > 1.05
+
+
+def test_the_table_names_sites_and_statistics():
+    text = str(compared(shift=0.4)[0])
+    assert "|shift| in sd" in text
+    assert "  z " in text
+
+
+def test_other_data_and_other_sites_are_refused():
+    model, guide, x = linear_gaussian()
+    truth = dgm.hmc(model, x, num=5, warmup=5)
+    with pytest.raises(ValueError, match=r"expected the 6 data of the chains, got 2. Fix: the same x"):
+        dgm.guide_error(guide, truth, x[:2])
+    with pytest.raises(ValueError, match=r"expected the latent sites \['z'\], got a guide without \['z'\]"):
+        dgm.guide_error(dgm.EmptyGuide(), truth, x)
+
+
+def test_the_guide_s_draws_move_no_seed():
+    model, guide, x = linear_gaussian()
+    truth = dgm.hmc(model, x, num=5, warmup=5)
+    before = torch.get_rng_state()
+    first, second = (dgm.guide_error(guide, truth, x, seed=3) for _ in range(2))
+    assert torch.equal(first.shift["z"], second.shift["z"])
+    assert torch.equal(before, torch.get_rng_state())
