@@ -123,7 +123,7 @@ def contestants(suite: str, device: str) -> dict[str, Callable[[], Step]]:
     return {**SUITES[suite], "declared, compiled, CUDA graphs": GRAPHS[suite]}
 
 
-def contestant(suite: str, name: str, threads: int, device: str, pipe: Connection) -> None:
+def contestant(suite: str, name: str, threads: int, device: str, warmup: int, pipe: Connection) -> None:
     """A process: build the step, warm it up, then run as many as asked and answer with milliseconds per step."""
     torch.set_num_threads(threads)
     torch.manual_seed(0)
@@ -131,7 +131,7 @@ def contestant(suite: str, name: str, threads: int, device: str, pipe: Connectio
     step = contestants(suite, device)[name]()
     torch.set_default_device(None)  # it costs time at every call
     wait = torch.cuda.synchronize if device != "cpu" else lambda: None
-    for _ in range(30):
+    for _ in range(warmup):
         step()
     wait()
     pipe.send("ready")
@@ -143,13 +143,15 @@ def contestant(suite: str, name: str, threads: int, device: str, pipe: Connectio
         pipe.send((perf_counter() - start) / num * 1e3)
 
 
-def interleaved(suite: str, rounds: int, steps: int, threads: int, device: str) -> dict[str, list[float]]:
+def interleaved(
+    suite: str, rounds: int, steps: int, threads: int, device: str = "cpu", warmup: int = 30
+) -> dict[str, list[float]]:
     """Milliseconds per step of every contestant in every round."""
     spawn = multiprocessing.get_context("spawn")
     pipes, processes = {}, []
     for name in contestants(suite, device):
         pipes[name], theirs = spawn.Pipe()
-        processes.append(spawn.Process(target=contestant, args=(suite, name, threads, device, theirs)))
+        processes.append(spawn.Process(target=contestant, args=(suite, name, threads, device, warmup, theirs)))
         processes[-1].start()
         pipes[name].recv()
     times: dict[str, list[float]] = {name: [] for name in pipes}
