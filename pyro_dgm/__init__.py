@@ -6,8 +6,10 @@ from .evaluation.calibration import SBC, sbc
 from .evaluation.estimate import Estimate
 from .evaluation.generation import encode, generate, reconstruct
 from .evaluation.hamiltonian import HMC, hmc
+from .evaluation.imputation import ConditionalNLL, Imputation, conditional_nll, impute, marginal_nll
 from .evaluation.latents import Collapse, active_units, aggregate_test, collapse, unit_kl
 from .evaluation.likelihood import NLL, bits_per_dim, nll
+from .evaluation.marginal import Marginal, Unmasked
 from .evaluation.mixing import ess, mean_ess, rhat
 from .evaluation.psis import khat, khat_threshold
 from .evaluation.surgery import Surgery, surgery
@@ -295,4 +297,11 @@ __all__ = [
     "to_arviz",
     "unit_kl",
     "within_cell",
+    "ConditionalNLL",
+    "Imputation",
+    "conditional_nll",
+    "impute",
+    "marginal_nll",
+    "Marginal",
+    "Unmasked",
 ]

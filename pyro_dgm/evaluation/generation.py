@@ -118,14 +118,19 @@ def reconstruct(model: Callable, guide: Callable, *batch: Any, num: int = 1, see
     with estimating(model, guide, seed=seed):
         particles = draw(model, guide, *batch, num=num)
         check_sites(particles.guide_trace, particles.model_trace)
-        return {name: _mean(name, law).mean(0) for name, law in particles.observations.items()}
+        return {name: mean_of(name, law).mean(0) for name, law in particles.observations.items()}
 
 
-def _mean(name: str, law: TorchDistribution) -> Tensor:
+def mean_of(name: str, law: TorchDistribution) -> Tensor:
+    """The mean of a site's law.
+
+    Raises:
+        NotImplementedError: if it has none.
+    """
     try:
         return law.mean
     except NotImplementedError as error:
         raise NotImplementedError(
-            f"reconstruct: expected a site '{name}' whose law has a mean, got {law}. Fix: draws of it, "
+            f"site '{name}': expected a law that has a mean, got {law}. Fix: draws of it, "
             "to_arviz(…).posterior_predictive, or a likelihood with a mean."
         ) from error

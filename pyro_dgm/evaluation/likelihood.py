@@ -126,7 +126,7 @@ def nll(model: Callable, guide: Callable, *batch: Any, num: int = 1000, chunk: i
             num = min(num, 2)  # every draw is the same exact log density
         rows = max(1, chunk // num)
         blocks = [
-            _summary(*_weighted(model, guide, block, num, max(1, chunk // rows), depth))
+            summary_of(*_weighted(model, guide, block, num, max(1, chunk // rows), depth))
             for block in blocks_of(batch, rows)
         ]
     statistics: dict[str, Any] = {name: torch.cat([b[name] for b in blocks]) for name in blocks[0]}
@@ -157,7 +157,7 @@ def _weighted(model: Callable, guide: Callable, block: tuple, num: int, step: in
     return torch.cat([p.log_weight for p in parts]), torch.cat([p.kl for p in parts])
 
 
-def _summary(log_w: Tensor, kl: Tensor) -> dict[str, Tensor]:
+def summary_of(log_w: Tensor, kl: Tensor) -> dict[str, Tensor]:
     """Per-datum statistics of log weights `(K, N)`, on the CPU."""
     found = {"nelbo": -log_w.mean(0), "kl": kl.mean(0), "khat": khat(log_w)}
     return weight_statistics(log_w) | {name: value.cpu() for name, value in found.items()}

@@ -21,7 +21,7 @@ def khat(log_weight: Tensor) -> Tensor:
     where the guide draws: a mode that the guide misses altogether leaves no mark. Data are fitted in batches in
     float64: 10,000 data of 1,000 draws take 0.1 to 0.3 s on one core.
 
-    The tail are the weights above the one of rank $\lceil \min(K / 5, 3 \sqrt K) \rceil + 1$: the rule of the paper, and
+    The tail are the weights above the one of rank $\lceil \min(K / 5, 3 \sqrt K) \rceil + 1$: the rule of the paper and
     of `psislw` in ArviZ with `reff=1`, also where weights tie at that rank.
 
     Args:

@@ -91,7 +91,7 @@ def check_data(tensor: Tensor, name: str) -> None:
         num = int((~tensor.isfinite()).sum())
         raise ValueError(
             f"{name}: expected finite values, got {num} NaN or infinite of {tensor.numel()}. "
-            "Fix: x = x[x.isfinite().flatten(1).all(1)], or impute them."
+            "Fix: x = x[x.isfinite().flatten(1).all(1)], or dgm.impute(model, guide, x, observed=x.isfinite())."
         )
 
 
