@@ -151,6 +151,12 @@ def test_a_likelihood_whose_dims_depend_on_each_other_raises(pair):
         dgm.marginal_nll(case.model, case.guide, x, *context, observed=torch.ones_like(x[0], dtype=torch.bool))
 
 
+def test_a_guide_that_cannot_score_given_points_raises():
+    case = PAIRS["vae_one_way"]()
+    with pytest.raises(NotImplementedError, match="has no inverse. Fix: realnvp, spline_coupling or maf"):
+        dgm.marginal_nll(case.model, case.guide, *case.batch(4), observed=torch.arange(4) < 2)
+
+
 def test_a_site_that_observes_something_else_raises():
     with pytest.raises(ValueError, match="expected a site that observes the first argument as it is.*Fix: pyro.sample"):
         dgm.marginal_nll(Series(), SeriesGuide(), torch.randn(4, 3), observed=torch.tensor([True, False, True]))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from math import log
-from typing import Any
 
 import torch
 from pyro import poutine
@@ -13,6 +12,7 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from ..contract import DATA, PARTICLES
+from ..inference.estimating import repeated
 from ..inference.particles import per_datum
 from ..inference.preflight import check_sites
 from ..inference.traces import (
@@ -119,7 +119,7 @@ class Mixture:
 
     def _filled(self, block: tuple) -> list[tuple]:
         """The block J times, the missing dims of each filled by a walk of its own."""
-        x, *rest = (_repeated(argument, self.fills) for argument in block)
+        x, *rest = (repeated(argument, self.fills) for argument in block)
         trace = poutine.trace(self.model).get_trace(x, *rest)
         for _ in range(self.sweeps):
             x = torch.where(rest[-1], x, redrawn(trace, x))
@@ -164,10 +164,6 @@ def redrawn(trace: Trace, x: Tensor) -> Tensor:
             "Fix: x.float()."
         )
     return plate_value(site, site["fn"].sample()).to(x.dtype)
-
-
-def _repeated(value: Any, num: int) -> Any:
-    return value.repeat(num, *[1] * (value.dim() - 1)) if isinstance(value, Tensor) and value.dim() > 0 else value
 
 
 def _total(log_densities: Iterable[Tensor]) -> Tensor:

@@ -147,6 +147,7 @@ def marginal_nll(
     Raises:
         ValueError: for counts below 1, a mask of another shape or dtype, values that are not finite where observed, a
             law of x whose dims depend on each other, a site outside the data plate, or an x that no site observes.
+        NotImplementedError: for a guide with a flow that goes one way only.
 
     Example:
         >>> from pyro_dgm import EmptyGuide, Conditional, DensityModel

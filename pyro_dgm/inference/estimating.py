@@ -61,6 +61,11 @@ def rows_of(batch: tuple, rows: slice | Tensor) -> tuple:
     return tuple(value[rows] if isinstance(value, Tensor) and value.dim() > 0 else value for value in batch)
 
 
+def repeated(value: Any, num: int) -> Any:
+    """An argument whose data are there `num` times, one copy after the other; what has no data dim stays as it is."""
+    return value.repeat(num, *[1] * (value.dim() - 1)) if isinstance(value, Tensor) and value.dim() > 0 else value
+
+
 def most_extreme(batch: tuple) -> tuple:
     """The few data in which a value outside a support shows, wherever it hides in the set: what a check looks at."""
     return rows_of(batch, extreme_rows(batch[0], 1))
