@@ -3,6 +3,7 @@
 from .evaluation.annealing import AIS, ais, sigmoid_schedule
 from .evaluation.bidirectional import BDMC, bdmc
 from .evaluation.calibration import SBC, sbc
+from .evaluation.classifier import C2ST, c2st
 from .evaluation.estimate import Estimate
 from .evaluation.generation import encode, generate, reconstruct
 from .evaluation.hamiltonian import HMC, hmc
@@ -11,6 +12,9 @@ from .evaluation.latents import Collapse, active_units, aggregate_test, collapse
 from .evaluation.likelihood import NLL, bits_per_dim, nll
 from .evaluation.marginal import Marginal, Unmasked
 from .evaluation.mixing import ess, mean_ess, rhat
+from .evaluation.modes import ModeCoverage, mode_coverage
+from .evaluation.moments import Frechet, frechet
+from .evaluation.neighbours import PRDC, NearestNeighbour, nearest_neighbour, prdc
 from .evaluation.psis import khat, khat_threshold
 from .evaluation.surgery import Surgery, surgery
 from .evaluation.truth import GuideError, guide_error
@@ -131,12 +135,14 @@ __version__ = "0.1.0"
 __all__ = [
     "AIS",
     "BDMC",
+    "C2ST",
     "ELBO",
     "HMC",
     "IWELBO",
     "MADE",
     "MLP",
     "NLL",
+    "PRDC",
     "SBC",
     "VAE",
     "ActNorm",
@@ -181,6 +187,7 @@ __all__ = [
     "FactorOut",
     "Flow",
     "FlowTransform",
+    "Frechet",
     "FreeBits",
     "Gaps",
     "GatedConvNet",
@@ -204,7 +211,9 @@ __all__ = [
     "Marginal",
     "Mixture",
     "MixturePrior",
+    "ModeCoverage",
     "MultivariateNormal",
+    "NearestNeighbour",
     "NegativeBinomial",
     "NoiseGuide",
     "Normal",
@@ -254,6 +263,7 @@ __all__ = [
     "bdmc",
     "binarize",
     "bits_per_dim",
+    "c2st",
     "channel_mask",
     "checkerboard_mask",
     "collapse",
@@ -266,6 +276,7 @@ __all__ = [
     "encode",
     "ess",
     "expose_prior",
+    "frechet",
     "gaps",
     "gated_mlp",
     "generate",
@@ -288,9 +299,12 @@ __all__ = [
     "mean_ess",
     "mlp",
     "mmd",
+    "mode_coverage",
     "multiscale_realnvp",
+    "nearest_neighbour",
     "nll",
     "planar",
+    "prdc",
     "preflight",
     "realnvp",
     "reconstruct",

@@ -174,7 +174,7 @@ def aggregate_test(
         model: a Pyro program that generates when its first argument is `None`.
         guide: its guide.
         batch: the data, observation first.
-        num: draws of either kind at most; memory is $32\, \mathrm{num}^2$ bytes.
+        num: draws of either kind at most.
         num_permutations: see `mmd`.
         seed: of the draws and relabellings.
 
@@ -194,7 +194,7 @@ def aggregate_test(
         drawn = {name: draws_of(latent_sites(guide_trace)[name])[0] for name in sites}
         _, prior = simulated(model, len(rows[0]), rows[1:], sites, depth)
     aggregate, of_prior = (torch.cat([z[name].flatten(1).double() for name in sites], 1) for z in (drawn, prior))
-    return mmd(aggregate, of_prior, num_permutations=num_permutations, seed=seed)
+    return mmd(real=aggregate, fake=of_prior, num_permutations=num_permutations, seed=seed)
 
 
 def _checked(model: Callable, guide: Callable, batch: tuple) -> tuple[list[str], int]:
