@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from pyro_dgm.experiments.data import Digits, FreyFaces, Idx, OpenML
+from pyro_dgm.experiments.data import Digits, FreyFaces, Idx, Modes, OpenML, grid, normal, ring, stacked
 
 
 def write_idx(folder, name, images, magic=2051):
@@ -173,3 +173,53 @@ def test_other_faces_are_refused(tmp_path, content, got):
     np.savez(tmp_path / "faces.npz", **content)
     with pytest.raises(ValueError, match=rf"FreyFaces: expected uint8 images \(1965, 28, 20\), {got}"):
         FreyFaces(str(tmp_path / "faces.npz"))
+
+
+@pytest.mark.parametrize(("toy", "num"), [(ring(), 8), (ring(5, 1.0, 0.3), 5), (grid(), 25), (normal(1.0, 2.0), 1)])
+def test_toys_have_distinct_modes_and_are_drawn_from_their_law(toy, num):
+    """Shares of the modes within 5 standard errors, the spread about the nearest one within 5."""
+    assert len(toy.centres.unique(dim=0)) == num
+    x = toy.sample(4000)
+    distances = torch.cdist(x, toy.centres)
+    shares = distances.argmin(1).bincount(minlength=num) / 4000
+    assert (shares - 1 / num).abs().max() <= 5 * (1 / num * (1 - 1 / num) / 4000) ** 0.5
+    if num == 25 or toy.centres.shape[1] == 1:
+        variance = (distances.min(1).values.square() / x.shape[1]).mean()
+        assert abs(variance / toy.sd**2 - 1) < 5 * (2 / x.numel()) ** 0.5
+
+
+def test_toys_are_seeded_and_leave_the_random_state_alone():
+    before = torch.get_rng_state()
+    assert torch.equal(ring().sample(5, seed=1), ring().sample(5, seed=1))
+    assert not torch.equal(ring().sample(5, seed=1), ring().sample(5, seed=2))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_density_of_a_ring_is_its_entropy_in_the_mean():
+    """Modes that do not overlap: log 8 + log(2 π e σ²) nats, to 5 standard errors."""
+    toy = ring()
+    log_p = toy.law.log_prob(toy.sample(5000))
+    exact = -np.log(8 * 2 * np.pi * np.e * 0.01)
+    assert abs(log_p.mean() - exact) < 5 * log_p.std() / 5000**0.5
+
+
+def test_a_ring_with_a_mode_twice_is_refused():
+    with pytest.raises(ValueError, match=r"Modes: expected distinct centres .* got centres \(3, 1\), 2 of them"):
+        Modes(torch.tensor([[0.0], [1.0], [0.0]]), 1.0)
+    with pytest.raises(ValueError, match="Modes: expected .* sd > 0, got .* sd=0.0"):
+        ring(sd=0.0)
+
+
+def test_stacked_images_carry_the_labels_of_their_channels():
+    labels = torch.arange(10)
+    images, found = stacked(labels[:, None, None].expand(10, 2, 2), labels, 6000, seed=3)
+    assert images.shape == (6000, 3, 2, 2)
+    assert torch.equal(found, (images[:, :, 0, 0] * torch.tensor([100, 10, 1])).sum(1))
+    assert found.unique().numel() > 980  # 6,000 draws leave 1,000 e⁻⁶ = 2.5 of 1,000 modes out
+    assert torch.equal(stacked(images[:10], labels, 7, seed=1)[1], stacked(images[:10], labels, 7, seed=1)[1])
+
+
+@pytest.mark.parametrize("labels", [torch.arange(9), torch.arange(10) + 1, torch.zeros(10, 2).long()])
+def test_labels_that_are_no_digits_are_refused(labels):
+    with pytest.raises(ValueError, match="stacked: expected images .* and N labels 0, …, 9"):
+        stacked(torch.zeros(10, 4), labels, 5)

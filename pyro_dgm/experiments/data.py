@@ -1,12 +1,14 @@
-"""Data sets as objects: train, validation and test tensors, and what a run must know of them."""
+"""Data sets as objects: train, validation and test tensors, and what a run must know of them; toys with a known law."""
 
 from __future__ import annotations
 
 import gzip
-from math import isqrt
+from dataclasses import dataclass
+from math import isqrt, pi
 from pathlib import Path
 
 import numpy as np
+import pyro.distributions as dist
 import torch
 from torch import Tensor
 
@@ -163,6 +165,87 @@ class FreyFaces(Data):
         order = torch.randperm(1965, generator=torch.Generator().manual_seed(split))
         train, val, test = levels[order].split([1565, 200, 200])
         super().__init__(train, val, test, (28, 20), 256)
+
+
+@dataclass(frozen=True)
+class Modes:
+    r"""$p(x) = \frac1M \sum_m \mathcal N(x; \mu_m, \sigma^2 I)$: a toy whose density, sampler and modes are known.
+
+    Attributes:
+        centres: the $\mu_m$ `(M, D)`, all distinct.
+        sd: σ.
+    """
+
+    centres: Tensor
+    sd: float
+
+    def __post_init__(self):
+        if self.centres.dim() != 2 or len(self.centres.unique(dim=0)) != len(self.centres) or not self.sd > 0:
+            raise ValueError(
+                f"Modes: expected distinct centres (M, D) and sd > 0, got centres {tuple(self.centres.shape)}, "
+                f"{len(self.centres.unique(dim=0))} of them distinct, and sd={self.sd}."
+            )
+
+    @property
+    def law(self) -> dist.MixtureSameFamily:
+        """The law itself: exact `log_prob` in nats, and draws under the global seed."""
+        weights = dist.Categorical(logits=torch.zeros(len(self.centres), device=self.centres.device))
+        return dist.MixtureSameFamily(weights, dist.Normal(self.centres, self.sd).to_event(1))
+
+    def sample(self, num: int, seed: int = 0) -> Tensor:
+        """Independent draws `(num, D)`; the random state outside stays as it is."""
+        with isolated(self.centres, seed=seed):
+            return self.law.sample((num,))
+
+
+def normal(loc: float = 0.0, scale: float = 1.0) -> Modes:
+    """One normal in one dimension, for the closed forms of divergences."""
+    return Modes(torch.tensor([[loc]]), scale)
+
+
+def ring(num_modes: int = 8, radius: float = 2.0, sd: float = 0.1) -> Modes:
+    r"""Modes at equal angles $2 \pi m / M$ on a circle.
+
+    Example:
+        >>> round(ring().law.log_prob(torch.tensor([2.0, 0.0])).item(), 4)  # -log 8 - log(2 pi sd^2)
+        0.6879
+    """
+    angles = torch.arange(num_modes) * (2 * pi / num_modes)
+    return Modes(radius * torch.stack([angles.cos(), angles.sin()], 1), sd)
+
+
+def grid(side: int = 5, spacing: float = 2.0, sd: float = 0.05) -> Modes:
+    """Modes on a square grid of side × side points around the origin."""
+    ticks = spacing * (torch.arange(side, dtype=torch.get_default_dtype()) - (side - 1) / 2)
+    return Modes(torch.cartesian_prod(ticks, ticks), sd)
+
+
+def stacked(images: Tensor, labels: Tensor, num: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    r"""Three random images as the channels of one: 1,000 modes if the classes are ten digits.
+
+    Args:
+        images: `(N, *event)`, such as MNIST or the 8×8 digits.
+        labels: classes 0, …, 9 `(N,)`.
+        num: number of stacked images.
+        seed: of the choice; the random state outside stays as it is.
+
+    Shape:
+        stacked images `(num, 3, *event)` and their labels $100 a + 10 b + c$ `(num,)`.
+
+    Raises:
+        ValueError: if images and labels do not match, or a label is no digit.
+
+    References:
+        Metz et al. 2017, *Unrolled generative adversarial networks*, arXiv:1611.02163.
+    """
+    if labels.shape != images.shape[:1] or len(labels) < 1 or not 0 <= int(labels.min()) <= int(labels.max()) <= 9:
+        raise ValueError(
+            f"stacked: expected images (N, *event) and N labels 0, …, 9, got {tuple(images.shape)} and "
+            f"{tuple(labels.shape)} in {sorted(set(labels.flatten().tolist()))[:12]}."
+        )
+    with isolated(images, seed=seed):
+        rows = torch.randint(len(images), (num, 3)).to(images.device)
+    return images[rows], (labels.long()[rows] * torch.tensor([100, 10, 1], device=labels.device)).sum(1)
 
 
 def _images(folder: Path, name: str) -> Tensor:
