@@ -4,6 +4,7 @@ from .evaluation.annealing import AIS, ais, sigmoid_schedule
 from .evaluation.bidirectional import BDMC, bdmc
 from .evaluation.calibration import SBC, sbc
 from .evaluation.classifier import C2ST, c2st
+from .evaluation.comparison import Comparison, compare_models
 from .evaluation.estimate import Estimate
 from .evaluation.generation import encode, generate, reconstruct
 from .evaluation.hamiltonian import HMC, hmc
@@ -11,6 +12,7 @@ from .evaluation.imputation import ConditionalNLL, Imputation, conditional_nll, 
 from .evaluation.latents import Collapse, active_units, aggregate_test, collapse, unit_kl
 from .evaluation.likelihood import NLL, bits_per_dim, nll
 from .evaluation.marginal import Marginal, Unmasked
+from .evaluation.likelihood import NLL, GivenNLL, bits_per_dim, nll
 from .evaluation.mixing import ess, mean_ess, rhat
 from .evaluation.modes import ModeCoverage, mode_coverage
 from .evaluation.moments import Frechet, frechet
@@ -160,6 +162,7 @@ __all__ = [
     "Collapse",
     "ColourLevels",
     "ColourLogisticMixture",
+    "Comparison",
     "Compiled",
     "Conditional",
     "ConditionalNLL",
@@ -193,6 +196,7 @@ __all__ = [
     "GatedConvNet",
     "GatedMLP",
     "GatedPixelCNN",
+    "GivenNLL",
     "GuideError",
     "History",
     "ImageCoupling",
@@ -267,6 +271,7 @@ __all__ = [
     "channel_mask",
     "checkerboard_mask",
     "collapse",
+    "compare_models",
     "conditional_nll",
     "coupling",
     "data_plate",

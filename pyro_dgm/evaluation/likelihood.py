@@ -51,6 +51,27 @@ class PerDatum:
 
 
 @dataclass(frozen=True)
+class GivenNLL(PerDatum):
+    r"""A known or foreign $-\log p(x_i)$, such as that of the law which made the data, to stand beside an `NLL`.
+
+    Attributes:
+        per_datum: nats `(N,)`.
+        kind: exact, or what sort of bound.
+
+    Example:
+        >>> law = torch.distributions.Exponential(2.0)
+        >>> round(GivenNLL(-law.log_prob(torch.tensor([0.5, 1.5]))).mean, 4)
+        1.3069
+    """
+
+    per_datum: Tensor
+    kind: str = "exact"
+
+    def __str__(self) -> str:
+        return f"NLL {self.mean:.3f} ± {self.stderr:.3f} nats per datum ({self.kind}; {len(self.per_datum)} data)"
+
+
+@dataclass(frozen=True)
 class NLL(PerDatum):
     r"""Importance-sampling estimate of $-\log p(x_i)$ in nats per datum; in expectation an upper bound.
 

@@ -33,7 +33,7 @@ def two_samples(name: str, real: Any, fake: Any, at_least: int = 2) -> tuple[Ten
 def balanced(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
     """Of the larger sample as many as of the smaller, at random, so that ½ is the accuracy of a guess."""
     num = min(len(real), len(fake))
-    return _some(real, num), _some(fake, num)
+    return some(real, num), some(fake, num)
 
 
 def distance_blocks(points: Tensor, others: Tensor) -> Iterator[tuple[slice, Tensor]]:
@@ -75,7 +75,8 @@ def over_halves(statistic: Callable[[Tensor, Tensor], Tensor], real: Tensor, fak
     return torch.stack([statistic(_half(real, key), _half(fake, key)) for key in keys])
 
 
-def _some(sample: Tensor, num: int) -> Tensor:
+def some(sample: Tensor, num: int) -> Tensor:
+    """A number of the data at random; all of them as they are."""
     return sample if len(sample) == num else sample[torch.randperm(len(sample))[:num].to(sample.device)]
 
 

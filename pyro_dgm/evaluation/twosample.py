@@ -78,7 +78,7 @@ def mmd(
     points = torch.cat([real, fake])
     with isolated(points, seed=seed):
         labels = relabellings(len(real), len(fake), num_permutations, points.device)
-        h = bandwidth or _median_distance(points)
+        h = bandwidth or median_distance(points)
     found, first_order = _statistics(points, labels, h)
     by_chance = found[1:].var(correction=0).item() if num_permutations > 1 else 0.0
     return TwoSample(
@@ -93,7 +93,7 @@ def mmd(
     )
 
 
-def _median_distance(points: Tensor) -> float:
+def median_distance(points: Tensor) -> float:
     """Median distance of two different points of the sample, or of a random part of it."""
     if len(points) > MEDIAN_OF:
         points = points[torch.randperm(len(points))[:MEDIAN_OF].to(points.device)]
