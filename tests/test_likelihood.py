@@ -324,3 +324,10 @@ class Even(nn.Module):
 
     def forward(self, z):
         return dist.Categorical(logits=torch.zeros(*z.shape[:-1], 3, self.levels)).to_event(1)
+
+
+def test_a_given_likelihood_has_the_mean_the_error_and_the_kind_that_it_was_given():
+    given = dgm.GivenNLL(torch.tensor([1.0, 2.0, 6.0]), kind="lower bound")
+    assert (given.mean, given.kind) == (3.0, "lower bound")
+    assert given.stderr == pytest.approx((7 / 3) ** 0.5)
+    assert str(given) == "NLL 3.000 ± 1.528 nats per datum (lower bound; 3 data)"
