@@ -14,7 +14,7 @@ from .evaluation.likelihood import NLL, bits_per_dim, nll
 from .evaluation.marginal import Marginal, Unmasked
 from .evaluation.likelihood import NLL, GivenNLL, bits_per_dim, nll
 from .evaluation.mixing import ess, mean_ess, rhat
-from .evaluation.modes import ModeCoverage, mode_coverage
+from .evaluation.modes import ModeCoverage, label_coverage, mode_coverage
 from .evaluation.moments import Frechet, frechet
 from .evaluation.neighbours import PRDC, NearestNeighbour, nearest_neighbour, prdc
 from .evaluation.psis import khat, khat_threshold
@@ -294,6 +294,7 @@ __all__ = [
     "interpolate",
     "khat",
     "khat_threshold",
+    "label_coverage",
     "linear",
     "load_weights",
     "log_cdf",

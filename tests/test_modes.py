@@ -77,3 +77,21 @@ def test_a_mode_without_width_and_other_shapes_are_refused():
         dgm.mode_coverage(fake=CENTRES, centres=CENTRES, sd=0)
     with pytest.raises(ValueError, match=r"mode_coverage: expected two samples .* got \(25, 2\), \(4, 3\)"):
         dgm.mode_coverage(fake=torch.randn(4, 3), centres=CENTRES, sd=1.0)
+
+
+def test_labels_of_a_classifier_count_like_samples_at_the_modes():
+    drawn = torch.randint(25, (2500,))
+    by_label, by_place = (
+        dgm.label_coverage(labels=drawn.numpy(), num_modes=25),
+        dgm.mode_coverage(fake=CENTRES[drawn], centres=CENTRES, sd=0.05),
+    )
+    assert torch.equal(by_label.counts, by_place.counts)
+    assert by_label.reverse_kl == by_place.reverse_kl
+    assert (by_label.high_quality.value, by_label.ceiling) == (1.0, 1.0)
+    assert by_label.floor == expected_kl(25, 2500)
+
+
+@pytest.mark.parametrize("labels", [[], [0, 4], [-1]])
+def test_labels_beyond_the_classes_are_refused(labels):
+    with pytest.raises(ValueError, match="label_coverage: expected labels 0, …, 3, got"):
+        dgm.label_coverage(labels=labels, num_modes=4)
