@@ -91,6 +91,20 @@ def test_blocks_of_distances_make_up_the_matrix(monkeypatch):
 
 
 @in_float64
+@pytest.mark.parametrize("size", [2**24, 20])
+def test_pooled_distances_are_the_same_whether_kept_or_computed_again(monkeypatch, size):
+    points, rows, columns = torch.randn(9, 3), torch.tensor([4, 0, 4]), torch.tensor([1, 4])
+    monkeypatch.setattr(samples, "BLOCK", size)
+    pooled = samples.Pooled(points)
+    assert (pooled.whole is None) == (size == 20)
+    for _ in range(2):  # a caller that writes into a block does not write into the distances
+        blocks = [d for _, d in pooled.blocks(rows, columns)]
+        torch.testing.assert_close(torch.cat(blocks), (points[rows][:, None] - points[columns]).norm(dim=-1))
+        for block in blocks:
+            block.fill_(9.0)
+
+
+@in_float64
 def test_the_spread_of_halves_is_the_standard_error_of_a_mean():
     """Exact in expectation for a difference of means; 2,000 halves leave 2 %, allowed is 10 %."""
     x, y = torch.randn(60, 1), 2 * torch.randn(40, 1)

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..inference.estimating import at_least_one
 from ..inference.traces import isolated
 from .estimate import Estimate
-from .samples import balanced, distance_blocks, over_halves, permutation_p, relabellings, two_samples
+from .samples import Pooled, balanced, distance_blocks, over_halves, permutation_p, relabellings, two_samples
 
 
 @dataclass(frozen=True)
@@ -161,18 +161,20 @@ def prdc(*, real: Any, fake: Any, k: int = 5, num_resamples: int = 20, seed: int
     """
     at_least_one(k=k, num_resamples=num_resamples)
     real, fake = two_samples("prdc", real, fake, at_least=2 * k + 2)
+    pooled = Pooled(torch.cat([real, fake]))
+    first, second = torch.arange(len(pooled.points), device=real.device).tensor_split([len(real)])
     with isolated(real, seed=seed):
-        halves = over_halves(lambda x, y: _prdc(x, y, k), real, fake, num_resamples)
-    values, errors = _prdc(real, fake, k).tolist(), halves.std(0, correction=0).tolist()
+        halves = over_halves(lambda x, y: _prdc(pooled, x, y, k), first, second, num_resamples)
+    values, errors = _prdc(pooled, first, second, k).tolist(), halves.std(0, correction=0).tolist()
     precision, recall, density, coverage = (Estimate(*pair) for pair in zip(values, errors, strict=True))
     return PRDC(precision, recall, density, coverage, k, len(real), len(fake))
 
 
-def _prdc(real: Tensor, fake: Tensor, k: int) -> Tensor:
-    """The four numbers `(4,)`."""
-    radius_real, radius_fake = _radii(real, k), _radii(fake, k)
+def _prdc(pooled: Pooled, real: Tensor, fake: Tensor, k: int) -> Tensor:
+    """The four numbers `(4,)` of some of the points, given by their places."""
+    radius_real, radius_fake = _radii(pooled, real, k), _radii(pooled, fake, k)
     recalled, covered, balls = [], [], torch.zeros_like(radius_fake)
-    for rows, distances in distance_blocks(real, fake):
+    for rows, distances in pooled.blocks(real, fake):
         inside = distances <= radius_real[rows, None]
         balls += inside.sum(0)
         covered.append(inside.any(1))
@@ -181,10 +183,10 @@ def _prdc(real: Tensor, fake: Tensor, k: int) -> Tensor:
     return torch.stack([share.mean() for share in shares])
 
 
-def _radii(points: Tensor, k: int) -> Tensor:
+def _radii(pooled: Pooled, places: Tensor, k: int) -> Tensor:
     """Distance of every point to its k-th neighbour."""
     radii = []
-    for rows, distances in distance_blocks(points, points):
+    for rows, distances in pooled.blocks(places, places):
         distances.diagonal(rows.start).fill_(torch.inf)
         radii.append(distances.kthvalue(k, dim=1).values)
     return torch.cat(radii)

@@ -47,6 +47,26 @@ def distance_blocks(points: Tensor, others: Tensor) -> Iterator[tuple[slice, Ten
         yield rows, torch.cdist(points[rows], others, compute_mode="donot_use_mm_for_euclid_dist")
 
 
+class Pooled:
+    """Distances between any of some points `(N, D)`, kept whole where all of them fit into a block.
+
+    Args:
+        points: the points that rows and columns are chosen from.
+    """
+
+    def __init__(self, points: Tensor):
+        fits = len(points) ** 2 <= BLOCK
+        self.points = points
+        self.whole = torch.cat([block for _, block in distance_blocks(points, points)]) if fits else None
+
+    def blocks(self, rows: Tensor, columns: Tensor) -> Iterator[tuple[slice, Tensor]]:
+        """Distances `(some rows, columns)` at a time; every block is the caller's own."""
+        if self.whole is None:
+            yield from distance_blocks(self.points[rows], self.points[columns])
+        else:
+            yield slice(0, len(rows)), self.whole[rows][:, columns]
+
+
 def relabellings(num_real: int, num_fake: int, num: int, device: torch.device) -> Tensor:
     """Who belongs to the first sample `(1 + num, m + n)`: as observed, then relabelled at random."""
     first = torch.arange(num_real + num_fake, device=device) < num_real
