@@ -17,6 +17,7 @@ from .evaluation.mixing import ess, mean_ess, rhat
 from .evaluation.modes import ModeCoverage, label_coverage, mode_coverage
 from .evaluation.moments import Frechet, frechet
 from .evaluation.neighbours import PRDC, NearestNeighbour, nearest_neighbour, prdc
+from .evaluation.parzen import parzen, parzen_bandwidth
 from .evaluation.psis import khat, khat_threshold
 from .evaluation.surgery import Surgery, surgery
 from .evaluation.truth import GuideError, guide_error
@@ -309,6 +310,8 @@ __all__ = [
     "multiscale_realnvp",
     "nearest_neighbour",
     "nll",
+    "parzen",
+    "parzen_bandwidth",
     "planar",
     "prdc",
     "preflight",
