@@ -17,6 +17,7 @@ from .evaluation.mixing import ess, mean_ess, rhat
 from .evaluation.modes import ModeCoverage, label_coverage, mode_coverage
 from .evaluation.moments import Frechet, frechet
 from .evaluation.neighbours import PRDC, NearestNeighbour, nearest_neighbour, prdc
+from .evaluation.normalization import Normalization, normalization
 from .evaluation.parzen import parzen, parzen_bandwidth
 from .evaluation.psis import khat, khat_threshold
 from .evaluation.surgery import Surgery, surgery
@@ -222,6 +223,7 @@ __all__ = [
     "NegativeBinomial",
     "NoiseGuide",
     "Normal",
+    "Normalization",
     "Objective",
     "Orthogonal",
     "Particles",
@@ -310,6 +312,7 @@ __all__ = [
     "multiscale_realnvp",
     "nearest_neighbour",
     "nll",
+    "normalization",
     "parzen",
     "parzen_bandwidth",
     "planar",

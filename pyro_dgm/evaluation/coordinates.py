@@ -83,7 +83,7 @@ def chart_of(name: str, law: Distribution, *, whiten: bool) -> Chart:
             "no gradient. Fix: sum it out, pyro.infer.TraceEnum_ELBO, or dgm.nll, which draws it from the guide."
         )
     try:
-        onto = _bijection(support)
+        onto = bijection_onto(support)
     except NotImplementedError as error:
         raise ValueError(
             f"site '{name}': expected a support that torch.distributions.biject_to knows, got {support}. "
@@ -97,7 +97,7 @@ def chart_of(name: str, law: Distribution, *, whiten: bool) -> Chart:
     return Chart(law, onto, ())
 
 
-def _bijection(support: Any) -> Transform:
+def bijection_onto(support: Any) -> Transform:
     """`biject_to`, also of the support of a mixture, if all its components have the same."""
     try:
         return biject_to(support)
@@ -105,7 +105,7 @@ def _bijection(support: Any) -> Transform:
         inner = getattr(support, "base_constraint", None)
         if inner is None or any(isinstance(bound, Tensor) for bound in vars(inner).values()):
             raise
-        return _bijection(inner)
+        return bijection_onto(inner)
 
 
 def _unfolded(law: Distribution) -> tuple[Distribution, tuple[Transform, ...]]:

@@ -22,7 +22,7 @@ from ..inference.traces import (
     plate_value,
 )
 from .generation import encoded
-from .pairs import factorized
+from .pairs import of_numbers
 from .simulation import draws_of, names_of_latents, simulated
 from .twosample import TwoSample, mmd
 
@@ -208,16 +208,11 @@ def _kl_of_units(guide_trace: Trace, model_trace: Trace, sites: list[str]) -> di
     found = {}
     for name in sites:
         drawn, modelled = latent_sites(guide_trace)[name], latent_sites(model_trace)[name]
-        laws = [_of_units(site["fn"]) for site in (drawn, modelled)]
+        laws = [of_numbers(site["fn"]) for site in (drawn, modelled)]
         if None not in laws:
             log_q, log_p = (law.log_prob(drawn["value"]) for law in laws)
             found[name] = _by_datum(name, drawn, (log_q - log_p).expand(drawn["value"].shape)).double().mean(0)
     return found
-
-
-def _of_units(law: Any) -> Any:
-    """The law of every number, for a site of scalars too."""
-    return factorized(law) if law.event_shape else law
 
 
 def _by_datum(name: str, site: Site, value: Tensor | None = None) -> Tensor:

@@ -213,6 +213,11 @@ def factorized(law: Any) -> Any:
     return base if law.event_shape and not base.event_shape else None
 
 
+def of_numbers(law: Any) -> Any:
+    """The law of every number, for a site of scalars too; `None` if it does not factorize."""
+    return factorized(law) if law.event_shape else law
+
+
 def beside(value: Tensor, num: int, num_event: int) -> Tensor:
     """Draws `(S, *plates, *event)` repeated, as a view, beside `num` data: `(S, *plates, num, *event)`."""
     where = value.dim() - num_event
