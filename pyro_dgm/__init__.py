@@ -3,16 +3,18 @@
 from .evaluation.annealing import AIS, ais, sigmoid_schedule
 from .evaluation.bidirectional import BDMC, bdmc
 from .evaluation.calibration import SBC, sbc
+from .evaluation.checks import CHECKS, Check
 from .evaluation.classifier import C2ST, c2st
 from .evaluation.comparison import Comparison, compare_models
 from .evaluation.estimate import Estimate
+from .evaluation.findings import Findings, Skipped
 from .evaluation.generation import encode, generate, reconstruct
 from .evaluation.hamiltonian import HMC, hmc
 from .evaluation.imputation import ConditionalNLL, Imputation, conditional_nll, impute, marginal_nll
+from .evaluation.items import Item, Picture, Status, Threshold
 from .evaluation.latents import Collapse, active_units, aggregate_test, collapse, unit_kl
-from .evaluation.likelihood import NLL, bits_per_dim, nll
-from .evaluation.marginal import Marginal, Unmasked
 from .evaluation.likelihood import NLL, GivenNLL, bits_per_dim, nll
+from .evaluation.marginal import Marginal, Unmasked
 from .evaluation.mixing import ess, mean_ess, rhat
 from .evaluation.modes import ModeCoverage, label_coverage, mode_coverage
 from .evaluation.moments import Frechet, frechet
@@ -20,9 +22,10 @@ from .evaluation.neighbours import PRDC, NearestNeighbour, nearest_neighbour, pr
 from .evaluation.normalization import Normalization, normalization
 from .evaluation.parzen import parzen, parzen_bandwidth
 from .evaluation.psis import khat, khat_threshold
+from .evaluation.report import Report, check
 from .evaluation.surgery import Surgery, surgery
-from .evaluation.truth import GuideError, guide_error
 from .evaluation.traversal import decode, interpolate, linear, spherical, traverse
+from .evaluation.truth import GuideError, guide_error
 from .evaluation.twosample import TwoSample, mmd
 from .experiments.gaps import Gaps, gaps
 from .experiments.refitting import refit_prior, refit_scale
@@ -140,6 +143,7 @@ __all__ = [
     "AIS",
     "BDMC",
     "C2ST",
+    "CHECKS",
     "ELBO",
     "HMC",
     "IWELBO",
@@ -161,6 +165,7 @@ __all__ = [
     "Bijector",
     "Binomial",
     "Categorical",
+    "Check",
     "Collapse",
     "ColourLevels",
     "ColourLogisticMixture",
@@ -190,6 +195,7 @@ __all__ = [
     "Estimate",
     "Estimator",
     "FactorOut",
+    "Findings",
     "Flow",
     "FlowTransform",
     "Frechet",
@@ -205,6 +211,7 @@ __all__ = [
     "Imputation",
     "IntegerWarning",
     "Inverse",
+    "Item",
     "Joined",
     "LULinear",
     "Laplace",
@@ -229,6 +236,7 @@ __all__ = [
     "Particles",
     "PerPixel",
     "Permutation",
+    "Picture",
     "PixelCNN",
     "Planar",
     "Pointwise",
@@ -241,18 +249,22 @@ __all__ = [
     "Quantized",
     "Renyi",
     "Reparameterized",
+    "Report",
     "Rescale",
     "SVITrainer",
     "Schedule",
     "SemiAmortizedGuide",
+    "Skipped",
     "Spline",
     "Squeeze",
     "Stack",
     "StandardNormal",
+    "Status",
     "StickingTheLanding",
     "StudentT",
     "Surgery",
     "Sylvester",
+    "Threshold",
     "Trainer",
     "TwoSample",
     "Unflatten",
@@ -272,6 +284,7 @@ __all__ = [
     "bits_per_dim",
     "c2st",
     "channel_mask",
+    "check",
     "checkerboard_mask",
     "collapse",
     "compare_models",

@@ -182,6 +182,28 @@ def aggregate_test(
         ValueError: for counts below 1, a guide without latent sites, fewer than two data, or a site outside the data
             plate.
     """
+    aggregate, of_prior = aggregate_draws(model, guide, *batch, num=num, seed=seed)
+    return mmd(real=aggregate, fake=of_prior, num_permutations=num_permutations, seed=seed)
+
+
+def aggregate_draws(
+    model: Callable, guide: Callable, *batch: Any, num: int = 1000, seed: int = 0
+) -> tuple[Tensor, Tensor]:
+    r"""Draws of $q_{agg}(z)$ and of the prior, all latent sites as one vector; each `(num, D)`, float64.
+
+    One draw for each of at most `num` data chosen at random; as many of the prior, at the same contexts if there are
+    any.
+
+    Args:
+        model: a Pyro program that generates when its first argument is `None`.
+        guide: its guide.
+        batch: the data, observation first.
+        num: draws of either kind at most.
+        seed: of the choice and the draws.
+
+    Raises:
+        ValueError: for counts below 1, a guide without latent sites, or a site outside the data plate.
+    """
     check_pair(model, guide)
     at_least_one(num=num)
     batch = placed(model, batch)
@@ -194,7 +216,7 @@ def aggregate_test(
         drawn = {name: draws_of(latent_sites(guide_trace)[name])[0] for name in sites}
         _, prior = simulated(model, len(rows[0]), rows[1:], sites, depth)
     aggregate, of_prior = (torch.cat([z[name].flatten(1).double() for name in sites], 1) for z in (drawn, prior))
-    return mmd(real=aggregate, fake=of_prior, num_permutations=num_permutations, seed=seed)
+    return aggregate, of_prior
 
 
 def _checked(model: Callable, guide: Callable, batch: tuple) -> tuple[list[str], int]:

@@ -38,7 +38,7 @@ class Normalization:
 
     @property
     def bias(self) -> float:
-        r"""$\max_i \sum_m |\log \mathrm{total}_{im}|$: how far $\log p(x)$ may be off, nats per datum; NaN if any is."""
+        r"""$\max_i \sum_m |\log \mathrm{total}_{im}|$: nats that $\log p(x)$ may be off by; NaN if any is."""
         return torch.stack([total.abs().sum(1) for total in self.log_total.values()]).sum(0).max().item()
 
 

@@ -1,0 +1,197 @@
+"""What the checks of a report share: every result once, and once only, when the first check asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import isqrt
+from typing import Any, Generic, TypeVar
+
+import torch
+from pyro.poutine.trace_struct import Trace
+from torch import Tensor, nn
+
+from ..inference.estimating import at_least_one, check_pair, checked_run, estimating, placed, rows_of
+from .calibration import SBC, sbc
+from .latents import Collapse, aggregate_draws, collapse
+from .likelihood import NLL, nll
+from .normalization import Normalization, normalization
+from .simulation import names_of_latents
+from .surgery import Surgery, surgery
+from .twosample import TwoSample, mmd
+
+DRAWS = 1000  # of z for surgery, and of either kind for the two-sample test
+UNIT_DRAWS = 50  # of z per datum for active units
+
+T = TypeVar("T")
+
+
+class Skipped(Exception):
+    """A result that this pair, or these data, can't give; the message is the library's own."""
+
+
+class Once(Generic[T]):
+    """A property computed once. What the library refuses by its contract is refused as `Skipped`, each time alike."""
+
+    def __init__(self, compute: Callable[[Any], T]):
+        self.compute, self.name, self.__doc__ = compute, compute.__name__, compute.__doc__
+
+    def __get__(self, owner: Any, kind: type) -> T:
+        if owner is None:
+            return self  # type: ignore[return-value]
+        if self.name in owner.refused:
+            raise Skipped(owner.refused[self.name])
+        if self.name not in owner.found:
+            try:
+                owner.found[self.name] = self.compute(owner)
+            except (ValueError, NotImplementedError) as error:
+                owner.refused[self.name] = str(error)
+                raise Skipped(str(error)) from error
+        return owner.found[self.name]
+
+
+class Findings:
+    r"""A pair, its data, and the results that checks read; each raises `Skipped` if there is none.
+
+    Per-datum results are about at most `limit` data chosen by the seed; surgery takes its aggregate over all.
+
+    Args:
+        model: any Pyro program that keeps the contract.
+        guide: its guide.
+        batch: the data, observation first.
+        num: importance draws per datum.
+        limit: how many data are scored one by one.
+        num_simulated: data that calibration simulates.
+        seed: of every draw and choice.
+        image_shape: shape in which data are shown; by default that of events that look like images.
+
+    Attributes:
+        batch: all data, on the model's device.
+        rows: indices of the data that are scored, ascending.
+        found: results so far, by name.
+        refused: reasons so far, by name.
+    """
+
+    def __init__(
+        self,
+        model: Callable,
+        guide: Callable,
+        batch: tuple,
+        *,
+        num: int = 1000,
+        limit: int = 1000,
+        num_simulated: int = 10_000,
+        seed: int = 0,
+        image_shape: tuple[int, ...] | None = None,
+    ):
+        check_pair(model, guide)
+        at_least_one(num=num, limit=limit, num_simulated=num_simulated)
+        if not batch:
+            raise ValueError("check: expected data to check a pair on, got none. Fix: check(vae.model, vae.guide, x).")
+        self.model, self.guide, self.batch = model, guide, placed(model, batch)
+        self.num, self.num_simulated, self.seed = num, num_simulated, seed
+        order = torch.randperm(self.num_data, generator=torch.Generator().manual_seed(seed))
+        self.rows = order[:limit].sort().values
+        self.image_shape = image_shape or image_like(self.batch[0].shape[1:])
+        self.found: dict[str, Any] = {}
+        self.refused: dict[str, str] = {}
+
+    @property
+    def num_data(self) -> int:
+        """How many data there are."""
+        return len(self.batch[0])
+
+    @property
+    def scored(self) -> tuple:
+        """The data that are scored one by one."""
+        return rows_of(self.batch, self.rows.to(self.batch[0].device))
+
+    @property
+    def num_bad_weights(self) -> int:
+        """How many parameters of either program are NaN or infinite."""
+        modules = [p for p in (self.model, self.guide) if isinstance(p, nn.Module)]
+        return sum(int((~p.isfinite()).sum()) for p in {p for m in modules for p in m.parameters()})
+
+    @Once
+    def traces(self) -> tuple[Trace, Trace]:
+        """A run of the pair on its most extreme data, which refuses what can't be scored."""
+        with estimating(self.model, self.guide, seed=self.seed):
+            return checked_run(self.model, self.guide, self.batch)
+
+    @property
+    def pair(self) -> tuple[Callable, Callable]:
+        """Model and guide, once it is known that the data can be scored."""
+        try:
+            _ = self.traces
+        except Skipped as error:
+            raise Skipped("not run: the data can't be scored, see above") from error
+        return self.model, self.guide
+
+    @property
+    def latents(self) -> list[str]:
+        """Names of the sites that make up z."""
+        _ = self.pair
+        return names_of_latents(*self.traces)
+
+    @Once
+    def nll(self) -> NLL:
+        """Importance estimates of the scored data."""
+        return nll(*self.pair, *self.scored, num=self.num, seed=self.seed)
+
+    @Once
+    def normalization(self) -> Normalization:
+        """Totals of the observations' laws at a few of the scored data."""
+        return normalization(*self.pair, *self.scored, seed=self.seed)
+
+    @Once
+    def collapse(self) -> Collapse:
+        """What every unit says of the scored data."""
+        if not self.latents:
+            raise ValueError("the pair has no latents that could collapse")
+        if len(self.rows) < 2:
+            raise ValueError("expected at least two data, for a variance over them, got one")
+        return collapse(*self.pair, *self.scored, num=UNIT_DRAWS, seed=self.seed)
+
+    @Once
+    def surgery(self) -> Surgery:
+        """The KL term taken apart, against the aggregate over all data."""
+        return surgery(*self.pair, *self.batch, num=DRAWS, seed=self.seed)
+
+    @Once
+    def aggregate(self) -> tuple[Tensor, Tensor]:
+        """Draws of the aggregate and of the prior."""
+        return aggregate_draws(*self.generating, *self.batch, num=DRAWS, seed=self.seed)
+
+    @Once
+    def aggregate_test(self) -> TwoSample:
+        """Whether they come from one law."""
+        aggregate, prior = self.aggregate
+        return mmd(real=aggregate, fake=prior, seed=self.seed)
+
+    @Once
+    def sbc(self) -> SBC:
+        """Calibration on data that the model simulates."""
+        return sbc(*self.generating, *self.batch[1:], num_data=self.num_simulated, seed=self.seed)
+
+    @Once
+    def generating(self) -> tuple[Callable, Callable]:
+        """The pair, once it is known that the model generates."""
+        model, guide = self.pair
+        with estimating(model, seed=self.seed):
+            try:
+                model(None, *rows_of(self.batch[1:], slice(1)))
+            except Exception as error:  # whatever a user's program raises on None
+                raise ValueError(f"expected a model that generates when x is None, got an error: {error}") from error
+        return model, guide
+
+
+def image_like(event: tuple[int, ...]) -> tuple[int, ...] | None:
+    """`(height, width)` of square events of 36 numbers and more, flat or with one channel; else `None`.
+
+    Example:
+        >>> image_like((64,)), image_like((1, 28, 28)), image_like((9,)), image_like((4, 8))
+        ((8, 8), (28, 28), None, None)
+    """
+    num = torch.Size(event).numel()
+    side = isqrt(num)
+    square = side >= 6 and side * side == num and event[-2:] in ((num,), (side, side))
+    return (side, side) if square else None
