@@ -7,7 +7,7 @@ from .evaluation.checks import CHECKS, Check
 from .evaluation.classifier import C2ST, c2st
 from .evaluation.comparison import Comparison, compare_models
 from .evaluation.estimate import Estimate
-from .evaluation.findings import Findings, Skipped
+from .evaluation.findings import Check, Findings, Skipped
 from .evaluation.generation import encode, generate, reconstruct
 from .evaluation.hamiltonian import HMC, hmc
 from .evaluation.imputation import ConditionalNLL, Imputation, conditional_nll, impute, marginal_nll

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -11,7 +9,7 @@ from torch import Tensor
 
 from ..inference.traces import latent_sites, observed_sites
 from .estimate import estimated
-from .findings import Findings, Skipped
+from .findings import Check, Findings, Skipped
 from .items import Item, Picture, Status, Threshold, judged
 from .latents import Collapse
 from .likelihood import NLL
@@ -29,34 +27,6 @@ LEVEL = Threshold(0.01, "an exact one is refused once in a hundred reports", at_
 MAX_IDLE = Threshold(0.5, "some idle units are the price of a latent space that is large enough, most are a collapse")
 MIN_INFORMATION = Threshold(0.1, "below it z says next to nothing of x: the decoder works alone", at_least=True)
 MAX_MARGINAL_KL = Threshold(1.0, "a better prior alone could win so many nats of ELBO")
-
-
-@dataclass(frozen=True)
-class Check:
-    """A function from `Findings` to an `Item`, and the name of that item.
-
-    A function that finds nothing raises `Skipped` with the reason, as findings that a pair can't give do by themselves.
-
-    Attributes:
-        name: of the item.
-        run: the function.
-
-    Example:
-        >>> def many(findings):
-        ...     return judged(findings.num_data, "data", Threshold(1000, "…", at_least=True), "…", "collect more")
-        >>> Check("sample size", many).name  # check(model, guide, x, checks=(*CHECKS, Check("sample size", many)))
-        'sample size'
-    """
-
-    name: str
-    run: Callable[[Findings], Item]
-
-    def __call__(self, findings: Findings) -> Item:
-        """The item, skipped with the reason if there is none."""
-        try:
-            return replace(self.run(findings), name=self.name)
-        except Skipped as reason:
-            return Item(Status.SKIP, str(reason), self.name)
 
 
 def support(findings: Findings) -> Item:
@@ -126,23 +96,23 @@ def gap(findings: Findings) -> Item:
 
 def reliability(findings: Findings) -> Item:
     """For how many data are the importance weights too heavy-tailed to trust?"""
-    found, limit = _weights(findings), khat_threshold(findings.num)
-    worst = _worst(found.khat)
+    found = _weights(findings)
+    limit, worst = khat_threshold(found.num), _worst(found.khat)
     rows = findings.rows[worst]
     shown = [
         Picture(
-            f"Share of the data at every k̂; right of the line ({limit:.2f}) {findings.num:,} draws are too "
-            "few, and error bars of NLL are too small.",
+            f"Share of the data at every k̂; right of the line ({limit:.2f}) {found.num:,} draws are too "
+            "few, and error bars of NLL are too small. The outer bars hold what lies beyond.",
             partial(khat_figure, found.khat, limit),
         )
     ]
-    if findings.image_shape:
+    if findings.settings.image_shape:
         titles = [f"{row}\n{k:.2f}" for row, k in zip(rows.tolist(), found.khat[worst].tolist(), strict=True)]
         images = findings.batch[0][rows.to(findings.batch[0].device)].cpu()
         shown.append(
             Picture(
                 "The data with the largest k̂, worst first: index in the data set, k̂.",
-                partial(image_figure, images, findings.image_shape, titles),
+                partial(image_figure, images, findings.settings.image_shape, titles),
             )
         )
     return judged(
@@ -153,6 +123,7 @@ def reliability(findings: Findings) -> Item:
         f"{', '.join(map(str, rows.tolist()))}",
         "their NLL is an upper bound that more draws lower only slowly: a guide with wider tails, or ais and bdmc",
         source="Vehtari et al. 2024, arXiv:1507.02646",
+        rows=tuple(rows.tolist()),
         pictures=tuple(shown),
     )
 
@@ -252,7 +223,7 @@ def matched(findings: Findings) -> Item:
 
 def indistinguishable(findings: Findings) -> Item:
     """Can draws of the aggregate be told from draws of the prior?"""
-    found, (aggregate, prior) = findings.aggregate_test, findings.aggregate
+    found, (aggregate, prior) = findings.aggregate_test, (z.cpu() for z in findings.aggregate)
     return judged(
         found.p_value,
         "p-value",
@@ -312,7 +283,7 @@ def _picture_of_units(found: Collapse) -> Picture:
     known = set(found.kl) == set(found.idle)
     heights, label = (found.kl, "KL, nats") if known else (found.variance, "variance of posterior means")
     names = [f"{site}[{i}]" for site, idle in found.idle.items() for i in range(idle.numel())]
-    values, idle = (torch.cat([of[site].flatten() for site in found.idle]) for of in (heights, found.idle))
+    values, idle = (torch.cat([of[site].flatten() for site in found.idle]).cpu() for of in (heights, found.idle))
     what = "share in the KL" if known else "variance over the data of its posterior mean"
     caption = f"Every unit's {what}, largest first; idle units in light grey."
     return Picture(caption, partial(unit_figure, names, values, idle, label))

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from math import isqrt
 from typing import Any, Generic, TypeVar
 
 import torch
+from pyro import poutine
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor, nn
 
 from ..inference.estimating import at_least_one, check_pair, checked_run, estimating, placed, rows_of
+from ..inference.traces import plate_depth, vectorized
 from .calibration import SBC, sbc
+from .generation import generated_value
+from .items import Item, Status
 from .latents import Collapse, aggregate_draws, collapse
 from .likelihood import NLL, nll
 from .normalization import Normalization, normalization
@@ -49,6 +54,25 @@ class Once(Generic[T]):
         return owner.found[self.name]
 
 
+@dataclass(frozen=True)
+class Settings:
+    """What a report is made with.
+
+    Attributes:
+        num: importance draws per datum.
+        limit: how many data are scored one by one.
+        num_simulated: data that calibration simulates.
+        seed: of every draw and choice.
+        image_shape: shape in which data are shown, `(height, width)` or `(channels, height, width)`; `None` for none.
+    """
+
+    num: int = 1000
+    limit: int = 1000
+    num_simulated: int = 10_000
+    seed: int = 0
+    image_shape: tuple[int, ...] | None = None
+
+
 class Findings:
     r"""A pair, its data, and the results that checks read; each raises `Skipped` if there is none.
 
@@ -58,11 +82,7 @@ class Findings:
         model: any Pyro program that keeps the contract.
         guide: its guide.
         batch: the data, observation first.
-        num: importance draws per datum.
-        limit: how many data are scored one by one.
-        num_simulated: data that calibration simulates.
-        seed: of every draw and choice.
-        image_shape: shape in which data are shown; by default that of events that look like images.
+        settings: sizes and the seed; without an image shape, data that look like images are shown as such.
 
     Attributes:
         batch: all data, on the model's device.
@@ -71,27 +91,15 @@ class Findings:
         refused: reasons so far, by name.
     """
 
-    def __init__(
-        self,
-        model: Callable,
-        guide: Callable,
-        batch: tuple,
-        *,
-        num: int = 1000,
-        limit: int = 1000,
-        num_simulated: int = 10_000,
-        seed: int = 0,
-        image_shape: tuple[int, ...] | None = None,
-    ):
+    def __init__(self, model: Callable, guide: Callable, batch: tuple, settings: Settings):
         check_pair(model, guide)
-        at_least_one(num=num, limit=limit, num_simulated=num_simulated)
+        at_least_one(num=settings.num, limit=settings.limit, num_simulated=settings.num_simulated)
         if not batch:
             raise ValueError("check: expected data to check a pair on, got none. Fix: check(vae.model, vae.guide, x).")
         self.model, self.guide, self.batch = model, guide, placed(model, batch)
-        self.num, self.num_simulated, self.seed = num, num_simulated, seed
-        order = torch.randperm(self.num_data, generator=torch.Generator().manual_seed(seed))
-        self.rows = order[:limit].sort().values
-        self.image_shape = image_shape or image_like(self.batch[0].shape[1:])
+        self.settings = replace(settings, image_shape=_image_shape(self.batch[0].shape[1:], settings.image_shape))
+        order = torch.randperm(self.num_data, generator=torch.Generator().manual_seed(settings.seed))
+        self.rows = order[: settings.limit].sort().values
         self.found: dict[str, Any] = {}
         self.refused: dict[str, str] = {}
 
@@ -114,7 +122,9 @@ class Findings:
     @Once
     def traces(self) -> tuple[Trace, Trace]:
         """A run of the pair on its most extreme data, which refuses what can't be scored."""
-        with estimating(self.model, self.guide, seed=self.seed):
+        if self.num_bad_weights:
+            raise ValueError(f"expected finite weights, got {self.num_bad_weights:,} that are NaN or infinite")
+        with estimating(self.model, self.guide, seed=self.settings.seed):
             return checked_run(self.model, self.guide, self.batch)
 
     @property
@@ -123,7 +133,7 @@ class Findings:
         try:
             _ = self.traces
         except Skipped as error:
-            raise Skipped("not run: the data can't be scored, see above") from error
+            raise Skipped("not run: the pair can't be scored on these data, see above") from error
         return self.model, self.guide
 
     @property
@@ -135,12 +145,12 @@ class Findings:
     @Once
     def nll(self) -> NLL:
         """Importance estimates of the scored data."""
-        return nll(*self.pair, *self.scored, num=self.num, seed=self.seed)
+        return nll(*self.pair, *self.scored, num=self.settings.num, seed=self.settings.seed)
 
     @Once
     def normalization(self) -> Normalization:
         """Totals of the observations' laws at a few of the scored data."""
-        return normalization(*self.pair, *self.scored, seed=self.seed)
+        return normalization(*self.pair, *self.scored, seed=self.settings.seed)
 
     @Once
     def collapse(self) -> Collapse:
@@ -149,39 +159,71 @@ class Findings:
             raise ValueError("the pair has no latents that could collapse")
         if len(self.rows) < 2:
             raise ValueError("expected at least two data, for a variance over them, got one")
-        return collapse(*self.pair, *self.scored, num=UNIT_DRAWS, seed=self.seed)
+        return collapse(*self.pair, *self.scored, num=UNIT_DRAWS, seed=self.settings.seed)
 
     @Once
     def surgery(self) -> Surgery:
         """The KL term taken apart, against the aggregate over all data."""
-        return surgery(*self.pair, *self.batch, num=DRAWS, seed=self.seed)
+        return surgery(*self.pair, *self.batch, num=DRAWS, seed=self.settings.seed)
 
     @Once
     def aggregate(self) -> tuple[Tensor, Tensor]:
         """Draws of the aggregate and of the prior."""
-        return aggregate_draws(*self.generating, *self.batch, num=DRAWS, seed=self.seed)
+        return aggregate_draws(*self.generating, *self.batch, num=DRAWS, seed=self.settings.seed)
 
     @Once
     def aggregate_test(self) -> TwoSample:
         """Whether they come from one law."""
         aggregate, prior = self.aggregate
-        return mmd(real=aggregate, fake=prior, seed=self.seed)
+        return mmd(real=aggregate, fake=prior, seed=self.settings.seed)
 
     @Once
     def sbc(self) -> SBC:
         """Calibration on data that the model simulates."""
-        return sbc(*self.generating, *self.batch[1:], num_data=self.num_simulated, seed=self.seed)
+        return sbc(*self.generating, *self.batch[1:], num_data=self.settings.num_simulated, seed=self.settings.seed)
 
     @Once
     def generating(self) -> tuple[Callable, Callable]:
-        """The pair, once it is known that the model generates."""
+        """The pair, once it is known that the model generates what the guide takes."""
         model, guide = self.pair
-        with estimating(model, seed=self.seed):
+        context, depth = rows_of(self.batch[1:], slice(1)), plate_depth(*self.traces)
+        with estimating(model, guide, seed=self.settings.seed):
             try:
-                model(None, *rows_of(self.batch[1:], slice(1)))
-            except Exception as error:  # whatever a user's program raises on None
-                raise ValueError(f"expected a model that generates when x is None, got an error: {error}") from error
+                trace = poutine.trace(vectorized(model, 1, depth)).get_trace(None, *context)
+                guide(generated_value(trace).flatten(0, 1), *context)
+            except Exception as error:  # whatever a user's programs raise
+                raise ValueError(
+                    "expected a model that generates when x is None, and a guide that takes what it generates; got an "
+                    f"error: {str(error).splitlines()[0]}"
+                ) from error
         return model, guide
+
+
+@dataclass(frozen=True)
+class Check:
+    """A function from `Findings` to an `Item`, and the name of that item.
+
+    A function that finds nothing raises `Skipped` with the reason, as findings that a pair can't give do by themselves.
+
+    Attributes:
+        name: of the item.
+        run: the function.
+
+    Example:
+        >>> def counted(findings):
+        ...     return Item(Status.PASS, f"{findings.num_data} data")
+        >>> mine = Check("sample size", counted)  # check(model, guide, x, checks=(*CHECKS, mine))
+    """
+
+    name: str
+    run: Callable[[Findings], Item]
+
+    def __call__(self, findings: Findings) -> Item:
+        """The item, skipped with the reason if there is none."""
+        try:
+            return replace(self.run(findings), name=self.name)
+        except Skipped as reason:
+            return Item(Status.SKIP, str(reason), self.name)
 
 
 def image_like(event: tuple[int, ...]) -> tuple[int, ...] | None:
@@ -195,3 +237,14 @@ def image_like(event: tuple[int, ...]) -> tuple[int, ...] | None:
     side = isqrt(num)
     square = side >= 6 and side * side == num and event[-2:] in ((num,), (side, side))
     return (side, side) if square else None
+
+
+def _image_shape(event: tuple[int, ...], shape: tuple[int, ...] | None) -> tuple[int, ...] | None:
+    if shape is None:
+        return image_like(event)
+    if torch.Size(shape).numel() != torch.Size(event).numel() or len(shape) not in (2, 3):
+        raise ValueError(
+            f"check: expected image_shape (height, width) or (channels, height, width) of the data's "
+            f"{torch.Size(event).numel()} numbers, got {shape}."
+        )
+    return tuple(shape)

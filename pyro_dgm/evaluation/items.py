@@ -72,6 +72,7 @@ class Item:
         threshold: what it was held to.
         advice: what to do; empty unless the item warns.
         source: equation or paper.
+        rows: indices of the data that it is about, worst first.
         pictures: the figures that show it.
     """
 
@@ -83,6 +84,7 @@ class Item:
     threshold: Threshold | None = None
     advice: str = ""
     source: str = ""
+    rows: tuple[int, ...] = ()
     pictures: tuple[Picture, ...] = field(default=(), compare=False, repr=False)
 
     def as_dict(self) -> dict[str, Any]:
@@ -90,7 +92,14 @@ class Item:
         value = self.value if self.value is None or isfinite(self.value) else str(self.value)
         threshold = None if self.threshold is None else asdict(self.threshold)
         plain = {key: getattr(self, key) for key in ("finding", "unit", "advice", "source")}
-        return {"name": self.name, "status": self.status.value, "value": value, "threshold": threshold, **plain}
+        return {
+            "name": self.name,
+            "status": self.status.value,
+            "value": value,
+            "threshold": threshold,
+            **plain,
+            "rows": [*self.rows],
+        }
 
 
 def judged(value: float, unit: str, threshold: Threshold, finding: str, advice: str, **more: Any) -> Item:

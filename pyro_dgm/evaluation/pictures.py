@@ -65,7 +65,8 @@ def bound_figure(per_datum: Tensor, nelbo: Tensor) -> Figure:
     kept = per_datum.isfinite() & nelbo.isfinite()
     x, y = per_datum[kept].numpy(), nelbo[kept].numpy()
     left.scatter(x, y, s=6, color=BLUE, alpha=0.5, linewidths=0)
-    left.axline((float(x.mean()), float(x.mean())), slope=1, color=INK, linewidth=0.8) if len(x) else None
+    if len(x):
+        left.axline((x[0], x[0]), slope=1, color=INK, linewidth=0.8)
     left.set(xlabel="−log p(x), nats", ylabel="−ELBO, nats")
     right.hist(y - x, bins=30, color=BLUE)
     right.set(xlabel="−ELBO + log p(x), nats", ylabel="data")
@@ -101,7 +102,8 @@ def image_figure(images: Tensor, shape: tuple[int, ...], titles: Sequence[str]) 
     low, high = images.min().item(), images.max().item()
     for axes, image, title in zip(panels, images.double(), titles, strict=True):
         pixels = ((image - low) / max(high - low, 1e-12)).reshape(shape)
-        axes.imshow(pixels if pixels.dim() == 2 else pixels.movedim(0, -1), cmap="gray_r", interpolation="nearest")
+        pixels = pixels if pixels.dim() == 2 else pixels.movedim(0, -1)
+        axes.imshow(pixels.numpy(), cmap="gray_r", interpolation="nearest")
         axes.set_title(title, fontsize=7)
         axes.axis("off")
     return figure

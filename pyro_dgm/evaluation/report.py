@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from textwrap import fill
 from typing import Any
 
-from .checks import CHECKS, Check
-from .findings import Findings
+from .checks import CHECKS
+from .findings import Check, Findings, Settings
 from .items import Item, Status
 from .page import number, page
 
@@ -28,7 +28,7 @@ class Report:
     """
 
     items: tuple[Item, ...]
-    settings: dict[str, int]
+    settings: dict[str, Any]
 
     @property
     def passed(self) -> bool:
@@ -125,12 +125,9 @@ def check(
         >>> report["normalization"].status
         <Status.PASS: 'PASS'>
     """
-    found = Findings(
-        model, guide, batch, num=num, limit=limit, num_simulated=num_simulated, seed=seed, image_shape=image_shape
-    )
+    found = Findings(model, guide, batch, Settings(num, limit, num_simulated, seed, image_shape))
     items = tuple(one(found) for one in checks)
-    settings = {"num_data": found.num_data, "num_scored": len(found.rows), "num": num, "num_simulated": num_simulated}
-    return Report(items, {**settings, "seed": seed})
+    return Report(items, {"num_data": found.num_data, "num_scored": len(found.rows), **asdict(found.settings)})
 
 
 def _note(item: Item) -> str:
