@@ -50,10 +50,10 @@ def test_the_bandwidth_is_the_best_of_the_candidates():
 
 def test_a_model_that_repeats_one_constant_wins_against_the_true_one():
     """The entropy of N(0, I) in 50 dims is what the constant reaches, and the true model misses by many nats."""
-    x, val = torch.randn(500, 50), torch.randn(500, 50)
+    x, val = torch.randn(500, 50, dtype=torch.float64), torch.randn(500, 50)
     true, constant = torch.randn(2000, 50), torch.zeros(2000, 50)
     score = {n: dgm.parzen(y, x, dgm.parzen_bandwidth(y, val)).mean() for n, y in [("true", true), ("one", constant)]}
-    exact = dist.Normal(torch.zeros(50), 1.0).to_event(1).log_prob(x).mean()
+    exact = dist.Normal(torch.zeros(50, dtype=torch.float64), 1.0).to_event(1).log_prob(x).mean()
     assert score["one"] == pytest.approx(exact.item(), abs=1e-9)
     assert score["true"] < exact - 5
 
