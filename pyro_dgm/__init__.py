@@ -3,7 +3,7 @@
 from .evaluation.annealing import AIS, ais, sigmoid_schedule
 from .evaluation.bidirectional import BDMC, bdmc
 from .evaluation.calibration import SBC, sbc
-from .evaluation.checks import CHECKS, Check
+from .evaluation.checks import CHECKS
 from .evaluation.classifier import C2ST, c2st
 from .evaluation.comparison import Comparison, compare_models
 from .evaluation.estimate import Estimate
