@@ -23,6 +23,7 @@ from .evaluation.normalization import Normalization, normalization
 from .evaluation.parzen import parzen, parzen_bandwidth
 from .evaluation.psis import khat, khat_threshold
 from .evaluation.report import Report, check
+from .evaluation.smoothing import smoothed
 from .evaluation.surgery import Surgery, surgery
 from .evaluation.traversal import decode, interpolate, linear, spherical, traverse
 from .evaluation.truth import GuideError, guide_error
@@ -339,6 +340,7 @@ __all__ = [
     "save_weights",
     "sbc",
     "sigmoid_schedule",
+    "smoothed",
     "spherical",
     "spline_coupling",
     "spline_iaf",
