@@ -6,6 +6,7 @@ from .evaluation.calibration import SBC, sbc
 from .evaluation.checks import CHECKS
 from .evaluation.classifier import C2ST, c2st
 from .evaluation.comparison import Comparison, compare_models
+from .evaluation.datatree import per_datum_dataset, sbc_dataset, training_dataset
 from .evaluation.estimate import Estimate
 from .evaluation.findings import Check, Findings, Skipped
 from .evaluation.generation import encode, generate, reconstruct
@@ -329,6 +330,7 @@ __all__ = [
     "normalization",
     "parzen",
     "parzen_bandwidth",
+    "per_datum_dataset",
     "planar",
     "prdc",
     "preflight",
@@ -339,6 +341,7 @@ __all__ = [
     "rhat",
     "save_weights",
     "sbc",
+    "sbc_dataset",
     "sigmoid_schedule",
     "smoothed",
     "spherical",
@@ -348,6 +351,7 @@ __all__ = [
     "surgery",
     "sylvester",
     "to_arviz",
+    "training_dataset",
     "traverse",
     "unit_kl",
     "within_cell",

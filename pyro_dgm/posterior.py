@@ -5,24 +5,30 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from torch import Tensor
+import torch
 
-from .contract import DATA, PARTICLES
-from .inference.estimating import at_least_one, check_pair, estimating, placed
-from .inference.particles import Particles, draw
-from .inference.preflight import check_sites
-from .inference.traces import Site, plate_names, plate_value
+from .evaluation.datatree import (
+    DATUM,
+    REFUSAL,
+    Arrays,
+    container,
+    dataset,
+    joined,
+    per_datum_dataset,
+    refused_to_loo,
+)
+from .evaluation.likelihood import nll
+from .evaluation.sites import Reading, constants
+from .inference.estimating import at_least_one, blocks_of, check_pair, estimating, placed, rows_of
 
 if TYPE_CHECKING:
     import xarray
 
-Groups = dict[str, dict[str, tuple[tuple[str, ...], np.ndarray]]]
-DATUM = "datum"
-NOTES = {
-    "posterior": {"draws": "independent, from the guide q(z | x), unweighted; weights: sample_stats.log_weight"},
-    "sample_stats": {"unit": "nats", "log_weight": "lp - log_q"},
-}
+GUIDE = "independent, from the guide q(z | x), unweighted; weights: sample_stats.log_weight"
+RESAMPLED = (
+    "from the guide q(z | x), resampled with replacement by Pareto-smoothed weights, so draws of p(z | x) as far as "
+    "per_datum.khat is below its threshold; not to be weighted again"
+)
 
 
 def to_arviz(
@@ -30,46 +36,105 @@ def to_arviz(
     guide: Callable,
     *batch: Any,
     num: int = 1000,
+    max_data: int = 200,
+    resampled: bool = False,
+    prior: bool = True,
+    extra: Mapping[str, xarray.Dataset] | None = None,
     dims: Mapping[str, Sequence[str]] | None = None,
     coords: Mapping[str, Sequence] | None = None,
     seed: int = 0,
     chunk: int = 20_000,
 ) -> Any:
-    r"""Posterior draws $z^{(k)}_i \sim q(z \mid x_i)$ of data and all that ArviZ reads with them.
+    r"""Draws $z^{(k)}_i \sim q(z \mid x_i)$ and statistics of data as ArviZ reads them: one chain of independent draws.
 
     Groups: `posterior` (latent sites), `posterior_predictive` and `log_likelihood` (observed sites), `sample_stats`
-    (`lp` = log p(x, z), `log_q`, `log_weight` = lp − log_q, in nats), `observed_data`. One chain of independent draws.
+    (`lp` = log p(x, z), `log_q`, `log_weight` = lp − log_q), `prior` and `prior_predictive` (each draw is a data set of
+    the model, for the contexts of the data), `observed_data`, `constant_data` (further arguments), `per_datum` (`elbo`,
+    `log_p`, `log_p_stderr`, `kl`, `khat`, `ess`, see `per_datum_dataset`). All in nats.
+
+    Size: draws are kept of at most `max_data` data, evenly spread over the set; `per_datum` describes all of them. The
+    coordinate `datum` is the index in the set; the attribute `kept` of a group says what it holds.
+
+    `az.loo` and `az.waic` refuse the result, for p(x | z) of a local z is nothing to leave out:
+    `log_likelihood.attrs["loo"]` has the reason. `compare` of `nll` results does what LOO is for.
 
     Args:
         model: any Pyro program that keeps the contract.
         guide: its guide.
         batch: the data to describe, observation first.
         num: draws K per datum.
-        dims: site → names of its event dims; default `<site>_dim_0`, ….
-        coords: dim → coordinate values; `datum` counts from 0 unless given.
+        max_data: data whose draws are kept; `max_data=len(x)` keeps all.
+        resampled: whether the draws are resampled with Pareto-smoothed importance weights, which brings them from the
+            guide to the posterior; the prior's are not.
+        prior: whether the model is drawn from as well, which takes a model that generates.
+        extra: further groups, as `{"training": training_dataset(trainer.history), "prior_sbc": sbc_dataset(sbc(…))}`;
+            `"per_datum": per_datum_dataset(nll(…))` saves its computation here.
+        dims: site or further argument → names of its event dims; default `<site>_dim_0`, ….
+        coords: dim → coordinate values; `datum`, one for each of all data, counts from 0 unless given.
         seed: of the draws.
         chunk: how many (draw, datum) pairs are in memory as tensors at once.
 
     Returns:
-        `arviz.InferenceData` with ArviZ 0.x, `xarray.DataTree` with ArviZ 1.x.
+        `arviz.InferenceData` with ArviZ 0.x, `xarray.DataTree` with ArviZ 1.x. Both write netCDF by
+        `.to_netcdf(path, engine="h5netcdf")` and zarr by `.to_zarr(path)`, that of 0.x by
+        `.to_datatree().to_zarr(path)`.
 
     Shape:
-        sites `(chain=1, draw=K, *plates, datum=N, *event)`; statistics `(1, K, N)`; observed_data `(N, *event)`.
+        sites `(chain=1, draw=K, *plates, datum, *event)`; statistics of draws `(1, K, datum)`; data `(datum, *event)`.
+
+    Raises:
+        ValueError: for names that are unknown or taken, what `nll` refuses, or a wrong number of names.
     """
     check_pair(model, guide)
-    at_least_one(num=num, chunk=chunk)
-    batch = placed(model, batch)
-    num_data, rows = len(batch[0]), max(1, chunk // num)
-    with estimating(model, guide, seed=seed):
-        blocks = [
-            _groups(model, guide, [b[i : i + rows] if isinstance(b, Tensor) else b for b in batch], num, dims or {})
-            for i in range(0, num_data, rows)
-        ]
-    groups = _joined(blocks)
-    _known("dims of sites", dims or {}, [*groups["posterior"], *groups["observed_data"]])
-    used = [d for arrays in groups.values() for names, _ in arrays.values() for d in names]
-    _known("coords of dims", coords or {}, used)
-    return _opened(datatree(groups, {DATUM: range(num_data), **(coords or {})}))
+    at_least_one(num=num, max_data=max_data, chunk=chunk)
+    batch, further = placed(model, batch), dict(extra or {})
+    given = {DATUM: range(len(batch[0])), **(coords or {})}
+    kept = torch.linspace(0, len(batch[0]) - 1, min(max_data, len(batch[0])), dtype=torch.float64).round().long()
+    _one_name_each(given[DATUM], len(batch[0]))
+    reading = Reading(model, guide, num, dims or {}, resampled, prior)
+    groups = _groups(reading, rows_of(batch, kept.to(batch[0].device)), seed, max(1, chunk // num))
+    _check_names(groups, dims or {}, coords or {}, further)
+    if "per_datum" not in further:
+        result = nll(model, guide, *batch, num=num, chunk=chunk, seed=seed)
+        further["per_datum"] = per_datum_dataset(result, given[DATUM])
+    labels = {**given, DATUM: [given[DATUM][i] for i in kept.tolist()]}
+    about = _attributes(groups, len(batch[0]), len(kept), resampled=resampled)
+    return container({**{n: dataset(a, labels, about[n]) for n, a in groups.items()}, **further})
+
+
+def _groups(reading: Reading, batch: tuple, seed: int, rows: int) -> dict[str, Arrays]:
+    """The groups of all data that are kept, read in blocks."""
+    with estimating(reading.model, reading.guide, seed=seed):
+        blocks = [reading.groups(block) for block in blocks_of(batch, rows)]
+    groups = {name: joined([block[name] for block in blocks]) for name in blocks[0]}
+    if groups["posterior"]:
+        groups["log_likelihood"] = refused_to_loo(groups["log_likelihood"])
+    fixed = constants(reading.model, batch, reading.dims)
+    return {**groups, "constant_data": fixed} if fixed else groups
+
+
+def _attributes(groups: Iterable[str], total: int, kept: int, *, resampled: bool) -> dict[str, dict[str, str]]:
+    """What is to be known of each group."""
+    which = f"all {total} data" if kept == total else f"{kept} of {total} data, evenly spread"
+    draws = {"draws": RESAMPLED if resampled else GUIDE}
+    notes = {
+        "posterior": draws,
+        "posterior_predictive": draws,
+        "log_likelihood": {**draws, "unit": "nats", "loo": REFUSAL},
+        "sample_stats": {**draws, "unit": "nats", "log_weight": "lp - log_q"},
+        "prior": {"draws": "independent, from the model"},
+        "prior_predictive": {"draws": "independent, from the model"},
+    }
+    return {name: {**notes.get(name, {}), "kept": which} for name in groups}
+
+
+def _check_names(groups: Mapping[str, Arrays], dims: Mapping, coords: Mapping, extra: Iterable[str]) -> None:
+    sites = [*groups["posterior"], *groups["observed_data"], *groups.get("constant_data", ())]
+    _known("dims of sites", dims, sites)
+    _known("coords of dims", coords, [d for arrays in groups.values() for names, _ in arrays.values() for d in names])
+    taken = sorted(set(extra) & set(groups))
+    if taken:
+        raise ValueError(f"to_arviz: expected extra groups of names other than {sorted(groups)}, got {taken}.")
 
 
 def _known(what: str, given: Iterable[str], names: Iterable[str]) -> None:
@@ -78,85 +143,9 @@ def _known(what: str, given: Iterable[str], names: Iterable[str]) -> None:
         raise ValueError(f"to_arviz: expected {what} among {sorted(set(names))}, got {unknown}.")
 
 
-def datatree(groups: Groups, coords: Mapping[str, Sequence]) -> xarray.DataTree:
-    """An `xarray.DataTree` of named arrays; knows nothing of torch or Pyro."""
-    import xarray
-
-    datasets = {}
-    for group, arrays in groups.items():
-        used = {d for names, _ in arrays.values() for d in names}
-        here = {d: list(values) for d, values in coords.items() if d in used}
-        sizes = {
-            d: n for names, a in arrays.values() for d, n in zip(names, a.shape, strict=True) if d in ("chain", "draw")
-        }
-        counts = {d: np.arange(n) for d, n in sizes.items()}
-        datasets[group] = xarray.Dataset(arrays, coords={**counts, **here}, attrs=NOTES.get(group, {}))
-    return xarray.DataTree.from_dict(datasets)
-
-
-def _opened(tree: xarray.DataTree) -> Any:
-    """The container of the installed ArviZ."""
-    import arviz
-
-    legacy: Any = getattr(arviz, "InferenceData", None)
-    return legacy.from_datatree(tree) if hasattr(legacy, "from_datatree") else tree
-
-
-def _groups(model: Callable, guide: Callable, batch: Sequence, num: int, dims: Mapping) -> Groups:
-    particles = draw(model, guide, *batch, num=num)
-    check_sites(particles.guide_trace, particles.model_trace)
-    latent = _sites(particles.guide_trace, particles.values)
-    observed = _sites(particles.model_trace, particles.observations)
-    draws = ("chain", "draw", DATUM)
-    return {
-        "posterior": {n: _array(n, s, plate_value(s), dims) for n, s in latent.items()},
-        "posterior_predictive": {n: _array(n, s, _predicted(s), dims) for n, s in observed.items()},
-        "log_likelihood": {n: (draws, _numpy(particles.log_p[n])[None]) for n in observed},
-        "sample_stats": {n: (draws, _numpy(v)[None]) for n, v in _statistics(particles).items()},
-        "observed_data": {n: _observation(n, s, dims) for n, s in observed.items()},
-    }
-
-
-def _sites(trace: Any, names: Iterable[str]) -> dict[str, Site]:
-    return {name: trace.nodes[name] for name in names}
-
-
-def _statistics(particles: Particles) -> dict[str, Tensor]:
-    return {"lp": particles.log_joint, "log_q": particles.log_guide, "log_weight": particles.log_weight}
-
-
-def _predicted(site: Site) -> Tensor:
-    return plate_value(site, site["fn"].sample())
-
-
-def _array(name: str, site: Site, value: Tensor, dims: Mapping) -> tuple[tuple[str, ...], np.ndarray]:
-    plates = [{PARTICLES: "draw", DATA: DATUM}.get(p, p) for p in plate_names(site)]
-    return ("chain", *plates, *_event_dims(name, site, dims)), _numpy(value)[None]
-
-
-def _observation(name: str, site: Site, dims: Mapping) -> tuple[tuple[str, ...], np.ndarray]:
-    plates = [{DATA: DATUM}.get(p, p) for p in plate_names(site) if p != PARTICLES]
-    event = _event_dims(name, site, dims)
-    value = site["value"]
-    return (*plates, *event), _numpy(value.reshape(value.shape[value.dim() - len(plates) - len(event) :]))
-
-
-def _event_dims(name: str, site: Site, dims: Mapping) -> list[str]:
-    given, num = list(dims.get(name, ())), len(site["fn"].event_shape)
-    if given and len(given) != num:
-        raise ValueError(f"to_arviz: expected {num} names for the event dims of site '{name}', got dims={given}.")
-    return given or [f"{name}_dim_{i}" for i in range(num)]
-
-
-def _joined(blocks: list[Groups]) -> Groups:
-    """Blocks of data, one after the other along the datum dim."""
-
-    def join(group: str, name: str) -> tuple[tuple[str, ...], np.ndarray]:
-        names = blocks[0][group][name][0]
-        return names, np.concatenate([b[group][name][1] for b in blocks], axis=names.index(DATUM))
-
-    return {group: {name: join(group, name) for name in arrays} for group, arrays in blocks[0].items()}
-
-
-def _numpy(value: Tensor) -> np.ndarray:
-    return value.detach().cpu().numpy()
+def _one_name_each(index: Sequence, num: int) -> None:
+    if len(index) != num:
+        raise ValueError(
+            f"to_arviz: expected coords['{DATUM}'] with a name for each of all {num} data, got {len(index)}. "
+            f"Fix: coords={{'{DATUM}': range({num})}}."
+        )

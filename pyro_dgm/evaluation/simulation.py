@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from pyro import poutine
+from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from ..contract import noise_name
@@ -33,10 +34,15 @@ def simulated(
         sites: names of the latent sites.
         depth: number of plates of the program.
     """
-    rows = any(isinstance(c, Tensor) and c.dim() > 0 for c in context)
-    trace = poutine.trace(vectorized(model, 1 if rows else num, depth)).get_trace(None, *context)
+    trace = generative_trace(model, 1, num, context, depth)
     drawn = dict(sample_sites(trace))
     return generated_value(trace).flatten(0, 1), {name: draws_of(drawn[name]).flatten(0, 1) for name in sites}
+
+
+def generative_trace(model: Callable, num: int, size: int, context: tuple, depth: int) -> Trace:
+    r"""A run that draws `num` times `size` data: particles are draws where rows of a context are data, else both."""
+    rows = any(isinstance(c, Tensor) and c.dim() > 0 for c in context)
+    return poutine.trace(vectorized(model, num if rows else num * size, depth)).get_trace(None, *context)
 
 
 def log_joint(model: Callable, batch: tuple, latents: dict[str, Tensor], depth: int) -> Tensor:
