@@ -6,6 +6,7 @@ from .evaluation.calibration import SBC, sbc
 from .evaluation.checks import CHECKS
 from .evaluation.classifier import C2ST, c2st
 from .evaluation.comparison import Comparison, compare_models
+from .evaluation.held_out import compare, elpd_data
 from .evaluation.datatree import per_datum_dataset, sbc_dataset, training_dataset
 from .evaluation.estimate import Estimate
 from .evaluation.findings import Check, Findings, Skipped
@@ -289,6 +290,7 @@ __all__ = [
     "check",
     "checkerboard_mask",
     "collapse",
+    "compare",
     "compare_models",
     "conditional_nll",
     "coupling",
@@ -296,6 +298,7 @@ __all__ = [
     "decode",
     "dequantized",
     "draw",
+    "elpd_data",
     "encode",
     "ess",
     "expose_prior",

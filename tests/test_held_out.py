@@ -1,0 +1,67 @@
+import arviz
+import numpy as np
+import pytest
+import torch
+from torch.distributions import MultivariateNormal, kl_divergence
+from toys import ExactGuide, LinearGaussian
+
+import pyro_dgm as dgm
+
+
+def two_models():
+    """Two models with exact guides, and data of the first: their log p(x) is in closed form."""
+    good, bad = LinearGaussian(scale=0.7), LinearGaussian(scale=1.1)
+    bad.load_state_dict(good.state_dict())
+    x = good.data(300)
+    results = {"bad": dgm.nll(bad, ExactGuide(bad), x, num=5), "good": dgm.nll(good, ExactGuide(good), x, num=5)}
+    return results, good.log_evidence(x).numpy(), bad.log_evidence(x).numpy()
+
+
+def test_the_better_model_wins_by_the_exact_difference_of_log_evidence():
+    results, good, bad = two_models()
+    table = dgm.compare(results)
+    assert list(table.index) == ["good", "bad"]
+    np.testing.assert_allclose(table["elpd"], [good.sum(), bad.sum()], rtol=1e-9)
+    np.testing.assert_allclose(table["elpd_diff"], [0, (bad - good).sum()], rtol=1e-9)
+    np.testing.assert_allclose(table["se"], [(300 * v.var()) ** 0.5 for v in (good, bad)], rtol=1e-6)
+    np.testing.assert_allclose(table["dse"], [0, (300 * (bad - good).var()) ** 0.5], rtol=1e-6)
+    assert table["dse"]["bad"] < table["se"]["bad"]
+    assert table["weight"]["good"] > 0.5
+
+
+def test_the_difference_is_within_its_error_of_the_divergence_between_the_models():
+    """E[log p_good(x) - log p_bad(x)] over x ~ p_good is KL(N(b, C) | N(b, C'))."""
+    good, bad = LinearGaussian(scale=0.7), LinearGaussian(scale=1.1)
+    bad.load_state_dict(good.state_dict())
+    covariance, x = good.weight.detach() @ good.weight.detach().T, good.data(2000)
+    laws = [MultivariateNormal(good.bias.detach(), covariance + s**2 * torch.eye(4)) for s in (0.7, 1.1)]
+    found = dgm.compare({n: dgm.nll(m, ExactGuide(m), x, num=2) for n, m in (("good", good), ("bad", bad))})
+    assert abs(found["elpd_diff"]["bad"] + 2000 * kl_divergence(*laws)) < 5 * found["dse"]["bad"]
+
+
+def test_arviz_compares_and_plots_what_it_is_given():
+    import matplotlib.pyplot as plt
+
+    results, good, _ = two_models()
+    table = arviz.compare(dgm.elpd_data(results))
+    assert table.loc["good", "elpd_loo"] == pytest.approx(good.sum())
+    arviz.plot_compare(table)
+    plt.close("all")
+
+
+def test_the_kind_of_bound_and_unreliable_weights_are_said():
+    model = LinearGaussian(latent=4)
+    x = model.data(20)
+    narrow, exact = ExactGuide(model, spread=0.3), ExactGuide(model)
+    table = dgm.compare({"narrow": dgm.nll(model, narrow, x, num=500), "exact": dgm.nll(model, exact, x, num=500)})
+    assert table["kind"].tolist() == ["upper bound in expectation"] * 2
+    assert table["warning"].to_dict() == {"narrow": True, "exact": False}
+
+
+def test_results_that_cannot_be_paired_raise():
+    model = LinearGaussian()
+    results = {n: dgm.nll(model, ExactGuide(model), model.data(n), num=2) for n in (3, 4)}
+    with pytest.raises(ValueError, match="expected nll of two or more models on the same data, got {'a': 3, 'b': 4}"):
+        dgm.compare({"a": results[3], "b": results[4]})
+    with pytest.raises(ValueError, match=r"two or more models .* got {'a': 3} data\. Fix: compare"):
+        dgm.compare({"a": results[3]})
