@@ -1,0 +1,1 @@
+"""Likelihood-free learning: the same generator program, trained against a critic."""

@@ -1,0 +1,137 @@
+"""Penalties on a critic's gradient, per datum and in float32 at least, and its spectral norm."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations
+
+Score = Callable[[Tensor], Tensor]
+
+
+class Penalty(ABC):
+    """A cost that keeps a critic smooth; abstract. The critic minimizes it beside its loss in the game.
+
+    Attributes:
+        name: of its term in the history.
+    """
+
+    name: str
+
+    @abstractmethod
+    def __call__(self, critic: Score, real: Tensor, fake: Tensor) -> Tensor:
+        """The mean cost over a batch, 0-dim; its gradient flows to the critic's weights, and to no datum.
+
+        Args:
+            critic: maps x `(B, *event)` to logits `(B,)` or `(B, 1)`, each of its own datum alone.
+            real: data `(B, *event)`.
+            fake: draws of the generator `(B, *event)`.
+        """
+
+
+@dataclass(frozen=True)
+class R1(Penalty):
+    r"""$\frac{\gamma}{2} E_{x \sim \pi} \|\nabla_x C(x)\|^2$ on real data: it makes the equilibrium attract.
+
+    Args:
+        gamma: γ.
+
+    References:
+        Mescheder, Geiger, Nowozin 2018, arXiv:1801.04406.
+
+    Example:
+        >>> R1(2.0)(lambda x: 3 * x[:, 0], torch.zeros(5, 4), torch.zeros(5, 4))
+        tensor(9.)
+    """
+
+    gamma: float
+    name = "r1"
+
+    def __call__(self, critic: Score, real: Tensor, fake: Tensor) -> Tensor:
+        return self.gamma / 2 * gradient(critic, real).square().sum(1).mean()
+
+
+@dataclass(frozen=True)
+class R2(Penalty):
+    r"""$\frac{\gamma}{2} E_{x \sim p} \|\nabla_x C(x)\|^2$ on fakes.
+
+    Args:
+        gamma: γ.
+
+    References:
+        Mescheder, Geiger, Nowozin 2018, arXiv:1801.04406.
+    """
+
+    gamma: float
+    name = "r2"
+
+    def __call__(self, critic: Score, real: Tensor, fake: Tensor) -> Tensor:
+        return self.gamma / 2 * gradient(critic, fake).square().sum(1).mean()
+
+
+@dataclass(frozen=True)
+class GradientPenalty(Penalty):
+    r"""$\lambda E (\|\nabla_x C(\hat x)\| - 1)^2$ at $\hat x = \epsilon x + (1 - \epsilon) y$, $\epsilon \sim U[0, 1]$.
+
+    x is a datum, y a fake, ε one number per pair.
+
+    Args:
+        weight: λ.
+
+    References:
+        Gulrajani, Ahmed, Arjovsky, Dumoulin, Courville 2017, arXiv:1704.00028.
+    """
+
+    weight: float = 10.0
+    name = "gp"
+
+    def __call__(self, critic: Score, real: Tensor, fake: Tensor) -> Tensor:
+        share = torch.rand(len(real), *[1] * (real.dim() - 1), dtype=real.dtype, device=real.device)
+        slopes = torch.linalg.vector_norm(gradient(critic, torch.lerp(fake, real, share)), dim=1)
+        return self.weight * (slopes - 1).square().mean()
+
+
+def gradient(critic: Score, x: Tensor) -> Tensor:
+    r"""$\nabla_x C(x)$ of each datum, flattened: `(B, D)`, in float32 at least, and differentiable in the weights."""
+    at = x.detach()
+    at = (at.float() if at.dtype in (torch.float16, torch.bfloat16) else at).requires_grad_()
+    further = torch.is_grad_enabled()
+    with torch.enable_grad(), torch.autocast(x.device.type, enabled=False):
+        # A logit depends on its own datum alone, so that the gradient of their sum holds that of each.
+        (found,) = torch.autograd.grad(critic(at).sum(), at, create_graph=further)
+    return found.flatten(1)
+
+
+def spectral_norm(critic: nn.Module) -> nn.Module:
+    r"""$W \mapsto W / \sigma_{max}(W)$ for every linear and convolutional layer of a critic, in place.
+
+    torch's parametrization: σ by one power iteration per training call.
+
+    Args:
+        critic: any module; it is changed and returned.
+
+    Raises:
+        ValueError: if there is no such layer.
+
+    References:
+        Miyato, Kataoka, Koyama, Yoshida 2018, arXiv:1802.05957.
+
+    Example:
+        >>> critic = spectral_norm(nn.Linear(4, 1)).eval()
+        >>> bool(torch.isclose(critic.weight.norm(), torch.tensor(1.0), atol=1e-4))
+        True
+    """
+    kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+    layers = [module for module in critic.modules() if isinstance(module, kinds)]
+    if not layers:
+        raise ValueError(
+            f"spectral_norm: expected a critic with linear or convolutional layers, got {type(critic).__name__} "
+            "without any. Fix: build it of nn.Linear or nn.Conv2d."
+        )
+    for layer in layers:
+        parametrizations.spectral_norm(layer)
+    return critic
