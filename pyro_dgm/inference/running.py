@@ -59,5 +59,5 @@ def non_finite(names: list[str], step: int) -> ValueError:
     sites = [name for name in names if "[" in name] or names
     return ValueError(
         f"fit: expected finite losses, got non-finite {', '.join(sites)} at or shortly before step {step}. "
-        "Fix: a lower lr, SVITrainer(clip=1.0), bounded scales at that site, or fit(max_skips=…) to pass over it."
+        "Fix: a lower lr, clip=1.0, bounded scales at that site, or fit(max_skips=…) to pass over it."
     )

@@ -6,14 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from .compilation import Compiled, Eager
-from .distributed import average_gradients, summed
+from .distributed import average_gradients
 from .objectives import Objective
-from .running import non_finite
 from .trainer import Terms, Trainer
 
 
@@ -84,24 +83,13 @@ class SVITrainer(Trainer):
         road = self.eager if len(batch[0]) < self._batch_size else self.compiled
         terms = road.backward(*batch)
         average_gradients(self.parameters)
-        norm = None if self.clip is None else nn.utils.clip_grad_norm_(self.parameters, self.clip)
-        if self._max_skips and self._skips(terms, norm):
+        if self._max_skips and self._skips(terms["loss"], self.parameters, terms):
             return {}
+        if self.clip is not None:
+            nn.utils.clip_grad_norm_(self.parameters, self.clip)
         self.optimizer.step()
         self.objective.advance()
         return terms
-
-    def _skips(self, terms: Terms, norm: Tensor | None) -> bool:
-        """Whether loss or gradient is not finite; raises once that has happened more often than allowed."""
-        if norm is None:
-            norm = nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
-        if bool((norm + summed(terms["loss"].clone())).isfinite()):
-            return False
-        self.num_skipped += 1
-        if self.num_skipped > self._max_skips:
-            values = {**terms, "gradient": norm}
-            raise non_finite([name for name, value in values.items() if not bool(value.isfinite())], self.num_steps)
-        return True
 
     def end_epoch(self) -> None:  # noqa: D102
         if self.schedule is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
@@ -17,10 +17,10 @@ from tqdm import tqdm
 from .averaging import Ema
 from .batches import Batches, LoaderBatches, as_batches
 from .checkpoints import load_state, save_state
-from .distributed import from_rank_zero, rank_and_world
+from .distributed import from_rank_zero, rank_and_world, summed
 from .estimating import at_least_one, estimating
 from .history import History, Row
-from .running import Running
+from .running import Running, non_finite
 from .traces import evaluating, isolated, mixed
 
 Terms = dict[str, Tensor]
@@ -33,11 +33,16 @@ class Trainer(ABC):
 
     Training runs on a fork of the random state, seeded once and then carried on from `fit` to `fit` and through
     checkpoints: 2 + 2 epochs are 4, and the user's own random numbers are left alone.
+
+    Args:
+        module: all that is trained.
+        ema: decay of an exponential moving average of the weights.
+        averaged: the part of the module that is averaged; default: all of it.
     """
 
-    def __init__(self, module: nn.Module, ema: float | None = None):
+    def __init__(self, module: nn.Module, ema: float | None = None, averaged: nn.Module | None = None):
         self.module = module.to(next(module.parameters()).device)  # schedules go where the weights are
-        self.ema = None if ema is None else Ema(module, ema)
+        self.ema = None if ema is None else Ema(averaged or module, ema)
         self.history = History()
         self.num_epochs, self.num_steps, self.num_skipped = 0, 0, 0
         self.best: dict[str, Any] = {}
@@ -76,6 +81,11 @@ class Trainer(ABC):
     def load(self, state: dict[str, Any]) -> None:
         """Take the state that `state` gave."""
 
+    def average(self) -> None:
+        """Called after every step: take its weights into the average."""
+        if self.ema is not None:
+            self.ema.update(self.num_steps)
+
     # -- the loop ---------------------------------------------------------------------------------------------------
     def fit(
         self,
@@ -103,7 +113,8 @@ class Trainer(ABC):
             epochs: epochs to run now.
             batch_size: data per step, where `train` does not say it itself.
             monitor: metric whose best epoch gives the weights at the end, lower is better; default `val_nelbo`
-                (`val_loss` for objectives without it) when there is validation data, else the last weights stay.
+                (`val_loss` for objectives without it) when there is validation data, else the last weights stay, as
+                they do where no loss tells a better epoch.
             patience: stop after so many epochs without a better `monitor`.
             max_skips: steps with a non-finite loss or gradient that are passed over (counted in `num_skipped`) before
                 one raises; above 0 it costs a host synchronisation per step.
@@ -169,8 +180,7 @@ class Trainer(ABC):
             self._batch_size = max(self._batch_size, len(batch[0]))
             total.add(self.step(*batch), len(batch[0]))
             self.num_steps += 1
-            if self.ema is not None:
-                self.ema.update(self.num_steps)
+            self.average()
             if total.num_added % LOG_EVERY == 0:
                 total.refuse_non_finite(self.num_steps)
         total.refuse_non_finite(self.num_steps)
@@ -181,6 +191,17 @@ class Trainer(ABC):
             with self._averaged():
                 row |= {f"val_{name}": value for name, value in self._scored(held_out, seed).items()}
         return {**row, "seconds": perf_counter() - start}
+
+    def _skips(self, loss: Tensor, parameters: Sequence[Tensor], terms: Terms) -> bool:
+        """Whether loss or gradient is not finite; raises once that has happened more often than allowed."""
+        norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        if bool((norm + summed(loss.detach().clone())).isfinite()):
+            return False
+        self.num_skipped += 1
+        if self.num_skipped > self._max_skips:
+            values = {**terms, "gradient": norm}
+            raise non_finite([name for name, value in values.items() if not bool(value.isfinite())], self.num_steps)
+        return True
 
     def _check_unseen(self, batches: Epochs, batch: tuple) -> None:
         """Preflight for each batch of a loader in the first epoch; data in memory were checked as a whole."""
@@ -201,10 +222,10 @@ class Trainer(ABC):
                 found = list(self.terms(*data.first()))
         names = [f"train_{n}" for n in found]
         names += [f"val_{n}" for n in found] if held_out is not None else []
-        if monitor is None and held_out is not None:
-            monitor = "val_nelbo" if "val_nelbo" in names else "val_loss"
+        if monitor is None:
+            monitor = next((name for name in ("val_nelbo", "val_loss") if name in names), None)
         if monitor is None and patience is not None:
-            raise ValueError("fit: patience needs a metric. Fix: give val=…, or monitor='train_loss'.")
+            raise ValueError(f"fit: patience needs a metric. Fix: give val=…, or monitor='{names[0]}'.")
         if monitor is not None and monitor not in names:
             raise ValueError(f"fit: expected a metric among {names}, got monitor='{monitor}'.")
         return monitor
