@@ -70,7 +70,12 @@ def generated_value(trace: Trace, site: str | None = None) -> Tensor:
             f"generate: expected a model that returns a tensor, or a site among {list(sites)}; got "
             f"{type(returned).__name__ if site is None else repr(site)}. Fix: return pyro.sample('x', …), or site='x'."
         )
-    value, names = plate_value(sites[site]), plate_names(sites[site])
+    return by_datum(sites[site])
+
+
+def by_datum(site: Site) -> Tensor:
+    """The value of a site under K particles, `(K, N, *plates, *event)`: the data right behind the particles."""
+    value, names = plate_value(site), plate_names(site)
     return value.movedim(names.index(DATA), 1) if DATA in names else value.unsqueeze(1)
 
 
