@@ -1,5 +1,6 @@
 """Deep generative models as Pyro programs: declare once, train by SVI, and know the numbers."""
 
+from .adversarial.critics import spectral_norm
 from .adversarial.divergences import GAN, KL, Divergence, JensenShannon, Pearson, ReverseKL, SquaredHellinger
 from .adversarial.games import (
     FDivergence,
@@ -11,7 +12,9 @@ from .adversarial.games import (
     PairedRelativistic,
     Wasserstein,
 )
-from .adversarial.penalties import R1, R2, GradientPenalty, Penalty, spectral_norm
+from .adversarial.penalties import R1, R2, GradientPenalty, Penalty
+from .adversarial.players import Alternating, Play, Player, Simultaneous
+from .adversarial.trainer import GANTrainer
 from .evaluation.annealing import AIS, ais, sigmoid_schedule
 from .evaluation.bidirectional import BDMC, bdmc
 from .evaluation.calibration import SBC, sbc
@@ -176,6 +179,7 @@ __all__ = [
     "Additive",
     "Affine",
     "AggregatePrior",
+    "Alternating",
     "AmortizedGuide",
     "Autoregressive",
     "AutoregressivePixels",
@@ -221,6 +225,7 @@ __all__ = [
     "FlowTransform",
     "Frechet",
     "FreeBits",
+    "GANTrainer",
     "Game",
     "Gaps",
     "GatedConvNet",
@@ -270,6 +275,8 @@ __all__ = [
     "Picture",
     "PixelCNN",
     "Planar",
+    "Play",
+    "Player",
     "Pointwise",
     "Poisson",
     "Preflight",
@@ -286,6 +293,7 @@ __all__ = [
     "SVITrainer",
     "Schedule",
     "SemiAmortizedGuide",
+    "Simultaneous",
     "Skipped",
     "Spline",
     "SquaredHellinger",

@@ -1,4 +1,4 @@
-"""Penalties on a critic's gradient, per datum and in float32 at least, and its spectral norm."""
+"""Penalties on a critic's gradient, per datum and in float32 at least."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
-from torch.nn.utils import parametrizations
+from torch import Tensor
 
 Score = Callable[[Tensor], Tensor]
 
@@ -104,34 +103,3 @@ def gradient(critic: Score, x: Tensor) -> Tensor:
         # A logit depends on its own datum alone, so that the gradient of their sum holds that of each.
         (found,) = torch.autograd.grad(critic(at).sum(), at, create_graph=further)
     return found.flatten(1)
-
-
-def spectral_norm(critic: nn.Module) -> nn.Module:
-    r"""$W \mapsto W / \sigma_{max}(W)$ for every linear and convolutional layer of a critic, in place.
-
-    torch's parametrization: σ by one power iteration per training call.
-
-    Args:
-        critic: any module; it is changed and returned.
-
-    Raises:
-        ValueError: if there is no such layer.
-
-    References:
-        Miyato, Kataoka, Koyama, Yoshida 2018, arXiv:1802.05957.
-
-    Example:
-        >>> critic = spectral_norm(nn.Linear(4, 1)).eval()
-        >>> bool(torch.isclose(critic.weight.norm(), torch.tensor(1.0), atol=1e-4))
-        True
-    """
-    kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-    layers = [module for module in critic.modules() if isinstance(module, kinds)]
-    if not layers:
-        raise ValueError(
-            f"spectral_norm: expected a critic with linear or convolutional layers, got {type(critic).__name__} "
-            "without any. Fix: build it of nn.Linear or nn.Conv2d."
-        )
-    for layer in layers:
-        parametrizations.spectral_norm(layer)
-    return critic

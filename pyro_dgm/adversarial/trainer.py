@@ -1,0 +1,194 @@
+"""Adversarial training of the very program that a VAE trains."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..inference.trainer import Terms, Trainer
+from .critics import logits
+from .drawing import Fakes
+from .games import Game, NonSaturating
+from .matching import check_match
+from .penalties import R1, Penalty
+from .players import Alternating, Play, Side
+
+
+class GANTrainer(Trainer):
+    r"""$\min_C L_C(C, p) + \text{penalties}$ against $\min_p L_p(C, p)$: likelihood-free training of a program p(x).
+
+    The generator is any program that generates when its first argument is `None`: the same p(z) p(x|z) that
+    `SVITrainer` trains, or a deterministic decoder with a `Delta` observation. Integer data get their noise from the
+    batches: `Batches(x, transform=lambda x: within_cell(x, torch.rand(x.shape)))`.
+
+    The history has the terms `critic` and `generator`, the losses of the game, beside one term per penalty. No loss
+    tells a better epoch, so that the last weights stay, averaged with `ema`, unless `fit(monitor=…)` names a term.
+
+    Args:
+        generator: a Pyro program, a module.
+        critic: maps x `(B, *event)`, or `(x, *context)`, to logits `(B,)` or `(B, 1)`.
+        game: what is played.
+        penalties: what the critic minimizes beside its loss.
+        play: who moves when, and by which optimizer.
+        ema: decay of an exponential moving average of the generator's weights, which then validates and is kept.
+        noise: whether the critic sees reparameterized draws of the observation, in place of its mean.
+
+    Raises:
+        TypeError: if generator or critic is no module.
+        ValueError: if they share parameters, or two penalties a name; at `fit`, for data or programs that do not match,
+            or a non-finite loss.
+
+    References:
+        Goodfellow et al. 2014, arXiv:1406.2661; Mescheder, Geiger, Nowozin 2018, arXiv:1801.04406.
+
+    Example:
+        >>> from pyro_dgm import LatentVariableModel, Normal, StandardNormal, mlp
+        >>> generator = LatentVariableModel(StandardNormal(2), Normal(mlp(2, 9)))
+        >>> trainer = GANTrainer(generator, mlp(9, 1))
+        >>> len(trainer.fit(torch.ones(32, 9), epochs=3, progress=False))
+        3
+    """
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        critic: nn.Module,
+        game: Game = NonSaturating(),  # noqa: B008 - games, penalties and plays are frozen
+        penalties: Sequence[Penalty] = (R1(0.1),),
+        play: Play = Alternating(),  # noqa: B008
+        ema: float | None = None,
+        *,
+        noise: bool = False,
+    ):
+        _check_modules(generator, critic)
+        _check_names(penalties)
+        super().__init__(nn.ModuleDict({"generator": generator, "critic": critic}), ema, averaged=generator)
+        self.generator, self.critic = generator, critic
+        self.game, self.penalties, self.play = game, tuple(penalties), play
+        self.fakes = Fakes(generator, noise=noise)
+        self._generator = Side("generator", generator, play.generator)
+        self._critic = Side("critic", critic, play.critic)
+        self._generator_moved = False
+
+    @property
+    def model(self) -> nn.Module:  # noqa: D102
+        return self.generator
+
+    @property
+    def num_critic_steps(self) -> int:
+        """How often the critic has moved."""
+        return self._critic.num_steps
+
+    @property
+    def num_generator_steps(self) -> int:
+        """How often the generator has moved."""
+        return self._generator.num_steps
+
+    def preflight(self, *batch: Any) -> None:  # noqa: D102
+        check_match(self.fakes, self.critic, batch)
+
+    def step(self, *batch: Any) -> Terms:  # noqa: D102
+        before = self.num_generator_steps
+        terms = self.play.step(self, *batch)
+        self._generator_moved = self.num_generator_steps > before
+        return terms
+
+    def terms(self, *batch: Any) -> Terms:
+        """Both losses of the game and the penalties, without a step."""
+        return self._costs(batch, self.fakes(*batch))
+
+    # -- moves ------------------------------------------------------------------------------------------------------
+    def critic_step(self, *batch: Any) -> Terms:
+        """Move the critic once; returns the terms before it has moved."""
+        with torch.no_grad():
+            fake = self.fakes(*batch)
+        terms = self._costs(batch, fake)
+        self._critic.backward(self._critic_cost(terms))
+        return self._moved(terms, self._critic)
+
+    def generator_step(self, *batch: Any) -> Terms:
+        """Move the generator once, against the critic as it is."""
+        score = partial(logits, self.critic)
+        fake = score(self.fakes(*batch), *batch[1:])
+        real = score(*batch) if self.game.generator_reads_real else None
+        terms = {"generator": self.game.generator_loss(fake, real)}
+        self._generator.backward(terms["generator"])
+        return self._moved(terms, self._generator)
+
+    def joint_step(self, *batch: Any) -> Terms:
+        """Move both, from the same weights and the same fakes."""
+        terms = self._costs(batch, self.fakes(*batch))
+        self._critic.backward(self._critic_cost(terms), keep_graph=True)
+        self._generator.backward(terms["generator"])
+        return self._moved(terms, self._critic, self._generator)
+
+    def _costs(self, batch: tuple, fake: Tensor) -> Terms:
+        """Both losses of the game at the same logits, and the penalties."""
+
+        def score(x: Tensor) -> Tensor:
+            return logits(self.critic, x, *batch[1:])
+
+        of_real, of_fake = score(batch[0]), score(fake)
+        return {
+            "critic": self.game.critic_loss(of_real, of_fake),
+            "generator": self.game.generator_loss(of_fake, of_real),
+            **{penalty.name: penalty(score, batch[0], fake) for penalty in self.penalties},
+        }
+
+    def _critic_cost(self, terms: Terms) -> Tensor:
+        return terms["critic"] + sum(terms[penalty.name] for penalty in self.penalties)
+
+    def _moved(self, terms: Terms, *sides: Side) -> Terms:
+        """Move the sides that have their gradients, or pass over the step."""
+        terms = {name: value.detach() for name, value in terms.items()}
+        parameters = [p for side in sides for p in side.parameters]
+        if self._max_skips and self._skips(torch.stack([*terms.values()]).sum(), parameters, terms):
+            for side in sides:
+                side.forget()
+            return {}
+        for side in sides:
+            side.step()
+        return terms
+
+    # -- what the loop asks for -------------------------------------------------------------------------------------
+    def average(self) -> None:
+        """The generator's average takes in each of its steps, and none of the critic's."""
+        if self.ema is not None and self._generator_moved:
+            self.ema.update(self.num_generator_steps)
+
+    def end_epoch(self) -> None:  # noqa: D102
+        pass
+
+    def state(self) -> dict[str, Any]:  # noqa: D102
+        return {"generator": self._generator.state(), "critic": self._critic.state()}
+
+    def load(self, state: dict[str, Any]) -> None:  # noqa: D102
+        self._generator.load(state["generator"])
+        self._critic.load(state["critic"])
+
+
+def _check_modules(generator: nn.Module, critic: nn.Module) -> None:
+    for role, module in (("generator", generator), ("critic", critic)):
+        if not isinstance(module, nn.Module):
+            raise TypeError(
+                f"GANTrainer: expected the {role} as an nn.Module, got {type(module).__name__}, whose parameters "
+                "nobody would train. Fix: subclass Program (or nn.Module)."
+            )
+    shared = {id(p) for p in generator.parameters()} & {id(p) for p in critic.parameters()}
+    if shared:
+        raise ValueError(
+            f"GANTrainer: expected a critic with parameters of its own, got {len(shared)} that the generator has as "
+            "well: each side would undo the other's steps. Fix: copy.deepcopy of the shared part."
+        )
+
+
+def _check_names(penalties: Sequence[Penalty]) -> None:
+    names = [penalty.name for penalty in penalties]
+    if len(set(names)) < len(names):
+        raise ValueError(
+            f"GANTrainer: expected penalties of different names, got {names}. Fix: one of each kind, with its weight."
+        )

@@ -1,0 +1,171 @@
+"""What does not fit together is refused before the first step, with the fix."""
+
+from __future__ import annotations
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from torch import nn
+from toys import Written, toy_vae
+
+import pyro_dgm as dgm
+
+
+def fit(generator, critic, x, **options):
+    trainer = dgm.GANTrainer(generator, critic, **options)
+    weights = [p.detach().clone() for p in trainer.module.parameters()]
+    try:
+        trainer.fit(x, epochs=1, batch_size=4, progress=False)
+    finally:
+        assert trainer.num_steps == 0
+        assert all(torch.equal(a, b) for a, b in zip(weights, trainer.module.parameters(), strict=True))
+
+
+def normal(dim=3, prior=None):
+    return dgm.LatentVariableModel(prior or dgm.StandardNormal(2), dgm.Normal(dgm.mlp(2, 6, dim)))
+
+
+def levels():
+    return dgm.LatentVariableModel(dgm.StandardNormal(2), dgm.DiscretizedLogistic(dgm.mlp(2, 6), 5))
+
+
+def critic_of_three():
+    return dgm.mlp(3, 1)
+
+
+def zeros():
+    return torch.zeros(8, 3)
+
+
+def labelled():
+    return zeros(), zeros()
+
+
+def in_float32():
+    return zeros().float()
+
+
+@pytest.mark.parametrize(
+    ("generator", "critic", "x", "options", "message"),
+    [
+        (normal, lambda: dgm.mlp(3, 2), zeros, {}, r"critic: expected one logit per datum, \(4,\) or \(4, 1\), got sh"),
+        (normal, lambda: dgm.mlp(4, 1), zeros, {}, r"critic: it fails on data of shape \(4, 3\).*\n.*critic\(x\)"),
+        (
+            normal,
+            critic_of_three,
+            labelled,
+            {},
+            r"the generator fails beside a batch of shapes \[\(4, 3\), \(4, 3\)\]",
+        ),
+        (normal, critic_of_three, lambda: zeros()[:, :2], {}, r"data: expected the event shape \(3,\)"),
+        (
+            normal,
+            critic_of_three,
+            in_float32,
+            {},
+            r"dtype torch.float64 that the generator makes, got .*x\.to\(",
+        ),
+        (
+            levels,
+            critic_of_three,
+            lambda: zeros().long(),
+            {},
+            r"got torch.int64. Fix: .*within_cell\(x, torch.rand",
+        ),
+        (normal, critic_of_three, lambda: zeros() / 0, {}, r"expected finite values, got 24 NaN"),
+        (
+            toy_vae,
+            critic_of_three,
+            zeros,
+            {},
+            r"(?s)the generator fails beside .*such as vae.generator",
+        ),
+        (
+            lambda: dgm.LatentVariableModel(dgm.StandardNormal(2), dgm.Bernoulli(dgm.mlp(2, 3))),
+            critic_of_three,
+            zeros,
+            {"noise": True},
+            r"site 'x': expected reparameterized draws.*Fix: noise=False, which takes its mean",
+        ),
+        (
+            lambda: normal(prior=dgm.MixturePrior(2, 3)),
+            critic_of_three,
+            zeros,
+            {},
+            r"site 'z': expected reparameterized draws from a law with parameters.*Fix: a flow prior, or prior.requ",
+        ),
+        (
+            lambda: dgm.DensityModel(dgm.Flow(dgm.StandardNormal(3), dgm.maf(3, 2, hidden=(8,)))),
+            critic_of_three,
+            zeros,
+            {},
+            r"site 'x': expected a law with a mean.*Fix: GANTrainer\(…, noise=True\)",
+        ),
+        (
+            lambda: dgm.dequantized(dgm.DensityModel(dgm.Flow(dgm.StandardNormal(3), dgm.maf(3, 2, hidden=(8,))))),
+            critic_of_three,
+            zeros,
+            {},
+            r"of a dequantized program take the continuous one",
+        ),
+    ],
+)
+def test_what_does_not_match_is_refused_before_the_first_step(generator, critic, x, options, message):
+    with pytest.raises(ValueError, match=message):
+        fit(generator(), critic(), x(), **options)
+
+
+def written(run):
+    return Written(run)
+
+
+def test_a_generator_without_latents_needs_the_noise_of_its_observation():
+    def run(program, x):
+        with dgm.data_plate(x):
+            return pyro.sample("x", dist.Normal(program.weight * torch.ones(3), 1.0).to_event(1), obs=x)
+
+    with pytest.raises(ValueError, match=r"expected latents, or draws of the .*Fix: GANTrainer\(…, noise=Tr"):
+        fit(written(run), dgm.mlp(3, 1), zeros())
+    dgm.GANTrainer(written(run), dgm.mlp(3, 1), noise=True).fit(zeros(), progress=False)
+
+
+def test_a_mean_that_no_gradient_reaches_is_refused():
+    def run(program, x):
+        with dgm.data_plate(x):
+            z = pyro.sample("z", dist.Normal(torch.zeros(3), 1.0).to_event(1))
+            return pyro.sample("x", dist.Normal(z, program.weight).to_event(1), obs=x)
+
+    with pytest.raises(ValueError, match=r"site 'x': expected values through which a gradient .*Fix: noise=T"):
+        fit(written(run), dgm.mlp(3, 1), zeros())
+    dgm.GANTrainer(written(run), dgm.mlp(3, 1), noise=True).fit(zeros(), progress=False)
+
+
+def test_a_mean_that_is_not_finite_is_refused():
+    def run(program, x):
+        with dgm.data_plate(x):
+            z = pyro.sample("z", dist.Normal(torch.zeros(3), 1.0).to_event(1))
+            return pyro.sample("x", dist.StudentT(program.weight, z, 1.0).to_event(1), obs=x)
+
+    with pytest.raises(ValueError, match=r"generator: expected finite values"):
+        fit(written(run), dgm.mlp(3, 1), zeros())
+
+
+def test_a_prior_without_reparameterized_draws_serves_when_it_is_not_trained():
+    prior = dgm.MixturePrior(2, 3).requires_grad_(False)
+    trainer = dgm.GANTrainer(normal(prior=prior), dgm.mlp(3, 1))
+    trainer.fit(zeros(), progress=False)
+    assert trainer.num_generator_steps == 1
+
+
+def test_the_check_leaves_seeds_and_statistics_as_they_are():
+    critic = nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 1))
+    trainer = dgm.GANTrainer(normal(), critic)
+    before = torch.get_rng_state()
+    trainer.preflight(torch.randn(5, 3))
+    trainer.preflight(zeros())
+    assert critic[0].num_batches_tracked == 0
+    after = torch.get_rng_state()
+    torch.set_rng_state(before)
+    torch.randn(5, 3)
+    assert torch.equal(after, torch.get_rng_state())
