@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import pyro_dgm as dgm
-from pyro_dgm.adversarial.critics import logits
+from pyro_dgm.adversarial.critics import Scores, logits
 
 
 @pytest.mark.parametrize("shape", [(5,), (5, 1)])
@@ -35,6 +35,16 @@ def test_a_critic_of_another_shape_raises(shape):
 def test_a_critic_that_returns_no_tensor_raises():
     with pytest.raises(ValueError, match=r"got Normal from data of shape \(5, 2\)"):
         logits(lambda x: torch.distributions.Normal(0.0, 1.0), torch.zeros(5, 2))
+
+
+def test_scores_run_the_critic_once_for_each_tensor():
+    calls = []
+    scores = Scores(lambda x, c: calls.append(x) or (x * c)[:, 0], torch.tensor(2.0))
+    x, y = torch.randn(2, 5, 3)
+    assert scores(x) is scores(x)
+    assert torch.equal(scores(y), 2 * y[:, 0])
+    assert len(calls) == 2
+    assert torch.equal(scores(x.clone()), scores(x))
 
 
 def test_spectral_norm_makes_every_layer_one_lipschitz():

@@ -30,6 +30,27 @@ def logits(critic: nn.Module, x: Tensor, *context: Any) -> Tensor:
     return found.flatten().to(torch.promote_types(found.dtype, torch.float32))
 
 
+class Scores:
+    """C(x, c) at one context, each tensor once: a penalty at the data shares the pass that the game's loss took.
+
+    Args:
+        critic: called as `critic(x, *context)`.
+        context: labels and the like, `(B, …)`.
+    """
+
+    def __init__(self, critic: nn.Module, *context: Any):
+        self.critic, self.context = critic, context
+        self._found: list[tuple[Tensor, Tensor]] = []
+
+    def __call__(self, x: Tensor) -> Tensor:
+        for seen, found in self._found:
+            if seen is x:
+                return found
+        found = logits(self.critic, x, *self.context)
+        self._found.append((x, found))
+        return found
+
+
 def spectral_norm(critic: nn.Module) -> nn.Module:
     r"""$W \mapsto W / \sigma_{max}(W)$ for every linear and convolutional layer of a critic, in place.
 

@@ -23,7 +23,7 @@ class Penalty(ABC):
 
     @abstractmethod
     def __call__(self, critic: Score, real: Tensor, fake: Tensor) -> Tensor:
-        """The mean cost over a batch, 0-dim; its gradient flows to the critic's weights, and to no datum.
+        """The mean cost over a batch, 0-dim; its gradient flows to the critic's weights.
 
         Args:
             critic: maps x `(B, *event)` to logits `(B,)` or `(B, 1)`, each of its own datum alone.
@@ -96,9 +96,10 @@ class GradientPenalty(Penalty):
 
 def gradient(critic: Score, x: Tensor) -> Tensor:
     r"""$\nabla_x C(x)$ of each datum, flattened: `(B, D)`, in float32 at least, and differentiable in the weights."""
-    at = x.detach()
-    at = (at.float() if at.dtype in (torch.float16, torch.bfloat16) else at).requires_grad_()
     further = torch.is_grad_enabled()
+    half = x.dtype in (torch.float16, torch.bfloat16)
+    # A tensor that has a gradient already may have been scored with it: `Scores` then knows its logits.
+    at = x if further and x.requires_grad and not half else (x.float() if half else x).detach().requires_grad_()
     with torch.enable_grad(), torch.autocast(x.device.type, enabled=False):
         # A logit depends on its own datum alone, so that the gradient of their sum holds that of each.
         (found,) = torch.autograd.grad(critic(at).sum(), at, create_graph=further)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..inference.trainer import Terms, Trainer
-from .critics import logits
+from .critics import Scores, logits
 from .drawing import Fakes
 from .games import Game, NonSaturating
 from .matching import check_match
@@ -112,9 +111,8 @@ class GANTrainer(Trainer):
 
     def generator_step(self, *batch: Any) -> Terms:
         """Move the generator once, against the critic as it is."""
-        score = partial(logits, self.critic)
-        fake = score(self.fakes(*batch), *batch[1:])
-        real = score(*batch) if self.game.generator_reads_real else None
+        fake = logits(self.critic, self.fakes(*batch), *batch[1:])
+        real = logits(self.critic, *batch) if self.game.generator_reads_real else None
         terms = {"generator": self.game.generator_loss(fake, real)}
         self._generator.backward(terms["generator"])
         return self._moved(terms, self._generator)
@@ -128,15 +126,14 @@ class GANTrainer(Trainer):
 
     def _costs(self, batch: tuple, fake: Tensor) -> Terms:
         """Both losses of the game at the same logits, and the penalties."""
-
-        def score(x: Tensor) -> Tensor:
-            return logits(self.critic, x, *batch[1:])
-
-        of_real, of_fake = score(batch[0]), score(fake)
+        score, real = Scores(self.critic, *batch[1:]), batch[0]
+        if self.penalties and torch.is_grad_enabled():  # so that they share the pass of the losses
+            real, fake = (x if x.requires_grad else x.detach().requires_grad_() for x in (real, fake))
+        of_real, of_fake = score(real), score(fake)
         return {
             "critic": self.game.critic_loss(of_real, of_fake),
             "generator": self.game.generator_loss(of_fake, of_real),
-            **{penalty.name: penalty(score, batch[0], fake) for penalty in self.penalties},
+            **{penalty.name: penalty(score, real, fake) for penalty in self.penalties},
         }
 
     def _critic_cost(self, terms: Terms) -> Tensor:
