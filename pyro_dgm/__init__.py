@@ -21,12 +21,12 @@ from .evaluation.calibration import SBC, sbc
 from .evaluation.checks import CHECKS
 from .evaluation.classifier import C2ST, c2st
 from .evaluation.comparison import Comparison, compare_models
-from .evaluation.held_out import compare, elpd_data
 from .evaluation.datatree import per_datum_dataset, sbc_dataset, training_dataset
 from .evaluation.estimate import Estimate
 from .evaluation.findings import Check, Findings, Skipped
 from .evaluation.generation import encode, generate, reconstruct
 from .evaluation.hamiltonian import HMC, hmc
+from .evaluation.held_out import compare, elpd_data
 from .evaluation.imputation import ConditionalNLL, Imputation, conditional_nll, impute, marginal_nll
 from .evaluation.items import Item, Picture, Status, Threshold
 from .evaluation.latents import Collapse, active_units, aggregate_test, collapse, unit_kl

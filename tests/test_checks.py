@@ -119,7 +119,7 @@ def test_data_outside_the_support_are_told_once():
     case = PAIRS["vae_categorical"]()
     report = dgm.check(case.model, case.guide, torch.full((20, 3), 9), **QUICK)
     assert warned(report) == {"data and sites"}
-    assert "Fix: set levels= to the number of levels" in report["data and sites"].finding
+    assert "Fix: levels=10 where the model says" in report["data and sites"].finding
     assert set(skipped(report).values()) == {"not run: the pair can't be scored on these data, see above"}
     assert len(skipped(report)) == len(NAMES) - 1
 

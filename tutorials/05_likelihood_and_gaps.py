@@ -12,7 +12,7 @@
 # 5. **Where is the bound lost?** The inference gap in two: the family of the posteriors, and the one encoder for all.
 # 6. A warning: the kernel density estimate.
 #
-# At full size the script took about 80 seconds on one core; `PYRO_DGM_SMOKE=1` runs it in seconds, and its numbers then
+# At full size the script took about 50 seconds on one core; `PYRO_DGM_SMOKE=1` runs it in seconds, and its numbers then
 # mean nothing. All numbers in the text come from that full run.
 
 # %%
@@ -76,9 +76,9 @@ print(bracket)
 # %% [markdown]
 # The ELBO is 6.4 nats too low, for a guide that is merely twice too wide. Importance sampling mends that with the same
 # guide. AIS needs no guide at all: it starts at the prior, five nats off with 50 temperatures, and within its error
-# with 1,000; its error is always on the low side on average, as a lower bound's should be. BDMC brackets: simulated data
-# come with an exact draw of their posterior, from which the chains can be run backwards for an upper bound. The two
-# ends, here 2.3 nats apart, tell how far AIS at *this* length may be off, without a closed form.
+# with 1,000; on average its error is on the low side, as a lower bound's must be. BDMC brackets: simulated data come
+# with an exact draw of their posterior, from which the chains can be run backwards for an upper bound. The two ends,
+# here 2.3 nats apart, tell how far AIS at *this* length may be off, without a closed form.
 #
 # ## 2. When is the error bar wrong?
 # An importance estimate rests on its largest weights. k-hat is the shape of their tail: up to about 0.7 the estimate
@@ -135,9 +135,7 @@ truth = dgm.hmc(vae.model, few, num=20 if SMOKE else 500, warmup=20 if SMOKE els
 print(truth)
 exact = truth.draws["z"].flatten(0, 1)  # (draws, 10, 8)
 claimed = dgm.encode(vae.guide, few, num=2000)["z"]
-shift = (claimed.mean(0) - exact.mean(0)) / exact.std(0)
-ratio = claimed.std(0) / exact.std(0)
-print(f"guide against truth: mean off by {shift.abs().mean():.2f} sd, width × {ratio.mean():.2f}")
+print(dgm.guide_error(vae.guide, truth, few))
 
 # %% [markdown]
 # The chains mix (R-hat 1.006 at worst). The guide's means are half a standard deviation off, and its widths 10 % short.
@@ -183,8 +181,8 @@ for name, v in (("normal posterior", vae), ("IAF posterior", bent)):
 
 # %% [markdown]
 # Of the 2.3 nats that the bound loses, 1.9 are lost by amortization: one encoder, trained on 1,347 images, answers for
-# images that it has never seen. The family, independent normals, costs 0.4. A flow in the posterior wins 0.1 of those and
-# gives it back by amortization, so that both end at the same NLL. The remedy follows from the diagnosis: a richer
+# images that it has never seen. The family, independent normals, costs 0.4. A flow in the posterior wins 0.1 of those
+# and gives it back by amortization, so that both end at the same NLL. The remedy follows from the diagnosis: a richer
 # family would be labour lost here; more data, a smaller encoder, or `SemiAmortizedGuide` is what helps.
 #
 # ## 6. A warning: the kernel density estimate

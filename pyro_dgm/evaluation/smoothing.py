@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from math import ceil, log, sqrt
 from sys import float_info
 
 import torch
 from torch import Tensor
 
-LEAST_TAIL = 5  # weights, to fit two parameters to
-UNDERFLOW = log(float_info.min)  # below it exp leaves the normal numbers
+from .pareto import LEAST_TAIL, fitted_tail, tail_length
 
 
 def smoothed(log_weight: Tensor) -> Tensor:
@@ -34,8 +32,7 @@ def smoothed(log_weight: Tensor) -> Tensor:
         >>> smoothed(log_w).logsumexp(0).abs().max() < 1e-12
         tensor(True)
     """
-    num = len(log_weight)
-    num_tail = ceil(min(0.2 * num, 3 * sqrt(num)))
+    num_tail = tail_length(len(log_weight))
     log_w = log_weight.double() - log_weight.double().amax(0)
     if num_tail < LEAST_TAIL:
         return log_w.log_softmax(0)
@@ -57,19 +54,13 @@ def resampled(log_weight: Tensor) -> Tensor:
     return torch.multinomial(smoothed(log_weight).exp().T, len(log_weight), replacement=True).T
 
 
-def _smoothed_tail(tail: Tensor) -> Tensor:
+def _smoothed_tail(log_tail: Tensor) -> Tensor:
     """New log weights `(M, N)` of descending ones `(M + 1, N)`, the largest 0, of which the last is the edge."""
-    edge = tail[-1].clamp(min=UNDERFLOW).exp()
-    excess = (tail[:-1].exp() - edge).clamp(min=0)  # 0 for a weight that ties with the edge
-    num = (excess > 0).sum(0)
-    enough = num >= LEAST_TAIL
-    ramp = torch.arange(len(excess), 0, -1, dtype=excess.dtype, device=excess.device)[:, None]
-    place = torch.where(enough, num, len(excess))
-    # A tail that is too short is fitted as any other, so that no datum waits for a host; its fit is not read.
-    shape, scale = _pareto_fit(torch.where(enough, excess, ramp), place)
-    probability = ((place - ramp.flip(0) + 0.5) / place).clamp(min=0)
-    smooth = (_quantile(probability, shape, scale) + edge).log().clamp(max=0)
-    return torch.where((excess > 0) & enough & shape.isfinite(), smooth, tail[:-1])
+    tail = fitted_tail(log_tail)
+    rank = torch.arange(len(tail.excess), dtype=log_tail.dtype, device=log_tail.device)[:, None]
+    probability = ((tail.num - rank - 0.5) / tail.num).clamp(min=0)
+    smooth = (_quantile(probability, tail.shape, tail.scale) + tail.edge).log().clamp(max=0)
+    return torch.where((tail.excess > 0) & tail.enough & tail.shape.isfinite(), smooth, log_tail[:-1])
 
 
 def _quantile(probability: Tensor, shape: Tensor, scale: Tensor) -> Tensor:
@@ -78,21 +69,3 @@ def _quantile(probability: Tensor, shape: Tensor, scale: Tensor) -> Tensor:
     flat = shape.abs() < float_info.epsilon
     k = torch.where(flat, 1.0, shape)
     return scale * torch.where(flat, exponential, torch.expm1(k * exponential) / k)
-
-
-def _pareto_fit(excess: Tensor, num: Tensor) -> tuple[Tensor, Tensor]:
-    """Posterior-mean shape, with the prior k ~ 0.5, and scale of a generalized Pareto law, each `(N,)`.
-
-    Args:
-        excess: descending excesses `(M, N)`, 0 from row M_n on: they add nothing to sums of log1p.
-        num: M_n `(N,)`.
-    """
-    num_grid = 30 + num.double().sqrt().long()
-    grid = torch.arange(1, 31 + int(sqrt(len(excess))), dtype=excess.dtype, device=excess.device)[:, None]
-    quartile = excess.gather(0, (num - (num / 4 + 0.5).long())[None])
-    theta = 1 / excess[0] + (1 - (num_grid / (grid - 0.5)).sqrt()) / (3 * quartile)
-    k = torch.stack([torch.log1p(-t * excess).sum(0) for t in theta]) / num
-    profile = num * ((-theta / k).log() - k - 1)
-    theta_hat = (profile.masked_fill(grid > num_grid, -torch.inf).softmax(0) * theta).sum(0)
-    k_hat = torch.log1p(-theta_hat * excess).sum(0) / num
-    return (num * k_hat + 10 * 0.5) / (num + 10), -k_hat / theta_hat
