@@ -357,7 +357,9 @@ def test_noise_without_the_shape_of_images_is_refused_with_the_shape(num):
 
 def test_a_reconstruction_of_noisy_levels_says_what_it_lacks():
     made = vae()
-    with pytest.raises(NotImplementedError, match=r"site 'x': expected a law that has a mean, got Quantized.*Fix: draws of it"):
+    with pytest.raises(
+        NotImplementedError, match=r"site 'x': expected a law that has a mean, got Quantized.*Fix: draws of it"
+    ):
         dgm.reconstruct(made.model, made.guide, torch.zeros(4, 3))
 
 

@@ -54,7 +54,7 @@ def test_the_kind_of_bound_and_unreliable_weights_are_said():
     x = model.data(20)
     narrow, exact = ExactGuide(model, spread=0.3), ExactGuide(model)
     table = dgm.compare({"narrow": dgm.nll(model, narrow, x, num=500), "exact": dgm.nll(model, exact, x, num=500)})
-    assert table["kind"].tolist() == ["upper bound in expectation"] * 2
+    assert table["nll_kind"].tolist() == ["upper bound in expectation"] * 2
     assert table["warning"].to_dict() == {"narrow": True, "exact": False}
 
 

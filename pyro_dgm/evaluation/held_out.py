@@ -24,7 +24,7 @@ def compare(results: Mapping[str, NLL]) -> pandas.DataFrame:
     - `elpd_diff` to the best model (≤ 0) and `dse`, the same error of the paired differences: it is `dse`, not `se`,
       that tells two models apart;
     - `weight` of stacking: the mixture of the models that predicts the data best;
-    - `warning`: whether a k-hat is above its threshold; `kind`: what sort of bound −log p is, for a bound that is
+    - `warning`: whether a k-hat is above its threshold; `nll_kind`: what sort of bound −log p is, for a bound that is
       tighter for one model favours it.
 
     Args:
@@ -38,7 +38,7 @@ def compare(results: Mapping[str, NLL]) -> pandas.DataFrame:
         Yao et al. 2018, *Using stacking to average Bayesian predictive distributions*, arXiv:1704.02030.
     """
     table = comparison_table(elpd_data(results))
-    table["kind"] = [results[name].kind for name in table.index]
+    table["nll_kind"] = [results[name].kind for name in table.index]
     return table
 
 
