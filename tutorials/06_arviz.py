@@ -38,7 +38,7 @@ import pyro_dgm as dgm
 from pyro_dgm.experiments.data import Digits
 
 SMOKE = bool(os.environ.get("PYRO_DGM_SMOKE"))
-EPOCHS, DRAWS, SIMULATED = (2, 20, 30) if SMOKE else (100, 500, 1000)
+EPOCHS, DRAWS, SIMULATED = (2, 60, 30) if SMOKE else (100, 500, 1000)
 FIGURES = Path(os.environ.get("PYRO_DGM_FIGURES", "runs/smoke/tutorial_06" if SMOKE else "runs/tutorial_06"))
 FIGURES.mkdir(parents=True, exist_ok=True)
 
@@ -86,8 +86,8 @@ worst = found.per_datum.sortby("khat", ascending=False).isel(datum=slice(3))
 print(worst[["log_p", "elbo", "kl", "khat", "ess"]].to_dataframe().round(2))
 
 # %% [markdown]
-# Two effective draws out of 500: for these images the guide has missed the posterior, and the estimate of log p(x) may be
-# off by more than its error bar. They are the ones to look at, or to give to `hmc`.
+# Two effective draws out of 500: for these images the guide has missed the posterior, and the estimate of log p(x) may
+# be off by more than its error bar. They are the ones to look at, or to give to `hmc`.
 #
 # ## 3. Summaries and plots
 
@@ -107,8 +107,8 @@ axes.legend(frameon=False)
 figure.savefig(FIGURES / "khat.png", dpi=120)
 
 # %% [markdown]
-# Predictions from the prior already have the grey levels of the data: the model has learned its images. k-hat lies above
-# its threshold for most of the images: the draws of *this* guide should not be taken for the posterior's.
+# Predictions from the prior already have the grey levels of the data: the model has learned its images. k-hat lies
+# above its threshold for most of the images: the draws of *this* guide should not be taken for the posterior's.
 #
 # ## 4. Draws of the posterior rather than of the guide
 # The draws above are the guide's, unweighted; `sample_stats.log_weight` says how far they are from the posterior's.
@@ -155,8 +155,8 @@ axis.figure.savefig(FIGURES / "compare.png", dpi=120, bbox_inches="tight")
 
 # %% [markdown]
 # Ten times its `dse` is what the MAF prior wins over the plain one, 2.4 nats an image, and two latents are out of the
-# question. `nll_kind` reminds that each −log p is an upper bound: a guide that is tighter for one model would favour it.
-# (`elpd_loo` on ArviZ's axis is the only label it knows; nothing was left out here, these are held-out data.)
+# question. `nll_kind` reminds that each −log p is an upper bound: a guide that is tighter for one model would favour
+# it. (`elpd_loo` on ArviZ's axis is the only label it knows; nothing was left out here, these are held-out data.)
 #
 # ## 7. Saved and read again
 
