@@ -56,6 +56,16 @@ def test_the_density_of_given_values_is_that_of_the_cpu(build):
     torch.testing.assert_close(there, here, rtol=1e-9, atol=1e-9)
 
 
+@pytest.fixture
+def exact_convolutions():
+    """Gradients of convolutions that add up in one order: the fast ones differ from run to run."""
+    before = torch.backends.cudnn.deterministic
+    torch.backends.cudnn.deterministic = True
+    yield
+    torch.backends.cudnn.deterministic = before
+
+
+@pytest.mark.usefixtures("exact_convolutions")
 @pytest.mark.parametrize(**over(PAIRS))
 def test_a_run_resumed_at_an_epoch_equals_the_whole_one_bit_for_bit(build, tmp_path):
     case = build()
@@ -73,6 +83,7 @@ def test_a_run_resumed_at_an_epoch_equals_the_whole_one_bit_for_bit(build, tmp_p
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The CUDA Graph is empty")  # torch's own, of its warm-up graph
 @pytest.mark.parametrize("mode", [True, "reduce-overhead"])
 @pytest.mark.parametrize("name", ["vae_normal", "vae_flow", "vae_labels", "density_dequantized", "vae_image_flow"])
 def test_compiled_training_learns_as_eager_training_does(name, mode):
@@ -101,28 +112,22 @@ def test_estimates_leave_the_generators_of_all_devices_alone():
         assert torch.equal(state, now)
 
 
-def exact_mean(model, guide, batch) -> torch.Tensor:
-    """The posterior mean by self-normalized importance sampling `(N, D)`."""
-    particles = dgm.draw(model, guide, *(b.to(GPU) for b in batch), num=50_000)
-    weight = particles.log_weight.softmax(0)[..., None]
-    return (weight * particles.values["z"]).sum(0).detach().cpu()
-
-
-@pytest.mark.parametrize("estimate", [dgm.hmc, dgm.ais])
-def test_chains_on_the_gpu_agree_with_importance_sampling(estimate):
+def test_chains_on_the_gpu_have_the_moments_of_those_on_the_cpu():
     case = PAIRS["vae_normal"]()
-    model, guide = moved(case)
     batch = case.batch(6)
-    exact = dgm.nll(model, guide, *batch, num=20_000)
-    if estimate is dgm.ais:
-        found = dgm.ais(model, *batch, num=64, steps=200)
-        assert bool(((found.per_datum - exact.per_datum).abs() < 0.5).all())
-    else:
-        found = dgm.hmc(model, *batch, num=500, warmup=200)
-        assert found.worst_rhat < 1.1
-        resampled = exact_mean(model, guide, batch)
-        error = found.draws["z"].std((0, 1)) / found.ess["z"].sqrt()
-        assert bool(((found.draws["z"].mean((0, 1)).cpu() - resampled).abs() < 6 * error.cpu() + 0.1).all())
+    here, there = (dgm.hmc(m, *batch, num=500, warmup=200) for m in (case.model, moved(case)[0]))
+    assert there.worst_rhat < 1.05
+    draws = [found.draws["z"].cpu() for found in (here, there)]
+    error = sum(z.flatten(0, 1).var(0) / dgm.mean_ess(z) for z in draws).sqrt()
+    assert bool(((draws[0] - draws[1]).mean((0, 1)).abs() < 6 * error).all())
+
+
+def test_annealing_on_the_gpu_is_that_on_the_cpu_within_its_error():
+    case = PAIRS["vae_normal"]()
+    batch = case.batch(6)
+    here, there = (dgm.ais(m, *batch, num=64, steps=200) for m in (case.model, moved(case)[0]))
+    error = (here.monte_carlo**2 + there.monte_carlo**2).sqrt()
+    assert bool(((here.per_datum - there.per_datum).abs() < 6 * error + 1e-3).all())
 
 
 def test_khat_is_that_of_the_cpu():

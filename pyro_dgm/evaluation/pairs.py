@@ -234,16 +234,24 @@ def _masked(log_q: Tensor, site: Site) -> Tensor:
 
 
 class Watch:
-    """Says once, from the pairs scored so far, that the whole will take longer than `PATIENCE`."""
+    """Says once, from the pairs scored so far, that the whole will take longer than `PATIENCE`.
+
+    The first pairs, which take longer (memory is new, kernels are loaded), do not count.
+    """
 
     def __init__(self, total: int):
-        self.total, self.done, self.start, self.silent = total, 0, perf_counter(), False
+        self.total, self.left, self.timed, self.silent = total, total, 0, False
+        self.start: float | None = None
 
     def passed(self, num: int) -> None:
         """Note that `num` pairs more are done."""
-        self.done += num
-        each = (perf_counter() - self.start) / self.done
-        if not self.silent and each * self.total > PATIENCE and self.done < self.total:
+        self.left -= num
+        if self.start is None:
+            self.start = perf_counter()
+            return
+        self.timed += num
+        each = (perf_counter() - self.start) / self.timed
+        if not self.silent and each * self.total > PATIENCE and self.left:
             self.silent = True
             warnings.warn(
                 f"surgery: {self.total:,} pairs (z_i, x_j) at {1e6 * each:.2g} µs each with this guide, about "
