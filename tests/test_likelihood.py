@@ -331,3 +331,12 @@ def test_a_given_likelihood_has_the_mean_the_error_and_the_kind_that_it_was_give
     assert (given.mean, given.kind) == (3.0, "lower bound")
     assert given.stderr == pytest.approx((7 / 3) ** 0.5)
     assert str(given) == "NLL 3.000 ± 1.528 nats per datum (lower bound; 3 data)"
+
+
+def test_the_worst_data_are_those_of_the_largest_khat():
+    """Where k-hat could not be fitted, nothing is known: such data come first."""
+    model, guide, x = linear_gaussian()
+    found = dgm.nll(model, guide, x, num=200)
+    told = dataclasses.replace(found, khat=torch.tensor([0.1, -torch.inf, 0.9, torch.nan, 0.5, torch.inf]))
+    assert told.worst(4).tolist() == [3, 5, 2, 4]
+    assert len(told.worst(100)) == 6

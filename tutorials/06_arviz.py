@@ -82,7 +82,7 @@ print(found.posterior.attrs["kept"])
 # ## 2. The worst data first
 
 # %%
-worst = found.per_datum.sortby("khat", ascending=False).isel(datum=slice(3))
+worst = found.per_datum.isel(datum=score.worst(3))
 print(worst[["log_p", "elbo", "kl", "khat", "ess"]].to_dataframe().round(2))
 
 # %% [markdown]

@@ -102,6 +102,10 @@ class NLL(PerDatum):
         """Share of the data whose k̂ is above `khat_threshold(num)`: their error bars are too small."""
         return (self.khat > khat_threshold(self.num)).double().mean().item()
 
+    def worst(self, num: int = 10) -> Tensor:
+        """Indices of the data whose importance weights have the heaviest tails, the worst first `(num,)`."""
+        return self.khat.nan_to_num(nan=float("inf")).argsort(descending=True, stable=True)[:num]
+
     def bits_per_dim(self, dim: int, spacing: float = 1.0) -> BitsPerDim:
         """The same in bits per dim, see `bits_per_dim`; exact or a bound as this is."""
         return BitsPerDim(bits_per_dim(self.mean, dim, spacing), self.stderr / dim / log(2), self.kind)
