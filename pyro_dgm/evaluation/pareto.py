@@ -65,7 +65,8 @@ def _pareto_fit(excess: Tensor, num: Tensor) -> tuple[Tensor, Tensor]:
     grid = torch.arange(1, 31 + int(sqrt(len(excess))), dtype=excess.dtype, device=excess.device)[:, None]
     quartile = excess.gather(0, (num - (num / 4 + 0.5).long())[None])
     theta = 1 / excess[0] + (1 - (num_grid / (grid - 0.5)).sqrt()) / (3 * quartile)
-    k = torch.stack([torch.log1p(-t * excess).sum(0) for t in theta]) / num
+    room = torch.empty_like(excess)
+    k = torch.stack([torch.mul(excess, -t, out=room).log1p_().sum(0) for t in theta]) / num
     profile = num * ((-theta / k).log() - k - 1)
     weight = profile.masked_fill(grid > num_grid, -torch.inf).softmax(0)
     theta_hat = (weight * theta).sum(0)

@@ -39,8 +39,11 @@ def khat(log_weight: Tensor) -> Tensor:
         True
     """
     num_tail = tail_length(len(log_weight))
-    blocks = log_weight.detach().split(max(1, CACHED // max(1, num_tail)), dim=1)
-    return torch.cat([_shapes(block, num_tail) for block in blocks])
+    log_w, width = log_weight.detach(), max(1, CACHED // (num_tail + 1))
+    blocks = [_fitted(block, num_tail) for block in log_w.split(width, dim=1)]
+    shape, top = (torch.cat(part) for part in zip(*blocks, strict=True))
+    constant = (log_w.amin(0).double() - top > -1e-9) & (len(log_w) > 1)
+    return torch.where(constant, -torch.inf, shape)
 
 
 def khat_threshold(num: int) -> float:
@@ -53,15 +56,14 @@ def khat_threshold(num: int) -> float:
     return min(1 - 1 / log10(num), 0.7) if num > 1 else 0.0
 
 
-def _shapes(log_w: Tensor, num_tail: int) -> Tensor:
-    """k̂ of a block of data; the order needs no float64, and the tail is a small part of the weights."""
-    largest = _largest(log_w, num_tail + 1).double() if num_tail < len(log_w) else log_w.double()
-    top = largest.amax(0)
-    constant = (log_w.amin(0).double() - top > -1e-9) & (len(log_w) > 1)
+def _fitted(log_w: Tensor, num_tail: int) -> tuple[Tensor, Tensor]:
+    """k̂ and the largest log weight of a block of data; the order needs no float64, and the tail is a small part."""
+    largest = _largest(log_w, min(num_tail + 1, len(log_w))).double()
+    top = largest[0]
     if num_tail < LEAST_TAIL:
-        return torch.where(constant, -torch.inf, torch.full_like(top, torch.inf))
+        return torch.full_like(top, torch.inf), top
     tail = fitted_tail(largest - top)
-    return torch.where(constant, -torch.inf, torch.where(tail.enough, tail.shape, torch.inf))
+    return torch.where(tail.enough, tail.shape, torch.inf), top
 
 
 def _largest(value: Tensor, num: int) -> Tensor:
