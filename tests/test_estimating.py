@@ -2,6 +2,7 @@
 
 import numpy as np
 import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 from toys import linear_gaussian
@@ -80,3 +81,20 @@ def test_swapped_programs_are_refused():
     model, guide, x = linear_gaussian()
     with pytest.raises(ValueError, match="model: expected an observed site, got none"):
         dgm.nll(guide, model, x, num=5)
+
+
+class Shares(dgm.Program):
+    """A density of whole events: x in the simplex."""
+
+    def forward(self, x=None):
+        with dgm.data_plate(x):
+            return pyro.sample("x", dist.Dirichlet(torch.full((3,), 2.0)), obs=x)
+
+
+def test_where_a_support_is_of_whole_events_every_datum_is_looked_at():
+    """Neither the smallest nor the largest number is at fault in row 20."""
+    x = torch.distributions.Dirichlet(torch.ones(3)).sample((50,))
+    dgm.nll(Shares(), dgm.EmptyGuide(), x)
+    x[20] = torch.tensor([0.3, 0.3, 0.3])
+    with pytest.raises(ValueError, match=r"site 'x': expected values in Simplex"):
+        dgm.nll(Shares(), dgm.EmptyGuide(), x)

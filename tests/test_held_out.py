@@ -65,3 +65,19 @@ def test_results_that_cannot_be_paired_raise():
         dgm.compare({"a": results[3], "b": results[4]})
     with pytest.raises(ValueError, match=r"two or more models .* got {'a': 3} data\. Fix: compare"):
         dgm.compare({"a": results[3]})
+
+
+def test_annealed_and_exact_figures_are_compared_as_sampled_ones_are():
+    model = LinearGaussian()
+    x = model.data(20)
+    results = {
+        "sampled": dgm.nll(model, ExactGuide(model), x, num=500),
+        "annealed": dgm.ais(model, x, num=8, steps=20),
+        "known": dgm.GivenNLL(-model.log_evidence(x)),
+    }
+    table = dgm.compare(results)
+    assert table["nll_kind"]["known"] == "exact"
+    assert table["warning"].to_dict() == {"sampled": False, "annealed": True, "known": False}  # 8 chains have no k-hat
+    assert all(result.unit == "nats per datum" for result in results.values())
+    assert results["annealed"].bits_per_dim(4).value == pytest.approx(dgm.bits_per_dim(results["annealed"].mean, 4))
+    assert set(dgm.per_datum_dataset(results["annealed"])) == {"log_p", "log_p_stderr", "ess"}

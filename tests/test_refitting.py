@@ -14,6 +14,7 @@ from toys import BatchNorm
 import pyro_dgm as dgm
 from pyro_dgm.experiments import refitting
 from pyro_dgm.inference.traces import isolated
+from pyro_dgm.programs.conditional import raw_of_positive
 
 QUICK = {"epochs": 2, "batch_size": 20}
 
@@ -313,3 +314,59 @@ def test_a_likelihood_without_one_scale_is_refused():
     vae = dgm.VAE(dgm.StandardNormal(2), dgm.Bernoulli(dgm.mlp(2, 3)), encoder)
     with pytest.raises(TypeError, match=r"refit_scale: expected a Normal likelihood.*got Bernoulli"):
         dgm.refit_scale(vae, torch.zeros(5, 3))
+
+
+@in_float64
+@pytest.mark.parametrize(
+    "prior",
+    [
+        lambda vae, data: dgm.AggregatePrior(vae.guide.encoder, data),
+        lambda *_: dgm.Flow(dgm.StandardNormal(2), [dgm.LULinear(2)]),
+    ],
+    ids=["aggregate", "linear_flow"],
+)
+def test_surgery_foretells_what_a_new_prior_wins(prior):
+    """Hoffman and Johnson: the gain is the fall of the marginal KL, and no prior gains more than all of it."""
+    vae, data = shifted_vae(), torch.randn(200, 3)
+    made = dgm.refit_prior(vae, data, prior(vae, data), epochs=20, lr=1e-2)
+    before, after = (dgm.surgery(v.model, v.guide, data, num=2000) for v in (vae, made))
+    gain = after.elbo.value - before.elbo.value  # over the same draws
+    assert gain == pytest.approx(before.marginal_kl.value - after.marginal_kl.value, abs=1e-9)
+    assert 1 < gain < before.marginal_kl.value + 1e-9 + 5 * after.marginal_kl.stderr
+    assert after.mutual_information.value == pytest.approx(before.mutual_information.value, abs=1e-9)
+
+
+def probabilistic_pca(x: Tensor, latent: int) -> tuple[dgm.VAE, float]:
+    r"""The linear VAE of largest evidence, with its exact diagonal posterior, and its $\sigma_*$ in closed form.
+
+    $\sigma_*^2$ is the mean of the eigenvalues of the covariance that the latents leave over, and
+    $W = U (\Lambda - \sigma_*^2)^{1/2}$, $q(z \mid x) = N(M^{-1} W^T (x - \bar x), \sigma_*^2 M^{-1})$, $M = \Lambda$
+    (Tipping and Bishop 1999).
+    """
+    values, vectors = torch.linalg.eigh((x - x.mean(0)).T @ (x - x.mean(0)) / len(x))
+    variance = values[:-latent].mean()
+    kept, directions = values[-latent:], vectors[:, -latent:]
+    weight = directions * (kept - variance).sqrt()
+    decoder, net = nn.Linear(latent, x.shape[1]), nn.Linear(x.shape[1], 2 * latent)
+    with torch.no_grad():
+        decoder.weight.copy_(weight)
+        decoder.bias.copy_(x.mean(0))
+        net.weight.copy_(torch.cat([weight.T / kept[:, None], torch.zeros_like(weight.T)]))
+        scales = [raw_of_positive(float(s)) for s in (variance / kept).sqrt()]
+        net.bias.copy_(torch.cat([-weight.T @ x.mean(0) / kept, torch.tensor(scales)]))
+    likelihood = dgm.Normal(decoder, scale=float(variance.sqrt()))
+    return dgm.VAE(dgm.StandardNormal(latent), likelihood, dgm.Conditional(dist.Normal, net)), float(variance.sqrt())
+
+
+@in_float64
+def test_the_optimal_noise_of_a_linear_vae_is_that_of_probabilistic_pca():
+    x = torch.randn(400, 5) @ torch.randn(5, 5)
+    vae, sigma = probabilistic_pca(x, latent=2)
+    covariance = vae.generator.likelihood.net.weight.detach()
+    covariance = covariance @ covariance.T + sigma**2 * torch.eye(5)
+    evidence = dist.MultivariateNormal(x.mean(0), covariance).log_prob(x)
+    found = dgm.nll(vae.model, vae.guide, x, num=3)
+    torch.testing.assert_close(-found.nelbo, evidence)  # the bound is the evidence: the posterior is exact
+    vae.generator.likelihood.set_scale(3 * sigma)
+    refitted = dgm.refit_scale(vae, x, num=200).generator.likelihood.scale.item()
+    assert refitted == pytest.approx(sigma, rel=5 * (2 / (400 * 200)) ** 0.5)

@@ -15,6 +15,7 @@ from ..inference.estimating import at_least_one, blocks_of, estimating, most_ext
 from .coordinates import Posterior
 from .hamiltonian import DualAveraging, LogDensity, first_step, started, transition
 from .likelihood import PerDatum, weight_statistics
+from .psis import khat
 
 ACCEPTANCE = 0.65  # what the pilot's step sizes aim at, as Wu et al.
 NUM_PILOTS, WARMUP, RATE = 8, 30, 1.0  # of the pilot: its chains, its transitions before it walks, its gain
@@ -43,6 +44,9 @@ class AIS(PerDatum):
     num: int
     steps: int
     kind: str = "upper bound in expectation"
+
+    def tails(self) -> Tensor:  # noqa: D102
+        return khat(self.log_weight)
 
     def __str__(self) -> str:
         return (

@@ -14,12 +14,21 @@ if TYPE_CHECKING:
     import xarray
 
     from ..inference.history import History
+    from .annealing import AIS
     from .calibration import SBC
     from .likelihood import NLL
 
 Arrays = dict[str, tuple[tuple[str, ...], np.ndarray]]
 DATUM = "datum"
 SAMPLE = ("chain", "draw")
+STATISTICS = {
+    "elbo": (-1, "nelbo"),
+    "log_p": (-1, "per_datum"),
+    "log_p_stderr": (1, "monte_carlo"),
+    "kl": (1, "kl"),
+    "khat": (1, "khat"),
+    "ess": (1, "ess"),
+}
 NOT_FOR_LOO = "not_for_loo_or_waic_as_z_is_local"
 REFUSAL = (
     "z_i belongs to x_i alone: without x_i its law is the prior, and the mean of 1 / p(x_i | z) over z ~ p(z | x_i), "
@@ -106,24 +115,22 @@ def refused_to_loo(arrays: Arrays) -> Arrays:
     return {**arrays, NOT_FOR_LOO: (SAMPLE, np.zeros([sizes[d] for d in SAMPLE]))}
 
 
-def per_datum_dataset(result: NLL, index: Sequence | None = None) -> xarray.Dataset:
+def per_datum_dataset(result: NLL | AIS, index: Sequence | None = None) -> xarray.Dataset:
     r"""What is known of every datum, for `to_arviz(…, extra={"per_datum": …})`.
 
-    `elbo`, `log_p` (estimate of log p(x)), `log_p_stderr` (its Monte Carlo error), `kl`, `khat`, `ess`, each `(N,)`.
+    `elbo`, `log_p` (estimate of log p(x)), `log_p_stderr` (its Monte Carlo error), `kl`, `khat`, `ess`, each `(N,)`;
+    of `ais` those that it has.
 
     Args:
-        result: of `nll`.
+        result: of `nll` or `ais`.
         index: names of the data; they count from 0 unless given.
     """
     found = {
-        "elbo": -np.asarray(result.nelbo),
-        "log_p": -np.asarray(result.per_datum),
-        "log_p_stderr": np.asarray(result.monte_carlo),
-        "kl": np.asarray(result.kl),
-        "khat": np.asarray(result.khat),
-        "ess": np.asarray(result.ess),
+        name: sign * np.asarray(getattr(result, field))
+        for name, (sign, field) in STATISTICS.items()
+        if hasattr(result, field)
     }
-    num = len(found["elbo"])
+    num = len(found["log_p"])
     about = {
         "unit": "nats; ess in draws",
         "draws": result.num,

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .elpd import comparison_table, elpd_object, pointwise_elpd
-from .likelihood import NLL
+from .likelihood import PerDatum
 from .psis import khat_threshold
 
 if TYPE_CHECKING:
     import pandas
 
 
-def compare(results: Mapping[str, NLL]) -> pandas.DataFrame:
+def compare(results: Mapping[str, PerDatum]) -> pandas.DataFrame:
     r"""$\sum_i \log p_a(x_i) - \log p_b(x_i)$ over held-out data, with its standard error, paired over the data.
 
     The table of `az.compare` on `elpd_data(results)`, the best model first, in nats of the whole set:
@@ -28,7 +28,7 @@ def compare(results: Mapping[str, NLL]) -> pandas.DataFrame:
       tighter for one model favours it.
 
     Args:
-        results: name → `nll` of one model; all on the same data in the same order.
+        results: name → `nll` or `ais` of one model, or a `GivenNLL`; all on the same data in the same order.
 
     Raises:
         ValueError: for fewer than two results, or results for different numbers of data.
@@ -42,7 +42,7 @@ def compare(results: Mapping[str, NLL]) -> pandas.DataFrame:
     return table
 
 
-def elpd_data(results: Mapping[str, NLL]) -> dict[str, Any]:
+def elpd_data(results: Mapping[str, PerDatum]) -> dict[str, Any]:
     r"""Held-out $\log p(x_i)$ of some models, as `az.compare` and then `az.plot_compare` take it.
 
     `az.plot_compare(az.compare(elpd_data(results)))`. The elpd is the plain sum over held-out data: nothing is left out
@@ -51,7 +51,7 @@ def elpd_data(results: Mapping[str, NLL]) -> dict[str, Any]:
     beyond 745 nats per datum.
 
     Args:
-        results: name → `nll` of one model; all on the same data in the same order.
+        results: name → `nll` or `ais` of one model, or a `GivenNLL`; all on the same data in the same order.
 
     Returns:
         name → `arviz.ELPDData`.
@@ -65,6 +65,7 @@ def elpd_data(results: Mapping[str, NLL]) -> dict[str, Any]:
     log_p = {name: -np.asarray(result.per_datum) for name, result in results.items()}
     pointwise = pointwise_elpd(log_p)
     return {
-        name: elpd_object(log_p[name], pointwise[name], np.asarray(r.khat), r.num, khat_threshold(r.num))
+        name: elpd_object(log_p[name], pointwise[name], np.asarray(r.tails()), num, khat_threshold(num))
         for name, r in results.items()
+        for num in [getattr(r, "num", 1)]  # exact figures have no draws
     }

@@ -35,9 +35,11 @@ class BitsPerDim:
 
 
 class PerDatum:
-    r"""A cost $-\log p(x_i)$ for every datum, and its mean."""
+    r"""A cost $-\log p(x_i)$ for every datum, in nats, and its mean."""
 
     per_datum: Tensor
+    kind: str
+    unit = "nats per datum"
 
     @property
     def mean(self) -> float:
@@ -48,6 +50,14 @@ class PerDatum:
     def stderr(self) -> float:
         """Standard error of the mean over the data; it holds the spread of the data and of the draws."""
         return self.per_datum.std().item() / sqrt(len(self.per_datum)) if len(self.per_datum) > 1 else float("nan")
+
+    def tails(self) -> Tensor:
+        """k-hat of each datum's weights `(N,)`; −∞ where there are none, as for an exact figure."""
+        return torch.full_like(self.per_datum, -torch.inf)
+
+    def bits_per_dim(self, dim: int, spacing: float = 1.0) -> BitsPerDim:
+        """The same in bits per dim, see `bits_per_dim`; exact or a bound as this is."""
+        return BitsPerDim(bits_per_dim(self.mean, dim, spacing), self.stderr / dim / log(2), self.kind)
 
 
 @dataclass(frozen=True)
@@ -106,9 +116,8 @@ class NLL(PerDatum):
         """Indices of the data whose importance weights have the heaviest tails, the worst first `(num,)`."""
         return self.khat.nan_to_num(nan=float("inf")).argsort(descending=True, stable=True)[:num]
 
-    def bits_per_dim(self, dim: int, spacing: float = 1.0) -> BitsPerDim:
-        """The same in bits per dim, see `bits_per_dim`; exact or a bound as this is."""
-        return BitsPerDim(bits_per_dim(self.mean, dim, spacing), self.stderr / dim / log(2), self.kind)
+    def tails(self) -> Tensor:  # noqa: D102
+        return self.khat
 
     def __str__(self) -> str:
         text = f"NLL {self.mean:.3f} ± {self.stderr:.3f} nats per datum ({self.kind}; {len(self.per_datum)} data"

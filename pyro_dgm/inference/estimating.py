@@ -13,7 +13,10 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor, nn
 
 from .preflight import check_data, check_sites, extreme_rows, run_or_explain
-from .traces import evaluating, isolated
+from .supports import is_elementwise
+from .traces import evaluating, isolated, observed_sites
+
+BLOCK = 10_000  # data that a check of all of them sees at once
 
 
 @contextmanager
@@ -72,9 +75,15 @@ def most_extreme(batch: tuple) -> tuple:
 
 
 def checked_run(model: Callable, guide: Callable, batch: tuple) -> tuple[Trace, Trace]:
-    """Run the pair on its most extreme data and refuse what can't be scored: `(guide trace, model trace)`."""
+    """Run the pair on its most extreme data and refuse what can't be scored: `(guide trace, model trace)`.
+
+    All data are looked at where a support is one of whole events, such as the simplex.
+    """
     traces = run_or_explain(model, guide, most_extreme(batch))
     check_sites(*traces)
+    if not all(is_elementwise(site) for site in observed_sites(traces[1]).values()):
+        for block in blocks_of(batch, BLOCK):
+            check_sites(*run_or_explain(model, guide, block))
     return traces
 
 

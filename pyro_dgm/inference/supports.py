@@ -117,8 +117,15 @@ def _fix_of_support(name: str) -> str:
     return "a family with that support, or a flow that ends in a bijector onto it"
 
 
+def is_elementwise(site: Site) -> bool:
+    """Whether the smallest and the largest number of all data tell if they are in the site's support."""
+    return _of_one_number(site["fn"].support).event_dim == 0
+
+
 def _of_one_number(support: Any) -> Any:
-    return getattr(support, "base_constraint", support)
+    while hasattr(support, "base_constraint"):
+        support = support.base_constraint
+    return support
 
 
 def _range(law: Any) -> tuple[float, float]:
