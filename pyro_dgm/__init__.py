@@ -74,6 +74,16 @@ from .programs.counts import (
     ZeroInflatedPoisson,
 )
 from .programs.dequantization import Dequantize, Dequantized, Quantized, dequantized
+from .programs.dequantization import (
+    Dequantize,
+    Dequantized,
+    NoiseGuide,
+    Quantized,
+    UnitUniform,
+    dequantized,
+    within_cell,
+)
+from .programs.deterministic import Deterministic, MeanOf
 from .programs.duality import Pullback, Pushforward, absorb_prior, expose_prior
 from .programs.flows import (
     MADE,
@@ -206,6 +216,7 @@ __all__ = [
     "DensityModel",
     "Dequantize",
     "Dequantized",
+    "Deterministic",
     "DirectionWarning",
     "Directions",
     "Discretized",
@@ -253,6 +264,7 @@ __all__ = [
     "LogisticMixture",
     "LowRankMultivariateNormal",
     "Marginal",
+    "MeanOf",
     "Minimax",
     "Mixture",
     "MixturePrior",

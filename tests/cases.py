@@ -115,6 +115,9 @@ CONDITIONALS: dict[str, Callable[[], ConditionalCase]] = {
     "conditional_of_image": lambda: ConditionalCase(
         dgm.Conditional(dist.Normal, dgm.ConvEncoder((1, 5, 5), 4, (3, 4))), (2,), ((1, 5, 5),)
     ),
+    "normal_around_generator": lambda: ConditionalCase(
+        dgm.Normal(dgm.MeanOf(dgm.Deterministic(dgm.mlp(3, 8, 2))), scale=0.7), (2,), ((3,),)
+    ),
     "normal": lambda: ConditionalCase(dgm.Normal(dgm.gated_mlp(3, 8, 2), scale=0.7), (2,), ((3,),)),
     "bernoulli": lambda: ConditionalCase(dgm.Bernoulli(dgm.mlp(3, 2)), (2,), ((3,),), levels=2),
     "bernoulli_image": lambda: ConditionalCase(
