@@ -14,6 +14,7 @@ from .adversarial.games import (
 )
 from .adversarial.penalties import R1, R2, GradientPenalty, Penalty
 from .adversarial.players import Alternating, Play, Player, Simultaneous
+from .adversarial.sleep import Sleep
 from .adversarial.trainer import GANTrainer
 from .evaluation.annealing import AIS, ais, sigmoid_schedule
 from .evaluation.bidirectional import BDMC, bdmc
@@ -307,6 +308,7 @@ __all__ = [
     "SemiAmortizedGuide",
     "Simultaneous",
     "Skipped",
+    "Sleep",
     "Spline",
     "SquaredHellinger",
     "Squeeze",
