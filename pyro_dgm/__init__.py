@@ -163,6 +163,7 @@ from .programs.noise import NoiseGuide, UnitUniform, within_cell
 from .programs.pixelcnn import AutoregressivePixels, PixelCNN
 from .programs.priors import AggregatePrior, MixturePrior, VampPrior
 from .programs.program import Program, data_plate
+from .programs.refined import Refined
 from .programs.vae import VAE
 from .testing import assert_bijector
 
@@ -298,6 +299,7 @@ __all__ = [
     "Pushforward",
     "PyroObjective",
     "Quantized",
+    "Refined",
     "Renyi",
     "Reparameterized",
     "Report",
