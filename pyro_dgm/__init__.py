@@ -12,6 +12,7 @@ from .adversarial.games import (
     PairedRelativistic,
     Wasserstein,
 )
+from .adversarial.hybrid import HybridTrainer
 from .adversarial.penalties import R1, R2, GradientPenalty, Penalty
 from .adversarial.players import Alternating, Play, Player, Simultaneous
 from .adversarial.sleep import Sleep
@@ -249,6 +250,7 @@ __all__ = [
     "GuideError",
     "Hinge",
     "History",
+    "HybridTrainer",
     "ImageCoupling",
     "Imputation",
     "IntegerWarning",
