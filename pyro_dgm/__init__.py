@@ -48,6 +48,7 @@ from .evaluation.traversal import decode, interpolate, linear, spherical, traver
 from .evaluation.truth import GuideError, guide_error
 from .evaluation.twosample import TwoSample, mmd
 from .experiments.gaps import Gaps, gaps
+from .experiments.inverting import ScaleCurve, nll_over_scale, refit_guide
 from .experiments.refitting import refit_prior, refit_scale
 from .inference.batches import Batches, binarize
 from .inference.checkpoints import load_weights, save_weights
@@ -308,6 +309,7 @@ __all__ = [
     "Rescale",
     "ReverseKL",
     "SVITrainer",
+    "ScaleCurve",
     "Schedule",
     "SemiAmortizedGuide",
     "Simultaneous",
@@ -387,6 +389,7 @@ __all__ = [
     "multiscale_realnvp",
     "nearest_neighbour",
     "nll",
+    "nll_over_scale",
     "normalization",
     "parzen",
     "parzen_bandwidth",
@@ -396,6 +399,7 @@ __all__ = [
     "preflight",
     "realnvp",
     "reconstruct",
+    "refit_guide",
     "refit_prior",
     "refit_scale",
     "rhat",

@@ -69,7 +69,7 @@ def refit_prior(
     # One copy of all: a prior that refers to the encoder refers to the new one.
     refitted = copy.deepcopy(vae.replace(prior=prior)).to(next(vae.parameters()).device)
     prior, guide = refitted.generator.prior, refitted.guide
-    with _frozen(guide):
+    with frozen(guide):
         if any(p.requires_grad for p in prior.parameters()):
             latents = _Latents(guide, data, batch_size)
             held_out = None if val is None else _Latents(guide, val, batch_size, shuffle=False)
@@ -141,7 +141,7 @@ class _Latents(Batches):
 
 
 @contextmanager
-def _frozen(module: nn.Module) -> Iterator[None]:
+def frozen(module: nn.Module) -> Iterator[None]:
     """No parameter of the module asks for a gradient, and it is run as it is evaluated, whatever a trainer says."""
     wanted, modes = [p for p in module.parameters() if p.requires_grad], [(m, m.training) for m in module.modules()]
     hook = module.register_forward_pre_hook(_evaluated)
