@@ -9,10 +9,11 @@ import pytest
 import torch
 from conftest import in_float64
 from torch import nn
-from toys import BatchNorm, ExactGuide, LinearGaussian, Series, SeriesGuide, toy_vae
+from toys import BatchNorm, ExactGuide, LinearGaussian, Series, SeriesGuide, captured, stepped, toy_vae
 
 import pyro_dgm as dgm
 from pyro_dgm.evaluation.simulation import log_joint, simulated
+from pyro_dgm.inference.traces import isolated
 
 
 def linear(slope=(1.0, -2.0, 0.5), scale=0.7):
@@ -177,3 +178,15 @@ def test_nan_is_refused():
     vae = toy_vae()
     with pytest.raises(ValueError, match="expected finite values"):
         dgm.Sleep(vae.model, vae.guide).preflight(torch.full((4, 3), torch.nan))
+
+
+def test_its_step_is_one_graph():
+    vae = toy_vae()
+    objective, x = dgm.Sleep(vae.model, vae.guide), torch.zeros(5, 3)
+    objective.preflight(x)
+    graph, *state = captured(objective, x)
+    with isolated(seed=0):
+        found = graph(*state, (x,))
+    with isolated(seed=0):
+        expected = stepped(objective)(*state, (x,))
+    torch.testing.assert_close(found, expected)
