@@ -63,7 +63,7 @@ def test_chains_invert_the_generator_at_data_that_it_made():
         z = torch.randn(6, 2)
         x = model.likelihood.net(z)
     observed = dgm.LatentVariableModel(model.prior, dgm.Normal(dgm.MeanOf(model.likelihood), sigma))
-    run = dgm.hmc(observed, x, num=300, chains=8, warmup=200)
+    run = dgm.hmc(observed, x, num=100, chains=8, warmup=80, leapfrog=5)
     draws = run.draws["z"].flatten(0, 1)
     gram = model.likelihood.net.weight.detach().T @ model.likelihood.net.weight.detach() / sigma**2
     covariance = (torch.eye(2) + gram).inverse()

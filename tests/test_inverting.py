@@ -47,7 +47,7 @@ def test_a_linear_generator_gets_its_exact_posterior(objective):
     r"""$E[z \mid x] = P^{-1} W^T x / \sigma^2$ and covariance $P^{-1}$, awake and asleep."""
     sigma, vae = 0.5, linear(0.5)
     x = evidence(vae, sigma).sample((2000,))
-    fitted = dgm.refit_guide(vae, x, vae.guide.encoder, epochs=25, batch_size=50, lr=0.01, objective=objective)
+    fitted = dgm.refit_guide(vae, x, vae.guide.encoder, epochs=25, batch_size=100, lr=0.02, objective=objective)
     weight = vae.generator.likelihood.net.likelihood.net.weight.detach()
     covariance = (torch.eye(2) + weight.T @ weight / sigma**2).inverse()
     with torch.no_grad():
@@ -92,7 +92,7 @@ def test_context_and_dequantizer_are_kept():
 
 
 def annealed(model, guide, x):
-    return dgm.ais(model, x, num=8, steps=8, leapfrog=4, start=guide)
+    return dgm.ais(model, x, num=4, steps=5, leapfrog=3, start=guide)
 
 
 @in_float64
