@@ -2,6 +2,7 @@
 
 from .adversarial.critics import spectral_norm
 from .adversarial.divergences import GAN, KL, Divergence, JensenShannon, Pearson, ReverseKL, SquaredHellinger
+from .adversarial.fitting import AdamFit, Fit, LBFGSFit
 from .adversarial.games import (
     FDivergence,
     Game,
@@ -13,6 +14,7 @@ from .adversarial.games import (
     Wasserstein,
 )
 from .adversarial.hybrid import HybridTrainer
+from .adversarial.optimality import Optimality, optimality_report
 from .adversarial.penalties import R1, R2, GradientPenalty, Penalty
 from .adversarial.players import Alternating, Play, Player, Simultaneous
 from .adversarial.sleep import Sleep
@@ -190,6 +192,7 @@ __all__ = [
     "SBC",
     "VAE",
     "ActNorm",
+    "AdamFit",
     "Additive",
     "Affine",
     "AggregatePrior",
@@ -236,6 +239,7 @@ __all__ = [
     "FDivergence",
     "FactorOut",
     "Findings",
+    "Fit",
     "Flow",
     "FlowTransform",
     "Frechet",
@@ -259,6 +263,7 @@ __all__ = [
     "Item",
     "JensenShannon",
     "Joined",
+    "LBFGSFit",
     "LULinear",
     "Laplace",
     "LatentVariableModel",
@@ -282,6 +287,7 @@ __all__ = [
     "Normal",
     "Normalization",
     "Objective",
+    "Optimality",
     "Orthogonal",
     "PairedRelativistic",
     "Particles",
@@ -391,6 +397,7 @@ __all__ = [
     "nll",
     "nll_over_scale",
     "normalization",
+    "optimality_report",
     "parzen",
     "parzen_bandwidth",
     "per_datum_dataset",

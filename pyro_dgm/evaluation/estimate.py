@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import nan, sqrt
+from statistics import NormalDist
 
 from torch import Tensor
 
@@ -23,6 +24,17 @@ class Estimate:
 
     value: float
     stderr: float
+
+    def interval(self, level: float = 0.95) -> tuple[float, float]:
+        """Where the expectation lies with this confidence, by the normal law of the mean.
+
+        Example:
+            >>> low, high = Estimate(1.0, 0.1).interval()
+            >>> round(low, 3), round(high, 3)
+            (0.804, 1.196)
+        """
+        half = NormalDist().inv_cdf((1 + level) / 2) * self.stderr
+        return self.value - half, self.value + half
 
     def __str__(self) -> str:
         return f"{self.value:.3f} ± {self.stderr:.3f}"
