@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..inference.estimating import estimating, placed
+from ..inference.traces import mixed
 from ..inference.trainer import Terms, Trainer
 from .critics import Scores, logits
 from .drawing import Fakes
@@ -99,6 +101,25 @@ class GANTrainer(Trainer):
     def terms(self, *batch: Any) -> Terms:
         """Both losses of the game and the penalties, without a step."""
         return self._costs(batch, self.fakes(*batch))
+
+    def log_ratio(self, x: Tensor, *context: Any, num: int = 10_000, seed: int = 0) -> Tensor:
+        r"""$\log \pi(x) / p(x)$, `(B,)` in nats, as the critic knows it; exact for the best critic of the game alone.
+
+        p is the law of the fakes that the critic was trained against: those of the last weights, not of their average.
+
+        Args:
+            x: where, `(B, *event)`.
+            context: of x; a ratio of conditional laws, known up to a constant for each context by `PairedRelativistic`.
+            num: fakes that fix the constant where the critic leaves one open; with a context, one for each row.
+            seed: of the fakes.
+
+        Raises:
+            ValueError: if the game's critic is no log density ratio.
+        """
+        batch = placed(self.module, (x, *context))
+        with estimating(self.module, seed=mixed(seed, 0)):
+            fake = self.fakes(batch[0] if context else batch[0][:1].expand(num, *x.shape[1:]), *batch[1:])
+            return self.game.log_ratio(logits(self.critic, *batch), logits(self.critic, fake, *batch[1:]))
 
     # -- moves ------------------------------------------------------------------------------------------------------
     def critic_step(self, *batch: Any) -> Terms:
