@@ -14,6 +14,7 @@ from .adversarial.games import (
     Wasserstein,
 )
 from .adversarial.hybrid import HybridTrainer
+from .adversarial.monitors import Limits, Monitors, MonitorWarning, oscillation
 from .adversarial.optimality import Optimality, optimality_report
 from .adversarial.penalties import R1, R2, GradientPenalty, Penalty
 from .adversarial.players import Alternating, Play, Player, Simultaneous
@@ -270,6 +271,7 @@ __all__ = [
     "LeastSquares",
     "LevelUnits",
     "Levels",
+    "Limits",
     "LinearWarmup",
     "LogisticMixture",
     "LowRankMultivariateNormal",
@@ -279,6 +281,8 @@ __all__ = [
     "Mixture",
     "MixturePrior",
     "ModeCoverage",
+    "MonitorWarning",
+    "Monitors",
     "MultivariateNormal",
     "NearestNeighbour",
     "NegativeBinomial",
@@ -398,6 +402,7 @@ __all__ = [
     "nll_over_scale",
     "normalization",
     "optimality_report",
+    "oscillation",
     "parzen",
     "parzen_bandwidth",
     "per_datum_dataset",

@@ -66,7 +66,7 @@ def log_ratio(x, m, s):
 def test_a_critic_fitted_by_its_game_knows_the_log_ratio(name, m, s):
     """Evenly spaced quantiles stand for draws, so that what is left is the fit's own error: 0.02 nats.
 
-    The constant of `PairedRelativistic` comes from 40,000 draws of p: 5 standard errors of a log mean of r are 0.02 more.
+    The constant of `PairedRelativistic` comes from 40,000 draws of p: 5 standard errors of that log mean are 0.02.
     """
     game, head = GAMES[name]
     share = (torch.arange(40_000) + 0.5)[:, None] / 40_000

@@ -1,0 +1,301 @@
+"""Monitors: each measure where its value is known, and the warnings of a game that goes wrong."""
+
+from __future__ import annotations
+
+import warnings
+from functools import partial
+from math import exp, pi, sqrt
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from torch import nn
+
+import pyro_dgm as dgm
+from pyro_dgm.adversarial.monitors import critic_balance, ratio_identities, spread
+from pyro_dgm.experiments.data import ring
+
+over = pytest.mark.parametrize
+TIME = torch.arange(100.0)
+
+
+# -- measures ---------------------------------------------------------------------------------------------------------
+def test_the_ratio_of_the_laws_keeps_both_identities():
+    """log r = ½ − x between N(0, 1) and N(1, 1)."""
+    x, y = torch.randn(100_000), torch.randn(100_000) + 1
+    for found in ratio_identities(0.5 - x, 0.5 - y):
+        assert abs(found.value - 1) < 5 * found.stderr
+        assert found.stderr == pytest.approx(sqrt((exp(1) - 1) / 100_000), rel=0.2)  # Var r = e − 1
+
+
+def test_another_ratio_breaks_the_identities():
+    x, y = torch.randn(10_000), torch.randn(10_000) + 1
+    forward, backward = ratio_identities(1.5 - x, 1.5 - y)
+    assert forward.value == pytest.approx(exp(1), rel=0.1)
+    assert backward.value == pytest.approx(exp(-1), rel=0.1)
+
+
+def test_balance_is_the_probability_of_the_right_order():
+    """P(x > y) = Φ(d / √2) for two normals d apart; 0.5 for d = 0."""
+    for d in (0.0, 1.0, 2.0):
+        found = critic_balance(torch.randn(20_000) + d, torch.randn(30_000))
+        exact = dist.Normal(0.0, 1.0).cdf(torch.tensor(d / sqrt(2))).item()
+        assert abs(found.value - exact) < 5 * found.stderr
+        assert 0 < found.stderr < 0.004
+
+
+def test_balance_counts_ties_half_and_all_pairs():
+    x, y = torch.randint(4, (30,)), torch.randint(5, (20,))
+    pairs = (x[:, None] > y).double() + (x[:, None] == y).double() / 2
+    assert critic_balance(x, y).value == pytest.approx(pairs.mean().item())
+
+
+@over("damping", [0.0, 0.01, 0.05])
+def test_oscillation_is_the_share_of_a_swing_that_is_left_a_period_later(damping):
+    found, period = dgm.oscillation((TIME * 2 * pi / 20).sin() * (-damping * TIME).exp())
+    assert found == pytest.approx(exp(-20 * damping), abs=0.05)
+    assert period == 20.0
+
+
+def test_a_growing_swing_has_index_one():
+    found, period = dgm.oscillation((TIME * 2 * pi / 16).cos() * (0.02 * TIME).exp())
+    assert found == pytest.approx(1.0, abs=0.05)
+    assert period == 16.0
+
+
+def test_a_swing_on_a_trend_is_seen():
+    assert dgm.oscillation((TIME * 2 * pi / 20).sin() + 0.05 * TIME)[0] > 0.9
+
+
+@over(
+    "series",
+    [
+        torch.ones(100),
+        TIME,
+        (-TIME / 3).exp(),
+        (-TIME / 30).exp(),
+        TIME.log1p(),
+        torch.zeros(2),
+        torch.full((100,), 1e6) + 1e-11 * TIME.sin(),
+    ],
+    ids=["constant", "line", "fast decay", "slow decay", "logarithm", "short", "rounding"],
+)
+def test_what_arrives_does_not_oscillate(series):
+    assert dgm.oscillation(series)[0] == 0.0
+
+
+@over(("num", "limit"), [(30, 0.5), (100, 0.35)])
+def test_noise_stays_below_the_limit(num, limit):
+    assert max(dgm.oscillation(torch.randn(num))[0] for _ in range(100)) < limit
+
+
+def test_spread_of_equal_laws_is_ideal():
+    found = spread(real=torch.randn(500, 3), fake=torch.randn(500, 3))
+    assert abs(found.spread - 1) < 0.1
+    assert abs(found.duplicates) < 0.03
+    assert found.coverage > 0.93  # 1 − 2⁻⁵ = 0.97 in expectation
+
+
+def test_spread_scales_with_the_fakes():
+    x = torch.randn(100, 2)
+    assert spread(real=x, fake=3 * x).spread == pytest.approx(3.0)
+
+
+def test_repeated_fakes_are_duplicates_and_missing_modes_are_not_covered():
+    real = ring().sample(400)
+    half = real[real[:, 1] > 0.1]
+    few = half[:4].repeat(100, 1)
+    assert spread(real=real, fake=few).duplicates > 0.98
+    assert spread(real=real, fake=half[torch.randint(len(half), (400,))] + 0.01 * torch.randn(400, 2)).coverage < 0.6
+
+
+def test_one_point_repeated_is_like_itself():
+    found = spread(real=torch.ones(10, 2), fake=torch.ones(10, 2))
+    assert (found.spread, found.duplicates, found.coverage) == (1.0, 0.0, 1.0)
+
+
+# -- in training ------------------------------------------------------------------------------------------------------
+class Dirac(dgm.Program):
+    r"""$p = \delta_\theta$."""
+
+    def __init__(self):
+        super().__init__()
+        self.theta = nn.Parameter(torch.ones(1))
+
+    def forward(self, x=None):
+        with dgm.data_plate(x):
+            return pyro.sample("x", dist.Delta(self.theta).to_event(1), obs=x)
+
+
+class Slope(nn.Module):
+    r"""$C(x) = \psi x$."""
+
+    def __init__(self):
+        super().__init__()
+        self.psi = nn.Parameter(torch.ones(()))
+
+    def forward(self, x):
+        return self.psi * x
+
+
+def dirac(gamma):
+    sgd = dgm.Player(optimizer=partial(torch.optim.SGD, lr=0.1))
+    penalties = (dgm.R1(gamma),) if gamma else ()
+    return dgm.GANTrainer(Dirac(), Slope(), penalties=penalties, play=dgm.Simultaneous(sgd, sgd))
+
+
+SWINGS = partial(dgm.Limits, identity=torch.inf, strong=1.0, weak=-1.0, spread=0.0, duplicates=1.0, coverage=-1.0)
+
+
+def fitted(trainer, monitors, x, epochs=64, batch_size=4):
+    trainer.fit(x, epochs=epochs, batch_size=batch_size, on_epoch=monitors, progress=False)
+    return monitors.rows
+
+
+def test_the_dirac_game_without_a_penalty_oscillates():
+    """Eigenvalues ±i/2 at h = 0.1: a period of 126 steps, which the losses, even in θψ, go round in 63: 16 epochs."""
+    trainer, x = dirac(0.0), torch.zeros(16, 1)
+    with pytest.warns(dgm.MonitorWarning) as caught:
+        rows = fitted(trainer, dgm.Monitors(trainer, x, limits=SWINGS()), x)
+    assert any("a loss swings with index" in str(w.message) and "R1" in str(w.message) for w in caught)
+    assert rows[-1]["oscillation"] > 0.5
+    assert rows[-1]["period"] == 16.0
+
+
+def test_the_dirac_game_with_critical_damping_does_not():
+    trainer, x = dirac(1.0), torch.zeros(16, 1)
+    rows = fitted(trainer, dgm.Monitors(trainer, x, limits=SWINGS(), patience=0), x)
+    assert max(rows.column("oscillation")[20:]) < 0.1
+    assert abs(trainer.generator.theta.item()) < 1e-3  # 0.95 a step: 256 of them leave 2e-6, times a polynomial
+
+
+class Line(dgm.Program):
+    r"""$x = m + s z$ in two dims."""
+
+    def __init__(self, m, s):
+        super().__init__()
+        self.m, self.s = nn.Parameter(torch.tensor(m)), nn.Parameter(torch.tensor(s))
+
+    def forward(self, x=None):
+        with dgm.data_plate(x):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            return pyro.sample("x", dist.Delta(self.m + self.s * z).to_event(1), obs=x)
+
+
+class Linear(nn.Module):
+    def __init__(self, slope, const=0.0):
+        super().__init__()
+        self.slope, self.const = nn.Parameter(torch.tensor(slope)), const
+
+    def forward(self, x):
+        return self.slope * x[:, 0] + self.const
+
+
+def watched(program, critic, game=None, **kwargs):
+    trainer = dgm.GANTrainer(program, critic, game or dgm.NonSaturating())
+    return dgm.Monitors(trainer, torch.randn(300, 2), patience=0, **kwargs)
+
+
+ROW = {"epoch": 1.0, "train_critic": 1.0, "train_generator": 1.0}
+
+
+def test_a_game_at_its_end_is_silent():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        monitors = watched(Line(0.0, 1.0), Linear(0.0))
+        monitors(ROW)
+    assert monitors.rows[-1]["balance"] == 0.5
+    assert monitors.rows[-1]["real_over_fake"] == 1.0
+
+
+@over(
+    ("program", "critic", "text"),
+    [
+        (Line(9.0, 1.0), Linear(-1.0), "too strong to teach.*Fix: a larger penalty"),
+        (Line(1.0, 1.0), Linear(1.0), "fewer than a guess.*Fix: Alternating"),
+        (Line(0.0, 0.1), Linear(0.0), "the generator collapses. Fix: R1"),
+        (Line(0.0, 0.0), Linear(0.0), "sit on another one.*Fix: more latent dims"),
+        (Line(9.0, 1.0), Linear(0.0), "have a fake near them.*Fix: train longer"),
+        (Line(0.0, 1.0), Linear(0.0, 1.0), "real_over_fake has mean 2.718.*Fix: Alternating.n_critic=5."),
+        (Line(0.0, 1.0), Linear(0.0, -1.0), "fake_over_real has mean 2.718.*optimality_report"),
+    ],
+    ids=["strong", "weak", "spread", "duplicates", "coverage", "real over fake", "fake over real"],
+)
+def test_what_goes_wrong_is_said_with_its_value_and_what_to_do(program, critic, text):
+    monitors = watched(program, critic)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dgm.MonitorWarning)
+        with pytest.warns(dgm.MonitorWarning, match=f"(?s)epoch 1: .*{text}"):
+            monitors(ROW)
+
+
+def test_a_monitor_warns_once_until_it_has_come_back():
+    program = Line(0.0, 0.1)
+    monitors = watched(program, Linear(0.0), limits=dgm.Limits(coverage=-1.0, duplicates=2.0))
+
+    def count(scale):
+        program.s.data.fill_(scale)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            monitors(ROW)
+        return len(caught)
+
+    assert [count(s) for s in (0.1, 0.1, 1.0, 0.1)] == [1, 0, 0, 1]
+    assert len(monitors.rows) == 4
+
+
+def test_no_warning_before_patience_is_over():
+    monitors = watched(Line(0.0, 0.1), Linear(0.0))
+    monitors.patience = 3
+    for _ in range(3):
+        monitors(ROW)
+    with pytest.warns(dgm.MonitorWarning):
+        monitors(ROW)
+
+
+def test_a_game_without_a_ratio_has_no_identities():
+    monitors = watched(Line(0.0, 1.0), Linear(0.0), dgm.Wasserstein())
+    monitors(ROW)
+    assert "real_over_fake" not in monitors.rows[-1]
+    assert "balance" in monitors.rows[-1]
+
+
+def test_monitors_do_not_change_the_run():
+    """The same weights bit for bit, with and without."""
+
+    def run(*, watched):
+        torch.manual_seed(0)
+        trainer, x = dgm.GANTrainer(Line(0.0, 1.0), dgm.mlp(2, 8, 1)), torch.randn(64, 2)
+        monitors = dgm.Monitors(trainer, x, patience=99) if watched else None
+        trainer.fit(x, epochs=3, batch_size=16, on_epoch=monitors, progress=False)
+        return torch.cat([p.detach().flatten() for p in trainer.module.parameters()])
+
+    assert torch.equal(run(watched=True), run(watched=False))
+
+
+def test_monitors_take_a_context():
+    class OfLabel(Line):
+        def forward(self, x=None, c=None):
+            with pyro.plate("data", len(c), dim=-1):
+                z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+                return pyro.sample("x", dist.Delta(self.m + c[:, None] + self.s * z).to_event(1), obs=x)
+
+    class Beside(Linear):
+        def forward(self, x, c):
+            return self.slope * (x[:, 0] - c)
+
+    c = torch.randint(2, (100,)).to(torch.get_default_dtype()) * 5
+    x = torch.randn(100, 2) + c[:, None]
+    trainer = dgm.GANTrainer(OfLabel(0.0, 1.0), Beside(0.0))
+    monitors = dgm.Monitors(trainer, (x, c), num=80)
+    monitors(ROW)
+    assert abs(monitors.rows[-1]["spread"] - 1) < 0.1
+    assert len(monitors.real[0]) == 80
+
+
+@over(("num_data", "num"), [(5, 500), (100, 3)])
+def test_too_few_data_are_refused(num_data, num):
+    trainer = dgm.GANTrainer(Line(0.0, 1.0), Linear(0.0))
+    with pytest.raises(ValueError, match="at least 6 data to measure by, got.*Fix: num=500"):
+        dgm.Monitors(trainer, torch.randn(num_data, 2), num=num)
