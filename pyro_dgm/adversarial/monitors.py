@@ -322,8 +322,8 @@ def _of_fakes(found: Row, limits: Limits) -> dict[str, str]:
 
 def _of_ratio(found: Row, limits: Limits) -> dict[str, str]:
     return {
-        name: f"{name} has mean {found[name]:.3f} ± {found[f'{name}_stderr']:.3f} (expected 1 ± {limits.identity}): the "
-        "critic's log ratio is not that of this generator. Fix: Alternating(n_critic=5), a smaller penalty, or "
+        name: f"{name} has mean {found[name]:.3f} ± {found[f'{name}_stderr']:.3f} (expected 1 ± {limits.identity}): "
+        "the critic's log ratio is not that of this generator. Fix: Alternating(n_critic=5), a smaller penalty, or "
         "optimality_report, which fits a fresh one."
         for name in ("real_over_fake", "fake_over_real")
         if name in found and not _near_one(found[name], found[f"{name}_stderr"], limits.identity)
