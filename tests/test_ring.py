@@ -1,0 +1,26 @@
+"""The default recipe on the ring: a game long enough to fail, and short enough to run."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import pyro_dgm as dgm
+from pyro_dgm.experiments.data import ring
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float32"], indirect=True)
+def test_the_default_recipe_finds_all_modes_of_the_ring():
+    """A generator that fills the circle evenly has 38 % high quality and finds 8 modes too; a collapsed one has fewer."""
+    toy = ring(num_modes=8, radius=2.0, sd=0.1)
+    torch.manual_seed(0)
+    generator = dgm.LatentVariableModel(dgm.StandardNormal(2), dgm.Normal(dgm.mlp(2, 128, 128, 128, 2)))
+    play = dgm.Alternating(dgm.Player(lr=2e-3), dgm.Player(lr=2e-3))
+    trainer = dgm.GANTrainer(generator, dgm.mlp(2, 128, 128, 128, 1), penalties=(dgm.R1(0.3),), play=play, ema=0.999)
+    trainer.fit(toy.sample(25_600), epochs=20, batch_size=256, progress=False)
+    with torch.no_grad():
+        found = dgm.mode_coverage(fake=trainer.fakes(torch.empty(2500, 2)), centres=toy.centres, sd=toy.sd)
+    assert found.captured == 8
+    assert found.high_quality.value > 0.6
+    assert found.reverse_kl.value < 0.5
