@@ -37,14 +37,14 @@ RING = ring(num_modes=8, radius=2.0, sd=0.1)
 # of 1, where the others need small ones.
 
 # %%
-R1 = (dgm.R1(0.3),)
+R1 = (dgm.R1(1.0),)
 GAMES: dict[str, tuple[dgm.Game, tuple[dgm.Penalty, ...]]] = {
     "non-saturating": (dgm.NonSaturating(), R1),
     "minimax": (dgm.Minimax(), R1),
     "least squares": (dgm.LeastSquares(), R1),
     "hinge": (dgm.Hinge(), R1),
     "wasserstein": (dgm.Wasserstein(), (dgm.GradientPenalty(1.0),)),
-    "relativistic": (dgm.PairedRelativistic(), (*R1, dgm.R2(0.3))),
+    "relativistic": (dgm.PairedRelativistic(), (dgm.R1(0.5), dgm.R2(0.5))),
     "KL": (dgm.FDivergence(dgm.KL()), R1),
     "reverse KL": (dgm.FDivergence(dgm.ReverseKL()), R1),
     "Pearson": (dgm.FDivergence(dgm.Pearson()), R1),
@@ -57,8 +57,7 @@ def trained(name: str, seed: int, epochs: int) -> dict:
     game, penalties = GAMES[name]
     torch.manual_seed(seed)
     generator = dgm.LatentVariableModel(dgm.StandardNormal(LATENT), dgm.Normal(dgm.mlp(LATENT, *HIDDEN, 2)))
-    play = dgm.Alternating(dgm.Player(lr=2e-3), dgm.Player(lr=2e-3))
-    trainer = dgm.GANTrainer(generator, dgm.mlp(2, *HIDDEN, 1), game, penalties, play, ema=0.999)
+    trainer = dgm.GANTrainer(generator, dgm.mlp(2, *HIDDEN, 1), game, penalties, ema=0.999)
     x, start = RING.sample(25_600, seed=seed), perf_counter()
     trainer.fit(x, epochs=epochs, batch_size=256, seed=seed, max_skips=100, progress=False)
     seconds = perf_counter() - start
@@ -124,7 +123,7 @@ def picture(found: dict[str, list[dict]], path: Path) -> None:
 def main(
     seeds: tuple[int, ...] = (0,),
     games: tuple[str, ...] = tuple(GAMES),
-    epochs: int = 20,
+    epochs: int = 30,
     out: str = str(FIGURES),
 ) -> None:
     """Train by every game and print the table.
