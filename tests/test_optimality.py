@@ -60,16 +60,18 @@ def normal(num, m=0.0, s=1.0):
 
 @over(("m", "s", "jsd", "value", "tv", "accuracy"), TABLE)
 def test_every_row_of_the_table_within_two_per_cent(m, s, jsd, value, tv, accuracy):
-    """Errors of the samples: 1.5 million held-out pairs put 2 % of JSD = 0.0303 at 4.2 standard errors or more.
+    """500,000 held-out pairs put 2 % at 5 standard errors or more; JSD = 0.0303 takes 1.5 million for 4.4 of them.
 
-    Where the laws agree JSD and TV are 0, and 2 % of nothing is nothing: there 0.001 nats and 0.003.
+    Where the laws agree JSD and TV are 0, and 2 % of nothing is nothing: there 0.001 nats and 0.005.
     """
-    real = normal(1_700_000)
-    found = dgm.optimality_report(Shifted(m, s), real, Quadratic, dgm.LBFGSFit(), held_out=15 / 17)
+    num = 1_500_000 if 0 < jsd < 0.05 else 500_000
+    found = dgm.optimality_report(
+        Shifted(m, s), normal(num + 50_000), Quadratic, dgm.LBFGSFit(), held_out=num / (num + 50_000)
+    )
     for estimate, exact, zero in (
         (found.jsd, jsd, 0.001),
         (found.value, value, 0.0),
-        (found.total_variation, tv, 0.003),
+        (found.total_variation, tv, 0.005),
         (found.accuracy, accuracy, 0.0),
     ):
         assert abs(estimate.value - exact) < (0.02 * abs(exact) or zero)
