@@ -35,10 +35,10 @@
 # | Jensen-Shannon | 8 | 89.8 % | 0.0007 | 112 |
 # | evenly on the circle | 8 | 38 % | 0.0015 | |
 #
-# The last line is no game: draws from a circle without modes, which "8 modes" alone does not tell from a ring
-# of eight. `minimax` and `Jensen-Shannon` have the same gradients, and so the same run. One penalty serves all games here, and no game was tuned: in units of its loss
-# R1 weighs more for `least squares` (whose outputs lie in [0, 1]) than for the logistic ones, and it and `relativistic`
-# have not left the circle after 3,000 steps.
+# The last line is no game: draws from a circle without modes, which "8 modes" alone does not tell from a ring of eight.
+# `minimax` and `Jensen-Shannon` have the same gradients, and so the same run. One penalty serves all games here, and no
+# game was tuned: in units of its loss R1 weighs more for `least squares` (whose outputs lie in [0, 1]) than for the
+# logistic ones, and it and `relativistic` have not left the circle after 3,000 steps.
 
 # %%
 import os
