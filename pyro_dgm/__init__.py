@@ -80,15 +80,6 @@ from .programs.counts import (
     ZeroInflatedPoisson,
 )
 from .programs.dequantization import Dequantize, Dequantized, Quantized, dequantized
-from .programs.dequantization import (
-    Dequantize,
-    Dequantized,
-    NoiseGuide,
-    Quantized,
-    UnitUniform,
-    dequantized,
-    within_cell,
-)
 from .programs.deterministic import Deterministic, MeanOf
 from .programs.duality import Pullback, Pushforward, absorb_prior, expose_prior
 from .programs.flows import (
