@@ -56,7 +56,9 @@ import pyro_dgm as dgm
 from pyro_dgm.experiments.data import ring
 
 SMOKE = bool(os.environ.get("PYRO_DGM_SMOKE"))
-FIGURES = Path(os.environ.get("PYRO_DGM_FIGURES", "runs/games_on_the_ring"))
+FIGURES = Path(
+    os.environ.get("PYRO_DGM_FIGURES", "runs/smoke/games_on_the_ring" if SMOKE else "runs/games_on_the_ring")
+)
 LATENT, HIDDEN, NUM = 2, (128, 128, 128), 2500
 RING = ring(num_modes=8, radius=2.0, sd=0.1)
 

@@ -30,7 +30,7 @@ from pyro_dgm.experiments.data import ring
 
 SMOKE = bool(os.environ.get("PYRO_DGM_SMOKE"))
 SIZE, EPOCHS, DRAWS, RELABELLINGS = (60, 2, 20, 19) if SMOKE else (600, 300, 1000, 999)
-FIGURES = Path(os.environ.get("PYRO_DGM_FIGURES", "runs/tutorial_08"))
+FIGURES = Path(os.environ.get("PYRO_DGM_FIGURES", "runs/smoke/tutorial_08" if SMOKE else "runs/tutorial_08"))
 FIGURES.mkdir(parents=True, exist_ok=True)
 
 toy = ring(num_modes=8, radius=2.0, sd=0.1)  # eight normals on a circle
