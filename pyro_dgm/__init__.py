@@ -29,6 +29,7 @@ from .evaluation.comparison import Comparison, compare_models
 from .evaluation.datatree import per_datum_dataset, sbc_dataset, training_dataset
 from .evaluation.estimate import Estimate
 from .evaluation.findings import Check, Findings, Skipped
+from .evaluation.gaps import Gaps, gaps
 from .evaluation.generation import encode, generate, reconstruct
 from .evaluation.hamiltonian import HMC, hmc
 from .evaluation.held_out import compare, elpd_data
@@ -50,7 +51,6 @@ from .evaluation.surgery import Surgery, surgery
 from .evaluation.traversal import decode, interpolate, linear, spherical, traverse
 from .evaluation.truth import GuideError, guide_error
 from .evaluation.twosample import TwoSample, mmd
-from .experiments.gaps import Gaps, gaps
 from .experiments.inverting import ScaleCurve, nll_over_scale, refit_guide
 from .experiments.refitting import refit_prior, refit_scale
 from .inference.batches import Batches, binarize

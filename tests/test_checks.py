@@ -43,7 +43,7 @@ def test_a_guide_far_off_is_found_by_its_weights():
     model, guide = pair(shift=3.0)
     report = dgm.check(model, guide, model.data(200), num=200, num_simulated=500)
     assert {"NLL-ELBO gap", "k-hat", "importance ESS", "SBC"} <= warned(report)
-    assert "gaps(vae, x)" in report["NLL-ELBO gap"].advice
+    assert "gaps(model, guide, x)" in report["NLL-ELBO gap"].advice
 
 
 class Alone(nn.Module):

@@ -47,10 +47,10 @@ OF_PAIRS: dict[str, Callable[..., Any]] = {
     "interpolate": lambda m, g, x: dgm.interpolate(m, x[:, :2], x[:, 1:], steps=3, path=dgm.spherical),
     "preflight": lambda m, g, x: str(dgm.preflight(m, g, x)),
     "to_arviz": lambda m, g, x: dgm.to_arviz(m, g, x, num=5),
+    "gaps": lambda m, g, x: dgm.gaps(m, g, x, num=20, num_steps=3),
 }
 OF_VAES: dict[str, Callable[..., Any]] = {
-    **{name: lambda vae, x, run=run: run(vae.model, vae.guide, x) for name, run in OF_PAIRS.items()},
-    "gaps": lambda vae, x: dgm.gaps(vae, x, num=20, num_steps=3),
+    name: lambda vae, x, run=run: run(vae.model, vae.guide, x) for name, run in OF_PAIRS.items()
 }
 
 

@@ -82,8 +82,8 @@ def gap(findings: Findings) -> Item:
         MAX_GAP,
         f"NLL {found.mean:.2f} ± {found.stderr:.2f}, -ELBO {found.nelbo.mean():.2f}: the guide loses "
         f"{estimated(missing[None])} nats per datum, or more where k-hat is large",
-        "gaps(vae, x) tells a guide too simple (then a flow posterior, or IWELBO) from one encoder that serves all "
-        "data badly (then a larger encoder, or SemiAmortizedGuide)",
+        "gaps(model, guide, x) tells a guide too simple (then a flow posterior, or IWELBO) from one encoder that "
+        "serves all data badly (then a larger encoder, or SemiAmortizedGuide)",
         source="log p(x) - ELBO = KL(q(z|x) || p(z|x)); Cremer et al. 2018, arXiv:1801.03558",
         pictures=(
             Picture(

@@ -160,7 +160,7 @@ def nll(model: Callable, guide: Callable, *batch: Any, num: int = 1000, chunk: i
             num = min(num, 2)  # every draw is the same exact log density
         rows = max(1, chunk // num)
         blocks = [
-            summary_of(*_weighted(model, guide, block, num, max(1, chunk // rows), depth))
+            summary_of(*weighted(model, guide, block, num, max(1, chunk // rows), depth))
             for block in blocks_of(batch, rows)
         ]
     statistics: dict[str, Any] = {name: torch.cat([b[name] for b in blocks]) for name in blocks[0]}
@@ -184,7 +184,7 @@ def bits_per_dim(nats: float, dim: int, spacing: float = 1.0) -> float:
     return (nats / dim - log(spacing)) / log(2)
 
 
-def _weighted(model: Callable, guide: Callable, block: tuple, num: int, step: int, depth: int) -> tuple[Tensor, Tensor]:
+def weighted(model: Callable, guide: Callable, block: tuple, num: int, step: int, depth: int) -> tuple[Tensor, Tensor]:
     """Log weights and the KL term, both `(K, rows)`."""
     sizes = [min(step, num - start) for start in range(0, num, step)]
     parts = [draw(model, guide, *block, num=size, depth=depth) for size in sizes]

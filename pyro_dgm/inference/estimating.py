@@ -87,12 +87,12 @@ def checked_run(model: Callable, guide: Callable, batch: tuple) -> tuple[Trace, 
     return traces
 
 
-def check_pair(model: Any, guide: Any) -> None:
+def check_pair(model: Any, guide: Any, caller: str = "nll") -> None:
     """Refuse what is no pair of programs, such as a VAE in place of its two programs."""
     if not (callable(model) and callable(guide)):
         raise TypeError(
             f"expected a model and its guide, got {type(model).__name__} and {type(guide).__name__}. "
-            "Fix: nll(vae.model, vae.guide, x)."
+            f"Fix: {caller}(vae.model, vae.guide, x)."
         )
 
 
