@@ -90,6 +90,32 @@ def test_moments_of_one_number_are_those_of_quadrature(law, bounds):
     assert law().support.check(found.draws["z"]).all()
 
 
+@pytest.mark.slow
+def test_nuts_finds_the_same_moments_of_a_posterior_that_is_not_conjugate():
+    """A second opinion: Pyro's NUTS on one datum, a bent normal latent beside a positive scale."""
+    weight = torch.tensor([[1.5, 0.3], [-0.4, 1.2], [0.8, -0.9], [0.2, 0.6]])
+
+    def run(program, x=None):
+        with dgm.data_plate(x):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            scale = pyro.sample("scale", dist.Gamma(3.0, 6.0))
+            return pyro.sample("x", dist.Normal((z @ weight.T).sinh(), scale[..., None]).to_event(1), obs=x)
+
+    model, x = Written(run), torch.tensor([[1.2, -0.4, 0.9, 0.1]])
+    chains = pyro.infer.MCMC(
+        pyro.infer.NUTS(model, max_tree_depth=5), num_samples=400, warmup_steps=100, disable_progbar=True
+    )
+    chains.run(x)
+    nuts, found = chains.get_samples(), dgm.hmc(model, x, **SMALL).draws
+    for name in ("z", "scale"):
+        for power in (1, 2):
+            ours, theirs = found[name].pow(power), nuts[name][None].pow(power)
+            variance = [v.flatten(0, 1).var(0) / dgm.mean_ess(v) for v in (ours, theirs)]
+            error = (variance[0] + variance[1]).sqrt()
+            assert ((ours.mean((0, 1)) - theirs.mean((0, 1))).abs() < 5 * error).all(), (name, power)
+            assert (error < 0.2 * theirs.flatten(0, 1).std(0)).all()  # the check can fail
+
+
 def test_a_start_at_the_guide_has_the_same_law():
     model, guide, x = linear_gaussian()
     found = dgm.hmc(model, x, start=ExactGuide(model, shift=1.0, spread=3.0), **SMALL)
