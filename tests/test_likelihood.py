@@ -255,6 +255,12 @@ def test_the_share_of_unreliable_data_uses_the_threshold_of_its_number_of_draws(
     assert "with k-hat > 0.50" in str(bad)
 
 
+def test_too_few_draws_for_a_khat_speak_of_none():
+    model, guide, x = linear_gaussian()
+    assert str(dgm.nll(model, guide, x, num=20)).endswith("no k-hat below 21 draws)")
+    assert str(dgm.nll(model, guide, x, num=21)).endswith("of the data with k-hat > 0.24)")
+
+
 def test_bad_data_raise():
     model, guide, x = linear_gaussian()
     with pytest.raises(ValueError, match="expected finite values, got 24"):

@@ -5,6 +5,7 @@ import torch
 from toys import ExactGuide, LinearGaussian
 
 import pyro_dgm as dgm
+from pyro_dgm.evaluation.pareto import LEAST_DRAWS, LEAST_TAIL, tail_length
 
 
 def heavy(num, data):
@@ -128,10 +129,17 @@ def test_too_few_draws_have_no_khat(num):
     assert (dgm.khat(torch.randn(num, 3)) == torch.inf).all()
 
 
+def test_the_least_number_of_draws_has_a_tail_to_fit():
+    assert tail_length(LEAST_DRAWS - 1) < LEAST_TAIL == tail_length(LEAST_DRAWS)
+    assert dgm.khat(torch.randn(LEAST_DRAWS, 3)).isfinite().all()
+
+
 def test_weights_that_spread_over_thousands_of_nats_are_infinitely_bad():
     assert not (dgm.khat(torch.linspace(-5e5, 0, 1000)[:, None]) < 1).any()
 
 
-@pytest.mark.parametrize(("num", "expected"), [(10, 0.0), (100, 0.5), (1000, 1 - 1 / 3), (10_000, 0.7), (10**6, 0.7)])
+@pytest.mark.parametrize(
+    ("num", "expected"), [(1, 0.0), (5, 0.0), (10, 0.0), (100, 0.5), (1000, 1 - 1 / 3), (10_000, 0.7), (10**6, 0.7)]
+)
 def test_the_threshold_follows_its_formula(num, expected):
     assert dgm.khat_threshold(num) == pytest.approx(expected)

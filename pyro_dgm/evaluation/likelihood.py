@@ -13,6 +13,7 @@ from torch import Tensor
 from ..inference.estimating import at_least_one, blocks_of, check_pair, checked_run, estimating, placed
 from ..inference.particles import draw
 from ..inference.traces import latent_sites, plate_depth
+from .pareto import LEAST_DRAWS
 from .psis import khat, khat_threshold
 
 
@@ -123,10 +124,10 @@ class NLL(PerDatum):
         text = f"NLL {self.mean:.3f} ± {self.stderr:.3f} nats per datum ({self.kind}; {len(self.per_datum)} data"
         if self.kind == "exact":
             return f"{text})"
-        return (
-            f"{text}, {self.num} draws, mean ESS {self.ess.mean():.1f}, "
-            f"{self.share_unreliable:.0%} of the data with k-hat > {khat_threshold(self.num):.2f})"
-        )
+        tails = f"{self.share_unreliable:.0%} of the data with k-hat > {khat_threshold(self.num):.2f}"
+        if self.num < LEAST_DRAWS:
+            tails = f"no k-hat below {LEAST_DRAWS} draws"
+        return f"{text}, {self.num} draws, mean ESS {self.ess.mean():.1f}, {tails})"
 
 
 def nll(model: Callable, guide: Callable, *batch: Any, num: int = 1000, chunk: int = 20_000, seed: int = 0) -> NLL:

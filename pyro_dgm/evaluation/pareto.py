@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 LEAST_TAIL = 5  # weights, to fit two parameters to
+LEAST_DRAWS = 5 * LEAST_TAIL - 4  # of which the tail is a fifth, rounded up
 UNDERFLOW = log(float_info.min)  # below it exp leaves the normal numbers
 
 

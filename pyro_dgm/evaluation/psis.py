@@ -49,11 +49,13 @@ def khat(log_weight: Tensor) -> Tensor:
 def khat_threshold(num: int) -> float:
     r"""$\min(1 - 1/\log_{10} K,\ 0.7)$: the largest k̂ at which K draws give a reliable estimate.
 
+    0 for ten draws and fewer; below 21 draws no k̂ is finite.
+
     Example:
         >>> khat_threshold(100_000)
         0.7
     """
-    return min(1 - 1 / log10(num), 0.7) if num > 1 else 0.0
+    return min(1 - 1 / log10(num), 0.7) if num > 10 else 0.0
 
 
 def _fitted(log_w: Tensor, num_tail: int) -> tuple[Tensor, Tensor]:
