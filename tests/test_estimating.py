@@ -5,14 +5,15 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from toys import linear_gaussian
+from torch.utils.data import DataLoader
+from toys import linear_gaussian, toy_vae
 
 import pyro_dgm as dgm
 from pyro_dgm.inference.estimating import at_least_one, device_of, estimating, placed
 
 
 def test_arrays_become_tensors_and_other_arguments_stay():
-    x, c, flag = placed(None, (np.ones((3, 2)), torch.zeros(3), "yes"))
+    x, c, flag = placed(dgm.EmptyGuide(), (np.ones((3, 2)), torch.zeros(3), "yes"))
     assert torch.equal(x, torch.ones(3, 2, dtype=torch.float64))
     assert c.shape == (3,)
     assert flag == "yes"
@@ -20,7 +21,7 @@ def test_arrays_become_tensors_and_other_arguments_stay():
 
 def test_tensors_of_different_lengths_raise():
     with pytest.raises(ValueError, match=r"expected tensors of one length, got \[3, 4\]\. Fix: one row per datum"):
-        placed(None, (torch.zeros(3, 2), torch.zeros(4, 1)))
+        placed(dgm.EmptyGuide(), (torch.zeros(3, 2), torch.zeros(4, 1)))
 
 
 def test_a_program_without_tensors_is_on_the_cpu():
@@ -73,14 +74,78 @@ def test_estimating_gives_back_modes_validation_and_random_state():
 
 def test_a_vae_in_place_of_its_programs_raises_with_the_fix():
     model, guide, x = linear_gaussian()
-    with pytest.raises(TypeError, match=r"expected a model and its guide, got .* and Tensor\. Fix: nll\(vae\.model"):
+    with pytest.raises(TypeError, match=r"expected a model and its guide, got .* and Tensor\. Fix: vae\.model, vae"):
         dgm.nll(model, x)
+    with pytest.raises(
+        TypeError, match=r"expected a model and its guide, got VAE and ExactGuide\. Fix: vae\.model, vae"
+    ):
+        dgm.surgery(toy_vae(), guide, x)
 
 
-def test_swapped_programs_are_refused():
+OF_ONE_PROGRAM = {
+    "ais": dgm.ais,
+    "hmc": dgm.hmc,
+    "bdmc": lambda program, *_: dgm.bdmc(program),
+    "active_units": dgm.active_units,
+    "encode": dgm.encode,
+    "generate": lambda program, *_: dgm.generate(program, 3),
+}
+
+
+@pytest.mark.parametrize("call", OF_ONE_PROGRAM.values(), ids=list(OF_ONE_PROGRAM))
+def test_a_vae_in_place_of_one_program_raises_with_the_fix(call):
+    with pytest.raises(TypeError, match=r"expected a Pyro program, .* got VAE\. Fix: vae\.model or vae\.guide"):
+        call(toy_vae(), torch.randn(4, 3))
+
+
+def test_a_compiled_program_is_a_program():
     model, guide, x = linear_gaussian()
-    with pytest.raises(ValueError, match="model: expected an observed site, got none"):
-        dgm.nll(guide, model, x, num=5)
+    compiled = torch.compile(model, backend="eager")
+    assert torch.equal(dgm.nll(compiled, guide, x, num=2).per_datum, dgm.nll(model, guide, x, num=2).per_datum)
+
+
+@pytest.mark.parametrize("call", [dgm.encode, dgm.active_units])
+def test_a_program_too_many_raises_with_the_calls_that_take_one(call):
+    model, guide, x = linear_gaussian()
+    with pytest.raises(TypeError, match=r"got ExactGuide, a program too many\. Fix: encode\(guide, x\), active_units"):
+        call(model, guide, x)
+
+
+OF_DATA = {
+    **{f.__name__: f for f in (dgm.nll, dgm.surgery, dgm.collapse, dgm.aggregate_test, dgm.to_arviz, dgm.reconstruct)},
+    **{f.__name__: f for f in (dgm.check, dgm.normalization, dgm.unit_kl)},
+    "impute": lambda model, guide, *batch: dgm.impute(model, guide, *batch, observed=torch.ones(1)),
+    "ais": lambda model, guide, *batch: dgm.ais(model, *batch),
+    "hmc": lambda model, guide, *batch: dgm.hmc(model, *batch),
+    "active_units": lambda model, guide, *batch: dgm.active_units(guide, *batch),
+    "encode": lambda model, guide, *batch: dgm.encode(guide, *batch),
+}
+
+
+@pytest.mark.parametrize("call", OF_DATA.values(), ids=list(OF_DATA))
+def test_every_estimate_refuses_what_is_no_tensor_of_data(call):
+    model, guide, x = linear_gaussian()
+    with pytest.raises(
+        ValueError, match=r"data: expected x after the programs, got none\. Fix: nll\(model, guide, x\)"
+    ):
+        call(model, guide)
+    for wrong in (x.tolist(), (x,), DataLoader(x), None):
+        kind = type(wrong).__name__
+        with pytest.raises(
+            TypeError, match=rf"expected x as a tensor or an array .*, got {kind}\. Fix: torch\.as_tensor"
+        ):
+            call(model, guide, wrong)
+    with pytest.raises(ValueError, match=r"got a 0-dim tensor 3\.0\. Fix: x\[None\]"):
+        call(model, guide, torch.tensor(3.0))
+
+
+@pytest.mark.parametrize("call", [dgm.nll, dgm.surgery, dgm.collapse])
+def test_swapped_programs_are_asked_about(call):
+    model, guide, x = linear_gaussian()
+    with pytest.raises(
+        ValueError, match=r"none, and \['x'\] in the guide: are model and guide swapped\? Fix: the model"
+    ):
+        call(guide, model, x, num=5)
 
 
 class Shares(dgm.Program):

@@ -3,7 +3,17 @@ import pyro.distributions as dist
 import pytest
 import torch
 from cases import PAIRS, over
-from toys import ExactGuide, GlobalMean, LinearGaussian, Series, SeriesGuide, Written, linear_gaussian, toy_vae
+from toys import (
+    ExactGuide,
+    GlobalMean,
+    GlobalMeanGuide,
+    LinearGaussian,
+    Series,
+    SeriesGuide,
+    Written,
+    linear_gaussian,
+    toy_vae,
+)
 
 import pyro_dgm as dgm
 
@@ -192,3 +202,32 @@ def test_encode_and_reconstruct_leave_seed_and_modes_alone():
     assert torch.equal(torch.get_rng_state(), before)
     assert model.training
     assert guide.training
+
+
+@pytest.mark.parametrize("call", [dgm.encode, dgm.active_units])
+def test_a_model_in_place_of_the_guide_is_refused(call):
+    model, _, x = linear_gaussian()
+    with pytest.raises(
+        ValueError, match=r"expected a program that draws latents, .*observes \['x'\]: is it the model\?"
+    ):
+        call(model, x)
+
+
+def test_a_guide_may_have_factors():
+    def weighed(_, x):
+        with dgm.data_plate(x):
+            pyro.sample("z", dist.Normal(x, 1.0).to_event(1))
+            pyro.factor("prejudice", torch.zeros(len(x)), has_rsample=False)
+
+    assert dgm.encode(Written(weighed), torch.zeros(4, 2))["z"].shape == (1, 4, 2)
+
+
+@pytest.mark.parametrize("call", [dgm.encode, dgm.active_units])
+def test_one_datum_without_its_dim_is_refused_by_guides_with_networks(call):
+    vae, x = toy_vae(), torch.randn(5, 3)
+    with pytest.raises(
+        ValueError, match=r"expected a row per datum, got one datum of event shape \(3,\)\. Fix: x\[None\]"
+    ):
+        call(vae.guide, x[0])
+    assert dgm.encode(vae.guide, x[0][None])["z"].shape[:2] == (1, 1)
+    assert dgm.encode(GlobalMeanGuide(), torch.randn(5))["z"].shape == (1, 5), "data that are numbers"

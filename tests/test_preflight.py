@@ -230,6 +230,54 @@ def test_data_of_another_width_raise_with_what_the_model_generates():
         dgm.preflight(vae.model, vae.guide, torch.randn(4, 5))
 
 
+class Labelled(Written):
+    """A program with a further argument."""
+
+    def forward(self, x=None, y=None):
+        return self.run(self, x, y)
+
+
+def guide_of_labelled(_, x, y):
+    with dgm.data_plate(x):
+        pyro.sample("z", dist.Normal(x.mean(1, keepdim=True), 1.0).to_event(1))
+
+
+TAKE_LABELS = {
+    "embedding": nn.Embedding(3, 3),
+    "one_hot": lambda y: nn.functional.one_hot(y, 3),
+    "index": lambda y: torch.eye(3)[y],
+}
+
+
+@pytest.mark.parametrize("take", TAKE_LABELS.values(), ids=list(TAKE_LABELS))
+def test_real_labels_raise_with_the_shapes_of_the_data_and_the_fix_before_the_table(take):
+    def labelled(_, x, y):
+        with dgm.data_plate(x):
+            z = pyro.sample("z", dist.Normal(torch.zeros(1), 1.0).to_event(1))
+            return pyro.sample("x", dist.Normal(z + take(y), 1.0).to_event(1), obs=x)
+
+    programs, x, y = (Labelled(labelled), Labelled(guide_of_labelled)), torch.randn(9, 3), torch.zeros(9)
+    with pytest.raises(
+        ValueError,
+        match=r"(?s)\[\(9, 3\), \(9,\)\]: .*Fix: labels as integers, labels\.long\(\)\.(\n\nTrace Shapes:|$)",
+    ):
+        dgm.nll(*programs, x, y, num=2)
+    assert dgm.nll(*programs, x, y.long(), num=2).per_datum.shape == (9,)
+
+
+def test_data_of_another_dtype_than_the_networks_raise_with_the_fix():
+    case = PAIRS["two_latents_bare"]()
+    case.model.float(), case.guide.float()
+    with pytest.raises(ValueError, match=r"the programs fail .*\nFix: data of the networks' dtype, x\.float\(\)\."):
+        dgm.nll(case.model, case.guide, torch.randn(4, 4, dtype=torch.float64))
+
+
+def test_one_datum_raises_with_its_own_shape():
+    vae = toy_vae()
+    with pytest.raises(ValueError, match=r"(?s)batch of shapes \[\(5,\)\]: .*Fix: x\[None\] for one datum"):
+        dgm.nll(vae.model, vae.guide, torch.randn(5))
+
+
 @pytest.mark.parametrize(
     ("pair", "value", "message"),
     [

@@ -72,3 +72,17 @@ def test_the_guide_s_draws_move_no_seed():
     first, second = (dgm.guide_error(guide, truth, x, seed=3) for _ in range(2))
     assert torch.equal(first.shift["z"], second.shift["z"])
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_what_is_no_chains_raises_with_the_order_of_the_arguments():
+    model, guide, x = linear_gaussian()
+    truth = dgm.hmc(model, x, num=4, warmup=4, leapfrog=2)
+    for wrong in ((guide, x, truth), (truth, guide, x)):
+        with pytest.raises(
+            TypeError, match=r"expected the chains of hmc after the guide.*Fix: guide_error\(guide, hmc"
+        ):
+            dgm.guide_error(*wrong)
+    with pytest.raises(ValueError, match="data: expected x after the programs, got none"):
+        dgm.guide_error(guide, truth)
+    with pytest.raises(ValueError, match=r"got LinearGaussian, which observes \['x'\]: is it the model\? Fix: encode"):
+        dgm.guide_error(model, truth, x)

@@ -7,16 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from pyro import poutine
 from torch import Tensor
 
-from ..inference.estimating import at_least_one, estimating, placed, rows_of
+from ..inference.estimating import at_least_one, estimating, placed_context, rows_of
 from ..inference.traces import latent_sites, plate_depth
 from .annealing import Path, Walk, piloted, refuse, rows_in
 from .coordinates import Posterior, Values
 from .estimate import Estimate, estimated
 from .likelihood import weight_statistics
-from .simulation import simulated
+from .simulation import run_of_prior, simulated
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,7 @@ def bdmc(
 
     Args:
         model: any Pyro program that keeps the contract and generates when its first argument is `None`.
-        context: the program's further arguments.
+        context: the program's further arguments, without x, for the data are simulated.
         num_data: number N of simulated data; per row of the context where there is one.
         num: number K of chains each way.
         steps: number T of temperatures.
@@ -92,7 +91,8 @@ def bdmc(
         whiten: move in the base space of a latent whose prior is a flow, see `hmc`.
 
     Raises:
-        ValueError: for counts below 1, a model that returns no tensor, and as `ais`.
+        ValueError: for counts below 1, a model that does not generate from these arguments alone, or returns no tensor,
+            and as `ais`.
 
     References:
         Grosse, Ghahramani, Adams 2015, *Sandwiching the marginal likelihood using bidirectional Monte Carlo*,
@@ -107,7 +107,7 @@ def bdmc(
     at_least_one(num_data=num_data, num=num, steps=steps, leapfrog=leapfrog, chunk=chunk)
     rows, blocks = rows_in(chunk, num), []
     with estimating(model, start, seed=seed):
-        batch, truth = _made(model, num_data, placed(model, context))
+        batch, truth = _made(model, num_data, placed_context(model, context))
         refuse(model, start, batch, whiten=whiten)
         for first in range(0, len(batch[0]), rows):
             here = slice(first, first + rows)
@@ -120,7 +120,7 @@ def bdmc(
 def _made(model: Callable, num: int, context: tuple) -> tuple[tuple, Values]:
     r"""$(z^*, x) \sim p(z, x)$, `num` for each row of a context: the model's arguments, and every site data first."""
     context = tuple(c.repeat(num, *[1] * (c.dim() - 1)) if _has_rows(c) else c for c in context)
-    trace = poutine.trace(model).get_trace(None, *context)
+    trace = run_of_prior(model, context)
     x, truth = simulated(model, num, context, list(latent_sites(trace)), plate_depth(trace))
     return (x, *context), truth
 

@@ -12,12 +12,12 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from ..inference.estimating import at_least_one, check_pair, estimating, placed, rows_of
+from ..inference.estimating import at_least_one, check_pair, estimating, placed_context, rows_of
 from ..inference.particles import draw
-from ..inference.preflight import check_sites
-from ..inference.traces import Site, latent_sites, plate_depth, run_pair, vectorized
+from ..inference.preflight import check_sites, run_or_explain
+from ..inference.traces import Site, latent_sites, plate_depth, vectorized
 from .generation import generated_value
-from .simulation import draws_of, log_joint, names_of_latents, simulated
+from .simulation import draws_of, log_joint, names_of_latents, run_of_prior, simulated
 
 LEVELS = (0.5, 0.8, 0.95)  # of the intervals that are printed
 
@@ -102,14 +102,16 @@ def sbc(
     Args:
         model: a Pyro program that generates when its first argument is `None`.
         guide: its guide.
-        context: the programs' further arguments; their rows are taken over again for `num_data` data.
+        context: the programs' further arguments, without x, for data are simulated; their rows are taken over again for
+            `num_data` data.
         num_data: number N of simulated data.
         num_draws: number L of draws of the guide for each.
         chunk: how many (draw, datum) pairs are in memory at once.
         seed: of data, draws and ties; the random state outside stays as it is.
 
     Raises:
-        ValueError: for counts below 1, a guide without latent sites, or a site outside the data plate.
+        ValueError: for counts below 1, a model that does not generate from these arguments alone, a guide without
+            latent sites, or a site outside the data plate.
 
     References:
         Talts et al. 2018, *Validating Bayesian inference algorithms with simulation-based calibration*,
@@ -118,7 +120,7 @@ def sbc(
     """
     check_pair(model, guide)
     at_least_one(num_data=num_data, num_draws=num_draws, chunk=chunk)
-    context = placed(model, context)
+    context = placed_context(model, context)
     with estimating(model, guide, seed=seed):
         sites = _sites(model, guide, context)
         blocks = torch.arange(num_data).split(max(1, chunk // num_draws))
@@ -162,9 +164,9 @@ class _Sites:
 def _sites(model: Callable, guide: Callable, context: tuple) -> _Sites:
     """What one datum that the model makes shows of a pair."""
     context = _again(context, torch.arange(1))
-    depth = plate_depth(poutine.trace(model).get_trace(None, *context))
+    depth = plate_depth(run_of_prior(model, context, guide))
     made = poutine.trace(vectorized(model, 1, depth)).get_trace(None, *context)
-    traces = run_pair(model, guide, (generated_value(made).flatten(0, 1), *context))
+    traces = run_or_explain(model, guide, (generated_value(made).flatten(0, 1), *context))
     check_sites(*traces)
     z, latent = names_of_latents(*traces), latent_sites(traces[0])
     if not z:

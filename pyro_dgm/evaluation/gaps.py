@@ -110,7 +110,7 @@ def gaps(
         >>> gaps(vae.model, vae.guide, torch.zeros(5, 3), num=10, num_steps=2).amortization_per_datum.shape
         torch.Size([5])
     """
-    check_pair(model, guide, "gaps")
+    check_pair(model, guide, "gaps(vae.model, vae.guide, x)")
     at_least_one(num=num, num_steps=num_steps, chunk=chunk)
     amortized = nll(model, guide, *batch, num=num, chunk=chunk, seed=seed).nelbo
     batch = placed(model, batch)

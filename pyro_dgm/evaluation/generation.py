@@ -12,11 +12,12 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from ..contract import DATA
-from ..inference.estimating import at_least_one, estimating, placed
+from ..inference.estimating import at_least_one, check_pair, estimating, placed, placed_context, rows_of
 from ..inference.particles import draw
-from ..inference.preflight import check_sites
+from ..inference.preflight import check_sites, data_sites
 from ..inference.traces import (
     Site,
+    isolated,
     plate_depth,
     plate_names,
     plate_value,
@@ -45,7 +46,7 @@ def generate(
         ValueError: if the program returns no tensor and no site is named, or has no such site.
     """
     at_least_one(num=num, chunk=chunk)
-    context = placed(model, context)
+    context = placed_context(model, context)
     with estimating(model, seed=seed):
         depth = plate_depth(poutine.trace(model).get_trace(None, *context))
         parts = [_generated(model, min(chunk, num - start), depth, context, site) for start in range(0, num, chunk)]
@@ -90,6 +91,9 @@ def encode(guide: Callable, *batch: Any, num: int = 1, seed: int = 0) -> dict[st
 
     Returns:
         site → `(K, N, *event)`.
+
+    Raises:
+        ValueError: for counts below 1, bad data, one datum without its dim, or a model in place of the guide.
     """
     at_least_one(num=num)
     return {name: plate_value(site) for name, site in encoded(guide, placed(guide, batch), num, seed).items()}
@@ -98,8 +102,37 @@ def encode(guide: Callable, *batch: Any, num: int = 1, seed: int = 0) -> dict[st
 def encoded(guide: Callable, batch: tuple, num: int, seed: int) -> dict[str, Site]:
     """The sites of K draws of the guide, with their plates."""
     with estimating(guide, seed=seed):
-        depth = plate_depth(poutine.trace(guide).get_trace(*batch))
+        _check_rows(guide, batch)
+        trace = poutine.trace(guide).get_trace(*batch)
+        if observed := data_sites(trace):
+            raise ValueError(
+                f"guide: expected a program that draws latents, got {type(guide).__name__}, which observes {observed}: "
+                "is it the model? Fix: encode(guide, x)."
+            )
+        depth = plate_depth(trace)
         return dict(sample_sites(poutine.trace(vectorized(guide, num, depth)).get_trace(*batch)))
+
+
+def _check_rows(guide: Callable, batch: tuple) -> None:
+    """Refuse one datum in place of a batch: a guide that runs on it as one row, but not on what its first row is."""
+    if _fails(guide, rows_of(batch, slice(1))) and not _fails(guide, tuple(_as_row(value) for value in batch)):
+        raise ValueError(
+            f"data: expected a row per datum, got one datum of event shape {tuple(batch[0].shape)}. "
+            "Fix: x[None] for one datum."
+        )
+
+
+def _as_row(value: Any) -> Any:
+    return value[None] if isinstance(value, Tensor) else value
+
+
+def _fails(guide: Callable, batch: tuple) -> bool:
+    try:
+        with isolated(*batch):
+            guide(*batch)
+    except Exception:  # whatever a user's program raises
+        return True
+    return False
 
 
 def reconstruct(model: Callable, guide: Callable, *batch: Any, num: int = 1, seed: int = 0) -> dict[str, Tensor]:
@@ -118,6 +151,7 @@ def reconstruct(model: Callable, guide: Callable, *batch: Any, num: int = 1, see
     Raises:
         NotImplementedError: if an observation has no mean, as a flow likelihood.
     """
+    check_pair(model, guide)
     at_least_one(num=num)
     batch = placed(model, batch)
     with estimating(model, guide, seed=seed):

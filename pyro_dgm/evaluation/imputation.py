@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..inference.estimating import at_least_one, check_pair, estimating, placed, rows_of
+from ..inference.estimating import at_least_one, check_batch, check_pair, estimating, placed, rows_of
 from ..inference.traces import latent_sites, mixed, plate_depth, run_pair
 from .filling import Mixture, site_of
 from .likelihood import NLL, PerDatum, nll, summary_of
@@ -244,6 +244,7 @@ def _placed_in(whole: Tensor, complete: Tensor, rest: Tensor) -> Tensor:
 def _task(model: Callable, guide: Callable, batch: tuple, observed: Tensor, counts: tuple[int, int, int]) -> _Task:
     check_pair(model, guide)
     num, fills, sweeps = counts
+    check_batch(batch)
     x, observed = _without_missing(batch[0], observed)
     *batch_, observed = placed(model, (x, *batch[1:], observed))
     marginal, unmasked = Marginal(model), Unmasked(guide)

@@ -11,6 +11,7 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from ..contract import noise_name
+from ..inference.preflight import cause_of
 from ..inference.traces import (
     Site,
     latent_sites,
@@ -20,6 +21,40 @@ from ..inference.traces import (
     vectorized,
 )
 from .generation import generated_value
+
+
+def run_of_prior(model: Callable, context: tuple, guide: Callable | None = None) -> Trace:
+    """A run of the model that generates, and words that say why it does not.
+
+    Raises:
+        ValueError: if the model fails on `None` and the context.
+    """
+    try:
+        return poutine.trace(model).get_trace(None, *context)
+    except Exception as error:  # whatever a user's program raises
+        cause = cause_of(error).partition(" Fix: ")[0].rstrip(".")
+        raise ValueError(
+            f"expected model(None{', c' * len(context)}) to make data, for they are simulated; got the error: {cause}. "
+            f"{_fix_of_prior(context, guide)}"
+        ) from error
+
+
+def _fix_of_prior(context: tuple, guide: Callable | None) -> str:
+    if context:
+        return (
+            "Fix: leave the data x out, sbc(model, guide) or bdmc(model), and give the model's further arguments alone."
+        )
+    if guide is not None and _generates(guide):
+        return "Are model and guide swapped? Fix: the model first, then its guide."
+    return "Fix: `with data_plate(x, c):` in the model, with x=None, and the further arguments in sbc(model, guide, c)."
+
+
+def _generates(program: Callable) -> bool:
+    try:
+        generated_value(poutine.trace(program).get_trace(None))
+    except Exception:  # whatever a user's program raises
+        return False
+    return True
 
 
 def simulated(
@@ -33,10 +68,19 @@ def simulated(
         context: the program's further arguments.
         sites: names of the latent sites.
         depth: number of plates of the program.
+
+    Raises:
+        ValueError: if the data are not as many as the rows of the context.
     """
     trace = generative_trace(model, 1, num, context, depth)
-    drawn = dict(sample_sites(trace))
-    return generated_value(trace).flatten(0, 1), {name: draws_of(drawn[name]).flatten(0, 1) for name in sites}
+    drawn, x = dict(sample_sites(trace)), generated_value(trace).flatten(0, 1)
+    rows = next((len(c) for c in context if isinstance(c, Tensor) and c.dim() > 0), num)
+    if len(x) != rows:
+        raise ValueError(
+            f"model: expected {rows} simulated data, one for each row of its further arguments, got {len(x)}. "
+            "Fix: data_plate(x, c), a plate over the further arguments; or leave the data x out, sbc(model, guide)."
+        )
+    return x, {name: draws_of(drawn[name]).flatten(0, 1) for name in sites}
 
 
 def generative_trace(model: Callable, num: int, size: int, context: tuple, depth: int) -> Trace:

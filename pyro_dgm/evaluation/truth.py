@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..inference.estimating import placed
 from .generation import encode
 from .hamiltonian import HMC
 from .mixing import rhat
@@ -55,7 +56,9 @@ def guide_error(guide: Callable, truth: HMC, *batch: Any, seed: int = 0) -> Guid
         seed: of the guide's draws, as many as the chains have.
 
     Raises:
-        ValueError: for a guide of other sites or data of another number than the chains have.
+        TypeError: for chains that are none.
+        ValueError: for a model in place of the guide, a guide of other sites, or data of another number than the chains
+            have.
 
     References:
         Vehtari et al. 2021, arXiv:1903.08008 (R-hat); Yao, Vehtari, Simpson, Gelman 2018, *Yes, but did it work?*,
@@ -69,6 +72,12 @@ def guide_error(guide: Callable, truth: HMC, *batch: Any, seed: int = 0) -> Guid
         >>> guide_error(guide, hmc(model, x, num=20, warmup=20), x).shift["z"].shape
         torch.Size([5, 2])
     """
+    if not isinstance(truth, HMC):
+        raise TypeError(
+            f"guide_error: expected the chains of hmc after the guide, got {type(truth).__name__}. "
+            "Fix: guide_error(guide, hmc(model, x), x)."
+        )
+    batch = placed(guide, batch)
     num_chains, num, num_data = truth.log_joint.shape
     if len(batch[0]) != num_data:
         raise ValueError(

@@ -21,7 +21,9 @@ BLOCK = 10_000  # data that a check of all of them sees at once
 
 @contextmanager
 def estimating(*programs: Any, seed: int) -> Iterator[None]:
-    """Evaluation mode, validation off, and a fork of the random state under a seed."""
+    """Evaluation mode, validation off, and a fork of the random state under a seed; refuses what is no program."""
+    for program in programs:
+        check_program(program)
     with ExitStack() as stack:
         stack.enter_context(isolated(torch.empty(0, device=device_of(*programs)), seed=seed))
         stack.enter_context(evaluating(*programs))
@@ -30,19 +32,20 @@ def estimating(*programs: Any, seed: int) -> Iterator[None]:
 
 
 def placed(program: Any, batch: tuple) -> tuple:
-    """The arguments with arrays as tensors, on the program's device, checked for NaN and for one common length.
+    """The data with arrays as tensors, on the program's device, checked for NaN and for one common length.
 
     Raises:
-        TypeError: for a guide among the arguments.
-        ValueError: for empty, NaN or infinite data, or tensors of different lengths.
+        TypeError: for an observation that is no tensor or array.
+        ValueError: for no data; for empty, NaN or infinite ones, or tensors of different lengths.
     """
-    if batch and callable(batch[0]):
-        raise TypeError(
-            f"expected the data after the model, got {type(batch[0]).__name__}: this takes a model without its guide. "
-            "Fix: leave it out, or start=guide for ais and bdmc."
-        )
+    check_batch(batch)
+    return placed_context(program, batch)
+
+
+def placed_context(program: Any, context: tuple) -> tuple:
+    """The same of arguments that follow the observation, of which there may be none."""
     device = device_of(program)
-    values = tuple(torch.as_tensor(b) if isinstance(b, (Tensor, np.ndarray)) else b for b in batch)
+    values = tuple(torch.as_tensor(c) if isinstance(c, (Tensor, np.ndarray)) else c for c in context)
     values = tuple(v.to(device) if isinstance(v, Tensor) else v for v in values)
     for position, value in enumerate(values):
         if isinstance(value, Tensor):
@@ -51,6 +54,25 @@ def placed(program: Any, batch: tuple) -> tuple:
     if len(set(lengths)) > 1:
         raise ValueError(f"data: expected tensors of one length, got {lengths}. Fix: one row per datum in each.")
     return values
+
+
+def check_batch(batch: tuple) -> None:
+    """Refuse what is no tensor of data."""
+    if not batch:
+        raise ValueError("data: expected x after the programs, got none. Fix: nll(model, guide, x), encode(guide, x).")
+    x = batch[0]
+    if callable(x):
+        raise TypeError(
+            f"data: expected x after the programs, got {type(x).__name__}, a program too many. "
+            "Fix: encode(guide, x), active_units(guide, x), ais(model, x, start=guide), hmc(model, x, start=guide)."
+        )
+    if not isinstance(x, (Tensor, np.ndarray)):
+        raise TypeError(
+            f"data: expected x as a tensor or an array (N, *event), got {type(x).__name__}. Fix: torch.as_tensor(x) "
+            "for a list of numbers, *x for a tuple of arguments, torch.cat([x for x, *_ in loader]) for a loader."
+        )
+    if x.ndim == 0:
+        raise ValueError(f"data: expected a tensor (N, *event), got a 0-dim tensor {x}. Fix: x[None], for one datum.")
 
 
 def blocks_of(batch: tuple, num: int) -> Iterator[tuple]:
@@ -79,7 +101,7 @@ def checked_run(model: Callable, guide: Callable, batch: tuple) -> tuple[Trace, 
 
     All data are looked at where a support is one of whole events, such as the simplex.
     """
-    traces = run_or_explain(model, guide, most_extreme(batch))
+    traces = run_or_explain(model, guide, most_extreme(batch), given=batch)
     check_sites(*traces)
     if not all(is_elementwise(site) for site in observed_sites(traces[1]).values()):
         for block in blocks_of(batch, BLOCK):
@@ -87,13 +109,27 @@ def checked_run(model: Callable, guide: Callable, batch: tuple) -> tuple[Trace, 
     return traces
 
 
-def check_pair(model: Any, guide: Any, caller: str = "nll") -> None:
+def check_pair(model: Any, guide: Any, fix: str = "vae.model, vae.guide in place of vae") -> None:
     """Refuse what is no pair of programs, such as a VAE in place of its two programs."""
-    if not (callable(model) and callable(guide)):
+    if not (_runs(model) and _runs(guide)):
         raise TypeError(
-            f"expected a model and its guide, got {type(model).__name__} and {type(guide).__name__}. "
-            f"Fix: {caller}(vae.model, vae.guide, x)."
+            f"expected a model and its guide, got {type(model).__name__} and {type(guide).__name__}. Fix: {fix}."
         )
+
+
+def check_program(program: Any) -> None:
+    """Refuse what can't be run, such as a VAE in place of one of its programs; `None` stands for no program."""
+    if program is not None and not _runs(program):
+        raise TypeError(
+            f"expected a Pyro program, a model or a guide, got {type(program).__name__}. "
+            "Fix: vae.model or vae.guide in place of vae."
+        )
+
+
+def _runs(program: Any) -> bool:
+    """Whether it is a function, or a module with a forward of its own: a VAE has none, it holds two programs."""
+    forward = program.forward if isinstance(program, nn.Module) else program
+    return callable(forward) and getattr(forward, "__func__", forward) is not nn.Module.forward
 
 
 def at_least_one(**counts: int) -> None:

@@ -8,12 +8,13 @@ from math import prod
 from typing import Any
 
 import pyro
+import pyro.distributions as dist
 import torch
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from ..contract import DATA, noise_name
-from .supports import check_draws, check_observation, check_reach, warn_of_integers
+from .supports import check_draws, check_observation, check_reach, innermost, warn_of_integers
 from .traces import (
     Site,
     evaluating,
@@ -25,6 +26,13 @@ from .traces import (
     plate_names,
     run_pair,
     sample_sites,
+)
+
+TABLE = "Trace Shapes:"  # the title of the table of sites that Pyro hangs on the error of a program
+OF_INTEGERS = (  # how torch refuses real numbers where labels belong
+    "'indices' to have one of the following scalar types: Long",
+    "one_hot is only applicable to index tensor",
+    "tensors used as indices must be long",
 )
 
 
@@ -95,15 +103,21 @@ def check_data(tensor: Tensor, name: str) -> None:
         )
 
 
-def run_or_explain(model: Callable, guide: Callable, batch: tuple) -> tuple[Trace, Trace]:
-    """Run the pair, and say of what fails how it is mended."""
+def run_or_explain(model: Callable, guide: Callable, batch: tuple, given: tuple | None = None) -> tuple[Trace, Trace]:
+    """Run the pair, and say of what fails how it is mended; `given` are the data of which the batch is a part."""
     try:
         return run_pair(model, guide, batch)
     except Exception as error:
-        shapes = [tuple(b.shape) if isinstance(b, Tensor) else type(b).__name__ for b in batch]
+        shapes = [tuple(b.shape) if isinstance(b, Tensor) else type(b).__name__ for b in given or batch]
+        table = "".join(["\n\n" * (TABLE in str(error)), *str(error).partition(TABLE)[1:]])
         raise ValueError(
-            f"the programs fail on a batch of shapes {shapes}: {error}{_hint(error, model, batch)}"
+            f"the programs fail on a batch of shapes {shapes}: {cause_of(error)}{_hint(error, model, batch)}{table}"
         ) from error
+
+
+def cause_of(error: Exception) -> str:
+    """What an error says, without the table of sites that Pyro hangs on it."""
+    return str(error).partition(TABLE)[0].strip()
 
 
 def _hint(error: Exception, model: Callable, batch: tuple) -> str:
@@ -112,6 +126,10 @@ def _hint(error: Exception, model: Callable, batch: tuple) -> str:
         return (
             f"\nFix: the batch has {len(batch)} arguments; drop the labels, or take them in both programs, Joined(net)."
         )
+    if any(words in str(error) for words in OF_INTEGERS):
+        return "\nFix: labels as integers, labels.long()."
+    if "same dtype" in str(error):
+        return "\nFix: data of the networks' dtype, x.float()."
     misshaped = _hint_of_shape(model, batch)
     if not misshaped and "inside plate" in str(error):
         return f"\nFix: {_fix_of_event(str(error), batch[0].shape[1:])}."
@@ -131,7 +149,7 @@ def _hint_of_shape(model: Callable, batch: tuple) -> str:
         fix = "x[None] for one datum, a row per datum for several"
     elif prod(event) == prod(got[1:]):
         fix = f"x.reshape(len(x), *{event})" if len(event) > 1 else "x.flatten(1)"
-    return f"\nexpected data of event shape {event}, which the model generates, got {got[1:]}. Fix: {fix}."
+    return f";\nexpected data of event shape {event}, which the model generates, got {got[1:]}. Fix: {fix}."
 
 
 def _check(guide_trace: Trace, model_trace: Trace, batch: tuple, size: int | None) -> None:
@@ -148,6 +166,11 @@ def _check(guide_trace: Trace, model_trace: Trace, batch: tuple, size: int | Non
 
 def check_sites(guide_trace: Trace, model_trace: Trace) -> None:
     """Refuse a pair that draws different sites, or observes none, or whose values can't be scored."""
+    if not observed_sites(model_trace) and (observed := data_sites(guide_trace)):
+        raise ValueError(
+            f"model: expected an observed site, got none, and {observed} in the guide: are model and guide swapped? "
+            "Fix: the model first, then its guide."
+        )
     latent, drawn = set(latent_sites(model_trace)), set(latent_sites(guide_trace))
     if latent != drawn:
         raise ValueError(
@@ -161,6 +184,11 @@ def check_sites(guide_trace: Trace, model_trace: Trace) -> None:
     modelled = latent_sites(model_trace)
     for name, site in latent_sites(guide_trace).items():
         check_draws(name, site, modelled[name])
+
+
+def data_sites(trace: Trace) -> list[str]:
+    """Names of the sites that score data; a `pyro.factor`, which guides may have, scores none."""
+    return [name for name, site in observed_sites(trace).items() if not isinstance(innermost(site["fn"]), dist.Unit)]
 
 
 def _fix_of_sites(latent: set[str], drawn: set[str], model_trace: Trace) -> str:
