@@ -34,6 +34,7 @@ def test_a_mean_off_by_a_tenth_or_a_scale_too_small_is_found_by_calibration(wron
     model, guide = pair(latent=1, **wrong)
     report = dgm.check(model, guide, model.data(300), num=200)
     assert "SBC" in warned(report)
+    assert "smallest p after Holm's correction: " in report["SBC"].finding
     assert not report.passed
     assert "NLL-ELBO gap" not in warned(report), "a tenth of a nat at most"
 
@@ -65,7 +66,17 @@ def test_an_aggregate_away_from_the_prior_is_found_in_nats_and_by_the_test():
     model, guide = pair()
     report = dgm.check(model, guide, model.data(1000) + 4 * model.weight.detach().sum(1), **QUICK)
     assert warned(report) == {"aggregate-prior gap", "aggregate-prior test"}
-    assert "refit_prior" in report["aggregate-prior gap"].advice
+    assert "refit_prior(vae, x, prior) for a VAE" in report["aggregate-prior gap"].advice
+    finding = report["aggregate-prior test"].finding
+    assert "between 1,000 draws of q(z|x), one per datum, and 1,000 of the prior" in finding
+    assert "real" not in finding
+    assert "fake" not in finding
+
+
+def test_too_few_draws_for_a_khat_are_told():
+    model, guide = pair()
+    report = dgm.check(model, guide, model.data(10), num=20, num_simulated=50)
+    assert skipped(report) == {"k-hat": "a k-hat takes 21 draws for each datum, got num=20. Fix: num=1000"}
 
 
 def test_a_gap_that_ten_data_cannot_measure_is_no_verdict():
@@ -119,7 +130,8 @@ def test_data_outside_the_support_are_told_once():
     case = PAIRS["vae_categorical"]()
     report = dgm.check(case.model, case.guide, torch.full((20, 3), 9), **QUICK)
     assert warned(report) == {"data and sites"}
-    assert "Fix: levels=10 where the model says" in report["data and sites"].finding
+    assert report["data and sites"].finding.endswith("got from 9 to 9.")
+    assert report["data and sites"].advice.startswith("levels=10 where the model says")
     assert set(skipped(report).values()) == {"not run: the pair can't be scored on these data, see above"}
     assert len(skipped(report)) == len(NAMES) - 1
 

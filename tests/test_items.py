@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pyro_dgm as dgm
-from pyro_dgm.evaluation.items import judged
+from pyro_dgm import Item, Status
+from pyro_dgm.evaluation.items import alike, as_one, judged
 
 
 def test_nan_passes_no_threshold():
@@ -27,3 +28,11 @@ def test_advice_is_given_only_with_a_warning():
     assert judged(0.5, "p", threshold, "found", "mend").advice == ""
     assert judged(0.001, "p", threshold, "found", "mend").advice == "mend"
     assert (str(threshold), str(dgm.Threshold(5, ""))) == ("≥ 0.01", "≤ 5")
+
+
+def test_items_that_are_skipped_for_one_reason_are_together_and_others_apart():
+    skipped = [Item(Status.SKIP, "no z", name) for name in ("units", "SBC")]
+    measured = Item(Status.SKIP, "no z", "gap", value=2.0)
+    warned = [Item(Status.WARN, "bad", name) for name in ("a", "b")]
+    groups = alike([skipped[0], warned[0], measured, skipped[1], warned[1]])
+    assert [as_one(group).name for group in groups] == ["units, SBC", "a", "gap", "b"]

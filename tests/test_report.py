@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
+from cases import PAIRS
 from reports import QUICK, pair, report_of_images, statuses
-from toys import toy_vae
+from toys import Written, toy_vae
 
 import pyro_dgm as dgm
 from pyro_dgm import Status
@@ -60,6 +63,42 @@ def test_it_leaves_weights_modes_gradients_and_the_random_state_alone():
     assert all(p.grad is None for p in vae.parameters())
 
 
+def test_what_is_skipped_is_counted_and_told_once_for_each_reason(tmp_path):
+    case = PAIRS["density_flow"]()
+    report = dgm.check(case.model, case.guide, *case.batch(20), **QUICK)
+    text = str(report)
+    assert text.splitlines()[0].startswith(
+        "Check of a fitted model and its guide: PASS. 2 of 11 items pass, 0 warn, 9 skipped."
+    )
+    assert text.count("\nSKIP ") == 2, "no latents, and no normalization"
+    words = " ".join(text.split())
+    assert (
+        "SKIP active units, mutual information, NLL-ELBO gap, k-hat, importance ESS, SBC, aggregate-prior gap" in words
+    )
+    assert "aggregate-prior test: the pair has no latents." in words
+    report.html(tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text("utf-8")
+    assert page.count("the pair has no latents.") == 1
+    assert page.count('href="#item-3"') == 8
+
+
+def test_reasons_have_one_full_stop_and_one_fix_and_no_table_of_sites(tmp_path):
+    def fails(_, x):
+        with dgm.data_plate(x):
+            pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            return pyro.sample("x", dist.Normal(torch.zeros(3), 1.0).to_event(1), obs=x @ torch.zeros(5, 3))
+
+    model, guide = pair()
+    for broken, x in ((Written(fails), model.data(6)), (model, torch.randn(6, 3)), (guide, model.data(6))):
+        report = dgm.check(broken, guide if broken is not guide else model, x, **QUICK)
+        report.html(tmp_path / "report.html")
+        for text in (str(report), (tmp_path / "report.html").read_text("utf-8")):
+            assert ".." not in text
+            assert "Trace Shapes" not in text
+            assert "Fix:" not in text
+            assert "What to do:" in text
+
+
 def test_checks_of_the_user_join_and_only_what_they_ask_for_is_computed():
     seen = []
 
@@ -76,5 +115,5 @@ def test_checks_of_the_user_join_and_only_what_they_ask_for_is_computed():
     assert seen == [{}]
     assert statuses(report) == {"sample size": Status.WARN, "nothing": Status.SKIP}
     assert report["sample size"].advice == "collect more"
-    assert "WARN sample size: 6 data. Fix: collect more." in str(report)
+    assert "WARN sample size: 6 data. What to do: collect more." in str(report)
     assert dgm.check(model, guide, model.data(6), checks=checks[1:]).verdict is Status.SKIP

@@ -9,10 +9,11 @@ from torch import Tensor
 
 from ..inference.traces import latent_sites, observed_sites
 from .estimate import estimated
-from .findings import Check, Findings, Skipped
+from .findings import NO_LATENTS, Check, Findings, Skipped
 from .items import Item, Picture, Status, Threshold, judged
 from .latents import Collapse
 from .likelihood import NLL
+from .pareto import LEAST_DRAWS
 from .pictures import aggregate_figure, bound_figure, image_figure, khat_figure, rank_figure, unit_figure
 from .psis import khat_threshold
 
@@ -35,7 +36,8 @@ def support(findings: Findings) -> Item:
     try:
         _, model_trace = findings.traces
     except Skipped as error:
-        return Item(Status.WARN, str(error), advice="mend this first: nothing else can be checked")
+        finding, _, fix = str(error).partition("Fix: ")
+        return Item(Status.WARN, finding.strip(), advice=fix or "mend this first: nothing else can be checked")
     sites = f"Latent {[*latent_sites(model_trace)]}, observed {[*observed_sites(model_trace)]}"
     return Item(Status.PASS, f"{sites}; all {findings.num_data:,} data lie in the support")
 
@@ -66,8 +68,8 @@ def normalized(findings: Findings) -> Item:
         MAX_BIAS,
         f"Masses or densities of {', '.join(found.log_total)} add up to one within {found.bias:.2g} nats per datum at "
         f"{len(next(iter(found.log_total.values())))} draws of z{rest}",
-        "no log p(x) of this model means anything: divide by the sum over the support; unnormalized losses, such as a "
-        "weighted or a squared error, are no likelihoods",
+        "divide by the sum over the support, for no log p(x) of this model means anything; unnormalized losses, such "
+        "as a weighted or a squared error, are no likelihoods",
         source="sum or integral of p(x|z) over x",
     )
 
@@ -82,8 +84,8 @@ def gap(findings: Findings) -> Item:
         MAX_GAP,
         f"NLL {found.mean:.2f} ± {found.stderr:.2f}, -ELBO {found.nelbo.mean():.2f}: the guide loses "
         f"{estimated(missing[None])} nats per datum, or more where k-hat is large",
-        "gaps(model, guide, x) tells a guide too simple (then a flow posterior, or IWELBO) from one encoder that "
-        "serves all data badly (then a larger encoder, or SemiAmortizedGuide)",
+        "see gaps(model, guide, x), which tells a guide too simple (then a flow posterior, or IWELBO) from one encoder "
+        "that serves all data badly (then a larger encoder, or SemiAmortizedGuide)",
         source="log p(x) - ELBO = KL(q(z|x) || p(z|x)); Cremer et al. 2018, arXiv:1801.03558",
         pictures=(
             Picture(
@@ -98,6 +100,8 @@ def gap(findings: Findings) -> Item:
 def reliability(findings: Findings) -> Item:
     """For how many data are the importance weights too heavy-tailed to trust?"""
     found = _weights(findings)
+    if found.num < LEAST_DRAWS:
+        raise Skipped(f"a k-hat takes {LEAST_DRAWS} draws for each datum, got num={found.num}. Fix: num=1000")
     khat = torch.where(found.monte_carlo * found.num**0.5 < ROUNDING, -torch.inf, found.khat)
     limit, worst = khat_threshold(found.num), _worst(khat)
     share = (khat > limit).double().mean().item()
@@ -122,9 +126,9 @@ def reliability(findings: Findings) -> Item:
         share,
         f"of data with k-hat > {limit:.2f}",
         MAX_SHARE,
-        f"{share:.0%} of the data have k-hat > {limit:.2f}; worst first, by index: "
-        f"{', '.join(map(str, rows.tolist()))}",
-        "their NLL is an upper bound that more draws lower only slowly: a guide with wider tails, or ais and bdmc",
+        f"{share:.0%} of the data have k-hat > {limit:.2f}, where NLL is an upper bound that more draws lower only "
+        f"slowly; worst first, by index: {', '.join(map(str, rows.tolist()))}",
+        "take a guide with wider tails, or score these data by ais(model, x)",
         source="Vehtari et al. 2024, arXiv:1507.02646",
         rows=tuple(rows.tolist()),
         pictures=tuple(shown),
@@ -141,7 +145,7 @@ def precision(findings: Findings) -> Item:
         MAX_SHARE,
         f"Median ESS {found.ess.median():.0f} of {found.num:,} draws; {share:.0%} of the data have a log p(x) with a "
         f"standard error above {MAX_MONTE_CARLO} nats, an ESS below about 100",
-        "more draws (num=), or a guide nearer to the posterior",
+        "take more draws (num=), or a guide nearer to the posterior",
         source="ESS = (sum w)^2 / sum w^2; Var log p(x) ~ 1/ESS - 1/K",
     )
 
@@ -156,10 +160,11 @@ def calibrated(findings: Findings) -> Item:
         adjusted.min().item(),
         "p-value (Holm)",
         LEVEL,
-        f"Ranks of {len(found.names)} statistics over {len(found.ranks):,} simulated data; smallest p: {worst}; "
-        f"central 80 % intervals of {found.names[order[0]]} hold the truth for {found.coverage(0.8)[order[0]]:.0%}",
-        "U-shaped ranks: a guide too narrow; humps: too wide; slopes: a mean that is off. With thousands of data "
-        "small errors show: weigh it by the NLL-ELBO gap",
+        f"Ranks of {len(found.names)} statistics over {len(found.ranks):,} simulated data; smallest p after Holm's "
+        f"correction: {worst}; central 80 % intervals of {found.names[order[0]]} hold the truth for "
+        f"{found.coverage(0.8)[order[0]]:.0%}",
+        "look at the ranks: a U shape is a guide too narrow, a hump one too wide, a slope a mean that is off; with "
+        "thousands of data small errors show, so weigh it by the NLL-ELBO gap",
         source="Talts et al. 2018, arXiv:1804.06788; Holm 1979",
         pictures=(
             Picture(
@@ -181,7 +186,8 @@ def active(findings: Findings) -> Item:
         MAX_IDLE,
         f"{total - idle} of {total} units are active: Var of their posterior means ≥ {found.min_variance:g}, and a "
         f"share in the KL ≥ {found.min_kl:g} nats where it is known",
-        "a decoder that works alone, or β too large too early: LinearWarmup, FreeBits, a weaker decoder, fewer units",
+        "where the decoder works alone, or β is too large too early, try LinearWarmup, FreeBits, a weaker decoder or "
+        "fewer units",
         source="Burda et al. 2016, arXiv:1509.00519; Lucas et al. 2019, arXiv:1911.02469",
         pictures=(_picture_of_units(found),),
     )
@@ -197,7 +203,7 @@ def informative(findings: Findings) -> Item:
         "nats",
         MIN_INFORMATION,
         f"I(x, z) = {information} nats, of at most log N = {found.ceiling:.2f}; KL {found.kl}{full}",
-        "the latents are ignored: see the active units",
+        "the latents are ignored; see the active units for what to do",
         source="Hoffman, Johnson 2016, ELBO surgery",
     )
 
@@ -219,7 +225,7 @@ def matched(findings: Findings) -> Item:
         "nats per datum",
         MAX_MARGINAL_KL,
         text,
-        "refit_prior(vae, x, MixturePrior(D, 50)) or a Flow as the prior, or a VampPrior from the start",
+        "take another prior, as MixturePrior(D, 50), a Flow or a VampPrior, or refit_prior(vae, x, prior) for a VAE",
         source="E KL(q(z|x) || p) = I(x, z) + KL(q_agg || p)",
     )
 
@@ -231,8 +237,11 @@ def indistinguishable(findings: Findings) -> Item:
         found.p_value,
         "p-value",
         LEVEL,
-        f"{found} between {len(aggregate):,} draws of either: whether they differ; the gap says how much",
-        "new data from the prior are decoded where no datum was encoded: refit_prior(vae, x, prior) before sampling",
+        f"MMD² {found.value:.2e} ± {found.stderr:.2e} between {len(aggregate):,} draws of q(z|x), one per datum, and "
+        f"{len(prior):,} of the prior, p = {found.p_value:.4f} by {found.num_permutations} permutations: it says "
+        "whether they differ, and the gap how much",
+        "take another prior, or refit_prior(vae, x, prior) for a VAE, before sampling: its draws are decoded where no "
+        "datum was encoded",
         source="Gretton et al. 2012, JMLR 13",
         pictures=(
             Picture(
@@ -266,7 +275,7 @@ def _p(value: float) -> str:
 def _weights(findings: Findings) -> NLL:
     """Importance estimates, of a pair that has weights."""
     if findings.nll.kind == "exact":
-        raise Skipped("the model has no latents: its log density is exact")
+        raise Skipped(NO_LATENTS)
     return findings.nll
 
 

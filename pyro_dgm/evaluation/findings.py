@@ -13,6 +13,7 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor, nn
 
 from ..inference.estimating import at_least_one, check_pair, checked_run, estimating, placed, rows_of
+from ..inference.preflight import cause_of
 from ..inference.traces import plate_depth, vectorized
 from .calibration import SBC, sbc
 from .generation import generated_value
@@ -26,6 +27,7 @@ from .twosample import TwoSample, mmd
 
 DRAWS = 1000  # of z for surgery, and of either kind for the two-sample test
 UNIT_DRAWS = 50  # of z per datum for active units
+NO_LATENTS = "the pair has no latents"  # one reason for all that are skipped, told once
 
 T = TypeVar("T")
 
@@ -49,8 +51,8 @@ class Once(Generic[T]):
             try:
                 owner.found[self.name] = self.compute(owner)
             except (ValueError, NotImplementedError) as error:
-                owner.refused[self.name] = str(error)
-                raise Skipped(str(error)) from error
+                owner.refused[self.name] = cause_of(error)
+                raise Skipped(cause_of(error)) from error
         return owner.found[self.name]
 
 
@@ -94,8 +96,6 @@ class Findings:
     def __init__(self, model: Callable, guide: Callable, batch: tuple, settings: Settings):
         check_pair(model, guide)
         at_least_one(num=settings.num, limit=settings.limit, num_simulated=settings.num_simulated)
-        if not batch:
-            raise ValueError("check: expected data to check a pair on, got none. Fix: check(vae.model, vae.guide, x).")
         self.model, self.guide, self.batch = model, guide, placed(model, batch)
         self.settings = replace(settings, image_shape=_image_shape(self.batch[0].shape[1:], settings.image_shape))
         order = torch.randperm(self.num_data, generator=torch.Generator().manual_seed(settings.seed))
@@ -142,6 +142,13 @@ class Findings:
         _ = self.pair
         return names_of_latents(*self.traces)
 
+    @property
+    def latent_pair(self) -> tuple[Callable, Callable]:
+        """The pair, once it is known that it has latents too."""
+        if not self.latents:
+            raise Skipped(NO_LATENTS)
+        return self.pair
+
     @Once
     def nll(self) -> NLL:
         """Importance estimates of the scored data."""
@@ -155,16 +162,15 @@ class Findings:
     @Once
     def collapse(self) -> Collapse:
         """What every unit says of the scored data."""
-        if not self.latents:
-            raise ValueError("the pair has no latents that could collapse")
+        pair = self.latent_pair
         if len(self.rows) < 2:
             raise ValueError("expected at least two data, for a variance over them, got one")
-        return collapse(*self.pair, *self.scored, num=UNIT_DRAWS, seed=self.settings.seed)
+        return collapse(*pair, *self.scored, num=UNIT_DRAWS, seed=self.settings.seed)
 
     @Once
     def surgery(self) -> Surgery:
         """The KL term taken apart, against the aggregate over all data."""
-        return surgery(*self.pair, *self.batch, num=DRAWS, seed=self.settings.seed)
+        return surgery(*self.latent_pair, *self.batch, num=DRAWS, seed=self.settings.seed)
 
     @Once
     def aggregate(self) -> tuple[Tensor, Tensor]:
@@ -185,7 +191,7 @@ class Findings:
     @Once
     def generating(self) -> tuple[Callable, Callable]:
         """The pair, once it is known that the model generates what the guide takes."""
-        model, guide = self.pair
+        model, guide = self.latent_pair
         context, depth = rows_of(self.batch[1:], slice(1)), plate_depth(*self.traces)
         with estimating(model, guide, seed=self.settings.seed):
             try:
@@ -194,7 +200,7 @@ class Findings:
             except Exception as error:  # whatever a user's programs raise
                 raise ValueError(
                     "expected a model that generates when x is None, and a guide that takes what it generates; got an "
-                    f"error: {str(error).splitlines()[0]}"
+                    f"error: {cause_of(error)}"
                 ) from error
         return model, guide
 

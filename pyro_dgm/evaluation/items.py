@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from math import isfinite
 from typing import TYPE_CHECKING, Any
@@ -100,6 +100,35 @@ class Item:
             **plain,
             "rows": [*self.rows],
         }
+
+
+def alike(items: Sequence[Item]) -> list[list[Item]]:
+    """The items in groups, by their first member in order: together are those that are skipped for one reason.
+
+    Example:
+        >>> [as_one(group).name for group in alike([Item(Status.SKIP, "no z", name) for name in ("k-hat", "SBC")])]
+        ['k-hat, SBC']
+    """
+    groups: dict[str | int, list[Item]] = {}
+    for number, item in enumerate(items):
+        reasoned = item.status is Status.SKIP and item.value is None
+        groups.setdefault(item.finding if reasoned else number, []).append(item)
+    return [*groups.values()]
+
+
+def as_one(group: Sequence[Item]) -> Item:
+    """The first item of a group under the names of all."""
+    return replace(group[0], name=", ".join(item.name for item in group))
+
+
+def sentence(text: str) -> str:
+    """The text with one full stop.
+
+    Example:
+        >>> sentence("x.float()."), sentence("x.float()"), sentence("swapped?")
+        ('x.float().', 'x.float().', 'swapped?')
+    """
+    return text if text.endswith("?") else f"{text.rstrip('.')}."
 
 
 def judged(value: float, unit: str, threshold: Threshold, finding: str, advice: str, **more: Any) -> Item:

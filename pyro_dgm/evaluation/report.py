@@ -11,7 +11,7 @@ from typing import Any
 
 from .checks import CHECKS
 from .findings import Check, Findings, Settings
-from .items import Item, Status
+from .items import Item, Status, alike, as_one, sentence
 from .page import number, page
 
 WIDTH = 100  # columns of the printed table
@@ -32,7 +32,7 @@ class Report:
 
     @property
     def passed(self) -> bool:
-        """Whether no item warns; what was skipped counts for nothing."""
+        """Whether no item warns; what was skipped counts for nothing, so that a density without latents passes few."""
         return self.verdict is Status.PASS
 
     @property
@@ -51,7 +51,7 @@ class Report:
             f"  {i.name:<22}{i.status:<8}{number(i.value):>9}  {str(i.threshold or '–'):<11}{i.unit}".rstrip()
             for i in self.items
         ]
-        notes = [_note(item) for item in self.items if item.status is not Status.PASS]
+        notes = [_note(item) for item in map(as_one, alike(self.items)) if item.status is not Status.PASS]
         return "\n".join([_filled(f"{TITLE}: {self.verdict}. {self._about}"), head, *rows, *notes])
 
     def as_dict(self) -> dict[str, Any]:
@@ -72,7 +72,7 @@ class Report:
         count = [sum(item.status is status for item in self.items) for status in Status]
         s = self.settings
         return (
-            f"{count[0]} items pass, {count[1]} warn, {count[2]} skipped. {s['num_data']:,} data, "
+            f"{count[0]} of {len(self.items)} items pass, {count[1]} warn, {count[2]} skipped. {s['num_data']:,} data, "
             f"{s['num_scored']:,} of them scored one by one with {s['num']:,} draws; {s['num_simulated']:,} simulated; "
             f"seed {s['seed']}."
         )
@@ -92,8 +92,7 @@ def check(
     r"""Can a fit be trusted? Every item of `checks` with its number, its threshold, and what to do.
 
     Data, finite numbers, normalization of p(x | z), active units, mutual information, $\log p(x)$ − ELBO, k-hat,
-    importance ESS, calibration, and the aggregated posterior against the prior, in nats and by a two-sample test. At
-    most `limit` data, chosen by the seed, are scored one by one; the aggregate is that of all data. What a pair can't
+    importance ESS, calibration, and the aggregated posterior against the prior, in nats and by a two-sample test.
     At most `limit` data, chosen by the seed, are scored one by one; the aggregate is that of all data. What a pair
     can't give (a guide that can't score given points, a global site, a model without latents) is skipped with the
     reason. Neither weights nor random state outside change, and the same seed gives the same report.
@@ -131,8 +130,8 @@ def check(
 
 
 def _note(item: Item) -> str:
-    advice = f" Fix: {item.advice}." if item.advice else ""
-    return "\n" + _filled(f"{item.status} {item.name}: {item.finding}.{advice}")
+    advice = f" What to do: {sentence(item.advice)}" if item.advice else ""
+    return "\n" + _filled(f"{item.status} {item.name}: {sentence(item.finding)}{advice}")
 
 
 def _filled(text: str) -> str:
