@@ -1,7 +1,7 @@
 """Mode coverage of samplers whose faults are known; floors and ceilings by enumeration and simulation."""
 
 from itertools import product
-from math import exp, log, nan, sqrt
+from math import exp, isnan, log, sqrt
 
 import pytest
 import torch
@@ -42,7 +42,19 @@ def test_the_floor_is_the_sum_over_all_histograms():
         share = torch.bincount(torch.tensor(drawn), minlength=3) / 4
         total += (torch.special.xlogy(share, share).sum().item() + log(3)) / 81
     assert expected_kl(3, 4) == pytest.approx(total, rel=1e-12)
-    assert expected_kl(1, 10) == expected_kl(5, 0) == 0.0
+    assert expected_kl(1, 10) == 0.0
+    assert isnan(expected_kl(5, 0))
+
+
+def test_the_floor_counts_the_high_quality_samples_alone():
+    """100 samplers with equal shares, four fifths of whose 400 samples lie far from every mode."""
+    far = CENTRES[:1].expand(320, 2) - 5
+    fakes = [torch.cat([perfect(8, 80), far]) for _ in range(100)]
+    found = [dgm.mode_coverage(fake=fake, centres=CENTRES[:8], sd=0.05) for fake in fakes]
+    kl, floor = (torch.tensor(v) for v in zip(*((f.reverse_kl.value, f.floor) for f in found), strict=True))
+    assert found[0].floor == expected_kl(8, int(found[0].counts.sum()))
+    assert floor.mean() > 0.04  # 7 / 160; of 400 samples it would be 0.009
+    assert abs(kl.mean() - floor.mean()) < 5 * kl.std() / 10
 
 
 def test_one_mode_costs_log_m():
@@ -54,7 +66,8 @@ def test_one_mode_costs_log_m():
 def test_samples_in_between_are_of_low_quality_and_capture_nothing():
     found = dgm.mode_coverage(fake=CENTRES + 0.5, centres=CENTRES, sd=0.05)
     assert (found.captured, found.high_quality.value) == (0, 0.0)
-    assert str(found.reverse_kl.value) == str(nan)
+    assert isnan(found.reverse_kl.value)
+    assert isnan(found.floor)
 
 
 def test_three_sigma_is_still_of_high_quality():

@@ -41,15 +41,15 @@ class ModeCoverage:
 
     @property
     def floor(self) -> float:
-        """Expected reverse KL of a perfect sampler with as many samples; its modes' shares are noisy too."""
-        return expected_kl(len(self.counts), round(self.num * self.ceiling))
+        """Expected reverse KL of equal shares with as many high-quality samples: shares of few samples are noisy."""
+        return expected_kl(len(self.counts), int(self.counts.sum()))
 
     def __str__(self) -> str:
         num_modes = len(self.counts)
         return (
             f"{self.captured} of {num_modes} modes, high quality {self.high_quality.value:.2%} ± "
             f"{self.high_quality.stderr:.2%} (perfect {self.ceiling:.2%}), reverse KL {self.reverse_kl.value:.4f} ± "
-            f"{self.reverse_kl.stderr:.4f} nats (perfect {self.floor:.4f}, one mode {log(num_modes):.4f}; "
+            f"{self.reverse_kl.stderr:.4f} nats (equal shares {self.floor:.4f}, one mode {log(num_modes):.4f}; "
             f"{self.num} samples)"
         )
 
@@ -131,13 +131,15 @@ def _reverse_kl(counts: Tensor) -> Estimate:
 def expected_kl(num_modes: int, num: int) -> float:
     r"""$E\,KL(\hat p \| U)$ of the shares of `num` draws of M equally probable modes, by the binomial law. Exact.
 
-    About $(M - 1) / (2 \cdot \mathrm{num})$.
+    About $(M - 1) / (2 \cdot \mathrm{num})$; NaN without draws.
 
     Example:
         >>> round(expected_kl(8, 2472), 4), round(expected_kl(25, 2472), 4)
         (0.0014, 0.0049)
     """
-    if num < 1 or num_modes < 2:
+    if num < 1:
+        return nan
+    if num_modes < 2:
         return 0.0
     k = torch.arange(1, num + 1, dtype=torch.float64)
     n = torch.tensor(num, dtype=torch.float64)
