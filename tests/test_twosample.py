@@ -152,3 +152,9 @@ def test_what_is_no_pair_of_samples_is_refused():
         dgm.mmd(real=torch.ones(3, 2), fake=torch.ones(3, 2))
     with pytest.raises(ValueError, match="num_permutations: expected at least 1, got 0"):
         dgm.mmd(real=torch.randn(5, 2), fake=torch.randn(5, 2), num_permutations=0)
+
+
+@pytest.mark.parametrize("bandwidth", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_bandwidth_that_is_no_length_is_refused(bandwidth):
+    with pytest.raises(ValueError, match="mmd: expected a finite bandwidth above 0, got .* Fix: None, the median"):
+        dgm.mmd(real=torch.randn(5, 2), fake=torch.randn(5, 2), bandwidth=bandwidth)

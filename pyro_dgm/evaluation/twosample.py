@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 import torch
@@ -62,8 +63,8 @@ def mmd(
         seed: of the relabellings; the random state outside stays as it is.
 
     Raises:
-        ValueError: for samples of fewer than two points, of different event shapes or with NaN, or if all points are
-            equal.
+        ValueError: for samples of fewer than two points, of different event shapes or with NaN, for a bandwidth that
+            is not above 0 and finite, or without one if all points are equal.
 
     References:
         Gretton et al. 2012, *A kernel two-sample test*, JMLR 13.
@@ -74,11 +75,13 @@ def mmd(
         0.001
     """
     at_least_one(num_permutations=num_permutations)
+    if bandwidth is not None and not 0 < bandwidth < inf:
+        raise ValueError(f"mmd: expected a finite bandwidth above 0, got {bandwidth}. Fix: None, the median distance.")
     real, fake = two_samples("mmd", real, fake)
     points = torch.cat([real, fake])
     with isolated(points, seed=seed):
         labels = relabellings(len(real), len(fake), num_permutations, points.device)
-        h = bandwidth or median_distance(points)
+        h = median_distance(points) if bandwidth is None else bandwidth
     found, first_order = _statistics(points, labels, h)
     by_chance = found[1:].var(correction=0).item() if num_permutations > 1 else 0.0
     return TwoSample(
