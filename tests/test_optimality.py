@@ -216,3 +216,23 @@ def test_fakes_of_another_kind_are_refused(fake):
 def test_too_few_data_in_a_part_are_refused(num, held_out):
     with pytest.raises(ValueError, match="at least two data to fit to and two held out.*Fix: held_out=0.5"):
         dgm.optimality_report(normal(num), normal(num), Quadratic, held_out=held_out)
+
+
+class Overflowing(Quadratic):
+    """NaN beyond 3, as most normal draws about 4 are."""
+
+    def forward(self, x):
+        return super().forward(x).where(x[:, 0] < 3, torch.nan)
+
+
+def test_a_loss_that_is_not_finite_ends_lbfgs():
+    with pytest.raises(ValueError, match="LBFGSFit: expected a finite loss, got nan. Fix: AdamFit"):
+        dgm.optimality_report(normal(40, 4.0), normal(40), Overflowing, dgm.LBFGSFit())
+
+
+def test_a_fit_without_a_finite_loss_is_refused_and_leaves_the_critic():
+    critic = Overflowing()
+    critic.w.data.fill_(0.5)
+    with pytest.raises(ValueError, match="AdamFit: expected a finite loss .* got nan after 2. Fix: AdamFit.lr=0.0002"):
+        dgm.AdamFit(epochs=2)(critic, dgm.NonSaturating(), (normal(40),), (normal(40, 4.0),))
+    assert critic.w.tolist() == [0.5] * 3

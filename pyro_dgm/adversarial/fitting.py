@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from math import isfinite
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +41,9 @@ class AdamFit(Fit):
         epochs: passes over the other four fifths.
         lr: learning rate at the start.
         batch_size: real data and fakes per step.
+
+    Raises:
+        ValueError: in a fit, if the loss of the held-out pairs is finite after no epoch; the critic stays as it was.
     """
 
     epochs: int = 30
@@ -50,15 +54,20 @@ class AdamFit(Fit):
         optimizer = torch.optim.Adam(critic.parameters(), lr=self.lr, fused=True)
         num = max(1, 4 * min(len(real[0]), len(fake[0])) // 5)
         held_out = [rows_of(batch, slice(num, None)) for batch in (real, fake)]
-        best, kept = torch.inf, critic.state_dict()
+        best, kept = torch.inf, _copied(critic)
         for epoch in range(self.epochs):
             for group in optimizer.param_groups:
                 group["lr"] = self.lr * (1 - epoch / self.epochs)
             self._epoch(critic, game, optimizer, [rows_of(batch, slice(num)) for batch in (real, fake)])
             found = _loss_without_gradient(critic, game, *held_out)
             if found < best:
-                best, kept = found, {name: t.clone() for name, t in critic.state_dict().items()}
+                best, kept = found, _copied(critic)
         critic.load_state_dict(kept)
+        if self.epochs > 0 and best == torch.inf:
+            raise ValueError(
+                f"AdamFit: expected a finite loss on held-out pairs after some epoch, got {found} after {self.epochs}. "
+                f"Fix: AdamFit(lr={self.lr / 10:g}), data of unit scale, and two data or more."
+            )
 
     def _epoch(self, critic: nn.Module, game: Game, optimizer: torch.optim.Optimizer, train: list[Batch]) -> None:
         critic.train()
@@ -77,6 +86,9 @@ class LBFGSFit(Fit):
 
     Args:
         iterations: at most so many; a loss that no longer changes ends it.
+
+    Raises:
+        ValueError: in a fit, for a loss that is NaN or infinite.
     """
 
     iterations: int = 200
@@ -88,10 +100,22 @@ class LBFGSFit(Fit):
             optimizer.zero_grad(set_to_none=True)
             value = loss(critic, game, real, fake)
             value.backward()
-            return value.item()
+            return _finite(value.item())
 
         critic.train()
         optimizer.step(closure)
+
+
+def _finite(value: float) -> float:
+    if not isfinite(value):
+        raise ValueError(
+            f"LBFGSFit: expected a finite loss, got {value}. Fix: AdamFit(), of short steps, or data of unit scale."
+        )
+    return value
+
+
+def _copied(critic: nn.Module) -> dict[str, Tensor]:
+    return {name: t.clone() for name, t in critic.state_dict().items()}
 
 
 def loss(critic: nn.Module, game: Game, real: Batch, fake: Batch) -> Tensor:
