@@ -218,11 +218,31 @@ def test_too_few_data_in_a_part_are_refused(num, held_out):
         dgm.optimality_report(normal(num), normal(num), Quadratic, held_out=held_out)
 
 
+def test_data_before_the_generator_are_refused_with_their_order():
+    with pytest.raises(TypeError, match="the generator and then the data, got Shifted as data.*Fix: optimality_report"):
+        dgm.optimality_report(normal(10), Shifted(), Quadratic)
+
+
+@over("value", [torch.nan, torch.inf])
+@over("of_fakes", [True, False])
+def test_values_that_are_not_finite_are_refused(value, of_fakes):
+    """One in 200 of laws 3 sd apart: the sign of NaN is 0, so that the critic would seem to know nothing."""
+    real, fake = normal(200), normal(200, 3.0)
+    (fake if of_fakes else real)[7] = value
+    with pytest.raises(ValueError, match="expected finite values, got 1 NaN or infinite of 200"):
+        dgm.optimality_report(fake, real, Quadratic, dgm.AdamFit(epochs=1))
+
+
 class Overflowing(Quadratic):
     """NaN beyond 3, as most normal draws about 4 are."""
 
     def forward(self, x):
         return super().forward(x).where(x[:, 0] < 3, torch.nan)
+
+
+def test_a_critic_whose_logits_are_not_finite_is_refused():
+    with pytest.raises(ValueError, match="expected finite logits of the fitted critic, got .* of 20. Fix: AdamFit"):
+        dgm.optimality_report(normal(40, 4.0), normal(40), Overflowing, lambda *_: None)
 
 
 def test_a_loss_that_is_not_finite_ends_lbfgs():
@@ -236,3 +256,15 @@ def test_a_fit_without_a_finite_loss_is_refused_and_leaves_the_critic():
     with pytest.raises(ValueError, match="AdamFit: expected a finite loss .* got nan after 2. Fix: AdamFit.lr=0.0002"):
         dgm.AdamFit(epochs=2)(critic, dgm.NonSaturating(), (normal(40),), (normal(40, 4.0),))
     assert critic.w.tolist() == [0.5] * 3
+
+
+@over("num", [10, 30])
+def test_fakes_that_are_not_one_per_context_are_refused(num):
+    x, c = normal(20), normal(20)
+    with pytest.raises(ValueError, match=f"one fake per row of the context, 20, got {num}. Fix: optimality_report"):
+        dgm.optimality_report(normal(num), (x, c), Quadratic)
+
+
+def test_fakes_without_context_may_be_fewer():
+    found = dgm.optimality_report(normal(10), normal(20), Quadratic, dgm.LBFGSFit(2))
+    assert found.num_held_out == 10

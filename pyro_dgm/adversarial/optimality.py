@@ -13,6 +13,7 @@ from torch.nn.functional import softplus
 
 from ..evaluation.estimate import Estimate
 from ..inference.estimating import blocks_of, estimating, placed, rows_of
+from ..inference.preflight import check_data
 from ..inference.traces import isolated, mixed
 from .critics import logits
 from .drawing import Fakes
@@ -92,7 +93,8 @@ def optimality_report(
     look as good as new ones.
 
     Args:
-        generator: a Pyro program that generates, or fakes `(M, *event)` from anywhere.
+        generator: a Pyro program that generates, or fakes `(M, *event)` from anywhere; with context one for each of
+            its rows, in their order.
         data: `(N, *event)`, or a tuple with context `(x, c, …)`: then the laws of x beside c are compared.
         critic: builds a fresh critic, such as `lambda: mlp(2, 64, 64, 1)`.
         fit: how the critic is fitted; `LBFGSFit()` for one with few weights.
@@ -101,8 +103,9 @@ def optimality_report(
         seed: of the fakes, the split and the critic; the random state outside stays as it is.
 
     Raises:
-        TypeError: if `critic` is a critic and no function that builds one.
-        ValueError: for a share outside (0, 1), fewer than two data in a part, or data and fakes of different shapes.
+        TypeError: if `critic` is a critic and no function that builds one, or `data` is a program.
+        ValueError: for a share outside (0, 1), fewer than two data in a part, data and fakes of different shapes, NaN
+            or infinite values in either or in the critic's logits, or fakes that are not one per row of the context.
 
     References:
         Goodfellow et al. 2014, arXiv:1406.2661 (theorem 1); Lopez-Paz, Oquab 2017, arXiv:1610.06545.
@@ -119,9 +122,14 @@ def optimality_report(
             f"optimality_report: expected a function that builds a fresh critic, got {type(critic).__name__}, which "
             "may have seen the held-out data. Fix: critic=lambda: mlp(2, 64, 1)."
         )
+    if callable(data):
+        raise TypeError(
+            f"optimality_report: expected the generator and then the data, got {type(data).__name__} as data. "
+            "Fix: optimality_report(generator, x, critic)."
+        )
     real = placed(generator, data if isinstance(data, tuple) else (data,))
     fake = (_fakes(generator, real, noise, mixed(seed, 0)), *real[1:])
-    _check_alike(real[0], fake[0])
+    _check_alike(real, fake[0])
     with isolated(real[0], seed=mixed(seed, 1)):
         parts = [_split(batch, held_out) for batch in (real, fake)]
         fresh = critic().to(real[0].device)
@@ -138,13 +146,20 @@ def _fakes(generator: Any, real: tuple, noise: bool, seed: int) -> Tensor:  # no
         return torch.cat([fakes(*batch) for batch in blocks_of(real, BLOCK)])
 
 
-def _check_alike(real: Tensor, fake: Tensor) -> None:
+def _check_alike(batch: tuple, fake: Tensor) -> None:
+    real = batch[0]
     if real.shape[1:] != fake.shape[1:] or real.dtype != fake.dtype:
         raise ValueError(
             "optimality_report: expected data and fakes of one event shape and dtype, got "
             f"{tuple(real.shape[1:])} {real.dtype} and {tuple(fake.shape[1:])} {fake.dtype}. "
             f"Fix: data.reshape(len(data), *{tuple(fake.shape[1:])}).to({fake.dtype})."
         )
+    if len(fake) != len(real) and any(isinstance(c, Tensor) and c.dim() > 0 for c in batch[1:]):
+        raise ValueError(
+            f"optimality_report: expected one fake per row of the context, {len(real)}, got {len(fake)}. "
+            "Fix: optimality_report(generator, (x, c), critic), or the context that the fakes were made under."
+        )
+    check_data(fake, "optimality_report: fakes")
 
 
 def _split(batch: tuple, held_out: float) -> tuple[tuple, tuple]:
@@ -162,7 +177,7 @@ def _split(batch: tuple, held_out: float) -> tuple[tuple, tuple]:
 def _report(critic: nn.Module, real: tuple, fake: tuple, num_train: int) -> Optimality:
     with estimating(critic, seed=0):
         of_real, of_fake = (torch.cat([logits(critic, *b) for b in blocks_of(batch, BLOCK)]) for batch in (real, fake))
-    of_real, of_fake = of_real.double(), of_fake.double()
+    of_real, of_fake = (_checked(c.double()) for c in (of_real, of_fake))
     right = (of_real.sign() + 1) / 2, (1 - of_fake.sign()) / 2
     return Optimality(
         value=_sum_of_means(-softplus(-of_real), -softplus(of_fake)),
@@ -173,6 +188,16 @@ def _report(critic: nn.Module, real: tuple, fake: tuple, num_train: int) -> Opti
         num_held_out=len(of_real),
         critic=critic.eval(),
     )
+
+
+def _checked(found: Tensor) -> Tensor:
+    """Logits as they are, unless one is NaN, whose sign would be 0, that of a critic that knows nothing."""
+    if num := int((~found.isfinite()).sum()):
+        raise ValueError(
+            "optimality_report: expected finite logits of the fitted critic, got "
+            f"{num} NaN or infinite of {len(found)}. Fix: AdamFit(lr=1e-4), or data of unit scale."
+        )
+    return found
 
 
 def _sum_of_means(*terms: Tensor) -> Estimate:
