@@ -474,7 +474,10 @@ def test_a_conditional_is_no_program(refuse):
         (lambda: dgm.dequantized(pixels(), 17), r"name of a site, got 17. Fix: dequantized\(model, levels=17\)"),
         (lambda: dgm.dequantized(vae()), r"got VAE. Fix: dequantized\(vae.generator\)"),
         (lambda: dgm.NoiseGuide(dist.Uniform(0.0, 1.0)), r"got the law Uniform.*Fix: NoiseGuide\(UnitUniform\(\)\)"),
-        (lambda: dgm.ais(vae().model, vae().guide, digits()), r"got AmortizedGuide, a program too many.*ais\(model, x, start=guide\)"),
+        (
+            lambda: dgm.ais(vae().model, vae().guide, digits()),
+            r"got AmortizedGuide, a program too many.*ais\(model, x, start=guide\)",
+        ),
     ],
 )
 def test_what_is_no_site_program_or_conditional_is_refused_by_name(make, message):
