@@ -9,7 +9,7 @@
 # | tractable, autoregressive | `PixelCNN` | exact | 64 passes |
 # | tractable, a flow | RealNVP of $x + u$, learned noise | exact for $x + u$; for integers a bound | one pass |
 # | approximate, a VAE | discretized logistics, flow prior | a bound | one pass |
-# | implicit, a GAN | the VAE's declaration, against a critic | none; with an added observation model a bound | one pass |
+# | implicit, a GAN | the VAE's declaration, against a critic | none; a bound with an observation model | one pass |
 #
 # | row | NLL, nats | bits/dim | kind | C2ST | C2ST, train | MMD² | 1-NN test | 1-NN train |
 # |---|---|---|---|---|---|---|---|---|
@@ -167,9 +167,10 @@ for name, x in (("GAN", samples["GAN"]), ("data", digits.test)):
 
 
 # %% [markdown]
-# What mass does it give to an image? As declared, none that means anything: nobody has trained the widths of its
-# logistics. So all pixels get one width s around G(z), a guide is fitted to the generator, which stays, and s is chosen
-# on validation data. That is a mass of integers as well, and it stands in the same column; but s is ours.
+# What mass does it give to an image? As declared, none that means anything: the critic has seen the means of its
+# logistics alone, and their widths served these. So all pixels get one width s around G(z), a guide is fitted to the
+# generator, which stays, and s is chosen on validation data. That is a mass of integers as well, and it stands in the
+# same column; but s is ours.
 
 
 # %%
@@ -238,8 +239,8 @@ print(f"processor time: {time.process_time() - START:.0f} s")
 #   one that copied them would pass.) Of the models trained by likelihood it tells the PixelCNN best (0.853).
 # * **MMD** passes the VAE and the flow. Its kernel is as wide as the median distance of two images.
 # * **1-NN, test** passes the test data alone.
-# * **Density and coverage** separate what **precision and recall** blur: 0.54 and 0.62 for the PixelCNN, whose recall of
-#   0.95 is higher than that of the data. For the GAN recall is 0.29: it leaves much of the data out.
+# * **Density and coverage** separate what **precision and recall** blur: 0.54 and 0.62 for the PixelCNN, whose recall
+#   of 0.95 is higher than that of the data. For the GAN recall is 0.29: it leaves much of the data out.
 # * **Fréchet distance** has the same order as coverage. Its floor here is 92, not 0: 150 data for 64 × 64 covariances.
 # * **1-NN, train** is above one half everywhere, so that this test finds no copies of training data.
 #
