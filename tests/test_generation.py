@@ -16,6 +16,7 @@ from toys import (
 )
 
 import pyro_dgm as dgm
+from pyro_dgm.inference.estimating import estimating
 
 WITH_CONTEXT = {"vae_labels"}
 
@@ -79,6 +80,54 @@ def test_every_site_can_be_asked_for():
     vae = toy_vae()
     assert dgm.generate(vae.model, 5, site="z").shape == (5, 2)
     assert torch.equal(dgm.generate(vae.model, 5, site="x"), dgm.generate(vae.model, 5))
+
+
+def test_means_are_those_of_the_same_latents():
+    """E[x | z] = W z + b, at the z that the same seed draws."""
+    model = LinearGaussian()
+    z, found = dgm.generate(model, 50, site="z"), dgm.generate(model, 50, mean=True)
+    with torch.no_grad():
+        torch.testing.assert_close(found, z @ model.weight.T + model.bias)
+    assert not torch.equal(found, dgm.generate(model, 50))
+
+
+@pytest.mark.parametrize(**over(PAIRS))
+def test_means_have_the_shape_of_the_data_or_say_that_there_are_none(build):
+    case = build()
+    x, *context = case.batch(4)
+    try:
+        found = dgm.generate(case.model, 7, *context, mean=True, chunk=3)
+    except NotImplementedError:
+        with pytest.raises(NotImplementedError, match="expected a law that has a mean"):
+            dgm.generate(case.model, 7, *context, mean=True)
+        return
+    assert found.shape == ((7, 4, *x.shape[1:]) if context else (7, *x.shape[1:]))
+
+
+def test_means_have_the_law_that_a_critic_without_noise_plays_against():
+    """The very draws of `trainer.fakes` under one seed."""
+    generator = toy_vae().generator
+    trainer = dgm.GANTrainer(generator, dgm.mlp(3, 1))
+    with estimating(generator, seed=3):
+        generator(None)  # `generate` runs the program once to learn of its plates
+        fake = trainer.fakes(torch.empty(6, 3))
+    torch.testing.assert_close(dgm.generate(generator, 6, mean=True, seed=3), fake)
+
+
+def test_a_law_without_a_mean_says_so():
+    model = dgm.DensityModel(dgm.Flow(dgm.StandardNormal(3), dgm.maf(3, 2, hidden=(8,))))
+    with pytest.raises(NotImplementedError, match=r"site 'x': expected a law that has a mean.*Fix: .*generate\(model"):
+        dgm.generate(model, 3, mean=True)
+
+
+def test_the_mean_of_what_is_no_site_needs_the_name_of_one():
+    def run(program, x):
+        with dgm.data_plate(x):
+            return 2 * pyro.sample("x", dist.Normal(program.weight, 1.0), obs=x)
+
+    with pytest.raises(ValueError, match=r"a model that returns a site, or a site among \['x'\].*Fix: .*site='x'"):
+        dgm.generate(Written(run), 5, mean=True)
+    assert dgm.generate(Written(run), 5, site="x", mean=True).shape == (5,)
 
 
 def test_an_unknown_site_raises_with_those_there_are():

@@ -27,15 +27,25 @@ from ..inference.traces import (
 
 
 def generate(
-    model: Callable, num: int, *context: Tensor, site: str | None = None, seed: int = 0, chunk: int = 10_000
+    model: Callable,
+    num: int,
+    *context: Tensor,
+    site: str | None = None,
+    mean: bool = False,
+    seed: int = 0,
+    chunk: int = 10_000,
 ) -> Tensor:
     r"""$x \sim p(x)$, or $x \sim p(x \mid c)$ for each row of a context, by running the declared program.
+
+    With `mean`, $G(z) = E[x \mid z]$ of $z \sim p(z)$ in place of x: images without the noise of their pixels, and what
+    the critic of a `GANTrainer` without `noise` sees. Its law is another one than p(x).
 
     Args:
         model: a Pyro program that generates when its first argument is `None`.
         num: draws, per row of the context where there is one.
         context: the program's further arguments.
         site: name of the site to return; default: what the program returns.
+        mean: whether to return the mean of the site's law, given all that was drawn before it.
         seed: of the draws; the random state outside stays as it is.
         chunk: how many draws are made at once.
 
@@ -44,34 +54,43 @@ def generate(
 
     Raises:
         ValueError: if the program returns no tensor and no site is named, or has no such site.
+        NotImplementedError: for the mean of a law that has none, as that of a flow.
+
+    Example:
+        >>> from pyro_dgm import LatentVariableModel, Normal, StandardNormal
+        >>> model = LatentVariableModel(StandardNormal(2), Normal(torch.nn.Linear(2, 3)))
+        >>> generate(model, 4).shape, generate(model, 4, mean=True).shape
+        (torch.Size([4, 3]), torch.Size([4, 3]))
     """
     at_least_one(num=num, chunk=chunk)
     context = placed_context(model, context)
     with estimating(model, seed=seed):
         depth = plate_depth(poutine.trace(model).get_trace(None, *context))
-        parts = [_generated(model, min(chunk, num - start), depth, context, site) for start in range(0, num, chunk)]
-    x = torch.cat(parts)
+        traces = (_generated(model, min(chunk, num - start), depth, context) for start in range(0, num, chunk))
+        x = torch.cat([generated_value(trace, site, mean=mean) for trace in traces])
     return x if context else x.flatten(0, 1)[:num]
 
 
-def _generated(model: Callable, num: int, depth: int, context: tuple, site: str | None) -> Tensor:
-    """Draws `(num, N, *event)` of one site, or of the value that the program returns."""
-    return generated_value(poutine.trace(vectorized(model, num, depth)).get_trace(None, *context), site)
+def _generated(model: Callable, num: int, depth: int, context: tuple) -> Trace:
+    """A run of `num` particles that generates."""
+    return poutine.trace(vectorized(model, num, depth)).get_trace(None, *context)
 
 
-def generated_value(trace: Trace, site: str | None = None) -> Tensor:
-    """What a run of K particles generated, `(K, N, *event)`: the value of a site, or what the program returned."""
+def generated_value(trace: Trace, site: str | None = None, *, mean: bool = False) -> Tensor:
+    """What a run of K particles generated, `(K, N, *event)`: a site's value or mean, or what the program returned."""
     sites, returned = dict(sample_sites(trace)), trace.nodes["_RETURN"]["value"]
     if site is None:
         site = next((name for name, s in sites.items() if s["value"] is returned), None)
-        if site is None and isinstance(returned, Tensor):
+        if site is None and isinstance(returned, Tensor) and not mean:
             return returned
     if site not in sites:
         raise ValueError(
-            f"generate: expected a model that returns a tensor, or a site among {list(sites)}; got "
-            f"{type(returned).__name__ if site is None else repr(site)}. Fix: return pyro.sample('x', …), or site='x'."
+            f"generate: expected a model that returns a {'site' if mean else 'tensor'}, or a site among {list(sites)}; "
+            f"got {type(returned).__name__ if site is None else repr(site)}. "
+            "Fix: return pyro.sample('x', …), or site='x'."
         )
-    return by_datum(sites[site])
+    found = sites[site]
+    return by_datum({**found, "value": mean_of(site, found["fn"])} if mean else found)
 
 
 def by_datum(site: Site) -> Tensor:
@@ -171,5 +190,5 @@ def mean_of(name: str, law: TorchDistribution) -> Tensor:
     except NotImplementedError as error:
         raise NotImplementedError(
             f"site '{name}': expected a law that has a mean, got {law}. Fix: draws of it, "
-            "to_arviz(…).posterior_predictive, or a likelihood with a mean."
+            "generate(model, num), to_arviz(…).posterior_predictive, or a likelihood with a mean."
         ) from error
