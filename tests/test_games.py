@@ -67,6 +67,17 @@ class Laws:
 # Closed forms --------------------------------------------------------------------------------------------------------
 
 
+def test_games_say_whether_their_critic_is_a_log_ratio():
+    """The attribute and the method agree for every game."""
+    for name, game in GAMES.items():
+        if game.is_log_ratio:
+            game.log_ratio(torch.tensor([0.5]), torch.zeros(3) if game.ratio_reads_fake else None)
+        else:
+            with pytest.raises(ValueError, match="log density ratio"):
+                game.log_ratio(torch.tensor([0.5]), torch.zeros(3))
+        assert game.is_log_ratio == (name in BEST)
+
+
 def test_losses_are_their_equations():
     real, fake = torch.randn(5), torch.randn(5)
     d_real, d_fake = real.sigmoid(), fake.sigmoid()

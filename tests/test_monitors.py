@@ -11,6 +11,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 from torch import nn
+from toys import Dirac, Slope
 
 import pyro_dgm as dgm
 from pyro_dgm.adversarial.monitors import critic_balance, ratio_identities, spread
@@ -116,29 +117,6 @@ def test_one_point_repeated_is_like_itself():
 
 
 # -- in training ------------------------------------------------------------------------------------------------------
-class Dirac(dgm.Program):
-    r"""$p = \delta_\theta$."""
-
-    def __init__(self):
-        super().__init__()
-        self.theta = nn.Parameter(torch.ones(1))
-
-    def forward(self, x=None):
-        with dgm.data_plate(x):
-            return pyro.sample("x", dist.Delta(self.theta).to_event(1), obs=x)
-
-
-class Slope(nn.Module):
-    r"""$C(x) = \psi x$."""
-
-    def __init__(self):
-        super().__init__()
-        self.psi = nn.Parameter(torch.ones(()))
-
-    def forward(self, x):
-        return self.psi * x
-
-
 def dirac(gamma):
     sgd = dgm.Player(optimizer=partial(torch.optim.SGD, lr=0.1))
     penalties = (dgm.R1(gamma),) if gamma else ()
@@ -292,6 +270,20 @@ def test_monitors_take_a_context():
     monitors(ROW)
     assert abs(monitors.rows[-1]["spread"] - 1) < 0.1
     assert len(monitors.real[0]) == 80
+
+
+def test_an_error_of_a_ratio_is_not_swallowed():
+    class Failing(dgm.NonSaturating):
+        def log_ratio(self, logits, fake=None):
+            raise ValueError("no such ratio")
+
+    with pytest.raises(ValueError, match="no such ratio"):
+        watched(Line(0.0, 1.0), Linear(0.0), Failing())(ROW)
+
+
+def test_the_trainer_comes_first():
+    with pytest.raises(TypeError, match=r"expected a GANTrainer first, got Tensor. Fix: Monitors\(trainer, x\)"):
+        dgm.Monitors(torch.randn(10, 2), dgm.GANTrainer(Line(0.0, 1.0), Linear(0.0)))
 
 
 @over(("num_data", "num"), [(5, 500), (100, 3)])

@@ -193,3 +193,26 @@ def captured(objective: dgm.Objective, *batch: Tensor) -> tuple[Any, dict, dict]
 def stepped(objective: dgm.Objective) -> Any:
     """The eager function that `captured` turns into a graph."""
     return value_and_grad(_Terms(objective))
+
+
+class Dirac(dgm.Program):
+    r"""$p = \delta_\theta$: a program with one parameter and no latent."""
+
+    def __init__(self, theta: float = 1.0):
+        super().__init__()
+        self.theta = nn.Parameter(torch.tensor([theta]))
+
+    def forward(self, x: Tensor | None = None) -> Tensor:
+        with dgm.data_plate(x):
+            return pyro.sample("x", dist.Delta(self.theta).to_event(1), obs=x)
+
+
+class Slope(nn.Module):
+    r"""$C(x) = \psi x$."""
+
+    def __init__(self, psi: float = 1.0):
+        super().__init__()
+        self.psi = nn.Parameter(torch.tensor(psi))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.psi * x

@@ -24,12 +24,18 @@ class Game(ABC):
         divergence: what the critic's best loss measures, as text.
         equilibrium: that loss where p = π.
         generator_reads_real: whether the generator's loss needs the logits of real data.
+        is_log_ratio: whether the critic knows a log density ratio, `log_ratio`; else that raises with the reason.
+        ratio_reads_fake: whether `log_ratio` needs logits of fakes, which fix a constant.
+        is_probability: whether the best critic's output is D in [0, 1] itself, where a final `nn.Sigmoid` is right.
     """
 
     equation: str
     divergence: str
     equilibrium: float
     generator_reads_real: bool = False
+    is_log_ratio: bool = True
+    ratio_reads_fake: bool = False
+    is_probability: bool = False
 
     @abstractmethod
     def critic_loss(self, real: Tensor, fake: Tensor) -> Tensor:
@@ -126,6 +132,7 @@ class LeastSquares(Game):
     equation = "critic ½ E_π (c − 1)² + ½ E_p c², generator ½ E_p (c − 1)²"
     divergence = "¼ − ⅛ ∫ (π − p)² / (π + p)"
     equilibrium = 0.25
+    is_probability = True
 
     def critic_loss(self, real: Tensor, fake: Tensor) -> Tensor:
         return ((real - 1).square().mean() + fake.square().mean()) / 2
@@ -149,6 +156,7 @@ class Hinge(Game):
     equation = "critic E_π (1 − c)₊ + E_p (1 + c)₊, generator −E_p c"
     divergence = "2 − 2 TV(π, p)"
     equilibrium = 2.0
+    is_log_ratio = False
 
     def critic_loss(self, real: Tensor, fake: Tensor) -> Tensor:
         return (1 - real).relu().mean() + (1 + fake).relu().mean()
@@ -173,6 +181,7 @@ class Wasserstein(Game):
     equation = "critic E_p c − E_π c, generator −E_p c"
     divergence = "−W₁(π, p), over 1-Lipschitz critics"
     equilibrium = 0.0
+    is_log_ratio = False
 
     def critic_loss(self, real: Tensor, fake: Tensor) -> Tensor:
         return fake.mean() - real.mean()
@@ -202,6 +211,7 @@ class PairedRelativistic(Game):
     divergence = "log 2 − JSD(π⊗p, p⊗π)"
     equilibrium = log(2)
     generator_reads_real = True
+    ratio_reads_fake = True
 
     def critic_loss(self, real: Tensor, fake: Tensor) -> Tensor:
         return softplus(_paired(fake, real)).mean()

@@ -212,6 +212,7 @@ class Monitors:
         seed: of the choice and of the fakes; the random state of training stays as it is.
 
     Raises:
+        TypeError: if the first argument is no trainer of a game.
         ValueError: for fewer than six data.
     """
 
@@ -224,6 +225,10 @@ class Monitors:
         patience: int = 10,
         seed: int = 0,
     ):
+        if not isinstance(trainer, GANTrainer):
+            raise TypeError(
+                f"Monitors: expected a GANTrainer first, got {type(trainer).__name__}. Fix: Monitors(trainer, x)."
+            )
         at_least_one(num=num)
         batch = placed(trainer.module, real if isinstance(real, tuple) else (real,))
         if min(num, len(batch[0])) < 6:
@@ -252,11 +257,9 @@ class Monitors:
             fakes = trainer.fakes(x, *context)
             real, fake = logits(trainer.critic, x, *context), logits(trainer.critic, fakes, *context)
             found = _entries(balance=critic_balance(real, fake)) | vars(spread(real=x, fake=fakes))
-            try:
-                log_r = trainer.game.log_ratio(real, fake), trainer.game.log_ratio(fake, fake)
-            except ValueError:  # the critic of this game is no log ratio
-                return found
-        forward, backward = ratio_identities(*log_r)
+        if not trainer.game.is_log_ratio:
+            return found
+        forward, backward = ratio_identities(*(trainer.game.log_ratio(at, fake) for at in (real, fake)))
         return {**found, **_entries(real_over_fake=forward, fake_over_real=backward)}
 
     def _oscillation(self) -> Row:
@@ -284,7 +287,7 @@ def _complaints(found: Row, limits: Limits) -> dict[str, str]:
     said, right = {}, f"the critic orders {found['balance']:.3f} of the pairs right"
     if found["balance"] > limits.strong:
         said["strong"] = (
-            f"{right} (limit {limits.strong}): it is too strong to teach. Fix: a larger penalty, R1(1.0), or a lower "
+            f"{right} (limit {limits.strong}): it is too strong to teach. Fix: a larger penalty, R1(10.0), or a lower "
             "critic lr."
         )
     if found["balance"] < limits.weak - 5 * found["balance_stderr"]:
