@@ -5,38 +5,14 @@ from __future__ import annotations
 from functools import partial
 
 import pyro
-import pyro.distributions as dist
 import pytest
 import torch
-from torch import nn
+from toys import Dirac, Slope
 
 import pyro_dgm as dgm
 
 H = 0.1
 over = pytest.mark.parametrize
-
-
-class Dirac(dgm.Program):
-    r"""$p = \delta_\theta$: a program with one parameter and no latent."""
-
-    def __init__(self, theta: float):
-        super().__init__()
-        self.theta = nn.Parameter(torch.tensor([theta]))
-
-    def forward(self, x=None):
-        with dgm.data_plate(x):
-            return pyro.sample("x", dist.Delta(self.theta).to_event(1), obs=x)
-
-
-class Slope(nn.Module):
-    r"""$C(x) = \psi x$."""
-
-    def __init__(self, psi: float):
-        super().__init__()
-        self.psi = nn.Parameter(torch.tensor(psi))
-
-    def forward(self, x):
-        return self.psi * x
 
 
 def sgd(lr=H):
@@ -152,6 +128,29 @@ def test_a_player_that_builds_no_torch_optimizer_raises():
     play = dgm.Alternating(critic=dgm.Player(optimizer=lambda p: pyro.optim.Adam({})))
     with pytest.raises(TypeError, match=r"a torch optimizer for the critic, got one that builds .*Fix: Player\(opti"):
         dirac(0.0, 0.0, play)
+
+
+@over(
+    ("options", "message"),
+    [
+        ({"lr": -1.0}, "Player: expected lr >= 0, got -1.0"),
+        ({"lr": float("nan")}, "Player: expected lr >= 0, got nan"),
+        ({"clip": 0.0}, "Player: expected clip > 0, got 0.0. Fix: clip=None"),
+    ],
+)
+def test_numbers_that_make_no_step_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        dgm.Player(**options)
+
+
+def test_an_optimizer_in_place_of_one_that_builds_it_is_refused():
+    with pytest.raises(TypeError, match=r"a function that builds a torch optimizer .* got Adam. Fix: Player\(optimize"):
+        dgm.Player(optimizer=torch.optim.Adam(Slope().parameters()))
+
+
+def test_a_play_says_its_order_and_no_player():
+    assert str(dgm.Alternating(dgm.Player(lr=3.0), n_critic=2)) == "Alternating(n_critic=2)"
+    assert str(dgm.Simultaneous()) == "Simultaneous()"
 
 
 def test_a_side_without_parameters_to_train_raises():

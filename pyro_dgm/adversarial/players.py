@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -28,11 +28,26 @@ class Player:
         lr: learning rate η of the default optimizer.
         optimizer: builds another torch optimizer from the parameters, such as `partial(torch.optim.SGD, lr=0.1)`.
         clip: global gradient norm above which gradients are scaled down.
+
+    Raises:
+        TypeError: for an optimizer in place of a function that builds one.
+        ValueError: for a negative learning rate, or a norm that is not positive.
     """
 
     lr: float = 1e-3
     optimizer: Build | None = None
     clip: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.optimizer is not None and not callable(self.optimizer):
+            raise TypeError(
+                "Player: expected a function that builds a torch optimizer from parameters, got "
+                f"{type(self.optimizer).__name__}. Fix: Player(optimizer=partial(torch.optim.Adam, lr=1e-3))."
+            )
+        if not self.lr >= 0:
+            raise ValueError(f"Player: expected lr >= 0, got {self.lr}.")
+        if self.clip is not None and not self.clip > 0:
+            raise ValueError(f"Player: expected clip > 0, got {self.clip}. Fix: clip=None, to leave gradients alone.")
 
     def built(self, parameters: list[nn.Parameter]) -> Optimizer:
         """The optimizer over the parameters."""
@@ -51,6 +66,11 @@ class Play(ABC):
     @abstractmethod
     def step(self, trainer: GANTrainer, *batch: Any) -> Terms:
         """One step of a trainer; returns the terms of both sides, none if a loss or a gradient was passed over."""
+
+    def __str__(self) -> str:
+        """The order alone, whoever the players are: what a checkpoint must agree with."""
+        order = [f"{f.name}={getattr(self, f.name)!r}" for f in fields(self) if f.name not in ("generator", "critic")]
+        return f"{type(self).__name__}({', '.join(order)})"
 
 
 @dataclass(frozen=True)
