@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import pyro_dgm as dgm
+from pyro_dgm.adversarial.critics import Scores
 
 EVENTS = [(1,), (4,), (2, 3), (1, 5, 5)]
 PENALTIES = [dgm.R1(3.0), dgm.R2(3.0), dgm.GradientPenalty(3.0)]
@@ -117,6 +118,32 @@ def test_penalties_are_computed_in_float32_at_least():
     critic, x = Linear(3).float(), torch.randn(4, 3).bfloat16()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert dgm.R1(1.0)(lambda x: nn.functional.linear(x, critic.weight[None]), x, x).dtype == torch.float32
+
+
+@pytest.mark.parametrize("dtype", ["float32"], indirect=True)
+@over("penalty", [dgm.R1(1.0), dgm.R2(1.0)], ids=lambda p: p.name)
+def test_a_penalty_under_autocast_takes_a_pass_of_its_own_in_float32(penalty):
+    """`Scores` has the bfloat16 pass of the loss at the very same tensor."""
+    critic, x = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1)), torch.randn(16, 3).requires_grad_()
+    exact, expected = critic(x).flatten(), penalty(critic, x, x)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        score = Scores(critic)
+        assert 0 < (score(x) - exact).abs().max() < 0.1  # half precision, so that there is something to mistake
+        assert torch.equal(penalty(score, x, x), expected)
+
+
+@over(
+    ("build", "name"),
+    [
+        (dgm.R1, "R1: expected gamma"),
+        (dgm.R2, "R2: expected gamma"),
+        (dgm.GradientPenalty, "GradientPenalty: expected w"),
+    ],
+)
+@over("value", [-1.0, float("nan")])
+def test_a_negative_weight_is_refused(build, name, value):
+    with pytest.raises(ValueError, match=f"{name}.* >= 0, got {value}"):
+        build(value)
 
 
 def test_penalties_score_without_gradients():

@@ -33,6 +33,8 @@ def logits(critic: nn.Module, x: Tensor, *context: Any) -> Tensor:
 class Scores:
     """C(x, c) at one context, each tensor once: a penalty at the data shares the pass that the game's loss took.
 
+    Not under autocast: the loss may take its pass in half precision, a penalty takes another one in float32.
+
     Args:
         critic: called as `critic(x, *context)`.
         context: labels and the like, `(B, …)`.
@@ -40,14 +42,15 @@ class Scores:
 
     def __init__(self, critic: nn.Module, *context: Any):
         self.critic, self.context = critic, context
-        self._found: list[tuple[Tensor, Tensor]] = []
+        self._found: list[tuple[Tensor, bool, Tensor]] = []
 
     def __call__(self, x: Tensor) -> Tensor:
-        for seen, found in self._found:
-            if seen is x:
+        halved = torch.is_autocast_enabled(x.device.type)
+        for seen, was_halved, found in self._found:
+            if seen is x and was_halved == halved:
                 return found
         found = logits(self.critic, x, *self.context)
-        self._found.append((x, found))
+        self._found.append((x, halved, found))
         return found
 
 

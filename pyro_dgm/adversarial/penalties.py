@@ -39,6 +39,9 @@ class R1(Penalty):
     Args:
         gamma: γ.
 
+    Raises:
+        ValueError: if γ is negative.
+
     References:
         Mescheder, Geiger, Nowozin 2018, arXiv:1801.04406.
 
@@ -49,6 +52,9 @@ class R1(Penalty):
 
     gamma: float
     name = "r1"
+
+    def __post_init__(self) -> None:
+        _not_negative(self, gamma=self.gamma)
 
     def __call__(self, critic: Score, real: Tensor, fake: Tensor) -> Tensor:
         return self.gamma / 2 * gradient(critic, real).square().sum(1).mean()
@@ -61,12 +67,18 @@ class R2(Penalty):
     Args:
         gamma: γ.
 
+    Raises:
+        ValueError: if γ is negative.
+
     References:
         Mescheder, Geiger, Nowozin 2018, arXiv:1801.04406.
     """
 
     gamma: float
     name = "r2"
+
+    def __post_init__(self) -> None:
+        _not_negative(self, gamma=self.gamma)
 
     def __call__(self, critic: Score, real: Tensor, fake: Tensor) -> Tensor:
         return self.gamma / 2 * gradient(critic, fake).square().sum(1).mean()
@@ -81,6 +93,9 @@ class GradientPenalty(Penalty):
     Args:
         weight: λ.
 
+    Raises:
+        ValueError: if λ is negative.
+
     References:
         Gulrajani, Ahmed, Arjovsky, Dumoulin, Courville 2017, arXiv:1704.00028.
     """
@@ -88,10 +103,20 @@ class GradientPenalty(Penalty):
     weight: float = 10.0
     name = "gp"
 
+    def __post_init__(self) -> None:
+        _not_negative(self, weight=self.weight)
+
     def __call__(self, critic: Score, real: Tensor, fake: Tensor) -> Tensor:
         share = torch.rand(len(real), *[1] * (real.dim() - 1), dtype=real.dtype, device=real.device)
         slopes = torch.linalg.vector_norm(gradient(critic, torch.lerp(fake, real, share)), dim=1)
         return self.weight * (slopes - 1).square().mean()
+
+
+def _not_negative(penalty: Penalty, **weights: float) -> None:
+    """A critic that is paid for its slope has no best slope."""
+    for name, weight in weights.items():
+        if not weight >= 0:
+            raise ValueError(f"{type(penalty).__name__}: expected {name} >= 0, got {weight}.")
 
 
 def gradient(critic: Score, x: Tensor) -> Tensor:
