@@ -117,6 +117,13 @@ def test_a_program_may_return_nothing_and_name_its_site_as_it_likes():
     assert Fakes(Written(run))(torch.zeros(7, 2)).shape == (7, 2)
 
 
+def test_a_critic_in_place_of_the_generator_says_so():
+    with pytest.raises(
+        ValueError, match=r"one observed site.*got \[\].*is it the critic\? GANTrainer\(generator, critic"
+    ):
+        Fakes(dgm.mlp(3, 1))(torch.zeros(3, 3))
+
+
 def test_several_observed_sites_raise():
     def run(program, x):
         with dgm.data_plate(x):

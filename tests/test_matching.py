@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -169,3 +171,53 @@ def test_the_check_leaves_seeds_and_statistics_as_they_are():
     torch.set_rng_state(before)
     torch.randn(5, 3)
     assert torch.equal(after, torch.get_rng_state())
+
+
+def test_integers_beside_real_numbers_are_warned_of():
+    levels = torch.cat([torch.randint(17, (6, 3)), torch.tensor([[0] * 3, [16] * 3])]).to(torch.get_default_dtype())
+    trainer = dgm.GANTrainer(normal(), critic_of_three())
+    with pytest.warns(
+        dgm.IntegerWarning, match=r"integers, 0 to 16.*generator makes real.*Fix: .*Batches\(x, transform"
+    ):
+        trainer.preflight(levels)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        trainer.preflight(dgm.within_cell(levels, torch.rand(8, 3)))
+
+
+def test_integers_of_an_integer_dtype_are_told_to_take_noise_and_no_cast():
+    with pytest.raises(
+        ValueError, match=r"got torch.int64. Fix: integer levels get noise, Batches\(x, transform=lambda"
+    ):
+        fit(normal(), critic_of_three(), zeros().long())
+
+
+def image_generator(*layers):
+    net = nn.Sequential(*layers, nn.ConvTranspose2d(4, 1, 4), nn.Flatten(-3))
+    return dgm.LatentVariableModel(dgm.StandardNormal(4), dgm.Deterministic(net))
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        lambda: (nn.Unflatten(1, (4, 1, 1)),),
+        lambda: (nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Unflatten(-1, (4, 1, 1))),
+    ],
+    ids=["unflatten", "batch norm"],
+)
+def test_networks_that_do_not_broadcast_say_how_fakes_arrive(layers):
+    with pytest.raises(ValueError, match=r"(?s)fakes arrive as \(K, 1, …\); got: .*Fix: ConvDecoder.*nn.BatchNorm"):
+        fit(image_generator(*layers()), dgm.mlp(16, 1), torch.zeros(8, 16))
+
+
+def test_the_decoder_that_is_named_there_trains():
+    model = dgm.LatentVariableModel(
+        dgm.StandardNormal(4), dgm.Deterministic(dgm.ConvDecoder(4, (1, 4, 4)), event_dim=3)
+    )
+    critic = nn.Sequential(nn.Flatten(), dgm.mlp(16, 1))
+    assert len(dgm.GANTrainer(model, critic).fit(torch.zeros(8, 1, 4, 4), progress=False)) == 1
+
+
+def test_a_critic_in_place_of_the_generator_is_refused():
+    with pytest.raises(ValueError, match=r"one observed site.*GANTrainer\(generator, critic\), in this order"):
+        fit(critic_of_three(), normal(), zeros())

@@ -24,7 +24,7 @@ class Fakes:
     r"""$y = G(z)$ with $z \sim p(z \mid c)$: as many fakes as a batch has data, by running the declared program.
 
     G(z) is the mean $E[x \mid z, c]$ of the observation, or a reparameterized draw of it. Nothing is known of the
-    program but the contract: it generates where its first argument is `None`. Its handlers cost 0.1 to 0.15 ms.
+    program but the contract: it generates where its first argument is `None`.
 
     Args:
         program: a Pyro program.
@@ -46,20 +46,24 @@ class Fakes:
     def __call__(self, x: Tensor, *context: Any) -> Tensor:
         if self.site is None:
             self.inspect(x, *context)
-        # A context has one row per fake; without one the fakes are particles, whose plate the program does not know.
-        rows = any(isinstance(c, Tensor) and c.dim() > 0 for c in context)
         with _Observation(self.site, noise=self.noise) as observation:
-            vectorized(self.program, 1 if rows else len(x), self.depth)(None, *context)
+            self.run(x, *context)
         return by_datum(observation.found).flatten(0, 1)
+
+    def run(self, x: Tensor, *context: Any) -> Any:
+        """Generate beside a batch: a context has one row per fake, without one the fakes are particles."""
+        rows = any(isinstance(c, Tensor) and c.dim() > 0 for c in context)
+        return vectorized(self.program, 1 if rows else len(x), self.depth)(None, *context)
 
     def inspect(self, *batch: Any) -> None:
         """Find the observed site and the depth of the plates, by one run on data."""
         with isolated(*batch), evaluating(self.program):
             trace = poutine.trace(self.program).get_trace(*batch)
         if len(names := list(observed_sites(trace))) != 1:
+            swapped = "" if names else "; or is it the critic? GANTrainer(generator, critic), in this order"
             raise ValueError(
                 f"generator: expected one observed site, which the critic looks at, got {names}. "
-                "Fix: pyro.sample('x', …, obs=x) for the first argument alone."
+                f"Fix: pyro.sample('x', …, obs=x) for the first argument alone{swapped}."
             )
         self.site, self.depth = names[0], plate_depth(trace)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pyro
 import torch
 from pyro import poutine
@@ -9,13 +11,18 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor, nn
 
 from ..inference.preflight import check_data
-from ..inference.traces import Site, evaluating, isolated, sample_sites, vectorized
+from ..inference.supports import IntegerWarning
+from ..inference.traces import Site, evaluating, isolated, sample_sites
 from .critics import logits
 from .drawing import Fakes
+
+NOISE = "integer levels get noise, Batches(x, transform=lambda x: within_cell(x, torch.rand(x.shape)))"
 
 
 def check_match(fakes: Fakes, critic: nn.Module, batch: tuple) -> None:
     """Run both programs once with validation on; weights, buffers and seeds stay as they are.
+
+    Warns of integers beside a generator of real numbers.
 
     Raises:
         ValueError: with what was expected, what came and the fix, for: empty, NaN or infinite data; a generator or a
@@ -35,12 +42,23 @@ def check_match(fakes: Fakes, critic: nn.Module, batch: tuple) -> None:
 
 def _generated(fakes: Fakes, batch: tuple) -> Tensor:
     try:
-        return fakes(*batch)
+        fakes.inspect(*batch)
     except Exception as error:
         shapes = [tuple(b.shape) if isinstance(b, Tensor) else type(b).__name__ for b in batch]
         raise ValueError(
             f"the generator fails beside a batch of shapes {shapes}: {error}\n"
             "A generator is a program such as vae.generator, called with x to be read and with None to generate."
+        ) from error
+    try:
+        return fakes(*batch)
+    except Exception as error:
+        if str(error).startswith(f"site '{fakes.site}': expected"):
+            raise
+        raise ValueError(
+            "the generator runs on data, but not to make fakes: expected networks that broadcast over leading dims, "
+            f"since the latents of K fakes arrive as (K, 1, …); got: {error}\n"
+            "Fix: ConvDecoder(latent, shape) for images, nn.Unflatten(-1, …) and dims indexed from the right; "
+            "nn.LayerNorm or nn.GroupNorm behind a flatten in place of nn.BatchNorm, which takes dim 1 for channels."
         ) from error
 
 
@@ -53,12 +71,24 @@ def _check_data_of(fake: Tensor, x: Tensor) -> None:
         )
     if fake.dtype != x.dtype:
         raise ValueError(
-            f"data: expected the dtype {fake.dtype} that the generator makes, got {x.dtype}. Fix: x.to({fake.dtype}); "
-            "for integer levels Batches(x, transform=lambda x: within_cell(x, torch.rand(x.shape)))."
+            f"data: expected the dtype {fake.dtype} that the generator makes, got {x.dtype}. "
+            f"Fix: {f'x.to({fake.dtype})' if x.is_floating_point() else NOISE}."
         )
+    _warn_of_integers(fake, x)
     if not bool(fake.isfinite().all()):
         raise ValueError(
             "generator: expected finite values, got NaN or infinite ones. Fix: a law with a finite mean, or noise=True."
+        )
+
+
+def _warn_of_integers(fake: Tensor, x: Tensor) -> None:
+    """Real numbers beside integers: a critic need not look at what they show."""
+    if bool((x == x.round()).all()) and bool((x != x.flatten()[0]).any()) and not bool((fake == fake.round()).all()):
+        warnings.warn(
+            f"data: they are integers, {x.min().item():g} to {x.max().item():g}, and the generator makes real numbers: "
+            f"a critic tells them apart by that alone. Fix: {NOISE}.",
+            IntegerWarning,
+            stacklevel=2,
         )
 
 
@@ -69,9 +99,7 @@ def _check_gradients(fakes: Fakes, fake: Tensor, batch: tuple) -> None:
             f"site '{fakes.site}': expected values through which a gradient reaches the generator, got none: its mean "
             "does not depend smoothly on any parameter. Fix: noise=True, or a likelihood with a differentiable mean."
         )
-    rows = any(isinstance(c, Tensor) and c.dim() > 0 for c in batch[1:])
-    program = vectorized(fakes.program, 1 if rows else len(batch[0]), fakes.depth)
-    trace = poutine.trace(program).get_trace(None, *batch[1:])
+    trace = poutine.trace(fakes.run).get_trace(*batch)
     latent = {name: site for name, site in sample_sites(trace) if name != fakes.site}
     for name, site in latent.items():
         _check_latent(name, site)
