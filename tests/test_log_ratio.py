@@ -111,6 +111,44 @@ def test_a_log_ratio_takes_the_context_and_leaves_no_trace():
     assert torch.equal(torch.get_rng_state(), before)
 
 
+def paired(ema):
+    """The same run with and without an average: only what `fit` leaves in the generator differs."""
+    torch.manual_seed(0)
+    play = dgm.Alternating(dgm.Player(lr=0.1), dgm.Player(lr=0.1))
+    game = dgm.PairedRelativistic()
+    trainer = dgm.GANTrainer(Moved(3.0, 1.0), Quadratic(same), game, play=play, ema=ema, noise=True)
+    trainer.fit(torch.randn(64, 1), epochs=5, batch_size=16, progress=False)
+    return trainer
+
+
+def test_the_constant_is_that_of_the_last_weights_and_not_of_their_average():
+    plain, averaged = paired(None), paired(0.9)
+    before = averaged.generator.m.item()
+    assert before != plain.generator.m.item()
+    x = torch.linspace(-2, 2, 9)[:, None]
+    assert torch.equal(averaged.log_ratio(x), plain.log_ratio(x))
+    assert averaged.generator.m.item() == before
+    averaged.generator.m.data.fill_(-1.0)  # a user's own weights are what is asked about
+    assert not torch.equal(averaged.log_ratio(x), plain.log_ratio(x))
+
+
+@over("game", [dgm.NonSaturating(), dgm.PairedRelativistic()], ids=["non_saturating", "paired_relativistic"])
+def test_a_log_ratio_has_the_gradient_of_the_critic_where_x_has_one(game):
+    trainer = dgm.GANTrainer(Moved(1.0, 1.0), Quadratic(same), game, noise=True)
+    trainer.critic.w.data.copy_(torch.tensor([0.3, -1.0, 0.5]))
+    x = torch.randn(5, 1).requires_grad_()
+    (slope,) = torch.autograd.grad(trainer.log_ratio(x).sum(), x)
+    torch.testing.assert_close(slope, -1.0 + x.detach())
+    with torch.no_grad():
+        assert not trainer.log_ratio(x).requires_grad
+
+
+def test_the_log_ratio_of_what_is_no_number_is_none():
+    """Chains that leave the numbers ask there: it is for the sampler to refuse them."""
+    trainer = dgm.GANTrainer(Moved(1.0, 1.0), Quadratic(same), noise=True)
+    assert trainer.log_ratio(torch.tensor([[torch.nan], [0.0]])).isnan().tolist() == [True, False]
+
+
 @over(("game", "reason"), [(dgm.Hinge(), "sign"), (dgm.Wasserstein(), "Kantorovich")])
 def test_a_critic_that_is_no_log_ratio_says_why(game, reason):
     trainer = dgm.GANTrainer(Moved(0.0, 1.0), Quadratic(same), game, noise=True)

@@ -116,6 +116,51 @@ def test_images_and_labels_reach_the_critic_with_one_batch_dim():
     assert (particles.log_weight.diff(dim=1) > 50).all()
 
 
+def judged(game, constant=0.5):
+    """A trainer whose critic is the best one of the generator y = z + 1, up to a constant."""
+    critic, decoder = nn.Linear(1, 1), nn.Linear(1, 1)
+    for parameter, value in zip((*critic.parameters(), *decoder.parameters()), (-1.0, constant, 1.0, 1.0), strict=True):
+        nn.init.constant_(parameter, value)
+    generator = dgm.LatentVariableModel(dgm.StandardNormal(1), dgm.Deterministic(decoder))
+    return dgm.GANTrainer(generator, critic, game)
+
+
+@in_float64
+def test_chains_take_the_ratio_from_the_trainer_itself():
+    trainer = judged(dgm.NonSaturating())
+    refined = dgm.Refined(trainer.generator, trainer.log_ratio)
+    run = dgm.hmc(refined, torch.zeros(1, 1), num=60, chains=40, warmup=40, leapfrog=5)
+    assert run.worst_rhat < 1.05
+    within_five(run.draws["z"].flatten() + 1, 0.0, 1.0, run.least_ess)
+
+
+def test_the_constant_of_the_ratio_comes_from_a_run_that_the_program_does_not_see():
+    """The critic of pairs asks for fakes of the same program, in the midst of its plates."""
+    trainer = judged(dgm.PairedRelativistic(), constant=0.7)
+    refined = dgm.Refined(trainer.generator, trainer.log_ratio)
+    trace = poutine.trace(refined).get_trace(torch.zeros(4, 1))
+    trace.compute_log_prob()
+    assert [name for name in trace.nodes if name not in ("_INPUT", "_RETURN", "data")] == ["z", "log_ratio_x"]
+    ratio, y = trace.nodes["log_ratio_x"]["log_prob"], trace.nodes["_RETURN"]["value"]
+    standard_error = ((torch.e - 1) / 10_000) ** 0.5  # of log E e^{-y}: Var e^{-y} / (E e^{-y})² = e − 1
+    assert (ratio - (0.5 - y).flatten()).abs().max() < 5 * standard_error
+    run = dgm.hmc(refined, torch.zeros(1, 1), num=4, chains=2, warmup=5, leapfrog=3)
+    assert len(run.draws["z"].unique()) > 4
+
+
+def test_a_game_without_a_ratio_is_refused_by_its_trainer():
+    trainer = judged(dgm.Hinge())
+    with pytest.raises(ValueError, match="log density ratio.*sign"):
+        dgm.Refined(trainer.generator, trainer.log_ratio)(torch.zeros(2, 1))
+
+
+def test_a_trainer_in_place_of_its_ratio_is_refused():
+    with pytest.raises(
+        TypeError, match=r"as a function of y, got GANTrainer. Fix: Refined\(generator, trainer.log_rati"
+    ):
+        dgm.Refined(shifted(), judged(dgm.NonSaturating()))
+
+
 def test_a_program_without_the_site_is_refused():
     with pytest.raises(ValueError, match="expected a program with the site 'y', got one without"):
         dgm.Refined(shifted(), Quadratic(), observed="y")(torch.zeros(2, 1))

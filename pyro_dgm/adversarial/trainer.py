@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..inference.estimating import estimating, placed
-from ..inference.traces import mixed
+from ..inference.estimating import device_of, estimating
+from ..inference.traces import evaluating, mixed, unhandled
 from ..inference.trainer import Terms, Trainer
 from .critics import Scores, logits
+from .divergences import Divergence
 from .drawing import Fakes
 from .games import Game, NonSaturating
 from .matching import check_match
@@ -105,7 +109,9 @@ class GANTrainer(Trainer):
     def log_ratio(self, x: Tensor, *context: Any, num: int = 10_000, seed: int = 0) -> Tensor:
         r"""$\log \pi(x) / p(x)$, `(B,)` in nats, as the critic knows it; exact for the best critic of the game alone.
 
-        p is the law of the fakes that the critic was trained against: those of the last weights, not of their average.
+        p is the law of the fakes that the critic was trained against: those of the last weights, not of their average
+        (of the average only where `fit(monitor=…)` went back to an earlier epoch of it). It is a function of x that has
+        a gradient where x has one, as `Refined` asks for, and leaves every handler and the random state alone.
 
         Args:
             x: where, `(B, *event)`.
@@ -116,10 +122,38 @@ class GANTrainer(Trainer):
         Raises:
             ValueError: if the game's critic is no log density ratio.
         """
-        batch = placed(self.module, (x, *context))
-        with estimating(self.module, seed=mixed(seed, 0)):
-            fake = self.fakes(batch[0] if context else batch[0][:1].expand(num, *x.shape[1:]), *batch[1:])
-            return self.game.log_ratio(logits(self.critic, *batch), logits(self.critic, fake, *batch[1:]))
+        batch = self._placed(x, *context)
+        differentiable = torch.is_grad_enabled() and batch[0].requires_grad
+        with evaluating(self.critic), torch.set_grad_enabled(differentiable):
+            found = logits(self.critic, *batch)
+        return self.game.log_ratio(found, self._of_fakes(batch, num, seed) if self.game.ratio_reads_fake else None)
+
+    def _placed(self, *batch: Any) -> tuple:
+        """The arguments where the weights are; a chain that has left the numbers asks for the ratio there as well."""
+        device = device_of(self.module)
+        return tuple(torch.as_tensor(b).to(device) if isinstance(b, (Tensor, np.ndarray)) else b for b in batch)
+
+    def _of_fakes(self, batch: tuple, num: int, seed: int) -> Tensor:
+        """Logits of fresh fakes, one for each row of a context, or `num` without one."""
+        x, *context = batch
+        with unhandled(), estimating(self.module, seed=mixed(seed, 0)), self._as_last():
+            return logits(
+                self.critic, self.fakes(x if context else x[:1].expand(num, *x.shape[1:]), *context), *context
+            )
+
+    @contextmanager
+    def _as_last(self) -> Iterator[None]:
+        """The generator with its last weights, in place of their average that `fit` has left there."""
+        lasts = {} if self.ema is None or self.best or not self._is_deployed() else self._last
+        tensors = {name: t for name, t in self.module.state_dict(keep_vars=True).items() if name in lasts}
+        averaged = {name: t.data for name, t in tensors.items()}
+        try:
+            for name, tensor in tensors.items():
+                tensor.data = lasts[name].to(tensor.device)  # and not in place, where a graph may stand on the values
+            yield
+        finally:
+            for name, tensor in tensors.items():
+                tensor.data = averaged[name]
 
     # -- moves ------------------------------------------------------------------------------------------------------
     def critic_step(self, *batch: Any) -> Terms:

@@ -11,6 +11,7 @@ import pyro
 import torch
 from pyro import poutine
 from pyro.distributions.util import scale_and_mask
+from pyro.poutine.runtime import _DIM_ALLOCATOR, _PYRO_STACK
 from pyro.poutine.subsample_messenger import _Subsample
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor, nn
@@ -118,6 +119,20 @@ def mixed(*numbers: int) -> int:
     """One seed of several: `manual_seed` reads the low 32 bits alone on the CPU, so that shifts would be lost."""
     words = [word for n in numbers for word in divmod(n % 2**64, 2**32)]
     return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0])
+
+
+@contextmanager
+def unhandled() -> Iterator[None]:
+    """Run a program as if no handler and no plate stood around it: it is a value there, and no part of the model."""
+    stacks: tuple[list, ...] = (_PYRO_STACK, _DIM_ALLOCATOR._stack)
+    before = [stack[:] for stack in stacks]
+    try:
+        for stack in stacks:
+            stack.clear()
+        yield
+    finally:
+        for stack, frames in zip(stacks, before, strict=True):
+            stack[:] = frames
 
 
 @contextmanager

@@ -252,14 +252,18 @@ class Trainer(ABC):
             self._deployed = self.best["weights"] if self.best else self._weights()
         self.module.load_state_dict(self._deployed)
 
+    def _is_deployed(self) -> bool:
+        """Whether the module holds what the last `fit` left in it, and nothing has changed the weights since."""
+        now = self.module.state_dict()
+        return bool(self._last) and all(torch.equal(now[name].cpu(), t.cpu()) for name, t in self._deployed.items())
+
     def _weights(self) -> dict[str, Tensor]:
         return {name: t.detach().clone() for name, t in self.module.state_dict().items()}
 
     @contextmanager
     def _session(self, seed: int) -> Iterator[None]:
         """Training mode, validation off, the trainer's own random state, the last weights; given back at the end."""
-        now = self.module.state_dict()
-        if self._last and all(torch.equal(now[name].cpu(), t.cpu()) for name, t in self._deployed.items()):
+        if self._is_deployed():
             self.module.load_state_dict(self._last)
         from_rank_zero([*self.module.state_dict().values(), *([] if self.ema is None else self.ema.state_dict())])
         device = next(self.module.parameters()).device

@@ -24,14 +24,16 @@ class Refined(Program):
 
     Args:
         program: the generator, a program with one observed site whose law has a mean.
-        log_ratio: $\log \pi / p$ of y `(B, *event)`, and context `(B, …)`, as `(B,)` or `(B, 1)`: the critic of a
-            logistic game itself, or `lambda y: game.log_ratio(critic(y))`.
+        log_ratio: $\log \pi / p$ of y `(B, *event)`, and context `(B, …)`, as `(B,)` or `(B, 1)`: `trainer.log_ratio`,
+            which raises for a game without one, or the critic of a logistic game itself. A bare module is taken at its
+            word: the logits of `Hinge` and `Wasserstein` are no log ratios, and refine towards no known law.
         observed: name of the site x.
 
     Shape:
         x: `(B, *event)` or `None` for one draw; context: `(B, …)`; returns G(z) `(B, *event)`.
 
     Raises:
+        TypeError: if the ratio is no function.
         ValueError: if the program has no such site, or the ratio is not one number per draw.
 
     References:
@@ -50,6 +52,11 @@ class Refined(Program):
 
     def __init__(self, program: Callable, log_ratio: Callable[..., Tensor], observed: str = "x"):
         super().__init__()
+        if not callable(log_ratio):
+            raise TypeError(
+                f"Refined: expected log π / p as a function of y, got {type(log_ratio).__name__}. "
+                "Fix: Refined(generator, trainer.log_ratio)."
+            )
         self.program, self.log_ratio, self.observed = program, log_ratio, observed
 
     def forward(self, x: Tensor | None = None, *context: Tensor) -> Any:
