@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..inference.objectives import Objective
 from ..inference.trainer import Terms
-from .critics import logits
 from .drawing import Fakes
 from .games import Game, NonSaturating
 from .penalties import R1, Penalty
@@ -40,7 +38,7 @@ class HybridTrainer(GANTrainer):
         noise: whether the critic sees reparameterized draws of the observation, in place of its mean.
 
     Raises:
-        TypeError: if the critic is no module.
+        TypeError: if the objective is no bound or the critic no module; as in `GANTrainer`.
         ValueError: for a negative weight; as in `GANTrainer`, and at `fit`, as in `SVITrainer`.
 
     References:
@@ -63,11 +61,16 @@ class HybridTrainer(GANTrainer):
         critic: nn.Module,
         weight: float = 1.0,
         game: Game = NonSaturating(),  # noqa: B008 - games, penalties and plays are frozen
-        penalties: Sequence[Penalty] = (R1(0.1),),
+        penalties: Sequence[Penalty] = (R1(1.0),),
         play: Play = Alternating(),  # noqa: B008
         *,
         noise: bool = False,
     ):
+        if not isinstance(objective, Objective):
+            raise TypeError(
+                f"HybridTrainer: expected a bound to train model and guide by, got {type(objective).__name__}. "
+                "Fix: HybridTrainer(ELBO(model, guide), critic)."
+            )
         super().__init__(objective, critic, game, penalties, play, noise=noise)
         if not weight >= 0:
             raise ValueError(f"HybridTrainer: expected weight >= 0, got {weight}.")
@@ -93,26 +96,15 @@ class HybridTrainer(GANTrainer):
         """The terms of the bound and of the game, without a step."""
         return self._joined(self.objective.terms(*batch), super().terms(*batch))
 
-    def generator_step(self, *batch: Any) -> Terms:
-        """Move model and guide once, against the critic as it is."""
-        of_bound = self.objective.terms(*batch)  # first, so that it takes the noise that it takes alone
-        terms = self._joined(of_bound, self._generator_terms(*batch))
-        self._generator.backward(terms["loss"])
-        return self._moved(terms, self._generator)
-
-    def joint_step(self, *batch: Any) -> Terms:
-        """Move all, from the same weights and the same fakes."""
-        of_bound = self.objective.terms(*batch)
-        terms = self._joined(of_bound, self._costs(batch, self.fakes(*batch)))
-        self._critic.backward(self._critic_cost(terms), keep_graph=True)
-        self._generator.backward(terms["loss"])
-        return self._moved(terms, self._critic, self._generator)
-
     def _generator_terms(self, *batch: Any) -> Terms:
-        score = partial(logits, self.critic)
-        fake = score(self.fakes(*batch), *batch[1:])
-        real = score(*batch) if self.game.generator_reads_real else None
-        return {"generator": self.game.generator_loss(fake, real)}
+        # The bound comes first, so that it takes the noise that it takes alone.
+        return self._joined(self.objective.terms(*batch), super()._generator_terms(*batch))
+
+    def _generator_cost(self, terms: Terms) -> Tensor:
+        return terms["loss"]
+
+    def _rules(self) -> dict[str, str]:
+        return {**super()._rules(), "weight": str(self.weight)}
 
     def _joined(self, of_bound: Terms, of_game: Terms) -> Terms:
         return {**of_bound, **of_game, "loss": of_bound["loss"] + self.weight * of_game["generator"]}

@@ -166,17 +166,15 @@ class GANTrainer(Trainer):
 
     def generator_step(self, *batch: Any) -> Terms:
         """Move the generator once, against the critic as it is."""
-        fake = logits(self.critic, self.fakes(*batch), *batch[1:])
-        real = logits(self.critic, *batch) if self.game.generator_reads_real else None
-        terms = {"generator": self.game.generator_loss(fake, real)}
-        self._generator.backward(terms["generator"])
+        terms = self._generator_terms(*batch)
+        self._generator.backward(self._generator_cost(terms))
         return self._moved(terms, self._generator)
 
     def joint_step(self, *batch: Any) -> Terms:
         """Move both, from the same weights and the same fakes."""
-        terms = self._costs(batch, self.fakes(*batch))
+        terms = self.terms(*batch)
         self._critic.backward(self._critic_cost(terms), keep_graph=True)
-        self._generator.backward(terms["generator"])
+        self._generator.backward(self._generator_cost(terms))
         return self._moved(terms, self._critic, self._generator)
 
     def _costs(self, batch: tuple, fake: Tensor) -> Terms:
@@ -190,6 +188,15 @@ class GANTrainer(Trainer):
             "generator": self.game.generator_loss(of_fake, of_real),
             **{penalty.name: penalty(score, real, fake) for penalty in self.penalties},
         }
+
+    def _generator_terms(self, *batch: Any) -> Terms:
+        """What the generator's own step looks at."""
+        fake = logits(self.critic, self.fakes(*batch), *batch[1:])
+        real = logits(self.critic, *batch) if self.game.generator_reads_real else None
+        return {"generator": self.game.generator_loss(fake, real)}
+
+    def _generator_cost(self, terms: Terms) -> Tensor:
+        return terms["generator"]
 
     def _critic_cost(self, terms: Terms) -> Tensor:
         return terms["critic"] + sum(terms[penalty.name] for penalty in self.penalties)
