@@ -16,10 +16,10 @@ def test_the_default_recipe_finds_all_modes_of_the_ring():
     toy = ring(num_modes=8, radius=2.0, sd=0.1)
     torch.manual_seed(0)
     generator = dgm.LatentVariableModel(dgm.StandardNormal(2), dgm.Normal(dgm.mlp(2, 128, 128, 128, 2)))
-    trainer = dgm.GANTrainer(generator, dgm.mlp(2, 128, 128, 128, 1), penalties=(dgm.R1(1.0),), ema=0.999)
+    trainer = dgm.GANTrainer(generator, dgm.mlp(2, 128, 128, 128, 1), ema=0.999)
     trainer.fit(toy.sample(25_600), epochs=30, batch_size=256, progress=False)
-    with torch.no_grad():
-        found = dgm.mode_coverage(fake=trainer.fakes(torch.empty(2500, 2)), centres=toy.centres, sd=toy.sd)
+    fake = dgm.generate(generator, 2500, mean=True)
+    found = dgm.mode_coverage(fake=fake, centres=toy.centres, sd=toy.sd)
     assert found.captured == 8
-    assert found.high_quality.value > 0.6
-    assert found.reverse_kl.value < 0.5
+    assert found.high_quality.value > 0.75
+    assert found.reverse_kl.value < 0.02

@@ -63,7 +63,7 @@ class GANTrainer(Trainer):
         generator: nn.Module,
         critic: nn.Module,
         game: Game = NonSaturating(),  # noqa: B008 - games, penalties and plays are frozen
-        penalties: Sequence[Penalty] = (R1(0.1),),
+        penalties: Sequence[Penalty] = (R1(1.0),),
         play: Play = Alternating(),  # noqa: B008
         ema: float | None = None,
         *,
