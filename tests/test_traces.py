@@ -20,6 +20,7 @@ from pyro_dgm.inference.traces import (
     run_pair,
     sample_sites,
     scaled_sum,
+    unhandled,
 )
 
 
@@ -84,6 +85,33 @@ def test_isolated_forks_and_seeds_the_random_state():
     with isolated(seed=3):
         assert torch.equal(torch.rand(2), first)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_an_unhandled_run_is_seen_by_no_handler_and_in_no_plate():
+    """A program that asks for a run of itself in the midst of its plate; afterwards the handlers are back."""
+    model, shapes = dgm.DensityModel(dgm.StandardNormal(3)), []
+
+    def program(x):
+        with dgm.data_plate(x):
+            with unhandled():
+                shapes.append(model(torch.zeros(5, 3)).shape)
+                shapes.append(model(None).shape)
+            return pyro.sample("x", dist.Normal(torch.zeros(3), 1.0).to_event(1), obs=x)
+
+    trace = poutine.trace(program).get_trace(torch.zeros(2, 3))
+    assert shapes == [(5, 3), (1, 3)]
+    assert trace.nodes["x"]["fn"].batch_shape == (2,)
+    assert [name for name, _ in sample_sites(trace)] == ["x"]
+
+
+def test_handlers_are_back_after_an_unhandled_run_that_raises():
+    def program(x):
+        with dgm.data_plate(x):
+            with pytest.raises(ZeroDivisionError), unhandled():
+                1 / 0  # noqa: B018
+            return pyro.sample("x", dist.Normal(0.0, 1.0), obs=x)
+
+    assert "x" in poutine.trace(program).get_trace(torch.zeros(2)).nodes
 
 
 def test_evaluating_restores_every_mode_even_when_it_raises():
