@@ -57,8 +57,8 @@ def _generated(fakes: Fakes, batch: tuple) -> Tensor:
         raise ValueError(
             "the generator runs on data, but not to make fakes: expected networks that broadcast over leading dims, "
             f"since the latents of K fakes arrive as (K, 1, …); got: {error}\n"
-            "Fix: ConvDecoder(latent, shape) for images, nn.Unflatten(-1, …) and dims indexed from the right; "
-            "nn.LayerNorm or nn.GroupNorm behind a flatten in place of nn.BatchNorm, which takes dim 1 for channels."
+            "Fix: ConvDecoder(code, shape) for images, nn.Unflatten(-1, …) and dims indexed from the right; "
+            "nn.LayerNorm in place of nn.BatchNorm, which takes dim 1 for channels."
         ) from error
 
 

@@ -30,6 +30,13 @@ class GANTrainer(Trainer):
     `SVITrainer` trains, or a deterministic decoder with a `Delta` observation. Integer data get their noise from the
     batches: `Batches(x, transform=lambda x: within_cell(x, torch.rand(x.shape)))`.
 
+    Without `noise` the critic sees $G(z) = E[x \mid z]$, and p is *the law of G(z)*, which
+    `generate(generator, num, mean=True)` draws. The scale of the likelihood then never moves, and plain `generate` adds
+    it to G(z). With `noise`, p is the law of x, which `generate(generator, num)` draws.
+
+    The latents of K fakes reach the networks as (K, 1, …), leading dims that `mlp` and `ConvDecoder` broadcast over.
+    `nn.BatchNorm` takes dim 1 for channels and fails there: `nn.LayerNorm` does not.
+
     The history has the terms `critic` and `generator`, the losses of the game, beside one term per penalty. No loss
     tells a better epoch, so that the last weights stay, averaged with `ema`, unless `fit(monitor=…)` names a term.
 
@@ -70,7 +77,8 @@ class GANTrainer(Trainer):
         noise: bool = False,
     ):
         _check_modules(generator, critic)
-        _check_names(penalties)
+        _check_rules(game, penalties, play)
+        _warn_of_sigmoid(critic, game)
         super().__init__(nn.ModuleDict({"generator": generator, "critic": critic}), ema, averaged=generator)
         self.generator, self.critic = generator, critic
         self.game, self.penalties, self.play = game, tuple(penalties), play
@@ -242,6 +250,41 @@ def _check_modules(generator: nn.Module, critic: nn.Module) -> None:
         raise ValueError(
             f"GANTrainer: expected a critic with parameters of its own, got {len(shared)} that the generator has as "
             "well: each side would undo the other's steps. Fix: copy.deepcopy of the shared part."
+        )
+
+
+def _check_rules(game: Any, penalties: Any, play: Any) -> None:
+    """Refuse what is no game, no penalties or no play."""
+    made = f"{game.__name__}()" if isinstance(game, type) else repr(game)
+    instead = f"FDivergence({made})" if isinstance(game, Divergence) else made
+    known = isinstance(game, (Divergence, type))
+    _check_kind("a game", game, Game, f"game={instead}" if known else "game=NonSaturating()")
+    one = isinstance(penalties, Penalty)
+    for penalty in (penalties,) if one or not isinstance(penalties, Sequence) else penalties:
+        _check_kind("penalties", penalty, Penalty, "penalties=(R1(1.0),)")
+    if one:
+        raise TypeError(
+            f"GANTrainer: expected a sequence of penalties, got {penalties}. Fix: penalties=({penalties},)."
+        )
+    _check_kind("a play", play, Play, "play=Alternating()")
+    _check_names(penalties)
+
+
+def _check_kind(what: str, value: Any, kind: type, fix: str) -> None:
+    if not isinstance(value, kind):
+        got = f"the class {value.__name__}" if isinstance(value, type) else repr(value)
+        raise TypeError(f"GANTrainer: expected {what}, got {got}. Fix: {fix}.")
+
+
+def _warn_of_sigmoid(critic: nn.Module, game: Game) -> None:
+    last: Any = critic
+    while isinstance(last, nn.Sequential):
+        last = next((m for m in reversed(last) if not isinstance(m, (nn.Flatten, nn.Identity))), None)
+    if isinstance(last, nn.Sigmoid) and not game.is_probability:
+        warnings.warn(
+            f"GANTrainer: expected a critic with logits on all reals, as {type(game).__name__} takes, got one that "
+            "ends in nn.Sigmoid: its losses apply σ themselves. Fix: leave the last layer out.",
+            stacklevel=3,
         )
 
 
