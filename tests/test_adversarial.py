@@ -210,7 +210,8 @@ RUNS = {"plain": {}, "everything": EVERYTHING, "simultaneous": {"play": dgm.Simu
 def states(trainer):
     rows = [{n: v for n, v in row.items() if n != "seconds"} for row in trainer.history]
     ema = None if trainer.ema is None else [t.clone() for t in trainer.ema.average]
-    return dict(trainer.module.state_dict()), trainer._last, trainer.state(), rows, ema
+    of_sides = {side: state for side, state in trainer.state().items() if side != "rules"}
+    return dict(trainer.module.state_dict()), trainer._last, of_sides, rows, ema
 
 
 @over("options", RUNS.values(), ids=RUNS)
@@ -382,26 +383,46 @@ def test_patience_names_a_metric_that_exists():
         fit(build(), val=data(), patience=2)
 
 
-# The default recipe --------------------------------------------------------------------------------------------------
+BROKEN_RULES = [
+    ({"game": dgm.Hinge}, r"expected a game, got the class Hinge. Fix: game=Hinge\(\)"),
+    ({"game": "hinge"}, r"expected a game, got 'hinge'. Fix: game=NonSaturating\(\)"),
+    ({"game": dgm.KL()}, r"expected a game, got .*KL.*Fix: game=FDivergence\(.*KL"),
+    ({"game": dgm.R1(1.0)}, r"expected a game, got R1\(gamma=1.0\). Fix: game="),
+    ({"penalties": dgm.R1(1.0)}, r"expected a sequence of penalties, got R1.*Fix: penalties=\(R1\(gamma=1.0\),\)"),
+    ({"penalties": 5}, r"expected penalties, got 5. Fix: penalties=\(R1"),
+    ({"penalties": (dgm.Hinge(),)}, r"expected penalties, got Hinge\(\). Fix: penalties=\(R1"),
+    ({"play": 5}, r"expected a play, got 5. Fix: play=Alternating\(\)"),
+    ({"play": dgm.Alternating}, r"expected a play, got the class Alternating. Fix: play=Alternating"),
+]
 
 
-def ring(num, seed):
-    """Eight normal laws of standard deviation 0.1 on a circle of radius 2, and their means."""
-    with isolated(seed=seed):
-        angle = torch.arange(8) * torch.pi / 4
-        means = 2 * torch.stack([angle.cos(), angle.sin()], 1)
-        return means[torch.randint(8, (num,))] + 0.1 * torch.randn(num, 2), means
+@over(("options", "message"), BROKEN_RULES)
+def test_what_is_no_game_no_penalty_or_no_play_is_refused(options, message):
+    with pytest.raises(TypeError, match=f"GANTrainer: {message}"):
+        build(**options)
 
 
-@pytest.mark.slow
-@over("dtype", ["float32"], indirect=True)
-def test_the_default_recipe_reaches_all_eight_modes_of_a_ring(dtype):
-    train, means = ring(25_600, seed=0)
-    with isolated(seed=0):
-        model = dgm.LatentVariableModel(dgm.StandardNormal(2), dgm.Normal(dgm.mlp(2, 128, 128, 2)))
-        trainer = dgm.GANTrainer(model, dgm.mlp(2, 128, 128, 1), ema=0.999)
-    trainer.fit(train, epochs=20, batch_size=256, progress=False)
-    with torch.no_grad():
-        distance, nearest = torch.cdist(trainer.fakes(torch.zeros(2500, 2)), means).min(1)
-    assert len(nearest[distance < 0.3].unique()) == 8
-    assert (nearest.bincount(minlength=8) / 2500 - 1 / 8).abs().max() < 0.06
+@each_game
+def test_a_critic_that_ends_in_a_sigmoid_is_warned_of_where_the_game_takes_logits(game):
+    critic = nn.Sequential(dgm.mlp(3, 8, 1), nn.Sequential(nn.Sigmoid(), nn.Flatten()))
+    if isinstance(game, dgm.LeastSquares):
+        build(critic=critic, game=game)  # whose output is D itself; warnings are errors here
+        return
+    with pytest.warns(UserWarning, match=r"ends in nn.Sigmoid.*Fix: leave the last layer out"):
+        build(critic=critic, game=game)
+
+
+@over(
+    ("options", "name"),
+    [
+        ({"game": dgm.Hinge()}, "Hinge"),
+        ({"penalties": (dgm.R1(2.0),)}, "'gamma': 2.0"),
+        ({"penalties": ()}, "'penalties': ''"),
+        ({"play": dgm.Alternating(n_critic=2)}, "n_critic=2"),
+        ({"noise": True}, "'noise': 'True'"),
+    ],
+)
+def test_a_checkpoint_of_another_game_is_refused(options, name, tmp_path):
+    fit(build(), checkpoint=tmp_path / "gan.pt")
+    with pytest.raises(ValueError, match=rf"resume: expected a checkpoint of the game .*{name}.*Fix: the same game="):
+        build(**options).resume(tmp_path / "gan.pt")

@@ -187,6 +187,19 @@ def test_a_density_plays_by_its_draws():
 # Refused -------------------------------------------------------------------------------------------------------------
 
 
+def test_a_model_in_place_of_a_bound_is_refused():
+    with pytest.raises(
+        TypeError, match=r"a bound to train .* got LatentVariableModel. Fix: HybridTrainer\(ELBO\(model"
+    ):
+        dgm.HybridTrainer(same_toy_vae().generator, dgm.mlp(3, 1))
+
+
+def test_a_checkpoint_of_another_weight_is_refused(tmp_path):
+    fit(build(), checkpoint=tmp_path / "hybrid.pt")
+    with pytest.raises(ValueError, match=r"expected a checkpoint of the game .*'weight': '2.0'.*'weight': '1.0'"):
+        build(weight=2.0).resume(tmp_path / "hybrid.pt")
+
+
 def test_a_negative_weight_is_refused():
     with pytest.raises(ValueError, match="expected weight >= 0, got -1"):
         build(weight=-1.0)

@@ -50,9 +50,9 @@ class GANTrainer(Trainer):
         noise: whether the critic sees reparameterized draws of the observation, in place of its mean.
 
     Raises:
-        TypeError: if generator or critic is no module.
+        TypeError: if generator or critic is no module, or game, penalties or play are none.
         ValueError: if they share parameters, or two penalties a name; at `fit`, for data or programs that do not match,
-            or a non-finite loss.
+            or a non-finite loss; at `resume`, for the checkpoint of another game.
 
     References:
         Goodfellow et al. 2014, arXiv:1406.2661; Mescheder, Geiger, Nowozin 2018, arXiv:1801.04406.
@@ -231,11 +231,21 @@ class GANTrainer(Trainer):
         pass
 
     def state(self) -> dict[str, Any]:  # noqa: D102
-        return {"generator": self._generator.state(), "critic": self._critic.state()}
+        return {"generator": self._generator.state(), "critic": self._critic.state(), "rules": self._rules()}
 
     def load(self, state: dict[str, Any]) -> None:  # noqa: D102
+        if (rules := self._rules()) != state.get("rules"):
+            raise ValueError(
+                f"resume: expected a checkpoint of the game {rules}, got one of {state.get('rules')}. "
+                "Fix: the same game=, penalties=, play= and noise=."
+            )
         self._generator.load(state["generator"])
         self._critic.load(state["critic"])
+
+    def _rules(self) -> dict[str, str]:
+        """What is played, as text: losses that a checkpoint's moments and weights were made by."""
+        penalties = ", ".join(f"{type(p).__name__}({vars(p)})" for p in self.penalties)
+        return {"game": str(self.game), "penalties": penalties, "play": str(self.play), "noise": str(self.fakes.noise)}
 
 
 def _check_modules(generator: nn.Module, critic: nn.Module) -> None:
