@@ -175,7 +175,7 @@ def refine(generator: nn.Module, num: int = NUM) -> Tensor:
     for epoch in range(1 if SMOKE else 20):
         for batch in noisy.epoch(seed=1, epoch=epoch):
             judge.critic_step(*batch)
-    program = dgm.Refined(generator, judge.critic)
+    program = dgm.Refined(generator, judge.log_ratio)
     run = dgm.hmc(program, torch.zeros(num, 64), num=4, chains=1, warmup=5 if SMOKE else 60, leapfrog=5)
     with torch.no_grad():
         return generator.likelihood(run.draws["z"][0, -1]).mean
