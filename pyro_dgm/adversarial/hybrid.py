@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from ..inference.objectives import Objective
 from ..inference.trainer import Terms
-from .drawing import Fakes
 from .games import Game, NonSaturating
 from .penalties import R1, Penalty
 from .players import Alternating, Play
@@ -75,8 +74,10 @@ class HybridTrainer(GANTrainer):
         if not weight >= 0:
             raise ValueError(f"HybridTrainer: expected weight >= 0, got {weight}.")
         self.objective, self.weight = objective, weight
-        self.generator = objective.model
-        self.fakes = Fakes(objective.model, noise=noise)
+
+    @staticmethod
+    def _program_of(trained: Objective) -> nn.Module:
+        return trained.model
 
     def preflight(self, *batch: Any) -> None:  # noqa: D102
         self.objective.preflight(*batch)

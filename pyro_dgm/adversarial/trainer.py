@@ -80,12 +80,17 @@ class GANTrainer(Trainer):
         _check_rules(game, penalties, play)
         _warn_of_sigmoid(critic, game)
         super().__init__(nn.ModuleDict({"generator": generator, "critic": critic}), ema, averaged=generator)
-        self.generator, self.critic = generator, critic
+        self.generator, self.critic = self._program_of(generator), critic
         self.game, self.penalties, self.play = game, tuple(penalties), play
-        self.fakes = Fakes(generator, noise=noise)
+        self.fakes = Fakes(self.generator, noise=noise)
         self._generator = Side("generator", generator, play.generator)
         self._critic = Side("critic", critic, play.critic)
         self._generator_moved = False
+
+    @staticmethod
+    def _program_of(trained: Any) -> nn.Module:
+        """What generates, among all that is trained on the generator's side."""
+        return trained
 
     @property
     def model(self) -> nn.Module:  # noqa: D102
