@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..evaluation.estimate import Estimate, estimated
-from ..inference.estimating import at_least_one, estimating, placed, rows_of
+from ..inference.estimating import at_least_one, placed, rows_of, undisturbed
 from ..inference.history import History, Row
 from ..inference.traces import isolated, mixed
 from .critics import logits
@@ -252,7 +252,7 @@ class Monitors:
     def measured(self) -> Row:
         """Ratio identities, balance and spread of the game as it stands."""
         trainer = self.trainer
-        with estimating(trainer.module, seed=mixed(self.seed, 1, trainer.num_epochs)):
+        with undisturbed(trainer.module, seed=mixed(self.seed, 1, trainer.num_epochs)):
             x, *context = self.real
             fakes = trainer.fakes(x, *context)
             real, fake = logits(trainer.critic, x, *context), logits(trainer.critic, fakes, *context)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..inference.estimating import device_of, estimating
+from ..inference.estimating import device_of, undisturbed
 from ..inference.traces import evaluating, mixed, unhandled
 from ..inference.trainer import Terms, Trainer
 from .critics import Scores, logits
@@ -149,7 +149,7 @@ class GANTrainer(Trainer):
     def _of_fakes(self, batch: tuple, num: int, seed: int) -> Tensor:
         """Logits of fresh fakes, one for each row of a context, or `num` without one."""
         x, *context = batch
-        with unhandled(), estimating(self.module, seed=mixed(seed, 0)), self._as_last():
+        with unhandled(), undisturbed(self.module, seed=mixed(seed, 0)), self._as_last():
             return logits(
                 self.critic, self.fakes(x if context else x[:1].expand(num, *x.shape[1:]), *context), *context
             )

@@ -21,12 +21,19 @@ BLOCK = 10_000  # data that a check of all of them sees at once
 
 @contextmanager
 def estimating(*programs: Any, seed: int) -> Iterator[None]:
-    """Evaluation mode, validation off, and a fork of the random state under a seed; refuses what is no program."""
+    """`undisturbed`, for Pyro programs; refuses what is none."""
     for program in programs:
         check_program(program)
+    with undisturbed(*programs, seed=seed):
+        yield
+
+
+@contextmanager
+def undisturbed(*modules: Any, seed: int) -> Iterator[None]:
+    """Evaluation mode, validation off, and a fork of the random state under a seed."""
     with ExitStack() as stack:
-        stack.enter_context(isolated(torch.empty(0, device=device_of(*programs)), seed=seed))
-        stack.enter_context(evaluating(*programs))
+        stack.enter_context(isolated(torch.empty(0, device=device_of(*modules)), seed=seed))
+        stack.enter_context(evaluating(*modules))
         stack.enter_context(pyro.validation_enabled(False))
         yield
 

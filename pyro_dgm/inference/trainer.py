@@ -18,7 +18,7 @@ from .averaging import Ema
 from .batches import Batches, LoaderBatches, as_batches
 from .checkpoints import load_state, save_state
 from .distributed import from_rank_zero, rank_and_world, summed
-from .estimating import at_least_one, estimating
+from .estimating import at_least_one, undisturbed
 from .history import History, Row
 from .running import Running, non_finite
 from .traces import evaluating, isolated, mixed
@@ -166,7 +166,7 @@ class Trainer(ABC):
         return self._scored(batches, seed)
 
     def _scored(self, batches: Epochs, seed: int) -> Row:
-        with estimating(self.module, seed=seed):
+        with undisturbed(self.module, seed=seed):
             total = Running()
             for batch in batches.epoch():
                 self._check_unseen(batches, batch)
