@@ -14,32 +14,32 @@
 # python tutorials/07_games_on_the_ring.py --seeds=[0,1,2,3,4]     # about 20 s of one free core for each game and seed
 # ```
 #
-# `non-saturating` is the default recipe over five seeds (± standard error). The other games have run with seed 0 alone,
-# which says little of them: seeds differ by several points of quality. Wall seconds: the default's beside some other
-# jobs on two cores, the others' beside many.
+# `non-saturating` is the default recipe. Five seeds (± standard error); the seconds are medians of wall time beside other
+# jobs on two cores.
 #
 # | game | modes | high quality | reverse KL | seconds |
 # |---|---|---|---|---|
 # | perfect | 8 | 98.89 % | 0.0014 | |
 # | one mode | 1 | | 2.0794 | |
 # | evenly on the circle | 8 ± 0 (8 with 200 of 200) | 38.1 ± 0.1 % | 0.0037 ± 0.0001 | |
-# | non-saturating | 8 ± 0 (8 with 5 of 5) | 85.7 ± 1.1 % | 0.0022 ± 0.0003 | 45 ± 7 |
-# | minimax | 8 | 89.8 % | 0.0007 | 61 |
-# | least squares | 8 | 39.0 % | 0.0039 | 137 |
-# | hinge | 8 | 84.0 % | 0.0030 | 131 |
-# | wasserstein | 8 | 86.4 % | 0.0024 | 110 |
-# | relativistic | 8 | 37.4 % | 0.0059 | 124 |
-# | KL | 8 | 49.8 % | 0.0426 | 59 |
-# | reverse KL | 8 | 78.0 % | 0.0115 | 132 |
-# | Pearson | 8 | 86.3 % | 0.0025 | 134 |
-# | Hellinger | 8 | 88.4 % | 0.0018 | 96 |
-# | Jensen-Shannon | 8 | 89.8 % | 0.0007 | 112 |
+# | **non-saturating** | 8 ± 0 (8 with 5 of 5) | 85.7 ± 1.1 % | 0.0022 ± 0.0003 | 22 |
+# | minimax | 8 ± 0 (8 with 5 of 5) | 87.7 ± 1.5 % | 0.0018 ± 0.0011 | 22 |
+# | least squares | 8 ± 0 (8 with 5 of 5) | 47.2 ± 4.9 % | 0.0120 ± 0.0033 | 29 |
+# | hinge | 8 ± 0 (8 with 5 of 5) | 78.2 ± 5.9 % | 0.0299 ± 0.0275 | 20 |
+# | wasserstein | 8 ± 0 (8 with 5 of 5) | 62.9 ± 8.3 % | 0.0314 ± 0.0132 | 25 |
+# | relativistic | 8 ± 0 (8 with 5 of 5) | 46.1 ± 7.2 % | 0.0122 ± 0.0060 | 39 |
+# | KL | 8 ± 0 (8 with 5 of 5) | 66.4 ± 10.2 % | 0.0185 ± 0.0087 | 25 |
+# | reverse KL | 8 ± 0 (8 with 5 of 5) | 74.6 ± 2.0 % | 0.2390 ± 0.1971 | 21 |
+# | Pearson | 8 ± 0 (8 with 5 of 5) | 84.9 ± 2.6 % | 0.0030 ± 0.0006 | 21 |
+# | Hellinger | 8 ± 0 (8 with 5 of 5) | 69.0 ± 12.1 % | 0.0035 ± 0.0008 | 20 |
+# | Jensen-Shannon | 8 ± 0 (8 with 5 of 5) | 87.7 ± 1.5 % | 0.0018 ± 0.0011 | 21 |
 #
 # The third line is no game: draws from a circle without modes, 200 times 2,500. Neither "8 modes" nor the reverse KL
 # tells it from a ring of eight: 0.0037 is what equal shares show if only 38 % of the samples count.
-# `minimax` and `Jensen-Shannon` have the same gradients, and so the same run. One penalty serves all games here, and no
+# `minimax` and `Jensen-Shannon` have the same gradients, and so the same runs. One penalty serves all games here, and no
 # game was tuned: in units of its loss R1 weighs more for `least squares` (whose outputs lie in [0, 1]) than for the
-# logistic ones, and it and `relativistic` have not left the circle after 3,000 steps.
+# logistic ones, and it and `relativistic` have hardly left the circle after 3,000 steps. Where an error is large, one or
+# two of the five seeds have not.
 
 # %%
 import os
