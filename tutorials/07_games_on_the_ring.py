@@ -14,8 +14,8 @@
 # python tutorials/07_games_on_the_ring.py --seeds=[0,1,2,3,4]     # about 20 s of one free core for each game and seed
 # ```
 #
-# `non-saturating` is the default recipe. Five seeds (± standard error); the seconds are medians of wall time beside other
-# jobs on two cores.
+# `non-saturating` is the default recipe. Five seeds (± standard error); the seconds are medians of wall time beside
+# other jobs on two cores.
 #
 # | game | modes | high quality | reverse KL | seconds |
 # |---|---|---|---|---|
@@ -35,11 +35,11 @@
 # | Jensen-Shannon | 8 ± 0 (8 with 5 of 5) | 87.7 ± 1.5 % | 0.0018 ± 0.0011 | 21 |
 #
 # The third line is no game: draws from a circle without modes, 200 times 2,500. Neither "8 modes" nor the reverse KL
-# tells it from a ring of eight: 0.0037 is what equal shares show if only 38 % of the samples count.
-# `minimax` and `Jensen-Shannon` have the same gradients, and so the same runs. One penalty serves all games here, and no
-# game was tuned: in units of its loss R1 weighs more for `least squares` (whose outputs lie in [0, 1]) than for the
-# logistic ones, and it and `relativistic` have hardly left the circle after 3,000 steps. Where an error is large, one or
-# two of the five seeds have not.
+# tells it from a ring of eight: 0.0037 is what equal shares show if only 38 % of the samples count. `minimax` and
+# `Jensen-Shannon` have the same gradients, and so the same runs. One penalty serves all games here, and no game was
+# tuned: in units of its loss R1 weighs more for `least squares` (whose outputs lie in [0, 1]) than for the logistic
+# ones, and it and `relativistic` have hardly left the circle after 3,000 steps. Where an error is large, one or two of
+# the five seeds have not.
 
 # %%
 import os
