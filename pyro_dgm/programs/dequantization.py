@@ -192,7 +192,7 @@ def dequantized(model: Callable, site: str | Sequence[str] = "x", levels: int | 
         arXiv:2001.11235 (importance weighted and Rényi).
 
     Example:
-        >>> from pyro_dgm import DensityModel, Flow, NoiseGuide, StandardNormal, maf, nll
+        >>> from pyro_dgm import DensityModel, Flow, NoiseGuide, StandardNormal, UnitUniform, maf, nll
         >>> model = dequantized(DensityModel(Flow(StandardNormal(2), maf(2, layers=2))))
         >>> nll(model, NoiseGuide(UnitUniform()), torch.tensor([[0, 1], [3, 2]]), num=10).per_datum.shape
         torch.Size([2])
