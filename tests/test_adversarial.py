@@ -221,13 +221,27 @@ def test_a_run_that_is_resumed_equals_one_that_never_stopped(options, tmp_path):
             critic = nn.Sequential(nn.Linear(3, 8), nn.Dropout(0.3), nn.SiLU(), dgm.spectral_norm(nn.Linear(8, 1)))
         return build(seed, critic, **options)
 
-    whole, first, second = make(1), make(1), make(99)
+    whole, first, second, third, stopped = make(1), make(1), make(99), make(99), make(1)
+    file, step = tmp_path / "gan.pt", stopped.step
     fit(whole, val=data(7), epochs=5)
-    fit(first, val=data(7), epochs=3, checkpoint=tmp_path / "gan.pt")
-    second.resume(tmp_path / "gan.pt")
+    fit(first, val=data(7), epochs=3, checkpoint=file)
+    second.resume(file)
     fit(second, val=data(7), epochs=2)
     torch.testing.assert_close(states(whole), states(second), rtol=0, atol=0)
     assert second.num_critic_steps == 15
+
+    def stopping(*batch):
+        if stopped.num_steps == 8:  # of three an epoch
+            raise KeyboardInterrupt
+        return step(*batch)
+
+    stopped.step = stopping
+    with pytest.raises(KeyboardInterrupt):
+        fit(stopped, val=data(7), epochs=5, checkpoint=file, checkpoint_every=2)
+    third.resume(file)
+    assert third.num_steps == 8
+    fit(third, val=data(7), epochs=5 - third.num_epochs)
+    torch.testing.assert_close(states(whole), states(third), rtol=0, atol=0)
 
 
 # Any program ---------------------------------------------------------------------------------------------------------

@@ -107,6 +107,60 @@ def test_a_trainer_saved_between_two_fits_goes_on_as_if_it_had_not_stopped(optio
     assert_same(whole, second)
 
 
+def stopped_after(trainer, num_steps):
+    """The trainer, interrupted at the beginning of a later step."""
+    step = trainer.step
+
+    def stopping(*batch):
+        if trainer.num_steps == num_steps:
+            raise KeyboardInterrupt
+        return step(*batch)
+
+    trainer.step = stopping
+    return trainer
+
+
+@pytest.mark.parametrize("num_steps", [1, 4, 5, 7])  # three steps an epoch, a ragged one last
+@every_run
+def test_a_run_resumed_at_any_step_equals_one_that_never_stopped(options, train, val, num_steps, tmp_path):
+    make_val = val or (lambda: None)
+    whole, first, second = build(**options), stopped_after(build(**options), num_steps), build(seed=99, **options)
+    fit(whole, train(), make_val(), epochs=4)
+    file = tmp_path / "checkpoint.pt"
+    with pytest.raises(KeyboardInterrupt):
+        fit(first, train(), make_val(), epochs=4, checkpoint=file, checkpoint_every=1)
+    second.resume(file)
+    assert second.num_steps == num_steps
+    second.save(file)  # a run that is only passed on stays where it is
+    second.resume(file)
+    fit(second, train(), make_val(), epochs=4 - second.num_epochs)
+    assert_same(whole, second)
+
+
+def test_the_ragged_last_batch_of_a_resumed_epoch_runs_eager_as_it_would_have(tmp_path, monkeypatch):
+    made = []
+    monkeypatch.setattr(compilation.torch, "compile", lambda graph, **_: made.append(graph) or graph)
+    options, file = {**EVERYTHING, "compile": True}, tmp_path / "checkpoint.pt"
+    whole, first, second = build(**options), stopped_after(build(**options), 5), build(seed=99, **options)
+    fit(whole, data(), epochs=2)
+    with pytest.raises(KeyboardInterrupt):
+        fit(first, data(), epochs=2, checkpoint=file, checkpoint_every=5)
+    num = len(made)
+    second.resume(file)
+    fit(second, data(), epochs=1)
+    assert_same(whole, second)
+    assert len(made) == num
+
+
+def test_steps_between_checkpoints_need_a_file():
+    with pytest.raises(
+        ValueError, match=r"checkpoint_every=5 with a file and one process, got no file\. Fix: checkpoint="
+    ):
+        build().fit(data(), checkpoint_every=5)
+    with pytest.raises(ValueError, match="checkpoint_every: expected at least 1, got 0"):
+        build().fit(data(), checkpoint="x", checkpoint_every=0)
+
+
 def test_resumed_graphs_equal_uninterrupted_ones(tmp_path, monkeypatch):
     monkeypatch.setattr(compilation.torch, "compile", lambda graph, **_: graph)
     options, train, val = RUNS["everything"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -30,6 +32,17 @@ class Running:
         # Which terms were finite at the first batch that had one that was not: the next ones are poisoned altogether.
         self.finite = finite if self.finite is None else torch.where(self.finite.all(), finite, self.finite)
         self.num_data += num
+
+    def state(self) -> dict[str, Any]:
+        """All of it, for a checkpoint in the middle of an epoch."""
+        return dict(vars(self))
+
+    @classmethod
+    def of(cls, state: dict[str, Any], device: torch.device) -> Running:
+        """The sums that `state` gave."""
+        new = cls()
+        vars(new).update({n: v.to(device) if isinstance(v, Tensor) else v for n, v in state.items()})
+        return new
 
     def means(self) -> Row:
         """The means per datum, over all ranks.

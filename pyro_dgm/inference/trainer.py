@@ -47,9 +47,15 @@ class Trainer(ABC):
         self.num_epochs, self.num_steps, self.num_skipped = 0, 0, 0
         self.best: dict[str, Any] = {}
         self._random: dict[str, Any] = {}
+        self._partial: dict[str, Any] = {}  # of an epoch that a checkpoint was written in
+        self._checkpoint: tuple[str | Path, int] | None = None
         self._last: dict[str, Tensor] = {}
         self._deployed: dict[str, Tensor] = {}
         self._batch_size, self._max_skips, self._first_epoch = 0, 0, 0
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.module.parameters()).device
 
     # -- what a subclass gives --------------------------------------------------------------------------------------
     @property
@@ -99,6 +105,7 @@ class Trainer(ABC):
         max_skips: int = 0,
         seed: int = 0,
         checkpoint: str | Path | None = None,
+        checkpoint_every: int | None = None,
         on_epoch: Callable[[Row], None] | None = None,
         progress: bool = True,
     ) -> History:
@@ -120,6 +127,8 @@ class Trainer(ABC):
                 one raises; above 0 it costs a host synchronisation per step.
             seed: of the noise and of the order of the data; the noise is seeded once in a trainer's life.
             checkpoint: file that holds everything needed to go on, written after every epoch.
+            checkpoint_every: write it after every so many steps of an epoch as well; a run that is resumed in the
+                middle of an epoch takes the rest of it as the first of its `epochs`.
             on_epoch: called with every row of the history.
             progress: whether to show a bar.
 
@@ -128,9 +137,12 @@ class Trainer(ABC):
 
         Raises:
             ValueError: for data or programs that break the contract, for an unknown metric, and for a non-finite loss;
-                the module is then left at the failing step, the checkpoint at the last whole epoch.
+                the module is then left at the failing step, the checkpoint where it was written last. For
+                `checkpoint_every` without a file or with several processes, of which a file holds one.
         """
-        at_least_one(epochs=epochs, batch_size=batch_size)
+        every = 1 if checkpoint_every is None else checkpoint_every
+        at_least_one(epochs=epochs, batch_size=batch_size, checkpoint_every=every)
+        self._checkpoint = _checked_file(checkpoint, checkpoint_every)
         data = self._data(train, batch_size, shuffle=True)
         held_out = None if val is None else self._data(val, batch_size, shuffle=False)
         self._batch_size, self._max_skips, self._first_epoch = 0, max_skips, self.num_epochs
@@ -161,7 +173,7 @@ class Trainer(ABC):
     def evaluate(self, data: Any, batch_size: int = 512, seed: int = 0) -> Row:
         """Mean terms over data, each datum counted once, in nats per datum; moves no weight and no seed."""
         batches = self._data(data, batch_size, shuffle=False)
-        with isolated(torch.empty(0, device=next(self.module.parameters()).device)):
+        with isolated(torch.empty(0, device=self._device)):
             self.preflight(*batches.first())
         return self._scored(batches, seed)
 
@@ -174,8 +186,9 @@ class Trainer(ABC):
             return total.means()
 
     def _epoch(self, data: Epochs, held_out: Epochs | None, seed: int) -> Row:
-        start, total = perf_counter(), Running()
-        for batch in data.epoch(seed, self.num_epochs, even=True):
+        start, random = perf_counter(), self._partial.get("random") or _random_state(self._device)
+        batches, total = self._left(data, seed)
+        for batch in batches:
             self._check_unseen(data, batch)
             self._batch_size = max(self._batch_size, len(batch[0]))
             total.add(self.step(*batch), len(batch[0]))
@@ -183,6 +196,9 @@ class Trainer(ABC):
             self.average()
             if total.num_added % LOG_EVERY == 0:
                 total.refuse_non_finite(self.num_steps)
+            if self._checkpoint is not None and total.num_added % self._checkpoint[1] == 0:
+                partial = {"random": random, "running": total.state(), "batch_size": self._batch_size}
+                self._write(self._checkpoint[0], partial)
         total.refuse_non_finite(self.num_steps)
         self.end_epoch()
         self.num_epochs += 1
@@ -191,6 +207,19 @@ class Trainer(ABC):
             with self._averaged():
                 row |= {f"val_{name}": value for name, value in self._scored(held_out, seed).items()}
         return {**row, "seconds": perf_counter() - start}
+
+    def _left(self, data: Epochs, seed: int) -> tuple[Iterator[tuple], Running]:
+        """The batches of this epoch that are still to come, and the sums over those that are done."""
+        batches = iter(data.epoch(seed, self.num_epochs, even=True))
+        if not self._partial:
+            return batches, Running()
+        now, partial, self._partial = _random_state(self._device), self._partial, {}
+        total, self._batch_size = Running.of(partial["running"], self._device), partial["batch_size"]
+        _set_random_state(partial["random"], self._device)  # the order of a loader is drawn when its epoch begins
+        for _ in range(total.num_added):
+            next(batches)
+        _set_random_state(now, self._device)
+        return batches, total
 
     def _skips(self, loss: Tensor, parameters: Sequence[Tensor], terms: Terms) -> bool:
         """Whether loss or gradient is not finite; raises once that has happened more often than allowed."""
@@ -209,12 +238,11 @@ class Trainer(ABC):
             self.preflight(*batch)
 
     def _data(self, data: Any, batch_size: int, *, shuffle: bool) -> Epochs:
-        device = next(self.module.parameters()).device
-        return as_batches(data, batch_size, self.model, device, shuffle=shuffle)
+        return as_batches(data, batch_size, self.model, self._device, shuffle=shuffle)
 
     def _checked(self, data: Epochs, held_out: Epochs | None, monitor: str | None, patience: int | None) -> str | None:
         """Preflight, and the name of the monitored metric, which must exist before the first step."""
-        with isolated(torch.empty(0, device=next(self.module.parameters()).device)):  # checks take no noise from a run
+        with isolated(torch.empty(0, device=self._device)):  # checks take no noise from a run
             for batches in (data, held_out):
                 if batches is not None:
                     self.preflight(*batches.first())
@@ -284,13 +312,16 @@ class Trainer(ABC):
     # -- checkpoints ------------------------------------------------------------------------------------------------
     def save(self, path: str | Path) -> None:
         """Write everything needed to go on, bit for bit, to one file."""
-        device = next(self.module.parameters()).device
+        self._write(path, self._partial)
+
+    def _write(self, path: str | Path, partial: dict[str, Any]) -> None:
         save_state(
             {
                 "module": self._last or self.module.state_dict(),
                 "ema": None if self.ema is None else self.ema.state_dict(),
                 "trainer": self.state(),
-                "random": self._random or _random_state(device),
+                "random": self._random or _random_state(self._device),
+                "partial": partial,
                 "best": self.best,
                 "history": self.history.rows,
                 "counts": [self.num_epochs, self.num_steps, self.num_skipped],
@@ -311,10 +342,24 @@ class Trainer(ABC):
             self.ema.load_state_dict(state["ema"])
         self.load(state["trainer"])
         self._random, self._last, self.best = state["random"], {}, state["best"]
+        self._partial = state["partial"]
         if rank_and_world()[0] > 0:  # the file holds the noise of rank 0 alone
             self._random = {}
         self.history = History(state["history"])
         self.num_epochs, self.num_steps, self.num_skipped = state["counts"]
+
+
+def _checked_file(path: str | Path | None, every: int | None) -> tuple[str | Path, int] | None:
+    """Where to write and after how many steps; `None` where only whole epochs are written."""
+    if every is None:
+        return None
+    if path is None or rank_and_world()[1] > 1:
+        what = "no file" if path is None else f"{rank_and_world()[1]} processes"
+        raise ValueError(
+            f"fit: expected checkpoint_every={every} with a file and one process, got {what}. "
+            "Fix: checkpoint='run.pt', or leave checkpoint_every out."
+        )
+    return path, every
 
 
 def _random_state(device: torch.device) -> dict[str, Any]:
