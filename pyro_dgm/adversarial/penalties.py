@@ -33,7 +33,20 @@ class Penalty(ABC):
 
 
 @dataclass(frozen=True)
-class R1(Penalty):
+class _SquaredSlope(Penalty):
+    r"""$\frac{\gamma}{2} E \|\nabla_x C(x)\|^2$, wherever x comes from."""
+
+    gamma: float
+
+    def __post_init__(self) -> None:
+        _not_negative(self, gamma=self.gamma)
+
+    def _at(self, critic: Score, x: Tensor) -> Tensor:
+        return self.gamma / 2 * gradient(critic, x).square().sum(1).mean()
+
+
+@dataclass(frozen=True)
+class R1(_SquaredSlope):
     r"""$\frac{\gamma}{2} E_{x \sim \pi} \|\nabla_x C(x)\|^2$ on real data: it makes the equilibrium attract.
 
     Args:
@@ -50,18 +63,14 @@ class R1(Penalty):
         tensor(9.)
     """
 
-    gamma: float
     name = "r1"
 
-    def __post_init__(self) -> None:
-        _not_negative(self, gamma=self.gamma)
-
     def __call__(self, critic: Score, real: Tensor, fake: Tensor) -> Tensor:
-        return self.gamma / 2 * gradient(critic, real).square().sum(1).mean()
+        return self._at(critic, real)
 
 
 @dataclass(frozen=True)
-class R2(Penalty):
+class R2(_SquaredSlope):
     r"""$\frac{\gamma}{2} E_{x \sim p} \|\nabla_x C(x)\|^2$ on fakes.
 
     Args:
@@ -74,14 +83,10 @@ class R2(Penalty):
         Mescheder, Geiger, Nowozin 2018, arXiv:1801.04406.
     """
 
-    gamma: float
     name = "r2"
 
-    def __post_init__(self) -> None:
-        _not_negative(self, gamma=self.gamma)
-
     def __call__(self, critic: Score, real: Tensor, fake: Tensor) -> Tensor:
-        return self.gamma / 2 * gradient(critic, fake).square().sum(1).mean()
+        return self._at(critic, fake)
 
 
 @dataclass(frozen=True)
