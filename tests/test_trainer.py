@@ -9,7 +9,7 @@ from toys import LinearGaussian, same_toy_vae
 
 import pyro_dgm as dgm
 from pyro_dgm.inference import compilation
-from pyro_dgm.inference.checkpoints import load_state
+from pyro_dgm.inference.checkpoints import load_state, save_state
 from pyro_dgm.inference.traces import isolated
 from pyro_dgm.inference.trainer import Trainer
 
@@ -150,6 +150,19 @@ def test_the_ragged_last_batch_of_a_resumed_epoch_runs_eager_as_it_would_have(tm
     fit(second, data(), epochs=1)
     assert_same(whole, second)
     assert len(made) == num
+
+
+def test_a_file_that_knows_nothing_of_partial_epochs_was_written_between_two(tmp_path):
+    whole, first, second = build(), build(), build(seed=99)
+    file = tmp_path / "checkpoint.pt"
+    fit(whole, data(), epochs=3)
+    fit(first, data(), epochs=2, checkpoint=file)
+    state = load_state(file)
+    del state["partial"]
+    save_state(state, file)
+    second.resume(file)
+    fit(second, data(), epochs=1)
+    assert_same(whole, second)
 
 
 def test_steps_between_checkpoints_need_a_file():

@@ -11,6 +11,8 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from .distributed import rank_and_world
+
 
 def save_weights(module: nn.Module, path: str | Path) -> None:
     """Write parameters and buffers as safetensors, each tensor once."""
@@ -68,3 +70,36 @@ def _whole(path: Path, write: Callable[[Path], object]) -> None:
         os.replace(temporary, path)  # noqa: PTH105 - the atomic call itself
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_average(path: str | Path, *, wanted: bool, found: bool) -> None:
+    """Refuse a checkpoint that has an average of the weights where none is kept, or lacks it."""
+    if wanted != found:
+        has, lacks = ("an ", "no ") if found else ("no ", "an ")
+        raise ValueError(f"{path}: expected a checkpoint with {lacks}EMA, got one with {has}EMA. Fix: the same ema=.")
+
+
+def checked_file(path: str | Path | None, every: int | None) -> tuple[str | Path, int] | None:
+    """Where to write and after how many steps; `None` where only whole epochs are written."""
+    if every is None:
+        return None
+    if path is None or rank_and_world()[1] > 1:
+        what = "no file" if path is None else f"{rank_and_world()[1]} processes"
+        raise ValueError(
+            f"fit: expected checkpoint_every={every} with a file and one process, got {what}. "
+            "Fix: checkpoint='run.pt', or leave checkpoint_every out."
+        )
+    return path, every
+
+
+def random_state(device: torch.device) -> dict[str, Any]:
+    """The state of the generators that a run on a device draws from."""
+    cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+    return {"cpu": torch.get_rng_state(), "cuda": cuda}
+
+
+def set_random_state(state: dict[str, Any], device: torch.device) -> None:
+    """Put the generators where `random_state` found them."""
+    torch.set_rng_state(state["cpu"])
+    if device.type == "cuda" and state["cuda"] is not None:
+        torch.cuda.set_rng_state(state["cuda"], device)

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from .averaging import Ema
 from .batches import Batches, LoaderBatches, as_batches
-from .checkpoints import load_state, save_state
+from .checkpoints import check_average, checked_file, load_state, random_state, save_state, set_random_state
 from .distributed import from_rank_zero, rank_and_world, summed
 from .estimating import at_least_one, undisturbed
 from .history import History, Row
@@ -142,7 +142,7 @@ class Trainer(ABC):
         """
         every = 1 if checkpoint_every is None else checkpoint_every
         at_least_one(epochs=epochs, batch_size=batch_size, checkpoint_every=every)
-        self._checkpoint = _checked_file(checkpoint, checkpoint_every)
+        self._checkpoint = checked_file(checkpoint, checkpoint_every)
         data = self._data(train, batch_size, shuffle=True)
         held_out = None if val is None else self._data(val, batch_size, shuffle=False)
         self._batch_size, self._max_skips, self._first_epoch = 0, max_skips, self.num_epochs
@@ -186,7 +186,7 @@ class Trainer(ABC):
             return total.means()
 
     def _epoch(self, data: Epochs, held_out: Epochs | None, seed: int) -> Row:
-        start, random = perf_counter(), self._partial.get("random") or _random_state(self._device)
+        start, random = perf_counter(), self._partial.get("random") or random_state(self._device)
         batches, total = self._left(data, seed)
         for batch in batches:
             self._check_unseen(data, batch)
@@ -213,12 +213,12 @@ class Trainer(ABC):
         batches = iter(data.epoch(seed, self.num_epochs, even=True))
         if not self._partial:
             return batches, Running()
-        now, partial, self._partial = _random_state(self._device), self._partial, {}
+        now, partial, self._partial = random_state(self._device), self._partial, {}
         total, self._batch_size = Running.of(partial["running"], self._device), partial["batch_size"]
-        _set_random_state(partial["random"], self._device)  # the order of a loader is drawn when its epoch begins
+        set_random_state(partial["random"], self._device)  # the order of a loader is drawn when its epoch begins
         for _ in range(total.num_added):
             next(batches)
-        _set_random_state(now, self._device)
+        set_random_state(now, self._device)
         return batches, total
 
     def _skips(self, loss: Tensor, parameters: Sequence[Tensor], terms: Terms) -> bool:
@@ -294,11 +294,10 @@ class Trainer(ABC):
         if self._is_deployed():
             self.module.load_state_dict(self._last)
         from_rank_zero([*self.module.state_dict().values(), *([] if self.ema is None else self.ema.state_dict())])
-        device = next(self.module.parameters()).device
         was_training = self.module.training
-        with isolated(torch.empty(0, device=device)), pyro.validation_enabled(False):
+        with isolated(torch.empty(0, device=self._device)), pyro.validation_enabled(False):
             if self._random:
-                _set_random_state(self._random, device)
+                set_random_state(self._random, self._device)
             else:
                 torch.manual_seed(mixed(seed, self.num_epochs, rank_and_world()[0]))
             self._last, self._random = {}, {}  # from here on, what the module and the generators hold
@@ -306,7 +305,7 @@ class Trainer(ABC):
             try:
                 yield
             finally:
-                self._random = _random_state(device)
+                self._random = random_state(self._device)
                 self.module.train(was_training)
 
     # -- checkpoints ------------------------------------------------------------------------------------------------
@@ -320,7 +319,7 @@ class Trainer(ABC):
                 "module": self._last or self.module.state_dict(),
                 "ema": None if self.ema is None else self.ema.state_dict(),
                 "trainer": self.state(),
-                "random": self._random or _random_state(self._device),
+                "random": self._random or random_state(self._device),
                 "partial": partial,
                 "best": self.best,
                 "history": self.history.rows,
@@ -332,42 +331,14 @@ class Trainer(ABC):
     def resume(self, path: str | Path) -> None:
         """Go on from a checkpoint: the next `fit` runs as if the first had never stopped."""
         state = load_state(path)
-        if (self.ema is None) != (state["ema"] is None):
-            has, lacks = ("no ", "an ") if state["ema"] is None else ("an ", "no ")
-            raise ValueError(
-                f"{path}: expected a checkpoint with {lacks}EMA, got one with {has}EMA. Fix: the same ema=."
-            )
+        check_average(path, wanted=self.ema is not None, found=state["ema"] is not None)
         self.module.load_state_dict(state["module"])
         if self.ema is not None:
             self.ema.load_state_dict(state["ema"])
         self.load(state["trainer"])
         self._random, self._last, self.best = state["random"], {}, state["best"]
-        self._partial = state["partial"]
+        self._partial = state.get("partial", {})  # older files were written between epochs alone
         if rank_and_world()[0] > 0:  # the file holds the noise of rank 0 alone
             self._random = {}
         self.history = History(state["history"])
         self.num_epochs, self.num_steps, self.num_skipped = state["counts"]
-
-
-def _checked_file(path: str | Path | None, every: int | None) -> tuple[str | Path, int] | None:
-    """Where to write and after how many steps; `None` where only whole epochs are written."""
-    if every is None:
-        return None
-    if path is None or rank_and_world()[1] > 1:
-        what = "no file" if path is None else f"{rank_and_world()[1]} processes"
-        raise ValueError(
-            f"fit: expected checkpoint_every={every} with a file and one process, got {what}. "
-            "Fix: checkpoint='run.pt', or leave checkpoint_every out."
-        )
-    return path, every
-
-
-def _random_state(device: torch.device) -> dict[str, Any]:
-    cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
-    return {"cpu": torch.get_rng_state(), "cuda": cuda}
-
-
-def _set_random_state(state: dict[str, Any], device: torch.device) -> None:
-    torch.set_rng_state(state["cpu"])
-    if device.type == "cuda" and state["cuda"] is not None:
-        torch.cuda.set_rng_state(state["cuda"], device)
