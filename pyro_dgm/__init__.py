@@ -2,10 +2,10 @@
 
 from . import adversarial, evaluation, experiments, inference, programs
 from .adversarial import *
+from .arviz_export.export import to_arviz
 from .evaluation import *
 from .experiments import *
 from .inference import *
-from .posterior import to_arviz
 from .programs import *
 from .testing import assert_bijector
 

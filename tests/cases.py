@@ -550,3 +550,7 @@ PAIRS: dict[str, Callable[[], PairCase]] = {
 def over(registry: dict[str, Callable[[], Any]]) -> dict[str, Any]:
     """Arguments of `pytest.mark.parametrize` that run a test over a registry: `@parametrize(**over(PAIRS))`."""
     return {"argnames": "build", "argvalues": list(registry.values()), "ids": list(registry)}
+
+
+# Pairs whose latents no chain can walk over: they have none, or a guide that can't be scored at given values.
+WITHOUT_CHAINS = ("density_flow", "density_image", "vae_one_way")

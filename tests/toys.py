@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 import pyro_dgm as dgm
-from pyro_dgm.inference.compilation import _Terms, value_and_grad
-from pyro_dgm.inference.traces import isolated
+from pyro_dgm.inference.run.traces import isolated
+from pyro_dgm.inference.training.compilation import _Terms, value_and_grad
 
 
 class LinearGaussian(dgm.Program):
@@ -182,7 +182,7 @@ def loss_and_grad(objective: dgm.Objective, *batch: Tensor, seed: int = 0) -> tu
 
 def captured(objective: dgm.Objective, *batch: Tensor) -> tuple[Any, dict, dict]:
     """The objective's step as a graph without kernels of its own, with the tensors that are its inputs."""
-    from pyro_dgm.inference.compilation import capture
+    from pyro_dgm.inference.training.compilation import capture
 
     module = _Terms(objective)
     trained = {n: p for n, p in module.named_parameters() if p.requires_grad}
@@ -216,3 +216,12 @@ class Slope(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.psi * x
+
+
+def heavy(num, data):
+    """Log weights with tails from none to none-existing means: scaled normal, Student and exponential draws."""
+    scale = torch.linspace(0.1, 6, data)
+    light = scale * torch.randn(num, data)
+    student = torch.distributions.StudentT(3.0).sample((num, data)) * scale
+    pareto = torch.distributions.Exponential(1.0).sample((num, data)) * scale / 3
+    return torch.cat([light, student, pareto], 1).double()

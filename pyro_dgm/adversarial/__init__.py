@@ -1,5 +1,6 @@
 """Likelihood-free learning: the same generator program, trained against a critic."""
 
+from ..inference.objectives.sleep import Sleep
 from .critics import spectral_norm
 from .divergences import GAN, KL, Divergence, JensenShannon, Pearson, ReverseKL, SquaredHellinger
 from .fitting import AdamFit, Fit, LBFGSFit
@@ -9,7 +10,6 @@ from .monitors import Limits, Monitors, MonitorWarning, oscillation
 from .optimality import Optimality, optimality_report
 from .penalties import R1, R2, GradientPenalty, Penalty
 from .players import Alternating, Play, Player, Simultaneous
-from .sleep import Sleep
 from .trainer import GANTrainer
 
 __all__ = [

@@ -9,8 +9,8 @@ from pyro import poutine
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
-from ..evaluation.generation import by_datum
-from ..inference.traces import (
+from ..inference.run.generation import by_datum
+from ..inference.run.traces import (
     Site,
     evaluating,
     isolated,

@@ -9,7 +9,7 @@ from math import isfinite
 import torch
 from torch import Tensor, nn
 
-from ..inference.estimating import rows_of
+from ..inference.run.estimates import rows_of
 from .critics import logits
 from .games import Game
 

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..inference.objectives import Objective
-from ..inference.trainer import Terms
+from ..inference.objectives.elbo import Objective
+from ..inference.training.trainer import Terms
 from .games import Game, NonSaturating
 from .penalties import R1, Penalty
 from .players import Alternating, Play

@@ -10,9 +10,9 @@ from pyro import poutine
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor, nn
 
-from ..inference.preflight import check_data
-from ..inference.supports import IntegerWarning
-from ..inference.traces import Site, evaluating, isolated, sample_sites
+from ..inference.run.structure import check_data
+from ..inference.run.supports import IntegerWarning
+from ..inference.run.traces import Site, evaluating, isolated, sample_sites
 from .critics import logits
 from .drawing import Fakes
 

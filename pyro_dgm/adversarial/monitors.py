@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from ..evaluation.estimate import Estimate, estimated
-from ..inference.estimating import at_least_one, placed, rows_of, undisturbed
-from ..inference.history import History, Row
-from ..inference.traces import isolated, mixed
+from ..inference.run.estimates import at_least_one, placed, rows_of, undisturbed
+from ..inference.run.traces import isolated, mixed
+from ..inference.training.history import History, Row
 from .critics import logits
 from .trainer import GANTrainer
 

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from ..evaluation.estimate import Estimate
-from ..inference.estimating import blocks_of, estimating, placed, rows_of
-from ..inference.preflight import check_data
-from ..inference.traces import isolated, mixed
+from ..inference.run.estimates import blocks_of, estimating, placed, rows_of
+from ..inference.run.structure import check_data
+from ..inference.run.traces import isolated, mixed
 from .critics import logits
 from .drawing import Fakes
 from .fitting import AdamFit, Fit

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ..inference.distributed import average_gradients
-from ..inference.trainer import Terms
+from ..inference.run.distributed import average_gradients
+from ..inference.training.trainer import Terms
 
 if TYPE_CHECKING:
     from .trainer import GANTrainer

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..inference.estimating import device_of, undisturbed
-from ..inference.traces import evaluating, mixed, unhandled
-from ..inference.trainer import Terms, Trainer
+from ..inference.run.estimates import device_of, undisturbed
+from ..inference.run.traces import evaluating, mixed, unhandled
+from ..inference.training.trainer import Terms, Trainer
 from .critics import Scores, logits
 from .divergences import Divergence
 from .drawing import Fakes

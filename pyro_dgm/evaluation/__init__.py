@@ -1,36 +1,36 @@
 """What is known of a fitted pair: likelihood, guide quality, draws."""
 
-from .annealing import AIS, ais, sigmoid_schedule
-from .bidirectional import BDMC, bdmc
-from .calibration import SBC, sbc
-from .checks import CHECKS
-from .classifier import C2ST, c2st
-from .comparison import Comparison, compare_models
-from .datatree import per_datum_dataset, sbc_dataset, training_dataset
+from ..arviz_export.comparison import compare, elpd_data
+from ..arviz_export.datatree import per_datum_dataset, sbc_dataset, training_dataset
+from ..arviz_export.smoothing import smoothed
+from ..inference.run.generation import encode, generate, reconstruct
+from .chains.hamiltonian import HMC, hmc
+from .chains.mixing import ess, mean_ess, rhat
+from .conditioning.imputation import ConditionalNLL, Imputation, conditional_nll, impute, marginal_nll
+from .conditioning.marginal import Marginal, Unmasked
 from .estimate import Estimate
-from .findings import Check, Findings, Skipped
-from .gaps import Gaps, gaps
-from .generation import encode, generate, reconstruct
-from .hamiltonian import HMC, hmc
-from .held_out import compare, elpd_data
-from .imputation import ConditionalNLL, Imputation, conditional_nll, impute, marginal_nll
-from .items import Item, Picture, Status, Threshold
-from .latents import Collapse, active_units, aggregate_test, collapse, unit_kl
-from .likelihood import NLL, GivenNLL, bits_per_dim, nll
-from .marginal import Marginal, Unmasked
-from .mixing import ess, mean_ess, rhat
-from .modes import ModeCoverage, label_coverage, mode_coverage
-from .moments import Frechet, frechet
-from .neighbours import PRDC, NearestNeighbour, nearest_neighbour, prdc
-from .normalization import Normalization, normalization
-from .parzen import parzen, parzen_bandwidth
-from .psis import khat, khat_threshold
-from .report import Report, check
-from .smoothing import smoothed
-from .surgery import Surgery, surgery
-from .traversal import decode, interpolate, linear, spherical, traverse
-from .truth import GuideError, guide_error
-from .twosample import TwoSample, mmd
+from .latents.elbo_surgery import Surgery, surgery
+from .latents.traversal import decode, interpolate, linear, spherical, traverse
+from .latents.units import Collapse, active_units, aggregate_test, collapse, unit_kl
+from .likelihood.annealing import AIS, ais, sigmoid_schedule
+from .likelihood.bidirectional import BDMC, bdmc
+from .likelihood.importance import NLL, GivenNLL, bits_per_dim, nll
+from .likelihood.kernels import parzen, parzen_bandwidth
+from .likelihood.psis import khat, khat_threshold
+from .likelihood.total_mass import Normalization, normalization
+from .posterior.calibration import SBC, sbc
+from .posterior.inference_gaps import Gaps, gaps
+from .posterior.truth import GuideError, guide_error
+from .report.checks import CHECKS
+from .report.findings import Check, Findings, Skipped
+from .report.items import Item, Picture, Status, Threshold
+from .report.report import Report, check
+from .samples.classifier import C2ST, c2st
+from .samples.comparison import Comparison, compare_models
+from .samples.modes import ModeCoverage, label_coverage, mode_coverage
+from .samples.moments import Frechet, frechet
+from .samples.neighbours import PRDC, NearestNeighbour, nearest_neighbour, prdc
+from .samples.twosample import TwoSample, mmd
 
 __all__ = [
     "AIS",

@@ -1,7 +1,7 @@
 """Whole runs: data, the command line, figures. The only place that sees both wings."""
 
-from .inverting import ScaleCurve, nll_over_scale, refit_guide
-from .refitting import refit_prior, refit_scale
+from ..refitting.generative import refit_prior, refit_scale
+from ..refitting.recognition import ScaleCurve, nll_over_scale, refit_guide
 
 __all__ = [
     "ScaleCurve",

@@ -17,9 +17,9 @@ from jsonargparse import ArgumentParser, Namespace
 from torch import nn
 
 from .. import __version__
-from ..inference.estimating import at_least_one
-from ..inference.objectives import ELBO, Objective
-from ..inference.svi import SVITrainer
+from ..inference.objectives.elbo import ELBO, Objective
+from ..inference.run.estimates import at_least_one
+from ..inference.training.svi import SVITrainer
 from ..programs.vae import VAE
 from .data import Data
 from .runs import Run, table

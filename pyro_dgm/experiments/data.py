@@ -12,8 +12,8 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from ..inference.batches import Batches, binarize
-from ..inference.traces import isolated
+from ..inference.run.batches import Batches, binarize
+from ..inference.run.traces import isolated
 
 
 class Data:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from ..inference.history import History
+from ..inference.training.history import History
 
 
 def image_grid(rows: list[Tensor], shape: tuple[int, int], path: Path, title: str) -> None:

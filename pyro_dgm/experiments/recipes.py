@@ -5,10 +5,10 @@ from __future__ import annotations
 import pyro.distributions as dist
 from torch import nn
 
-from ..programs.conditional import Conditional, StandardNormal
+from ..programs.conditionals.conditional import Conditional, StandardNormal
 from ..programs.flows import Flow, iaf, maf
-from ..programs.likelihoods import Bernoulli, DiscretizedLogistic
-from ..programs.networks import Rescale, gated_mlp, mlp
+from ..programs.likelihoods.elementary import Bernoulli, DiscretizedLogistic
+from ..programs.networks.dense import Rescale, gated_mlp, mlp
 from ..programs.vae import VAE
 
 

@@ -12,14 +12,14 @@ from time import perf_counter
 import torch
 from torch import Tensor
 
-from ..evaluation.generation import generate, reconstruct
-from ..evaluation.likelihood import bits_per_dim, nll
-from ..evaluation.psis import khat_threshold
-from ..inference.checkpoints import load_weights, save_weights
-from ..inference.history import Row
-from ..inference.objectives import Objective
-from ..inference.svi import SVITrainer
-from ..posterior import to_arviz
+from ..arviz_export.export import to_arviz
+from ..evaluation.likelihood.importance import bits_per_dim, nll
+from ..evaluation.likelihood.psis import khat_threshold
+from ..inference.objectives.elbo import Objective
+from ..inference.run.generation import generate, reconstruct
+from ..inference.training.checkpoints import load_weights, save_weights
+from ..inference.training.history import Row
+from ..inference.training.svi import SVITrainer
 from ..programs.vae import VAE
 from .data import Data
 from .figures import image_grid, learning_curve

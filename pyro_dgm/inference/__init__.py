@@ -1,19 +1,19 @@
 """What is done with any pair of Pyro programs: preflight, particles, objectives, training."""
 
-from .batches import Batches, binarize
-from .checkpoints import load_weights, save_weights
-from .compilation import Compiled
-from .gradients import DoublyReparameterized, Estimator, Reparameterized, StickingTheLanding
-from .history import History
-from .objectives import ELBO, FreeBits, Objective
-from .particles import Particles, draw
-from .preflight import Preflight, preflight
-from .pyro_elbos import PyroObjective
-from .schedules import Constant, Cyclical, LinearWarmup, Schedule
-from .supports import IntegerWarning
-from .svi import SVITrainer
-from .trainer import Trainer
-from .weighted import IWELBO, Renyi
+from .objectives.elbo import ELBO, FreeBits, Objective
+from .objectives.gradients import DoublyReparameterized, Estimator, Reparameterized, StickingTheLanding
+from .objectives.pyro_elbos import PyroObjective
+from .objectives.schedules import Constant, Cyclical, LinearWarmup, Schedule
+from .objectives.weighted import IWELBO, Renyi
+from .run.batches import Batches, binarize
+from .run.particles import Particles, draw
+from .run.structure import Preflight, preflight
+from .run.supports import IntegerWarning
+from .training.checkpoints import load_weights, save_weights
+from .training.compilation import Compiled
+from .training.history import History
+from .training.svi import SVITrainer
+from .training.trainer import Trainer
 
 __all__ = [
     "ELBO",

@@ -1,20 +1,21 @@
 """What is modelled: conditionals, flows, and the Pyro programs made of them."""
 
 from . import flows
-from .causal import GatedPixelCNN
-from .colour import ColourLevels, ColourLogisticMixture
-from .conditional import Conditional, StandardNormal
-from .convolutions import GatedConvNet
-from .counts import Binomial, NegativeBinomial, Poisson, ZeroInflatedNegativeBinomial, ZeroInflatedPoisson
-from .dequantization import Dequantize, Dequantized, Quantized, dequantized
-from .deterministic import Deterministic, MeanOf
+from .conditionals.conditional import Conditional, StandardNormal
+from .conditionals.deterministic import Deterministic, MeanOf
+from .conditionals.gaussians import LowRankMultivariateNormal, MultivariateNormal
+from .conditionals.priors import AggregatePrior, MixturePrior, VampPrior
+from .dequantization.noise import NoiseGuide, UnitUniform, within_cell
+from .dequantization.quantization import Dequantize, Dequantized, Quantized, dequantized
+from .distributions.discretized import ContinuousBernoulliLogits, Discretized
+from .distributions.intervals import log_cdf, log_interval, log_sf
+from .distributions.mixtures import Mixture
 from .duality import Pullback, Pushforward, absorb_prior, expose_prior
 from .flows import *
-from .gaussians import LowRankMultivariateNormal, MultivariateNormal
 from .guides import AmortizedGuide, EmptyGuide, SemiAmortizedGuide
-from .intervals import log_cdf, log_interval, log_sf
-from .laws import ContinuousBernoulliLogits, Discretized
-from .likelihoods import (
+from .likelihoods.colour import ColourLevels, ColourLogisticMixture
+from .likelihoods.counts import Binomial, NegativeBinomial, Poisson, ZeroInflatedNegativeBinomial, ZeroInflatedPoisson
+from .likelihoods.elementary import (
     Bernoulli,
     Categorical,
     ContinuousBernoulli,
@@ -25,12 +26,11 @@ from .likelihoods import (
     Normal,
     StudentT,
 )
-from .mixtures import Mixture
+from .likelihoods.pixelcnn import AutoregressivePixels, PixelCNN
 from .models import DensityModel, LatentVariableModel
-from .networks import MLP, ConvDecoder, ConvEncoder, GatedMLP, Joined, LevelUnits, Rescale, gated_mlp, mlp
-from .noise import NoiseGuide, UnitUniform, within_cell
-from .pixelcnn import AutoregressivePixels, PixelCNN
-from .priors import AggregatePrior, MixturePrior, VampPrior
+from .networks.causal import GatedPixelCNN
+from .networks.convolutions import GatedConvNet
+from .networks.dense import MLP, ConvDecoder, ConvEncoder, GatedMLP, Joined, LevelUnits, Rescale, gated_mlp, mlp
 from .program import Program, data_plate
 from .refined import Refined
 from .vae import VAE

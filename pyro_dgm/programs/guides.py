@@ -10,7 +10,7 @@ import torch
 from pyro import poutine
 from torch import Tensor, nn
 
-from .noise import sampled_noise, within_cell
+from .dequantization.noise import sampled_noise, within_cell
 from .program import Program, data_plate, explained
 
 REFINEMENT_DIM = -5  # to the left of the plates of any model, and of the particles around the guide

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from .dequantization import dequantized
+from .dequantization.quantization import dequantized
 from .guides import AmortizedGuide
 from .models import LatentVariableModel
 from .program import Program

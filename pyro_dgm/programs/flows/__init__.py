@@ -2,7 +2,7 @@
 
 from .autoregressive import MADE, Autoregressive, iaf, maf, spline_iaf, spline_maf
 from .bijector import Bijector, DirectionWarning, FlowTransform, Inverse, Permutation, Stack
-from .coupling import Coupling, coupling, realnvp, spline_coupling
+from .couplings import Coupling, coupling, realnvp, spline_coupling
 from .elementwise import Additive, Affine, Elementwise, LogisticMixture, Spline
 from .flow import Directions, Flow
 from .images import ImageCoupling, channel_mask, checkerboard_mask, image_realnvp, multiscale_realnvp

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, silu
 
-from ..networks import cast
+from ..networks.dense import cast
 from .bijector import Bijector, Inverse, Stack, ValueAndLogDet
 from .elementwise import Affine, Elementwise, Spline
 

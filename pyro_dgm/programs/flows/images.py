@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from ..convolutions import GatedConvNet
-from ..networks import join, zeroed
+from ..networks.convolutions import GatedConvNet
+from ..networks.dense import join, zeroed
 from .bijector import Bijector, Inverse, Stack, ValueAndLogDet
 from .elementwise import Affine, Elementwise
 from .shapes import REAL_IMAGE, FactorOut, Squeeze, Unflatten

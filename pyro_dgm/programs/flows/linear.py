@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ..networks import MLP, zeroed
+from ..networks.dense import MLP, zeroed
 from .bijector import Bijector, ValueAndLogDet
 
 MAX_SHIFT = 3.0

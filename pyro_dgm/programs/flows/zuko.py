@@ -14,7 +14,7 @@ from torch import Size, Tensor, nn
 from torch.distributions import Distribution, Independent, Uniform, constraints
 from torch.distributions.transforms import _InverseTransform
 
-from ..networks import cast
+from ..networks.dense import cast
 from .bijector import _state
 
 # What `import zuko` overwrites (1.5 and 1.6). It also adds `Transform.call_and_ladj`, which it needs and torch lacks.

@@ -1,0 +1,1 @@
+"""Export to ArviZ: draws, densities and diagnostics, with dims named after the plates."""

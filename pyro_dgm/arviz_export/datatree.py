@@ -1,0 +1,170 @@
+"""The torch-free side of the export: datasets of named arrays, their tree, and the container of the installed ArviZ.
+
+This module imports neither torch nor Pyro, nor anything that does, so that every ArviZ can test it by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import xarray
+
+    from ..evaluation.likelihood.annealing import AIS
+    from ..evaluation.likelihood.importance import NLL
+    from ..evaluation.posterior.calibration import SBC
+    from ..inference.training.history import History
+
+Arrays = dict[str, tuple[tuple[str, ...], np.ndarray]]
+DATUM = "datum"
+SAMPLE = ("chain", "draw")
+STATISTICS = {
+    "elbo": (-1, "nelbo"),
+    "log_p": (-1, "per_datum"),
+    "log_p_stderr": (1, "monte_carlo"),
+    "kl": (1, "kl"),
+    "khat": (1, "khat"),
+    "ess": (1, "ess"),
+}
+NOT_FOR_LOO = "not_for_loo_or_waic_as_z_is_local"
+REFUSAL = (
+    "z_i belongs to x_i alone: without x_i its law is the prior, and the mean of 1 / p(x_i | z) over z ~ p(z | x_i), "
+    "which LOO would take, is the harmonic-mean estimate of 1 / p(x_i), of infinite variance where the data say more "
+    "of z than the prior. Fix: dgm.compare({'a': dgm.nll(...), 'b': dgm.nll(...)}) on held-out data."
+)
+
+
+def dataset(
+    arrays: Arrays, coords: Mapping[str, Sequence] | None = None, attrs: Mapping[str, Any] | None = None
+) -> xarray.Dataset:
+    """A dataset of arrays `name → (dims, values)`.
+
+    Args:
+        arrays: the data.
+        coords: dim → values; dims that no array has are left out, chains and draws count from 0.
+        attrs: what is to be known of the whole.
+
+    Example:
+        >>> dataset({"z": (("chain", "draw"), np.zeros((1, 3)))}, {"datum": "abc"}).sizes["draw"]
+        3
+    """
+    import xarray
+
+    sizes = {d: n for names, a in arrays.values() for d, n in zip(names, a.shape, strict=True)}
+    counts = {d: np.arange(n) for d, n in sizes.items() if d in SAMPLE}
+    given = {d: list(values) for d, values in (coords or {}).items() if d in sizes}
+    return xarray.Dataset(arrays, coords={**counts, **given}, attrs=dict(attrs or {}))
+
+
+def container(datasets: Mapping[str, xarray.Dataset]) -> Any:
+    """Named groups as `arviz.InferenceData` with ArviZ 0.x, as `xarray.DataTree` with ArviZ 1.x."""
+    import arviz
+    import xarray
+
+    tree = xarray.DataTree.from_dict(dict(datasets))
+    # ArviZ 1.x warns of the mere name of InferenceData
+    return arviz.InferenceData.from_datatree(tree) if arviz.__version__.startswith("0.") else tree
+
+
+def joined(blocks: Sequence[Arrays]) -> Arrays:
+    """Blocks of data, one after the other along the datum dim.
+
+    Example:
+        >>> block = {"x": (("datum",), np.zeros(2))}
+        >>> joined([block, block])["x"][1].shape
+        (4,)
+    """
+
+    def join(name: str) -> tuple[tuple[str, ...], np.ndarray]:
+        dims = blocks[0][name][0]
+        return dims, np.concatenate([block[name][1] for block in blocks], axis=dims.index(DATUM))
+
+    return {name: join(name) for name in blocks[0]}
+
+
+def taken(arrays: Arrays, index: np.ndarray) -> Arrays:
+    """Other draws of each datum: draw $j$ of datum $i$ becomes draw `index[j, i]` of the same datum.
+
+    Args:
+        arrays: with the dims chain (of length 1), draw and datum among theirs.
+        index: `(K, N)`.
+
+    Example:
+        >>> z = {"z": (("chain", "draw", "datum"), np.array([[[1, 2], [3, 4]]]))}
+        >>> taken(z, np.array([[0, 1], [0, 1]]))["z"][1].tolist()
+        [[[1, 4], [1, 4]]]
+    """
+
+    def take(dims: tuple[str, ...], values: np.ndarray) -> np.ndarray:
+        axes = (dims.index("draw"), dims.index(DATUM))
+        front = np.moveaxis(values, axes, (0, 1))
+        return np.moveaxis(front[index, np.arange(index.shape[1])], (0, 1), axes)
+
+    return {name: (dims, take(dims, values)) for name, (dims, values) in arrays.items()}
+
+
+def refused_to_loo(arrays: Arrays) -> Arrays:
+    r"""$\log p(x \mid z)$ that `az.loo` and `az.waic` refuse, with the reason in the name of a further variable.
+
+    ArviZ refuses several variables and names them; the further one is 0 throughout, so that no sum over sites changes.
+    """
+    sizes = {d: n for names, a in arrays.values() for d, n in zip(names, a.shape, strict=True)}
+    return {**arrays, NOT_FOR_LOO: (SAMPLE, np.zeros([sizes[d] for d in SAMPLE]))}
+
+
+def per_datum_dataset(result: NLL | AIS, index: Sequence | None = None) -> xarray.Dataset:
+    r"""What is known of every datum, for `to_arviz(…, extra={"per_datum": …})`.
+
+    `elbo`, `log_p` (estimate of log p(x)), `log_p_stderr` (its Monte Carlo error), `kl`, `khat`, `ess`, each `(N,)`;
+    of `ais` those that it has.
+
+    Args:
+        result: of `nll` or `ais`.
+        index: names of the data; they count from 0 unless given.
+    """
+    found = {
+        name: sign * np.asarray(getattr(result, field))
+        for name, (sign, field) in STATISTICS.items()
+        if hasattr(result, field)
+    }
+    num = len(found["log_p"])
+    about = {
+        "unit": "nats; ess in draws",
+        "draws": result.num,
+        "kind of -log_p": result.kind,
+        "kept": f"all {num} data",
+    }
+    arrays: Arrays = {name: ((DATUM,), values) for name, values in found.items()}
+    return dataset(arrays, {DATUM: range(num) if index is None else index}, about)
+
+
+def sbc_dataset(result: SBC) -> xarray.Dataset:
+    r"""Ranks of the truth, for `to_arviz(…, extra={"prior_sbc": …})` and `az.plot_ecdf_pit` of ArviZ 1.x.
+
+    `pit` `(chain=1, draw=N, statistic=S)`: $(\mathrm{rank} + v) / (L + 1)$ with $v \sim U(0, 1)$, uniform for an exact
+    guide; the rank is `floor(pit * (num_draws + 1))`.
+
+    Args:
+        result: of `sbc`.
+    """
+    arrays: Arrays = {"pit": ((*SAMPLE, "statistic"), np.asarray(result.uniform)[None])}
+    about = {"num_draws": result.num_draws, "rank": "floor(pit * (num_draws + 1))"}
+    return dataset(arrays, {"statistic": result.names}, about)
+
+
+def training_dataset(history: History) -> xarray.Dataset:
+    """What a training run measured, for `to_arviz(…, extra={"training": …})`: one array over epochs per metric.
+
+    NaN stands where an epoch lacks a metric.
+
+    Args:
+        history: of a trainer.
+    """
+    rows = list(history)
+    names = [name for name in history.names if name != "epoch"]
+    columns = {name: np.array([row.get(name, np.nan) for row in rows], dtype=np.float64) for name in names}
+    epochs = [int(row.get("epoch", i)) for i, row in enumerate(rows, 1)]
+    return dataset({name: (("epoch",), values) for name, values in columns.items()}, {"epoch": epochs})

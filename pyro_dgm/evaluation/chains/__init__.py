@@ -1,0 +1,1 @@
+"""Markov chains over the latents of one pair, and how well they mix."""

@@ -1,0 +1,305 @@
+r"""Coordinates: the latent sites of any model as one vector $\zeta \in R^D$ per chain and datum, with its density."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import torch
+from pyro import poutine
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.subsample_messenger import _Subsample
+from torch import Size, Tensor
+from torch.distributions import Distribution, Independent, Transform, TransformedDistribution, biject_to, constraints
+
+from ...contract import DATA
+from ...inference.run.particles import by_datum
+from ...inference.run.structure import check_sites
+from ...inference.run.traces import (
+    Site,
+    latent_sites,
+    log_density,
+    plate_depth,
+    plate_names,
+    plate_value,
+    run_pair,
+    vectorized,
+)
+
+Values = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Chart:
+    r"""$z = T(b(\zeta))$: free coordinates of a law, b onto the support of its base, T the flow (or nothing).
+
+    Where a law is the image of one on all reals under bijections, as a flow prior is, ζ lives in the space of its base.
+    No inverse is run there, and the density of ζ is that of the base.
+
+    Attributes:
+        base: law of $b(\zeta)$.
+        onto: b.
+        transforms: the parts of T.
+    """
+
+    base: Distribution
+    onto: Transform
+    transforms: tuple[Transform, ...]
+
+    @property
+    def shape(self) -> Size:
+        """Shape of ζ `(*batch, *free event)`."""
+        return self.onto.inverse_shape(self.base.batch_shape + self.base.event_shape)
+
+    def at(self, coordinates: Tensor, num_batch: int) -> tuple[Tensor, Tensor, Tensor]:
+        r"""$z$, $\log p(\zeta)$ and $\log|\det \partial z / \partial \zeta|$, the last two of shape `(*batch)`."""
+        z = self.onto(coordinates)
+        log_det = _beyond(self.onto.log_abs_det_jacobian(coordinates, z), num_batch)
+        log_p = _beyond(self.base.log_prob(z), num_batch) + log_det
+        for transform in self.transforms:
+            eps, z = z, transform(z)
+            log_det = log_det + _beyond(transform.log_abs_det_jacobian(eps, z), num_batch)
+        return z, log_p, log_det
+
+    def of(self, value: Tensor) -> Tensor:
+        r"""$\zeta = b^{-1}(T^{-1}(z))$."""
+        for transform in reversed(self.transforms):
+            value = transform.inv(value)
+        return self.onto.inv(value)
+
+
+def chart_of(name: str, law: Distribution, *, whiten: bool) -> Chart:
+    """The chart of a site's law; through the base space of a flow if `whiten`.
+
+    Raises:
+        ValueError: for a discrete law, or a support without free coordinates.
+    """
+    support = law.support
+    if support is None or support.is_discrete:
+        raise ValueError(
+            f"site '{name}': expected a continuous latent, got a discrete one, {type(law).__name__}, on which there is "
+            "no gradient. Fix: sum it out, pyro.infer.TraceEnum_ELBO, or dgm.nll, which draws it from the guide."
+        )
+    try:
+        onto = bijection_onto(support)
+    except NotImplementedError as error:
+        raise ValueError(
+            f"site '{name}': expected a support that torch.distributions.biject_to knows, got {support}. "
+            "Fix: biject_to.register(…) a bijection from the reals onto it."
+        ) from error
+    base, transforms = _unfolded(law) if whiten else (law, ())
+    free = onto.inverse_shape(law.batch_shape + law.event_shape).numel()
+    # A law such as RelaxedOneHotCategorical has more numbers in its base than degrees of freedom.
+    if transforms and _on_reals(base.support) and (base.batch_shape + base.event_shape).numel() == free:
+        return Chart(base, biject_to(base.support), transforms)
+    return Chart(law, onto, ())
+
+
+def bijection_onto(support: Any) -> Transform:
+    """`biject_to`, also of the support of a mixture, if all its components have the same."""
+    try:
+        return biject_to(support)
+    except NotImplementedError:
+        inner = getattr(support, "base_constraint", None)
+        if inner is None or any(isinstance(bound, Tensor) for bound in vars(inner).values()):
+            raise
+        return bijection_onto(inner)
+
+
+def _unfolded(law: Distribution) -> tuple[Distribution, tuple[Transform, ...]]:
+    """A law as the image of its innermost base under bijections."""
+    if isinstance(law, Independent):
+        return _unfolded(law.base_dist)
+    if isinstance(law, TransformedDistribution) and all(t.bijective for t in law.transforms):
+        base, transforms = _unfolded(law.base_dist)
+        return base, (*transforms, *law.transforms)
+    return law, ()
+
+
+def _on_reals(support: Any) -> bool:
+    inner = getattr(support, "base_constraint", support)
+    return inner is constraints.real if inner is support else _on_reals(inner)
+
+
+def _beyond(value: Tensor, num_batch: int) -> Tensor:
+    """Sum over what lies beyond the batch dims."""
+    return value.flatten(num_batch).sum(-1) if value.dim() > num_batch else value
+
+
+@dataclass(frozen=True)
+class Point:
+    r"""A place in the latent space of every datum, and what is known there; densities `(K, N)` in float64.
+
+    Attributes:
+        values: latent site → z `(K, *plates, N, *event)`.
+        log_prior: $\log p(\zeta)$, the prior as a density of the coordinates.
+        log_likelihood: $\log p(x \mid z)$.
+        log_det: $\log|\det \partial z / \partial \zeta|$, which turns densities of z into those of ζ.
+    """
+
+    values: Values
+    log_prior: Tensor
+    log_likelihood: Tensor
+    log_det: Tensor
+
+    @property
+    def log_joint(self) -> Tensor:
+        r"""$\log p(x, \zeta)$."""
+        return self.log_prior + self.log_likelihood
+
+
+class Visit(Messenger):
+    """Gives every latent site of a program the value that a function makes of it, once all plates have acted on it.
+
+    It stands outside all handlers of the program. Masks are left out of latent sites: a masked one has its prior, and
+    integrates to one.
+
+    Args:
+        value: takes the site, with its law as `fn`, and returns its value.
+        observed: takes every observed site, if given.
+    """
+
+    def __init__(self, value: Callable[[Site], Tensor], observed: Callable[[Site], None] | None = None):
+        self.value, self.observed = value, observed
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if isinstance(msg["fn"], _Subsample) or msg["infer"].get("_do_not_trace"):
+            return
+        if not msg["is_observed"]:
+            msg["value"], msg["done"] = self.value(msg), True
+        elif self.observed is not None:
+            self.observed(msg)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one site lies in the vector of coordinates."""
+
+    start: int
+    shape: tuple[int, ...]  # (*plates, *free event), without particles and data
+    site: Site
+
+    @property
+    def columns(self) -> slice:
+        """Its part of the vector."""
+        return slice(self.start, self.start + prod(self.shape))
+
+    @property
+    def datum_dim(self) -> int:
+        """Which dim of the site's values `(K, *plates, N, *event)` counts the data, in those of `Posterior.sites`."""
+        return plate_names(self.site).index(DATA)
+
+
+class Posterior:
+    r"""$p(z \mid x_i) \propto p(x_i, z)$ for a batch of data, as a density of free coordinates $\zeta \in R^D$.
+
+    One vectorized run of the model gives the density of all `(K, N)` pairs of chain and datum. The data are
+    independent, so that the gradient of the sum holds the gradient of each.
+
+    Args:
+        model: a Pyro program that keeps the contract.
+        batch: its arguments.
+        whiten: take the base space of a latent whose prior is a flow.
+
+    Shape:
+        ζ: `(K, N, D)`, all latent sites of one datum one after the other.
+
+    Raises:
+        ValueError: for a model without latent sites, a discrete or global one, or data outside the support.
+    """
+
+    def __init__(self, model: Callable, batch: tuple, *, whiten: bool = True):
+        self.model, self.batch, self.whiten = model, batch, whiten
+        trace = poutine.trace(model).get_trace(*batch)
+        check_sites(trace, trace)
+        self.depth = plate_depth(trace)
+        self.places: dict[str, Place] = {}
+        self._run(self._placed, 1)
+        if not self.places:
+            raise ValueError(
+                f"model: expected a latent site, got the observed {list(trace.observation_nodes)} alone. "
+                "Fix: dgm.nll(model, EmptyGuide(), x), which is exact for a model without latents."
+            )
+
+    def log_joint(self, zeta: Tensor) -> Tensor:
+        r"""$\log p(x, \zeta)$ `(K, N)`."""
+        return self(zeta).log_joint
+
+    def __call__(self, zeta: Tensor) -> Point:
+        """The point of coordinates `(K, N, D)`."""
+        values: Values = {}
+        densities: dict[str, list[Tensor]] = {"log_prior": [], "log_likelihood": [], "log_det": []}
+
+        def place(site: Site) -> Tensor:
+            name, chart = site["name"], chart_of(site["name"], site["fn"], whiten=self.whiten)
+            z, log_p, log_det = chart.at(self._part(zeta, self.places[name]), self.depth + 1)
+            densities["log_prior"].append(by_datum(name, site, log_p).double())
+            densities["log_det"].append(by_datum(name, site, log_det).double())
+            values[name] = z
+            return z
+
+        def score(site: Site) -> None:
+            densities["log_likelihood"].append(by_datum(site["name"], site, log_density(site)).double())
+
+        self._run(place, len(zeta), score)
+        return Point(values, **{name: torch.stack(parts).sum(0) for name, parts in densities.items()})
+
+    def coordinates(self, values: Values, num: int) -> Tensor:
+        r"""$\zeta$ `(K, N, D)` of given values `(K, *plates, N, *event)`."""
+        parts: Values = {}
+
+        def locate(site: Site) -> Tensor:
+            name = site["name"]
+            zeta = chart_of(name, site["fn"], whiten=self.whiten).of(values[name])
+            parts[name] = zeta.movedim(self.depth, 1).reshape(num, zeta.shape[self.depth], -1)
+            return values[name]
+
+        self._run(locate, num)
+        return torch.cat([parts[name] for name in self.places], -1)
+
+    def draws_of(self, program: Callable | None, num: int) -> Values:
+        """Draws of every latent site `(K, *plates, N, *event)` from a guide, or from the prior if there is none."""
+        if program is not None:
+            guide_trace, model_trace = run_pair(self.model, program, self.batch, num, self.depth)
+            check_sites(guide_trace, model_trace)
+            return {name: site["value"] for name, site in latent_sites(guide_trace).items()}
+        trace = poutine.trace(vectorized(self.model, num, self.depth)).get_trace(*self.batch)
+        return {name: site["value"] for name, site in latent_sites(trace).items()}
+
+    def log_guide(self, guide: Callable, values: Values, num: int) -> Tensor:
+        r"""$\log q(z \mid x)$ `(K, N)` of given values: a density of z, not of ζ."""
+        found: list[Tensor] = []
+
+        def score(site: Site) -> Tensor:
+            value = values[site["name"]]
+            found.append(by_datum(site["name"], site, site["fn"].log_prob(value)).double())
+            return value
+
+        with Visit(score):
+            vectorized(guide, num, self.depth)(*self.batch)
+        return torch.stack(found).sum(0)
+
+    def sites(self, values: Values) -> Values:
+        """Values without the dims of size 1 that belong to no plate of their site."""
+        return {name: plate_value(self.places[name].site, value) for name, value in values.items()}
+
+    def _run(self, value: Callable, num: int, observed: Callable | None = None) -> None:
+        with Visit(value, observed):
+            vectorized(self.model, num, self.depth)(*self.batch)
+
+    def _placed(self, site: Site) -> Tensor:
+        """Draw a site and give it its columns."""
+        name, law, start = site["name"], site["fn"], sum(prod(p.shape) for p in self.places.values())
+        shape = chart_of(name, law, whiten=self.whiten).shape
+        z = law.sample()
+        by_datum(name, site, z.new_zeros(law.batch_shape))  # refuses a global site
+        frames = {key: site[key] for key in ("fn", "cond_indep_stack")}
+        self.places[name] = Place(start, (*shape[1 : self.depth], *shape[self.depth + 1 :]), {**frames, "value": z})
+        return z
+
+    def _part(self, zeta: Tensor, place: Place) -> Tensor:
+        """One site's coordinates `(K, *plates, N, *free event)`."""
+        part = zeta[..., place.columns].to(place.site["value"].dtype)
+        return part.reshape(*zeta.shape[:2], *place.shape).movedim(1, self.depth)

@@ -1,0 +1,1 @@
+"""What do some dims say of the others? Imputation and conditional likelihood."""

@@ -1,0 +1,100 @@
+r"""Data of which only some dims are observed: $p(x_b \mid z)$ of any model whose dims are independent given z."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from pyro.distributions import MaskedDistribution, TorchDistribution
+from pyro.poutine.messenger import Messenger
+from torch import Tensor, nn
+
+from ..latents.aggregate import factorized
+
+
+class Marginal(nn.Module):
+    r"""$p(x_b, z) = p(z) \prod_{d \in b} p(x_d \mid z)$: a model of data of which the dims b alone are observed.
+
+    A program with one argument more, the last: which dims of each datum are observed. With `Unmasked(guide)` it is a
+    pair that keeps the contract, and without it `hmc(Marginal(model), x, observed)` draws from $p(z \mid x_b)$. What x
+    holds at the other dims is not scored, but must be a number inside the support. Generated, x has all its dims.
+
+    Args:
+        model: a Pyro program whose observed site takes the first argument as it is, `obs=x`, with a law whose dims are
+            independent given z, such as `Normal(net)` or `Bernoulli(net)`.
+
+    Shape:
+        x: `(N, *event)`; observed: bool `(N, *event)`, behind the context.
+
+    Raises:
+        ValueError: if the law of x does not factorize over dims (a flow, an autoregressive or dequantized likelihood).
+
+    Example:
+        >>> import torch
+        >>> from pyro_dgm import LatentVariableModel, Normal, StandardNormal, hmc
+        >>> model = LatentVariableModel(StandardNormal(2), Normal(nn.Linear(2, 3)))
+        >>> x, observed = torch.zeros(5, 3), torch.tensor([True, False, True]).expand(5, 3)
+        >>> hmc(Marginal(model), x, observed, num=10, warmup=8, chains=2).draws["z"].shape
+        torch.Size([2, 10, 5, 2])
+    """
+
+    def __init__(self, model: Callable):
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor | None, *rest: Any) -> Any:  # noqa: D102
+        *context, observed = rest
+        with _Observing(x, observed):
+            return self.model(x, *context)
+
+
+class Unmasked(nn.Module):
+    r"""$q(z \mid x)$ with the arguments of `Marginal`: a guide that sees x whole, the observed dims and the others.
+
+    Args:
+        guide: a Pyro guide.
+    """
+
+    def __init__(self, guide: Callable):
+        super().__init__()
+        self.guide = guide
+
+    def forward(self, x: Tensor | None, *rest: Any) -> Any:  # noqa: D102
+        return self.guide(x, *rest[:-1])
+
+
+class _Observing(Messenger):
+    """Leaves the dims that are not observed out of the density of the site that observes x."""
+
+    def __init__(self, x: Tensor | None, observed: Tensor):
+        super().__init__()
+        self.x, self.observed = x, observed
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if self.x is not None and msg["is_observed"] and msg["value"] is self.x:
+            msg["fn"] = masked_dims(msg["name"], msg["fn"], self.observed)
+
+
+def masked_dims(name: str, law: TorchDistribution, observed: Tensor) -> TorchDistribution:
+    r"""$\prod_{d \in b} p(x_d)$ of a law $\prod_d p(x_d)$.
+
+    Args:
+        name: of the site.
+        law: its law, `(*batch, *event)`.
+        observed: which dims belong to b `(N, *event)`.
+
+    Raises:
+        ValueError: if the law does not factorize.
+    """
+    num_event = len(law.event_shape)
+    if type(law) is MaskedDistribution:  # a mask of data, in the user's program
+        inside = masked_dims(name, law.base_dist, observed)
+        return MaskedDistribution(inside, law._mask)
+    base = factorized(law) if num_event else law
+    if base is None or base.event_shape:
+        raise ValueError(
+            f"site '{name}': expected a law whose dims are independent given the latents, so that some can be left "
+            f"out, got {law}. Fix: a likelihood such as Normal(net), Bernoulli(net) or DiscretizedLogistic(net, "
+            "levels); a flow or an autoregressive likelihood has no p(x_b | z) in closed form."
+        )
+    return base.mask(observed).to_event(num_event)

@@ -1,0 +1,1 @@
+"""What do the latents hold? ELBO surgery, active units, traversals."""

@@ -1,0 +1,1 @@
+"""How likely are the data? Importance sampling, annealing, total mass, kernels."""

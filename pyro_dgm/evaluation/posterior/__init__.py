@@ -1,0 +1,1 @@
+"""Is the guide the posterior? Calibration, inference gaps, ground truth."""

@@ -1,0 +1,1 @@
+"""Are the samples like the data? Two-sample tests, distances, coverage."""

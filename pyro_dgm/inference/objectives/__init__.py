@@ -1,0 +1,1 @@
+"""What training minimizes: bounds on the log-likelihood and their gradients."""

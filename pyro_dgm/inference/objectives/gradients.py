@@ -1,0 +1,188 @@
+r"""Gradient estimators of the importance-weighted bound: the same value under one seed, other gradients.
+
+With $\log w_k = \log p_\theta(x, z_k) - \log q_\phi(z_k \mid x)$, $z_k = T(\varepsilon_k; \phi)$ and
+$\tilde w_k = w_k / \sum_j w_j$, all of them give the model $\sum_k \tilde w_k\, \partial_\theta \log p_\theta$.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, cast
+
+import torch
+from pyro import poutine
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.trace_struct import Trace
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from ..run.modules import named_tensors
+from ..run.particles import Particles, draw, per_datum
+from ..run.traces import isolated, latent_sites, plate_value, sample_sites, vectorized
+
+
+class Estimator:
+    r"""A gradient estimator of $\mathcal L_K$: draws whose log weights carry it; abstract: a subclass gives `draw`."""
+
+    def draw(self, model: nn.Module, guide: nn.Module, *batch: Any, num: int, depth: int) -> Particles:
+        r"""K draws; the gradient of $\log \sum_k w_k$ of their log weights is the estimator's."""
+        raise NotImplementedError(f"{type(self).__name__} has no draw.")
+
+    def check(self, guide: nn.Module, *batch: Any, depth: int) -> None:
+        """Refuse a guide that the estimator can't take; called once, before training."""
+
+
+class Reparameterized(Estimator):
+    r"""$\sum_k \tilde w_k \left(\partial_z \log w_k\, \partial_\phi z_k - \partial_\phi \log q_\phi(z_k)\right)$.
+
+    The derivative of the bound itself, unbiased for every K. Its noise does not vanish at the exact posterior: the
+    score $\partial_\phi \log q_\phi$ is zero in the mean alone.
+
+    References:
+        Kingma, Welling 2014, arXiv:1312.6114; Burda, Grosse, Salakhutdinov 2016, arXiv:1509.00519.
+    """
+
+    def draw(self, model: nn.Module, guide: nn.Module, *batch: Any, num: int, depth: int) -> Particles:  # noqa: D102
+        return draw(model, guide, *batch, num=num, depth=depth)
+
+
+class Pathwise(Estimator):
+    """An estimator that scores the guide apart from its draws, so that no gradient comes of its score; abstract."""
+
+    def draw(self, model: nn.Module, guide: nn.Module, *batch: Any, num: int, depth: int) -> Particles:  # noqa: D102
+        return _draw_and_score(model, guide, batch, num, depth)
+
+    def check(self, guide: nn.Module, *batch: Any, depth: int) -> None:  # noqa: D102
+        _check_scoring(self, guide, batch, depth)
+
+
+class StickingTheLanding(Pathwise):
+    r"""$\sum_k \tilde w_k\, \partial_z \log w_k\, \partial_\phi z_k$: the score of the guide is left out.
+
+    Zero, draw by draw, where the guide is the exact posterior. Unbiased at K = 1, the gradient of the ELBO, since the
+    score has mean zero there; for K > 1 the weights depend on z and it is **biased**: `DoublyReparameterized` is not.
+
+    The guide is scored a second time, at its own draws and with detached parameters: it must score given points, and
+    use no random numbers beside its sites. An autoregressive flow that samples in one pass (`iaf`) takes D passes to
+    score and gives a `DirectionWarning`; coupling layers cost one pass both ways.
+
+    Raises:
+        ValueError: in `preflight`, for a guide that draws random numbers while it scores, such as dropout.
+
+    References:
+        Roeder, Wu, Duvenaud 2017, *Sticking the landing*, arXiv:1703.09194.
+
+    Example:
+        >>> import pyro.distributions as dist
+        >>> from pyro_dgm import IWELBO, VAE, Bernoulli, Conditional, StandardNormal, mlp
+        >>> vae = VAE(StandardNormal(2), Bernoulli(mlp(2, 9)), Conditional(dist.Normal, mlp(9, 4)))
+        >>> IWELBO(vae.model, vae.guide, 1, estimator=StickingTheLanding())(torch.ones(5, 9)).shape
+        torch.Size([])
+    """
+
+
+class DoublyReparameterized(Pathwise):
+    r"""$\sum_k \tilde w_k^2\, \partial_z \log w_k\, \partial_\phi z_k$: the score of the guide, reparameterized again.
+
+    Unbiased for every K, since $E[f\, \partial_\phi \log q_\phi(z)] = E[\partial_z f\, \partial_\phi z]$, and its
+    signal-to-noise ratio grows with K where that of `Reparameterized` falls. Zero, draw by draw, where the guide is the
+    exact posterior; at K = 1 it is `StickingTheLanding`, with the same second scoring, cost and conditions.
+
+    Raises:
+        ValueError: in `preflight`, for a guide that draws random numbers while it scores, such as dropout.
+
+    References:
+        Tucker, Lawson, Gu, Maddison 2019, *Doubly reparameterized gradient estimators*, arXiv:1810.04152.
+
+    Example:
+        >>> import pyro.distributions as dist
+        >>> from pyro_dgm import IWELBO, VAE, Bernoulli, Conditional, StandardNormal, mlp
+        >>> vae = VAE(StandardNormal(2), Bernoulli(mlp(2, 9)), Conditional(dist.Normal, mlp(9, 4)))
+        >>> IWELBO(vae.model, vae.guide, 8, estimator=DoublyReparameterized())(torch.ones(5, 9)).shape
+        torch.Size([])
+    """
+
+    def draw(self, model: nn.Module, guide: nn.Module, *batch: Any, num: int, depth: int) -> Particles:  # noqa: D102
+        particles = super().draw(model, guide, *batch, num=num, depth=depth)
+        # The bound's own derivative brings the first w̃, to θ and z alike; the second one belongs to z alone.
+        weights = particles.log_weight.detach().softmax(0)
+        for site in latent_sites(particles.guide_trace).values():
+            if site["value"].requires_grad:
+                site["value"].register_hook(partial(_weighted, weights, len(site["fn"].event_shape)))
+        return particles
+
+
+def _draw_and_score(model: nn.Module, guide: nn.Module, batch: tuple, num: int, depth: int) -> Particles:
+    r"""K draws, with $\log q$ scored apart from them: no gradient reaches the guide's parameters but through z."""
+    given = _apart(poutine.trace(vectorized(guide, num, depth)).get_trace(*batch))
+    model_trace = poutine.trace(poutine.replay(vectorized(model, num, depth), trace=given)).get_trace(*batch)
+    log_p = {name: per_datum(name, site) for name, site in sample_sites(model_trace)}
+    _, log_q = _scored(guide, batch, num, depth, given)
+    values = {name: plate_value(site) for name, site in latent_sites(given).items()}
+    return Particles(values=values, log_p=log_p, log_q=log_q, guide_trace=given, model_trace=model_trace)
+
+
+def _apart(trace: Trace) -> Trace:
+    """The trace with each draw as a tensor of its own: a later site of the guide depends on the former tensor."""
+    found = trace.copy()
+    for name, site in latent_sites(trace).items():
+        found.nodes[name] = cast(Any, {**site, "value": site["value"].view_as(site["value"])})
+    return found
+
+
+def _scored(
+    guide: nn.Module, batch: tuple, num: int, depth: int, given: Trace | None = None
+) -> tuple[Trace, dict[str, Tensor]]:
+    """A run of the guide, at given draws or its own, with its log densities `(K, N)`; its tensors stay as they are."""
+    scorer = _Scorer(guide)
+    # Buffers are cloned: batch normalization would else move its statistics twice in one step.
+    tensors = {name: t.detach() if t.requires_grad else t.clone() for name, t in named_tensors(scorer)}
+    return functional_call(scorer, tensors, (batch, num, depth, given), tie_weights=False)
+
+
+class _Scorer(nn.Module):
+    """A guide that scores itself while `functional_call` holds its tensors: a flow runs its networks when scored."""
+
+    def __init__(self, guide: nn.Module):
+        super().__init__()
+        self.guide = guide
+
+    def forward(self, batch: tuple, num: int, depth: int, given: Trace | None) -> tuple[Trace, dict[str, Tensor]]:
+        program = vectorized(self.guide, num, depth)
+        if given is not None:
+            program = poutine.replay(program, trace=given)
+        with _DetachParams():
+            trace = poutine.trace(program).get_trace(*batch)
+            return trace, {name: per_datum(name, site) for name, site in sample_sites(trace)}
+
+
+class _DetachParams(Messenger):
+    """Detaches what `pyro.param` returns, which no module holds."""
+
+    def _pyro_post_param(self, msg: dict) -> None:
+        msg["value"] = msg["value"].detach()
+
+
+def _weighted(weights: Tensor, event_dim: int, gradient: Tensor) -> Tensor:
+    """A gradient `(K, …, N, *event)` times weights `(K, N)`."""
+    num, size = weights.shape
+    further = gradient.dim() - event_dim - 2
+    return gradient * weights.to(gradient.dtype).reshape(num, *[1] * further, size, *[1] * event_dim)
+
+
+def _check_scoring(estimator: Estimator, guide: nn.Module, batch: tuple, depth: int) -> None:
+    with isolated(*batch), torch.no_grad():
+        given, _ = _scored(guide, batch, 1, depth)
+        before = _random_state(batch)
+        _scored(guide, batch, 1, depth, given)
+        if not torch.equal(before, _random_state(batch)):
+            raise ValueError(
+                f"{type(estimator).__name__}: expected a guide that scores its draws without random numbers beside its "
+                "sites, got some: it would be scored at other noise than it was drawn with, and the bound be none. "
+                "Fix: no dropout in the guide, or estimator=Reparameterized()."
+            )
+
+
+def _random_state(batch: tuple) -> Tensor:
+    devices = sorted({b.device.index for b in batch if isinstance(b, Tensor) and b.is_cuda})
+    return torch.cat([torch.get_rng_state(), *(torch.cuda.get_rng_state(d) for d in devices)])

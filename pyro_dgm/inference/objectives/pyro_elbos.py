@@ -1,0 +1,105 @@
+"""Pyro's own estimators as objectives: models with discrete latents, which are summed out rather than drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import isinf
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.infer import ELBO, TraceEnum_ELBO, TraceTMC_ELBO
+from torch import Tensor, nn
+
+from ..run.structure import Preflight, preflight
+from ..run.traces import evaluating, isolated
+from .elbo import Objective
+
+
+class PyroObjective(Objective):
+    r"""$-E_q\left[\log \sum_c p(x, z, c) - \log q(z \mid x)\right]$, nats per datum: the loss of one of Pyro's ELBOs.
+
+    With `TraceEnum_ELBO` a site with `infer={"enumerate": "parallel"}` is summed out exactly: a discrete c, in the
+    model alone or in both programs. Its values arrive in a dim to the left of the plates, so that networks must
+    broadcast, as for particles; the cost grows with the number of values. Eager only: Pyro reads
+    tensors on the host, to pass over values of probability zero and to look for NaN.
+
+    `nll` and all that stands on `Particles` draw each latent site from the guide: they take the pair if the guide has
+    the discrete sites too, and refuse it otherwise.
+
+    Args:
+        model: the model, a module.
+        guide: its guide, a module.
+        elbo: the estimator, such as `TraceEnum_ELBO(max_plate_nesting=1)`.
+        size: number of data in the full set if the programs declare one.
+
+    Terms:
+        loss: what is minimized: Pyro's loss, divided by the number of data.
+
+    Raises:
+        TypeError: if `elbo` is no estimator with a differentiable loss.
+        ValueError: for an estimator that would have to guess the plates; in `preflight`, for programs with more plates
+            than the estimator knows, or that break the contract.
+
+    Example:
+        >>> from pyro.infer import Trace_ELBO
+        >>> from pyro_dgm import DensityModel, EmptyGuide, Flow, StandardNormal, maf
+        >>> model = DensityModel(Flow(StandardNormal(3), maf(3, layers=1)))
+        >>> PyroObjective(model, EmptyGuide(), Trace_ELBO(max_plate_nesting=1))(torch.zeros(5, 3)).shape
+        torch.Size([])
+    """
+
+    def __init__(self, model: nn.Module, guide: nn.Module, elbo: ELBO, size: int | None = None):
+        super().__init__(model, guide, size)
+        # RenyiELBO, TraceGraph_ELBO and ReweightedWakeSleep have gradients of their own making, and no such loss.
+        if not isinstance(elbo, ELBO) or not callable(getattr(elbo, "differentiable_loss", None)):
+            raise TypeError(
+                f"PyroObjective: expected one of Pyro's estimators with a differentiable_loss, got {elbo!r}. "
+                "Fix: TraceEnum_ELBO(max_plate_nesting=1)."
+            )
+        if isinf(elbo.max_plate_nesting):
+            raise ValueError(
+                f"PyroObjective: expected an estimator that knows the plates, got {type(elbo).__name__}(), which would "
+                f"guess. Fix: {type(elbo).__name__}(max_plate_nesting=1)."
+            )
+        self.elbo: Any = elbo
+
+    def preflight(self, *batch: Any) -> Preflight:
+        """Check the pair with its summed sites hidden, then Pyro's loss itself with validation on."""
+        sums = isinstance(self.elbo, (TraceEnum_ELBO, TraceTMC_ELBO))
+        model, guide = (_hidden(program) if sums else program for program in (self.model, self.guide))
+        with evaluating(self.model, self.guide):
+            report = preflight(model, guide, *batch, size=self.size)
+            self._check_depth(report.depth)
+            self._check_loss(batch)
+        return report
+
+    def _check_loss(self, batch: tuple) -> None:
+        try:
+            with isolated(*batch), pyro.validation_enabled(True):
+                self.terms(*batch)
+        except Exception as error:
+            raise ValueError(
+                f"the programs run by themselves, but not under {type(self.elbo).__name__}: expected networks that "
+                f"broadcast over a dim of summed values to the left of the plates; got: {error}\n"
+                "Fix: index dims from the right, and join inputs with Joined(net)(x, z) in place of torch.cat."
+            ) from error
+
+    def _check_depth(self, depth: int) -> None:
+        own = int(self.elbo.vectorize_particles and self.elbo.num_particles > 1)  # Pyro's plate of particles
+        if depth > self.elbo.max_plate_nesting - own:
+            raise ValueError(
+                f"PyroObjective: expected max_plate_nesting={depth} for programs with {depth} plates, got "
+                f"{self.elbo.max_plate_nesting - own}. Fix: {type(self.elbo).__name__}(max_plate_nesting={depth})."
+            )
+
+    def terms(self, *batch: Any) -> dict[str, Tensor]:  # noqa: D102
+        with torch.enable_grad():  # Pyro refuses a loss without a gradient, which validation does not ask for
+            loss = self.elbo.differentiable_loss(self.model, self.guide, *batch) / self._num_data(batch)
+        return {"loss": loss if torch.is_grad_enabled() else loss.detach()}
+
+
+def _hidden(program: nn.Module) -> Callable:
+    """The program whose sites to sum are drawn, and seen by nobody."""
+    return poutine.block(program, hide_fn=lambda msg: "enumerate" in (msg["infer"] or {}))

@@ -1,0 +1,130 @@
+"""Objectives over K importance weights of every datum: the importance-weighted bound and Rényi's."""
+
+from __future__ import annotations
+
+from math import log
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..run.structure import Preflight
+from ..run.traces import latent_sites
+from .elbo import Objective, check_reparameterized
+from .gradients import Estimator, Reparameterized
+
+
+class Weighted(Objective):
+    r"""A loss of the log weights $\log w_k = \log p(x, z_k) - \log q(z_k \mid x)$; abstract: a subclass gives `bound`.
+
+    Weights are unscaled: neither N/B nor a temperature is seen, and a site outside the data plate is refused.
+    """
+
+    def __init__(self, model: nn.Module, guide: nn.Module, num_particles: int = 16, size: int | None = None):
+        super().__init__(model, guide, size)
+        if num_particles < 1:
+            raise ValueError(f"{type(self).__name__}: expected num_particles >= 1, got {num_particles}.")
+        self.num_particles = num_particles
+        self.estimator: Estimator = Reparameterized()
+
+    def bound(self, log_w: Tensor) -> Tensor:
+        r"""The bound on $\log p(x)$ of every datum `(N,)` from log weights `(K, N)`."""
+        raise NotImplementedError(f"{type(self).__name__} has no bound.")
+
+    def terms(self, *batch: Any) -> dict[str, Tensor]:  # noqa: D102
+        particles = self.estimator.draw(self.model, self.guide, *batch, num=self.num_particles, depth=self._depth)
+        for name, site in latent_sites(particles.guide_trace).items():
+            check_reparameterized(name, site)
+        log_w = particles.log_weight
+        return {"loss": -self.bound(log_w).mean(), "nelbo": -log_w.mean()}
+
+
+class IWELBO(Weighted):
+    r"""$-\mathcal L_K = -E\left[\log \frac1K \sum_k \frac{p(x, z_k)}{q(z_k \mid x)}\right]$, in nats per datum.
+
+    An upper bound of the NLL that falls with K, from the −ELBO at K = 1 to the NLL itself. With its own gradient the
+    signal-to-noise ratio of the encoder's falls as $1/\sqrt K$; with `DoublyReparameterized()` it grows. At K = 1,
+    `StickingTheLanding()` gives the ELBO a gradient that is zero, draw by draw, at the exact posterior.
+
+    Args:
+        model: the model, a module.
+        guide: its guide, with reparameterized sites.
+        num_particles: K.
+        size: number of data in the full set if the programs declare one.
+        estimator: of the gradient, default `Reparameterized()`; the value is the same under one seed.
+
+    Terms:
+        loss: what is minimized; nelbo: the −ELBO from the same draws.
+
+    Raises:
+        TypeError: if `estimator` is no `Estimator`.
+        ValueError: for a guide site without reparameterized draws, or a site outside the data plate.
+
+    References:
+        Burda, Grosse, Salakhutdinov 2016, arXiv:1509.00519; Rainforth et al. 2018, arXiv:1802.04537.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        guide: nn.Module,
+        num_particles: int = 16,
+        size: int | None = None,
+        estimator: Estimator | None = None,
+    ):
+        super().__init__(model, guide, num_particles, size)
+        if not isinstance(estimator, (Estimator, type(None))):
+            raise TypeError(
+                f"IWELBO: expected an estimator of the gradient, got {estimator!r}. Fix: DoublyReparameterized()."
+            )
+        self.estimator = estimator or Reparameterized()
+
+    def preflight(self, *batch: Any) -> Preflight:  # noqa: D102
+        report = super().preflight(*batch)
+        self.estimator.check(self.guide, *batch, depth=report.depth)
+        return report
+
+    def bound(self, log_w: Tensor) -> Tensor:  # noqa: D102
+        return log_w.logsumexp(0) - log(self.num_particles)
+
+
+class Renyi(Weighted):
+    r"""$-\mathcal L_\alpha = -\frac{1}{1 - \alpha} E\left[\log \frac1K \sum_k w_k^{1 - \alpha}\right]$, nats per datum.
+
+    The −ELBO at K = 1 and as $\alpha \to 1$; `IWELBO` at $\alpha = 0$. For $\alpha \ge 0$ an upper bound of the NLL for
+    every K; for $\alpha < 0$ none: it falls below the NLL as K grows.
+
+    Args:
+        model: the model, a module.
+        guide: its guide, with reparameterized sites.
+        alpha: the order α, not 1.
+        num_particles: K.
+        size: number of data in the full set if the programs declare one.
+
+    Terms:
+        loss: what is minimized; nelbo: the −ELBO from the same draws.
+
+    Raises:
+        ValueError: if `alpha` is 1; for a guide site without reparameterized draws, or one outside the data plate.
+
+    References:
+        Li, Turner 2016, *Rényi divergence variational inference*, arXiv:1602.02311.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        guide: nn.Module,
+        alpha: float,
+        num_particles: int = 16,
+        size: int | None = None,
+    ):
+        super().__init__(model, guide, num_particles, size)
+        if alpha == 1:
+            raise ValueError(
+                "Renyi: expected alpha other than 1, where the bound is the ELBO. Fix: ELBO(model, guide)."
+            )
+        self.alpha = alpha
+
+    def bound(self, log_w: Tensor) -> Tensor:  # noqa: D102
+        power = 1 - self.alpha
+        return ((power * log_w).logsumexp(0) - log(self.num_particles)) / power

@@ -1,0 +1,1 @@
+"""How a pair of programs is run: data in, one session, traces and particles out."""

@@ -1,0 +1,119 @@
+"""Particles: K guide draws per datum with the log density of every site. The waist of the hourglass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from pyro.distributions import TorchDistribution
+from pyro.poutine.trace_struct import Trace
+from torch import Tensor
+
+from ...contract import DATA
+from .traces import (
+    Site,
+    isolated,
+    latent_sites,
+    log_density,
+    observed_sites,
+    plate_depth,
+    plate_names,
+    plate_value,
+    run_pair,
+    sample_sites,
+)
+
+
+@dataclass(frozen=True)
+class Particles:
+    r"""$z^{(k)}_i \sim q(z \mid x_i)$ with $\log p$ and $\log q$ of every site, unscaled, in nats.
+
+    Attributes:
+        values: latent site → draws `(K, …, N, *event)`, the dims between those of the site's further plates.
+        log_p: model site (latent and observed) → log density `(K, N)`.
+        log_q: guide site → log density `(K, N)`.
+        guide_trace, model_trace: the runs themselves, for readers that need distributions or plates.
+    """
+
+    values: dict[str, Tensor]
+    log_p: dict[str, Tensor]
+    log_q: dict[str, Tensor]
+    guide_trace: Trace
+    model_trace: Trace
+
+    @property
+    def observations(self) -> dict[str, TorchDistribution]:
+        r"""Observed site → its distribution $p(x \mid z^{(k)}_i)$, batch_shape `(K, …, N)`."""
+        return {name: site["fn"] for name, site in observed_sites(self.model_trace).items()}
+
+    @property
+    def log_joint(self) -> Tensor:
+        r"""$\log p(x_i, z^{(k)}_i)$ `(K, N)`, in float64."""
+        return _total(self.log_p)
+
+    @property
+    def log_guide(self) -> Tensor:
+        r"""$\log q(z^{(k)}_i \mid x_i)$ `(K, N)`, in float64; 0 for a guide without sites."""
+        return _total(self.log_q) if self.log_q else torch.zeros_like(self.log_joint)
+
+    @property
+    def log_weight(self) -> Tensor:
+        r"""$\log w^{(k)}_i = \log p(x_i, z^{(k)}_i) - \log q(z^{(k)}_i \mid x_i)$ `(K, N)`, in float64."""
+        return self.log_joint - self.log_guide
+
+    @property
+    def kl(self) -> Tensor:
+        r"""$\log q(z^{(k)}_i \mid x_i) - \log p(z^{(k)}_i)$ over the latent sites `(K, N)`, in float64."""
+        prior = {name: self.log_p[name] for name in self.values}
+        return self.log_guide - (_total(prior) if prior else torch.zeros_like(self.log_guide))
+
+
+def draw(model: Callable, guide: Callable, *batch: Any, num: int, depth: int | None = None) -> Particles:
+    r"""K draws of the guide for every datum, scored by both programs in one vectorized run.
+
+    Args:
+        model: any Pyro program that keeps the contract.
+        guide: its guide, with the same arguments.
+        batch: the arguments, observation first.
+        num: number K of particles.
+        depth: number of plates in the programs; found by one run (on a fork of the random state) if not given.
+
+    Raises:
+        ValueError: if a site lies outside the data plate: a global site has no log weight per datum.
+    """
+    if depth is None:
+        with isolated(*batch):
+            depth = plate_depth(*run_pair(model, guide, batch))
+    guide_trace, model_trace = run_pair(model, guide, batch, num, depth)
+    return Particles(
+        values={n: plate_value(s) for n, s in latent_sites(guide_trace).items()},
+        log_p={n: per_datum(n, s) for n, s in sample_sites(model_trace)},
+        log_q={n: per_datum(n, s) for n, s in sample_sites(guide_trace)},
+        guide_trace=guide_trace,
+        model_trace=model_trace,
+    )
+
+
+def per_datum(name: str, site: Site) -> Tensor:
+    """Log density of a site `(K, N)`, summed over the dims of its further plates; refuses a global site."""
+    return by_datum(name, site, log_density(site))
+
+
+def by_datum(name: str, site: Site, log_p: Tensor) -> Tensor:
+    """A site's log density `(K, …, N)`, summed over its further plates: `(K, N)`.
+
+    Raises:
+        ValueError: if the site lies outside the data plate.
+    """
+    if DATA not in plate_names(site):
+        raise ValueError(
+            f"site '{name}': expected a site inside the plate '{DATA}', got a global one, which has no log weight per "
+            f"datum. Fix: move pyro.sample('{name}', …) under `with data_plate(x):`, or score it apart."
+        )
+    return log_p.reshape(log_p.shape[0], -1, log_p.shape[-1]).sum(1)
+
+
+def _total(log_densities: dict[str, Tensor]) -> Tensor:
+    return torch.stack([v.double() for v in log_densities.values()]).sum(0)

@@ -1,0 +1,1 @@
+"""How a pair is trained: the loop, the compiled step, averages, checkpoints."""

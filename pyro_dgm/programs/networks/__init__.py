@@ -1,0 +1,1 @@
+"""Networks that act on the rightmost dims and broadcast over all others."""

@@ -1,0 +1,161 @@
+"""One part of a trained VAE fitted anew: the prior to the aggregated posterior, the scale to the residuals."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import sqrt
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..contract import noise_name
+from ..inference.objectives.elbo import ELBO
+from ..inference.run.batches import Batches
+from ..inference.run.estimates import blocks_of, placed
+from ..inference.run.generation import encode
+from ..inference.run.traces import evaluating, mixed
+from ..inference.training.svi import SVITrainer
+from ..programs.dequantization.noise import within_cell
+from ..programs.guides import EmptyGuide
+from ..programs.likelihoods.elementary import Normal
+from ..programs.models import DensityModel
+from ..programs.vae import VAE
+
+
+def refit_prior(
+    vae: VAE,
+    data: Any,
+    prior: nn.Module,
+    val: Any = None,
+    epochs: int = 50,
+    batch_size: int = 128,
+    lr: float = 1e-3,
+    patience: int | None = None,
+    seed: int = 0,
+    *,
+    compile: bool = False,
+    progress: bool = False,
+) -> VAE:
+    r"""$\max_\lambda E_{x \sim \mathrm{data}}\, E_{q(z \mid x)} \log p_\lambda(z)$: a new prior for a trained VAE.
+
+    Encoder and likelihood stay as they are, so that every nat that the prior gains in $-KL(q_{agg} \| p)$ is gained in
+    the bound on these data. Fresh draws of z are taken each time a datum is seen. The VAE that is given, and the prior
+    that is given, are left as they are.
+
+    Args:
+        vae: the trained VAE.
+        data: its data `(N, *event)`, or a tuple: observation first, then context.
+        prior: a conditional with parameters to learn, such as `Flow(MixturePrior(8, 10), maf(8, 2))`; or one without,
+            such as `AggregatePrior(vae.guide.encoder, data[:1000])`, which is taken as it is. A `VampPrior` learns its
+            pseudo-inputs; the encoder that it shares stays as it is.
+        val: held-out data; the prior of the best epoch on them is kept.
+        epochs: passes over the data.
+        batch_size: data per step.
+        lr: learning rate (Adam).
+        patience: stop after so many epochs without a better validation.
+        seed: of draws and order.
+        compile: as in `SVITrainer`.
+        progress: whether to show a bar.
+
+    Returns:
+        A new VAE with copies of encoder and likelihood, and the fitted prior.
+
+    References:
+        Hoffman, Johnson 2016, *ELBO surgery*; Ghosh et al. 2020, arXiv:1903.12436 (density estimation ex post).
+    """
+    # One copy of all: a prior that refers to the encoder refers to the new one.
+    refitted = copy.deepcopy(vae.replace(prior=prior)).to(next(vae.parameters()).device)
+    prior, guide = refitted.generator.prior, refitted.guide
+    with frozen(guide):
+        if any(p.requires_grad for p in prior.parameters()):
+            latents = _Latents(guide, data, batch_size)
+            held_out = None if val is None else _Latents(guide, val, batch_size, shuffle=False)
+            objective = ELBO(DensityModel(prior, observed=vae.generator.latent), EmptyGuide())
+            trainer = SVITrainer(objective, lr=lr, compile=compile)
+            trainer.fit(latents, held_out, epochs, batch_size, patience=patience, seed=seed, progress=progress)
+    return refitted
+
+
+def refit_scale(vae: VAE, *batch: Any, num: int = 10, seed: int = 0) -> VAE:
+    r"""$\sigma_*^2 = \frac{1}{N D} \sum_i E_{q(z \mid x_i)} \|x_i - \mu(z)\|^2$: the optimal scale of a VAE's `Normal`.
+
+    No other σ gives these data a larger ELBO. The expectation is over `num` draws of the guide, the noise of a
+    dequantizer among them. The VAE that is given is left as it is.
+
+    Args:
+        vae: the trained VAE, its likelihood a `Normal`.
+        batch: its data, observation first.
+        num: draws per datum.
+        seed: of the draws.
+
+    Returns:
+        A copy of the VAE with $\sigma = \sigma_*$.
+
+    Raises:
+        TypeError: if the likelihood is no `Normal`.
+
+    References:
+        Rybkin, Daniilidis, Levine 2021, *Simple and effective VAE training with calibrated decoders*, arXiv:2006.13202.
+    """
+    refitted = copy.deepcopy(vae)
+    likelihood = refitted.generator.likelihood
+    if not isinstance(likelihood, Normal):
+        raise TypeError(
+            f"refit_scale: expected a Normal likelihood, whose one σ has an optimum in closed form, got "
+            f"{type(likelihood).__name__}. Fix: VAE(…, likelihood=Normal(net))."
+        )
+    batch = placed(refitted, batch)
+    chunk = max(1, 20_000 // num)
+    squares = [
+        _residuals(refitted, likelihood, block, num, mixed(seed, i)) for i, block in enumerate(blocks_of(batch, chunk))
+    ]
+    likelihood.set_scale(sqrt(torch.cat(squares).mean().item()))
+    return refitted
+
+
+def _residuals(vae: VAE, likelihood: Normal, block: tuple, num: int, seed: int) -> Tensor:
+    r"""$\frac1D \|x - \mu(z)\|^2$ of every datum, float64, averaged over draws; of x + u where there is noise."""
+    x, *context = block
+    drawn = encode(vae.guide, x, *context, num=num, seed=seed)
+    with evaluating(vae):
+        loc = likelihood.net(drawn[vae.generator.latent], *context)
+    noise = drawn.get(noise_name(vae.generator.observed))
+    v = x if noise is None else within_cell(x, noise)
+    return (v.double() - loc.double()).square().mean(0).flatten(1).mean(1)
+
+
+class _Latents(Batches):
+    r"""Batches of fresh draws $z \sim q(z \mid x, c)$, with the context beside them."""
+
+    def __init__(self, guide: nn.Module, data: Any, batch_size: int, *, shuffle: bool = True):
+        super().__init__(data, batch_size, shuffle=shuffle)
+        self.guide = guide
+
+    @torch.no_grad()
+    def _rows(self, rows: Tensor) -> tuple:
+        x, *context = super()._rows(rows)
+        return (self.guide(x, *context), *context)
+
+
+@contextmanager
+def frozen(module: nn.Module) -> Iterator[None]:
+    """No parameter of the module asks for a gradient, and it is run as it is evaluated, whatever a trainer says."""
+    wanted, modes = [p for p in module.parameters() if p.requires_grad], [(m, m.training) for m in module.modules()]
+    hook = module.register_forward_pre_hook(_evaluated)
+    try:
+        for p in wanted:
+            p.requires_grad_(False)
+        yield
+    finally:
+        hook.remove()
+        for p in wanted:
+            p.requires_grad_(True)
+        for part, mode in modes:
+            part.training = mode
+
+
+def _evaluated(module: nn.Module, _: Any) -> None:
+    module.eval()

@@ -1,0 +1,132 @@
+import math
+
+import pytest
+import torch
+from cases import PAIRS
+from torch import distributed, multiprocessing
+
+import pyro_dgm as dgm
+from pyro_dgm.inference.run.distributed import average_gradients, from_rank_zero, rank_and_world, summed
+
+WORLD = 2
+
+
+def make(seed):
+    """Data, and a trainer of a model without latents, so that there is no noise; weights are a function of the seed."""
+    torch.manual_seed(0)
+    train, val = torch.randn(20, 3), torch.randn(7, 3)
+    torch.manual_seed(seed)
+    case = PAIRS["density_flow"]()
+    objective = dgm.ELBO(case.model, case.guide)
+    trainer = dgm.SVITrainer(objective, lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9), clip=5.0, ema=0.9)
+    return trainer, train, val
+
+
+def trained(seed, batch_size):
+    torch.set_default_dtype(torch.float64)
+    trainer, train, val = make(seed)
+    trainer.fit(train, val, epochs=3, batch_size=batch_size, progress=False)
+    rows = [{name: value for name, value in row.items() if name != "seconds"} for row in trainer.history]
+    return {"last": trainer._last, "module": trainer.module.state_dict(), "rows": rows, "ema": trainer.ema.average}
+
+
+def worker(rank, folder):
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=WORLD)
+    try:
+        torch.save(trained(seed=5 + rank, batch_size=4), f"{folder}/{rank}.pt")
+    finally:
+        distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_two_ranks_agree_and_equal_one_process_on_the_joined_batch(tmp_path):
+    """Ranks start from other weights; 10 data each in batches of 4, 4, 2 are one process's batches of 8, 8, 4."""
+    multiprocessing.spawn(worker, (str(tmp_path),), nprocs=WORLD)
+    ranks = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(WORLD)]
+    torch.testing.assert_close(ranks[0], ranks[1], rtol=0, atol=0)
+    torch.testing.assert_close(ranks[0], trained(seed=5, batch_size=8))
+
+
+def shuffled_flow(seed):
+    """A density whose permutation, reflections and weights are all drawn by chance, trained; its value at fixed points.
+
+    Before training the ranks hold other permutations; what counts is that afterwards they hold one.
+    """
+    torch.set_default_dtype(torch.float64)
+    torch.manual_seed(seed)
+    layers = [
+        dgm.Permutation(4, torch.randperm(4).tolist()),
+        dgm.Orthogonal(4),
+        dgm.Coupling(4, hidden=(8,)),
+        dgm.Permutation(4, torch.randperm(4).tolist()),
+        dgm.LULinear(4),
+        dgm.Coupling(4, hidden=(8,)),
+    ]
+    flow = dgm.Flow(dgm.MixturePrior(4, 3), layers)
+    points = torch.randn(9, 4, generator=torch.Generator().manual_seed(1))
+    orders = [layers[0].order.clone(), layers[3].order.clone()]
+    trainer = dgm.SVITrainer(dgm.ELBO(dgm.DensityModel(flow), dgm.EmptyGuide()), lr=1e-2)
+    train = torch.randn(20, 4, generator=torch.Generator().manual_seed(2))
+    trainer.fit(train, epochs=2, batch_size=5, progress=False)
+    return {"before": orders, "after": [layers[0].order, layers[3].order], "log_p": flow().log_prob(points).detach()}
+
+
+def flow_worker(rank, folder):
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=WORLD)
+    try:
+        torch.save(shuffled_flow(seed=5 + rank), f"{folder}/{rank}.pt")
+    finally:
+        distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_two_ranks_give_one_density_through_permutations_and_rotations_drawn_by_chance(tmp_path):
+    multiprocessing.spawn(flow_worker, (str(tmp_path),), nprocs=WORLD)
+    zero, one = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(WORLD))
+    assert any(not torch.equal(a, b) for a, b in zip(zero["before"], one["before"], strict=True))
+    for a, b in zip(zero["after"], one["after"], strict=True):
+        assert torch.equal(a, b)
+    torch.testing.assert_close(zero["log_p"], one["log_p"], rtol=0, atol=0)
+
+
+def test_alone_nothing_is_sent():
+    parameter = torch.nn.Parameter(torch.ones(2))
+    parameter.grad = torch.ones(2)
+    total = torch.ones(2)
+    average_gradients([parameter])
+    from_rank_zero([parameter])
+    assert rank_and_world() == (0, 1)
+    assert summed(total) is total
+    assert torch.equal(parameter.grad, torch.ones(2))
+
+
+@pytest.mark.parametrize("num", [7, 8, 9])
+@pytest.mark.parametrize("world", [2, 3])
+def test_the_ranks_share_a_shuffled_epoch_in_equal_parts(num, world, monkeypatch):
+    parts = []
+    for rank in range(world):
+        monkeypatch.setattr("pyro_dgm.inference.run.batches.rank_and_world", lambda rank=rank: (rank, world))
+        parts.append(torch.cat([x for (x,) in dgm.Batches(torch.arange(num), 2).epoch(seed=1, epoch=2, even=True)]))
+    assert {len(part) for part in parts} == {math.ceil(num / world)}
+    assert set(torch.cat(parts).tolist()) == set(range(num))
+
+
+def test_the_ranks_share_an_ordered_epoch_without_repeating_a_datum(monkeypatch):
+    parts = []
+    for rank in range(2):
+        monkeypatch.setattr("pyro_dgm.inference.run.batches.rank_and_world", lambda rank=rank: (rank, 2))
+        parts.append(torch.cat([x for (x,) in dgm.Batches(torch.arange(7), 2, shuffle=False).epoch()]))
+    assert sorted(torch.cat(parts).tolist()) == list(range(7))
+
+
+def test_a_distributed_sampler_is_told_the_epoch():
+    """Defect 14: without `set_epoch` every epoch has the order of the first."""
+    x = torch.arange(20.0)
+    dataset = torch.utils.data.TensorDataset(x)
+    sampler = torch.utils.data.DistributedSampler(dataset, num_replicas=2, rank=0, shuffle=True)
+    loader = torch.utils.data.DataLoader(dataset, 10, sampler=sampler)
+    batches = dgm.inference.batches.as_batches(loader, 10, dgm.EmptyGuide(), torch.device("cpu"))
+    first, second = (next(batches.epoch(0, epoch))[0] for epoch in (0, 1))
+    assert not torch.equal(first, second)
