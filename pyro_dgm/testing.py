@@ -14,12 +14,17 @@ from torch.distributions import Independent, Normal, TransformedDistribution, tr
 
 from .programs.flows.bijector import Bijector, ValueAndLogDet
 
-TOLERANCE = {torch.float64: 1e-8, torch.float32: 2e-2}  # relative and absolute; float32 after steep layers is coarse
+TOLERANCE = {
+    torch.float64: 1e-8,
+    torch.float32: 2e-2,
+}  # relative and absolute; float32 after steep layers is coarse
 BATCHES = ((), (4,), (2, 3, 4))
 Shape = int | Sequence[int]
 
 
-def assert_bijector(bijector: Bijector, dim: Shape, context: Shape = 0, scale: float = 0.3, seed: int = 0) -> None:
+def assert_bijector(
+    bijector: Bijector, dim: Shape, context: Shape = 0, scale: float = 0.3, seed: int = 0
+) -> None:
     r"""$f^{-1}(f(x)) = x$, $\log|\det| = \log|\det J|$, and every other law of a bijector, on a copy of it.
 
     The parameters of the copy are moved by `scale` random numbers first: at the identity any law would hold. Checked
@@ -46,12 +51,14 @@ def assert_bijector(bijector: Bijector, dim: Shape, context: Shape = 0, scale: f
         torch.manual_seed(seed)
         for dtype in (torch.float64, torch.float32):
             case = _Case(_moved(bijector, scale, dtype), dim, context, dtype)
-            for law in LAWS:
+            for distribution in LAWS:
                 try:
-                    law(case)
+                    distribution(case)
                 except Exception as error:
-                    name = law.__name__.strip("_").replace("_", " ")
-                    raise AssertionError(f"{type(bijector).__name__}, {dtype}, law '{name}': {error}") from error
+                    name = distribution.__name__.strip("_").replace("_", " ")
+                    raise AssertionError(
+                        f"{type(bijector).__name__}, {dtype}, law '{name}': {error}"
+                    ) from error
 
 
 def _moved(bijector: Bijector, scale: float, dtype: torch.dtype) -> Bijector:
@@ -84,7 +91,10 @@ class _Case:
     def ways(self) -> list[_Way]:
         """Every direction that exists."""
         out, both = tuple(self.bijector.forward_shape(self.event)), self.bijector
-        ways = [_Way(both.forward, both.domain, self.event, out), _Way(both.inverse, both.codomain, out, self.event)]
+        ways = [
+            _Way(both.forward, both.domain, self.event, out),
+            _Way(both.inverse, both.codomain, out, self.event),
+        ]
         return ways if self.both_ways else ways[:1]
 
     def point(self, way: _Way, *batch: int) -> Tensor:
@@ -94,17 +104,19 @@ class _Case:
         return torch.randn(*batch, *self.context, dtype=self.dtype) if self.context else None
 
     def close(self, got: Any, expected: Any) -> None:
-        torch.testing.assert_close(got, expected, rtol=TOLERANCE[self.dtype], atol=TOLERANCE[self.dtype])
+        torch.testing.assert_close(
+            got, expected, rtol=TOLERANCE[self.dtype], atol=TOLERANCE[self.dtype]
+        )
 
     def log_prob(self, bijector: Bijector, x: Tensor, context: Tensor | None) -> Tensor:
         """Of points given to the distribution, or of its own draws where there is no inverse."""
         if not self.both_ways:
             return bijector(x, context)[1]
         base = Normal(torch.zeros(self.bijector.inverse_shape(x.shape), dtype=x.dtype), 1.0)
-        law = TransformedDistribution(
+        distribution = TransformedDistribution(
             Independent(base, len(self.event)), [bijector.transform(context)], validate_args=False
         )
-        return law.log_prob(x)
+        return distribution.log_prob(x)
 
 
 def _shape(size: Shape) -> tuple[int, ...]:
@@ -116,8 +128,12 @@ def _shapes_and_dtypes(case: _Case) -> None:
         y, log_det = way.function(case.point(way, *batch), case.at(*batch))
         got = (tuple(y.shape), tuple(log_det.shape), y.dtype, log_det.dtype)
         expected = ((*batch, *way.out), batch, case.dtype, case.dtype)
-        assert got == expected, f"expected value and log-det of shapes and dtypes {expected}, got {got}"
-        assert bool(y.isfinite().all() and log_det.isfinite().all()), "a value or log-det is not finite"
+        assert got == expected, (
+            f"expected value and log-det of shapes and dtypes {expected}, got {got}"
+        )
+        assert bool(y.isfinite().all() and log_det.isfinite().all()), (
+            "a value or log-det is not finite"
+        )
 
 
 def _round_trip(case: _Case) -> None:
@@ -135,7 +151,9 @@ def _log_det_is_that_of_the_jacobian(case: _Case) -> None:
         return
     for way in case.ways:
         x, context = case.point(way), case.at()
-        jacobian = torch.autograd.functional.jacobian(lambda x, f=way.function, c=context: f(x, c)[0], x)
+        jacobian = torch.autograd.functional.jacobian(
+            lambda x, f=way.function, c=context: f(x, c)[0], x
+        )
         matrix = jacobian.reshape(prod(way.out), prod(way.event))
         case.close(way.function(x, context)[1], matrix.slogdet().logabsdet)
 
@@ -155,7 +173,11 @@ def _gradients_are_finite(case: _Case) -> None:
         if not y.requires_grad and not log_det.requires_grad:
             continue
         (y.square().flatten(1).sum(-1) + log_det).mean().backward()
-        bad = [n for n, p in case.bijector.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
+        bad = [
+            n
+            for n, p in case.bijector.named_parameters()
+            if p.grad is not None and not p.grad.isfinite().all()
+        ]
         assert not bad, f"expected finite gradients, got others for {bad}"
 
 
@@ -181,8 +203,15 @@ def _a_deep_copy_after_use_computes_alike(case: _Case) -> None:
 
 
 def _a_state_dict_carries_everything(case: _Case) -> None:
-    plain = [n for module in case.bijector.modules() for n, value in vars(module).items() if isinstance(value, Tensor)]
-    assert not plain, f"expected parameters and buffers, got plain tensors {plain}. Fix: register_buffer"
+    plain = [
+        n
+        for module in case.bijector.modules()
+        for n, value in vars(module).items()
+        if isinstance(value, Tensor)
+    ]
+    assert not plain, (
+        f"expected parameters and buffers, got plain tensors {plain}. Fix: register_buffer"
+    )
     x, context = case.point(case.ways[0], 5), case.at(5)
     other = _moved(case.bijector, 1.0, case.dtype)
     other.load_state_dict(case.bijector.state_dict(), strict=True)

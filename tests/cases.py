@@ -55,7 +55,9 @@ def plane(law: Any, reach: float = 7.0, num: int = 561) -> tuple[Tensor, Tensor]
     weights = torch.cartesian_prod(t.cosh(), t.cosh()).prod(-1) * spread.prod() * (t[1] - t[0]) ** 2
     points = grid.reshape(-1, *law.event_shape)
     values = onto(points)
-    weights = weights * onto.log_abs_det_jacobian(points, values).reshape(len(points), -1).sum(-1).exp()
+    weights = (
+        weights * onto.log_abs_det_jacobian(points, values).reshape(len(points), -1).sum(-1).exp()
+    )
     return values[weights > 0], weights[weights > 0]
 
 
@@ -63,7 +65,11 @@ def dequantizer(dim: int, context: int) -> nn.Module:
     """A conditional flow from the unit cube onto itself."""
     end = dgm.Pointwise(SigmoidTransform())
     couplings = dgm.spline_coupling(dim, 2, 4, (8,))
-    return dgm.Flow(dgm.UnitUniform(dim), [dgm.Inverse(end), *couplings, end], embed=dgm.Joined(dgm.mlp(context, 4)))
+    return dgm.Flow(
+        dgm.UnitUniform(dim),
+        [dgm.Inverse(end), *couplings, end],
+        embed=dgm.Concat(dgm.mlp(context, 4)),
+    )
 
 
 # Conditionals --------------------------------------------------------------------------------------------------------
@@ -103,14 +109,22 @@ CONDITIONALS: dict[str, Callable[[], ConditionalCase]] = {
     "standard_normal": lambda: ConditionalCase(dgm.StandardNormal(2), (2,)),
     "standard_normal_of_context": lambda: ConditionalCase(dgm.StandardNormal(2), (2,), ((3,),)),
     "standard_normal_image": lambda: ConditionalCase(dgm.StandardNormal((2, 1, 1)), (2, 1, 1)),
-    "standard_normal_image_of_context": lambda: ConditionalCase(dgm.StandardNormal((1, 1, 2)), (1, 1, 2), ((3, 1, 2),)),
-    "conditional_normal": lambda: ConditionalCase(dgm.Conditional(dist.Normal, nn.Linear(3, 4)), (2,), ((3,),)),
-    "conditional_gumbel": lambda: ConditionalCase(dgm.Conditional(dist.Gumbel, dgm.mlp(3, 4)), (2,), ((3,),)),
+    "standard_normal_image_of_context": lambda: ConditionalCase(
+        dgm.StandardNormal((1, 1, 2)), (1, 1, 2), ((3, 1, 2),)
+    ),
+    "conditional_normal": lambda: ConditionalCase(
+        dgm.Conditional(dist.Normal, nn.Linear(3, 4)), (2,), ((3,),)
+    ),
+    "conditional_gumbel": lambda: ConditionalCase(
+        dgm.Conditional(dist.Gumbel, dgm.mlp(3, 4)), (2,), ((3,),)
+    ),
     "conditional_joined": lambda: ConditionalCase(
-        dgm.Conditional(dist.Normal, dgm.Joined(dgm.mlp(5, 8, 4))), (2,), ((3,), (2,))
+        dgm.Conditional(dist.Normal, dgm.Concat(dgm.mlp(5, 8, 4))), (2,), ((3,), (2,))
     ),
     "conditional_image": lambda: ConditionalCase(
-        dgm.Conditional(dist.Normal, dgm.ConvDecoder(3, (2, 1, 2), (4,)), event_dim=3), (1, 1, 2), ((3,),)
+        dgm.Conditional(dist.Normal, dgm.ConvDecoder(3, (2, 1, 2), (4,)), event_dim=3),
+        (1, 1, 2),
+        ((3,),),
     ),
     "conditional_of_image": lambda: ConditionalCase(
         dgm.Conditional(dist.Normal, dgm.ConvEncoder((1, 5, 5), 4, (3, 4))), (2,), ((1, 5, 5),)
@@ -121,14 +135,21 @@ CONDITIONALS: dict[str, Callable[[], ConditionalCase]] = {
     "normal": lambda: ConditionalCase(dgm.Normal(dgm.gated_mlp(3, 8, 2), scale=0.7), (2,), ((3,),)),
     "bernoulli": lambda: ConditionalCase(dgm.Bernoulli(dgm.mlp(3, 2)), (2,), ((3,),), levels=2),
     "bernoulli_image": lambda: ConditionalCase(
-        dgm.Bernoulli(dgm.ConvDecoder(3, (1, 2, 2), (4,)), event_dim=3), (1, 2, 2), ((3,),), levels=2
+        dgm.Bernoulli(dgm.ConvDecoder(3, (1, 2, 2), (4,)), event_dim=3),
+        (1, 2, 2),
+        ((3,),),
+        levels=2,
     ),
-    "categorical": lambda: ConditionalCase(dgm.Categorical(dgm.mlp(3, 2 * 5), 5), (2,), ((3,),), levels=5),
+    "categorical": lambda: ConditionalCase(
+        dgm.Categorical(dgm.mlp(3, 2 * 5), 5), (2,), ((3,),), levels=5
+    ),
     "discretized_logistic": lambda: ConditionalCase(
         dgm.DiscretizedLogistic(dgm.mlp(3, 8, 2 * 2), 7), (2,), ((3,),), levels=7
     ),
     "pixelcnn": lambda: ConditionalCase(_pixelcnn((1, 2, 2), 3, 0), (1, 2, 2), levels=3),
-    "pixelcnn_of_context": lambda: ConditionalCase(_pixelcnn((2, 2, 2), 2, 3), (2, 2, 2), ((3,),), levels=2),
+    "pixelcnn_of_context": lambda: ConditionalCase(
+        _pixelcnn((2, 2, 2), 2, 3), (2, 2, 2), ((3,),), levels=2
+    ),
     "discretized_normal": lambda: ConditionalCase(
         dgm.DiscretizedNormal(dgm.mlp(3, 8, 2 * 2), 7, 0.1), (2,), ((3,),), levels=7
     ),
@@ -136,45 +157,69 @@ CONDITIONALS: dict[str, Callable[[], ConditionalCase]] = {
         dgm.DiscretizedLogisticMixture(dgm.mlp(3, 3 * 4 * 2), 7, 4), (2,), ((3,),), levels=7
     ),
     "discretized_logistic_mixture_image": lambda: ConditionalCase(
-        dgm.DiscretizedLogisticMixture(dgm.ConvDecoder(3, (3 * 2, 1, 2), (4,)), 6, 2, 0.1, event_dim=3),
+        dgm.DiscretizedLogisticMixture(
+            dgm.ConvDecoder(3, (3 * 2, 1, 2), (4,)), 6, 2, 0.1, event_dim=3
+        ),
         (1, 1, 2),
         ((3,),),
         levels=6,
     ),
     "colour": lambda: ConditionalCase(
-        dgm.ColourLogisticMixture(dgm.ConvDecoder(3, (10 * 2, 1, 1), (4,)), levels=6, num_components=2),
+        dgm.ColourLogisticMixture(
+            dgm.ConvDecoder(3, (10 * 2, 1, 1), (4,)), levels=6, num_components=2
+        ),
         (3, 1, 1),
         ((3,),),
         levels=6,
     ),
     "colour_of_two_channels": lambda: ConditionalCase(
-        dgm.ColourLogisticMixture(dgm.ConvDecoder(3, (6 * 3, 1, 2), (4,)), 4, 3, channels=2, min_scale=0.1),
+        dgm.ColourLogisticMixture(
+            dgm.ConvDecoder(3, (6 * 3, 1, 2), (4,)), 4, 3, channels=2, min_scale=0.1
+        ),
         (2, 1, 2),
         ((3,),),
         levels=4,
     ),
     "laplace": lambda: ConditionalCase(dgm.Laplace(dgm.mlp(3, 8, 4)), (2,), ((3,),)),
-    "student_t": lambda: ConditionalCase(dgm.StudentT(nn.Sequential(dgm.mlp(3, 6), _FourMoments())), (2,), ((3,),)),
-    "continuous_bernoulli": lambda: ConditionalCase(dgm.ContinuousBernoulli(dgm.mlp(3, 8, 2)), (2,), ((3,),)),
+    "student_t": lambda: ConditionalCase(
+        dgm.StudentT(nn.Sequential(dgm.mlp(3, 6), _FourMoments())), (2,), ((3,),)
+    ),
+    "continuous_bernoulli": lambda: ConditionalCase(
+        dgm.ContinuousBernoulli(dgm.mlp(3, 8, 2)), (2,), ((3,),)
+    ),
     "binomial": lambda: ConditionalCase(dgm.Binomial(dgm.mlp(3, 2), 6), (2,), ((3,),), levels=7),
     "poisson": lambda: ConditionalCase(dgm.Poisson(dgm.mlp(3, 2)), (2,), ((3,),), levels=64),
     "poisson_image": lambda: ConditionalCase(
         dgm.Poisson(dgm.ConvDecoder(3, (1, 1, 2), (4,)), event_dim=3), (1, 1, 2), ((3,),), levels=64
     ),
-    "negative_binomial": lambda: ConditionalCase(dgm.NegativeBinomial(dgm.mlp(3, 4)), (2,), ((3,),), levels=300),
-    "zero_inflated_poisson": lambda: ConditionalCase(dgm.ZeroInflatedPoisson(dgm.mlp(3, 4)), (2,), ((3,),), levels=64),
+    "negative_binomial": lambda: ConditionalCase(
+        dgm.NegativeBinomial(dgm.mlp(3, 4)), (2,), ((3,),), levels=300
+    ),
+    "zero_inflated_poisson": lambda: ConditionalCase(
+        dgm.ZeroInflatedPoisson(dgm.mlp(3, 4)), (2,), ((3,),), levels=64
+    ),
     "zero_inflated_negative_binomial": lambda: ConditionalCase(
         dgm.ZeroInflatedNegativeBinomial(dgm.mlp(3, 6)), (2,), ((3,),), levels=300
     ),
     "conditional_fixed": lambda: ConditionalCase(
-        dgm.Conditional(dist.StudentT, dgm.mlp(3, 4), fixed={"df": torch.tensor([6.0, 9.0])}), (2,), ((3,),)
+        dgm.Conditional(dist.StudentT, dgm.mlp(3, 4), fixed={"df": torch.tensor([6.0, 9.0])}),
+        (2,),
+        ((3,),),
     ),
-    "flow_maf": lambda: ConditionalCase(dgm.Flow(dgm.StandardNormal(2), dgm.maf(2, 2, hidden=(8,))), (2,)),
-    "flow_iaf": lambda: ConditionalCase(dgm.Flow(dgm.StandardNormal(2), dgm.iaf(2, 2, hidden=(8,))), (2,)),
-    "flow_realnvp": lambda: ConditionalCase(dgm.Flow(dgm.StandardNormal(2), dgm.realnvp(2, 2, hidden=(8,))), (2,)),
+    "flow_maf": lambda: ConditionalCase(
+        dgm.Flow(dgm.StandardNormal(2), dgm.maf(2, 2, hidden=(8,))), (2,)
+    ),
+    "flow_iaf": lambda: ConditionalCase(
+        dgm.Flow(dgm.StandardNormal(2), dgm.iaf(2, 2, hidden=(8,))), (2,)
+    ),
+    "flow_realnvp": lambda: ConditionalCase(
+        dgm.Flow(dgm.StandardNormal(2), dgm.realnvp(2, 2, hidden=(8,))), (2,)
+    ),
     "flow_iaf_of_context": lambda: ConditionalCase(
         dgm.Flow(
-            dgm.Conditional(dist.Normal, dgm.mlp(4, 4)), dgm.iaf(2, 2, context=4, hidden=(8,)), embed=dgm.mlp(3, 8, 4)
+            dgm.Conditional(dist.Normal, dgm.mlp(4, 4)),
+            dgm.iaf(2, 2, context=4, hidden=(8,)),
+            embed=dgm.mlp(3, 8, 4),
         ),
         (2,),
         ((3,),),
@@ -183,25 +228,38 @@ CONDITIONALS: dict[str, Callable[[], ConditionalCase]] = {
         dgm.Flow(dgm.StandardNormal(2), dgm.realnvp(2, 2, context=3, hidden=(8,))), (2,), ((3,),)
     ),
     "flow_over_full_covariance": lambda: ConditionalCase(
-        dgm.Flow(dgm.MultivariateNormal(dgm.mlp(3, 5), 2), dgm.realnvp(2, 2, context=3, hidden=(8,))),
+        dgm.Flow(
+            dgm.MultivariateNormal(dgm.mlp(3, 5), 2), dgm.realnvp(2, 2, context=3, hidden=(8,))
+        ),
         (2,),
         ((3,),),
     ),
     "flow_image_of_context": lambda: ConditionalCase(
-        dgm.Flow(dgm.StandardNormal((1, 1, 2)), dgm.image_realnvp((1, 1, 2), 2, 3, 4, 1)), (1, 1, 2), ((3, 1, 2),)
+        dgm.Flow(dgm.StandardNormal((1, 1, 2)), dgm.image_realnvp((1, 1, 2), 2, 3, 4, 1)),
+        (1, 1, 2),
+        ((3, 1, 2),),
     ),
-    "multivariate_normal": lambda: ConditionalCase(dgm.MultivariateNormal(dgm.mlp(3, 5), 2), (2,), ((3,),)),
-    "low_rank": lambda: ConditionalCase(dgm.LowRankMultivariateNormal(dgm.mlp(3, 6), 2, 1), (2,), ((3,),)),
+    "multivariate_normal": lambda: ConditionalCase(
+        dgm.MultivariateNormal(dgm.mlp(3, 5), 2), (2,), ((3,),)
+    ),
+    "low_rank": lambda: ConditionalCase(
+        dgm.LowRankMultivariateNormal(dgm.mlp(3, 6), 2, 1), (2,), ((3,),)
+    ),
     "mixture_prior": lambda: ConditionalCase(dgm.MixturePrior(2, 4), (2,)),
     "vamp_prior": lambda: ConditionalCase(
         dgm.VampPrior(dgm.Conditional(dist.Normal, dgm.mlp(3, 4)), torch.randn(5, 3)), (2,)
     ),
     "vamp_prior_of_context": lambda: ConditionalCase(
-        dgm.VampPrior(dgm.Conditional(dist.Normal, dgm.Joined(dgm.mlp(5, 4))), torch.randn(5, 3)), (2,), ((2,),)
+        dgm.VampPrior(dgm.Conditional(dist.Normal, dgm.Concat(dgm.mlp(5, 4))), torch.randn(5, 3)),
+        (2,),
+        ((2,),),
     ),
     "vamp_prior_of_flow": lambda: ConditionalCase(
         dgm.VampPrior(
-            dgm.Flow(dgm.Conditional(dist.Normal, dgm.mlp(3, 4)), dgm.realnvp(2, 2, context=3, hidden=(8,))),
+            dgm.Flow(
+                dgm.Conditional(dist.Normal, dgm.mlp(3, 4)),
+                dgm.realnvp(2, 2, context=3, hidden=(8,)),
+            ),
             torch.randn(5, 3),
         ),
         (2,),
@@ -209,9 +267,13 @@ CONDITIONALS: dict[str, Callable[[], ConditionalCase]] = {
     "aggregate_prior": lambda: ConditionalCase(
         dgm.AggregatePrior(dgm.Conditional(dist.Normal, dgm.mlp(3, 4)), torch.randn(7, 3)), (2,)
     ),
-    "flow_over_mixture": lambda: ConditionalCase(dgm.Flow(dgm.MixturePrior(2, 3), dgm.maf(2, 2, hidden=(8,))), (2,)),
+    "flow_over_mixture": lambda: ConditionalCase(
+        dgm.Flow(dgm.MixturePrior(2, 3), dgm.maf(2, 2, hidden=(8,))), (2,)
+    ),
     "pushforward": lambda: ConditionalCase(
-        dgm.Pushforward(dgm.Conditional(dist.Normal, dgm.mlp(3, 4)), dgm.Inverse(dgm.realnvp(2, 2, hidden=(8,)))),
+        dgm.Pushforward(
+            dgm.Conditional(dist.Normal, dgm.mlp(3, 4)), dgm.Inverse(dgm.realnvp(2, 2, hidden=(8,)))
+        ),
         (2,),
         ((3,),),
     ),
@@ -221,9 +283,15 @@ CONDITIONALS: dict[str, Callable[[], ConditionalCase]] = {
     "unit_uniform": lambda: ConditionalCase(dgm.UnitUniform(), (2,), ((2,),)),
     "flow_dequantizer": lambda: ConditionalCase(dequantizer(2, 3), (2,), ((2,), (1,))),
     "zuko_maf": lambda: ConditionalCase(dgm.Zuko(zuko.flows.MAF(2, **_ZUKO)), (2,)),
-    "zuko_maf_of_context": lambda: ConditionalCase(dgm.Zuko(zuko.flows.MAF(2, 3, **_ZUKO)), (2,), ((3,),)),
+    "zuko_maf_of_context": lambda: ConditionalCase(
+        dgm.Zuko(zuko.flows.MAF(2, 3, **_ZUKO)), (2,), ((3,),)
+    ),
     "flow_of_joined_contexts": lambda: ConditionalCase(
-        dgm.Flow(dgm.StandardNormal(2), dgm.maf(2, 2, context=4, hidden=(8,)), embed=dgm.Joined(dgm.mlp(5, 8, 4))),
+        dgm.Flow(
+            dgm.StandardNormal(2),
+            dgm.maf(2, 2, context=4, hidden=(8,)),
+            embed=dgm.Concat(dgm.mlp(5, 8, 4)),
+        ),
         (2,),
         ((3,), (2,)),
     ),
@@ -276,7 +344,9 @@ BIJECTORS: dict[str, Callable[[], BijectorCase]] = {
     "affine_coupling_of_context": _bijector(lambda: dgm.Coupling(4, 3, _H), 4, 3),
     "affine_coupling_of_one_dim": _bijector(lambda: dgm.Coupling(1, 3, _H), 1, 3),
     "autoregressive": _bijector(lambda: dgm.Autoregressive(4, hidden=_H), 4, 0, 1, 4),
-    "autoregressive_reversed": _bijector(lambda: dgm.Autoregressive(4, 3, (16, 12), reverse=True), 4, 3, 1, 4),
+    "autoregressive_reversed": _bijector(
+        lambda: dgm.Autoregressive(4, 3, (16, 12), reverse=True), 4, 3, 1, 4
+    ),
     "autoregressive_of_one_dim": _bijector(lambda: dgm.Autoregressive(1, 3, _H), 1, 3),
     "inverse": _bijector(lambda: dgm.Inverse(dgm.Autoregressive(4, 3, _H)), 4, 3, 4, 1),
     "realnvp": _bijector(lambda: dgm.realnvp(4, 3, hidden=_H), 4, 0, 3, 3),
@@ -287,31 +357,47 @@ BIJECTORS: dict[str, Callable[[], BijectorCase]] = {
     "maf_of_context": _bijector(lambda: dgm.maf(4, 3, 3, _H), 4, 3, 3 * 4, 3),
     "additive_coupling": _bijector(lambda: dgm.Coupling(5, 3, _H, dgm.Additive()), 5, 3),
     "mixture_coupling": _bijector(lambda: dgm.Coupling(5, 0, (4,), dgm.LogisticMixture(3)), 5),
-    "mixture_coupling_of_context": _bijector(lambda: dgm.Coupling(4, 3, (4,), dgm.LogisticMixture(3)), 4, 3),
+    "mixture_coupling_of_context": _bijector(
+        lambda: dgm.Coupling(4, 3, (4,), dgm.LogisticMixture(3)), 4, 3
+    ),
     "spline_coupling": _bijector(lambda: dgm.spline_coupling(5, 2, hidden=_H), 5, 0, 2, 2),
     "spline_coupling_of_context": _bijector(lambda: dgm.spline_coupling(4, 2, 3, _H), 4, 3, 2, 2),
     "spline_iaf": _bijector(lambda: dgm.spline_iaf(3, 2, hidden=_H), 3, 0, 2, 2 * 3),
     "spline_maf_of_context": _bijector(lambda: dgm.spline_maf(3, 2, 3, _H), 3, 3, 2 * 3, 2),
     "lu_linear": _bijector(lambda: dgm.LULinear(4), 4, 0, 0, 0),
     "lu_linear_of_context": _bijector(lambda: dgm.LULinear(4, 3), 4, 3),
-    "orthogonal_of_context": _bijector(lambda: dgm.Stack([dgm.ActNorm(4), dgm.Orthogonal(4, 1, 3)]), 4, 3),
+    "orthogonal_of_context": _bijector(
+        lambda: dgm.Stack([dgm.ActNorm(4), dgm.Orthogonal(4, 1, 3)]), 4, 3
+    ),
     "act_norm_of_context": _bijector(lambda: dgm.ActNorm(4, 3, _H), 4, 3, 1, 1),
     "pointwise": _bijector(lambda: dgm.Pointwise(SigmoidTransform()), 4, 0, 0, 0),
     "pointwise_of_parts": _bijector(
-        lambda: dgm.Pointwise(ComposeTransform([AffineTransform(0.2, 0.7, event_dim=1), TanhTransform()])), 4, 0, 0, 0
+        lambda: dgm.Pointwise(
+            ComposeTransform([AffineTransform(0.2, 0.7, event_dim=1), TanhTransform()])
+        ),
+        4,
+        0,
+        0,
+        0,
     ),
     "pointwise_pyro": _bijector(lambda: dgm.Pointwise(transforms.affine_coupling(4)), 4),
-    "pointwise_pyro_of_context": _bijector(lambda: dgm.Pointwise(transforms.conditional_affine_coupling(4, 3)), 4, 3),
+    "pointwise_pyro_of_context": _bijector(
+        lambda: dgm.Pointwise(transforms.conditional_affine_coupling(4, 3)), 4, 3
+    ),
     "orthogonal": _bijector(lambda: dgm.Stack([dgm.ActNorm(4), dgm.Orthogonal(4)]), 4, 0, 0, 0),
     "act_norm": _bijector(lambda: dgm.ActNorm(4), 4, 0, 0, 0),
     "mixed_stack": _bijector(
-        lambda: dgm.Stack([dgm.Coupling(4, hidden=_H), dgm.Permutation(4), dgm.Autoregressive(4, hidden=_H)]),
+        lambda: dgm.Stack(
+            [dgm.Coupling(4, hidden=_H), dgm.Permutation(4), dgm.Autoregressive(4, hidden=_H)]
+        ),
         4,
         0,
         1 + 1,
         1 + 4,
     ),
-    "image_coupling": _bijector(lambda: dgm.ImageCoupling(dgm.checkerboard_mask((2, 4, 4)), 0, 4, 1), (2, 4, 4)),
+    "image_coupling": _bijector(
+        lambda: dgm.ImageCoupling(dgm.checkerboard_mask((2, 4, 4)), 0, 4, 1), (2, 4, 4)
+    ),
     "image_coupling_of_context": _bijector(
         lambda: dgm.ImageCoupling(dgm.channel_mask((3, 2, 4)), 2, 4, 1), (3, 2, 4), (2, 2, 4)
     ),
@@ -319,38 +405,60 @@ BIJECTORS: dict[str, Callable[[], BijectorCase]] = {
         lambda: dgm.ImageCoupling(dgm.channel_mask((1, 1, 1)), 2, 4, 1), (1, 1, 1), (2, 1, 1)
     ),
     "additive_image_coupling": _bijector(
-        lambda: dgm.ImageCoupling(dgm.channel_mask((2, 2, 2), flip=True), 0, 4, 1, dgm.Additive()), (2, 2, 2)
+        lambda: dgm.ImageCoupling(dgm.channel_mask((2, 2, 2), flip=True), 0, 4, 1, dgm.Additive()),
+        (2, 2, 2),
     ),
     "spline_image_coupling": _bijector(
-        lambda: dgm.ImageCoupling(dgm.checkerboard_mask((1, 4, 4), flip=True), 1, 4, 1, dgm.Spline(4)),
+        lambda: dgm.ImageCoupling(
+            dgm.checkerboard_mask((1, 4, 4), flip=True), 1, 4, 1, dgm.Spline(4)
+        ),
         (1, 4, 4),
         (1, 4, 4),
     ),
     "mixture_image_coupling": _bijector(
-        lambda: dgm.ImageCoupling(dgm.checkerboard_mask((2, 2, 2)), 0, 2, 1, dgm.LogisticMixture(3)), (2, 2, 2)
+        lambda: dgm.ImageCoupling(
+            dgm.checkerboard_mask((2, 2, 2)), 0, 2, 1, dgm.LogisticMixture(3)
+        ),
+        (2, 2, 2),
     ),
-    "image_realnvp_of_context": _bijector(lambda: dgm.image_realnvp((2, 4, 4), 3, 1, 4, 1), (2, 4, 4), (1, 4, 4), 3, 3),
+    "image_realnvp_of_context": _bijector(
+        lambda: dgm.image_realnvp((2, 4, 4), 3, 1, 4, 1), (2, 4, 4), (1, 4, 4), 3, 3
+    ),
     "levels": _bijector(lambda: dgm.Levels(17), 4, 0, 0, 0),
     "levels_of_images": _bijector(lambda: dgm.Levels(256, 0.05, event_dim=3), (1, 2, 3), 0, 0, 0),
     "multiscale_realnvp": _bijector(
-        lambda: dgm.multiscale_realnvp((1, 4, 4), (4, 4, 4), layers=1, blocks=1), 16, 0, 1 + 1 + 2, 1 + 1 + 2
+        lambda: dgm.multiscale_realnvp((1, 4, 4), (4, 4, 4), layers=1, blocks=1),
+        16,
+        0,
+        1 + 1 + 2,
+        1 + 1 + 2,
     ),
     "factor_out_of_context": _bijector(
-        lambda: dgm.FactorOut((3, 2, 2), dgm.Stack([dgm.Coupling(4, 2, (4,)), dgm.Unflatten((1, 2, 2))])), 12, 2
+        lambda: dgm.FactorOut(
+            (3, 2, 2), dgm.Stack([dgm.Coupling(4, 2, (4,)), dgm.Unflatten((1, 2, 2))])
+        ),
+        12,
+        2,
     ),
     "act_norm_of_images": _bijector(lambda: dgm.PerPixel(dgm.ActNorm(2)), (2, 3, 2), 0, 0, 0),
     "one_by_one_convolution": _bijector(lambda: dgm.PerPixel(dgm.LULinear(3)), (3, 2, 2), 0, 0, 0),
-    "linear_of_pixels_of_context": _bijector(lambda: dgm.PerPixel(dgm.LULinear(2, 3)), (2, 2, 3), (3, 2, 3)),
+    "linear_of_pixels_of_context": _bijector(
+        lambda: dgm.PerPixel(dgm.LULinear(2, 3)), (2, 2, 3), (3, 2, 3)
+    ),
     "squeeze": _bijector(lambda: dgm.Squeeze((2, 4, 6)), (2, 4, 6), 0, 0, 0),
     "inverse_squeeze": _bijector(lambda: dgm.Inverse(dgm.Squeeze((2, 4, 4))), (8, 2, 2), 0, 0, 0),
-    "unflatten": _bijector(lambda: dgm.Stack([dgm.LULinear(8), dgm.Unflatten((2, 2, 2))]), 8, 0, 0, 0),
+    "unflatten": _bijector(
+        lambda: dgm.Stack([dgm.LULinear(8), dgm.Unflatten((2, 2, 2))]), 8, 0, 0, 0
+    ),
 }
 
 ONE_WAY: dict[str, Callable[[], BijectorCase]] = {
     "planar": _bijector(lambda: dgm.planar(4, 2), 4, 0, 0, None),
     "planar_of_context": _bijector(lambda: dgm.planar(4, 2, 3), 4, 3, 2, None),
     "sylvester": _bijector(lambda: dgm.sylvester(4, 2), 4, 0, 0, None),
-    "sylvester_of_context": _bijector(lambda: dgm.sylvester(4, 2, 3, _H, num_units=2), 4, 3, 2, None),
+    "sylvester_of_context": _bijector(
+        lambda: dgm.sylvester(4, 2, 3, _H, num_units=2), 4, 3, 2, None
+    ),
 }
 
 
@@ -377,18 +485,33 @@ def _vae(prior: nn.Module, likelihood: nn.Module, encoder: nn.Module, batch: Cal
 
 def vae_normal() -> PairCase:
     encoder = dgm.Conditional(dist.Normal, dgm.mlp(4, 8, 2 * 2))
-    return _vae(dgm.StandardNormal(2), dgm.Normal(dgm.mlp(2, 8, 4), scale=0.8), encoder, lambda n: (torch.randn(n, 4),))
+    return _vae(
+        dgm.StandardNormal(2),
+        dgm.Normal(dgm.mlp(2, 8, 4), scale=0.8),
+        encoder,
+        lambda n: (torch.randn(n, 4),),
+    )
 
 
 def vae_bernoulli() -> PairCase:
     encoder = dgm.Conditional(dist.Normal, dgm.gated_mlp(6, 8, 2 * 2))
     likelihood = dgm.Bernoulli(dgm.gated_mlp(2, 8, 6))
-    return _vae(dgm.StandardNormal(2), likelihood, encoder, lambda n: (torch.bernoulli(torch.full((n, 6), 0.5)),))
+    return _vae(
+        dgm.StandardNormal(2),
+        likelihood,
+        encoder,
+        lambda n: (torch.bernoulli(torch.full((n, 6), 0.5)),),
+    )
 
 
 def vae_categorical() -> PairCase:
     encoder = dgm.Conditional(dist.Normal, dgm.mlp(3, 8, 2 * 2))
-    return _vae(dgm.StandardNormal(2), dgm.Categorical(dgm.mlp(2, 8, 3 * 5), levels=5), encoder, _levels(5, 3))
+    return _vae(
+        dgm.StandardNormal(2),
+        dgm.Categorical(dgm.mlp(2, 8, 3 * 5), levels=5),
+        encoder,
+        _levels(5, 3),
+    )
 
 
 def vae_flow() -> PairCase:
@@ -431,12 +554,14 @@ def vae_one_way() -> PairCase:
     """A guide whose flow can't score given points."""
     base = dgm.LowRankMultivariateNormal(dgm.mlp(5, 3 * 4), 3, 2)
     encoder = dgm.Flow(base, [*dgm.planar(3, 2, 5), *dgm.sylvester(3, 1, 5)], dgm.mlp(4, 8, 5))
-    return _vae(dgm.StandardNormal(3), dgm.Normal(dgm.mlp(3, 8, 4)), encoder, lambda n: (torch.randn(n, 4),))
+    return _vae(
+        dgm.StandardNormal(3), dgm.Normal(dgm.mlp(3, 8, 4)), encoder, lambda n: (torch.randn(n, 4),)
+    )
 
 
 def vae_labels() -> PairCase:
-    likelihood = dgm.Normal(dgm.Joined(dgm.mlp(2 + 3, 8, 4)))
-    encoder = dgm.Conditional(dist.Normal, dgm.Joined(dgm.mlp(4 + 3, 8, 2 * 2)))
+    likelihood = dgm.Normal(dgm.Concat(dgm.mlp(2 + 3, 8, 4)))
+    encoder = dgm.Conditional(dist.Normal, dgm.Concat(dgm.mlp(4 + 3, 8, 2 * 2)))
 
     def batch(n: int) -> tuple[Tensor, Tensor]:
         return torch.randn(n, 4), one_hot(torch.randint(3, (n,)), 3).to(torch.get_default_dtype())
@@ -448,15 +573,27 @@ def vae_conv() -> PairCase:
     shape, channels = (1, 5, 6), (3, 4)
     likelihood = dgm.Bernoulli(dgm.ConvDecoder(2, shape, channels), event_dim=3)
     encoder = dgm.Conditional(dist.Normal, dgm.ConvEncoder(shape, 2 * 2, channels))
-    return _vae(dgm.StandardNormal(2), likelihood, encoder, lambda n: (torch.bernoulli(torch.full((n, *shape), 0.5)),))
+    return _vae(
+        dgm.StandardNormal(2),
+        likelihood,
+        encoder,
+        lambda n: (torch.bernoulli(torch.full((n, *shape), 0.5)),),
+    )
 
 
 def vae_pixelcnn() -> PairCase:
     shape = (1, 2, 3)
     network = dgm.GatedPixelCNN(shape, 1, context=4, channels=4, blocks=2)
-    likelihood = dgm.PixelCNN(network, dgm.Bernoulli(nn.Identity(), event_dim=3), embed=dgm.mlp(2, 4))
+    likelihood = dgm.PixelCNN(
+        network, dgm.Bernoulli(nn.Identity(), event_dim=3), embed=dgm.mlp(2, 4)
+    )
     encoder = dgm.Conditional(dist.Normal, dgm.ConvEncoder(shape, 2 * 2, (4,)))
-    return _vae(dgm.StandardNormal(2), likelihood, encoder, lambda n: (torch.bernoulli(torch.full((n, *shape), 0.5)),))
+    return _vae(
+        dgm.StandardNormal(2),
+        likelihood,
+        encoder,
+        lambda n: (torch.bernoulli(torch.full((n, *shape), 0.5)),),
+    )
 
 
 def density_flow() -> PairCase:
@@ -477,8 +614,12 @@ def vae_dequantized() -> PairCase:
 
 
 def density_image() -> PairCase:
-    density = dgm.Flow(dgm.StandardNormal((1, 2, 2)), dgm.image_realnvp((1, 2, 2), 2, hidden=4, blocks=1))
-    return PairCase(dgm.DensityModel(density), dgm.EmptyGuide(), lambda n: (torch.randn(n, 1, 2, 2),))
+    density = dgm.Flow(
+        dgm.StandardNormal((1, 2, 2)), dgm.image_realnvp((1, 2, 2), 2, hidden=4, blocks=1)
+    )
+    return PairCase(
+        dgm.DensityModel(density), dgm.EmptyGuide(), lambda n: (torch.randn(n, 1, 2, 2),)
+    )
 
 
 def vae_image_flow() -> PairCase:
@@ -486,9 +627,13 @@ def vae_image_flow() -> PairCase:
     shape, cube = (1, 4, 4), dgm.Levels(1, alpha=0.0, event_dim=3)
     couplings = {n: dgm.image_realnvp(shape, 2, context=n, hidden=4, blocks=1) for n in (1, 2)}
     likelihood = dgm.Flow(
-        dgm.StandardNormal(shape), [*couplings[2], dgm.Levels(5, event_dim=3)], dgm.ConvDecoder(2, (2, 4, 4), (3,))
+        dgm.StandardNormal(shape),
+        [*couplings[2], dgm.Levels(5, event_dim=3)],
+        dgm.ConvDecoder(2, (2, 4, 4), (3,)),
     )
-    noise = dgm.Flow(dgm.UnitUniform(shape), [dgm.Inverse(cube), *couplings[1], cube], dgm.Rescale(0, 4))
+    noise = dgm.Flow(
+        dgm.UnitUniform(shape), [dgm.Inverse(cube), *couplings[1], cube], dgm.Rescale(0, 4)
+    )
     encoder = dgm.Conditional(dist.Normal, dgm.ConvEncoder(shape, 2 * 2, (3,)))
     vae = dgm.VAE(dgm.StandardNormal(2), likelihood, encoder, noise)
     return PairCase(vae.model, vae.guide, lambda n: (torch.randint(5, (n, *shape)),))

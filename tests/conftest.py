@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from pathlib import Path
 
 import pyro
 import pytest
@@ -15,7 +16,9 @@ torch.set_num_threads(1)  # the tensors of the tests are small, and the cores ar
 
 
 def pytest_addoption(parser):
-    parser.addoption("--dtype", choices=sorted(DTYPES), default="float64", help="default dtype of the tests")
+    parser.addoption(
+        "--dtype", choices=sorted(DTYPES), default="float64", help="default dtype of the tests"
+    )
     parser.addoption("--device", default="cpu", help="device of the laws in test_laws.py")
 
 
@@ -40,7 +43,15 @@ def dtype(request) -> torch.dtype:
 
 
 both_dtypes = pytest.mark.parametrize("dtype", sorted(DTYPES), indirect=True)
-in_float64 = pytest.mark.parametrize("dtype", ["float64"], indirect=True)  # compares with something exact
+in_float64 = pytest.mark.parametrize(
+    "dtype", ["float64"], indirect=True
+)  # compares with something exact
+
+
+def seed_of(nodeid: str) -> int:
+    """One seed per test, by the name of its file: a file that moves to another folder keeps the seeds of its tests."""
+    path, _, test = nodeid.partition("::")
+    return zlib.crc32(f"tests/{Path(path).name}::{test}".encode())
 
 
 @pytest.fixture(autouse=True)
@@ -49,12 +60,14 @@ def clean_globals(request, dtype):
     before = torch.get_default_dtype()
     validation = _validation()
     pyro.clear_param_store()
-    pyro.set_rng_seed(zlib.crc32(request.node.nodeid.encode()))
+    pyro.set_rng_seed(seed_of(request.node.nodeid))
     torch.set_default_dtype(dtype)
     try:
         yield
         assert torch.get_default_dtype() == dtype, "the test changed the default dtype"
-        assert not list(pyro.get_param_store().keys()), "the test left parameters in Pyro's global store"
+        assert not list(pyro.get_param_store().keys()), (
+            "the test left parameters in Pyro's global store"
+        )
         assert _validation() == validation, "the test changed the global validation setting"
         assert torch.is_grad_enabled(), "the test switched gradients off"
     finally:

@@ -72,4 +72,7 @@ def components(law: Any) -> list[tuple[Any, Any, float, float]]:
     with mp.workdps(DIGITS):
         raw = [mp.exp(mpf(x)) for x in LOGITS]
         weights = [w / sum(raw) for w in raw]
-    return [(w, type(kernels), float(m), float(s)) for w, m, s in zip(weights, kernels.loc, kernels.scale, strict=True)]
+    return [
+        (w, type(kernels), float(m), float(s))
+        for w, m, s in zip(weights, kernels.loc, kernels.scale, strict=True)
+    ]

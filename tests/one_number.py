@@ -31,7 +31,8 @@ def quadrature(law, x, grid, scale=0.4):
 LAWS = {
     "mixture": (
         lambda: dist.MixtureSameFamily(
-            dist.Categorical(torch.tensor([0.3, 0.7])), dist.Normal(torch.tensor([-0.4, 0.5]), torch.tensor([0.2, 0.6]))
+            dist.Categorical(torch.tensor([0.3, 0.7])),
+            dist.Normal(torch.tensor([-0.4, 0.5]), torch.tensor([0.2, 0.6])),
         ),
         (-8, 8),
     ),

@@ -30,7 +30,9 @@ def pair(latent=2, **options):
     torch.manual_seed(3)
     model = LinearGaussian(latent=latent, observed=4)
     sd = ExactGuide(model).root[0, 0].item()
-    return model, ExactGuide(model, shift=options.get("shift", 0.0) * sd, spread=options.get("spread", 1.0))
+    return model, ExactGuide(
+        model, shift=options.get("shift", 0.0) * sd, spread=options.get("spread", 1.0)
+    )
 
 
 def statuses(report):

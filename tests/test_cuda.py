@@ -27,11 +27,15 @@ def sites_of(case) -> tuple[str, ...]:
 
 def log_joint(model, values, batch) -> torch.Tensor:
     """log p(x, z) of every datum at the values of a trace, on the CPU."""
-    data = {name: values.nodes[name]["value"].to(batch[0].device) for name in values.stochastic_nodes}
+    data = {
+        name: values.nodes[name]["value"].to(batch[0].device) for name in values.stochastic_nodes
+    }
     trace = poutine.trace(poutine.condition(model, data=data)).get_trace(*batch)
     trace.compute_log_prob()
     return sum(
-        trace.nodes[n]["log_prob"] for n in [*trace.stochastic_nodes, *trace.observation_nodes] if n != "data"
+        trace.nodes[n]["log_prob"]
+        for n in [*trace.stochastic_nodes, *trace.observation_nodes]
+        if n != "data"
     ).cpu()
 
 
@@ -39,7 +43,10 @@ def log_joint(model, values, batch) -> torch.Tensor:
 def test_the_likelihood_is_that_of_the_cpu_within_its_error(build):
     case = build()
     batch = case.batch(6)
-    here, there = dgm.nll(case.model, case.guide, *batch, num=4000), dgm.nll(*moved(case), *batch, num=4000)
+    here, there = (
+        dgm.nll(case.model, case.guide, *batch, num=4000),
+        dgm.nll(*moved(case), *batch, num=4000),
+    )
     assert there.per_datum.device.type == "cpu"
     error = (here.monte_carlo**2 + there.monte_carlo**2).sqrt().nan_to_num(0.0)
     assert bool(((here.per_datum - there.per_datum).abs() <= 6 * error + 1e-8).all())
@@ -71,12 +78,16 @@ def test_a_run_resumed_at_an_epoch_equals_the_whole_one_bit_for_bit(build, tmp_p
     case = build()
     batch, weights = case.batch(20), []
     for parts in ((3,), (1, 2)):
-        objective = dgm.ELBO(*moved(case), beta={site: dgm.LinearWarmup(5) for site in sites_of(case)})
+        objective = dgm.ELBO(
+            *moved(case), beta={site: dgm.LinearWarmup(5) for site in sites_of(case)}
+        )
         for number, epochs in enumerate(parts):
             trainer = dgm.SVITrainer(objective, lr=1e-3, ema=0.9)
             if number:
                 trainer.resume(tmp_path / "checkpoint.pt")
-            trainer.fit(batch, batch, epochs, 8, checkpoint=tmp_path / "checkpoint.pt", progress=False)
+            trainer.fit(
+                batch, batch, epochs, 8, checkpoint=tmp_path / "checkpoint.pt", progress=False
+            )
         weights.append(objective.state_dict())
     for name, value in weights[0].items():
         assert torch.equal(value, weights[1][name]), name
@@ -85,13 +96,17 @@ def test_a_run_resumed_at_an_epoch_equals_the_whole_one_bit_for_bit(build, tmp_p
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The CUDA Graph is empty")  # torch's own, of its warm-up graph
 @pytest.mark.parametrize("mode", [True, "reduce-overhead"])
-@pytest.mark.parametrize("name", ["vae_normal", "vae_flow", "vae_labels", "density_dequantized", "vae_image_flow"])
+@pytest.mark.parametrize(
+    "name", ["vae_normal", "vae_flow", "vae_labels", "density_dequantized", "vae_image_flow"]
+)
 def test_compiled_training_learns_as_eager_training_does(name, mode):
     case, losses = PAIRS[name](), []
     batch = case.batch(512)
     for compile_ in (False, mode):
         trainer = dgm.SVITrainer(dgm.ELBO(*moved(case)), lr=2e-3, compile=compile_)
-        losses.append(trainer.fit(batch, epochs=12, batch_size=128, progress=False).column("train_nelbo"))
+        losses.append(
+            trainer.fit(batch, epochs=12, batch_size=128, progress=False).column("train_nelbo")
+        )
     eager, compiled = (torch.tensor(found) for found in losses)
     assert compiled[-1] < compiled[0]
     torch.testing.assert_close(compiled[-1], eager[-1], rtol=0.05, atol=0.3)

@@ -34,7 +34,11 @@ def imports_of(name: str) -> set[str]:
     found: set[str] = set()
     for node in runtime_nodes(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            found |= {nearest(alias.name) for alias in node.names if alias.name.split(".")[0] == "pyro_dgm"}
+            found |= {
+                nearest(alias.name)
+                for alias in node.names
+                if alias.name.split(".")[0] == "pyro_dgm"
+            }
         elif isinstance(node, ast.ImportFrom):
             base = package[: len(package) - node.level + 1] if node.level else []
             target = ".".join([*base, *filter(None, [node.module])])
@@ -80,9 +84,16 @@ def test_no_import_cycle():
     assert not cycle
 
 
-@pytest.mark.parametrize(("here", "there"), [(DECLARATION, INFERENCE), (INFERENCE, DECLARATION)], ids=["down", "up"])
+@pytest.mark.parametrize(
+    ("here", "there"), [(DECLARATION, INFERENCE), (INFERENCE, DECLARATION)], ids=["down", "up"]
+)
 def test_the_wings_do_not_import_each_other(here, there):
-    crossings = [(a, b) for a, targets in GRAPH.items() for b in targets if floor(a) in here and floor(b) in there]
+    crossings = [
+        (a, b)
+        for a, targets in GRAPH.items()
+        for b in targets
+        if floor(a) in here and floor(b) in there
+    ]
     assert not crossings
 
 
@@ -100,7 +111,12 @@ def test_no_wing_imports_experiments_or_the_front_door():
 
 
 def test_training_does_not_import_evaluation():
-    assert not [(a, b) for a, ts in GRAPH.items() for b in ts if floor(a) == "inference" and floor(b) == "evaluation"]
+    assert not [
+        (a, b)
+        for a, ts in GRAPH.items()
+        for b in ts
+        if floor(a) == "inference" and floor(b) == "evaluation"
+    ]
 
 
 def test_pyro_sample_appears_in_programs_alone():
@@ -156,7 +172,11 @@ print(json.dumps({
 def fresh() -> dict:
     """What a new process says about `import pyro_dgm` after `import pyro`; the faster of two."""
     runs = [
-        json.loads(subprocess.run([sys.executable, "-c", FRESH], check=True, capture_output=True, text=True).stdout)
+        json.loads(
+            subprocess.run(
+                [sys.executable, "-c", FRESH], check=True, capture_output=True, text=True
+            ).stdout
+        )
         for _ in range(2)
     ]
     return min(runs, key=lambda run: run["seconds"])

@@ -12,11 +12,15 @@ README = Path(__file__).parents[1] / "README.md"
 
 @pytest.mark.slow
 def test_python_blocks_run_in_order_as_one_program(tmp_path):
-    blocks = re.findall(r"^```python\n(.*?)^```", README.read_text(), flags=re.DOTALL | re.MULTILINE)
+    blocks = re.findall(
+        r"^```python\n(.*?)^```", README.read_text(), flags=re.DOTALL | re.MULTILINE
+    )
     assert len(blocks) >= 3
     program = tmp_path / "readme.py"
     program.write_text("\n".join(blocks))
-    done = subprocess.run([sys.executable, program], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, program], cwd=tmp_path, capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     assert "NLL" in done.stdout
 

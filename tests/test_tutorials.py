@@ -13,7 +13,14 @@ TUTORIALS = sorted((Path(__file__).parents[1] / "tutorials").glob("*.py"))
 @pytest.mark.slow
 @pytest.mark.parametrize("path", TUTORIALS, ids=lambda path: path.stem)
 def test_tutorial_runs_and_draws_its_figures(path, tmp_path):
-    environment = {**os.environ, "PYRO_DGM_SMOKE": "1", "PYRO_DGM_FIGURES": str(tmp_path), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, path], env=environment, capture_output=True, text=True, timeout=300)
+    environment = {
+        **os.environ,
+        "PYRO_DGM_SMOKE": "1",
+        "PYRO_DGM_FIGURES": str(tmp_path),
+        "OMP_NUM_THREADS": "1",
+    }
+    done = subprocess.run(
+        [sys.executable, path], env=environment, capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     assert list(tmp_path.glob("*.png"))

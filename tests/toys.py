@@ -10,14 +10,16 @@ import torch
 from torch import Tensor, nn
 
 import pyro_dgm as dgm
-from pyro_dgm.inference.run.traces import isolated
+from pyro_dgm.inference.run.traces import fork_rng
 from pyro_dgm.inference.training.compilation import _Terms, value_and_grad
 
 
 class LinearGaussian(dgm.Program):
     r"""$z \sim N(0, I)$, $x \mid z \sim N(W z + b, s^2 I)$, so that $x \sim N(b, W W^T + s^2 I)$."""
 
-    def __init__(self, latent: int = 2, observed: int = 4, scale: float = 0.7, size: int | None = None):
+    def __init__(
+        self, latent: int = 2, observed: int = 4, scale: float = 0.7, size: int | None = None
+    ):
         super().__init__()
         self.weight = nn.Parameter(torch.randn(observed, latent))
         self.bias = nn.Parameter(torch.randn(observed))
@@ -25,8 +27,12 @@ class LinearGaussian(dgm.Program):
 
     def forward(self, x: Tensor | None = None) -> Tensor:
         with dgm.data_plate(x, size=self.size):
-            z = pyro.sample("z", dist.Normal(self.weight.new_zeros(self.weight.shape[1]), 1.0).to_event(1))
-            return pyro.sample("x", dist.Normal(z @ self.weight.T + self.bias, self.scale).to_event(1), obs=x)
+            z = pyro.sample(
+                "z", dist.Normal(self.weight.new_zeros(self.weight.shape[1]), 1.0).to_event(1)
+            )
+            return pyro.sample(
+                "x", dist.Normal(z @ self.weight.T + self.bias, self.scale).to_event(1), obs=x
+            )
 
     def log_evidence(self, x: Tensor) -> Tensor:
         """Log density of x, exact, float64."""
@@ -48,7 +54,9 @@ class ExactGuide(dgm.Program):
     def __init__(self, model: LinearGaussian, shift: float = 0.0, spread: float = 1.0):
         super().__init__()
         weight = model.weight.detach()
-        precision = torch.eye(weight.shape[1], dtype=weight.dtype) + weight.T @ weight / model.scale**2
+        precision = (
+            torch.eye(weight.shape[1], dtype=weight.dtype) + weight.T @ weight / model.scale**2
+        )
         covariance = precision.inverse()
         self.size = model.size
         self.register_buffer("bias", model.bias.detach())
@@ -118,7 +126,9 @@ class Series(dgm.Program):
     def log_evidence(self, x: Tensor) -> Tensor:
         """Log density of rows `(B, steps)`: the sites of one datum are jointly normal."""
         ones, eye = torch.ones(self.steps, self.steps), torch.eye(self.steps)
-        return dist.MultivariateNormal(self.offset.detach().expand(self.steps), ones + 1.25 * eye).log_prob(x)
+        return dist.MultivariateNormal(
+            self.offset.detach().expand(self.steps), ones + 1.25 * eye
+        ).log_prob(x)
 
 
 class SeriesGuide(dgm.Program):
@@ -167,17 +177,21 @@ def toy_vae(**options: Any) -> dgm.VAE:
 
 def same_toy_vae(seed: int = 1) -> dgm.VAE:
     """The toy VAE with weights that are a function of the seed."""
-    with isolated(seed=seed):
+    with fork_rng(seed=seed):
         return toy_vae()
 
 
-def loss_and_grad(objective: dgm.Objective, *batch: Tensor, seed: int = 0) -> tuple[Tensor, dict[str, Tensor]]:
+def loss_and_grad(
+    objective: dgm.Objective, *batch: Tensor, seed: int = 0
+) -> tuple[Tensor, dict[str, Tensor]]:
     """Loss and gradient by plain autograd under a seed."""
     objective.zero_grad(set_to_none=True)
-    with isolated(seed=seed):
+    with fork_rng(seed=seed):
         loss = objective(*batch)
     loss.backward()
-    return loss.detach(), {n: p.grad.clone() for n, p in objective.named_parameters() if p.grad is not None}
+    return loss.detach(), {
+        n: p.grad.clone() for n, p in objective.named_parameters() if p.grad is not None
+    }
 
 
 def captured(objective: dgm.Objective, *batch: Tensor) -> tuple[Any, dict, dict]:
@@ -186,7 +200,9 @@ def captured(objective: dgm.Objective, *batch: Tensor) -> tuple[Any, dict, dict]
 
     module = _Terms(objective)
     trained = {n: p for n, p in module.named_parameters() if p.requires_grad}
-    fixed = {n: p for n, p in module.named_parameters() if not p.requires_grad} | dict(module.named_buffers())
+    fixed = {n: p for n, p in module.named_parameters() if not p.requires_grad} | dict(
+        module.named_buffers()
+    )
     return capture(module, trained, fixed, batch), trained, fixed
 
 

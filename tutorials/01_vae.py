@@ -24,7 +24,9 @@ import pyro_dgm as dgm
 
 SMOKE = bool(os.environ.get("PYRO_DGM_SMOKE"))
 EPOCHS, DRAWS = (3, 20) if SMOKE else (150, 1000)
-FIGURES = Path(os.environ.get("PYRO_DGM_FIGURES", "runs/smoke/tutorial_01" if SMOKE else "runs/tutorial_01"))
+FIGURES = Path(
+    os.environ.get("PYRO_DGM_FIGURES", "runs/smoke/tutorial_01" if SMOKE else "runs/tutorial_01")
+)
 FIGURES.mkdir(parents=True, exist_ok=True)
 torch.manual_seed(0)
 
@@ -103,8 +105,12 @@ figure.savefig(FIGURES / "learning_curve.png", dpi=120)
 # %%
 score = dgm.nll(vae.model, vae.guide, test, num=DRAWS)
 print(score)
-print(f"−ELBO {score.nelbo.mean():.2f} nats; the guide costs {score.nelbo.mean() - score.mean:.2f} nats at least")
-print(f"{dgm.bits_per_dim(score.mean, 64):.3f} bits/dim; a uniform guess needs {torch.tensor(17.0).log2():.3f}")
+print(
+    f"−ELBO {score.nelbo.mean():.2f} nats; the guide costs {score.nelbo.mean() - score.mean:.2f} nats at least"
+)
+print(
+    f"{dgm.bits_per_dim(score.mean, 64):.3f} bits/dim; a uniform guess needs {torch.tensor(17.0).log2():.3f}"
+)
 
 # %% [markdown]
 # ## What did the flows buy?
@@ -113,11 +119,15 @@ print(f"{dgm.bits_per_dim(score.mean, 64):.3f} bits/dim; a uniform guess needs {
 
 # %%
 plain = declare(flows=False)
-dgm.SVITrainer(dgm.ELBO(plain.model, plain.guide), lr=2e-3).fit(train, val, EPOCHS, batch_size=100, progress=False)
+dgm.SVITrainer(dgm.ELBO(plain.model, plain.guide), lr=2e-3).fit(
+    train, val, EPOCHS, batch_size=100, progress=False
+)
 plain_score = dgm.nll(plain.model, plain.guide, test, num=DRAWS)
 gain = plain_score.per_datum - score.per_datum
 error = gain.std() / len(gain) ** 0.5
-print(f"without flows: NLL {plain_score.mean:.2f}; the flows gain {gain.mean():.2f} ± {error:.2f} nats")
+print(
+    f"without flows: NLL {plain_score.mean:.2f}; the flows gain {gain.mean():.2f} ± {error:.2f} nats"
+)
 
 # %% [markdown]
 # ## Look at it
@@ -135,7 +145,10 @@ def show(rows: list[torch.Tensor], path: Path) -> None:
 
 
 show(list(dgm.generate(vae.model, 30).split(10)), FIGURES / "samples.png")
-show([test[:10], dgm.reconstruct(vae.model, vae.guide, test[:10], num=20)["x"]], FIGURES / "reconstructions.png")
+show(
+    [test[:10], dgm.reconstruct(vae.model, vae.guide, test[:10], num=20)["x"]],
+    FIGURES / "reconstructions.png",
+)
 
 # %% [markdown]
 # ## It is still Pyro
@@ -153,5 +166,7 @@ print("an image for a code of our choice:", tuple(image.shape))
 # Draws, log-likelihoods and importance weights of some test images, with named dims.
 
 # %%
-posterior = dgm.to_arviz(vae.model, vae.guide, test[:20], num=min(DRAWS, 200), dims={"z": ["latent"], "x": ["pixel"]})
+posterior = dgm.to_arviz(
+    vae.model, vae.guide, test[:20], num=min(DRAWS, 200), dims={"z": ["latent"], "x": ["pixel"]}
+)
 print(posterior.posterior["z"].sizes)

@@ -37,13 +37,18 @@ import pyro_dgm as dgm
 
 SMOKE = bool(os.environ.get("PYRO_DGM_SMOKE"))
 EPOCHS, STEPS, DRAWS, GRID = (2, 5, 20, 40) if SMOKE else (80, 400, 500, 120)
-FIGURES = Path(os.environ.get("PYRO_DGM_FIGURES", "runs/smoke/tutorial_02" if SMOKE else "runs/tutorial_02"))
+FIGURES = Path(
+    os.environ.get("PYRO_DGM_FIGURES", "runs/smoke/tutorial_02" if SMOKE else "runs/tutorial_02")
+)
 FIGURES.mkdir(parents=True, exist_ok=True)
 COLOURS = matplotlib.colormaps["tab10"]
 
 digits = load_digits()
 order = torch.randperm(len(digits.data), generator=torch.Generator().manual_seed(0))
-images, classes = torch.tensor(digits.data, dtype=torch.float32)[order], torch.tensor(digits.target)[order]
+images, classes = (
+    torch.tensor(digits.data, dtype=torch.float32)[order],
+    torch.tensor(digits.target)[order],
+)
 test, val, train = images[:300], images[300:450], images[450:]
 
 # %% [markdown]
@@ -80,7 +85,9 @@ def flow(encoder: nn.Module) -> nn.Module:
 
 def declare(prior: Callable) -> dgm.VAE:
     torch.manual_seed(0)
-    encoder = dgm.Conditional(dist.Normal, nn.Sequential(dgm.Rescale(0, 16), dgm.mlp(64, 256, 256, 2 * 2)), floor=0.05)
+    encoder = dgm.Conditional(
+        dist.Normal, nn.Sequential(dgm.Rescale(0, 16), dgm.mlp(64, 256, 256, 2 * 2)), floor=0.05
+    )
     likelihood = dgm.DiscretizedLogistic(dgm.mlp(2, 256, 256, 2 * 64), levels=17, min_scale=0.3)
     return dgm.VAE(prior(encoder), likelihood, encoder)
 
@@ -110,12 +117,16 @@ def grid(centre: Tensor, half: Tensor | float, num: int) -> tuple[Tensor, float]
     """Points `(num, num, 2)` that fill a square or box, and the area that each one stands for."""
     half = torch.as_tensor(half).expand(2)
     ticks = [torch.linspace(-1, 1, num) * h + c for c, h in zip(centre, half, strict=True)]
-    return torch.stack(torch.meshgrid(*ticks, indexing="xy"), -1), (2 * half / (num - 1)).prod().item()
+    return torch.stack(torch.meshgrid(*ticks, indexing="xy"), -1), (
+        2 * half / (num - 1)
+    ).prod().item()
 
 
 def ellipses(axes: Axes, law: dist.TorchDistribution, labels: Tensor) -> None:
     for mean, scale, label in zip(law.mean, law.variance.sqrt(), labels, strict=True):
-        axes.add_patch(Ellipse(mean, *(4 * scale), facecolor=COLOURS(int(label)), alpha=0.35, linewidth=0))
+        axes.add_patch(
+            Ellipse(mean, *(4 * scale), facecolor=COLOURS(int(label)), alpha=0.35, linewidth=0)
+        )
     for label in labels.unique():
         axes.text(
             *law.mean[labels == label].median(0).values,
@@ -137,7 +148,14 @@ def row_of_three(row: list[Axes], name: str, vae: dgm.VAE) -> None:
     aggregate = dgm.AggregatePrior(vae.guide.encoder, train)().log_prob(points).exp()
     top = aggregate.flatten().quantile(0.998).item()
     for axes, density in zip(row, (prior, aggregate), strict=False):
-        axes.imshow((density / top).sqrt(), cmap="Greys", vmin=0, vmax=1, extent=2 * (-limit, limit), origin="lower")
+        axes.imshow(
+            (density / top).sqrt(),
+            cmap="Greys",
+            vmin=0,
+            vmax=1,
+            extent=2 * (-limit, limit),
+            origin="lower",
+        )
     ellipses(row[2], law, classes[: len(test)])
     for axes in row:
         axes.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")
@@ -150,7 +168,9 @@ panels = figure.subplots(len(vaes), 3)
 with torch.no_grad():
     for line, (name, vae) in zip(panels, vaes.items(), strict=True):
         row_of_three(list(line), name, vae)
-for axes, title in zip(panels[0], ("prior", "aggregated posterior", "single posteriors"), strict=True):
+for axes, title in zip(
+    panels[0], ("prior", "aggregated posterior", "single posteriors"), strict=True
+):
     axes.set_title(title, fontsize=13)
 figure.savefig(FIGURES / "priors_and_posteriors.png", dpi=120)
 
@@ -192,7 +212,9 @@ for name, score in scores.items():
 
 # %%
 plain = vaes["N(0, I)"]
-refit = partial(dgm.refit_prior, plain, train, val=val, epochs=max(1, EPOCHS // 3), batch_size=100, lr=5e-3)
+refit = partial(
+    dgm.refit_prior, plain, train, val=val, epochs=max(1, EPOCHS // 3), batch_size=100, lr=5e-3
+)
 torch.manual_seed(0)
 refitted = {
     "N(0, I), as trained": plain,
@@ -211,7 +233,9 @@ for name, vae in refitted.items():
         f"{gain[1].mean():11.2f} ± {gain[1].std() / len(test) ** 0.5:.2f}"
     )
 gain = scores["N(0, I)"].nelbo - scores["flow"].nelbo
-print(f"trained with the flow from the start: {gain.mean():.2f} ± {gain.std() / len(gain) ** 0.5:.2f} on test")
+print(
+    f"trained with the flow from the start: {gain.mean():.2f} ± {gain.std() / len(gain) ** 0.5:.2f} on test"
+)
 
 # %% [markdown]
 # The aggregated posterior takes 0.31 nats off the KL on the training digits, so this is the marginal KL: all that the
@@ -273,7 +297,9 @@ model = dgm.LatentVariableModel(plain.model.prior, part).requires_grad_(False)
 
 
 @torch.no_grad()
-def posteriors(likelihood: nn.Module, x: Tensor, points: Tensor, area: float) -> tuple[Tensor, Tensor]:
+def posteriors(
+    likelihood: nn.Module, x: Tensor, points: Tensor, area: float
+) -> tuple[Tensor, Tensor]:
     r"""$p(z \mid x_i)$ on a grid `(N, num, num)`, and $\log p(x_i)$ `(N,)`, by the sum over the grid."""
     prior, law = plain.model.prior().log_prob(points), likelihood(points)
     log_joint = torch.stack([prior + law.log_prob(image) for image in x]).double()
@@ -330,7 +356,9 @@ def flow_posterior(stack: nn.Module) -> nn.Module:
 
 def fitted_guide(encoder: nn.Module) -> dgm.AmortizedGuide:
     guide = dgm.AmortizedGuide(encoder)
-    trainer = dgm.SVITrainer(dgm.ELBO(model, guide, num_particles=32), lr=5e-3, schedule=cosine(STEPS))
+    trainer = dgm.SVITrainer(
+        dgm.ELBO(model, guide, num_particles=32), lr=5e-3, schedule=cosine(STEPS)
+    )
     trainer.fit(x, epochs=STEPS, batch_size=len(x), progress=False)  # one step per epoch
     return guide
 
@@ -340,18 +368,27 @@ guides = {
     "diagonal": fitted_guide(dgm.Conditional(dist.Normal, features(2 + 2))),
     "full covariance": fitted_guide(dgm.MultivariateNormal(features(2 + 3), dim=2)),
     "iaf": fitted_guide(flow_posterior(dgm.iaf(2, layers=4, context=64, hidden=(64,)))),
-    "spline iaf": fitted_guide(flow_posterior(dgm.spline_iaf(2, layers=3, context=64, hidden=(64,)))),
+    "spline iaf": fitted_guide(
+        flow_posterior(dgm.spline_iaf(2, layers=3, context=64, hidden=(64,)))
+    ),
 }
 fine = grid(torch.zeros(2), 5.0, 3 * GRID)
 density, log_evidence = posteriors(part, x, *fine)
-print("of the three digits:", "log p(x) on the grid", "  ".join(f"{e:.2f}" for e in log_evidence.tolist()))
+print(
+    "of the three digits:",
+    "log p(x) on the grid",
+    "  ".join(f"{e:.2f}" for e in log_evidence.tolist()),
+)
 print(f"{'guide':15}   KL(q || p(z | x))    error of log p(x) by sampling   k-hat")
 gaps = {}
 for name, guide in guides.items():
     sampled = dgm.nll(model, guide, x, num=20 * DRAWS)
     gaps[name] = log_evidence + sampled.nelbo
     columns = [gaps[name], -sampled.per_datum - log_evidence, sampled.khat]
-    print(f"{name:15}  ", "      ".join("  ".join(f"{value:5.2f}" for value in column) for column in columns))
+    print(
+        f"{name:15}  ",
+        "      ".join("  ".join(f"{value:5.2f}" for value in column) for column in columns),
+    )
 
 # %% [markdown]
 # In the picture the true posterior is grey; the lines hold 50 % and 95 % of the guide's mass, the dots are its draws.
@@ -362,7 +399,9 @@ def levels_of(density: Tensor, area: float) -> list[float]:
     """The heights above which 95 % and 50 % of the mass lie."""
     heights = density.flatten().sort(descending=True).values
     mass = heights.cumsum(0) * area
-    return [heights[(mass < share).sum().clamp(max=len(heights) - 1)].item() for share in (0.95, 0.5)]
+    return [
+        heights[(mass < share).sum().clamp(max=len(heights) - 1)].item() for share in (0.95, 0.5)
+    ]
 
 
 def window(density: Tensor, points: Tensor) -> tuple[Tensor, float]:
@@ -380,9 +419,19 @@ def compare(row: list[Axes], which: int, centre: Tensor, half: float) -> None:
     for number, (axes, (name, guide)) in enumerate(zip(row, guides.items(), strict=True)):
         law = guide.encoder(x[which])
         q, colour = law.log_prob(points).exp(), COLOURS(number)
-        axes.imshow(truth.sqrt(), cmap="Greys", extent=box, origin="lower", vmax=1.1 * truth.max().sqrt().item())
-        axes.plot(*law.sample((80,)).T, ".", color=colour, markersize=4.5, alpha=0.7, markeredgewidth=0)
-        axes.contour(*points.unbind(-1), q, levels_of(q, area), colors=[colour], linewidths=[1.2, 1.8])
+        axes.imshow(
+            truth.sqrt(),
+            cmap="Greys",
+            extent=box,
+            origin="lower",
+            vmax=1.1 * truth.max().sqrt().item(),
+        )
+        axes.plot(
+            *law.sample((80,)).T, ".", color=colour, markersize=4.5, alpha=0.7, markeredgewidth=0
+        )
+        axes.contour(
+            *points.unbind(-1), q, levels_of(q, area), colors=[colour], linewidths=[1.2, 1.8]
+        )
         axes.set(xlim=box[:2], ylim=box[2:], aspect="equal")
         axes.text(0.04, 0.04, f"KL {gaps[name][which]:.2f}", transform=axes.transAxes, fontsize=11)
         axes.tick_params(labelsize=8)
@@ -395,7 +444,9 @@ for which, of_one in enumerate(density):
     compare(list(panels[which, 1:]), which, *window(of_one, fine[0]))
     visible = test[chosen[which]].clone().reshape(8, 8)
     panels[which, 0].imshow(visible, cmap="gray_r", vmin=0, vmax=16)
-    panels[which, 0].axhspan(1.5, 7.5, facecolor="white", alpha=0.8, hatch="///", edgecolor="lightgrey", linewidth=0)
+    panels[which, 0].axhspan(
+        1.5, 7.5, facecolor="white", alpha=0.8, hatch="///", edgecolor="lightgrey", linewidth=0
+    )
     panels[which, 0].set_axis_off()
 for axes, title in zip(panels[0], ["what is seen", *guides], strict=True):
     axes.set_title(title, fontsize=12)
@@ -424,7 +475,9 @@ figure.savefig(FIGURES / "one_posterior.png", dpi=120)
 print("network calls of a Flow(StandardNormal(8), flow(8, layers=2))")
 for make in (dgm.iaf, dgm.maf, dgm.realnvp):
     cost = dgm.Flow(dgm.StandardNormal(8), make(8, layers=2)).directions()
-    print(f"{make.__name__:8} as a posterior (draws): {cost.sample:2}    as a prior (given points): {cost.density:2}")
+    print(
+        f"{make.__name__:8} as a posterior (draws): {cost.sample:2}    as a prior (given points): {cost.density:2}"
+    )
 
 
 def seconds_per_step(dim: int, make: Callable) -> float:
@@ -432,7 +485,9 @@ def seconds_per_step(dim: int, make: Callable) -> float:
     embed = nn.Sequential(dgm.Rescale(0, 16), dgm.mlp(64, 64), nn.SiLU())
     base = dgm.Conditional(dist.Normal, nn.Linear(64, 2 * dim))
     encoder = dgm.Flow(base, make(dim, layers=2, context=64), embed)
-    vae = dgm.VAE(dgm.StandardNormal(dim), dgm.DiscretizedLogistic(dgm.mlp(dim, 128), levels=17), encoder)
+    vae = dgm.VAE(
+        dgm.StandardNormal(dim), dgm.DiscretizedLogistic(dgm.mlp(dim, 128), levels=17), encoder
+    )
     trainer = dgm.SVITrainer(dgm.ELBO(vae.model, vae.guide))
     trainer.fit(train[:100], epochs=20, batch_size=100, progress=False)  # one step per epoch
     return min(trainer.history.column("seconds"))
@@ -442,8 +497,14 @@ with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always", dgm.DirectionWarning)
     print("milliseconds of a training step with this posterior")
     for dim in (2, 8, 32):
-        print(f"D = {dim:2} ", *(f"{f.__name__} {1e3 * seconds_per_step(dim, f):5.1f}  " for f in (dgm.iaf, dgm.maf)))
-print("\nDirectionWarning:", next(str(w.message) for w in caught if w.category is dgm.DirectionWarning))
+        print(
+            f"D = {dim:2} ",
+            *(f"{f.__name__} {1e3 * seconds_per_step(dim, f):5.1f}  " for f in (dgm.iaf, dgm.maf)),
+        )
+print(
+    "\nDirectionWarning:",
+    next(str(w.message) for w in caught if w.category is dgm.DirectionWarning),
+)
 
 # %% [markdown]
 # So: yes, it is OK. The bound is as valid as with any guide. The price is D passes per layer for a draw: in two
@@ -466,14 +527,28 @@ print("\nDirectionWarning:", next(str(w.message) for w in caught if w.category i
 # %%
 exposed = vaes["flow"]
 absorbed = dgm.absorb_prior(exposed)
-print("prior:", type(absorbed.model.prior).__name__, "  encoder:", type(absorbed.guide.encoder).__name__)
+print(
+    "prior:",
+    type(absorbed.model.prior).__name__,
+    "  encoder:",
+    type(absorbed.guide.encoder).__name__,
+)
 again = dgm.expose_prior(absorbed)
-print("and back, prior:", type(again.model.prior).__name__, "  encoder:", type(again.guide.encoder).__name__)
+print(
+    "and back, prior:",
+    type(again.model.prior).__name__,
+    "  encoder:",
+    type(again.guide.encoder).__name__,
+)
 
 for dtype in (torch.float32, torch.float64):
     exposed.to(dtype)  # the other goes with it
-    one, other = (dgm.nll(vae.model, vae.guide, test, num=10, seed=1) for vae in (exposed, absorbed))
-    images_differ = not torch.equal(*(dgm.generate(vae.model, 1000, seed=1) for vae in (exposed, absorbed)))
+    one, other = (
+        dgm.nll(vae.model, vae.guide, test, num=10, seed=1) for vae in (exposed, absorbed)
+    )
+    images_differ = not torch.equal(
+        *(dgm.generate(vae.model, 1000, seed=1) for vae in (exposed, absorbed))
+    )
     print(
         f"{str(dtype)[6:]}: largest difference of a digit's ELBO {(one.nelbo - other.nelbo).abs().max():.1e} nats, of "
         f"its KL {(one.kl - other.kl).abs().max():.1e} nats; 1000 samples {'differ' if images_differ else 'are equal'}"
@@ -495,20 +570,28 @@ def kl_on_grid(vae: dgm.VAE, image: Tensor) -> float:
     return (log_q.exp() * (log_q - p.log_prob(points))).sum().item() * area
 
 
-print(f"KL(q || T#p) = {kl_on_grid(exposed, test[0]):.5f}, KL(T⁻¹#q || p) = {kl_on_grid(absorbed, test[0]):.5f} nats")
+print(
+    f"KL(q || T#p) = {kl_on_grid(exposed, test[0]):.5f}, KL(T⁻¹#q || p) = {kl_on_grid(absorbed, test[0]):.5f} nats"
+)
 
 
 # %%
 def two_ends(panels: list[Axes], num: int) -> None:
     angle = torch.linspace(0, 2 * torch.pi, 200, dtype=torch.float64)
     law, bijector = exposed.guide.encoder(test[:num]), exposed.model.prior.bijector
-    rims = law.mean[:, None] + 2 * law.variance.sqrt()[:, None] * torch.stack([angle.cos(), angle.sin()], -1)
-    for axes, vae, shapes in zip(panels, (exposed, absorbed), (rims, bijector.inverse(rims)[0]), strict=True):
+    rims = law.mean[:, None] + 2 * law.variance.sqrt()[:, None] * torch.stack(
+        [angle.cos(), angle.sin()], -1
+    )
+    for axes, vae, shapes in zip(
+        panels, (exposed, absorbed), (rims, bijector.inverse(rims)[0]), strict=True
+    ):
         limit = 1.05 * shapes.abs().max().item()
         points, _ = grid(torch.zeros(2), limit, 2 * GRID)
         shade = vae.model.prior().log_prob(points).exp().sqrt()
         top = 1.5 * shade.max().item()
-        axes.imshow(shade, cmap="Greys", vmin=0, vmax=top, extent=2 * (-limit, limit), origin="lower")
+        axes.imshow(
+            shade, cmap="Greys", vmin=0, vmax=top, extent=2 * (-limit, limit), origin="lower"
+        )
         for shape, label in zip(shapes, classes[:num], strict=True):
             colour = COLOURS(int(label))
             axes.fill(*shape.T, facecolor=(*colour[:3], 0.3), edgecolor=colour, linewidth=0.8)

@@ -67,9 +67,13 @@ from pyro_dgm.experiments.data import Data, Digits
 
 SMOKE = bool(os.environ.get("PYRO_DGM_SMOKE"))
 FIGURES = Path(
-    os.environ.get("PYRO_DGM_FIGURES", "runs/smoke/prior_or_posterior" if SMOKE else "runs/prior_or_posterior")
+    os.environ.get(
+        "PYRO_DGM_FIGURES", "runs/smoke/prior_or_posterior" if SMOKE else "runs/prior_or_posterior"
+    )
 )
-FLOOR = 0.05  # the smallest scale of a posterior, as in the VampPrior paper (log-variance at least -6)
+FLOOR = (
+    0.05  # the smallest scale of a posterior, as in the VampPrior paper (log-variance at least -6)
+)
 
 # %% [markdown]
 # ## What stays the same
@@ -81,7 +85,12 @@ class Parts:
     """The networks of one data set: `features(out)` reads an image, `likelihood(*sizes)` reads codes."""
 
     def __init__(self, data: Data, latent: int, hidden: int):
-        self.dim, self.levels, self.latent, self.hidden = data.train.shape[1], data.levels, latent, hidden
+        self.dim, self.levels, self.latent, self.hidden = (
+            data.train.shape[1],
+            data.levels,
+            latent,
+            hidden,
+        )
         self.inputs = data.train[:500] / 255 if data.dynamic else data.train[:500]
 
     def features(self, out: int) -> nn.Module:
@@ -91,7 +100,9 @@ class Parts:
     def likelihood(self, code: int) -> nn.Module:
         if self.levels == 2:
             return dgm.Bernoulli(dgm.gated_mlp(code, self.hidden, self.hidden, self.dim))
-        net = nn.Sequential(dgm.gated_mlp(code, self.hidden, self.hidden, 2 * self.dim), dgm.LevelUnits(self.levels))
+        net = nn.Sequential(
+            dgm.gated_mlp(code, self.hidden, self.hidden, 2 * self.dim), dgm.LevelUnits(self.levels)
+        )
         return dgm.DiscretizedLogistic(net, self.levels, min_scale=0.011 * self.levels)
 
 
@@ -139,7 +150,9 @@ def full_covariance(parts: Parts) -> nn.Module:
 
 def flow_posterior(parts: Parts, flow: Callable, layers: int) -> nn.Module:
     base = dgm.Conditional(dist.Normal, nn.Linear(parts.hidden, 2 * parts.latent), floor=FLOOR)
-    return dgm.Flow(base, flow(parts.latent, layers, context=parts.hidden), parts.features(parts.hidden))
+    return dgm.Flow(
+        base, flow(parts.latent, layers, context=parts.hidden), parts.features(parts.hidden)
+    )
 
 
 coupling_posterior = partial(flow_posterior, flow=dgm.realnvp, layers=8)
@@ -174,8 +187,10 @@ class TwoLevelsGuide(dgm.Program):
         super().__init__()
         half, hidden = parts.latent // 2, parts.hidden
         self.features = parts.features(hidden)
-        self.middle = dgm.Conditional(dist.Normal, dgm.gated_mlp(hidden, hidden, 2 * half), floor=FLOOR)
-        top = dgm.Joined(dgm.gated_mlp(hidden + half, hidden, 2 * half))
+        self.middle = dgm.Conditional(
+            dist.Normal, dgm.gated_mlp(hidden, hidden, 2 * half), floor=FLOOR
+        )
+        top = dgm.Concat(dgm.gated_mlp(hidden + half, hidden, 2 * half))
         self.top = dgm.Conditional(dist.Normal, top, floor=FLOOR)
 
     def forward(self, x: Tensor | None = None) -> None:
@@ -198,7 +213,9 @@ class Pair(nn.Module):
         self.model, self.guide = model, guide
 
 
-def one_level(parts: Parts, prior: Callable = standard, posterior: Callable = diagonal) -> nn.Module:
+def one_level(
+    parts: Parts, prior: Callable = standard, posterior: Callable = diagonal
+) -> nn.Module:
     encoder = posterior(parts)
     return dgm.VAE(prior(parts, encoder), parts.likelihood(parts.latent), encoder)
 
@@ -234,9 +251,15 @@ def fitted(pair: nn.Module, data: Data, folder: Path, s: dict) -> float:
     steps = s["warmup"] * -(-len(data.train) // s["batch_size"])
     sites = dgm.preflight(pair.model, pair.guide, data.val[:2]).latent
     beta = {site: dgm.LinearWarmup(steps) for site in sites} if steps else None
-    schedule = partial(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=s["epochs"]) if s["cosine"] else None
+    schedule = (
+        partial(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=s["epochs"])
+        if s["cosine"]
+        else None
+    )
     objective = dgm.ELBO(pair.model, pair.guide, beta=beta)
-    trainer = dgm.SVITrainer(objective, lr=s["lr"], compile=s["compile"], schedule=schedule, clip=s["clip"])
+    trainer = dgm.SVITrainer(
+        objective, lr=s["lr"], compile=s["compile"], schedule=schedule, clip=s["clip"]
+    )
     checkpoint = folder / "checkpoint.pt"
     if checkpoint.exists():
         trainer.resume(checkpoint)
@@ -246,7 +269,13 @@ def fitted(pair: nn.Module, data: Data, folder: Path, s: dict) -> float:
         epochs = min(last, s["epochs"]) - trainer.num_epochs
         if epochs > 0:
             trainer.fit(
-                train, data.val, epochs, patience=patience, seed=s["seed"], checkpoint=checkpoint, progress=False
+                train,
+                data.val,
+                epochs,
+                patience=patience,
+                seed=s["seed"],
+                checkpoint=checkpoint,
+                progress=False,
             )
     return sorted(trainer.history.column("seconds"))[len(trainer.history) // 2]
 
@@ -276,7 +305,11 @@ def cell(row: str, data: Data, folder: Path, s: dict) -> dict:
         torch.manual_seed(s["seed"])
         pair, start = ROWS[row](Parts(data, s["latent"], s["hidden"])), perf_counter()
         seconds = fitted(pair, data, folder, s)
-        found = {"seconds_per_epoch": seconds, **measured(pair, data, s), "seconds": perf_counter() - start}
+        found = {
+            "seconds_per_epoch": seconds,
+            **measured(pair, data, s),
+            "seconds": perf_counter() - start,
+        }
         dgm.save_weights(pair, folder / "weights.safetensors")
         results.write_text(json.dumps({"row": row, "settings": s, **found}))
     return json.loads(results.read_text())
@@ -290,8 +323,14 @@ def cell(row: str, data: Data, folder: Path, s: dict) -> dict:
 
 # %%
 def table(cells: dict[str, list[dict]]) -> str:
-    head = "| row | NLL | gain | −ELBO | KL | bits/dim | active | k-hat above | s/epoch | seeds |\n" + "|---" * 10 + "|"
-    return "\n".join([head, *(line(row, found, cells.get("standard")) for row, found in cells.items())])
+    head = (
+        "| row | NLL | gain | −ELBO | KL | bits/dim | active | k-hat above | s/epoch | seeds |\n"
+        + "|---" * 10
+        + "|"
+    )
+    return "\n".join(
+        [head, *(line(row, found, cells.get("standard")) for row, found in cells.items())]
+    )
 
 
 def line(row: str, found: list[dict], plain: list[dict] | None) -> str:
@@ -314,7 +353,9 @@ def gained(found: list[dict], plain: list[dict]) -> str:
     per_seed = [a["nll"] - b["nll"] for a, b in pairs]
     if len(pairs) > 1:
         return f"{mean(per_seed):.2f} ± {stdev(per_seed) / len(pairs) ** 0.5:.2f}"
-    differences = [a - b for a, b in zip(pairs[0][0]["per_datum"], pairs[0][1]["per_datum"], strict=True)]
+    differences = [
+        a - b for a, b in zip(pairs[0][0]["per_datum"], pairs[0][1]["per_datum"], strict=True)
+    ]
     return f"{mean(differences):.2f} ± {stdev(differences) / len(differences) ** 0.5:.2f}"
 
 
@@ -323,7 +364,12 @@ def picture(cells: dict[str, list[dict]], path: Path) -> None:
     axes = figure.subplots()
     names = list(cells)
     for name, marker, label in (("nll", "o", "NLL"), ("nelbo", "|", "−ELBO")):
-        axes.plot([mean(c[name] for c in cells[row]) for row in names], range(len(names)), marker, label=label)
+        axes.plot(
+            [mean(c[name] for c in cells[row]) for row in names],
+            range(len(names)),
+            marker,
+            label=label,
+        )
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
     axes.set_xlabel("nats per test datum")
@@ -376,7 +422,10 @@ def main(
         for row in rows:
             found = cell(row, data, Path(out) / f"{row}-{seed}", {**settings, "seed": seed})
             cells.setdefault(row, []).append(found)
-            print(f"{row}, seed {seed}: NLL {found['nll']:.2f}, −ELBO {found['nelbo']:.2f}", flush=True)
+            print(
+                f"{row}, seed {seed}: NLL {found['nll']:.2f}, −ELBO {found['nelbo']:.2f}",
+                flush=True,
+            )
     text = table(cells)
     (Path(out) / "table.md").write_text(text + "\n")
     picture(cells, Path(out) / "table.png")

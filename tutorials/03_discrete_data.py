@@ -30,7 +30,9 @@ from pyro_dgm.experiments.data import Digits
 
 SMOKE = bool(os.environ.get("PYRO_DGM_SMOKE"))
 EPOCHS, IMAGE_EPOCHS, DRAWS = (2, 1, 20) if SMOKE else (60, 80, 20_000)
-FIGURES = Path(os.environ.get("PYRO_DGM_FIGURES", "runs/smoke/tutorial_03" if SMOKE else "runs/tutorial_03"))
+FIGURES = Path(
+    os.environ.get("PYRO_DGM_FIGURES", "runs/smoke/tutorial_03" if SMOKE else "runs/tutorial_03")
+)
 FIGURES.mkdir(parents=True, exist_ok=True)
 
 digits = Digits()
@@ -38,7 +40,9 @@ LEVELS, PIXEL = digits.levels, 28
 pixel = digits.train[:, [PIXEL]]  # one number per datum, 0, …, 16
 shares = pixel.long().flatten().bincount(minlength=LEVELS).double() / len(pixel)
 entropy = -(shares * shares.clamp(min=1e-30).log()).sum().item()
-print(f"entropy of the pixel: {entropy:.3f} nats; no mass function can have a smaller NLL on these data")
+print(
+    f"entropy of the pixel: {entropy:.3f} nats; no mass function can have a smaller NLL on these data"
+)
 
 # %% [markdown]
 # ## 1. A likelihood that runs to infinity
@@ -64,7 +68,9 @@ class Bumps(nn.Module):
         return self.mixture().to_event(1)
 
 
-def fit(model: nn.Module, guide: nn.Module, data: Tensor, epochs: int = EPOCHS, lr: float = 2e-2) -> dgm.History:
+def fit(
+    model: nn.Module, guide: nn.Module, data: Tensor, epochs: int = EPOCHS, lr: float = 2e-2
+) -> dgm.History:
     torch.manual_seed(0)
     trainer = dgm.SVITrainer(dgm.ELBO(model, guide), lr=lr)
     return trainer.fit(data, epochs=epochs, batch_size=128, progress=False)
@@ -73,7 +79,9 @@ def fit(model: nn.Module, guide: nn.Module, data: Tensor, epochs: int = EPOCHS, 
 naive = Bumps(LEVELS, first=0.0)
 naive.loc.requires_grad_(False)
 fall = fit(dgm.DensityModel(naive), dgm.EmptyGuide(), pixel).column("train_nelbo")
-print(f"density without noise: {fall[0]:.2f} nats after the first epoch, {fall[-1]:.2f} after the last")
+print(
+    f"density without noise: {fall[0]:.2f} nats after the first epoch, {fall[-1]:.2f} after the last"
+)
 
 # %% [markdown]
 # The "NLL" falls through the entropy, through zero, and on, by an eighth to a quarter of a nat an epoch: the bumps
@@ -107,7 +115,11 @@ class Levels(nn.Module):
 # %%
 def learned_noise(dim: int, hidden: int) -> dgm.Flow:
     cube = dgm.Levels(1)
-    layers = dgm.spline_iaf(1, 2, hidden, (hidden,)) if dim == 1 else dgm.realnvp(dim, 4, hidden, (hidden,))
+    layers = (
+        dgm.spline_iaf(1, 2, hidden, (hidden,))
+        if dim == 1
+        else dgm.realnvp(dim, 4, hidden, (hidden,))
+    )
     embed = nn.Sequential(dgm.Rescale(0, LEVELS - 1), dgm.mlp(dim, hidden, hidden))
     return dgm.Flow(dgm.UnitUniform(dim), [dgm.Inverse(cube), *layers, cube], embed)
 
@@ -132,7 +144,9 @@ def average(per_level: Tensor) -> float:
 
 def exact_nll(bumps: Bumps) -> float:
     r"""$-\sum_x P_{data}(x) \log [F(x + 1) - F(x)]$."""
-    return average(-dgm.log_interval(bumps.mixture(), every + 0.5, torch.ones(())).detach().flatten())
+    return average(
+        -dgm.log_interval(bumps.mixture(), every + 0.5, torch.ones(())).detach().flatten()
+    )
 
 
 rows = [f"{'discretized':12} exact {average(-Levels(discretized)().log_prob(every).detach()):.4f}"]
@@ -196,10 +210,15 @@ figure.savefig(FIGURES / "one_pixel.png", dpi=130)
 
 # %%
 def image_density() -> dgm.Flow:
-    return dgm.Flow(dgm.StandardNormal(64), [*dgm.realnvp(64, 8, hidden=(128,)), dgm.Levels(LEVELS)])
+    return dgm.Flow(
+        dgm.StandardNormal(64), [*dgm.realnvp(64, 8, hidden=(128,)), dgm.Levels(LEVELS)]
+    )
 
 
-guides = {"uniform": dgm.NoiseGuide(dgm.UnitUniform()), "variational": dgm.NoiseGuide(learned_noise(64, 64))}
+guides = {
+    "uniform": dgm.NoiseGuide(dgm.UnitUniform()),
+    "variational": dgm.NoiseGuide(learned_noise(64, 64)),
+}
 models: dict[str, dgm.Program] = {}
 for name, guide in guides.items():
     torch.manual_seed(0)
@@ -222,7 +241,12 @@ for name, guide in guides.items():
 # %%
 image = digits.test[:1]
 noise = dgm.encode(guides["variational"], image, num=20 if SMOKE else 10_000)["x_noise"][:, 0]
-spots = {"background": 8, "middle": 27, "edge": int((image[0] - 6).abs().argmin()), "ink": int(image[0].argmax())}
+spots = {
+    "background": 8,
+    "middle": 27,
+    "edge": int((image[0] - 6).abs().argmin()),
+    "ink": int(image[0].argmax()),
+}
 samples = {name: dgm.generate(model, 16) for name, model in models.items()}
 
 figure = Figure(figsize=(10, 5), layout="constrained")

@@ -54,7 +54,9 @@ import pyro_dgm as dgm
 from pyro_dgm.experiments.data import Digits
 
 SMOKE = bool(os.environ.get("PYRO_DGM_SMOKE"))
-FIGURES = Path(os.environ.get("PYRO_DGM_FIGURES", "runs/smoke/five_routes" if SMOKE else "runs/five_routes"))
+FIGURES = Path(
+    os.environ.get("PYRO_DGM_FIGURES", "runs/smoke/five_routes" if SMOKE else "runs/five_routes")
+)
 LATENT, HIDDEN, BUMPS = 8, 256, 5
 
 # %% [markdown]
@@ -125,7 +127,9 @@ ROUTES = {
 def fitted(route: str, data: Digits, seed: int, epochs: int, num: int, compile: bool) -> dict:
     likelihood, noise, bound = ROUTES[route]
     torch.manual_seed(seed)
-    encoder = dgm.Conditional(dist.Normal, nn.Sequential(dgm.Rescale(0, 16), dgm.mlp(64, HIDDEN, 2 * LATENT)))
+    encoder = dgm.Conditional(
+        dist.Normal, nn.Sequential(dgm.Rescale(0, 16), dgm.mlp(64, HIDDEN, 2 * LATENT))
+    )
     prior = dgm.Flow(dgm.StandardNormal(LATENT), dgm.realnvp(LATENT, 4))
     vae = dgm.VAE(prior, likelihood(data), encoder, noise and noise(data))
     schedule = partial(CosineAnnealingLR, T_max=epochs)
@@ -151,7 +155,9 @@ def table(found: dict[str, list[dict]]) -> str:
         + "|---" * 7
         + "|"
     )
-    return "\n".join([head, *(line(route, rows, found.get("discretized")) for route, rows in found.items())])
+    return "\n".join(
+        [head, *(line(route, rows, found.get("discretized")) for route, rows in found.items())]
+    )
 
 
 def line(route: str, rows: list[dict], reference: list[dict] | None) -> str:
@@ -211,7 +217,10 @@ def main(
         for route in routes:
             row = fitted(route, data, seed, epochs, num, compile)
             found.setdefault(route, []).append(row)
-            print(f"{route}, seed {seed}: {row['bits']:.3f} bits/dim, −ELBO {row['elbo']:.3f}", flush=True)
+            print(
+                f"{route}, seed {seed}: {row['bits']:.3f} bits/dim, −ELBO {row['elbo']:.3f}",
+                flush=True,
+            )
     Path(out).mkdir(parents=True, exist_ok=True)
     (Path(out) / "table.md").write_text(table(found) + "\n")
     picture(found, Path(out) / "samples.png")

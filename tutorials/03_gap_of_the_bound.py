@@ -43,7 +43,11 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 import pyro_dgm as dgm
 
 SMOKE = bool(os.environ.get("PYRO_DGM_SMOKE"))
-FIGURES = Path(os.environ.get("PYRO_DGM_FIGURES", "runs/smoke/gap_of_the_bound" if SMOKE else "runs/gap_of_the_bound"))
+FIGURES = Path(
+    os.environ.get(
+        "PYRO_DGM_FIGURES", "runs/smoke/gap_of_the_bound" if SMOKE else "runs/gap_of_the_bound"
+    )
+)
 LEVELS = 8
 CELLS = torch.cartesian_prod(torch.arange(LEVELS), torch.arange(LEVELS))
 
@@ -95,9 +99,14 @@ def variational() -> nn.Module:
 def log_masses(flow: dgm.Flow, num: int = 60) -> Tensor:
     r"""$\log P(y)$ of every cell by Gauss-Legendre quadrature with 60 × 60 nodes, float64."""
     nodes, weights = (torch.tensor(a / 2) for a in np.polynomial.legendre.leggauss(num))
-    grid, weight = torch.cartesian_prod(nodes + 0.5, nodes + 0.5), torch.outer(weights, weights).flatten()
+    grid, weight = (
+        torch.cartesian_prod(nodes + 0.5, nodes + 0.5),
+        torch.outer(weights, weights).flatten(),
+    )
     with torch.no_grad():
-        return (flow().log_prob(CELLS[:, None] + grid.float()).double() + weight.log()).logsumexp(-1)
+        return (flow().log_prob(CELLS[:, None] + grid.float()).double() + weight.log()).logsumexp(
+            -1
+        )
 
 
 # %% [markdown]
@@ -105,7 +114,9 @@ def log_masses(flow: dgm.Flow, num: int = 60) -> Tensor:
 
 
 # %%
-def fitted(dequantizer: Callable, seed: int, steps: int, compile: bool) -> tuple[dict[str, float], dgm.Program]:
+def fitted(
+    dequantizer: Callable, seed: int, steps: int, compile: bool
+) -> tuple[dict[str, float], dgm.Program]:
     torch.manual_seed(seed)
     flow, guide = density(), dgm.NoiseGuide(dequantizer())
     model = dgm.dequantized(dgm.DensityModel(flow), levels=LEVELS)
@@ -115,9 +126,14 @@ def fitted(dequantizer: Callable, seed: int, steps: int, compile: bool) -> tuple
     trainer = dgm.SVITrainer(dgm.ELBO(model, guide), lr=2e-3, compile=compile, schedule=schedule)
     trainer.fit(train, epochs=epochs, batch_size=batch_size, seed=seed, progress=False)
     # The law of the data is known to 2,000,000 draws: averages over the 64 cells have no further error of sampling.
-    share, log_mass = frequencies(moons(200_000 if SMOKE else 2_000_000, seed=10**6)), log_masses(flow)
+    share, log_mass = (
+        frequencies(moons(200_000 if SMOKE else 2_000_000, seed=10**6)),
+        log_masses(flow),
+    )
     bound = dgm.nll(model, guide, CELLS, num=200 if SMOKE else 20_000, seed=seed)
-    exact, elbo, weighted = (float((share * v).sum()) for v in (-log_mass, bound.nelbo, bound.per_datum))
+    exact, elbo, weighted = (
+        float((share * v).sum()) for v in (-log_mass, bound.nelbo, bound.per_datum)
+    )
     return {"nll": exact, "nelbo": elbo, "gap": elbo - exact, "iw": weighted - exact}, guide
 
 
@@ -129,7 +145,9 @@ def table(found: dict[str, list[dict[str, float]]]) -> str:
 
     head = "| noise | exact NLL | −ELBO | gap | IW-20000 − exact | seeds |\n" + "|---" * 6 + "|"
     keys = ("nll", "nelbo", "gap", "iw")
-    lines = [f"| {n} | {' | '.join(over(r, k) for k in keys)} | {len(r)} |" for n, r in found.items()]
+    lines = [
+        f"| {n} | {' | '.join(over(r, k) for k in keys)} | {len(r)} |" for n, r in found.items()
+    ]
     return "\n".join([head, *lines])
 
 
@@ -149,7 +167,9 @@ def picture(guides: dict[str, dgm.Program], path: Path) -> None:
     figure.savefig(path, dpi=130)
 
 
-def main(seeds: tuple[int, ...] = (0,), steps: int = 3000, compile: bool = True, out: str = str(FIGURES)) -> None:
+def main(
+    seeds: tuple[int, ...] = (0,), steps: int = 3000, compile: bool = True, out: str = str(FIGURES)
+) -> None:
     """Print the gap of both bounds, in nats per datum.
 
     Args:

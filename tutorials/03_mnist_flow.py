@@ -60,7 +60,9 @@ import pyro_dgm as dgm
 from pyro_dgm.experiments.data import Data, Digits
 
 SMOKE = bool(os.environ.get("PYRO_DGM_SMOKE"))
-FIGURES = Path(os.environ.get("PYRO_DGM_FIGURES", "runs/smoke/mnist_flow" if SMOKE else "runs/mnist_flow"))
+FIGURES = Path(
+    os.environ.get("PYRO_DGM_FIGURES", "runs/smoke/mnist_flow" if SMOKE else "runs/mnist_flow")
+)
 PUBLISHED = {"uniform": 1.078, "variational": 1.043}
 
 # %% [markdown]
@@ -90,8 +92,14 @@ def uniform(shape: Shape, levels: int, hidden: int, blocks: int) -> nn.Module:
 
 def variational(shape: Shape, levels: int, hidden: int, blocks: int) -> nn.Module:
     cube = dgm.Levels(1, event_dim=3)
-    couplings = dgm.image_realnvp(shape, layers=4, context=shape[0], hidden=hidden // 2, blocks=blocks)
-    return dgm.Flow(dgm.UnitUniform(shape), [dgm.Inverse(cube), *couplings, cube], embed=dgm.Rescale(0, levels - 1))
+    couplings = dgm.image_realnvp(
+        shape, layers=4, context=shape[0], hidden=hidden // 2, blocks=blocks
+    )
+    return dgm.Flow(
+        dgm.UnitUniform(shape),
+        [dgm.Inverse(cube), *couplings, cube],
+        embed=dgm.Rescale(0, levels - 1),
+    )
 
 
 NOISES: dict[str, Callable] = {"uniform": uniform, "variational": variational}
@@ -133,16 +141,28 @@ def cell(noise: str, images: dict[str, torch.Tensor], levels: int, folder: Path,
     return found
 
 
-def fitted(objective: dgm.ELBO, images: dict[str, torch.Tensor], checkpoint: Path, s: dict) -> float:
+def fitted(
+    objective: dgm.ELBO, images: dict[str, torch.Tensor], checkpoint: Path, s: dict
+) -> float:
     """Train as published: Adam, the learning rate times 0.99 an epoch, gradients of norm 1. Seconds per epoch."""
     schedule = partial(ExponentialLR, gamma=0.99)
-    trainer = dgm.SVITrainer(objective, lr=s["lr"], clip=1.0, schedule=schedule, compile=s["compile"])
+    trainer = dgm.SVITrainer(
+        objective, lr=s["lr"], clip=1.0, schedule=schedule, compile=s["compile"]
+    )
     if checkpoint.exists():
         trainer.resume(checkpoint)
     epochs = s["epochs"] - trainer.num_epochs
     if epochs > 0:
         train, val = images["train"][: s["images"]], images["val"][: s["limit"]]
-        trainer.fit(train, val, epochs, s["batch_size"], seed=s["seed"], checkpoint=checkpoint, progress=s["progress"])
+        trainer.fit(
+            train,
+            val,
+            epochs,
+            s["batch_size"],
+            seed=s["seed"],
+            checkpoint=checkpoint,
+            progress=s["progress"],
+        )
     return mean(trainer.history.column("seconds"))
 
 
@@ -157,11 +177,15 @@ def picture(samples: torch.Tensor, path: Path) -> None:
 def table(cells: dict[str, list[dict]]) -> str:
     head = "| noise | bits/dim | gain | −ELBO, bits/dim | parameters | published | s/epoch | seeds | what it is |"
     head = f"{head}\n{'|---' * 9}|"
-    return "\n".join([head, *(line(noise, found, cells["uniform"]) for noise, found in cells.items())])
+    return "\n".join(
+        [head, *(line(noise, found, cells["uniform"]) for noise, found in cells.items())]
+    )
 
 
 def line(noise: str, found: list[dict], plain: list[dict]) -> str:
-    bits, elbo, seconds = (mean(c[k] for c in found) for k in ("bits_per_dim", "bits_of_elbo", "seconds_per_epoch"))
+    bits, elbo, seconds = (
+        mean(c[k] for c in found) for k in ("bits_per_dim", "bits_of_elbo", "seconds_per_epoch")
+    )
     return (
         f"| {noise} | {bits:.4f} | {gained(found, plain)} | {elbo:.4f} | {found[0]['parameters']:,} "
         f"| {PUBLISHED[noise]} | {seconds:.0f} | {len(found)} | {found[0]['kind']} |"
@@ -173,7 +197,9 @@ def gained(found: list[dict], plain: list[dict]) -> str:
     pairs = list(zip(plain, found, strict=False))
     gains = [a["bits_per_dim"] - b["bits_per_dim"] for a, b in pairs]
     if len(gains) == 1:
-        gains = [a - b for a, b in zip(pairs[0][0]["per_datum"], pairs[0][1]["per_datum"], strict=True)]
+        gains = [
+            a - b for a, b in zip(pairs[0][0]["per_datum"], pairs[0][1]["per_datum"], strict=True)
+        ]
     return f"{mean(gains):.4f} ± {stdev(gains) / len(gains) ** 0.5:.4f}"
 
 
@@ -214,11 +240,19 @@ def main(
         out: folder of the results.
     """
     settings = {n: v for n, v in locals().items() if n not in ("data", "noises", "seeds", "out")}
-    splits = {n: getattr(data, n).reshape(-1, 1, *data.image_shape) for n in ("train", "val", "test")}
+    splits = {
+        n: getattr(data, n).reshape(-1, 1, *data.image_shape) for n in ("train", "val", "test")
+    }
     cells: dict[str, list[dict]] = {}
     for seed in seeds:
         for noise in noises:
-            found = cell(noise, splits, data.levels, Path(out) / f"{noise}-{seed}", {**settings, "seed": seed})
+            found = cell(
+                noise,
+                splits,
+                data.levels,
+                Path(out) / f"{noise}-{seed}",
+                {**settings, "seed": seed},
+            )
             cells.setdefault(noise, []).append(found)
             print(f"{noise}, seed {seed}: {found['bits_per_dim']:.4f} bits/dim", flush=True)
     if "uniform" in cells:
@@ -228,7 +262,15 @@ def main(
 
 if __name__ == "__main__":
     if SMOKE:
-        smoke = {"layers": 2, "hidden": 4, "blocks": 1, "epochs": 1, "images": 32, "batch_size": 16, "limit": 16}
+        smoke = {
+            "layers": 2,
+            "hidden": 4,
+            "blocks": 1,
+            "epochs": 1,
+            "images": 32,
+            "batch_size": 16,
+            "limit": 16,
+        }
         main(Digits(), **smoke, compile=False, progress=False)
     else:
         auto_cli(main, as_positional=False)

@@ -34,7 +34,9 @@ from pyro_dgm.experiments.data import Digits
 
 SMOKE = bool(os.environ.get("PYRO_DGM_SMOKE"))
 EPOCHS, DRAWS, PERMUTATIONS = (2, 20, 19) if SMOKE else (100, 500, 499)
-FIGURES = Path(os.environ.get("PYRO_DGM_FIGURES", "runs/smoke/tutorial_04" if SMOKE else "runs/tutorial_04"))
+FIGURES = Path(
+    os.environ.get("PYRO_DGM_FIGURES", "runs/smoke/tutorial_04" if SMOKE else "runs/tutorial_04")
+)
 FIGURES.mkdir(parents=True, exist_ok=True)
 
 digits = Digits()
@@ -44,7 +46,9 @@ LATENT = 8
 
 def declare() -> dgm.VAE:
     torch.manual_seed(0)
-    encoder = dgm.Conditional(dist.Normal, nn.Sequential(dgm.Rescale(0, 16), dgm.mlp(64, 256, 2 * LATENT)), floor=0.05)
+    encoder = dgm.Conditional(
+        dist.Normal, nn.Sequential(dgm.Rescale(0, 16), dgm.mlp(64, 256, 2 * LATENT)), floor=0.05
+    )
     likelihood = dgm.DiscretizedLogistic(dgm.mlp(LATENT, 256, 2 * 64), digits.levels, min_scale=0.3)
     return dgm.VAE(dgm.StandardNormal(LATENT), likelihood, encoder)
 
@@ -123,12 +127,16 @@ def refitted(prior: nn.Module) -> dgm.VAE:
 versions = {name: refitted(prior) for name, prior in PRIORS.items()}
 surgeries = {name: dgm.surgery(v.model, v.guide, train) for name, v in versions.items()}
 scores = {name: dgm.nll(v.model, v.guide, test, num=DRAWS) for name, v in versions.items()}
-print(f"{'prior':15}{'marginal KL':>18}{'ELBO, train':>18}{'ELBO, test':>12}{'NLL, test':>18}{'gain, test NLL':>18}")
+print(
+    f"{'prior':15}{'marginal KL':>18}{'ELBO, train':>18}{'ELBO, test':>12}{'NLL, test':>18}{'gain, test NLL':>18}"
+)
 for name, parts in surgeries.items():
     score, gain = scores[name], scores["N(0, I)"].per_datum - scores[name].per_datum
     held_out = f"{score.mean:.2f} ± {score.stderr:.2f}"
     won = f"{gain.mean():.2f} ± {gain.std() / len(gain) ** 0.5:.2f}"
-    print(f"{name:15}{parts.marginal_kl!s:>18}{parts.elbo!s:>18}{-score.nelbo.mean():12.2f}{held_out:>18}{won:>18}")
+    print(
+        f"{name:15}{parts.marginal_kl!s:>18}{parts.elbo!s:>18}{-score.nelbo.mean():12.2f}{held_out:>18}{won:>18}"
+    )
 
 # %% [markdown]
 # On the training data the forecast is kept to the last digit: with $q_{agg}$ itself as the prior the marginal KL is 0
@@ -166,7 +174,9 @@ figure.savefig(FIGURES / "aggregate_and_prior.png", dpi=130)
 BETAS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 trained = {beta: vae if beta == 1 else fitted(beta) for beta in BETAS}
 parts_of = {beta: dgm.surgery(v.model, v.guide, train) for beta, v in trained.items()}
-print(f"{'β':>5}{'reconstruction':>18}{'MI':>18}{'marginal KL':>18}{'ELBO':>18}{'NLL, test':>12}{'idle':>6}")
+print(
+    f"{'β':>5}{'reconstruction':>18}{'MI':>18}{'marginal KL':>18}{'ELBO':>18}{'NLL, test':>12}{'idle':>6}"
+)
 for beta, parts in parts_of.items():
     v = trained[beta]
     idle = int(dgm.collapse(v.model, v.guide, train).idle["z"].sum())
@@ -188,7 +198,10 @@ left.axhline(report.ceiling, color="0.4", ls="--", lw=1)
 left.annotate("log N, the ceiling of MI", (2.6, report.ceiling + 0.2), va="bottom", fontsize=8)
 left.set(xlabel="β in the loss", ylabel="nats per image")
 left.legend(frameon=False)
-rate, distortion = [p.kl.value for p in parts_of.values()], [-p.reconstruction.value for p in parts_of.values()]
+rate, distortion = (
+    [p.kl.value for p in parts_of.values()],
+    [-p.reconstruction.value for p in parts_of.values()],
+)
 right.plot(rate, distortion, "o-")
 for beta, point in zip(BETAS, zip(rate, distortion, strict=True), strict=True):
     right.annotate(f" β = {beta:g}", point, va="bottom", fontsize=8)

@@ -30,7 +30,9 @@ from pyro_dgm.experiments.data import Digits
 
 SMOKE = bool(os.environ.get("PYRO_DGM_SMOKE"))
 EPOCHS, DRAWS, CHAINS, SIMULATED = (2, 20, 2, 30) if SMOKE else (100, 1000, 16, 1000)
-FIGURES = Path(os.environ.get("PYRO_DGM_FIGURES", "runs/smoke/tutorial_05" if SMOKE else "runs/tutorial_05"))
+FIGURES = Path(
+    os.environ.get("PYRO_DGM_FIGURES", "runs/smoke/tutorial_05" if SMOKE else "runs/tutorial_05")
+)
 FIGURES.mkdir(parents=True, exist_ok=True)
 
 # %% [markdown]
@@ -57,9 +59,15 @@ def guide(x: Tensor) -> None:
 
 
 x = dgm.generate(model, 20)
-evidence = dist.MultivariateNormal(torch.zeros(20), W @ W.T + SIGMA**2 * torch.eye(20)).log_prob(x).double()
+evidence = (
+    dist.MultivariateNormal(torch.zeros(20), W @ W.T + SIGMA**2 * torch.eye(20))
+    .log_prob(x)
+    .double()
+)
 sampled = dgm.nll(model, guide, x, num=DRAWS)
-short, long = (dgm.ais(model, x, num=CHAINS, steps=steps) for steps in ((2, 4) if SMOKE else (50, 1000)))
+short, long = (
+    dgm.ais(model, x, num=CHAINS, steps=steps) for steps in ((2, 4) if SMOKE else (50, 1000))
+)
 bracket = dgm.bdmc(model, num_data=20, num=CHAINS, steps=4 if SMOKE else 200)
 
 print(f"exact log p(x), mean of 20 data: {evidence.mean():.2f} nats")
@@ -86,13 +94,17 @@ print(bracket)
 # width, for the same data. The last column is the truth, which one would not know:
 
 # %%
-print(f"{'width':>6}{'NLL':>10}{'Monte Carlo error':>19}{'k-hat, median':>15}{'ESS':>9}{'really off':>12}")
+print(
+    f"{'width':>6}{'NLL':>10}{'Monte Carlo error':>19}{'k-hat, median':>15}{'ESS':>9}{'really off':>12}"
+)
 for width in (2.0, 1.0, 0.7, 0.5, 0.3):
 
     def narrow(x: Tensor, width: float = width) -> None:
         with dgm.data_plate(x):
             mean = x @ W @ PRECISION.inverse() / SIGMA**2
-            pyro.sample("z", dist.Normal(mean, width * PRECISION.inverse().diagonal().sqrt()).to_event(1))
+            pyro.sample(
+                "z", dist.Normal(mean, width * PRECISION.inverse().diagonal().sqrt()).to_event(1)
+            )
 
     found = dgm.nll(model, narrow, x, num=DRAWS)
     off = (found.per_datum + evidence).mean()
@@ -118,7 +130,9 @@ LATENT = 8
 
 def declare(encoder: nn.Module | None = None) -> dgm.VAE:
     torch.manual_seed(0)
-    plain = dgm.Conditional(dist.Normal, nn.Sequential(dgm.Rescale(0, 16), dgm.mlp(64, 256, 2 * LATENT)))
+    plain = dgm.Conditional(
+        dist.Normal, nn.Sequential(dgm.Rescale(0, 16), dgm.mlp(64, 256, 2 * LATENT))
+    )
     likelihood = dgm.DiscretizedLogistic(dgm.mlp(LATENT, 256, 2 * 64), digits.levels, min_scale=0.3)
     return dgm.VAE(dgm.StandardNormal(LATENT), likelihood, encoder or plain)
 
@@ -147,8 +161,12 @@ strongest = (correlation - torch.eye(LATENT)).abs().flatten(1).argmax(1)
 figure = Figure(figsize=(11, 2.7), layout="constrained")
 for i, axes in enumerate(figure.subplots(1, 5)):
     a, b = divmod(int(strongest[i]), LATENT)
-    axes.plot(exact[:, i, a], exact[:, i, b], ".", ms=2, color="C0", alpha=0.5, label="p(z | x), HMC")
-    axes.plot(claimed[:, i, a], claimed[:, i, b], ".", ms=1, color="C1", alpha=0.3, label="q(z | x)")
+    axes.plot(
+        exact[:, i, a], exact[:, i, b], ".", ms=2, color="C0", alpha=0.5, label="p(z | x), HMC"
+    )
+    axes.plot(
+        claimed[:, i, a], claimed[:, i, b], ".", ms=1, color="C1", alpha=0.3, label="q(z | x)"
+    )
     axes.set(title=f"image {i}", xlabel=f"unit {a}", ylabel=f"unit {b}")
 axes.legend(frameon=False, markerscale=5, fontsize=8)
 figure.savefig(FIGURES / "truth_and_guide.png", dpi=130)
@@ -179,7 +197,9 @@ features = nn.Sequential(dgm.Rescale(0, 16), dgm.mlp(64, 256, 64), nn.SiLU())
 base = dgm.Conditional(dist.Normal, dgm.mlp(64, 2 * LATENT))
 bent = fitted(declare(dgm.Flow(base, dgm.iaf(LATENT, layers=2, context=64), features)))
 for name, v in (("normal posterior", vae), ("IAF posterior", bent)):
-    found = dgm.gaps(v.model, v.guide, some, num=50 if SMOKE else 500, num_steps=5 if SMOKE else 200)
+    found = dgm.gaps(
+        v.model, v.guide, some, num=50 if SMOKE else 500, num_steps=5 if SMOKE else 200
+    )
     print(f"{name:18}NLL {dgm.nll(v.model, v.guide, test, num=DRAWS).mean:.2f}; {found}")
 
 # %% [markdown]
@@ -194,7 +214,10 @@ for name, v in (("normal posterior", vae), ("IAF posterior", bent)):
 
 # %%
 samples = dgm.generate(model, 20 if SMOKE else 10_000, seed=1)
-best = max((dgm.parzen(samples, x, bandwidth).mean().item(), bandwidth) for bandwidth in (0.1, 0.2, 0.3, 0.5, 0.8))
+best = max(
+    (dgm.parzen(samples, x, bandwidth).mean().item(), bandwidth)
+    for bandwidth in (0.1, 0.2, 0.3, 0.5, 0.8)
+)
 print(f"Parzen estimate {best[0]:.2f} nats at bandwidth {best[1]}; exact {evidence.mean():.2f}")
 
 # %% [markdown]

@@ -39,7 +39,9 @@ from pyro_dgm.experiments.data import Digits
 
 SMOKE = bool(os.environ.get("PYRO_DGM_SMOKE"))
 EPOCHS, DRAWS, SIMULATED = (2, 60, 30) if SMOKE else (100, 500, 1000)
-FIGURES = Path(os.environ.get("PYRO_DGM_FIGURES", "runs/smoke/tutorial_06" if SMOKE else "runs/tutorial_06"))
+FIGURES = Path(
+    os.environ.get("PYRO_DGM_FIGURES", "runs/smoke/tutorial_06" if SMOKE else "runs/tutorial_06")
+)
 FIGURES.mkdir(parents=True, exist_ok=True)
 
 digits = Digits()
@@ -48,7 +50,9 @@ train, val, test = digits.train, digits.val, digits.test
 
 def fitted(prior: nn.Module, latent: int) -> tuple[dgm.VAE, dgm.History]:
     torch.manual_seed(0)
-    encoder = dgm.Conditional(dist.Normal, nn.Sequential(dgm.Rescale(0, 16), dgm.mlp(64, 256, 2 * latent)))
+    encoder = dgm.Conditional(
+        dist.Normal, nn.Sequential(dgm.Rescale(0, 16), dgm.mlp(64, 256, 2 * latent))
+    )
     likelihood = dgm.DiscretizedLogistic(dgm.mlp(latent, 256, 2 * 64), digits.levels, min_scale=0.3)
     vae = dgm.VAE(prior, likelihood, encoder)
     trainer = dgm.SVITrainer(dgm.ELBO(vae.model, vae.guide), lr=2e-3)
@@ -92,11 +96,19 @@ print(worst[["log_p", "elbo", "kl", "khat", "ess"]].to_dataframe().round(2))
 # ## 3. Summaries and plots
 
 # %%
-print(az.summary(found, var_names="z", coords={"datum": [found.posterior["datum"].values[0]]}, kind="stats"))
-axes = az.plot_forest(found, var_names="z", coords={"datum": found.posterior["datum"].values[:2]}, combined=True)
+print(
+    az.summary(
+        found, var_names="z", coords={"datum": [found.posterior["datum"].values[0]]}, kind="stats"
+    )
+)
+axes = az.plot_forest(
+    found, var_names="z", coords={"datum": found.posterior["datum"].values[:2]}, combined=True
+)
 axes[0].figure.savefig(FIGURES / "two_posteriors.png", dpi=120, bbox_inches="tight")
 for group in ("prior", "posterior"):
-    axis = az.plot_ppc(found, group=group, num_pp_samples=20, kind="cumulative", random_seed=0, figsize=(6, 3.5))
+    axis = az.plot_ppc(
+        found, group=group, num_pp_samples=20, kind="cumulative", random_seed=0, figsize=(6, 3.5)
+    )
     axis.figure.savefig(FIGURES / f"{group}_predictive.png", dpi=120, bbox_inches="tight")
 figure = Figure(figsize=(6, 3), layout="constrained")
 axes = figure.subplots()
@@ -116,9 +128,13 @@ figure.savefig(FIGURES / "khat.png", dpi=120)
 # one of $p(z \mid x)$, as far as k-hat allows.
 
 # %%
-resampled = dgm.to_arviz(vae.model, vae.guide, test, num=DRAWS, max_data=20, resampled=True, dims=names, extra=extra)
+resampled = dgm.to_arviz(
+    vae.model, vae.guide, test, num=DRAWS, max_data=20, resampled=True, dims=names, extra=extra
+)
 moved = resampled.posterior["z"].mean("draw") - found.posterior["z"].mean("draw")
-print(f"posterior means move by {float(abs(moved / found.posterior['z'].std('draw')).mean()):.2f} sd of the guide")
+print(
+    f"posterior means move by {float(abs(moved / found.posterior['z'].std('draw')).mean()):.2f} sd of the guide"
+)
 
 # %% [markdown]
 # Half a standard deviation on average. Where k-hat is above its threshold the resampled draws are few different ones,
@@ -138,7 +154,7 @@ print(found.log_likelihood.attrs["loo"])
 
 # %% [markdown]
 # ## 6. Which model is better?
-# Held-out data have a log p(x), with z integrated out. `compare` pairs the models over the data and passes on what kind
+# Held-out data have a log p(x), with z integrated out. `compare_elpd` pairs the models over the data and passes on what kind
 # of number each is; `elpd_data` gives the same to `az.compare` and its plots.
 
 # %%
@@ -149,7 +165,7 @@ results = {
     "8 latents, MAF prior": dgm.nll(flow.model, flow.guide, test, num=DRAWS),
     "2 latents": dgm.nll(small.model, small.guide, test, num=DRAWS),
 }
-print(dgm.compare(results).to_string())
+print(dgm.compare_elpd(results).to_string())
 axis = az.plot_compare(az.compare(dgm.elpd_data(results)), figsize=(7, 2.5))
 axis.figure.savefig(FIGURES / "compare.png", dpi=120, bbox_inches="tight")
 

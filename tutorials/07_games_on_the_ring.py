@@ -58,7 +58,9 @@ from pyro_dgm.experiments.data import ring
 
 SMOKE = bool(os.environ.get("PYRO_DGM_SMOKE"))
 FIGURES = Path(
-    os.environ.get("PYRO_DGM_FIGURES", "runs/smoke/games_on_the_ring" if SMOKE else "runs/games_on_the_ring")
+    os.environ.get(
+        "PYRO_DGM_FIGURES", "runs/smoke/games_on_the_ring" if SMOKE else "runs/games_on_the_ring"
+    )
 )
 LATENT, HIDDEN, NUM = 2, (128, 128, 128), 2500
 RING = ring(num_modes=8, radius=2.0, sd=0.1)
@@ -89,7 +91,9 @@ GAMES: dict[str, tuple[dgm.Game, tuple[dgm.Penalty, ...]]] = {
 def trained(name: str, seed: int, epochs: int) -> dict:
     game, penalties = GAMES[name]
     torch.manual_seed(seed)
-    generator = dgm.LatentVariableModel(dgm.StandardNormal(LATENT), dgm.Normal(dgm.mlp(LATENT, *HIDDEN, 2)))
+    generator = dgm.LatentVariableModel(
+        dgm.StandardNormal(LATENT), dgm.Normal(dgm.mlp(LATENT, *HIDDEN, 2))
+    )
     trainer = dgm.GANTrainer(generator, dgm.mlp(2, *HIDDEN, 1), game, penalties, ema=0.999)
     x, start = RING.sample(25_600, seed=seed), perf_counter()
     trainer.fit(x, epochs=epochs, batch_size=256, seed=seed, max_skips=100, progress=False)
@@ -101,7 +105,11 @@ def trained(name: str, seed: int, epochs: int) -> dict:
 
 def measured(fake: Tensor) -> dict:
     found = dgm.mode_coverage(fake=fake, centres=RING.centres, sd=RING.sd)
-    return {"modes": found.captured, "quality": 100 * found.high_quality.value, "kl": found.reverse_kl.value}
+    return {
+        "modes": found.captured,
+        "quality": 100 * found.high_quality.value,
+        "kl": found.reverse_kl.value,
+    }
 
 
 def on_the_circle(seed: int) -> Tensor:
@@ -124,13 +132,18 @@ def table(found: dict[str, list[dict]]) -> str:
             f"| perfect | 8 | {100 * perfect.ceiling:.2f} % | {perfect.floor:.4f} | |",
             f"| one mode | 1 | | {log(8):.4f} | |",
             f"| evenly on the circle | {figures([measured(on_the_circle(seed)) for seed in range(200)])} | |",
-            *(f"| {name} | {figures(rows)} | {with_error(rows, 'seconds', '.0f')} |" for name, rows in found.items()),
+            *(
+                f"| {name} | {figures(rows)} | {with_error(rows, 'seconds', '.0f')} |"
+                for name, rows in found.items()
+            ),
         ]
     )
 
 
 def figures(rows: list[dict]) -> str:
-    captured = f" (8 with {sum(r['modes'] == 8 for r in rows)} of {len(rows)})" if len(rows) > 1 else ""
+    captured = (
+        f" (8 with {sum(r['modes'] == 8 for r in rows)} of {len(rows)})" if len(rows) > 1 else ""
+    )
     return (
         f"{with_error(rows, 'modes', '.2g')}{captured} | {with_error(rows, 'quality', '.1f')} % "
         f"| {with_error(rows, 'kl', '.4f')}"
@@ -144,9 +157,14 @@ def with_error(rows: list[dict], key: str, form: str) -> str:
 
 
 def picture(found: dict[str, list[dict]], path: Path) -> None:
-    samples: dict[str, Tensor] = {"data": RING.sample(NUM), **{name: r[0]["samples"] for name, r in found.items()}}
+    samples: dict[str, Tensor] = {
+        "data": RING.sample(NUM),
+        **{name: r[0]["samples"] for name, r in found.items()},
+    }
     columns = min(4, len(samples))
-    figure = Figure(figsize=(2.4 * columns, 2.6 * -(-len(samples) // columns)), layout="constrained")
+    figure = Figure(
+        figsize=(2.4 * columns, 2.6 * -(-len(samples) // columns)), layout="constrained"
+    )
     panels = figure.subplots(-(-len(samples) // columns), columns, squeeze=False).ravel()
     for ax in panels:
         ax.set_axis_off()

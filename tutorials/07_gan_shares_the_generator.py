@@ -30,9 +30,13 @@ import pyro_dgm as dgm
 from pyro_dgm.experiments.data import Digits
 
 SMOKE = bool(os.environ.get("PYRO_DGM_SMOKE"))
-EPOCHS, GAN_EPOCHS, GUIDE_EPOCHS, DRAWS, NUM = (1, 1, 1, 10, 50) if SMOKE else (250, 120, 15, 500, 300)
+EPOCHS, GAN_EPOCHS, GUIDE_EPOCHS, DRAWS, NUM = (
+    (1, 1, 1, 10, 50) if SMOKE else (250, 120, 15, 500, 300)
+)
 SCALES = (4.0, 2.0) if SMOKE else (6.0, 4.0, 3.0, 2.5, 2.0, 1.5, 1.0)
-FIGURES = Path(os.environ.get("PYRO_DGM_FIGURES", "runs/smoke/tutorial_07" if SMOKE else "runs/tutorial_07"))
+FIGURES = Path(
+    os.environ.get("PYRO_DGM_FIGURES", "runs/smoke/tutorial_07" if SMOKE else "runs/tutorial_07")
+)
 FIGURES.mkdir(parents=True, exist_ok=True)
 START = time.process_time()
 
@@ -47,7 +51,8 @@ START = time.process_time()
 # %%
 digits = Digits()
 noisy, noisy_val = (
-    dgm.Batches(x, 100, transform=lambda x: dgm.within_cell(x, torch.rand_like(x))) for x in (digits.train, digits.val)
+    dgm.Batches(x, 100, transform=lambda x: dgm.within_cell(x, torch.rand_like(x)))
+    for x in (digits.train, digits.val)
 )
 
 
@@ -61,8 +66,12 @@ class Grey(nn.Module):
 def declare() -> dgm.VAE:
     torch.manual_seed(0)
     decoder = nn.Sequential(dgm.mlp(8, 256, 256, 64), Grey())
-    encoder = dgm.Conditional(dist.Normal, nn.Sequential(dgm.Rescale(0, 17), dgm.mlp(64, 256, 2 * 8)))
-    return dgm.VAE(dgm.StandardNormal(8), dgm.Normal(decoder), encoder, dequantizer=dgm.UnitUniform())
+    encoder = dgm.Conditional(
+        dist.Normal, nn.Sequential(dgm.Rescale(0, 17), dgm.mlp(64, 256, 2 * 8))
+    )
+    return dgm.VAE(
+        dgm.StandardNormal(8), dgm.Normal(decoder), encoder, dequantizer=dgm.UnitUniform()
+    )
 
 
 def new_critic() -> nn.Module:
@@ -88,7 +97,10 @@ print(f"the VAE's σ is {vae.generator.likelihood.scale.item():.2f} levels; the 
 def distances(x: Tensor) -> str:
     """How far samples are from test images by two yardsticks: a kernel, and the share that nearest neighbours tell."""
     pair = {"real": digits.test[: len(x)] + 0.5, "fake": x}
-    kernel, neighbours = dgm.mmd(**pair, num_permutations=1), dgm.nearest_neighbour(**pair, num_permutations=1)
+    kernel, neighbours = (
+        dgm.mmd(**pair, num_permutations=1),
+        dgm.nearest_neighbour(**pair, num_permutations=1),
+    )
     return f"MMD² {kernel.value:.4f}, nearest neighbour tells {neighbours.accuracy.value:.0%} (chance 50 %)"
 
 
@@ -110,16 +122,22 @@ print(f"data {distances(digits.train[:NUM] + 0.5)}")
 
 # %%
 score = partial(dgm.nll, num=DRAWS)
-curve = dgm.nll_over_scale(gan, digits.train, digits.val, SCALES, epochs=GUIDE_EPOCHS, batch_size=100, score=score)
+curve = dgm.nll_over_scale(
+    gan, digits.train, digits.val, SCALES, epochs=GUIDE_EPOCHS, batch_size=100, score=score
+)
 print(curve)  # on validation images, by which σ is chosen
 inverse = curve.vaes[curve.best]
 print(f"GAN, test images: {score(inverse.model, inverse.guide, digits.test[:NUM])}")
 of_vae = score(vae.model, vae.guide, digits.test[:NUM])
 print(f"VAE, test images: {of_vae}")
 few = digits.test[: 5 if SMOKE else 50]
-walk = dgm.ais(inverse.model, few, num=8, steps=5 if SMOKE else 150, leapfrog=5, start=inverse.guide)
+walk = dgm.ais(
+    inverse.model, few, num=8, steps=5 if SMOKE else 150, leapfrog=5, start=inverse.guide
+)
 same_few = score(inverse.model, inverse.guide, few)
-print(f"at the best σ, {len(few)} images: importance {same_few.mean:.2f}, annealed {walk.mean:.2f} nats")
+print(
+    f"at the best σ, {len(few)} images: importance {same_few.mean:.2f}, annealed {walk.mean:.2f} nats"
+)
 
 # %% [markdown]
 # On validation images the curve falls to 158.5 ± 1.0 nats at σ = 2.5 levels and rises again, to 245 at σ = 1, where the
@@ -138,23 +156,39 @@ print(f"at the best σ, {len(few)} images: importance {same_few.mean:.2f}, annea
 # %%
 shown = digits.test[:10]
 asleep = dgm.refit_guide(
-    inverse, digits.train, gan.guide.encoder, epochs=1 if SMOKE else 60, batch_size=100, objective=dgm.Sleep
+    inverse,
+    digits.train,
+    gan.guide.encoder,
+    epochs=1 if SMOKE else 60,
+    batch_size=100,
+    objective=dgm.Sleep,
 )
 chains = dgm.hmc(
-    inverse.generator, shown + 0.5, num=10 if SMOKE else 150, chains=4, warmup=10 if SMOKE else 150, start=None
+    inverse.generator,
+    shown + 0.5,
+    num=10 if SMOKE else 150,
+    chains=4,
+    warmup=10 if SMOKE else 150,
+    start=None,
 )
 print(chains)
 best = chains.log_joint.flatten(0, 1).argmax(0)
 with torch.no_grad():
     found = {
         "data": shown + 0.5,
-        "asleep": inverse.generator.likelihood(dgm.encode(asleep.guide, shown, num=20)["z"]).mean.mean(0),
-        "awake": inverse.generator.likelihood(dgm.encode(inverse.guide, shown, num=20)["z"]).mean.mean(0),
+        "asleep": inverse.generator.likelihood(
+            dgm.encode(asleep.guide, shown, num=20)["z"]
+        ).mean.mean(0),
+        "awake": inverse.generator.likelihood(
+            dgm.encode(inverse.guide, shown, num=20)["z"]
+        ).mean.mean(0),
         "chains": inverse.generator.likelihood(chains.draws["z"].flatten(0, 1)).mean.mean(0),
         "VAE": vae.generator.likelihood(dgm.encode(vae.guide, shown, num=20)["z"]).mean.mean(0),
     }
 for name, x in list(found.items())[1:]:
-    print(f"{name:7} root mean square distance {(x - shown - 0.5).square().mean().sqrt():.2f} levels")
+    print(
+        f"{name:7} root mean square distance {(x - shown - 0.5).square().mean().sqrt():.2f} levels"
+    )
 
 # %% [markdown]
 # Root mean square distances to the image: 2.1 levels asleep, 2.0 awake, 1.8 by chains, and 1.6 for the VAE. The sleeper
@@ -176,7 +210,9 @@ def refine(generator: nn.Module, num: int = NUM) -> Tensor:
         for batch in noisy.epoch(seed=1, epoch=epoch):
             judge.critic_step(*batch)
     program = dgm.Refined(generator, judge.log_ratio)
-    run = dgm.hmc(program, torch.zeros(num, 64), num=4, chains=1, warmup=5 if SMOKE else 60, leapfrog=5)
+    run = dgm.hmc(
+        program, torch.zeros(num, 64), num=4, chains=1, warmup=5 if SMOKE else 60, leapfrog=5
+    )
     with torch.no_grad():
         return generator.likelihood(run.draws["z"][0, -1]).mean
 
@@ -201,7 +237,9 @@ for name, x in refined.items():
 adam = dgm.Player(optimizer=partial(torch.optim.Adam, lr=1e-3, fused=True))  # as of `SVITrainer`
 hybrid = declare()
 objective = dgm.ELBO(hybrid.generator, dgm.AmortizedGuide(hybrid.guide.encoder))
-both = dgm.HybridTrainer(objective, new_critic(), weight=10.0, penalties=(dgm.R1(1.0),), play=dgm.Alternating(adam))
+both = dgm.HybridTrainer(
+    objective, new_critic(), weight=10.0, penalties=(dgm.R1(1.0),), play=dgm.Alternating(adam)
+)
 both.fit(noisy, noisy_val, epochs=EPOCHS, progress=False)
 print(f"hybrid {score(hybrid.model, hybrid.guide, digits.test[:NUM])}")
 print(f"hybrid {distances(dgm.generate(hybrid.generator, NUM, mean=True))}")
@@ -233,7 +271,9 @@ models = {
     "hybrid": dgm.generate(hybrid.generator, NUM, mean=True),
 }
 rows = {
-    name if part == 0 else f"{name} ": x[10 * part : 10 * part + 10] for name, x in models.items() for part in (0, 1)
+    name if part == 0 else f"{name} ": x[10 * part : 10 * part + 10]
+    for name, x in models.items()
+    for part in (0, 1)
 }
 grid(rows, FIGURES / "samples.png")
 grid(found, FIGURES / "inversions.png")
@@ -242,7 +282,13 @@ figure = Figure(figsize=(6, 3.5), layout="constrained")
 axes = figure.subplots()
 on_val = score(vae.model, vae.guide, digits.val)
 axes.plot(curve.scales, [s.mean for s in curve.scores], "o-", label="GAN, a guide fitted at each σ")
-axes.plot(vae.generator.likelihood.scale.item(), on_val.mean, "s", color="C1", label="VAE, at the σ that it learned")
+axes.plot(
+    vae.generator.likelihood.scale.item(),
+    on_val.mean,
+    "s",
+    color="C1",
+    label="VAE, at the σ that it learned",
+)
 axes.axhline(on_val.mean, color="C1", lw=0.8, ls="--")
 axes.set(xlabel="σ, levels", ylabel="NLL of validation images, nats", xscale="log", xticks=SCALES)
 axes.set_xticks(SCALES, [f"{s:g}" for s in SCALES])

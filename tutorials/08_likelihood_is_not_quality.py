@@ -7,7 +7,7 @@
 #
 # 1. **Great samples, poor likelihood**: narrow kernels at the training data.
 # 2. **Great likelihood, poor samples**: 1 % truth and 99 % noise.
-# 3. **One yardstick**: held-out likelihood beside what tests of samples say: `compare_models`.
+# 3. **One yardstick**: held-out likelihood beside what tests of samples say: `compare_samples`.
 # 4. **Which metric sees what**, and what none of them sees.
 #
 # At full size the script took about a minute on one core; `PYRO_DGM_SMOKE=1` runs it in seconds, and its numbers then
@@ -30,7 +30,9 @@ from pyro_dgm.experiments.data import ring
 
 SMOKE = bool(os.environ.get("PYRO_DGM_SMOKE"))
 SIZE, EPOCHS, DRAWS, RELABELLINGS = (60, 2, 20, 19) if SMOKE else (600, 300, 1000, 999)
-FIGURES = Path(os.environ.get("PYRO_DGM_FIGURES", "runs/smoke/tutorial_08" if SMOKE else "runs/tutorial_08"))
+FIGURES = Path(
+    os.environ.get("PYRO_DGM_FIGURES", "runs/smoke/tutorial_08" if SMOKE else "runs/tutorial_08")
+)
 FIGURES.mkdir(parents=True, exist_ok=True)
 
 toy = ring(num_modes=8, radius=2.0, sd=0.1)  # eight normals on a circle
@@ -48,7 +50,7 @@ class Known(nn.Module):
         return self.law
 
 
-truth = dgm.DensityModel(Known(toy.law))
+truth = dgm.DensityModel(Known(toy.distribution))
 
 # %% [markdown]
 # ## 1. Great samples, poor likelihood
@@ -83,8 +85,10 @@ noisy = dgm.DensityModel(Known(mixture))
 
 side = torch.linspace(-9, 9, 301)
 everywhere = torch.cartesian_prod(side, side)
-loss = toy.law.log_prob(everywhere) - mixture.log_prob(everywhere)
-print(f"largest log p − log p₂ on {len(everywhere)} points: {loss.max():.4f} nats; log 100 = {log(100):.4f}")
+loss = toy.distribution.log_prob(everywhere) - mixture.log_prob(everywhere)
+print(
+    f"largest log p − log p₂ on {len(everywhere)} points: {loss.max():.4f} nats; log 100 = {log(100):.4f}"
+)
 
 # %% [markdown]
 # In every panel 600 points (of the noise four in ten lie outside the frame), above it the mean log-likelihood of the
@@ -124,8 +128,12 @@ def trained(model: nn.Module, guide: nn.Module) -> None:
 
 
 torch.manual_seed(0)
-autoregressive = dgm.DensityModel(dgm.Flow(dgm.StandardNormal(2), dgm.spline_maf(2, 3, hidden=(64,))))
-coupling = dgm.DensityModel(dgm.Flow(dgm.StandardNormal(2), dgm.spline_coupling(2, 4, hidden=(64,))))
+autoregressive = dgm.DensityModel(
+    dgm.Flow(dgm.StandardNormal(2), dgm.spline_maf(2, 3, hidden=(64,)))
+)
+coupling = dgm.DensityModel(
+    dgm.Flow(dgm.StandardNormal(2), dgm.spline_coupling(2, 4, hidden=(64,)))
+)
 vae = dgm.VAE(
     dgm.StandardNormal(2),
     dgm.Normal(dgm.mlp(2, 128, 128, 2)),
@@ -141,12 +149,12 @@ for name, (model, guide) in {
     scores[name] = dgm.nll(model, guide, test, num=DRAWS)
 
 # %% [markdown]
-# `compare_models` takes samples and, where there is one, a likelihood. It splits the test set once; every row compares
+# `compare_samples` takes samples and, where there is one, a likelihood. It splits the test set once; every row compares
 # its samples with the same half. The first row holds the other half of the test set: real data, which show what each
 # metric says of a perfect model *at these sizes*. (It is not always 0 or 1.)
 
 # %%
-table = dgm.compare_models(
+table = dgm.compare_samples(
     samples, train=train, test=test, nll=scores, k=3 if SMOKE else 5, num_permutations=RELABELLINGS
 )
 print(table)
@@ -163,7 +171,11 @@ def plane(axes: Axes) -> None:
         lost = row["nll"] - scores["truth"].mean
         axes.errorbar(lost, row["c2st"], row["c2st_stderr"], fmt="o", color=f"C{number}")
         side = 1 if row["model"] in ("truth", "autoregressive") else -1
-        place = {"xytext": (9 * side, -3), "textcoords": "offset points", "ha": "left" if side > 0 else "right"}
+        place = {
+            "xytext": (9 * side, -3),
+            "textcoords": "offset points",
+            "ha": "left" if side > 0 else "right",
+        }
         axes.annotate(row["model"], (lost, row["c2st"]), fontsize=9, **place)
     axes.axhline(0.5, color="0.6", ls="--", lw=1)
     axes.set_xscale("symlog", linthresh=0.1)
@@ -201,12 +213,14 @@ figure.savefig(FIGURES / "likelihood_and_quality.png", dpi=130)
 
 # %%
 x, y = toy.sample(100_000, seed=3), dgm.generate(noisy, 100_000)
-log_ratio = [mixture.log_prob(points) - toy.law.log_prob(points) for points in (x, y)]
+log_ratio = [mixture.log_prob(points) - toy.distribution.log_prob(points) for points in (x, y)]
 best = ((log_ratio[0] < 0).double().mean() + (log_ratio[1] > 0).double().mean()) / 2
 fakes = samples["1 % truth"]
 print(f"best accuracy: {best:.3f}")
 for classifier in (None, RandomForestClassifier()):
-    print(dgm.c2st(real=test[:SIZE], fake=fakes, classifier=classifier, num_permutations=RELABELLINGS))
+    print(
+        dgm.c2st(real=test[:SIZE], fake=fakes, classifier=classifier, num_permutations=RELABELLINGS)
+    )
 
 # %% [markdown]
 # The test is valid with any classifier (a bad one never sees a difference that is not there), but its accuracy is a
@@ -221,7 +235,9 @@ curve = []
 for bandwidth in bandwidths:
     model = kernels(bandwidth)
     pair = {"fake": dgm.generate(model, SIZE), "num_permutations": RELABELLINGS}
-    near = [dgm.nearest_neighbour(real=real, **pair).accuracy.value for real in (test[:SIZE], train)]
+    near = [
+        dgm.nearest_neighbour(real=real, **pair).accuracy.value for real in (test[:SIZE], train)
+    ]
     curve.append((dgm.nll(model, dgm.EmptyGuide(), test).mean, *near))
 nll_of, against_test, against_train = zip(*curve, strict=True)
 
@@ -230,16 +246,25 @@ left, right = figure.subplots(1, 2)
 left.loglog(bandwidths, nll_of, "o-", ms=3)
 left.axhline(scores["truth"].mean, color="0.6", ls="--", lw=1)
 left.annotate("truth", (bandwidths[0], scores["truth"].mean), va="bottom", fontsize=9)
-left.set(xlabel="bandwidth h", ylabel="NLL of test data, nats", title="likelihood: poor, best, poor")
+left.set(
+    xlabel="bandwidth h", ylabel="NLL of test data, nats", title="likelihood: poor, best, poor"
+)
 right.semilogx(bandwidths, against_test, "o-", ms=3, label="against test data")
 right.semilogx(bandwidths, against_train, "o-", ms=3, label="against training data")
 right.axhline(0.5, color="0.6", ls="--", lw=1)
 right.annotate("ideal", (bandwidths[0], 0.505), fontsize=9)
-right.set(xlabel="bandwidth h", ylabel="1-NN accuracy", title="below ½: copies; above ½: told apart", ylim=(0, 1))
+right.set(
+    xlabel="bandwidth h",
+    ylabel="1-NN accuracy",
+    title="below ½: copies; above ½: told apart",
+    ylim=(0, 1),
+)
 right.legend(frameon=False, fontsize=9)
 figure.savefig(FIGURES / "bandwidth.png", dpi=130)
 best = min(range(len(curve)), key=lambda i: nll_of[i])
-print(f"best likelihood at h = {bandwidths[best]:.3g}: NLL {nll_of[best]:.3f}, 1-NN train {against_train[best]:.3f}")
+print(
+    f"best likelihood at h = {bandwidths[best]:.3g}: NLL {nll_of[best]:.3f}, 1-NN train {against_train[best]:.3f}"
+)
 
 # %% [markdown]
 # At the best width the likelihood of this simplest of models is within a tenth of a nat of the truth's, and the

@@ -53,10 +53,14 @@ import pyro_dgm as dgm
 from pyro_dgm.experiments.data import Digits
 
 SMOKE = bool(os.environ.get("PYRO_DGM_SMOKE"))
-PIXEL_EPOCHS, FLOW_EPOCHS, VAE_EPOCHS, GAN_EPOCHS, GUIDE_EPOCHS = (1, 1, 1, 1, 1) if SMOKE else (60, 80, 120, 120, 10)
+PIXEL_EPOCHS, FLOW_EPOCHS, VAE_EPOCHS, GAN_EPOCHS, GUIDE_EPOCHS = (
+    (1, 1, 1, 1, 1) if SMOKE else (60, 80, 120, 120, 10)
+)
 DRAWS, NUM, RELABELLINGS = (10, 160, 19) if SMOKE else (500, 1347, 999)
 WIDTHS = (2.0, 1.0) if SMOKE else (3.0, 2.4, 1.9, 1.5)
-FIGURES = Path(os.environ.get("PYRO_DGM_FIGURES", "runs/smoke/the_zoo" if SMOKE else "runs/the_zoo"))
+FIGURES = Path(
+    os.environ.get("PYRO_DGM_FIGURES", "runs/smoke/the_zoo" if SMOKE else "runs/the_zoo")
+)
 FIGURES.mkdir(parents=True, exist_ok=True)
 LATENT, HIDDEN, BUMPS = 8, 256, 5
 START = time.process_time()
@@ -65,7 +69,9 @@ digits = Digits()
 LEVELS = digits.levels
 
 
-def fit(model: nn.Module, guide: nn.Module, epochs: int, train: Tensor, val: Tensor, lr: float = 2e-3) -> None:
+def fit(
+    model: nn.Module, guide: nn.Module, epochs: int, train: Tensor, val: Tensor, lr: float = 2e-3
+) -> None:
     """Maximum likelihood, or its bound; the weights of the best validation epoch are kept."""
     schedule = partial(CosineAnnealingLR, T_max=epochs)
     trainer = dgm.SVITrainer(dgm.ELBO(model, guide), lr=lr, clip=50.0, schedule=schedule)
@@ -82,7 +88,9 @@ def draw(name: str, make: Callable[[], Tensor]) -> None:
     start = time.process_time()
     samples[name] = make().flatten(1)
     seconds[name] = time.process_time() - start
-    print(f"{name}: {1000 * seconds[name] / NUM:.2f} s for 1,000 images; until now {time.process_time() - START:.0f} s")
+    print(
+        f"{name}: {1000 * seconds[name] / NUM:.2f} s for 1,000 images; until now {time.process_time() - START:.0f} s"
+    )
 
 
 # %% [markdown]
@@ -94,7 +102,9 @@ def draw(name: str, make: Callable[[], Tensor]) -> None:
 torch.manual_seed(0)
 network = dgm.GatedPixelCNN((1, 8, 8), 3 * BUMPS, channels=32, blocks=3)
 emission = dgm.DiscretizedLogisticMixture(nn.Identity(), LEVELS, BUMPS, min_scale=0.3, event_dim=3)
-pixelcnn = dgm.DensityModel(dgm.PixelCNN(network, emission, scale=dgm.Rescale(0, LEVELS - 1), progress=False))
+pixelcnn = dgm.DensityModel(
+    dgm.PixelCNN(network, emission, scale=dgm.Rescale(0, LEVELS - 1), progress=False)
+)
 train, val, test = (x.reshape(-1, 1, 8, 8) for x in (digits.train, digits.val, digits.test))
 fit(pixelcnn, dgm.EmptyGuide(), PIXEL_EPOCHS, train, val)
 scores["PixelCNN"] = dgm.nll(pixelcnn, dgm.EmptyGuide(), test)
@@ -111,7 +121,9 @@ print(scores["PixelCNN"], scores["PixelCNN"].bits_per_dim(64))
 torch.manual_seed(0)
 cube = dgm.Levels(1)
 embed = nn.Sequential(dgm.Rescale(0, LEVELS - 1), dgm.mlp(64, 64, 64))
-noise = dgm.NoiseGuide(dgm.Flow(dgm.UnitUniform(64), [dgm.Inverse(cube), *dgm.realnvp(64, 4, 64, (64,)), cube], embed))
+noise = dgm.NoiseGuide(
+    dgm.Flow(dgm.UnitUniform(64), [dgm.Inverse(cube), *dgm.realnvp(64, 4, 64, (64,)), cube], embed)
+)
 density = dgm.Flow(dgm.StandardNormal(64), [*dgm.realnvp(64, 8, hidden=(128,)), dgm.Levels(LEVELS)])
 flow = dgm.dequantized(dgm.DensityModel(density), levels=LEVELS)
 fit(flow, noise, FLOW_EPOCHS, digits.train, digits.val, lr=1e-3)
@@ -131,8 +143,12 @@ def declare() -> dgm.VAE:
     torch.manual_seed(0)
     decoder = dgm.mlp(LATENT, HIDDEN, HIDDEN, 3 * 64)
     likelihood = dgm.DiscretizedLogisticMixture(decoder, LEVELS, num_components=1, min_scale=0.3)
-    encoder = dgm.Conditional(dist.Normal, nn.Sequential(dgm.Rescale(0, LEVELS - 1), dgm.mlp(64, HIDDEN, 2 * LATENT)))
-    return dgm.VAE(dgm.Flow(dgm.StandardNormal(LATENT), dgm.realnvp(LATENT, 4)), likelihood, encoder)
+    encoder = dgm.Conditional(
+        dist.Normal, nn.Sequential(dgm.Rescale(0, LEVELS - 1), dgm.mlp(64, HIDDEN, 2 * LATENT))
+    )
+    return dgm.VAE(
+        dgm.Flow(dgm.StandardNormal(LATENT), dgm.realnvp(LATENT, 4)), likelihood, encoder
+    )
 
 
 vae = declare()
@@ -189,22 +205,33 @@ centre = dgm.MeanOf(gan.generator.likelihood)
 inverse, found = gan, []
 for width in WIDTHS:
     around = gan.replace(likelihood=Around(centre, width))
-    inverse = dgm.refit_guide(around, digits.train, inverse.guide.encoder, digits.val, GUIDE_EPOCHS, batch_size=100)
-    found.append((dgm.nll(inverse.model, inverse.guide, digits.val, num=DRAWS).mean, width, inverse))
-    print(f"width {width}: {found[-1][0]:.2f} nats on validation data; until now {time.process_time() - START:.0f} s")
+    inverse = dgm.refit_guide(
+        around, digits.train, inverse.guide.encoder, digits.val, GUIDE_EPOCHS, batch_size=100
+    )
+    found.append(
+        (dgm.nll(inverse.model, inverse.guide, digits.val, num=DRAWS).mean, width, inverse)
+    )
+    print(
+        f"width {width}: {found[-1][0]:.2f} nats on validation data; until now {time.process_time() - START:.0f} s"
+    )
 _, width, inverse = min(found, key=lambda row: row[0])
 scores["GAN"] = dgm.nll(inverse.model, inverse.guide, digits.test, num=DRAWS)
 print(scores["GAN"], scores["GAN"].bits_per_dim(64))
 
 # %% [markdown]
 # ## One yardstick
-# `compare_models` splits the test set once; every row is compared with the same half of it, and the first row is the
+# `compare_samples` splits the test set once; every row is compared with the same half of it, and the first row is the
 # other half. 150 images against 150 are few, so the classifier is asked again with the training images, 1,347 against
 # as many of each model.
 
 # %%
-table = dgm.compare_models(
-    samples, train=digits.train, test=digits.test, nll=scores, k=3 if SMOKE else 5, num_permutations=RELABELLINGS
+table = dgm.compare_samples(
+    samples,
+    train=digits.train,
+    test=digits.test,
+    nll=scores,
+    k=3 if SMOKE else 5,
+    num_permutations=RELABELLINGS,
 )
 print(table)
 for name, images in {"test data": digits.test, **samples}.items():

@@ -2,9 +2,26 @@
 
 from ..inference.objectives.sleep import Sleep
 from .critics import spectral_norm
-from .divergences import GAN, KL, Divergence, JensenShannon, Pearson, ReverseKL, SquaredHellinger
-from .fitting import AdamFit, Fit, LBFGSFit
-from .games import FDivergence, Game, Hinge, LeastSquares, Minimax, NonSaturating, PairedRelativistic, Wasserstein
+from .divergences import (
+    KL,
+    Divergence,
+    GANDivergence,
+    JensenShannon,
+    Pearson,
+    ReverseKL,
+    SquaredHellinger,
+)
+from .fitting import AdamFit, CriticFit, LBFGSFit
+from .games import (
+    FDivergence,
+    Game,
+    Hinge,
+    LeastSquares,
+    Minimax,
+    NonSaturating,
+    PairedRelativistic,
+    Wasserstein,
+)
 from .hybrid import HybridTrainer
 from .monitors import Limits, Monitors, MonitorWarning, oscillation
 from .optimality import Optimality, optimality_report
@@ -13,7 +30,7 @@ from .players import Alternating, Play, Player, Simultaneous
 from .trainer import GANTrainer
 
 __all__ = [
-    "GAN",
+    "GANDivergence",
     "KL",
     "R1",
     "R2",
@@ -21,7 +38,7 @@ __all__ = [
     "Alternating",
     "Divergence",
     "FDivergence",
-    "Fit",
+    "CriticFit",
     "GANTrainer",
     "Game",
     "GradientPenalty",

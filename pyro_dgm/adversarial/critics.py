@@ -73,7 +73,15 @@ def spectral_norm(critic: nn.Module) -> nn.Module:
         >>> bool(torch.isclose(critic.weight.norm(), torch.tensor(1.0), atol=1e-4))
         True
     """
-    kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+    kinds = (
+        nn.Linear,
+        nn.Conv1d,
+        nn.Conv2d,
+        nn.Conv3d,
+        nn.ConvTranspose1d,
+        nn.ConvTranspose2d,
+        nn.ConvTranspose3d,
+    )
     layers = [module for module in critic.modules() if isinstance(module, kinds)]
     if not layers:
         raise ValueError(

@@ -169,7 +169,7 @@ class JensenShannon(Divergence):
 
 
 @dataclass(frozen=True)
-class GAN(Divergence):
+class GANDivergence(Divergence):
     r"""$2\,JSD(\pi, p) - 2 \log 2$: $f(u) = u \log u - (u + 1) \log(u + 1)$, $T = -\mathrm{softplus}(-v) = \log D$.
 
     $f^*(T) = -\log(1 - e^T)$ and $\log r = v$: the game is `Minimax`.

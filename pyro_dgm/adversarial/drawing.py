@@ -9,11 +9,11 @@ from pyro import poutine
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
-from ..inference.run.generation import by_datum
+from ..inference.run.generation import data_dim_first
 from ..inference.run.traces import (
     Site,
-    evaluating,
-    isolated,
+    eval_mode,
+    fork_rng,
     observed_sites,
     plate_depth,
     vectorized,
@@ -48,7 +48,7 @@ class Fakes:
             self.inspect(x, *context)
         with _Observation(self.site, noise=self.noise) as observation:
             self.run(x, *context)
-        return by_datum(observation.found).flatten(0, 1)
+        return data_dim_first(observation.found).flatten(0, 1)
 
     def run(self, x: Tensor, *context: Any) -> Any:
         """Generate beside a batch: a context has one row per fake, without one the fakes are particles."""
@@ -57,10 +57,14 @@ class Fakes:
 
     def inspect(self, *batch: Any) -> None:
         """Find the observed site and the depth of the plates, by one run on data."""
-        with isolated(*batch), evaluating(self.program):
+        with fork_rng(*batch), eval_mode(self.program):
             trace = poutine.trace(self.program).get_trace(*batch)
         if len(names := list(observed_sites(trace))) != 1:
-            swapped = "" if names else "; or is it the critic? GANTrainer(generator, critic), in this order"
+            swapped = (
+                ""
+                if names
+                else "; or is it the critic? GANTrainer(generator, critic), in this order"
+            )
             raise ValueError(
                 f"generator: expected one observed site, which the critic looks at, got {names}. "
                 f"Fix: pyro.sample('x', …, obs=x) for the first argument alone{swapped}."
@@ -89,11 +93,11 @@ class _Observation(Messenger):
             )
 
 
-def _mean(name: str, law: Any) -> Tensor:
+def _mean(name: str, distribution: Any) -> Tensor:
     try:
-        return law.mean
+        return distribution.mean
     except NotImplementedError as error:
         raise ValueError(
-            f"site '{name}': expected a law with a mean, got {law}. Fix: GANTrainer(…, noise=True), which draws it; of "
+            f"site '{name}': expected a law with a mean, got {distribution}. Fix: GANTrainer(…, noise=True), which draws it; of "
             "a dequantized program take the continuous one, and add the noise to the data."
         ) from error

@@ -9,14 +9,14 @@ from math import isfinite
 import torch
 from torch import Tensor, nn
 
-from ..inference.run.estimates import rows_of
+from ..inference.run.estimates import take_rows
 from .critics import logits
 from .games import Game
 
 Batch = tuple
 
 
-class Fit(ABC):
+class CriticFit(ABC):
     r"""$\min_C L_C(C, p)$ over the weights of a critic; abstract."""
 
     @abstractmethod
@@ -32,7 +32,7 @@ class Fit(ABC):
 
 
 @dataclass(frozen=True)
-class AdamFit(Fit):
+class AdamFit(CriticFit):
     r"""Adam over minibatches, the learning rate falling linearly to 0; the epoch that is best on held-out pairs stays.
 
     A fifth of the pairs tells the best epoch, so that a critic with more weights than data does not end overfitted.
@@ -53,12 +53,14 @@ class AdamFit(Fit):
     def __call__(self, critic: nn.Module, game: Game, real: Batch, fake: Batch) -> None:  # noqa: D102
         optimizer = torch.optim.Adam(critic.parameters(), lr=self.lr, fused=True)
         num = max(1, 4 * min(len(real[0]), len(fake[0])) // 5)
-        held_out = [rows_of(batch, slice(num, None)) for batch in (real, fake)]
+        held_out = [take_rows(batch, slice(num, None)) for batch in (real, fake)]
         best, kept = torch.inf, _copied(critic)
         for epoch in range(self.epochs):
             for group in optimizer.param_groups:
                 group["lr"] = self.lr * (1 - epoch / self.epochs)
-            self._epoch(critic, game, optimizer, [rows_of(batch, slice(num)) for batch in (real, fake)])
+            self._epoch(
+                critic, game, optimizer, [take_rows(batch, slice(num)) for batch in (real, fake)]
+            )
             found = _loss_without_gradient(critic, game, *held_out)
             if found < best:
                 best, kept = found, _copied(critic)
@@ -69,19 +71,23 @@ class AdamFit(Fit):
                 f"Fix: AdamFit(lr={self.lr / 10:g}), data of unit scale, and two data or more."
             )
 
-    def _epoch(self, critic: nn.Module, game: Game, optimizer: torch.optim.Optimizer, train: list[Batch]) -> None:
+    def _epoch(
+        self, critic: nn.Module, game: Game, optimizer: torch.optim.Optimizer, train: list[Batch]
+    ) -> None:
         critic.train()
         orders = [torch.randperm(len(x)).to(x.device) for x, *_ in train]
         for start in range(0, len(orders[0]), self.batch_size):
             rows = slice(start, start + self.batch_size)
-            parts = [rows_of(batch, order[rows]) for batch, order in zip(train, orders, strict=True)]
+            parts = [
+                take_rows(batch, order[rows]) for batch, order in zip(train, orders, strict=True)
+            ]
             optimizer.zero_grad(set_to_none=True)
             loss(critic, game, *parts).backward()
             optimizer.step()
 
 
 @dataclass(frozen=True)
-class LBFGSFit(Fit):
+class LBFGSFit(CriticFit):
     """L-BFGS with strong Wolfe line search on all data at once: converges where a critic has few weights.
 
     Args:
@@ -94,7 +100,9 @@ class LBFGSFit(Fit):
     iterations: int = 200
 
     def __call__(self, critic: nn.Module, game: Game, real: Batch, fake: Batch) -> None:  # noqa: D102
-        optimizer = torch.optim.LBFGS(critic.parameters(), max_iter=self.iterations, line_search_fn="strong_wolfe")
+        optimizer = torch.optim.LBFGS(
+            critic.parameters(), max_iter=self.iterations, line_search_fn="strong_wolfe"
+        )
 
         def closure() -> float:
             optimizer.zero_grad(set_to_none=True)

@@ -165,7 +165,10 @@ class Hinge(Game):
         return -fake.mean()
 
     def log_ratio(self, logits: Tensor, fake: Tensor | None = None) -> Tensor:
-        raise _no_ratio(self, "its best critic is sign(π − p), which says which law is denser and not by how much")
+        raise _no_ratio(
+            self,
+            "its best critic is sign(π − p), which says which law is denser and not by how much",
+        )
 
 
 @dataclass(frozen=True)
@@ -190,7 +193,9 @@ class Wasserstein(Game):
         return -fake.mean()
 
     def log_ratio(self, logits: Tensor, fake: Tensor | None = None) -> Tensor:
-        raise _no_ratio(self, "its best critic is a Kantorovich potential, a cost of transport and no density")
+        raise _no_ratio(
+            self, "its best critic is a Kantorovich potential, a cost of transport and no density"
+        )
 
 
 @dataclass(frozen=True)
@@ -283,7 +288,11 @@ def _no_ratio(game: Game, reason: str) -> ValueError:
 def _paired(fake: Tensor, real: Tensor | None) -> Tensor:
     """Differences c(y) − c(x) of pairs."""
     if real is None or real.shape != fake.shape:
-        got = "no real ones" if real is None else f"{tuple(real.shape)} real ones and {tuple(fake.shape)} fakes"
+        got = (
+            "no real ones"
+            if real is None
+            else f"{tuple(real.shape)} real ones and {tuple(fake.shape)} fakes"
+        )
         raise ValueError(
             f"PairedRelativistic: expected one real logit for each fake one, got {got}. "
             "Fix: game.generator_loss(fake, real), both (B,)."

@@ -90,7 +90,11 @@ class HybridTrainer(GANTrainer):
         elif terms:  # the critic alone has moved, and every row of the history has the same terms
             with torch.no_grad():
                 of_bound = self.objective.terms(*batch)
-            terms = {**terms, **of_bound, "loss": of_bound["loss"] + self.weight * terms["generator"]}
+            terms = {
+                **terms,
+                **of_bound,
+                "loss": of_bound["loss"] + self.weight * terms["generator"],
+            }
         return terms
 
     def terms(self, *batch: Any) -> Terms:
@@ -108,4 +112,8 @@ class HybridTrainer(GANTrainer):
         return {**super()._rules(), "weight": str(self.weight)}
 
     def _joined(self, of_bound: Terms, of_game: Terms) -> Terms:
-        return {**of_bound, **of_game, "loss": of_bound["loss"] + self.weight * of_game["generator"]}
+        return {
+            **of_bound,
+            **of_game,
+            "loss": of_bound["loss"] + self.weight * of_game["generator"],
+        }

@@ -12,11 +12,13 @@ from torch import Tensor, nn
 
 from ..inference.run.structure import check_data
 from ..inference.run.supports import IntegerWarning
-from ..inference.run.traces import Site, evaluating, isolated, sample_sites
+from ..inference.run.traces import Site, eval_mode, fork_rng, sample_sites
 from .critics import logits
 from .drawing import Fakes
 
-NOISE = "integer levels get noise, Batches(x, transform=lambda x: within_cell(x, torch.rand(x.shape)))"
+NOISE = (
+    "integer levels get noise, Batches(x, transform=lambda x: within_cell(x, torch.rand(x.shape)))"
+)
 
 
 def check_match(fakes: Fakes, critic: nn.Module, batch: tuple) -> None:
@@ -32,7 +34,12 @@ def check_match(fakes: Fakes, critic: nn.Module, batch: tuple) -> None:
     for position, tensor in enumerate(batch):
         if isinstance(tensor, Tensor):
             check_data(tensor, f"argument {position}")
-    with isolated(*batch), evaluating(fakes.program, critic), pyro.validation_enabled(True), torch.enable_grad():
+    with (
+        fork_rng(*batch),
+        eval_mode(fakes.program, critic),
+        pyro.validation_enabled(True),
+        torch.enable_grad(),
+    ):
         fake = _generated(fakes, batch)
         _check_data_of(fake, batch[0])
         _check_gradients(fakes, fake, batch)
@@ -83,7 +90,11 @@ def _check_data_of(fake: Tensor, x: Tensor) -> None:
 
 def _warn_of_integers(fake: Tensor, x: Tensor) -> None:
     """Real numbers beside integers: a critic need not look at what they show."""
-    if bool((x == x.round()).all()) and bool((x != x.flatten()[0]).any()) and not bool((fake == fake.round()).all()):
+    if (
+        bool((x == x.round()).all())
+        and bool((x != x.flatten()[0]).any())
+        and not bool((fake == fake.round()).all())
+    ):
         warnings.warn(
             f"data: they are integers, {x.min().item():g} to {x.max().item():g}, and the generator makes real numbers: "
             f"a critic tells them apart by that alone. Fix: {NOISE}.",
@@ -108,10 +119,10 @@ def _check_gradients(fakes: Fakes, fake: Tensor, batch: tuple) -> None:
 
 
 def _check_latent(name: str, site: Site) -> None:
-    law = site["fn"]
-    if not law.has_rsample and law.log_prob(site["value"].detach()).requires_grad:
+    distribution = site["fn"]
+    if not distribution.has_rsample and distribution.log_prob(site["value"].detach()).requires_grad:
         raise ValueError(
-            f"site '{name}': expected reparameterized draws from a law with parameters to train, got {law}: no "
+            f"site '{name}': expected reparameterized draws from a law with parameters to train, got {distribution}: no "
             "gradient of the critic reaches them. Fix: a flow prior, or prior.requires_grad_(False)."
         )
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from ..evaluation.estimate import Estimate, estimated
-from ..inference.run.estimates import at_least_one, placed, rows_of, undisturbed
-from ..inference.run.traces import isolated, mixed
+from ..inference.run.estimates import evaluation_mode, placed, require_positive, take_rows
+from ..inference.run.traces import derive_seed, fork_rng
 from ..inference.training.history import History, Row
 from .critics import logits
 from .trainer import GANTrainer
@@ -120,7 +120,11 @@ def oscillation(series: Tensor) -> tuple[float, float]:
     if best <= 0:
         return 0.0, nan
     # A multiple of the period returns as well: the first peak that is nearly the highest is the period.
-    peaks = (i for i, w in enumerate(found) if w >= 0.9 * best and w >= max(found[i + 1 : i + 2], default=0.0))
+    peaks = (
+        i
+        for i, w in enumerate(found)
+        if w >= 0.9 * best and w >= max(found[i + 1 : i + 2], default=0.0)
+    )
     return best, 4.0 + 2 * next(peaks)
 
 
@@ -176,13 +180,22 @@ def spread(*, real: Tensor, fake: Tensor) -> Spread:
         Naeem et al. 2020, arXiv:2002.09797 (coverage).
     """
     real, fake = (x.reshape(len(x), -1).double() for x in (real, fake))
-    within_real, within_fake, across = (torch.cdist(a, b) for a, b in ((real, real), (fake, fake), (real, fake)))
-    nearest_real, nearest_fake = (d.fill_diagonal_(torch.inf).min(1).values for d in (within_real, within_fake))
+    within_real, within_fake, across = (
+        torch.cdist(a, b) for a, b in ((real, real), (fake, fake), (real, fake))
+    )
+    nearest_real, nearest_fake = (
+        d.fill_diagonal_(torch.inf).min(1).values for d in (within_real, within_fake)
+    )
     twin = nearest_real.quantile(0.01)
     return Spread(
         spread=((_mean_distance(within_fake) + TINY) / (_mean_distance(within_real) + TINY)).item(),
-        duplicates=((nearest_fake <= twin).double().mean() - (nearest_real <= twin).double().mean()).item(),
-        coverage=(across.min(1).values <= within_real.kthvalue(NEIGHBOUR, 1).values).double().mean().item(),
+        duplicates=(
+            (nearest_fake <= twin).double().mean() - (nearest_real <= twin).double().mean()
+        ).item(),
+        coverage=(across.min(1).values <= within_real.kthvalue(NEIGHBOUR, 1).values)
+        .double()
+        .mean()
+        .item(),
     )
 
 
@@ -229,14 +242,14 @@ class Monitors:
             raise TypeError(
                 f"Monitors: expected a GANTrainer first, got {type(trainer).__name__}. Fix: Monitors(trainer, x)."
             )
-        at_least_one(num=num)
+        require_positive(num=num)
         batch = placed(trainer.module, real if isinstance(real, tuple) else (real,))
         if min(num, len(batch[0])) < 6:
             raise ValueError(
                 f"Monitors: expected at least 6 data to measure by, got {len(batch[0])} and num={num}. Fix: num=500."
             )
-        with isolated(seed=mixed(seed, 0)):
-            self.real = rows_of(batch, torch.randperm(len(batch[0]))[:num].to(batch[0].device))
+        with fork_rng(seed=derive_seed(seed, 0)):
+            self.real = take_rows(batch, torch.randperm(len(batch[0]))[:num].to(batch[0].device))
         self.trainer, self.limits, self.patience, self.seed = trainer, limits, patience, seed
         self.rows, self.losses = History(), History()
         self._outside: set[str] = set()
@@ -252,21 +265,29 @@ class Monitors:
     def measured(self) -> Row:
         """Ratio identities, balance and spread of the game as it stands."""
         trainer = self.trainer
-        with undisturbed(trainer.module, seed=mixed(self.seed, 1, trainer.num_epochs)):
+        with evaluation_mode(trainer.module, seed=derive_seed(self.seed, 1, trainer.num_epochs)):
             x, *context = self.real
             fakes = trainer.fakes(x, *context)
-            real, fake = logits(trainer.critic, x, *context), logits(trainer.critic, fakes, *context)
+            real, fake = (
+                logits(trainer.critic, x, *context),
+                logits(trainer.critic, fakes, *context),
+            )
             found = _entries(balance=critic_balance(real, fake)) | vars(spread(real=x, fake=fakes))
         if not trainer.game.is_log_ratio:
             return found
-        forward, backward = ratio_identities(*(trainer.game.log_ratio(at, fake) for at in (real, fake)))
+        forward, backward = ratio_identities(
+            *(trainer.game.log_ratio(at, fake) for at in (real, fake))
+        )
         return {**found, **_entries(real_over_fake=forward, fake_over_real=backward)}
 
     def _oscillation(self) -> Row:
         """Of the loss that swings more; the last 100 epochs alone, so that an early swing is forgotten."""
         if len(self.losses) < SHORTEST:
             return {"oscillation": 0.0, "period": nan}
-        columns = [torch.tensor(self.losses.column(f"train_{name}")[-WINDOW:]) for name in ("critic", "generator")]
+        columns = [
+            torch.tensor(self.losses.column(f"train_{name}")[-WINDOW:])
+            for name in ("critic", "generator")
+        ]
         index, period = max((oscillation(column) for column in columns), key=lambda found: found[0])
         return {"oscillation": index, "period": period}
 
@@ -279,7 +300,11 @@ class Monitors:
 
 
 def _entries(**estimates: Estimate) -> Row:
-    return {f"{name}{end}": v for name, e in estimates.items() for end, v in (("", e.value), ("_stderr", e.stderr))}
+    return {
+        f"{name}{end}": v
+        for name, e in estimates.items()
+        for end, v in (("", e.value), ("_stderr", e.stderr))
+    }
 
 
 def _complaints(found: Row, limits: Limits) -> dict[str, str]:

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from ..evaluation.estimate import Estimate
-from ..inference.run.estimates import blocks_of, estimating, placed, rows_of
+from ..inference.run.estimates import estimating, placed, split_rows, take_rows
 from ..inference.run.structure import check_data
-from ..inference.run.traces import isolated, mixed
+from ..inference.run.traces import derive_seed, fork_rng
 from .critics import logits
 from .drawing import Fakes
-from .fitting import AdamFit, Fit
+from .fitting import AdamFit, CriticFit
 from .games import NonSaturating
 
 BLOCK = 10_000  # data that are generated or scored at once
@@ -69,8 +69,12 @@ class Optimality:
                 f"TV       {_row(self.total_variation)}  {self.kind}",
                 f"accuracy {_row(self.accuracy)}  ½ + ½ TV for the best critic",
                 *(
-                    f"D({name})  " + ", ".join(f"{level:.0%} {found}" for level, found in quantiles.items())
-                    for name, quantiles in (("real", self.quantiles_real), ("fake", self.quantiles_fake))
+                    f"D({name})  "
+                    + ", ".join(f"{level:.0%} {found}" for level, found in quantiles.items())
+                    for name, quantiles in (
+                        ("real", self.quantiles_real),
+                        ("fake", self.quantiles_fake),
+                    )
                 ),
             ]
         )
@@ -80,7 +84,7 @@ def optimality_report(
     generator: Callable | Tensor,
     data: Any,
     critic: Callable[[], nn.Module],
-    fit: Fit = AdamFit(),  # noqa: B008 - frozen
+    fit: CriticFit = AdamFit(),  # noqa: B008 - frozen
     *,
     held_out: float = 0.5,
     noise: bool = False,
@@ -128,9 +132,9 @@ def optimality_report(
             "Fix: optimality_report(generator, x, critic)."
         )
     real = placed(generator, data if isinstance(data, tuple) else (data,))
-    fake = (_fakes(generator, real, noise, mixed(seed, 0)), *real[1:])
+    fake = (_fakes(generator, real, noise, derive_seed(seed, 0)), *real[1:])
     _check_alike(real, fake[0])
-    with isolated(real[0], seed=mixed(seed, 1)):
+    with fork_rng(real[0], seed=derive_seed(seed, 1)):
         parts = [_split(batch, held_out) for batch in (real, fake)]
         fresh = critic().to(real[0].device)
         fit(fresh, NonSaturating(), parts[0][0], parts[1][0])
@@ -143,7 +147,7 @@ def _fakes(generator: Any, real: tuple, noise: bool, seed: int) -> Tensor:  # no
         return torch.as_tensor(generator).to(real[0].device)
     fakes = Fakes(generator, noise=noise)
     with estimating(generator, seed=seed):
-        return torch.cat([fakes(*batch) for batch in blocks_of(real, BLOCK)])
+        return torch.cat([fakes(*batch) for batch in split_rows(real, BLOCK)])
 
 
 def _check_alike(batch: tuple, fake: Tensor) -> None:
@@ -171,12 +175,15 @@ def _split(batch: tuple, held_out: float) -> tuple[tuple, tuple]:
             f"optimality_report: expected at least two data to fit to and two held out, got {num} and "
             f"{len(order) - num} for held_out={held_out}. Fix: held_out=0.5, and more data."
         )
-    return rows_of(batch, order[:num]), rows_of(batch, order[num:])
+    return take_rows(batch, order[:num]), take_rows(batch, order[num:])
 
 
 def _report(critic: nn.Module, real: tuple, fake: tuple, num_train: int) -> Optimality:
     with estimating(critic, seed=0):
-        of_real, of_fake = (torch.cat([logits(critic, *b) for b in blocks_of(batch, BLOCK)]) for batch in (real, fake))
+        of_real, of_fake = (
+            torch.cat([logits(critic, *b) for b in split_rows(batch, BLOCK)])
+            for batch in (real, fake)
+        )
     of_real, of_fake = (_checked(c.double()) for c in (of_real, of_fake))
     right = (of_real.sign() + 1) / 2, (1 - of_fake.sign()) / 2
     return Optimality(
@@ -222,7 +229,9 @@ def quantile(values: Tensor, level: float) -> Estimate:
     ordered, last = values.sort().values, len(values) - 1
     half = sqrt(level * (1 - level) / len(values))
     below, above = max(0, floor(last * (level - half))), min(last, ceil(last * (level + half)))
-    return Estimate(ordered[round(last * level)].item(), (ordered[above] - ordered[below]).item() / 2)
+    return Estimate(
+        ordered[round(last * level)].item(), (ordered[above] - ordered[below]).item() / 2
+    )
 
 
 def _row(found: Estimate) -> str:

@@ -129,7 +129,11 @@ def gradient(critic: Score, x: Tensor) -> Tensor:
     further = torch.is_grad_enabled()
     half = x.dtype in (torch.float16, torch.bfloat16)
     # A tensor that has a gradient already may have been scored with it: `Scores` then knows its logits.
-    at = x if further and x.requires_grad and not half else (x.float() if half else x).detach().requires_grad_()
+    at = (
+        x
+        if further and x.requires_grad and not half
+        else (x.float() if half else x).detach().requires_grad_()
+    )
     with torch.enable_grad(), torch.autocast(x.device.type, enabled=False):
         # A logit depends on its own datum alone, so that the gradient of their sum holds that of each.
         (found,) = torch.autograd.grad(critic(at).sum(), at, create_graph=further)

@@ -47,7 +47,9 @@ class Player:
         if not self.lr >= 0:
             raise ValueError(f"Player: expected lr >= 0, got {self.lr}.")
         if self.clip is not None and not self.clip > 0:
-            raise ValueError(f"Player: expected clip > 0, got {self.clip}. Fix: clip=None, to leave gradients alone.")
+            raise ValueError(
+                f"Player: expected clip > 0, got {self.clip}. Fix: clip=None, to leave gradients alone."
+            )
 
     def built(self, parameters: list[nn.Parameter]) -> Optimizer:
         """The optimizer over the parameters."""
@@ -69,7 +71,11 @@ class Play(ABC):
 
     def __str__(self) -> str:
         """The order alone, whoever the players are: what a checkpoint must agree with."""
-        order = [f"{f.name}={getattr(self, f.name)!r}" for f in fields(self) if f.name not in ("generator", "critic")]
+        order = [
+            f"{f.name}={getattr(self, f.name)!r}"
+            for f in fields(self)
+            if f.name not in ("generator", "critic")
+        ]
         return f"{type(self).__name__}({', '.join(order)})"
 
 

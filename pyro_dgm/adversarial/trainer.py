@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..inference.run.estimates import device_of, undisturbed
-from ..inference.run.traces import evaluating, mixed, unhandled
+from ..inference.run.estimates import device_of, evaluation_mode
+from ..inference.run.traces import derive_seed, eval_mode, without_handlers
 from ..inference.training.trainer import Terms, Trainer
 from .critics import Scores, logits
 from .divergences import Divergence
@@ -79,7 +79,9 @@ class GANTrainer(Trainer):
         _check_modules(generator, critic)
         _check_rules(game, penalties, play)
         _warn_of_sigmoid(critic, game)
-        super().__init__(nn.ModuleDict({"generator": generator, "critic": critic}), ema, averaged=generator)
+        super().__init__(
+            nn.ModuleDict({"generator": generator, "critic": critic}), ema, averaged=generator
+        )
         self.generator, self.critic = self._program_of(generator), critic
         self.game, self.penalties, self.play = game, tuple(penalties), play
         self.fakes = Fakes(self.generator, noise=noise)
@@ -137,32 +139,47 @@ class GANTrainer(Trainer):
         """
         batch = self._placed(x, *context)
         differentiable = torch.is_grad_enabled() and batch[0].requires_grad
-        with evaluating(self.critic), torch.set_grad_enabled(differentiable):
+        with eval_mode(self.critic), torch.set_grad_enabled(differentiable):
             found = logits(self.critic, *batch)
-        return self.game.log_ratio(found, self._of_fakes(batch, num, seed) if self.game.ratio_reads_fake else None)
+        return self.game.log_ratio(
+            found, self._of_fakes(batch, num, seed) if self.game.ratio_reads_fake else None
+        )
 
     def _placed(self, *batch: Any) -> tuple:
         """The arguments where the weights are; a chain that has left the numbers asks for the ratio there as well."""
         device = device_of(self.module)
-        return tuple(torch.as_tensor(b).to(device) if isinstance(b, (Tensor, np.ndarray)) else b for b in batch)
+        return tuple(
+            torch.as_tensor(b).to(device) if isinstance(b, (Tensor, np.ndarray)) else b
+            for b in batch
+        )
 
     def _of_fakes(self, batch: tuple, num: int, seed: int) -> Tensor:
         """Logits of fresh fakes, one for each row of a context, or `num` without one."""
         x, *context = batch
-        with unhandled(), undisturbed(self.module, seed=mixed(seed, 0)), self._as_last():
+        with (
+            without_handlers(),
+            evaluation_mode(self.module, seed=derive_seed(seed, 0)),
+            self._as_last(),
+        ):
             return logits(
-                self.critic, self.fakes(x if context else x[:1].expand(num, *x.shape[1:]), *context), *context
+                self.critic,
+                self.fakes(x if context else x[:1].expand(num, *x.shape[1:]), *context),
+                *context,
             )
 
     @contextmanager
     def _as_last(self) -> Iterator[None]:
         """The generator with its last weights, in place of their average that `fit` has left there."""
         lasts = {} if self.ema is None or self.best or not self._is_deployed() else self._last
-        tensors = {name: t for name, t in self.module.state_dict(keep_vars=True).items() if name in lasts}
+        tensors = {
+            name: t for name, t in self.module.state_dict(keep_vars=True).items() if name in lasts
+        }
         averaged = {name: t.data for name, t in tensors.items()}
         try:
             for name, tensor in tensors.items():
-                tensor.data = lasts[name].to(tensor.device)  # and not in place, where a graph may stand on the values
+                tensor.data = lasts[name].to(
+                    tensor.device
+                )  # and not in place, where a graph may stand on the values
             yield
         finally:
             for name, tensor in tensors.items():
@@ -194,7 +211,9 @@ class GANTrainer(Trainer):
         """Both losses of the game at the same logits, and the penalties."""
         score, real = Scores(self.critic, *batch[1:]), batch[0]
         if self.penalties and torch.is_grad_enabled():  # so that they share the pass of the losses
-            real, fake = (x if x.requires_grad else x.detach().requires_grad_() for x in (real, fake))
+            real, fake = (
+                x if x.requires_grad else x.detach().requires_grad_() for x in (real, fake)
+            )
         of_real, of_fake = score(real), score(fake)
         return {
             "critic": self.game.critic_loss(of_real, of_fake),
@@ -236,7 +255,11 @@ class GANTrainer(Trainer):
         pass
 
     def state(self) -> dict[str, Any]:  # noqa: D102
-        return {"generator": self._generator.state(), "critic": self._critic.state(), "rules": self._rules()}
+        return {
+            "generator": self._generator.state(),
+            "critic": self._critic.state(),
+            "rules": self._rules(),
+        }
 
     def load(self, state: dict[str, Any]) -> None:  # noqa: D102
         if (rules := self._rules()) != state.get("rules"):
@@ -250,7 +273,12 @@ class GANTrainer(Trainer):
     def _rules(self) -> dict[str, str]:
         """What is played, as text: losses that a checkpoint's moments and weights were made by."""
         penalties = ", ".join(f"{type(p).__name__}({vars(p)})" for p in self.penalties)
-        return {"game": str(self.game), "penalties": penalties, "play": str(self.play), "noise": str(self.fakes.noise)}
+        return {
+            "game": str(self.game),
+            "penalties": penalties,
+            "play": str(self.play),
+            "noise": str(self.fakes.noise),
+        }
 
 
 def _check_modules(generator: nn.Module, critic: nn.Module) -> None:
@@ -294,7 +322,9 @@ def _check_kind(what: str, value: Any, kind: type, fix: str) -> None:
 def _warn_of_sigmoid(critic: nn.Module, game: Game) -> None:
     last: Any = critic
     while isinstance(last, nn.Sequential):
-        last = next((m for m in reversed(last) if not isinstance(m, (nn.Flatten, nn.Identity))), None)
+        last = next(
+            (m for m in reversed(last) if not isinstance(m, (nn.Flatten, nn.Identity))), None
+        )
     if isinstance(last, nn.Sigmoid) and not game.is_probability:
         warnings.warn(
             f"GANTrainer: expected a critic with logits on all reals, as {type(game).__name__} takes, got one that "

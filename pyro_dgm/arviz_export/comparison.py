@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pandas
 
 
-def compare(results: Mapping[str, PerDatum]) -> pandas.DataFrame:
+def compare_elpd(results: Mapping[str, PerDatum]) -> pandas.DataFrame:
     r"""$\sum_i \log p_a(x_i) - \log p_b(x_i)$ over held-out data, with its standard error, paired over the data.
 
     The table of `az.compare` on `elpd_data(results)`, the best model first, in nats of the whole set:
@@ -60,12 +60,14 @@ def elpd_data(results: Mapping[str, PerDatum]) -> dict[str, Any]:
     if len(counts) < 2 or len(set(counts.values())) > 1:
         raise ValueError(
             f"compare: expected nll of two or more models on the same data, got {counts} data. "
-            "Fix: compare({'a': nll(model_a, guide_a, test), 'b': nll(model_b, guide_b, test)})."
+            "Fix: compare_elpd({'a': nll(model_a, guide_a, test), 'b': nll(model_b, guide_b, test)})."
         )
     log_p = {name: -np.asarray(result.per_datum) for name, result in results.items()}
     pointwise = pointwise_elpd(log_p)
     return {
-        name: elpd_object(log_p[name], pointwise[name], np.asarray(r.tails()), num, khat_threshold(num))
+        name: elpd_object(
+            log_p[name], pointwise[name], np.asarray(r.tails()), num, khat_threshold(num)
+        )
         for name, r in results.items()
         for num in [getattr(r, "num", 1)]  # exact figures have no draws
     }

@@ -33,12 +33,14 @@ NOT_FOR_LOO = "not_for_loo_or_waic_as_z_is_local"
 REFUSAL = (
     "z_i belongs to x_i alone: without x_i its law is the prior, and the mean of 1 / p(x_i | z) over z ~ p(z | x_i), "
     "which LOO would take, is the harmonic-mean estimate of 1 / p(x_i), of infinite variance where the data say more "
-    "of z than the prior. Fix: dgm.compare({'a': dgm.nll(...), 'b': dgm.nll(...)}) on held-out data."
+    "of z than the prior. Fix: dgm.compare_elpd({'a': dgm.nll(...), 'b': dgm.nll(...)}) on held-out data."
 )
 
 
 def dataset(
-    arrays: Arrays, coords: Mapping[str, Sequence] | None = None, attrs: Mapping[str, Any] | None = None
+    arrays: Arrays,
+    coords: Mapping[str, Sequence] | None = None,
+    attrs: Mapping[str, Any] | None = None,
 ) -> xarray.Dataset:
     """A dataset of arrays `name → (dims, values)`.
 
@@ -165,6 +167,10 @@ def training_dataset(history: History) -> xarray.Dataset:
     """
     rows = list(history)
     names = [name for name in history.names if name != "epoch"]
-    columns = {name: np.array([row.get(name, np.nan) for row in rows], dtype=np.float64) for name in names}
+    columns = {
+        name: np.array([row.get(name, np.nan) for row in rows], dtype=np.float64) for name in names
+    }
     epochs = [int(row.get("epoch", i)) for i, row in enumerate(rows, 1)]
-    return dataset({name: (("epoch",), values) for name, values in columns.items()}, {"epoch": epochs})
+    return dataset(
+        {name: (("epoch",), values) for name, values in columns.items()}, {"epoch": epochs}
+    )

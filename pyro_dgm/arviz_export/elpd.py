@@ -22,7 +22,9 @@ def pointwise_elpd(log_p: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {name: values - best for name, values in log_p.items()}
 
 
-def elpd_object(log_p: np.ndarray, pointwise: np.ndarray, khat: np.ndarray, num_draws: int, good_k: float) -> Any:
+def elpd_object(
+    log_p: np.ndarray, pointwise: np.ndarray, khat: np.ndarray, num_draws: int, good_k: float
+) -> Any:
     r"""$\sum_i \log p(x_i)$ of held-out data as `arviz.ELPDData`, with $\sqrt{N \mathrm{Var}_i}$ as standard error.
 
     Args:
@@ -35,14 +37,27 @@ def elpd_object(log_p: np.ndarray, pointwise: np.ndarray, khat: np.ndarray, num_
     import arviz
     import xarray
 
-    found = {"elpd": float(log_p.sum()), "se": float(np.sqrt(len(log_p) * log_p.var())), "p": np.nan}
-    about = {"n_samples": num_draws, "n_data_points": len(log_p), "warning": bool((khat > good_k).any())}
-    arrays = {"elpd_i": xarray.DataArray(pointwise, dims="datum"), "pareto_k": xarray.DataArray(khat, dims="datum")}
+    found = {
+        "elpd": float(log_p.sum()),
+        "se": float(np.sqrt(len(log_p) * log_p.var())),
+        "p": np.nan,
+    }
+    about = {
+        "n_samples": num_draws,
+        "n_data_points": len(log_p),
+        "warning": bool((khat > good_k).any()),
+    }
+    arrays = {
+        "elpd_i": xarray.DataArray(pointwise, dims="datum"),
+        "pareto_k": xarray.DataArray(khat, dims="datum"),
+    }
     fields = {**found, **about, **arrays, "scale": "log", "good_k": good_k}
     if not arviz.__version__.startswith("0."):
         return arviz.ELPDData(**fields)
     labels = {"elpd": "elpd_loo", "p": "p_loo", "elpd_i": "loo_i"}
-    return arviz.ELPDData(data=list(fields.values()), index=[labels.get(name, name) for name in fields])
+    return arviz.ELPDData(
+        data=list(fields.values()), index=[labels.get(name, name) for name in fields]
+    )
 
 
 def comparison_table(elpds: Mapping[str, Any]) -> pandas.DataFrame:

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..evaluation.likelihood.importance import nll
-from ..inference.run.estimates import at_least_one, blocks_of, check_pair, estimating, placed, rows_of
+from ..inference.run.estimates import (
+    check_pair,
+    estimating,
+    placed,
+    require_positive,
+    split_rows,
+    take_rows,
+)
 from .datatree import (
     DATUM,
     REFUSAL,
@@ -56,7 +63,7 @@ def to_arviz(
     coordinate `datum` is the index in the set; the attribute `kept` of a group says what it holds.
 
     `az.loo` and `az.waic` refuse the result, for p(x | z) of a local z is nothing to leave out:
-    `log_likelihood.attrs["loo"]` has the reason. `compare` of `nll` results does what LOO is for.
+    `log_likelihood.attrs["loo"]` has the reason. `compare_elpd` of `nll` results does what LOO is for.
 
     Args:
         model: any Pyro program that keeps the contract.
@@ -86,13 +93,19 @@ def to_arviz(
         ValueError: for names that are unknown or taken, what `nll` refuses, or a wrong number of names.
     """
     check_pair(model, guide)
-    at_least_one(num=num, max_data=max_data, chunk=chunk)
+    require_positive(num=num, max_data=max_data, chunk=chunk)
     batch, further = placed(model, batch), dict(extra or {})
     given = {DATUM: range(len(batch[0])), **(coords or {})}
-    kept = torch.linspace(0, len(batch[0]) - 1, min(max_data, len(batch[0])), dtype=torch.float64).round().long()
+    kept = (
+        torch.linspace(0, len(batch[0]) - 1, min(max_data, len(batch[0])), dtype=torch.float64)
+        .round()
+        .long()
+    )
     _one_name_each(given[DATUM], len(batch[0]))
     reading = Reading(model, guide, num, dims or {}, resampled, prior)
-    groups = _groups(reading, rows_of(batch, kept.to(batch[0].device)), seed, max(1, chunk // num))
+    groups = _groups(
+        reading, take_rows(batch, kept.to(batch[0].device)), seed, max(1, chunk // num)
+    )
     _check_names(groups, dims or {}, coords or {}, further)
     if "per_datum" not in further:
         result = nll(model, guide, *batch, num=num, chunk=chunk, seed=seed)
@@ -105,7 +118,7 @@ def to_arviz(
 def _groups(reading: Reading, batch: tuple, seed: int, rows: int) -> dict[str, Arrays]:
     """The groups of all data that are kept, read in blocks."""
     with estimating(reading.model, reading.guide, seed=seed):
-        blocks = [reading.groups(block) for block in blocks_of(batch, rows)]
+        blocks = [reading.groups(block) for block in split_rows(batch, rows)]
     groups = {name: joined([block[name] for block in blocks]) for name in blocks[0]}
     if groups["posterior"]:
         groups["log_likelihood"] = refused_to_loo(groups["log_likelihood"])
@@ -113,7 +126,9 @@ def _groups(reading: Reading, batch: tuple, seed: int, rows: int) -> dict[str, A
     return {**groups, "constant_data": fixed} if fixed else groups
 
 
-def _attributes(groups: Iterable[str], total: int, kept: int, *, resampled: bool) -> dict[str, dict[str, str]]:
+def _attributes(
+    groups: Iterable[str], total: int, kept: int, *, resampled: bool
+) -> dict[str, dict[str, str]]:
     """What is to be known of each group."""
     which = f"all {total} data" if kept == total else f"{kept} of {total} data, evenly spread"
     draws = {"draws": RESAMPLED if resampled else GUIDE}
@@ -128,13 +143,21 @@ def _attributes(groups: Iterable[str], total: int, kept: int, *, resampled: bool
     return {name: {**notes.get(name, {}), "kept": which} for name in groups}
 
 
-def _check_names(groups: Mapping[str, Arrays], dims: Mapping, coords: Mapping, extra: Iterable[str]) -> None:
+def _check_names(
+    groups: Mapping[str, Arrays], dims: Mapping, coords: Mapping, extra: Iterable[str]
+) -> None:
     sites = [*groups["posterior"], *groups["observed_data"], *groups.get("constant_data", ())]
     _known("dims of sites", dims, sites)
-    _known("coords of dims", coords, [d for arrays in groups.values() for names, _ in arrays.values() for d in names])
+    _known(
+        "coords of dims",
+        coords,
+        [d for arrays in groups.values() for names, _ in arrays.values() for d in names],
+    )
     taken = sorted(set(extra) & set(groups))
     if taken:
-        raise ValueError(f"to_arviz: expected extra groups of names other than {sorted(groups)}, got {taken}.")
+        raise ValueError(
+            f"to_arviz: expected extra groups of names other than {sorted(groups)}, got {taken}."
+        )
 
 
 def _known(what: str, given: Iterable[str], names: Iterable[str]) -> None:

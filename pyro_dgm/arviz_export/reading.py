@@ -49,7 +49,10 @@ class Reading:
         found = self._drawn(particles)
         if self.resampled:
             index = resampled(particles.log_weight).cpu().numpy()
-            found = {name: taken(group, index) if name in WEIGHTED else group for name, group in found.items()}
+            found = {
+                name: taken(group, index) if name in WEIGHTED else group
+                for name, group in found.items()
+            }
         if self.prior:
             found["prior"], found["prior_predictive"] = self._simulated(batch, particles)
         return found
@@ -60,7 +63,9 @@ class Reading:
         log_p = {n: particles.log_p[n] for n in observed}
         return {
             "posterior": {n: self._array(n, s, plate_value(s)) for n, s in latent.items()},
-            "posterior_predictive": {n: self._array(n, s, _predicted(s)) for n, s in observed.items()},
+            "posterior_predictive": {
+                n: self._array(n, s, _predicted(s)) for n, s in observed.items()
+            },
             "log_likelihood": {n: _per_draw(v) for n, v in log_p.items()},
             "sample_stats": {n: _per_draw(v) for n, v in _statistics(particles).items()},
             "observed_data": {n: self._observation(n, s) for n, s in observed.items()},
@@ -73,7 +78,11 @@ class Reading:
         drawn = dict(sample_sites(generative_trace(self.model, self.num, size, context, depth)))
 
         def arrays(names: Iterable[str]) -> Arrays:
-            return {n: self._array(n, drawn[n], _replicated(drawn[n], self.num, size)) for n in names if n in drawn}
+            return {
+                n: self._array(n, drawn[n], _replicated(drawn[n], self.num, size))
+                for n in names
+                if n in drawn
+            }
 
         return arrays(particles.values), arrays(particles.observations)
 
@@ -105,7 +114,9 @@ def event_dims(name: str, num: int, dims: Mapping[str, Sequence[str]]) -> list[s
     """Names of the event dims of a site: `dims[name]`, or `<name>_dim_0`, …."""
     given = list(dims.get(name, ()))
     if given and len(given) != num:
-        raise ValueError(f"to_arviz: expected {num} names for the event dims of site '{name}', got dims={given}.")
+        raise ValueError(
+            f"to_arviz: expected {num} names for the event dims of site '{name}', got dims={given}."
+        )
     return given or [f"{name}_dim_{i}" for i in range(num)]
 
 
@@ -113,7 +124,9 @@ def _further_arguments(program: Callable, num: int) -> list[str]:
     """Names of a program's positional arguments behind the first; `context_<i>` for those that have none."""
     forward = program.forward if isinstance(program, nn.Module) else program
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    named = [p.name for p in inspect.signature(forward).parameters.values() if p.kind in kinds][1 : num + 1]
+    named = [p.name for p in inspect.signature(forward).parameters.values() if p.kind in kinds][
+        1 : num + 1
+    ]
     return [*named, *(f"context_{i}" for i in range(len(named), num))]
 
 
@@ -129,7 +142,11 @@ def _sites(trace: Any, names: Iterable[str]) -> dict[str, Site]:
 
 
 def _statistics(particles: Particles) -> dict[str, Tensor]:
-    return {"lp": particles.log_joint, "log_q": particles.log_guide, "log_weight": particles.log_weight}
+    return {
+        "lp": particles.log_joint,
+        "log_q": particles.log_guide,
+        "log_weight": particles.log_weight,
+    }
 
 
 def _per_draw(value: Tensor) -> ARRAY:

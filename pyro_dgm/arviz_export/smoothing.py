@@ -10,7 +10,7 @@ from torch import Tensor
 from ..evaluation.likelihood.pareto import LEAST_TAIL, fitted_tail, tail_length
 
 
-def smoothed(log_weight: Tensor) -> Tensor:
+def smooth_weights(log_weight: Tensor) -> Tensor:
     r"""$\log \tilde w^{(k)}_i$, $\sum_k \tilde w^{(k)}_i = 1$: the largest weights become quantiles of a Pareto law.
 
     The M largest weights of a datum are replaced, in their order, by the quantiles $(m - 1/2) / M$ of the generalized
@@ -43,7 +43,7 @@ def smoothed(log_weight: Tensor) -> Tensor:
 def resampled(log_weight: Tensor) -> Tensor:
     r"""$k_j \sim \mathrm{Categorical}(\tilde w_i)$: which of the K draws of each datum are taken, with replacement.
 
-    Draws of the guide taken this way are draws of $p(z \mid x_i)$, up to the bias of `smoothed` weights.
+    Draws of the guide taken this way are draws of $p(z \mid x_i)$, up to the bias of `smooth_weights` weights.
 
     Shape:
         log weights `(K, N)`  ->  indices `(K, N)`.
@@ -51,7 +51,9 @@ def resampled(log_weight: Tensor) -> Tensor:
     References:
         Rubin 1988, *Using the SIR algorithm to simulate posterior distributions*.
     """
-    return torch.multinomial(smoothed(log_weight).exp().T, len(log_weight), replacement=True).T
+    return torch.multinomial(
+        smooth_weights(log_weight).exp().T, len(log_weight), replacement=True
+    ).T
 
 
 def _smoothed_tail(log_tail: Tensor) -> Tensor:
@@ -60,7 +62,9 @@ def _smoothed_tail(log_tail: Tensor) -> Tensor:
     rank = torch.arange(len(tail.excess), dtype=log_tail.dtype, device=log_tail.device)[:, None]
     probability = ((tail.num - rank - 0.5) / tail.num).clamp(min=0)
     smooth = (_quantile(probability, tail.shape, tail.scale) + tail.edge).log().clamp(max=0)
-    return torch.where((tail.excess > 0) & tail.enough & tail.shape.isfinite(), smooth, log_tail[:-1])
+    return torch.where(
+        (tail.excess > 0) & tail.enough & tail.shape.isfinite(), smooth, log_tail[:-1]
+    )
 
 
 def _quantile(probability: Tensor, shape: Tensor, scale: Tensor) -> Tensor:

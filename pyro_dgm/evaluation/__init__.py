@@ -1,16 +1,22 @@
 """What is known of a fitted pair: likelihood, guide quality, draws."""
 
-from ..arviz_export.comparison import compare, elpd_data
+from ..arviz_export.comparison import compare_elpd, elpd_data
 from ..arviz_export.datatree import per_datum_dataset, sbc_dataset, training_dataset
-from ..arviz_export.smoothing import smoothed
+from ..arviz_export.smoothing import smooth_weights
 from ..inference.run.generation import encode, generate, reconstruct
 from .chains.hamiltonian import HMC, hmc
 from .chains.mixing import ess, mean_ess, rhat
-from .conditioning.imputation import ConditionalNLL, Imputation, conditional_nll, impute, marginal_nll
+from .conditioning.imputation import (
+    ConditionalNLL,
+    Imputation,
+    conditional_nll,
+    impute,
+    marginal_nll,
+)
 from .conditioning.marginal import Marginal, Unmasked
 from .estimate import Estimate
 from .latents.elbo_surgery import Surgery, surgery
-from .latents.traversal import decode, interpolate, linear, spherical, traverse
+from .latents.traversal import decode, interpolate, lerp, slerp, traverse
 from .latents.units import Collapse, active_units, aggregate_test, collapse, unit_kl
 from .likelihood.annealing import AIS, ais, sigmoid_schedule
 from .likelihood.bidirectional import BDMC, bdmc
@@ -26,7 +32,7 @@ from .report.findings import Check, Findings, Skipped
 from .report.items import Item, Picture, Status, Threshold
 from .report.report import Report, check
 from .samples.classifier import C2ST, c2st
-from .samples.comparison import Comparison, compare_models
+from .samples.comparison import Comparison, compare_samples
 from .samples.modes import ModeCoverage, label_coverage, mode_coverage
 from .samples.moments import Frechet, frechet
 from .samples.neighbours import PRDC, NearestNeighbour, nearest_neighbour, prdc
@@ -73,8 +79,8 @@ __all__ = [
     "c2st",
     "check",
     "collapse",
-    "compare",
-    "compare_models",
+    "compare_elpd",
+    "compare_samples",
     "conditional_nll",
     "decode",
     "elpd_data",
@@ -90,7 +96,7 @@ __all__ = [
     "khat",
     "khat_threshold",
     "label_coverage",
-    "linear",
+    "lerp",
     "marginal_nll",
     "mean_ess",
     "mmd",
@@ -107,8 +113,8 @@ __all__ = [
     "sbc",
     "sbc_dataset",
     "sigmoid_schedule",
-    "smoothed",
-    "spherical",
+    "smooth_weights",
+    "slerp",
     "surgery",
     "training_dataset",
     "traverse",

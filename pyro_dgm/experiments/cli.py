@@ -18,7 +18,7 @@ from torch import nn
 
 from .. import __version__
 from ..inference.objectives.elbo import ELBO, Objective
-from ..inference.run.estimates import at_least_one
+from ..inference.run.estimates import require_positive
 from ..inference.training.svi import SVITrainer
 from ..programs.vae import VAE
 from .data import Data
@@ -71,7 +71,9 @@ def fit(
         resume: go on from `out/checkpoint.pt`.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ValueError("expected one process, got several. Fix: SVITrainer in a script of your own under torchrun.")
+        raise ValueError(
+            "expected one process, got several. Fix: SVITrainer in a script of your own under torchrun."
+        )
     run = Run(_folder(out), vae.to(_device(device)), data)
     seconds = run.train(objective, trainer, epochs, batch_size, patience, seed, resume=resume)
     _report(run, {**run.evaluate(num, limit, seed), "seconds": seconds})
@@ -80,7 +82,9 @@ def fit(
     print(f"\nRun directory: {run.folder}")
 
 
-def evaluate(run: str, num: int = 1000, limit: int | None = None, device: str | None = None, seed: int = 0) -> None:
+def evaluate(
+    run: str, num: int = 1000, limit: int | None = None, device: str | None = None, seed: int = 0
+) -> None:
     """Score a run on its test data again.
 
     Args:
@@ -145,7 +149,9 @@ def _parser(function: Callable) -> ArgumentParser:
 
 def _fit_parser() -> ArgumentParser:
     parser = ArgumentParser(description=HELP, allow_abbrev=False)
-    parser.add_argument("--config", action="config", help="a configuration file, such as config.yaml of a run")
+    parser.add_argument(
+        "--config", action="config", help="a configuration file, such as config.yaml of a run"
+    )
     parser.add_function_arguments(fit)
     return parser
 
@@ -162,7 +168,11 @@ def _completed(arguments: Sequence[str]) -> list[str]:
     given = {flag.split("=")[0].removeprefix("--") for flag in flags if flag.startswith("--")}
     for path in _values(flags, "--config"):
         given |= set(yaml.safe_load(Path(path).read_text()) or {})
-    return [command, *(flag for part, default in DEFAULTS.items() if part not in given for flag in default), *flags]
+    return [
+        command,
+        *(flag for part, default in DEFAULTS.items() if part not in given for flag in default),
+        *flags,
+    ]
 
 
 def _values(flags: Sequence[str], name: str) -> list[str]:
@@ -175,9 +185,11 @@ def _recorded(parser: ArgumentParser, settings: Namespace) -> Namespace:
     """Settle the run directory and write the configuration that repeats the run."""
     settings, folder = settings.clone(), _folder(settings.out)
     settings.out = str(folder)
-    at_least_one(epochs=settings.epochs, batch_size=settings.batch_size, num=settings.num)
+    require_positive(epochs=settings.epochs, batch_size=settings.batch_size, num=settings.num)
     if settings.resume and not (folder / "checkpoint.pt").exists():
-        raise ValueError(f"expected a checkpoint to resume, got none in {folder}. Fix: --out=RUN of an earlier fit.")
+        raise ValueError(
+            f"expected a checkpoint to resume, got none in {folder}. Fix: --out=RUN of an earlier fit."
+        )
     if settings.resume:
         _refuse_other_parts(parser, settings, folder / "config.yaml")
     if (folder / "checkpoint.pt").exists() and not settings.resume:
@@ -206,7 +218,11 @@ def _instantiated(parser: ArgumentParser, settings: Namespace) -> dict[str, Any]
 
 
 def _arguments(settings: Namespace) -> dict[str, Any]:
-    return {name: value for name, value in vars(settings).items() if name not in ("config", "subcommand")}
+    return {
+        name: value
+        for name, value in vars(settings).items()
+        if name not in ("config", "subcommand")
+    }
 
 
 def _loaded(folder: str, device: str | None) -> Run:

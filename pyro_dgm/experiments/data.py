@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..inference.run.batches import Batches, binarize
-from ..inference.run.traces import isolated
+from ..inference.run.traces import fork_rng
 
 
 class Data:
@@ -67,7 +67,9 @@ class Digits(Data):
                 f"num_test={num_test}."
             )
         order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
-        test, val, train = images[order].split([num_test, num_val, len(images) - num_test - num_val])
+        test, val, train = images[order].split(
+            [num_test, num_val, len(images) - num_test - num_val]
+        )
         super().__init__(train, val, test, (8, 8), 17)
 
 
@@ -90,7 +92,7 @@ class SquareBytes(Data):
                 f"test; got {len(first)} and {len(test)} images of {first.shape[1]} pixels. Fix: Data(…) of your own."
             )
         if binary:
-            with isolated(seed=0):
+            with fork_rng(seed=0):
                 val, test = binarize(val), binarize(test)
         super().__init__(train, val, test, (side, side), 2 if binary else 256, dynamic=binary)
 
@@ -107,7 +109,9 @@ class Idx(SquareBytes):
     """
 
     def __init__(self, folder: str, *, binary: bool = True):
-        super().__init__(*(_images(Path(folder), name) for name in ("train", "t10k")), binary=binary)
+        super().__init__(
+            *(_images(Path(folder), name) for name in ("train", "t10k")), binary=binary
+        )
 
 
 class OpenML(SquareBytes):
@@ -156,11 +160,15 @@ class FreyFaces(Data):
 
     def __init__(self, path: str, split: int = 0):
         if not Path(path).exists():
-            raise ValueError(f"FreyFaces: expected an .npz file with 'images', got no file {path}. Fix: --data.path=….")
+            raise ValueError(
+                f"FreyFaces: expected an .npz file with 'images', got no file {path}. Fix: --data.path=…."
+            )
         with np.load(path) as content:
             images = content["images"] if "images" in content else np.empty(0)
         if images.shape != (1965, 28, 20) or images.dtype != np.uint8:
-            raise ValueError(f"FreyFaces: expected uint8 images (1965, 28, 20), got {images.dtype} {images.shape}.")
+            raise ValueError(
+                f"FreyFaces: expected uint8 images (1965, 28, 20), got {images.dtype} {images.shape}."
+            )
         levels = torch.as_tensor(images.reshape(1965, -1)).to(torch.get_default_dtype())
         order = torch.randperm(1965, generator=torch.Generator().manual_seed(split))
         train, val, test = levels[order].split([1565, 200, 200])
@@ -180,22 +188,28 @@ class Modes:
     sd: float
 
     def __post_init__(self):
-        if self.centres.dim() != 2 or len(self.centres.unique(dim=0)) != len(self.centres) or not self.sd > 0:
+        if (
+            self.centres.dim() != 2
+            or len(self.centres.unique(dim=0)) != len(self.centres)
+            or not self.sd > 0
+        ):
             raise ValueError(
                 f"Modes: expected distinct centres (M, D) and sd > 0, got centres {tuple(self.centres.shape)}, "
                 f"{len(self.centres.unique(dim=0))} of them distinct, and sd={self.sd}."
             )
 
     @property
-    def law(self) -> dist.MixtureSameFamily:
+    def distribution(self) -> dist.MixtureSameFamily:
         """The law itself: exact `log_prob` in nats, and draws under the global seed."""
-        weights = dist.Categorical(logits=torch.zeros(len(self.centres), device=self.centres.device))
+        weights = dist.Categorical(
+            logits=torch.zeros(len(self.centres), device=self.centres.device)
+        )
         return dist.MixtureSameFamily(weights, dist.Normal(self.centres, self.sd).to_event(1))
 
     def sample(self, num: int, seed: int = 0) -> Tensor:
         """Independent draws `(num, D)`; the random state outside stays as it is."""
-        with isolated(self.centres, seed=seed):
-            return self.law.sample((num,))
+        with fork_rng(self.centres, seed=seed):
+            return self.distribution.sample((num,))
 
 
 def normal(loc: float = 0.0, scale: float = 1.0) -> Modes:
@@ -238,14 +252,20 @@ def stacked(images: Tensor, labels: Tensor, num: int, seed: int = 0) -> tuple[Te
     References:
         Metz et al. 2017, *Unrolled generative adversarial networks*, arXiv:1611.02163.
     """
-    if labels.shape != images.shape[:1] or len(labels) < 1 or not 0 <= int(labels.min()) <= int(labels.max()) <= 9:
+    if (
+        labels.shape != images.shape[:1]
+        or len(labels) < 1
+        or not 0 <= int(labels.min()) <= int(labels.max()) <= 9
+    ):
         raise ValueError(
             f"stacked: expected images (N, *event) and N labels 0, …, 9, got {tuple(images.shape)} and "
             f"{tuple(labels.shape)} in {sorted(set(labels.flatten().tolist()))[:12]}."
         )
-    with isolated(images, seed=seed):
+    with fork_rng(images, seed=seed):
         rows = torch.randint(len(images), (num, 3)).to(images.device)
-    return images[rows], (labels.long()[rows] * torch.tensor([100, 10, 1], device=labels.device)).sum(1)
+    return images[rows], (
+        labels.long()[rows] * torch.tensor([100, 10, 1], device=labels.device)
+    ).sum(1)
 
 
 def _images(folder: Path, name: str) -> Tensor:
@@ -259,5 +279,9 @@ def _images(folder: Path, name: str) -> Tensor:
     content = gzip.decompress(found.read_bytes()) if found.suffix == ".gz" else found.read_bytes()
     magic, *shape = np.frombuffer(content[:16], dtype=">i4").tolist()
     if magic != 2051:
-        raise ValueError(f"Idx: expected an IDX file of images (magic 2051), got magic {magic} in {found}.")
-    return torch.from_numpy(np.frombuffer(content, dtype=np.uint8, offset=16).reshape(shape[0], -1).copy())
+        raise ValueError(
+            f"Idx: expected an IDX file of images (magic 2051), got magic {magic} in {found}."
+        )
+    return torch.from_numpy(
+        np.frombuffer(content, dtype=np.uint8, offset=16).reshape(shape[0], -1).copy()
+    )

@@ -18,7 +18,10 @@ def image_grid(rows: list[Tensor], shape: tuple[int, int], path: Path, title: st
     images = [row.reshape(len(row), *shape).cpu().numpy() for row in rows]
     top = max(float(row.max()) for row in images)
     tiled = np.concatenate(
-        [np.concatenate([np.pad(im, 1, constant_values=top / 4) for im in row], 1) for row in images]
+        [
+            np.concatenate([np.pad(im, 1, constant_values=top / 4) for im in row], 1)
+            for row in images
+        ]
     )
     height, width = tiled.shape
     figure = Figure(figsize=(8, 8 * height / width + 0.5), layout="constrained")
@@ -38,7 +41,10 @@ def learning_curve(history: History, path: Path) -> None:
         if name in history.names:
             axes.plot(epochs, history.column(name), label=label, linewidth=1.2)
     settled = [
-        v for n in ("train_nelbo", "val_nelbo") if n in history.names for v in history.column(n)[len(history) // 20 :]
+        v
+        for n in ("train_nelbo", "val_nelbo")
+        if n in history.names
+        for v in history.column(n)[len(history) // 20 :]
     ]
     axes.set_ylim(min(settled) - 1, max(settled) + 1)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

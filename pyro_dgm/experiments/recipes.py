@@ -13,7 +13,12 @@ from ..programs.vae import VAE
 
 
 def levels_vae(
-    dim: int = 64, levels: int = 17, latent: int = 16, hidden: int = 512, layers: int = 2, min_scale: float = 0.3
+    dim: int = 64,
+    levels: int = 17,
+    latent: int = 16,
+    hidden: int = 512,
+    layers: int = 2,
+    min_scale: float = 0.3,
 ) -> VAE:
     r"""Images of integer levels: MAF prior, IAF posterior, discretized logistic likelihood.
 

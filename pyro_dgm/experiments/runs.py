@@ -110,7 +110,9 @@ class Run:
         x = generate(self.vae.model, num, seed=seed)
         width = max(1, int(num**0.5))
         rows = list(x[: width * (num // width)].split(width))
-        image_grid(rows, self.data.image_shape, self.folder / "samples.png", "x ~ p(x | z), z ~ p(z)")
+        image_grid(
+            rows, self.data.image_shape, self.folder / "samples.png", "x ~ p(x | z), z ~ p(z)"
+        )
         return x
 
     def describe(self, seed: int, num_data: int = 100, num_draws: int = 200) -> None:
@@ -118,9 +120,13 @@ class Run:
         test = self._test(num_data)
         mean = reconstruct(self.vae.model, self.vae.guide, test[:10], num=20, seed=seed)["x"]
         title = "test digits (above) and E[x | z], z ~ q(z | x) (below)"
-        image_grid([test[:10], mean], self.data.image_shape, self.folder / "reconstructions.png", title)
+        image_grid(
+            [test[:10], mean], self.data.image_shape, self.folder / "reconstructions.png", title
+        )
         dims = {"z": ["latent"], "x": ["pixel"]}
-        posterior = to_arviz(self.vae.model, self.vae.guide, test, num=num_draws, dims=dims, seed=seed)
+        posterior = to_arviz(
+            self.vae.model, self.vae.guide, test, num=num_draws, dims=dims, seed=seed
+        )
         posterior.to_netcdf(self.folder / "posterior.nc", engine="h5netcdf")
 
     def _test(self, limit: int | None) -> Tensor:

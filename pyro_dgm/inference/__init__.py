@@ -1,13 +1,18 @@
 """What is done with any pair of Pyro programs: preflight, particles, objectives, training."""
 
 from .objectives.elbo import ELBO, FreeBits, Objective
-from .objectives.gradients import DoublyReparameterized, Estimator, Reparameterized, StickingTheLanding
+from .objectives.gradients import (
+    DoublyReparameterized,
+    Estimator,
+    Reparameterized,
+    StickingTheLanding,
+)
 from .objectives.pyro_elbos import PyroObjective
 from .objectives.schedules import Constant, Cyclical, LinearWarmup, Schedule
 from .objectives.weighted import IWELBO, Renyi
 from .run.batches import Batches, binarize
 from .run.particles import Particles, draw
-from .run.structure import Preflight, preflight
+from .run.structure import Structure, preflight
 from .run.supports import IntegerWarning
 from .training.checkpoints import load_weights, save_weights
 from .training.compilation import Compiled
@@ -30,7 +35,7 @@ __all__ = [
     "LinearWarmup",
     "Objective",
     "Particles",
-    "Preflight",
+    "Structure",
     "PyroObjective",
     "Renyi",
     "Reparameterized",

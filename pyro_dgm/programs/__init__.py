@@ -14,7 +14,13 @@ from .duality import Pullback, Pushforward, absorb_prior, expose_prior
 from .flows import *
 from .guides import AmortizedGuide, EmptyGuide, SemiAmortizedGuide
 from .likelihoods.colour import ColourLevels, ColourLogisticMixture
-from .likelihoods.counts import Binomial, NegativeBinomial, Poisson, ZeroInflatedNegativeBinomial, ZeroInflatedPoisson
+from .likelihoods.counts import (
+    Binomial,
+    NegativeBinomial,
+    Poisson,
+    ZeroInflatedNegativeBinomial,
+    ZeroInflatedPoisson,
+)
 from .likelihoods.elementary import (
     Bernoulli,
     Categorical,
@@ -30,7 +36,17 @@ from .likelihoods.pixelcnn import AutoregressivePixels, PixelCNN
 from .models import DensityModel, LatentVariableModel
 from .networks.causal import GatedPixelCNN
 from .networks.convolutions import GatedConvNet
-from .networks.dense import MLP, ConvDecoder, ConvEncoder, GatedMLP, Joined, LevelUnits, Rescale, gated_mlp, mlp
+from .networks.dense import (
+    MLP,
+    Concat,
+    ConvDecoder,
+    ConvEncoder,
+    GatedMLP,
+    LevelUnits,
+    Rescale,
+    gated_mlp,
+    mlp,
+)
 from .program import Program, data_plate
 from .refined import Refined
 from .vae import VAE
@@ -63,7 +79,7 @@ __all__ = [
     "GatedConvNet",
     "GatedMLP",
     "GatedPixelCNN",
-    "Joined",
+    "Concat",
     "Laplace",
     "LatentVariableModel",
     "LevelUnits",

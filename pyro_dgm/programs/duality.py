@@ -25,7 +25,9 @@ class Pushforward(nn.Module):
         self.conditional, self.bijector = conditional, bijector
 
     def forward(self, *contexts: Tensor) -> dist.TransformedDistribution:
-        return dist.TransformedDistribution(self.conditional(*contexts), [self.bijector.transform()])
+        return dist.TransformedDistribution(
+            self.conditional(*contexts), [self.bijector.transform()]
+        )
 
 
 class Pullback(nn.Module):
@@ -70,7 +72,9 @@ def absorb_prior(vae: VAE) -> VAE:
             "Fix: VAE(Flow(StandardNormal(D), realnvp(D, 4)), …)."
         )
     encoder = Pushforward(vae.guide.encoder, Inverse(prior.bijector))
-    return vae.replace(prior=prior.base, likelihood=Pullback(likelihood, prior.bijector), encoder=encoder)
+    return vae.replace(
+        prior=prior.base, likelihood=Pullback(likelihood, prior.bijector), encoder=encoder
+    )
 
 
 def _takes_a_context(bijector: Bijector) -> bool:

@@ -11,7 +11,7 @@ from pyro import poutine
 from torch import Tensor, nn
 
 from .dequantization.noise import sampled_noise, within_cell
-from .program import Program, data_plate, explained
+from .program import Program, data_plate, explain_errors
 
 REFINEMENT_DIM = -5  # to the left of the plates of any model, and of the particles around the guide
 
@@ -47,7 +47,7 @@ class AmortizedGuide(Program):
         self.size, self.latent, self.observed = size, latent, observed
 
     def forward(self, x: Tensor | None = None, *context: Tensor) -> Tensor:
-        v = explained(self, x)
+        v = explain_errors(self, x)
         with data_plate(v, *context, size=self.size):
             if self.dequantizer is not None:
                 v = within_cell(v, sampled_noise(self.dequantizer, self.observed, v, *context))
@@ -102,12 +102,14 @@ class SemiAmortizedGuide(Program):
         self.num_steps, self.lr, self.num_particles = num_steps, lr, num_particles
 
     def forward(self, x: Tensor | None = None, *context: Tensor) -> Tensor:
-        x = explained(self, x)
+        x = explain_errors(self, x)
         shift, log_scale = self._refined(x, *context)
         with data_plate(x, *context):
             return pyro.sample(self.latent, self._law(shift, log_scale, x, *context))
 
-    def _law(self, shift: Tensor, log_scale: Tensor, x: Tensor, *context: Tensor) -> dist.TransformedDistribution:
+    def _law(
+        self, shift: Tensor, log_scale: Tensor, x: Tensor, *context: Tensor
+    ) -> dist.TransformedDistribution:
         moved = dist.transforms.AffineTransform(shift, log_scale.exp(), event_dim=1, cache_size=1)
         return dist.TransformedDistribution(self.encoder(x, *context), [moved])
 
@@ -129,12 +131,12 @@ class SemiAmortizedGuide(Program):
 
     def _elbo(self, shift: Tensor, log_scale: Tensor, x: Tensor, *context: Tensor) -> Tensor:
         r"""$\sum_i E_{q_i}[\log p(x_i, z) - \log q_i(z)]$, from `num_particles` draws of each datum."""
-        law = self._law(shift, log_scale, x, *context)
-        z = law.rsample((self.num_particles, *[1] * (-1 - REFINEMENT_DIM - 1)))
+        distribution = self._law(shift, log_scale, x, *context)
+        z = distribution.rsample((self.num_particles, *[1] * (-1 - REFINEMENT_DIM - 1)))
         given = poutine.condition(self.model, data={self.latent: z})
         with pyro.plate("refinement", self.num_particles, dim=REFINEMENT_DIM):
             trace = poutine.trace(given).get_trace(x, *context)
         trace.compute_log_prob()
         sites = (trace.nodes[name] for name in trace.stochastic_nodes + trace.observation_nodes)
         log_joint = sum(site["unscaled_log_prob"].sum() for site in sites)
-        return (log_joint - law.log_prob(z).sum()) / self.num_particles
+        return (log_joint - distribution.log_prob(z).sum()) / self.num_particles

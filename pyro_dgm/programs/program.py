@@ -44,10 +44,12 @@ def _announce(name: str, parameter: nn.Parameter) -> None:
     value: Any = parameter.detach()
     value.unconstrained = lambda: parameter
     # One trace holds the sites of model and guide: the identity keeps equal names of different parameters apart.
-    effectful(lambda *_, **__: value, type="param")(name=f"{name}@{id(parameter):x}", event_dim=None)
+    effectful(lambda *_, **__: value, type="param")(
+        name=f"{name}@{id(parameter):x}", event_dim=None
+    )
 
 
-def explained(guide: Program, x: Tensor | None) -> Tensor:
+def explain_errors(guide: Program, x: Tensor | None) -> Tensor:
     """The data of a guide, which has nothing to say without them.
 
     Raises:
@@ -80,10 +82,14 @@ def data_plate(*batch: Any, size: int | None = None) -> pyro.plate:
     if not tensors:
         return pyro.plate(DATA, 1, dim=-1)
     if tensors[0].dim() == 0:
-        raise ValueError(f"data_plate: expected a tensor (B, *event), got a 0-dim tensor {tensors[0]}. Fix: x[None].")
+        raise ValueError(
+            f"data_plate: expected a tensor (B, *event), got a 0-dim tensor {tensors[0]}. Fix: x[None]."
+        )
     num = len(tensors[0])
     if size is None:
         return pyro.plate(DATA, num, dim=-1)
     if num > size:
-        raise ValueError(f"data_plate: expected a batch of at most size={size} data, got {num}. Fix: size=len(data).")
+        raise ValueError(
+            f"data_plate: expected a batch of at most size={size} data, got {num}. Fix: size=len(data)."
+        )
     return pyro.plate(DATA, size, subsample=torch.arange(num, device=tensors[0].device), dim=-1)

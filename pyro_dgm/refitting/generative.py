@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from ..contract import noise_name
 from ..inference.objectives.elbo import ELBO
 from ..inference.run.batches import Batches
-from ..inference.run.estimates import blocks_of, placed
+from ..inference.run.estimates import placed, split_rows
 from ..inference.run.generation import encode
-from ..inference.run.traces import evaluating, mixed
+from ..inference.run.traces import derive_seed, eval_mode
 from ..inference.training.svi import SVITrainer
 from ..programs.dequantization.noise import within_cell
 from ..programs.guides import EmptyGuide
@@ -75,7 +75,15 @@ def refit_prior(
             held_out = None if val is None else _Latents(guide, val, batch_size, shuffle=False)
             objective = ELBO(DensityModel(prior, observed=vae.generator.latent), EmptyGuide())
             trainer = SVITrainer(objective, lr=lr, compile=compile)
-            trainer.fit(latents, held_out, epochs, batch_size, patience=patience, seed=seed, progress=progress)
+            trainer.fit(
+                latents,
+                held_out,
+                epochs,
+                batch_size,
+                patience=patience,
+                seed=seed,
+                progress=progress,
+            )
     return refitted
 
 
@@ -110,7 +118,8 @@ def refit_scale(vae: VAE, *batch: Any, num: int = 10, seed: int = 0) -> VAE:
     batch = placed(refitted, batch)
     chunk = max(1, 20_000 // num)
     squares = [
-        _residuals(refitted, likelihood, block, num, mixed(seed, i)) for i, block in enumerate(blocks_of(batch, chunk))
+        _residuals(refitted, likelihood, block, num, derive_seed(seed, i))
+        for i, block in enumerate(split_rows(batch, chunk))
     ]
     likelihood.set_scale(sqrt(torch.cat(squares).mean().item()))
     return refitted
@@ -120,7 +129,7 @@ def _residuals(vae: VAE, likelihood: Normal, block: tuple, num: int, seed: int) 
     r"""$\frac1D \|x - \mu(z)\|^2$ of every datum, float64, averaged over draws; of x + u where there is noise."""
     x, *context = block
     drawn = encode(vae.guide, x, *context, num=num, seed=seed)
-    with evaluating(vae):
+    with eval_mode(vae):
         loc = likelihood.net(drawn[vae.generator.latent], *context)
     noise = drawn.get(noise_name(vae.generator.observed))
     v = x if noise is None else within_cell(x, noise)
@@ -143,7 +152,10 @@ class _Latents(Batches):
 @contextmanager
 def frozen(module: nn.Module) -> Iterator[None]:
     """No parameter of the module asks for a gradient, and it is run as it is evaluated, whatever a trainer says."""
-    wanted, modes = [p for p in module.parameters() if p.requires_grad], [(m, m.training) for m in module.modules()]
+    wanted, modes = (
+        [p for p in module.parameters() if p.requires_grad],
+        [(m, m.training) for m in module.modules()],
+    )
     hook = module.register_forward_pre_hook(_evaluated)
     try:
         for p in wanted:

@@ -146,10 +146,21 @@ def nll_over_scale(
     _check(vae, scales)
     test, fitted, scores = test if isinstance(test, tuple) else (test,), [vae], []
     for scale in sorted(scales, reverse=True):
-        start = copy.deepcopy(vae.replace(encoder=fitted[-1].guide.encoder, dequantizer=fitted[-1].guide.dequantizer))
+        start = copy.deepcopy(
+            vae.replace(encoder=fitted[-1].guide.encoder, dequantizer=fitted[-1].guide.dequantizer)
+        )
         cast(Normal, start.generator.likelihood).set_scale(scale)
-        options: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "seed": seed}
-        fitted.append(refit_guide(start, data, start.guide.encoder, **options, objective=objective, progress=progress))
+        options: dict[str, Any] = {
+            "epochs": epochs,
+            "batch_size": batch_size,
+            "lr": lr,
+            "seed": seed,
+        }
+        fitted.append(
+            refit_guide(
+                start, data, start.guide.encoder, **options, objective=objective, progress=progress
+            )
+        )
         scores.append(score(fitted[-1].model, fitted[-1].guide, *test))
     return ScaleCurve(tuple(sorted(scales, reverse=True)), tuple(scores), tuple(fitted[1:]))
 
@@ -161,4 +172,6 @@ def _check(vae: VAE, scales: Sequence[float]) -> None:
             f"{type(vae.generator.likelihood).__name__}. Fix: vae.replace(likelihood=Normal(MeanOf(likelihood)))."
         )
     if not scales or min(scales) <= 0:
-        raise ValueError(f"scales: expected at least one σ, and all of them positive, got {tuple(scales)}.")
+        raise ValueError(
+            f"scales: expected at least one σ, and all of them positive, got {tuple(scales)}."
+        )

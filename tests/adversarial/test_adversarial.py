@@ -15,20 +15,20 @@ from torch.nn.functional import one_hot, softplus
 from toys import same_toy_vae
 
 import pyro_dgm as dgm
-from pyro_dgm.inference.run.traces import isolated
+from pyro_dgm.inference.run.traces import fork_rng
 
 over = pytest.mark.parametrize
 
 
 def data(num=10):
-    with isolated(seed=11):
+    with fork_rng(seed=11):
         return torch.randn(num, 3)
 
 
 def build(seed=1, critic=None, **options):
     """A trainer whose weights are a function of the seed."""
     generator = same_toy_vae(seed).generator
-    with isolated(seed=seed):
+    with fork_rng(seed=seed):
         critic = critic or dgm.mlp(3, 8, 1)
     return dgm.GANTrainer(generator, critic, **options)
 
@@ -110,7 +110,7 @@ def test_a_step_of_svi_after_one_of_the_game_equals_the_step_alone(make, play):
     dgm.GANTrainer(first.generator, dgm.mlp(3, 8, 1), play=play).step(data())
     second.load_state_dict(first.state_dict())
     for vae in (first, second):
-        with isolated(seed=5):
+        with fork_rng(seed=5):
             make(vae)(data())
     assert same(weights(first), weights(second))
     assert not same(weights(first), weights(same_toy_vae()))
@@ -122,13 +122,16 @@ def test_each_step_is_that_of_autograd_by_hand():
     trainer = build(game=dgm.PairedRelativistic(), penalties=(dgm.R1(0.5),), play=play)
     other, x = build(), data()
     generator, critic = list(other.generator.parameters()), list(other.critic.parameters())
-    with isolated(seed=3):
+    with fork_rng(seed=3):
         trainer.step(x)
-    with isolated(seed=3):
+    with fork_rng(seed=3):
         fake, leaf = other.fakes(x), x.clone().requires_grad_()
         real = other.critic(leaf)
         (slope,) = torch.autograd.grad(real.sum(), leaf, create_graph=True)
-        loss = softplus(other.critic(fake.detach()) - real).mean() + 0.25 * slope.square().sum(1).mean()
+        loss = (
+            softplus(other.critic(fake.detach()) - real).mean()
+            + 0.25 * slope.square().sum(1).mean()
+        )
         move(critic, loss)
         move(generator, softplus(other.critic(x) - other.critic(other.fakes(x))).mean())
     torch.testing.assert_close(weights(trainer.module), weights(other.module))
@@ -145,7 +148,10 @@ def move(parameters, loss):
 def test_a_penalty_at_the_data_costs_no_further_pass_of_the_critic():
     calls = []
     net = dgm.mlp(3, 8, 1)
-    trainer = build(critic=Called(net, lambda x: calls.append(x) or net(x)), penalties=(dgm.R1(1.0), dgm.R2(1.0)))
+    trainer = build(
+        critic=Called(net, lambda x: calls.append(x) or net(x)),
+        penalties=(dgm.R1(1.0), dgm.R2(1.0)),
+    )
     trainer.critic_step(data())
     assert len(calls) == 2
 
@@ -167,7 +173,9 @@ def test_the_average_is_of_the_generator_and_takes_in_its_own_steps():
     for t in range(1, 3):
         fit(other, dgm.Batches(data(4), 4, shuffle=False), epochs=2)
         d = min(0.5, (1 + t) / (10 + t))
-        expected = [d * e + (1 - d) * w for e, w in zip(expected, weights(other.generator), strict=True)]
+        expected = [
+            d * e + (1 - d) * w for e, w in zip(expected, weights(other.generator), strict=True)
+        ]
     torch.testing.assert_close(weights(trainer.generator), expected)
     assert same(weights(trainer.critic), weights(other.critic))
 
@@ -176,7 +184,12 @@ def test_the_history_has_both_losses_and_the_penalties():
     trainer = build(penalties=(dgm.R1(1.0), dgm.R2(1.0), dgm.GradientPenalty()))
     history = fit(trainer, val=data(7), epochs=2)
     terms = ["critic", "generator", "r1", "r2", "gp"]
-    assert history.names == ["epoch", *(f"train_{n}" for n in terms), *(f"val_{n}" for n in terms), "seconds"]
+    assert history.names == [
+        "epoch",
+        *(f"train_{n}" for n in terms),
+        *(f"val_{n}" for n in terms),
+        "seconds",
+    ]
     assert trainer.best == {}
 
 
@@ -204,7 +217,11 @@ EVERYTHING = {
     "ema": 0.9,
     "noise": True,
 }
-RUNS = {"plain": {}, "everything": EVERYTHING, "simultaneous": {"play": dgm.Simultaneous(), "ema": 0.9}}
+RUNS = {
+    "plain": {},
+    "everything": EVERYTHING,
+    "simultaneous": {"play": dgm.Simultaneous(), "ema": 0.9},
+}
 
 
 def states(trainer):
@@ -217,8 +234,10 @@ def states(trainer):
 @over("options", RUNS.values(), ids=RUNS)
 def test_a_run_that_is_resumed_equals_one_that_never_stopped(options, tmp_path):
     def make(seed):
-        with isolated(seed=seed):
-            critic = nn.Sequential(nn.Linear(3, 8), nn.Dropout(0.3), nn.SiLU(), dgm.spectral_norm(nn.Linear(8, 1)))
+        with fork_rng(seed=seed):
+            critic = nn.Sequential(
+                nn.Linear(3, 8), nn.Dropout(0.3), nn.SiLU(), dgm.spectral_norm(nn.Linear(8, 1))
+            )
         return build(seed, critic, **options)
 
     whole, first, second, third, stopped = make(1), make(1), make(99), make(99), make(1)
@@ -272,7 +291,9 @@ def test_a_deterministic_decoder_trains():
                 z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
                 return pyro.sample("x", dist.Delta(self.net(z)).to_event(1), obs=x)
 
-    assert improves(dgm.GANTrainer(Deterministic(), dgm.mlp(4, 16, 1), play=PLAY), (far(),), 20) > 0.2
+    assert (
+        improves(dgm.GANTrainer(Deterministic(), dgm.mlp(4, 16, 1), play=PLAY), (far(),), 20) > 0.2
+    )
 
 
 def test_a_flow_prior_trains():
@@ -284,20 +305,30 @@ def test_a_flow_prior_trains():
 
 
 def test_a_strangers_bare_program_trains():
-    assert improves(dgm.GANTrainer(BareModel(), dgm.mlp(4, 16, 1), play=PLAY, noise=True), (far(),), 20) > 0.2
+    assert (
+        improves(
+            dgm.GANTrainer(BareModel(), dgm.mlp(4, 16, 1), play=PLAY, noise=True), (far(),), 20
+        )
+        > 0.2
+    )
 
 
 def test_a_density_trains_by_its_draws():
     model = dgm.DensityModel(dgm.Flow(dgm.StandardNormal(4), dgm.realnvp(4, 2, hidden=(8,))))
-    assert improves(dgm.GANTrainer(model, dgm.mlp(4, 16, 1), play=PLAY, noise=True), (far(),), 20) > 0.2
+    assert (
+        improves(dgm.GANTrainer(model, dgm.mlp(4, 16, 1), play=PLAY, noise=True), (far(),), 20)
+        > 0.2
+    )
 
 
 def test_a_conditional_model_trains_and_shows_the_critic_its_labels():
-    model = dgm.LatentVariableModel(dgm.StandardNormal(2), dgm.Normal(dgm.Joined(dgm.mlp(2 + 2, 16, 1))))
+    model = dgm.LatentVariableModel(
+        dgm.StandardNormal(2), dgm.Normal(dgm.Concat(dgm.mlp(2 + 2, 16, 1)))
+    )
     k = torch.randint(2, (512,))
     labels = one_hot(k, 2).to(torch.get_default_dtype())
     x = (2.0 * k - 1)[:, None] + 0.1 * torch.randn(512, 1)
-    trainer = dgm.GANTrainer(model, dgm.Joined(dgm.mlp(1 + 2, 16, 1)), play=PLAY)
+    trainer = dgm.GANTrainer(model, dgm.Concat(dgm.mlp(1 + 2, 16, 1)), play=PLAY)
     trainer.fit((x, labels), epochs=60, batch_size=64, progress=False)
     with torch.no_grad():
         fake = trainer.fakes(x, labels)
@@ -344,7 +375,9 @@ class Called(nn.Module):
 
 def test_a_loss_that_is_not_finite_raises_with_its_step():
     trainer = build(play=dgm.Alternating(critic=dgm.Player(lr=float("inf"))))
-    with pytest.raises(ValueError, match=r"expected finite losses, got non-finite generator at or .* before step 3"):
+    with pytest.raises(
+        ValueError, match=r"expected finite losses, got non-finite generator at or .* before step 3"
+    ):
         fit(trainer)
 
 
@@ -371,19 +404,25 @@ def test_steps_that_are_not_finite_can_be_passed_over(failing, counts):
 
 def test_more_steps_that_are_not_finite_than_allowed_raise():
     trainer = build(critic=Broken(3, 5), play=dgm.Simultaneous())
-    with pytest.raises(ValueError, match=r"got non-finite critic, r1, gradient at .* before step 2"):
+    with pytest.raises(
+        ValueError, match=r"got non-finite critic, r1, gradient at .* before step 2"
+    ):
         fit(trainer, max_skips=1)
     assert all(p.isfinite().all() for p in trainer.module.parameters())
 
 
 def test_a_critic_that_shares_parameters_with_the_generator_is_refused():
     generator = same_toy_vae().generator
-    with pytest.raises(ValueError, match=r"a critic with parameters of its own, got 2 that .*Fix: copy.deepcopy"):
+    with pytest.raises(
+        ValueError, match=r"a critic with parameters of its own, got 2 that .*Fix: copy.deepcopy"
+    ):
         dgm.GANTrainer(generator, nn.Sequential(generator.likelihood.net[0], nn.Linear(6, 1)))
 
 
 def test_functions_are_refused():
-    with pytest.raises(TypeError, match=r"expected the critic as an nn.Module, got function.*Fix: subclass Program"):
+    with pytest.raises(
+        TypeError, match=r"expected the critic as an nn.Module, got function.*Fix: subclass Program"
+    ):
         dgm.GANTrainer(same_toy_vae().generator, lambda x: x)
 
 
@@ -402,11 +441,17 @@ BROKEN_RULES = [
     ({"game": "hinge"}, r"expected a game, got 'hinge'. Fix: game=NonSaturating\(\)"),
     ({"game": dgm.KL()}, r"expected a game, got .*KL.*Fix: game=FDivergence\(.*KL"),
     ({"game": dgm.R1(1.0)}, r"expected a game, got R1\(gamma=1.0\). Fix: game="),
-    ({"penalties": dgm.R1(1.0)}, r"expected a sequence of penalties, got R1.*Fix: penalties=\(R1\(gamma=1.0\),\)"),
+    (
+        {"penalties": dgm.R1(1.0)},
+        r"expected a sequence of penalties, got R1.*Fix: penalties=\(R1\(gamma=1.0\),\)",
+    ),
     ({"penalties": 5}, r"expected penalties, got 5. Fix: penalties=\(R1"),
     ({"penalties": (dgm.Hinge(),)}, r"expected penalties, got Hinge\(\). Fix: penalties=\(R1"),
     ({"play": 5}, r"expected a play, got 5. Fix: play=Alternating\(\)"),
-    ({"play": dgm.Alternating}, r"expected a play, got the class Alternating. Fix: play=Alternating"),
+    (
+        {"play": dgm.Alternating},
+        r"expected a play, got the class Alternating. Fix: play=Alternating",
+    ),
 ]
 
 
@@ -438,5 +483,8 @@ def test_a_critic_that_ends_in_a_sigmoid_is_warned_of_where_the_game_takes_logit
 )
 def test_a_checkpoint_of_another_game_is_refused(options, name, tmp_path):
     fit(build(), checkpoint=tmp_path / "gan.pt")
-    with pytest.raises(ValueError, match=rf"resume: expected a checkpoint of the game .*{name}.*Fix: the same game="):
+    with pytest.raises(
+        ValueError,
+        match=rf"resume: expected a checkpoint of the game .*{name}.*Fix: the same game=",
+    ):
         build(**options).resume(tmp_path / "gan.pt")

@@ -21,14 +21,19 @@ def test_logits_take_the_context():
     assert torch.equal(logits(lambda x, c: x[:, :1] + c, x, c), x[:, 0] + c[:, 0])
 
 
-@pytest.mark.parametrize(("dtype", "expected"), [(torch.bfloat16, torch.float32), (torch.float64, torch.float64)])
+@pytest.mark.parametrize(
+    ("dtype", "expected"), [(torch.bfloat16, torch.float32), (torch.float64, torch.float64)]
+)
 def test_logits_have_float32_at_least(dtype, expected):
     assert logits(lambda x: x[:, 0], torch.zeros(5, 2, dtype=dtype)).dtype == expected
 
 
 @pytest.mark.parametrize("shape", [(5, 2), (), (1,), (5, 1, 1)])
 def test_a_critic_of_another_shape_raises(shape):
-    with pytest.raises(ValueError, match=r"one logit per datum, \(5,\) or \(5, 1\), got shape .* Fix: end the critic"):
+    with pytest.raises(
+        ValueError,
+        match=r"one logit per datum, \(5,\) or \(5, 1\), got shape .* Fix: end the critic",
+    ):
         logits(lambda x: torch.zeros(shape), torch.zeros(5, 2))
 
 
@@ -48,7 +53,9 @@ def test_scores_run_the_critic_once_for_each_tensor():
 
 
 def test_spectral_norm_makes_every_layer_one_lipschitz():
-    critic = nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(12, 5), nn.ReLU(), nn.Linear(5, 1))
+    critic = nn.Sequential(
+        nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(12, 5), nn.ReLU(), nn.Linear(5, 1)
+    )
     with torch.no_grad():
         for p in critic.parameters():
             p.mul_(20)
@@ -56,9 +63,14 @@ def test_spectral_norm_makes_every_layer_one_lipschitz():
     for _ in range(50):
         critic(torch.randn(2, 1, 4, 4))
     for layer in (critic[0], critic[3], critic[5]):
-        assert torch.linalg.matrix_norm(layer.weight.flatten(1), ord=2).item() == pytest.approx(1, abs=1e-3)
+        assert torch.linalg.matrix_norm(layer.weight.flatten(1), ord=2).item() == pytest.approx(
+            1, abs=1e-3
+        )
 
 
 def test_spectral_norm_of_a_critic_without_layers_raises():
-    with pytest.raises(ValueError, match=r"expected a critic with linear or convolutional layers, got Flatten without"):
+    with pytest.raises(
+        ValueError,
+        match=r"expected a critic with linear or convolutional layers, got Flatten without",
+    ):
         dgm.spectral_norm(nn.Flatten())

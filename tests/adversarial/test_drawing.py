@@ -13,13 +13,13 @@ from toys import Series, Written
 
 import pyro_dgm as dgm
 from pyro_dgm.adversarial.drawing import Fakes
-from pyro_dgm.inference.run.traces import isolated, observed_sites, vectorized
+from pyro_dgm.inference.run.traces import fork_rng, observed_sites, vectorized
 
 
 def traced(case, batch, seed=3):
     """Law and value of the observation in Pyro's trace of a generating program."""
     (name,) = observed_sites(poutine.trace(case.model).get_trace(*batch))
-    with isolated(seed=seed):
+    with fork_rng(seed=seed):
         program = vectorized(case.model, 1 if len(batch) > 1 else len(batch[0]), 1)
         site = poutine.trace(program).get_trace(None, *batch[1:]).nodes[name]
     return site["fn"], site["value"]
@@ -28,7 +28,7 @@ def traced(case, batch, seed=3):
 def drawn(case, batch, seed=3, **options):
     fakes = Fakes(case.model, **options)
     fakes.inspect(*batch)
-    with isolated(seed=seed):
+    with fork_rng(seed=seed):
         return fakes(*batch)
 
 
@@ -40,12 +40,17 @@ def test_fakes_without_noise_are_the_means_of_a_trace(build):
     try:
         mean = law.mean
     except NotImplementedError:
-        with pytest.raises(ValueError, match=r"site 'x': expected a law with a mean.*Fix: GANTrainer\(…, noise=True\)"):
+        with pytest.raises(
+            ValueError,
+            match=r"site 'x': expected a law with a mean.*Fix: GANTrainer\(…, noise=True\)",
+        ):
             drawn(case, batch)
         return
     fake = drawn(case, batch)
     assert fake.shape == batch[0].shape
-    torch.testing.assert_close(fake, mean.reshape(fake.shape), rtol=0, atol=0, equal_nan=True)  # Categorical has none
+    torch.testing.assert_close(
+        fake, mean.reshape(fake.shape), rtol=0, atol=0, equal_nan=True
+    )  # Categorical has none
 
 
 @pytest.mark.parametrize(**over(PAIRS))
@@ -54,7 +59,9 @@ def test_fakes_with_noise_are_the_draws_of_a_trace(build):
     batch = case.batch(5)
     law, value = traced(case, batch)
     if not law.has_rsample:
-        with pytest.raises(ValueError, match=r"site 'x': expected reparameterized draws.*Fix: noise=False"):
+        with pytest.raises(
+            ValueError, match=r"site 'x': expected reparameterized draws.*Fix: noise=False"
+        ):
             drawn(case, batch, noise=True)
         return
     assert torch.equal(drawn(case, batch, noise=True), value.reshape(batch[0].shape))
@@ -76,13 +83,15 @@ def test_further_plates_stand_behind_the_data():
 
 
 def test_fakes_of_labels_belong_to_their_labels():
-    likelihood = dgm.Normal(dgm.Joined(nn.Linear(2, 1)), scale=0.1)
+    likelihood = dgm.Normal(dgm.Concat(nn.Linear(2, 1)), scale=0.1)
     model = dgm.LatentVariableModel(dgm.StandardNormal(1), likelihood)
     with torch.no_grad():
         likelihood.net.net.weight.copy_(torch.tensor([[1e-6, 5.0]]))
         likelihood.net.net.bias.zero_()
     labels = torch.arange(6.0)[:, None]
-    torch.testing.assert_close(Fakes(model)(torch.zeros(6, 1), labels), 5 * labels, rtol=0, atol=1e-4)
+    torch.testing.assert_close(
+        Fakes(model)(torch.zeros(6, 1), labels), 5 * labels, rtol=0, atol=1e-4
+    )
 
 
 def test_gradients_reach_prior_and_likelihood_and_with_noise_the_scale():
@@ -101,9 +110,9 @@ def test_the_first_call_takes_no_noise_from_the_run_and_moves_no_weight():
     first, second = Fakes(case.model), Fakes(case.model)
     second.inspect(*case.batch(3))
     x = case.batch(4)[0]
-    with isolated(seed=1):
+    with fork_rng(seed=1):
         one = first(x)
-    with isolated(seed=1):
+    with fork_rng(seed=1):
         other = second(x)
     assert torch.equal(one, other)
 
@@ -119,7 +128,8 @@ def test_a_program_may_return_nothing_and_name_its_site_as_it_likes():
 
 def test_a_critic_in_place_of_the_generator_says_so():
     with pytest.raises(
-        ValueError, match=r"one observed site.*got \[\].*is it the critic\? GANTrainer\(generator, critic"
+        ValueError,
+        match=r"one observed site.*got \[\].*is it the critic\? GANTrainer\(generator, critic",
     ):
         Fakes(dgm.mlp(3, 1))(torch.zeros(3, 3))
 
@@ -130,5 +140,7 @@ def test_several_observed_sites_raise():
             for name in ("x", "y"):
                 pyro.sample(name, dist.Normal(program.weight, 1.0), obs=x)
 
-    with pytest.raises(ValueError, match=r"expected one observed site, .* got \['x', 'y'\]. Fix: pyro.sample"):
+    with pytest.raises(
+        ValueError, match=r"expected one observed site, .* got \['x', 'y'\]. Fix: pyro.sample"
+    ):
         Fakes(Written(run))(torch.zeros(3))

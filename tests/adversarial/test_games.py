@@ -18,7 +18,7 @@ DIVERGENCES = {
     "pearson": dgm.Pearson(),
     "squared_hellinger": dgm.SquaredHellinger(),
     "jensen_shannon": dgm.JensenShannon(),
-    "gan": dgm.GAN(),
+    "gan": dgm.GANDivergence(),
 }
 # The critic that is best at log r; games that know the ratio must find it again.
 BEST = {
@@ -30,9 +30,13 @@ BEST = {
     "pearson": (dgm.FDivergence(dgm.Pearson()), lambda log_r: 2 * log_r.expm1()),
     "squared_hellinger": (dgm.FDivergence(dgm.SquaredHellinger()), lambda log_r: log_r / 2),
     "jensen_shannon": (dgm.FDivergence(dgm.JensenShannon()), lambda log_r: log_r),
-    "gan": (dgm.FDivergence(dgm.GAN()), lambda log_r: log_r),
+    "gan": (dgm.FDivergence(dgm.GANDivergence()), lambda log_r: log_r),
 }
-GAMES = {**{name: game for name, (game, _) in BEST.items()}, "hinge": dgm.Hinge(), "wasserstein": dgm.Wasserstein()}
+GAMES = {
+    **{name: game for name, (game, _) in BEST.items()},
+    "hinge": dgm.Hinge(),
+    "wasserstein": dgm.Wasserstein(),
+}
 
 # m, s, JSD and TV of N(0, 1) and N(m, s²), in nats, by quadrature.
 TABLE = [
@@ -107,7 +111,9 @@ def test_the_game_of_a_divergence_is_its_bound(of):
 
 def test_the_game_of_the_gan_divergence_is_the_minimax_game():
     real, fake = torch.randn(5), torch.randn(5)
-    torch.testing.assert_close(dgm.FDivergence(dgm.GAN())(real, fake), dgm.Minimax()(real, fake))
+    torch.testing.assert_close(
+        dgm.FDivergence(dgm.GANDivergence())(real, fake), dgm.Minimax()(real, fake)
+    )
 
 
 @over("game", CLASSIFIERS.values(), ids=CLASSIFIERS)
@@ -125,7 +131,9 @@ def test_the_equilibrium_is_the_critics_loss_at_a_ratio_of_one(name):
 
 def test_the_equilibria_of_games_without_a_ratio():
     assert dgm.Hinge().critic_loss(torch.zeros(3), torch.zeros(3)) == dgm.Hinge().equilibrium
-    assert dgm.Wasserstein().critic_loss(torch.ones(3), torch.ones(3)) == dgm.Wasserstein().equilibrium
+    assert (
+        dgm.Wasserstein().critic_loss(torch.ones(3), torch.ones(3)) == dgm.Wasserstein().equilibrium
+    )
 
 
 # Gradients at extreme logits -----------------------------------------------------------------------------------------
@@ -154,7 +162,11 @@ SLOPES = {
     "least_squares": lambda c: {"real": c - 1, "fake": c, "generator": c - 1},
     "hinge": lambda c: {"real": -float(c < 1), "fake": float(c > -1), "generator": -1.0},
     "wasserstein": lambda c: {"real": -1.0, "fake": 1.0, "generator": -1.0},
-    "paired_relativistic": lambda c: {"real": -sigma(-c), "fake": sigma(c), "generator": -sigma(-c)},
+    "paired_relativistic": lambda c: {
+        "real": -sigma(-c),
+        "fake": sigma(c),
+        "generator": -sigma(-c),
+    },
     "kl": lambda c: {"real": -1.0, "fake": exp(c - 1), "generator": -exp(c - 1)},
     "reverse_kl": lambda c: {"real": -exp(-c), "fake": 1.0, "generator": -1.0},
     "pearson": lambda c: {"real": -1.0, "fake": c / 2 + 1, "generator": -c / 2 - 1},
@@ -195,14 +207,20 @@ def test_the_best_classifier_has_the_value_of_twice_jsd_minus_two_log_two(m, s, 
 @table
 def test_the_best_hinge_critic_has_the_loss_of_two_minus_twice_tv(m, s, jsd, tv):
     laws = Laws(m, s)
-    loss = dgm.Hinge().critic_loss(laws.log_r(laws.real).sign(), laws.log_r(laws.fake).sign()).item()
+    loss = (
+        dgm.Hinge().critic_loss(laws.log_r(laws.real).sign(), laws.log_r(laws.fake).sign()).item()
+    )
     assert loss == pytest.approx(2 - 2 * tv, abs=3e-5)
 
 
 @table
 def test_the_best_least_squares_critic_has_the_loss_of_its_divergence(m, s, jsd, tv):
     laws = Laws(m, s)
-    loss = dgm.LeastSquares().critic_loss(laws.log_r(laws.real).sigmoid(), laws.log_r(laws.fake).sigmoid()).item()
+    loss = (
+        dgm.LeastSquares()
+        .critic_loss(laws.log_r(laws.real).sigmoid(), laws.log_r(laws.fake).sigmoid())
+        .item()
+    )
     pi, p = laws.pi.log_prob(laws.x).exp(), laws.p.log_prob(laws.x).exp()
     discrimination = laws.integral(((pi - p) ** 2 / (pi + p)).nan_to_num())
     assert loss == pytest.approx(1 / 4 - discrimination / 8, abs=1e-6)
@@ -244,8 +262,11 @@ def exact(name: str, m: float, s: float) -> float:
     return {
         "kl": log(s) + (1 + m**2) / (2 * variance) - 1 / 2,
         "reverse_kl": -log(s) + (variance + m**2) / 2 - 1 / 2,
-        "pearson": variance / sqrt(2 * variance - 1) * exp(m**2 / (2 * variance - 1)) - 1 if variance > 0.5 else 0.0,
-        "squared_hellinger": 2 - 2 * sqrt(2 * s / (1 + variance)) * exp(-(m**2) / 4 / (1 + variance)),
+        "pearson": variance / sqrt(2 * variance - 1) * exp(m**2 / (2 * variance - 1)) - 1
+        if variance > 0.5
+        else 0.0,
+        "squared_hellinger": 2
+        - 2 * sqrt(2 * s / (1 + variance)) * exp(-(m**2) / 4 / (1 + variance)),
         "jensen_shannon": 2 * jsd,
         "gan": 2 * jsd - 2 * log(2),
     }[name]
@@ -253,14 +274,18 @@ def exact(name: str, m: float, s: float) -> float:
 
 @over(("m", "s"), [(0.0, 1.0), (0.5, 1.0), (1.0, 1.0), (0.0, 2.0)])
 @over("name", DIVERGENCES)
-def test_a_divergence_is_that_of_two_normal_laws_and_its_bound_is_tight_at_the_derivative(name, m, s):
+def test_a_divergence_is_that_of_two_normal_laws_and_its_bound_is_tight_at_the_derivative(
+    name, m, s
+):
     of, laws = DIVERGENCES[name], Laws(m, s, num=2)
     x = laws.x[laws.x.abs() < 18]
     pi, p, r = laws.pi.log_prob(x).exp(), laws.p.log_prob(x).exp(), laws.log_r(x).exp()
     t = torch.func.vmap(torch.func.grad(of.f))(r)
     divergence = torch.trapezoid(p * of.f(r), x).item()
     assert divergence == pytest.approx(exact(name, m, s), abs=2e-6)
-    assert torch.trapezoid(pi * t - p * of.conjugate(t), x).item() == pytest.approx(divergence, abs=1e-9)
+    assert torch.trapezoid(pi * t - p * of.conjugate(t), x).item() == pytest.approx(
+        divergence, abs=1e-9
+    )
 
 
 @over("name", DIVERGENCES)
@@ -298,22 +323,33 @@ def test_a_game_reads_the_log_ratio_from_its_best_critic(name):
 
 @over(("game", "reason"), [(dgm.Hinge(), "sign"), (dgm.Wasserstein(), "transport")])
 def test_a_critic_that_is_no_log_ratio_says_why(game, reason):
-    with pytest.raises(ValueError, match=rf"{type(game).__name__}: expected .* log density ratio.*{reason}.*Fix: fit"):
+    with pytest.raises(
+        ValueError,
+        match=rf"{type(game).__name__}: expected .* log density ratio.*{reason}.*Fix: fit",
+    ):
         game.log_ratio(torch.zeros(2))
 
 
 def test_outputs_that_are_no_ratio_have_an_infinite_log():
-    torch.testing.assert_close(dgm.LeastSquares().log_ratio(torch.tensor([-1.0, 2.0])), torch.tensor([-1.0, 1.0]) / 0)
+    torch.testing.assert_close(
+        dgm.LeastSquares().log_ratio(torch.tensor([-1.0, 2.0])), torch.tensor([-1.0, 1.0]) / 0
+    )
     assert dgm.FDivergence(dgm.Pearson()).log_ratio(torch.tensor(-3.0)) == -torch.inf
 
 
 def test_the_paired_game_asks_for_the_fakes():
     game = dgm.PairedRelativistic()
-    with pytest.raises(ValueError, match=r"logits of fakes as well.*Fix: game.log_ratio\(logits, fake="):
+    with pytest.raises(
+        ValueError, match=r"logits of fakes as well.*Fix: game.log_ratio\(logits, fake="
+    ):
         game.log_ratio(torch.zeros(2))
-    with pytest.raises(ValueError, match=r"one real logit for each fake one, got \(3,\) real ones and \(2,\) fakes"):
+    with pytest.raises(
+        ValueError, match=r"one real logit for each fake one, got \(3,\) real ones and \(2,\) fakes"
+    ):
         game.critic_loss(torch.zeros(3), torch.zeros(2))
-    with pytest.raises(ValueError, match=r"got no real ones. Fix: game.generator_loss\(fake, real\)"):
+    with pytest.raises(
+        ValueError, match=r"got no real ones. Fix: game.generator_loss\(fake, real\)"
+    ):
         game.generator_loss(torch.zeros(3))
 
 

@@ -10,21 +10,21 @@ from torch import nn
 from toys import same_toy_vae
 
 import pyro_dgm as dgm
-from pyro_dgm.inference.run.traces import isolated
+from pyro_dgm.inference.run.traces import fork_rng
 
 over = pytest.mark.parametrize
 GD = partial(torch.optim.SGD, lr=0.01)
 
 
 def data(num=10):
-    with isolated(seed=11):
+    with fork_rng(seed=11):
         return torch.randn(num, 3)
 
 
 def build(vae=None, objective=dgm.ELBO, **options):
     """A trainer whose weights are always the same."""
     vae = vae or same_toy_vae()
-    with isolated(seed=1):
+    with fork_rng(seed=1):
         critic = dgm.mlp(3, 8, 1)
     return dgm.HybridTrainer(objective(vae.model, vae.guide), critic, **options)
 
@@ -73,7 +73,7 @@ def test_without_weight_a_step_of_model_and_guide_is_that_of_svi(objective):
     svi = dgm.SVITrainer(objective(plain.model, plain.guide), adam)
     for seed in range(3):
         for step in (hybrid.generator_step, svi.step):
-            with isolated(seed=seed):
+            with fork_rng(seed=seed):
                 step(data())
     assert same(weights(plain), weights(vae))
     assert not same(weights(vae), weights(same_toy_vae()))
@@ -84,9 +84,9 @@ def test_the_gradient_is_the_sum_of_both():
     weight, vae, other = 0.7, same_toy_vae(), same_toy_vae()
     trainer = build(vae, weight=weight, play=PLAYS["alternating"])
     gan = dgm.GANTrainer(other.generator, trainer.critic)
-    with isolated(seed=3):
+    with fork_rng(seed=3):
         trainer.generator_step(data())
-    with isolated(seed=3):
+    with fork_rng(seed=3):
         loss = dgm.ELBO(other.model, other.guide)(data())
         loss = loss + weight * nn.functional.softplus(-gan.critic(gan.fakes(data()))).mean()
     loss.backward()
@@ -98,11 +98,11 @@ def test_both_at_once_is_from_the_same_weights():
     vae, other = same_toy_vae(), same_toy_vae()
     trainer = build(vae, weight=0.7, penalties=(), play=PLAYS["simultaneous"])
     critic = weights(trainer.critic)
-    with isolated(seed=3):
+    with fork_rng(seed=3):
         trainer.step(data())
     assert not same(critic, weights(trainer.critic))
     again = build(other, weight=0.7, penalties=(), play=PLAYS["alternating"])
-    with isolated(seed=3):
+    with fork_rng(seed=3):
         again.generator_step(data())
     torch.testing.assert_close(weights(vae), weights(other))
 
@@ -136,7 +136,7 @@ def test_a_step_of_svi_after_one_of_the_hybrid_equals_the_step_alone(play):
     build(first, play=play).step(data())
     second.load_state_dict(first.state_dict())
     for vae in (first, second):
-        with isolated(seed=5):
+        with fork_rng(seed=5):
             dgm.SVITrainer(dgm.ELBO(vae.model, vae.guide), GD).step(data())
     assert same(weights(first), weights(second))
 
@@ -189,14 +189,17 @@ def test_a_density_plays_by_its_draws():
 
 def test_a_model_in_place_of_a_bound_is_refused():
     with pytest.raises(
-        TypeError, match=r"a bound to train .* got LatentVariableModel. Fix: HybridTrainer\(ELBO\(model"
+        TypeError,
+        match=r"a bound to train .* got LatentVariableModel. Fix: HybridTrainer\(ELBO\(model",
     ):
         dgm.HybridTrainer(same_toy_vae().generator, dgm.mlp(3, 1))
 
 
 def test_a_checkpoint_of_another_weight_is_refused(tmp_path):
     fit(build(), checkpoint=tmp_path / "hybrid.pt")
-    with pytest.raises(ValueError, match=r"expected a checkpoint of the game .*'weight': '2.0'.*'weight': '1.0'"):
+    with pytest.raises(
+        ValueError, match=r"expected a checkpoint of the game .*'weight': '2.0'.*'weight': '1.0'"
+    ):
         build(weight=2.0).resume(tmp_path / "hybrid.pt")
 
 

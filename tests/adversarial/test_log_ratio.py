@@ -53,7 +53,7 @@ GAMES = {
     "pearson": (dgm.FDivergence(dgm.Pearson()), lambda v: 2 * v.expm1()),
     "squared_hellinger": (dgm.FDivergence(dgm.SquaredHellinger()), same),
     "jensen_shannon": (dgm.FDivergence(dgm.JensenShannon()), same),
-    "gan": (dgm.FDivergence(dgm.GAN()), same),
+    "gan": (dgm.FDivergence(dgm.GANDivergence()), same),
 }
 
 
@@ -103,7 +103,10 @@ def test_a_log_ratio_takes_the_context_and_leaves_no_trace():
             with pyro.plate("data", len(c), dim=-1):
                 return pyro.sample("x", dist.Normal(self.m + c, 1.0).to_event(1), obs=x)
 
-    trainer, before = dgm.GANTrainer(Program(0.0, 1.0), OfContext(), noise=True), torch.get_rng_state()
+    trainer, before = (
+        dgm.GANTrainer(Program(0.0, 1.0), OfContext(), noise=True),
+        torch.get_rng_state(),
+    )
     found = trainer.log_ratio(torch.ones(3, 1), torch.arange(3.0)[:, None])
     assert found.tolist() == [1.0, 2.0, 3.0]
     assert not found.requires_grad
@@ -132,7 +135,11 @@ def test_the_constant_is_that_of_the_last_weights_and_not_of_their_average():
     assert not torch.equal(averaged.log_ratio(x), plain.log_ratio(x))
 
 
-@over("game", [dgm.NonSaturating(), dgm.PairedRelativistic()], ids=["non_saturating", "paired_relativistic"])
+@over(
+    "game",
+    [dgm.NonSaturating(), dgm.PairedRelativistic()],
+    ids=["non_saturating", "paired_relativistic"],
+)
 def test_a_log_ratio_has_the_gradient_of_the_critic_where_x_has_one(game):
     trainer = dgm.GANTrainer(Moved(1.0, 1.0), Quadratic(same), game, noise=True)
     trainer.critic.w.data.copy_(torch.tensor([0.3, -1.0, 0.5]))
@@ -152,5 +159,7 @@ def test_the_log_ratio_of_what_is_no_number_is_none():
 @over(("game", "reason"), [(dgm.Hinge(), "sign"), (dgm.Wasserstein(), "Kantorovich")])
 def test_a_critic_that_is_no_log_ratio_says_why(game, reason):
     trainer = dgm.GANTrainer(Moved(0.0, 1.0), Quadratic(same), game, noise=True)
-    with pytest.raises(ValueError, match=f"log density ratio.*{reason}.*Fix: fit a fresh critic with NonSaturating"):
+    with pytest.raises(
+        ValueError, match=f"log density ratio.*{reason}.*Fix: fit a fresh critic with NonSaturating"
+    ):
         trainer.log_ratio(torch.zeros(3, 1))

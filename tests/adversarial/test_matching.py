@@ -21,7 +21,9 @@ def fit(generator, critic, x, **options):
         trainer.fit(x, epochs=1, batch_size=4, progress=False)
     finally:
         assert trainer.num_steps == 0
-        assert all(torch.equal(a, b) for a, b in zip(weights, trainer.module.parameters(), strict=True))
+        assert all(
+            torch.equal(a, b) for a, b in zip(weights, trainer.module.parameters(), strict=True)
+        )
 
 
 def normal(dim=3, prior=None):
@@ -51,8 +53,20 @@ def in_float32():
 @pytest.mark.parametrize(
     ("generator", "critic", "x", "options", "message"),
     [
-        (normal, lambda: dgm.mlp(3, 2), zeros, {}, r"critic: expected one logit per datum, \(4,\) or \(4, 1\), got sh"),
-        (normal, lambda: dgm.mlp(4, 1), zeros, {}, r"critic: it fails on data of shape \(4, 3\).*\n.*critic\(x\)"),
+        (
+            normal,
+            lambda: dgm.mlp(3, 2),
+            zeros,
+            {},
+            r"critic: expected one logit per datum, \(4,\) or \(4, 1\), got sh",
+        ),
+        (
+            normal,
+            lambda: dgm.mlp(4, 1),
+            zeros,
+            {},
+            r"critic: it fails on data of shape \(4, 3\).*\n.*critic\(x\)",
+        ),
         (
             normal,
             critic_of_three,
@@ -60,7 +74,13 @@ def in_float32():
             {},
             r"the generator fails beside a batch of shapes \[\(4, 3\), \(4, 3\)\]",
         ),
-        (normal, critic_of_three, lambda: zeros()[:, :2], {}, r"data: expected the event shape \(3,\)"),
+        (
+            normal,
+            critic_of_three,
+            lambda: zeros()[:, :2],
+            {},
+            r"data: expected the event shape \(3,\)",
+        ),
         (
             normal,
             critic_of_three,
@@ -105,7 +125,9 @@ def in_float32():
             r"site 'x': expected a law with a mean.*Fix: GANTrainer\(…, noise=True\)",
         ),
         (
-            lambda: dgm.dequantized(dgm.DensityModel(dgm.Flow(dgm.StandardNormal(3), dgm.maf(3, 2, hidden=(8,))))),
+            lambda: dgm.dequantized(
+                dgm.DensityModel(dgm.Flow(dgm.StandardNormal(3), dgm.maf(3, 2, hidden=(8,))))
+            ),
             critic_of_three,
             zeros,
             {},
@@ -113,7 +135,9 @@ def in_float32():
         ),
     ],
 )
-def test_what_does_not_match_is_refused_before_the_first_step(generator, critic, x, options, message):
+def test_what_does_not_match_is_refused_before_the_first_step(
+    generator, critic, x, options, message
+):
     with pytest.raises(ValueError, match=message):
         fit(generator(), critic(), x(), **options)
 
@@ -125,9 +149,13 @@ def written(run):
 def test_a_generator_without_latents_needs_the_noise_of_its_observation():
     def run(program, x):
         with dgm.data_plate(x):
-            return pyro.sample("x", dist.Normal(program.weight * torch.ones(3), 1.0).to_event(1), obs=x)
+            return pyro.sample(
+                "x", dist.Normal(program.weight * torch.ones(3), 1.0).to_event(1), obs=x
+            )
 
-    with pytest.raises(ValueError, match=r"expected latents, or draws of the .*Fix: GANTrainer\(…, noise=Tr"):
+    with pytest.raises(
+        ValueError, match=r"expected latents, or draws of the .*Fix: GANTrainer\(…, noise=Tr"
+    ):
         fit(written(run), dgm.mlp(3, 1), zeros())
     dgm.GANTrainer(written(run), dgm.mlp(3, 1), noise=True).fit(zeros(), progress=False)
 
@@ -138,7 +166,9 @@ def test_a_mean_that_no_gradient_reaches_is_refused():
             z = pyro.sample("z", dist.Normal(torch.zeros(3), 1.0).to_event(1))
             return pyro.sample("x", dist.Normal(z, program.weight).to_event(1), obs=x)
 
-    with pytest.raises(ValueError, match=r"site 'x': expected values through which a gradient .*Fix: noise=T"):
+    with pytest.raises(
+        ValueError, match=r"site 'x': expected values through which a gradient .*Fix: noise=T"
+    ):
         fit(written(run), dgm.mlp(3, 1), zeros())
     dgm.GANTrainer(written(run), dgm.mlp(3, 1), noise=True).fit(zeros(), progress=False)
 
@@ -174,10 +204,13 @@ def test_the_check_leaves_seeds_and_statistics_as_they_are():
 
 
 def test_integers_beside_real_numbers_are_warned_of():
-    levels = torch.cat([torch.randint(17, (6, 3)), torch.tensor([[0] * 3, [16] * 3])]).to(torch.get_default_dtype())
+    levels = torch.cat([torch.randint(17, (6, 3)), torch.tensor([[0] * 3, [16] * 3])]).to(
+        torch.get_default_dtype()
+    )
     trainer = dgm.GANTrainer(normal(), critic_of_three())
     with pytest.warns(
-        dgm.IntegerWarning, match=r"integers, 0 to 16.*generator makes real.*Fix: .*Batches\(x, transform"
+        dgm.IntegerWarning,
+        match=r"integers, 0 to 16.*generator makes real.*Fix: .*Batches\(x, transform",
     ):
         trainer.preflight(levels)
     with warnings.catch_warnings():
@@ -187,7 +220,8 @@ def test_integers_beside_real_numbers_are_warned_of():
 
 def test_integers_of_an_integer_dtype_are_told_to_take_noise_and_no_cast():
     with pytest.raises(
-        ValueError, match=r"got torch.int64. Fix: integer levels get noise, Batches\(x, transform=lambda"
+        ValueError,
+        match=r"got torch.int64. Fix: integer levels get noise, Batches\(x, transform=lambda",
     ):
         fit(normal(), critic_of_three(), zeros().long())
 
@@ -206,7 +240,9 @@ def image_generator(*layers):
     ids=["unflatten", "batch norm"],
 )
 def test_networks_that_do_not_broadcast_say_how_fakes_arrive(layers):
-    with pytest.raises(ValueError, match=r"(?s)fakes arrive as \(K, 1, …\); got: .*Fix: ConvDecoder.*nn.BatchNorm"):
+    with pytest.raises(
+        ValueError, match=r"(?s)fakes arrive as \(K, 1, …\); got: .*Fix: ConvDecoder.*nn.BatchNorm"
+    ):
         fit(image_generator(*layers()), dgm.mlp(16, 1), torch.zeros(8, 16))
 
 
@@ -219,5 +255,7 @@ def test_the_decoder_that_is_named_there_trains():
 
 
 def test_a_critic_in_place_of_the_generator_is_refused():
-    with pytest.raises(ValueError, match=r"one observed site.*GANTrainer\(generator, critic\), in this order"):
+    with pytest.raises(
+        ValueError, match=r"one observed site.*GANTrainer\(generator, critic\), in this order"
+    ):
         fit(critic_of_three(), normal(), zeros())

@@ -108,7 +108,12 @@ def test_repeated_fakes_are_duplicates_and_missing_modes_are_not_covered():
     half = real[real[:, 1] > 0.1]
     few = half[:4].repeat(100, 1)
     assert spread(real=real, fake=few).duplicates > 0.98
-    assert spread(real=real, fake=half[torch.randint(len(half), (400,))] + 0.01 * torch.randn(400, 2)).coverage < 0.6
+    assert (
+        spread(
+            real=real, fake=half[torch.randint(len(half), (400,))] + 0.01 * torch.randn(400, 2)
+        ).coverage
+        < 0.6
+    )
 
 
 def test_one_point_repeated_is_like_itself():
@@ -123,7 +128,9 @@ def dirac(gamma):
     return dgm.GANTrainer(Dirac(), Slope(), penalties=penalties, play=dgm.Simultaneous(sgd, sgd))
 
 
-SWINGS = partial(dgm.Limits, identity=torch.inf, strong=1.0, weak=-1.0, spread=0.0, duplicates=1.0, coverage=-1.0)
+SWINGS = partial(
+    dgm.Limits, identity=torch.inf, strong=1.0, weak=-1.0, spread=0.0, duplicates=1.0, coverage=-1.0
+)
 
 
 def fitted(trainer, monitors, x, epochs=64, batch_size=4):
@@ -136,7 +143,9 @@ def test_the_dirac_game_without_a_penalty_oscillates():
     trainer, x = dirac(0.0), torch.zeros(16, 1)
     with pytest.warns(dgm.MonitorWarning) as caught:
         rows = fitted(trainer, dgm.Monitors(trainer, x, limits=SWINGS()), x)
-    assert any("a loss swings with index" in str(w.message) and "R1" in str(w.message) for w in caught)
+    assert any(
+        "a loss swings with index" in str(w.message) and "R1" in str(w.message) for w in caught
+    )
     assert rows[-1]["oscillation"] > 0.5
     assert rows[-1]["period"] == 16.0
 
@@ -145,7 +154,9 @@ def test_the_dirac_game_with_critical_damping_does_not():
     trainer, x = dirac(1.0), torch.zeros(16, 1)
     rows = fitted(trainer, dgm.Monitors(trainer, x, limits=SWINGS(), patience=0), x)
     assert max(rows.column("oscillation")[20:]) < 0.1
-    assert abs(trainer.generator.theta.item()) < 1e-3  # 0.95 a step: 256 of them leave 2e-6, times a polynomial
+    assert (
+        abs(trainer.generator.theta.item()) < 1e-3
+    )  # 0.95 a step: 256 of them leave 2e-6, times a polynomial
 
 
 class Line(dgm.Program):
@@ -195,7 +206,11 @@ def test_a_game_at_its_end_is_silent():
         (Line(0.0, 0.1), Linear(0.0), "the generator collapses. Fix: R1"),
         (Line(0.0, 0.0), Linear(0.0), "sit on another one.*Fix: more latent dims"),
         (Line(9.0, 1.0), Linear(0.0), "have a fake near them.*Fix: train longer"),
-        (Line(0.0, 1.0), Linear(0.0, 1.0), "real_over_fake has mean 2.718.*Fix: Alternating.n_critic=5."),
+        (
+            Line(0.0, 1.0),
+            Linear(0.0, 1.0),
+            "real_over_fake has mean 2.718.*Fix: Alternating.n_critic=5.",
+        ),
         (Line(0.0, 1.0), Linear(0.0, -1.0), "fake_over_real has mean 2.718.*optimality_report"),
     ],
     ids=["strong", "weak", "spread", "duplicates", "coverage", "real over fake", "fake over real"],
@@ -257,7 +272,9 @@ def test_monitors_take_a_context():
         def forward(self, x=None, c=None):
             with pyro.plate("data", len(c), dim=-1):
                 z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
-                return pyro.sample("x", dist.Delta(self.m + c[:, None] + self.s * z).to_event(1), obs=x)
+                return pyro.sample(
+                    "x", dist.Delta(self.m + c[:, None] + self.s * z).to_event(1), obs=x
+                )
 
     class Beside(Linear):
         def forward(self, x, c):
@@ -282,7 +299,9 @@ def test_an_error_of_a_ratio_is_not_swallowed():
 
 
 def test_the_trainer_comes_first():
-    with pytest.raises(TypeError, match=r"expected a GANTrainer first, got Tensor. Fix: Monitors\(trainer, x\)"):
+    with pytest.raises(
+        TypeError, match=r"expected a GANTrainer first, got Tensor. Fix: Monitors\(trainer, x\)"
+    ):
         dgm.Monitors(torch.randn(10, 2), dgm.GANTrainer(Line(0.0, 1.0), Linear(0.0)))
 
 

@@ -66,7 +66,11 @@ def test_every_row_of_the_table_within_two_per_cent(m, s, jsd, value, tv, accura
     """
     num = 1_500_000 if 0 < jsd < 0.05 else 500_000
     found = dgm.optimality_report(
-        Shifted(m, s), normal(num + 50_000), Quadratic, dgm.LBFGSFit(), held_out=num / (num + 50_000)
+        Shifted(m, s),
+        normal(num + 50_000),
+        Quadratic,
+        dgm.LBFGSFit(),
+        held_out=num / (num + 50_000),
     )
     for estimate, exact, zero in (
         (found.jsd, jsd, 0.001),
@@ -84,25 +88,33 @@ def test_quantiles_of_the_best_critic_are_those_of_the_law():
     for loc, quantiles in ((0.5, found.quantiles_real), (-0.5, found.quantiles_fake)):
         for level, estimate in quantiles.items():
             exact = torch.sigmoid(dist.Normal(loc, 1.0).icdf(torch.tensor(level))).item()
-            assert abs(estimate.value - exact) < 5 * estimate.stderr + 0.002  # the fitted critic's own error
+            assert (
+                abs(estimate.value - exact) < 5 * estimate.stderr + 0.002
+            )  # the fitted critic's own error
             assert 0 < estimate.stderr < 0.01
 
 
 def test_the_standard_errors_are_those_of_repetitions():
     found = [
-        dgm.optimality_report(normal(400, 1.0), normal(400), Quadratic, dgm.LBFGSFit(), held_out=0.75, seed=seed)
+        dgm.optimality_report(
+            normal(400, 1.0), normal(400), Quadratic, dgm.LBFGSFit(), held_out=0.75, seed=seed
+        )
         for seed in range(60)
     ]
     for name in ("jsd", "total_variation"):
         values = torch.tensor([getattr(f, name).value for f in found])
         stated = torch.tensor([getattr(f, name).stderr for f in found]).square().mean().sqrt()
-        assert abs(values.std() / stated - 1) < 5 / sqrt(2 * 59)  # of a standard deviation of 60, 9 %
+        assert abs(values.std() / stated - 1) < 5 / sqrt(
+            2 * 59
+        )  # of a standard deviation of 60, 9 %
 
 
 def test_a_critic_fitted_to_few_data_stays_below_in_expectation():
     """Twenty pairs to fit to: every critic's own expectation is below the best one's, 0.1114, and so is their mean."""
     found = [
-        dgm.optimality_report(normal(2000, 1.0), normal(2000), Quadratic, dgm.LBFGSFit(), held_out=0.99, seed=seed).jsd
+        dgm.optimality_report(
+            normal(2000, 1.0), normal(2000), Quadratic, dgm.LBFGSFit(), held_out=0.99, seed=seed
+        ).jsd
         for seed in range(20)
     ]
     assert all(f.value < 0.111421 + 5 * f.stderr for f in found)
@@ -111,7 +123,9 @@ def test_a_critic_fitted_to_few_data_stays_below_in_expectation():
 
 def test_minibatches_and_a_network_come_close():
     real = normal(20_000)
-    found = dgm.optimality_report(Shifted(1.0), real, lambda: dgm.mlp(1, 16, 1), dgm.AdamFit(epochs=5))
+    found = dgm.optimality_report(
+        Shifted(1.0), real, lambda: dgm.mlp(1, 16, 1), dgm.AdamFit(epochs=5)
+    )
     assert abs(found.jsd.value - 0.111421) < 5 * found.jsd.stderr + 0.002
 
 
@@ -170,7 +184,9 @@ def test_a_report_leaves_generator_weights_gradients_and_random_state():
 
 def test_one_seed_gives_one_report():
     x, critic = normal(200), lambda: dgm.mlp(1, 8, 1)
-    a, b, c = (dgm.optimality_report(Shifted(1.0), x, critic, dgm.AdamFit(2), seed=s) for s in (3, 3, 4))
+    a, b, c = (
+        dgm.optimality_report(Shifted(1.0), x, critic, dgm.AdamFit(2), seed=s) for s in (3, 3, 4)
+    )
     assert a == b
     assert a != c
 
@@ -214,12 +230,17 @@ def test_fakes_of_another_kind_are_refused(fake):
 
 @over(("num", "held_out"), [(3, 0.5), (10, 0.0), (10, 1.0), (10, 0.99)])
 def test_too_few_data_in_a_part_are_refused(num, held_out):
-    with pytest.raises(ValueError, match="at least two data to fit to and two held out.*Fix: held_out=0.5"):
+    with pytest.raises(
+        ValueError, match="at least two data to fit to and two held out.*Fix: held_out=0.5"
+    ):
         dgm.optimality_report(normal(num), normal(num), Quadratic, held_out=held_out)
 
 
 def test_data_before_the_generator_are_refused_with_their_order():
-    with pytest.raises(TypeError, match="the generator and then the data, got Shifted as data.*Fix: optimality_report"):
+    with pytest.raises(
+        TypeError,
+        match="the generator and then the data, got Shifted as data.*Fix: optimality_report",
+    ):
         dgm.optimality_report(normal(10), Shifted(), Quadratic)
 
 
@@ -241,7 +262,9 @@ class Overflowing(Quadratic):
 
 
 def test_a_critic_whose_logits_are_not_finite_is_refused():
-    with pytest.raises(ValueError, match="expected finite logits of the fitted critic, got .* of 20. Fix: AdamFit"):
+    with pytest.raises(
+        ValueError, match="expected finite logits of the fitted critic, got .* of 20. Fix: AdamFit"
+    ):
         dgm.optimality_report(normal(40, 4.0), normal(40), Overflowing, lambda *_: None)
 
 
@@ -253,7 +276,10 @@ def test_a_loss_that_is_not_finite_ends_lbfgs():
 def test_a_fit_without_a_finite_loss_is_refused_and_leaves_the_critic():
     critic = Overflowing()
     critic.w.data.fill_(0.5)
-    with pytest.raises(ValueError, match="AdamFit: expected a finite loss .* got nan after 2. Fix: AdamFit.lr=0.0002"):
+    with pytest.raises(
+        ValueError,
+        match="AdamFit: expected a finite loss .* got nan after 2. Fix: AdamFit.lr=0.0002",
+    ):
         dgm.AdamFit(epochs=2)(critic, dgm.NonSaturating(), (normal(40),), (normal(40, 4.0),))
     assert critic.w.tolist() == [0.5] * 3
 
@@ -261,7 +287,9 @@ def test_a_fit_without_a_finite_loss_is_refused_and_leaves_the_critic():
 @over("num", [10, 30])
 def test_fakes_that_are_not_one_per_context_are_refused(num):
     x, c = normal(20), normal(20)
-    with pytest.raises(ValueError, match=f"one fake per row of the context, 20, got {num}. Fix: optimality_report"):
+    with pytest.raises(
+        ValueError, match=f"one fake per row of the context, 20, got {num}. Fix: optimality_report"
+    ):
         dgm.optimality_report(normal(num), (x, c), Quadratic)
 
 

@@ -50,7 +50,9 @@ def test_penalties_are_means_over_data_and_look_at_their_own_points():
     real, fake = torch.randn(7, 3), torch.randn(7, 3)
     torch.testing.assert_close(dgm.R1(1.0)(bowl, real, fake), real.square().sum(1).mean() / 2)
     torch.testing.assert_close(dgm.R2(1.0)(bowl, real, fake), fake.square().sum(1).mean() / 2)
-    torch.testing.assert_close(dgm.GradientPenalty(1.0)(bowl, real, real), (real.norm(dim=1) - 1).square().mean())
+    torch.testing.assert_close(
+        dgm.GradientPenalty(1.0)(bowl, real, real), (real.norm(dim=1) - 1).square().mean()
+    )
 
 
 def test_interpolates_lie_on_the_way_from_fake_to_real_at_a_place_of_their_own():
@@ -80,7 +82,11 @@ def test_the_gradient_flows_to_the_weights(penalty):
 
 @over("penalty", PENALTIES, ids=lambda p: p.name)
 def test_points_that_have_a_gradient_already_cost_the_same(penalty):
-    critic, x, y = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1)), torch.randn(5, 3), torch.randn(5, 3)
+    critic, x, y = (
+        nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1)),
+        torch.randn(5, 3),
+        torch.randn(5, 3),
+    )
     costs = []
     for real, fake in ((x, y), (x.clone().requires_grad_(), 1.0 * y.clone().requires_grad_())):
         torch.manual_seed(0)
@@ -90,7 +96,11 @@ def test_points_that_have_a_gradient_already_cost_the_same(penalty):
 
 @over("penalty", PENALTIES, ids=lambda p: p.name)
 def test_the_gradient_of_a_deep_critic_is_that_of_differences(penalty):
-    critic, x, y = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1)), torch.randn(5, 3), torch.randn(5, 3)
+    critic, x, y = (
+        nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1)),
+        torch.randn(5, 3),
+        torch.randn(5, 3),
+    )
     weight = critic[0].weight
 
     def cost(shift):
@@ -117,18 +127,26 @@ def test_a_critic_without_slope_has_a_finite_gradient():
 def test_penalties_are_computed_in_float32_at_least():
     critic, x = Linear(3).float(), torch.randn(4, 3).bfloat16()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert dgm.R1(1.0)(lambda x: nn.functional.linear(x, critic.weight[None]), x, x).dtype == torch.float32
+        assert (
+            dgm.R1(1.0)(lambda x: nn.functional.linear(x, critic.weight[None]), x, x).dtype
+            == torch.float32
+        )
 
 
 @pytest.mark.parametrize("dtype", ["float32"], indirect=True)
 @over("penalty", [dgm.R1(1.0), dgm.R2(1.0)], ids=lambda p: p.name)
 def test_a_penalty_under_autocast_takes_a_pass_of_its_own_in_float32(penalty):
     """`Scores` has the bfloat16 pass of the loss at the very same tensor."""
-    critic, x = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1)), torch.randn(16, 3).requires_grad_()
+    critic, x = (
+        nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1)),
+        torch.randn(16, 3).requires_grad_(),
+    )
     exact, expected = critic(x).flatten(), penalty(critic, x, x)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         score = Scores(critic)
-        assert 0 < (score(x) - exact).abs().max() < 0.1  # half precision, so that there is something to mistake
+        assert (
+            0 < (score(x) - exact).abs().max() < 0.1
+        )  # half precision, so that there is something to mistake
         assert torch.equal(penalty(score, x, x), expected)
 
 

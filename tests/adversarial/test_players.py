@@ -74,12 +74,19 @@ def test_alternating_steps_have_the_spectral_radius_of_theory(gamma, expected):
     assert radius(found) == pytest.approx(expected, abs=1e-6)
 
 
-@over("play", [dgm.Simultaneous(sgd(), sgd()), dgm.Alternating(sgd(), sgd())], ids=["simultaneous", "alternating"])
+@over(
+    "play",
+    [dgm.Simultaneous(sgd(), sgd()), dgm.Alternating(sgd(), sgd())],
+    ids=["simultaneous", "alternating"],
+)
 def test_one_step_is_the_linear_map_in_a_game_of_linear_losses(play):
     """Wasserstein with R1: no equilibrium to be near to, the map is linear everywhere."""
     gamma, start = 0.5, torch.tensor([0.7, -1.3])
     both = torch.tensor([[1.0, H], [-H, 1 - H * gamma]])
-    critic, generator = torch.tensor([[1.0, 0.0], [-H, 1 - H * gamma]]), torch.tensor([[1.0, H], [0.0, 1.0]])
+    critic, generator = (
+        torch.tensor([[1.0, 0.0], [-H, 1 - H * gamma]]),
+        torch.tensor([[1.0, H], [0.0, 1.0]]),
+    )
     step = both if isinstance(play, dgm.Simultaneous) else generator @ critic
     trainer = dirac(*start.tolist(), play, gamma, dgm.Wasserstein())
     for _ in range(3):
@@ -101,7 +108,9 @@ def test_the_generator_moves_against_the_critic_that_has_moved_n_times():
     trainer = dirac(1e-4, 1e-4, dgm.Alternating(sgd(), sgd(), n_critic=4), 0.5)
     for _ in range(4):
         found = moved(trainer)
-    torch.testing.assert_close(found, alternating(0.5, n=4) @ torch.tensor([1e-4, 1e-4]), rtol=1e-6, atol=1e-12)
+    torch.testing.assert_close(
+        found, alternating(0.5, n=4) @ torch.tensor([1e-4, 1e-4]), rtol=1e-6, atol=1e-12
+    )
 
 
 def test_learning_rates_are_separate_and_default_to_adam_with_its_betas():
@@ -114,7 +123,9 @@ def test_learning_rates_are_separate_and_default_to_adam_with_its_betas():
 
 
 def test_gradients_are_clipped_side_by_side():
-    play = dgm.Simultaneous(sgd(1.0), dgm.Player(optimizer=partial(torch.optim.SGD, lr=1.0), clip=0.01))
+    play = dgm.Simultaneous(
+        sgd(1.0), dgm.Player(optimizer=partial(torch.optim.SGD, lr=1.0), clip=0.01)
+    )
     found = moved(dirac(100.0, 50.0, play, game=dgm.Wasserstein()))
     torch.testing.assert_close(found, torch.tensor([150.0, 49.99]))
 
@@ -126,7 +137,10 @@ def test_no_critic_step_is_refused():
 
 def test_a_player_that_builds_no_torch_optimizer_raises():
     play = dgm.Alternating(critic=dgm.Player(optimizer=lambda p: pyro.optim.Adam({})))
-    with pytest.raises(TypeError, match=r"a torch optimizer for the critic, got one that builds .*Fix: Player\(opti"):
+    with pytest.raises(
+        TypeError,
+        match=r"a torch optimizer for the critic, got one that builds .*Fix: Player\(opti",
+    ):
         dirac(0.0, 0.0, play)
 
 
@@ -144,7 +158,10 @@ def test_numbers_that_make_no_step_are_refused(options, message):
 
 
 def test_an_optimizer_in_place_of_one_that_builds_it_is_refused():
-    with pytest.raises(TypeError, match=r"a function that builds a torch optimizer .* got Adam. Fix: Player\(optimize"):
+    with pytest.raises(
+        TypeError,
+        match=r"a function that builds a torch optimizer .* got Adam. Fix: Player\(optimize",
+    ):
         dgm.Player(optimizer=torch.optim.Adam(Slope().parameters()))
 
 
@@ -154,5 +171,7 @@ def test_a_play_says_its_order_and_no_player():
 
 
 def test_a_side_without_parameters_to_train_raises():
-    with pytest.raises(ValueError, match=r"expected a generator with parameters to train.*generator.requires_grad_"):
+    with pytest.raises(
+        ValueError, match=r"expected a generator with parameters to train.*generator.requires_grad_"
+    ):
         dgm.GANTrainer(Dirac(0.0).requires_grad_(False), Slope(0.0))

@@ -15,7 +15,9 @@ def test_the_default_recipe_finds_all_modes_of_the_ring():
     """A generator that fills the circle evenly finds 8 modes too, with 38 % high quality; a collapsed one has fewer."""
     toy = ring(num_modes=8, radius=2.0, sd=0.1)
     torch.manual_seed(0)
-    generator = dgm.LatentVariableModel(dgm.StandardNormal(2), dgm.Normal(dgm.mlp(2, 128, 128, 128, 2)))
+    generator = dgm.LatentVariableModel(
+        dgm.StandardNormal(2), dgm.Normal(dgm.mlp(2, 128, 128, 128, 2))
+    )
     trainer = dgm.GANTrainer(generator, dgm.mlp(2, 128, 128, 128, 1), ema=0.999)
     trainer.fit(toy.sample(25_600), epochs=30, batch_size=256, progress=False)
     fake = dgm.generate(generator, 2500, mean=True)

@@ -15,7 +15,9 @@ import pytest
 import xarray
 
 ROOT = Path(__file__).parents[2]
-SPEC = importlib.util.spec_from_file_location("datatree", ROOT / "pyro_dgm" / "arviz_export" / "datatree.py")
+SPEC = importlib.util.spec_from_file_location(
+    "datatree", ROOT / "pyro_dgm" / "arviz_export" / "datatree.py"
+)
 datatree = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(datatree)
 DRAWS = ("chain", "draw", "datum")
@@ -25,10 +27,20 @@ LEGACY = arviz.__version__.startswith("0.")
 def tree():
     """What `to_arviz` makes of 4 data of 3 dims with 2 latent ones, 50 draws each."""
     random = np.random.default_rng(0)
-    z, x, p = random.normal(size=(1, 50, 4, 2)), random.normal(size=(1, 50, 4, 3)), random.normal(size=(1, 50, 4))
-    result = SimpleNamespace(num=50, kind="upper bound in expectation", nelbo=p[0, 0], per_datum=p[0, 1])
-    result.__dict__.update(monte_carlo=p[0, 2], kl=p[0, 3], khat=np.array([0.1, -np.inf, np.inf, 2.0]), ess=p[0, 4])
-    ranks = SimpleNamespace(uniform=random.uniform(size=(500, 3)), names=("z[0]", "log p(x, z)", "|z|"), num_draws=9)
+    z, x, p = (
+        random.normal(size=(1, 50, 4, 2)),
+        random.normal(size=(1, 50, 4, 3)),
+        random.normal(size=(1, 50, 4)),
+    )
+    result = SimpleNamespace(
+        num=50, kind="upper bound in expectation", nelbo=p[0, 0], per_datum=p[0, 1]
+    )
+    result.__dict__.update(
+        monte_carlo=p[0, 2], kl=p[0, 3], khat=np.array([0.1, -np.inf, np.inf, 2.0]), ess=p[0, 4]
+    )
+    ranks = SimpleNamespace(
+        uniform=random.uniform(size=(500, 3)), names=("z[0]", "log p(x, z)", "|z|"), num_draws=9
+    )
     arrays = {
         "posterior": {"z": ((*DRAWS, "z_dim_0"), z)},
         "posterior_predictive": {"x": ((*DRAWS, "x_dim_0"), x)},
@@ -40,10 +52,14 @@ def tree():
         "constant_data": {"label": (("datum",), np.arange(4))},
     }
     coords = {"datum": [0, 3, 6, 9]}
-    datasets = {name: datatree.dataset(a, coords, {"kept": "4 of 10 data"}) for name, a in arrays.items()}
+    datasets = {
+        name: datatree.dataset(a, coords, {"kept": "4 of 10 data"}) for name, a in arrays.items()
+    }
     datasets["per_datum"] = datatree.per_datum_dataset(result)
     datasets["prior_sbc"] = datatree.sbc_dataset(ranks)
-    datasets["training"] = datatree.training_dataset(history([{"epoch": 2, "loss": 3.5}, {"epoch": 4, "val": 3.0}]))
+    datasets["training"] = datatree.training_dataset(
+        history([{"epoch": 2, "loss": 3.5}, {"epoch": 4, "val": 3.0}])
+    )
     return datatree.container(datasets)
 
 
@@ -64,7 +80,9 @@ def assert_same(found, again):
     assert set(found.children) == set(again.children)
     for name, group in found.children.items():
         xarray.testing.assert_equal(group.to_dataset(), again[name].to_dataset())
-        assert {k: str(v) for k, v in group.attrs.items()} == {k: str(v) for k, v in again[name].attrs.items()}
+        assert {k: str(v) for k, v in group.attrs.items()} == {
+            k: str(v) for k, v in again[name].attrs.items()
+        }
 
 
 def test_the_adapter_imports_neither_torch_nor_pyro():
@@ -101,13 +119,17 @@ def test_a_netcdf_file_round_trips(tmp_path):
 def test_a_zarr_store_round_trips(tmp_path):
     found = as_tree(tree())
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # zarr 3: names as strings of one length are no part of its specification
+        warnings.simplefilter(
+            "ignore"
+        )  # zarr 3: names as strings of one length are no part of its specification
         found.to_zarr(tmp_path / "posterior.zarr")
         assert_same(found, xarray.open_datatree(tmp_path / "posterior.zarr", engine="zarr").load())
 
 
 def test_arviz_summarizes_it():
-    table = arviz.summary(tree(), **({"kind": "stats"} if LEGACY else {"kind": "stats", "round_to": "none"}))
+    table = arviz.summary(
+        tree(), **({"kind": "stats"} if LEGACY else {"kind": "stats", "round_to": "none"})
+    )
     assert len(table) == 4 * 2
     mean = tree()["posterior"]["z"].values[0].mean(0).ravel()
     np.testing.assert_allclose(np.asarray(table["mean"], dtype=float), mean, atol=0.006)
@@ -131,7 +153,9 @@ def test_arviz_tests_the_ranks_for_uniformity():
     p_values, *_ = pit.azstats.uniformity_test(dim=["chain", "draw"], method="pot_c")
     assert p_values["pit"].sizes == {"statistic": 3}
     assert (p_values["pit"] > 1e-6).all()
-    narrow, *_ = (0.5 + 0.7 * (pit - 0.5)).azstats.uniformity_test(dim=["chain", "draw"], method="pot_c")
+    narrow, *_ = (0.5 + 0.7 * (pit - 0.5)).azstats.uniformity_test(
+        dim=["chain", "draw"], method="pot_c"
+    )
     assert (narrow["pit"] < 1e-6).all()
 
 
@@ -141,7 +165,12 @@ def test_arviz_plots_it():
     import matplotlib.pyplot as plt
 
     mpl.use("agg")
-    for plot in (arviz.plot_forest, arviz.plot_ppc_dist, arviz.plot_prior_posterior, arviz.plot_ecdf_pit):
+    for plot in (
+        arviz.plot_forest,
+        arviz.plot_ppc_dist,
+        arviz.plot_prior_posterior,
+        arviz.plot_ecdf_pit,
+    ):
         plot(tree(), backend="matplotlib")
         assert any(axis.has_data() for axis in plt.gcf().axes), plot
         plt.close("all")
@@ -152,7 +181,13 @@ def test_statistics_have_the_sign_of_log_p():
     z = np.random.default_rng(0)
     z.normal(size=(1, 50, 4, 2)), z.normal(size=(1, 50, 4, 3))
     p = z.normal(size=(1, 50, 4))[0]
-    for name, expected in {"elbo": -p[0], "log_p": -p[1], "log_p_stderr": p[2], "kl": p[3], "ess": p[4]}.items():
+    for name, expected in {
+        "elbo": -p[0],
+        "log_p": -p[1],
+        "log_p_stderr": p[2],
+        "kl": p[3],
+        "ess": p[4],
+    }.items():
         np.testing.assert_array_equal(found[name], expected)
     assert found["khat"].values.tolist() == [0.1, -np.inf, np.inf, 2.0]
 
@@ -172,7 +207,9 @@ def test_epochs_count_from_one_where_no_column_names_them():
 def test_draws_are_taken_per_datum_whatever_the_place_of_its_dim():
     values = np.arange(1 * 5 * 2 * 3 * 2).reshape(1, 5, 2, 3, 2)
     index = np.array([[4, 0, 1], [4, 4, 1], [0, 2, 1], [3, 3, 3], [2, 1, 0]])
-    (dims, found) = datatree.taken({"u": (("chain", "draw", "time", "datum", "u_dim_0"), values)}, index)["u"]
+    (dims, found) = datatree.taken(
+        {"u": (("chain", "draw", "time", "datum", "u_dim_0"), values)}, index
+    )["u"]
     assert dims == ("chain", "draw", "time", "datum", "u_dim_0")
     for j in range(5):
         for i in range(3):

@@ -9,7 +9,9 @@ import pytest
 
 LEGACY = arviz.__version__.startswith("0.")
 ROOT = Path(__file__).parents[2]
-SPEC = importlib.util.spec_from_file_location("elpd", ROOT / "pyro_dgm" / "arviz_export" / "elpd.py")
+SPEC = importlib.util.spec_from_file_location(
+    "elpd", ROOT / "pyro_dgm" / "arviz_export" / "elpd.py"
+)
 elpd = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(elpd)
 
@@ -18,12 +20,19 @@ def log_densities(offset=0.0):
     """Three models of 200 data: b predicts some data better than a though worse in sum, c is worse throughout."""
     random = np.random.default_rng(1)
     a = offset + random.normal(size=200)
-    return {"a": a, "b": a - 0.2 + random.normal(size=200), "c": a - 3 + 0.1 * random.normal(size=200)}
+    return {
+        "a": a,
+        "b": a - 0.2 + random.normal(size=200),
+        "c": a - 3 + 0.1 * random.normal(size=200),
+    }
 
 
 def objects(log_p, khat=0.3):
     pointwise = elpd.pointwise_elpd(log_p)
-    return {n: elpd.elpd_object(v, pointwise[n], np.full(len(v), khat), 500, 0.63) for n, v in log_p.items()}
+    return {
+        n: elpd.elpd_object(v, pointwise[n], np.full(len(v), khat), 500, 0.63)
+        for n, v in log_p.items()
+    }
 
 
 def test_the_comparison_imports_neither_torch_nor_pyro():
@@ -44,7 +53,9 @@ def test_the_table_has_sums_and_paired_errors():
         np.testing.assert_allclose(row["elpd"], log_p[name].sum(), rtol=1e-12)
         np.testing.assert_allclose(row["se"], (200 * log_p[name].var()) ** 0.5, rtol=1e-12)
         np.testing.assert_allclose(row["elpd_diff"], difference.sum(), rtol=1e-9, atol=1e-9)
-        np.testing.assert_allclose(row["dse"], (200 * difference.var()) ** 0.5, rtol=1e-9, atol=1e-9)
+        np.testing.assert_allclose(
+            row["dse"], (200 * difference.var()) ** 0.5, rtol=1e-9, atol=1e-9
+        )
 
 
 def test_the_weights_are_those_of_the_mixture_that_predicts_best():

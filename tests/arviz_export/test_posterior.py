@@ -10,10 +10,19 @@ import pytest
 import torch
 import xarray
 from cases import PAIRS, over
-from toys import ExactGuide, GlobalMean, GlobalMeanGuide, LinearGaussian, Series, SeriesGuide, linear_gaussian, toy_vae
+from toys import (
+    ExactGuide,
+    GlobalMean,
+    GlobalMeanGuide,
+    LinearGaussian,
+    Series,
+    SeriesGuide,
+    linear_gaussian,
+    toy_vae,
+)
 
 import pyro_dgm as dgm
-from pyro_dgm.inference.run.traces import isolated
+from pyro_dgm.inference.run.traces import fork_rng
 
 SITES = {"posterior", "posterior_predictive", "prior", "prior_predictive", "observed_data"}
 GROUPS = SITES | {"log_likelihood", "sample_stats", "per_datum"}
@@ -47,7 +56,7 @@ def test_every_pair_is_exported(build):
 def test_the_values_are_those_of_draw_under_the_seed():
     model, guide, x = linear_gaussian()
     found = dgm.to_arviz(model, guide, x, num=5, seed=3)
-    with isolated(seed=3), torch.no_grad():
+    with fork_rng(seed=3), torch.no_grad():
         particles = dgm.draw(model, guide, x, num=5)
     np.testing.assert_array_equal(found.posterior["z"][0], particles.values["z"])
     np.testing.assert_array_equal(found.sample_stats["log_weight"][0], particles.log_weight)
@@ -67,7 +76,9 @@ def test_the_log_weights_are_the_evidence_under_the_exact_posterior():
 def test_predictions_are_draws_of_the_likelihood_at_each_posterior_draw():
     """Predictive mean of 5,000 draws against E[Wz + b | x]."""
     model, guide, x = linear_gaussian()
-    found = torch.as_tensor(dgm.to_arviz(model, guide, x, num=5000, chunk=10**6).posterior_predictive["x"].values[0])
+    found = torch.as_tensor(
+        dgm.to_arviz(model, guide, x, num=5000, chunk=10**6).posterior_predictive["x"].values[0]
+    )
     exact = (((x - guide.bias) @ guide.map.T) @ model.weight.T + model.bias).detach()
     assert ((found.mean(0) - exact).abs() < 5 * found.std(0) / 5000**0.5).all()
 
@@ -118,7 +129,12 @@ def test_one_datum_and_one_draw_keep_their_dims():
 def test_event_dims_and_coordinates_can_be_named():
     model, guide, x = linear_gaussian()
     found = dgm.to_arviz(
-        model, guide, x, num=3, dims={"z": ["factor"]}, coords={"factor": ["a", "b"], "datum": list("uvwxyz")}
+        model,
+        guide,
+        x,
+        num=3,
+        dims={"z": ["factor"]},
+        coords={"factor": ["a", "b"], "datum": list("uvwxyz")},
     )
     assert found.posterior["z"].dims == ("chain", "draw", "datum", "factor")
     assert list(found.posterior["factor"].values) == ["a", "b"]
@@ -136,7 +152,9 @@ def test_data_count_from_zero():
 
 def test_a_wrong_number_of_dims_raises():
     model, guide, x = linear_gaussian()
-    with pytest.raises(ValueError, match=r"expected 1 names for the event dims of site 'z', got dims=\['a', 'b'\]"):
+    with pytest.raises(
+        ValueError, match=r"expected 1 names for the event dims of site 'z', got dims=\['a', 'b'\]"
+    ):
         dgm.to_arviz(model, guide, x, num=3, dims={"z": ["a", "b"]})
 
 
@@ -152,18 +170,28 @@ def everything(tmp_path=None):
     """All groups of a pair with labels."""
     case = PAIRS["vae_labels"]()
     x, c = case.batch(4)
-    history = dgm.History([{"epoch": 1, "train_nelbo": 3.5}, {"epoch": 2, "train_nelbo": 3.25, "val_nelbo": 3.75}])
+    history = dgm.History(
+        [{"epoch": 1, "train_nelbo": 3.5}, {"epoch": 2, "train_nelbo": 3.25, "val_nelbo": 3.75}]
+    )
     ranks = dgm.sbc(case.model, case.guide, c, num_data=20, num_draws=9)
     extra = {"training": dgm.training_dataset(history), "prior_sbc": dgm.sbc_dataset(ranks)}
-    return dgm.to_arviz(case.model, case.guide, x, c, num=3, extra=extra, coords={"datum": list("abcd")})
+    return dgm.to_arviz(
+        case.model, case.guide, x, c, num=3, extra=extra, coords={"datum": list("abcd")}
+    )
 
 
 def assert_same(found, again):
     """Two trees hold the same groups, values, coordinates and attributes."""
-    assert set(found.children) == set(again.children) == GROUPS | {"constant_data", "training", "prior_sbc"}
+    assert (
+        set(found.children)
+        == set(again.children)
+        == GROUPS | {"constant_data", "training", "prior_sbc"}
+    )
     for name, group in found.children.items():
         xarray.testing.assert_equal(group.to_dataset(), again[name].to_dataset())
-        assert {k: str(v) for k, v in group.attrs.items()} == {k: str(v) for k, v in again[name].attrs.items()}
+        assert {k: str(v) for k, v in group.attrs.items()} == {
+            k: str(v) for k, v in again[name].attrs.items()
+        }
 
 
 def test_a_netcdf_file_round_trips(tmp_path):
@@ -176,7 +204,9 @@ def test_a_netcdf_file_round_trips(tmp_path):
 def test_a_zarr_store_round_trips(tmp_path):
     tree = everything().to_datatree()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # zarr 3: names as strings of one length are no part of its specification
+        warnings.simplefilter(
+            "ignore"
+        )  # zarr 3: names as strings of one length are no part of its specification
         tree.to_zarr(tmp_path / "posterior.zarr")
         again = xarray.open_datatree(tmp_path / "posterior.zarr", engine="zarr").load()
     assert_same(tree, again)
@@ -192,7 +222,9 @@ def test_arviz_reads_it():
     assert (ess > 150).all()  # independent draws
 
 
-@pytest.mark.filterwarnings("ignore:.*alias_mapping:DeprecationWarning")  # of ArviZ 0.23 under Matplotlib 3.11
+@pytest.mark.filterwarnings(
+    "ignore:.*alias_mapping:DeprecationWarning"
+)  # of ArviZ 0.23 under Matplotlib 3.11
 def test_arviz_plots_it():
     found = dgm.to_arviz(*linear_gaussian(), num=30)
     mpl.use("agg")
@@ -204,7 +236,9 @@ def test_arviz_plots_it():
 
 def test_arviz_finds_the_posterior_mean():
     model, guide, x = linear_gaussian()
-    table = arviz.summary(dgm.to_arviz(model, guide, x, num=5000, chunk=10**6), kind="stats", round_to=8)
+    table = arviz.summary(
+        dgm.to_arviz(model, guide, x, num=5000, chunk=10**6), kind="stats", round_to=8
+    )
     exact = ((x - guide.bias) @ guide.map.T).detach().numpy().reshape(-1)
     assert (np.abs(table["mean"].values - exact) < 5 * table["sd"].values / 5000**0.5).all()
 
@@ -258,7 +292,10 @@ def test_prior_draws_are_those_of_the_model():
     model, guide, x = linear_gaussian()
     found = dgm.to_arviz(model, guide, x, num=5000)
     weight, bias = model.weight.detach(), model.bias.detach()
-    exact = {"prior": ("z", 0 * bias[:2], torch.eye(2)), "prior_predictive": ("x", bias, weight @ weight.T)}
+    exact = {
+        "prior": ("z", 0 * bias[:2], torch.eye(2)),
+        "prior_predictive": ("x", bias, weight @ weight.T),
+    }
     exact["prior_predictive"][2].diagonal().add_(model.scale**2)
     for group, (name, mean, covariance) in exact.items():
         draws = torch.as_tensor(found[group][name].values[0]).movedim(1, 0)  # (N, K, D)
@@ -284,7 +321,8 @@ def test_prior_draws_of_a_further_plate_belong_together():
     model = Series()
     found = dgm.to_arviz(model, SeriesGuide(), torch.randn(2, 3), num=4000)
     z, u, x = (
-        torch.as_tensor(found[g][n].values[0]) for g, n in (("prior", "z"), ("prior", "u"), ("prior_predictive", "x"))
+        torch.as_tensor(found[g][n].values[0])
+        for g, n in (("prior", "z"), ("prior", "u"), ("prior_predictive", "x"))
     )
     exact = torch.ones(4, 4) + torch.diag(torch.tensor([0.0, 1.0, 1.0, 1.0]))
     for i in range(2):
@@ -323,7 +361,9 @@ def test_draws_are_kept_of_at_most_200_data_and_statistics_of_all():
     assert (kept[0], kept[-1]) == (0, 450)
     assert set(np.diff(kept)) == {2, 3}
     np.testing.assert_array_equal(found.observed_data["x"], x[kept])
-    np.testing.assert_allclose(found.sample_stats["log_weight"][0, 0], model.log_evidence(x)[kept], rtol=1e-8)
+    np.testing.assert_allclose(
+        found.sample_stats["log_weight"][0, 0], model.log_evidence(x)[kept], rtol=1e-8
+    )
     np.testing.assert_array_equal(found.per_datum["datum"], np.arange(451))
     np.testing.assert_allclose(found.per_datum["log_p"], model.log_evidence(x), rtol=1e-8)
     for group in GROUPS - {"per_datum"}:
@@ -345,7 +385,9 @@ def test_the_statistics_of_each_datum_have_their_closed_forms():
     with torch.no_grad():
         found = dgm.to_arviz(model, guide, x, num=num, max_data=1, prior=False).per_datum
         particles = dgm.draw(model, guide, x, num=2000)
-    log_p, log_p_error, elbo, kl = (torch.tensor(found[n].values) for n in ("log_p", "log_p_stderr", "elbo", "kl"))
+    log_p, log_p_error, elbo, kl = (
+        torch.tensor(found[n].values) for n in ("log_p", "log_p_stderr", "elbo", "kl")
+    )
     mean = ((x - guide.bias) @ guide.map.T).detach()
     q = dist.MultivariateNormal(mean + 0.2, scale_tril=guide.root)
     posterior = dist.MultivariateNormal(mean, scale_tril=guide.root / 1.2)
@@ -363,7 +405,9 @@ def test_the_statistics_of_each_datum_have_their_closed_forms():
 def test_statistics_that_are_there_are_not_computed_again():
     model, guide, x = linear_gaussian()
     result = dgm.nll(model, ExactGuide(model, shift=1.0), x, num=7)
-    found = dgm.to_arviz(model, guide, x, num=3, extra={"per_datum": dgm.per_datum_dataset(result, list("uvwxyz"))})
+    found = dgm.to_arviz(
+        model, guide, x, num=3, extra={"per_datum": dgm.per_datum_dataset(result, list("uvwxyz"))}
+    )
     np.testing.assert_array_equal(found.per_datum["log_p"], -result.per_datum)
     assert found.per_datum.attrs["draws"] == 7
     assert list(found.per_datum["datum"].values) == list("uvwxyz")
@@ -381,7 +425,9 @@ def test_the_pit_holds_the_ranks():
     model = LinearGaussian()
     result = dgm.sbc(model, ExactGuide(model), num_data=300, num_draws=9)
     found = dgm.sbc_dataset(result)
-    np.testing.assert_array_equal(np.floor(found["pit"][0] * (found.attrs["num_draws"] + 1)), result.ranks)
+    np.testing.assert_array_equal(
+        np.floor(found["pit"][0] * (found.attrs["num_draws"] + 1)), result.ranks
+    )
 
 
 def test_resampled_draws_keep_their_statistics():
@@ -393,11 +439,16 @@ def test_resampled_draws_keep_their_statistics():
     with torch.no_grad():
         log_x = dist.Normal(z @ model.weight.T + model.bias, model.scale).to_event(1).log_prob(x)
         log_z = dist.Normal(torch.zeros(2), 1.0).to_event(1).log_prob(z)
-        law = dist.MultivariateNormal((x - guide.bias) @ guide.map.T + guide.shift, scale_tril=guide.root)
+        law = dist.MultivariateNormal(
+            (x - guide.bias) @ guide.map.T + guide.shift, scale_tril=guide.root
+        )
     np.testing.assert_allclose(found.log_likelihood["x"][0], log_x)
     np.testing.assert_allclose(found.sample_stats["lp"][0], log_x + log_z)
     np.testing.assert_allclose(found.sample_stats["log_q"][0], law.log_prob(z).detach())
-    residual = found.posterior_predictive["x"].values[0] - (z @ model.weight.T + model.bias).detach().numpy()
+    residual = (
+        found.posterior_predictive["x"].values[0]
+        - (z @ model.weight.T + model.bias).detach().numpy()
+    )
     assert abs(residual.std() - 0.7) < 0.15
     assert len(np.unique(z[:, 0])) < 2 * 200  # with replacement
     assert "not to be weighted again" in found.posterior.attrs["draws"]
@@ -405,8 +456,15 @@ def test_resampled_draws_keep_their_statistics():
 
 def test_resampling_moves_the_draws_from_the_guide_to_the_posterior():
     model = LinearGaussian()
-    guide, exact, x, num = ExactGuide(model, shift=0.3, spread=1.3), ExactGuide(model), model.data(6), 20_000
-    raw, found = (dgm.to_arviz(model, guide, x, num=num, resampled=r, prior=False) for r in (False, True))
+    guide, exact, x, num = (
+        ExactGuide(model, shift=0.3, spread=1.3),
+        ExactGuide(model),
+        model.data(6),
+        20_000,
+    )
+    raw, found = (
+        dgm.to_arviz(model, guide, x, num=num, resampled=r, prior=False) for r in (False, True)
+    )
     mean = ((x - exact.bias) @ exact.map.T).detach().numpy()
     error = found.posterior["z"].std("draw")[0] * (1 / num + 1 / found.per_datum["ess"]) ** 0.5
     assert (np.abs(raw.posterior["z"].mean("draw")[0] - mean) > 20 * error).all()
@@ -438,9 +496,20 @@ def test_the_reason_is_true():
 
 def test_names_that_are_taken_or_missing_raise():
     model, guide, x = linear_gaussian()
-    with pytest.raises(ValueError, match=r"expected extra groups of names other than .*got \['posterior'\]"):
-        dgm.to_arviz(model, guide, x, num=3, extra={"posterior": dgm.training_dataset(dgm.History([{"epoch": 1}]))})
-    with pytest.raises(ValueError, match=r"expected coords\['datum'\] with a name for each of all 6 data, got 2. Fix"):
+    with pytest.raises(
+        ValueError, match=r"expected extra groups of names other than .*got \['posterior'\]"
+    ):
+        dgm.to_arviz(
+            model,
+            guide,
+            x,
+            num=3,
+            extra={"posterior": dgm.training_dataset(dgm.History([{"epoch": 1}]))},
+        )
+    with pytest.raises(
+        ValueError,
+        match=r"expected coords\['datum'\] with a name for each of all 6 data, got 2. Fix",
+    ):
         dgm.to_arviz(model, guide, x, num=3, coords={"datum": ["a", "b"]})
     with pytest.raises(ValueError, match="max_data: expected at least 1, got 0"):
         dgm.to_arviz(model, guide, x, num=3, max_data=0)

@@ -5,8 +5,8 @@ import torch
 from toys import ExactGuide, LinearGaussian, heavy
 
 import pyro_dgm as dgm
-from pyro_dgm.arviz_export.smoothing import resampled, smoothed
-from pyro_dgm.inference.run.traces import isolated
+from pyro_dgm.arviz_export.smoothing import resampled, smooth_weights
+from pyro_dgm.inference.run.traces import fork_rng
 
 
 def of_arviz(log_w):
@@ -17,36 +17,38 @@ def of_arviz(log_w):
 @pytest.mark.parametrize("num", [10, 25, 100, 1000, 3001])
 def test_smoothed_weights_equal_arviz(num):
     log_w = heavy(num, 12)
-    np.testing.assert_allclose(smoothed(log_w).numpy(), of_arviz(log_w), rtol=0, atol=1e-8)
+    np.testing.assert_allclose(smooth_weights(log_w).numpy(), of_arviz(log_w), rtol=0, atol=1e-8)
 
 
 def test_weights_that_tie_at_the_edge_of_the_tail_equal_arviz():
     """The 60 largest of 1,000 weights are a tail of 94 with the edge at a value that 500 weights share."""
     log_w = torch.cat([-1 + torch.zeros(500), torch.randn(440) - 9, 3 * torch.rand(60)])[:, None]
-    np.testing.assert_allclose(smoothed(log_w).numpy(), of_arviz(log_w), rtol=0, atol=1e-8)
-    assert not torch.allclose(smoothed(log_w), log_w.double().log_softmax(0))
+    np.testing.assert_allclose(smooth_weights(log_w).numpy(), of_arviz(log_w), rtol=0, atol=1e-8)
+    assert not torch.allclose(smooth_weights(log_w), log_w.double().log_softmax(0))
 
 
 def test_weights_of_few_values_stay_as_they_are():
     log_w = torch.tensor([0.0, -1.0, -3.0])[torch.randint(3, (1000, 4))]
-    torch.testing.assert_close(smoothed(log_w), log_w.double().log_softmax(0))
+    torch.testing.assert_close(smooth_weights(log_w), log_w.double().log_softmax(0))
 
 
 def test_constant_weights_are_even():
-    np.testing.assert_allclose(smoothed(torch.full((400, 2), -90.0)).exp(), 1 / 400, rtol=1e-12)
+    np.testing.assert_allclose(
+        smooth_weights(torch.full((400, 2), -90.0)).exp(), 1 / 400, rtol=1e-12
+    )
 
 
 def test_draws_of_probability_zero_keep_it():
     log_w = torch.cat([torch.full((700, 1), -torch.inf), torch.randn(300, 1)])
-    assert (smoothed(log_w)[:700] == -torch.inf).all()
-    np.testing.assert_allclose(smoothed(log_w).numpy(), of_arviz(log_w), rtol=0, atol=1e-8)
+    assert (smooth_weights(log_w)[:700] == -torch.inf).all()
+    np.testing.assert_allclose(smooth_weights(log_w).numpy(), of_arviz(log_w), rtol=0, atol=1e-8)
 
 
 def test_smoothing_leaves_the_weights_alone_and_is_per_datum():
     log_w = heavy(500, 4)
     before = log_w.clone()
-    alone = torch.cat([smoothed(log_w[:, i : i + 1]) for i in range(12)], 1)
-    torch.testing.assert_close(smoothed(log_w), alone)
+    alone = torch.cat([smooth_weights(log_w[:, i : i + 1]) for i in range(12)], 1)
+    torch.testing.assert_close(smooth_weights(log_w), alone)
     assert torch.equal(log_w, before)
 
 
@@ -63,7 +65,7 @@ def test_resampled_draws_of_a_wrong_guide_have_the_moments_of_the_exact_posterio
     """A guide moved by 0.3 and 1.3 times as wide; moments against p(z | x), error bars from the importance ESS."""
     model = LinearGaussian()
     guide, exact, x = ExactGuide(model, shift=0.3, spread=1.3), ExactGuide(model), model.data(6)
-    with torch.no_grad(), isolated(seed=1):
+    with torch.no_grad(), fork_rng(seed=1):
         particles = dgm.draw(model, guide, x, num=20_000)
         index = resampled(particles.log_weight)
     z = particles.values["z"].gather(0, index[..., None].expand(-1, -1, 2))

@@ -135,7 +135,9 @@ class DenseNet(nn.Sequential):
 
 def dense(num_in: int, num_out: int) -> DenseNet:
     sizes = [num_in, *HIDDEN, num_out]
-    layers = [m for a, b in zip(sizes[:-1], sizes[1:], strict=True) for m in (nn.Linear(a, b), nn.SiLU())]
+    layers = [
+        m for a, b in zip(sizes[:-1], sizes[1:], strict=True) for m in (nn.Linear(a, b), nn.SiLU())
+    ]
     return DenseNet(*layers[:-1])
 
 
@@ -185,14 +187,18 @@ def ours(stack: dgm.Stack, *, draws: bool, validate: bool) -> Step:
 def ours_compiled(stack: dgm.Stack) -> Step:
     pyro.enable_validation(False)
     flow, x = dgm.Flow(dgm.StandardNormal(DIM), stack), torch.randn(BATCH, DIM)
-    trainer = dgm.SVITrainer(dgm.ELBO(dgm.DensityModel(flow), dgm.EmptyGuide()), lr=1e-5, compile=True)
+    trainer = dgm.SVITrainer(
+        dgm.ELBO(dgm.DensityModel(flow), dgm.EmptyGuide()), lr=1e-5, compile=True
+    )
     return lambda: trainer.step(x)
 
 
 def by_zuko(name: str, *, draws: bool) -> Step:
     import zuko
 
-    flow = getattr(zuko.flows, name)(DIM, transforms=LAYERS, hidden_features=HIDDEN, activation=nn.SiLU)
+    flow = getattr(zuko.flows, name)(
+        DIM, transforms=LAYERS, hidden_features=HIDDEN, activation=nn.SiLU
+    )
     if draws and name == "MAF":
         flow = zuko.lazy.Flow(flow.transform.inv, flow.base)
     if draws:
@@ -218,13 +224,23 @@ def by_nflows(name: str, *, draws: bool) -> Step:
         else:
             layers.append(
                 MaskedAffineAutoregressiveTransform(
-                    DIM, HIDDEN[0], num_blocks=len(HIDDEN) - 1, use_residual_blocks=False, activation=silu
+                    DIM,
+                    HIDDEN[0],
+                    num_blocks=len(HIDDEN) - 1,
+                    use_residual_blocks=False,
+                    activation=silu,
                 )
             )
             layers.append(ReversePermutation(DIM))
     stack = CompositeTransform(layers)
-    flow = Flow(InverseTransform(stack) if draws and name == "MAF" else stack, StandardNormal((DIM,)))
-    return drawing(flow, lambda: flow.sample_and_log_prob(BATCH)) if draws else scoring(flow, flow.log_prob)
+    flow = Flow(
+        InverseTransform(stack) if draws and name == "MAF" else stack, StandardNormal((DIM,))
+    )
+    return (
+        drawing(flow, lambda: flow.sample_and_log_prob(BATCH))
+        if draws
+        else scoring(flow, flow.log_prob)
+    )
 
 
 def by_pyro(name: str, *, draws: bool) -> Step:
@@ -235,7 +251,9 @@ def by_pyro(name: str, *, draws: bool) -> Step:
             net = DenseNN(DIM // 2, [*HIDDEN], [DIM // 2, DIM // 2], nonlinearity=nn.SiLU())
             layers += [transforms.AffineCoupling(DIM // 2, net), transforms.Permute(ORDERS[1])]
         else:
-            net = AutoRegressiveNN(DIM, [*HIDDEN], permutation=ORDERS[i % 2], nonlinearity=nn.SiLU())
+            net = AutoRegressiveNN(
+                DIM, [*HIDDEN], permutation=ORDERS[i % 2], nonlinearity=nn.SiLU()
+            )
             layers.append(transforms.AffineAutoregressive(net))
     maps = [layer.inv for layer in layers] if name == "MAF" and not draws else layers
     base = dist.Normal(torch.zeros(DIM), torch.ones(DIM)).to_event(1)
@@ -294,7 +312,10 @@ SUITES |= {
 def check_floor() -> None:
     """With the same weights, ours and the floor agree on the density of given points, and on draws of one seed."""
     x = torch.randn(BATCH, DIM)
-    for hand, scored, sampled in ((CouplingByHand(), realnvp, realnvp), (AutoregressiveByHand(), maf, iaf)):
+    for hand, scored, sampled in (
+        (CouplingByHand(), realnvp, realnvp),
+        (AutoregressiveByHand(), maf, iaf),
+    ):
         torch.testing.assert_close(with_weights_of(hand, scored()).log_prob(x), hand(x))
         q = with_weights_of(hand, sampled())
         torch.manual_seed(0)
@@ -322,7 +343,9 @@ def main() -> None:
             print(f"{library}: not installed, skipped (pip install {library})")
             for contestants in SUITES.values():
                 del contestants[library]
-    report = {t: summary(interleaved(t, options.rounds, options.steps, options.threads)) for t in SUITES}
+    report = {
+        t: summary(interleaved(t, options.rounds, options.steps, options.threads)) for t in SUITES
+    }
     print(f"\nmedian ratio [quartiles], {options.rounds} rounds, {options.threads} threads")
     print(f"{'':<28}" + "".join(f"{title:>28}" for title in report))
     for name in dict.fromkeys(name for rows in report.values() for name in rows):

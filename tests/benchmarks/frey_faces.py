@@ -87,15 +87,25 @@ def declared(prior: str, details: set[str], data: FreyFaces) -> dgm.VAE:
     else:
         net = nn.Sequential(decoder, dgm.LevelUnits(LEVELS))
         likelihood = dgm.DiscretizedLogistic(net, LEVELS, min_scale=0.011 * LEVELS)
-    low = -0.5 - (LEVELS if "init" in details else 0)  # Rescale maps onto [-1, 1]: twice the range gives [0, 1]
+    low = -0.5 - (
+        LEVELS if "init" in details else 0
+    )  # Rescale maps onto [-1, 1]: twice the range gives [0, 1]
     inputs = dgm.Rescale(low, LEVELS - 0.5)
     net = nn.Sequential(inputs, dgm.gated_mlp(DIM, HIDDEN, HIDDEN, 2 * LATENT))
-    encoder = BoundedEncoder(net) if "bounds" in details else dgm.Conditional(dist.Normal, net, floor=0.05)
+    encoder = (
+        BoundedEncoder(net)
+        if "bounds" in details
+        else dgm.Conditional(dist.Normal, net, floor=0.05)
+    )
     if "init" in details:
         for module in (*likelihood.modules(), *encoder.modules()):
             if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, 0, (2 / module.in_features) ** 0.5)
-    chosen = dgm.StandardNormal(LATENT) if prior == "standard" else dgm.VampPrior(encoder, data.train[:500])
+    chosen = (
+        dgm.StandardNormal(LATENT)
+        if prior == "standard"
+        else dgm.VampPrior(encoder, data.train[:500])
+    )
     return dgm.VAE(chosen, likelihood, encoder)
 
 
@@ -114,12 +124,16 @@ def main() -> None:
     vae = declared(options.prior, set(options.details), data)
     steps = 100 * -(-len(data.train) // 100)
     objective = dgm.ELBO(vae.model, vae.guide, beta={"z": dgm.LinearWarmup(steps)})
-    adam = NormalizedAdam if "normalize" in options.details else partial(torch.optim.Adam, fused=True)
+    adam = (
+        NormalizedAdam if "normalize" in options.details else partial(torch.optim.Adam, fused=True)
+    )
     trainer = dgm.SVITrainer(objective, optimizer=partial(adam, lr=5e-4), compile=True)
     batches = data.batches(100)
     trainer.fit(batches, data.val, min(100, options.epochs), seed=options.seed, progress=False)
     if options.epochs > 100:
-        trainer.fit(batches, data.val, options.epochs - 100, patience=50, seed=options.seed, progress=False)
+        trainer.fit(
+            batches, data.val, options.epochs - 100, patience=50, seed=options.seed, progress=False
+        )
     score = dgm.nll(vae.model, vae.guide, data.test, num=options.num, seed=options.seed)
     found = {
         "bits_per_dim": dgm.bits_per_dim(score.mean, DIM),

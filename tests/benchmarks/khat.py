@@ -47,7 +47,10 @@ def suite(num: int, data: int) -> dict:
 
 # The processes of `steps.py` look their step up by suite and name.
 SUITES.clear()
-SUITES |= {"1,000 draws of 10,000 data": suite(1000, 10_000), "10,000 draws of 1,000 data": suite(10_000, 1000)}
+SUITES |= {
+    "1,000 draws of 10,000 data": suite(1000, 10_000),
+    "10,000 draws of 1,000 data": suite(10_000, 1000),
+}
 
 
 def check() -> None:
@@ -68,7 +71,9 @@ def main() -> None:
         report[title] = summary(interleaved(title, options.rounds, 1, options.threads, warmup=1))
         print(f"\n{title}\n{'':<28}{'ms':>8}{'ratio':>8}   quartiles")
         for name, row in report[title].items():
-            print(f"{name:<28}{row['ms']:>8.0f}{row['ratio']:>8.3f}   {row['low']:.3f} … {row['high']:.3f}")
+            print(
+                f"{name:<28}{row['ms']:>8.0f}{row['ratio']:>8.3f}   {row['low']:.3f} … {row['high']:.3f}"
+            )
     if options.out:
         options.out.write_text(json.dumps(report, indent=2) + "\n")
 

@@ -76,11 +76,19 @@ def main() -> None:
             found = dgm.ais(vae.model, x, num=16, steps=steps, start=guide, chunk=1_000_000)
             off = bound.per_datum - found.per_datum
             error = off.std() / len(off) ** 0.5
-            say(f"AIS from the {name}", f"{found}; importance sampling is {off.mean():.3f} ± {error:.3f} above")
+            say(
+                f"AIS from the {name}",
+                f"{found}; importance sampling is {off.mean():.3f} ± {error:.3f} above",
+            )
     say("gaps", dgm.gaps(vae.model, vae.guide, x, truth=found))
     torch.manual_seed(0)
     train = dgm.binarize(data.train).to(options.device)
-    say("surgery", dgm.surgery(vae.model, vae.guide, train, chunk=4_000_000 if options.device != "cpu" else 200_000))
+    say(
+        "surgery",
+        dgm.surgery(
+            vae.model, vae.guide, train, chunk=4_000_000 if options.device != "cpu" else 200_000
+        ),
+    )
 
 
 if __name__ == "__main__":

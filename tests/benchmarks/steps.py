@@ -96,7 +96,9 @@ def digit_levels() -> Tensor:
 SUITES: dict[str, dict[str, Callable[[], Step]]] = {
     "784-400-20 MLP VAE, batch 128": {
         "by hand, eager (baseline)": lambda: by_hand(binary_images(), compiled=False, fused=False),
-        "by hand, torch.compile, fused Adam": lambda: by_hand(binary_images(), compiled=True, fused=True),
+        "by hand, torch.compile, fused Adam": lambda: by_hand(
+            binary_images(), compiled=True, fused=True
+        ),
         "declared, eager": lambda: by_trainer(declared(), binary_images(), compiled=False),
         "declared, compiled": lambda: by_trainer(declared(), binary_images(), compiled=True),
         "declared, pyro.infer.SVI": lambda: by_svi(declared(), binary_images()),
@@ -110,7 +112,9 @@ SUITES: dict[str, dict[str, Callable[[], Step]]] = {
 
 
 GRAPHS: dict[str, Callable[[], Step]] = {  # one per suite, in their order, where there is a GPU
-    "784-400-20 MLP VAE, batch 128": lambda: by_trainer(declared(), binary_images(), compiled="reduce-overhead"),
+    "784-400-20 MLP VAE, batch 128": lambda: by_trainer(
+        declared(), binary_images(), compiled="reduce-overhead"
+    ),
     "main job: digits VAE, MAF prior, IAF posterior, batch 100": lambda: by_trainer(
         levels_vae(), digit_levels(), compiled="reduce-overhead"
     ),
@@ -123,7 +127,9 @@ def contestants(suite: str, device: str) -> dict[str, Callable[[], Step]]:
     return {**SUITES[suite], "declared, compiled, CUDA graphs": GRAPHS[suite]}
 
 
-def contestant(suite: str, name: str, threads: int, device: str, warmup: int, pipe: Connection) -> None:
+def contestant(
+    suite: str, name: str, threads: int, device: str, warmup: int, pipe: Connection
+) -> None:
     """A process: build the step, warm it up, then run as many as asked and answer with milliseconds per step."""
     torch.set_num_threads(threads)
     torch.manual_seed(0)
@@ -151,7 +157,9 @@ def interleaved(
     pipes, processes = {}, []
     for name in contestants(suite, device):
         pipes[name], theirs = spawn.Pipe()
-        processes.append(spawn.Process(target=contestant, args=(suite, name, threads, device, warmup, theirs)))
+        processes.append(
+            spawn.Process(target=contestant, args=(suite, name, threads, device, warmup, theirs))
+        )
         processes[-1].start()
         pipes[name].recv()
     times: dict[str, list[float]] = {name: [] for name in pipes}
@@ -186,10 +194,14 @@ def main() -> None:
     options = parser.parse_args()
     report = {}
     for title in SUITES:
-        report[title] = summary(interleaved(title, options.rounds, options.steps, options.threads, options.device))
+        report[title] = summary(
+            interleaved(title, options.rounds, options.steps, options.threads, options.device)
+        )
         print(f"\n{title}\n{'':<38}{'ms':>8}{'ratio':>8}   quartiles")
         for name, row in report[title].items():
-            print(f"{name:<38}{row['ms']:>8.2f}{row['ratio']:>8.2f}   {row['low']:.2f} … {row['high']:.2f}")
+            print(
+                f"{name:<38}{row['ms']:>8.2f}{row['ratio']:>8.2f}   {row['low']:.2f} … {row['high']:.2f}"
+            )
     if options.out:
         options.out.write_text(json.dumps(report, indent=2) + "\n")
 

@@ -36,7 +36,9 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     encoder = dgm.Conditional(dist.Normal, dgm.mlp(784, 300, 2 * options.dim))
-    vae = dgm.VAE(dgm.StandardNormal(options.dim), dgm.Bernoulli(dgm.mlp(options.dim, 300, 784)), encoder)
+    vae = dgm.VAE(
+        dgm.StandardNormal(options.dim), dgm.Bernoulli(dgm.mlp(options.dim, 300, 784)), encoder
+    )
     x = torch.rand(options.data, 784).bernoulli()
     report = {}
     print(f"{'draws × data':>20}{'seconds':>9}{'ns/pair':>9}{'extra GiB':>11}")
@@ -44,9 +46,15 @@ def main() -> None:
         num, before, start = options.draws, peak(), perf_counter()
         found = dgm.surgery(vae.model, vae.guide, x[: options.data // share], num=num)
         seconds, pairs = perf_counter() - start, found.num * found.others
-        row = {"seconds": seconds, "ns_per_pair": 1e9 * seconds / pairs, "extra_gib": peak() - before}
+        row = {
+            "seconds": seconds,
+            "ns_per_pair": 1e9 * seconds / pairs,
+            "extra_gib": peak() - before,
+        }
         report[f"{found.num} × {found.others}"] = row
-        print(f"{found.num:>10,} × {found.others:<7,}{seconds:9.1f}{row['ns_per_pair']:9.1f}{row['extra_gib']:11.2f}")
+        print(
+            f"{found.num:>10,} × {found.others:<7,}{seconds:9.1f}{row['ns_per_pair']:9.1f}{row['extra_gib']:11.2f}"
+        )
     if options.out:
         options.out.write_text(json.dumps(report))
 

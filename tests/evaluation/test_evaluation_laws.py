@@ -30,21 +30,27 @@ OF_PAIRS: dict[str, Callable[..., Any]] = {
     "active_units": lambda m, g, x: dgm.active_units(g, x, num=4),
     "aggregate_test": lambda m, g, x: dgm.aggregate_test(m, g, x, num_permutations=19),
     "sbc": lambda m, g, x: dgm.sbc(m, g, num_data=30, num_draws=9, chunk=100),
-    "hmc_from_the_guide": lambda m, g, x: dgm.hmc(m, x, num=5, warmup=10, chains=2, leapfrog=2, start=g),
+    "hmc_from_the_guide": lambda m, g, x: dgm.hmc(
+        m, x, num=5, warmup=10, chains=2, leapfrog=2, start=g
+    ),
     "hmc_from_the_prior": lambda m, g, x: dgm.hmc(m, x, num=5, warmup=10, chains=2, leapfrog=2),
     "ais": lambda m, g, x: dgm.ais(m, x, num=4, steps=5, leapfrog=2),
     "ais_from_the_guide": lambda m, g, x: dgm.ais(m, x, num=4, steps=5, leapfrog=2, start=g),
     "bdmc": lambda m, g, x: dgm.bdmc(m, num_data=4, num=4, steps=5, leapfrog=2),
-    "bdmc_from_the_guide": lambda m, g, x: dgm.bdmc(m, num_data=4, num=4, steps=5, leapfrog=2, start=g),
+    "bdmc_from_the_guide": lambda m, g, x: dgm.bdmc(
+        m, num_data=4, num=4, steps=5, leapfrog=2, start=g
+    ),
     "generate": lambda m, g, x: dgm.generate(m, 7),
     "encode": lambda m, g, x: dgm.encode(g, x, num=3),
     "reconstruct": lambda m, g, x: dgm.reconstruct(m, g, x, num=3),
     "marginal_nll": lambda m, g, x: dgm.marginal_nll(m, g, x, observed=OBSERVED, num=30, **FEW),
-    "conditional_nll": lambda m, g, x: dgm.conditional_nll(m, g, x, of=~OBSERVED, given=OBSERVED, num=30, **FEW),
+    "conditional_nll": lambda m, g, x: dgm.conditional_nll(
+        m, g, x, of=~OBSERVED, given=OBSERVED, num=30, **FEW
+    ),
     "impute": lambda m, g, x: dgm.impute(m, g, x, observed=OBSERVED, num=3, num_weights=30, **FEW),
     "decode": lambda m, g, x: dgm.decode(m, x[:, :2]),
     "traverse": lambda m, g, x: dgm.traverse(m, x[:, :2], steps=3),
-    "interpolate": lambda m, g, x: dgm.interpolate(m, x[:, :2], x[:, 1:], steps=3, path=dgm.spherical),
+    "interpolate": lambda m, g, x: dgm.interpolate(m, x[:, :2], x[:, 1:], steps=3, path=dgm.slerp),
     "preflight": lambda m, g, x: str(dgm.preflight(m, g, x)),
     "to_arviz": lambda m, g, x: dgm.to_arviz(m, g, x, num=5),
     "gaps": lambda m, g, x: dgm.gaps(m, g, x, num=20, num_steps=3),
@@ -59,11 +65,16 @@ def numbers(result: Any) -> dict[str, Any]:
     if dataclasses.is_dataclass(result):
         result = {field.name: getattr(result, field.name) for field in dataclasses.fields(result)}
     if hasattr(result, "groups"):  # of ArviZ
-        groups = [str(group).strip("/") for group in (result.groups() if callable(result.groups) else result.groups)]
+        groups = [
+            str(group).strip("/")
+            for group in (result.groups() if callable(result.groups) else result.groups)
+        ]
         result = {f"{g}.{n}": result[g][n].values for g in groups if g for n in result[g].data_vars}
     if isinstance(result, (Mapping, tuple, list)):
         items = result.items() if isinstance(result, Mapping) else enumerate(result)
-        return {f"{key}.{path}": value for key, part in items for path, value in numbers(part).items()}
+        return {
+            f"{key}.{path}": value for key, part in items for path, value in numbers(part).items()
+        }
     return {"": result.detach().numpy() if isinstance(result, Tensor) else np.asarray(result)}
 
 
@@ -71,11 +82,16 @@ def differing(found: Any, expected: Any) -> list[str]:
     """The paths at which two results are not equal to the bit; NaN equals NaN."""
     found, expected = numbers(found), numbers(expected)
     missing = [*found.keys() ^ expected.keys()]
-    return missing + [p for p in found.keys() & expected.keys() if not _same_bits(found[p], expected[p])]
+    return missing + [
+        p for p in found.keys() & expected.keys() if not _same_bits(found[p], expected[p])
+    ]
 
 
 def _same_bits(found: np.ndarray, expected: np.ndarray) -> bool:
-    return bool(np.array_equal(found, expected, equal_nan=expected.dtype.kind == "f")) and expected.dtype == found.dtype
+    return (
+        bool(np.array_equal(found, expected, equal_nan=expected.dtype.kind == "f"))
+        and expected.dtype == found.dtype
+    )
 
 
 class MaskedByOnes(nn.Module):
@@ -127,7 +143,12 @@ HANDLERS: dict[str, Callable[[Any], Any]] = {
 def test_no_estimate_sees_a_handler_that_scales_or_masks_by_ones(name, handler):
     vae, x = toy_vae(), torch.randn(6, 3)
     expected = OF_PAIRS[name](vae.model, vae.guide, x)
-    assert differing(OF_PAIRS[name](HANDLERS[handler](vae.model), HANDLERS[handler](vae.guide), x), expected) == []
+    assert (
+        differing(
+            OF_PAIRS[name](HANDLERS[handler](vae.model), HANDLERS[handler](vae.guide), x), expected
+        )
+        == []
+    )
 
 
 OF_THE_LATENTS = {"unit_kl", "collapse", "active_units", "aggregate_test", "encode"}
@@ -138,7 +159,9 @@ def test_another_likelihood_gives_other_numbers(name):
     """The comparison of bits can fail."""
     vae, x = toy_vae(), torch.randn(6, 3)
     expected = OF_VAES[name](vae, x)
-    assert differing(OF_VAES[name](vae.replace(likelihood=dgm.Normal(dgm.mlp(2, 6, 3))), x), expected)
+    assert differing(
+        OF_VAES[name](vae.replace(likelihood=dgm.Normal(dgm.mlp(2, 6, 3))), x), expected
+    )
 
 
 @pytest.mark.parametrize("name", sorted(OF_THE_LATENTS))
@@ -152,11 +175,16 @@ def outside(vae: dgm.VAE) -> dict[str, Any]:
     """Whatever an estimate might move."""
     return {
         "torch": torch.get_rng_state(),
-        "numpy": [part.tolist() if isinstance(part, np.ndarray) else part for part in np.random.get_state()],  # noqa: NPY002
+        "numpy": [
+            part.tolist() if isinstance(part, np.ndarray) else part
+            for part in np.random.get_state()  # noqa: NPY002
+        ],
         "random": random.getstate(),
         "store": dict(pyro.get_param_store().items()),
         "weights": copy.deepcopy(vae.state_dict()),
-        "gradients": {n: None if p.grad is None else p.grad.clone() for n, p in vae.named_parameters()},
+        "gradients": {
+            n: None if p.grad is None else p.grad.clone() for n, p in vae.named_parameters()
+        },
         "trained": {n: p.requires_grad for n, p in vae.named_parameters()},
         "modes": {n: m.training for n, m in vae.named_modules()},
         "hooks": [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in vae.modules()],
@@ -200,8 +228,16 @@ def test_no_result_holds_a_graph(name):
     def tensors(result: Any) -> list[Tensor]:
         if dataclasses.is_dataclass(result):
             result = list(vars(result).values())
-        parts = result.values() if isinstance(result, dict) else result if isinstance(result, (tuple, list)) else []
-        return [result] if isinstance(result, Tensor) else [t for part in parts for t in tensors(part)]
+        parts = (
+            result.values()
+            if isinstance(result, dict)
+            else result
+            if isinstance(result, (tuple, list))
+            else []
+        )
+        return (
+            [result] if isinstance(result, Tensor) else [t for part in parts for t in tensors(part)]
+        )
 
     assert not any(t.requires_grad for t in tensors(OF_VAES[name](vae, x)))
 

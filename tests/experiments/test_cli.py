@@ -11,7 +11,14 @@ import yaml
 
 from pyro_dgm.experiments.cli import main
 
-SMALL = ["--vae.hidden=16", "--vae.latent=2", "--epochs=2", "--num=20", "--limit=30", "--device=cpu"]
+SMALL = [
+    "--vae.hidden=16",
+    "--vae.latent=2",
+    "--epochs=2",
+    "--num=20",
+    "--limit=30",
+    "--device=cpu",
+]
 FILES = {
     "config.yaml",
     "metrics.jsonl",
@@ -25,7 +32,9 @@ FILES = {
 }
 
 
-pytestmark = pytest.mark.parametrize("dtype", ["float32"], indirect=True)  # torch's own default, as on a command line
+pytestmark = pytest.mark.parametrize(
+    "dtype", ["float32"], indirect=True
+)  # torch's own default, as on a command line
 
 
 @pytest.fixture
@@ -37,7 +46,15 @@ def run(tmp_path, capsys):
 def test_fit_writes_the_run_directory_and_prints_the_table(run):
     folder, printed = run
     assert {p.name for p in folder.iterdir()} == FILES
-    for name in ("-ELBO", "NLL", "bits/dim", "effective sample size", "KL", "seconds", "parameters"):
+    for name in (
+        "-ELBO",
+        "NLL",
+        "bits/dim",
+        "effective sample size",
+        "KL",
+        "seconds",
+        "parameters",
+    ):
         assert name in printed
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [row["epoch"] for row in rows] == [1, 2]
@@ -52,7 +69,12 @@ def test_the_posterior_opens_in_arviz(run):
         import arviz
 
     posterior = arviz.from_netcdf(run[0] / "posterior.nc")
-    assert dict(posterior.posterior["z"].sizes) == {"chain": 1, "draw": 200, "datum": 100, "latent": 2}
+    assert dict(posterior.posterior["z"].sizes) == {
+        "chain": 1,
+        "draw": 200,
+        "datum": 100,
+        "latent": 2,
+    }
     assert posterior.observed_data["x"].dims == ("datum", "pixel")
 
 
@@ -76,7 +98,9 @@ def test_sample_writes_as_many_data_as_asked(run):
 def test_the_recorded_configuration_repeats_the_run(run, tmp_path):
     folder, _ = run
     main(["fit", f"--config={folder / 'config.yaml'}", f"--out={tmp_path / 'again'}"])
-    first, second = (json.loads((f / "results.json").read_text())["nll"] for f in (folder, tmp_path / "again"))
+    first, second = (
+        json.loads((f / "results.json").read_text())["nll"] for f in (folder, tmp_path / "again")
+    )
     assert first == second
 
 
@@ -84,7 +108,9 @@ def test_two_epochs_and_two_more_are_four(run, tmp_path):
     folder, _ = run
     main(["fit", f"--config={folder / 'config.yaml'}", "--resume=true", "--epochs=4"])
     main(["fit", *SMALL, "--epochs=4", f"--out={tmp_path / 'four'}"])
-    first, second = (json.loads((f / "results.json").read_text())["nll"] for f in (folder, tmp_path / "four"))
+    first, second = (
+        json.loads((f / "results.json").read_text())["nll"] for f in (folder, tmp_path / "four")
+    )
     assert first == second
     assert len((folder / "metrics.jsonl").read_text().splitlines()) == 4
 
@@ -98,7 +124,10 @@ def test_constructors_are_the_schema(tmp_path):
                     "class_path": "pyro_dgm.Flow",
                     "init_args": {
                         "base": {"class_path": "pyro_dgm.StandardNormal", "init_args": {"dim": 2}},
-                        "bijectors": {"class_path": "pyro_dgm.realnvp", "init_args": {"dim": 2, "layers": 2}},
+                        "bijectors": {
+                            "class_path": "pyro_dgm.realnvp",
+                            "init_args": {"dim": 2, "layers": 2},
+                        },
                     },
                 },
                 "likelihood": {
@@ -112,14 +141,21 @@ def test_constructors_are_the_schema(tmp_path):
                     "class_path": "pyro_dgm.Conditional",
                     "init_args": {
                         "family": "pyro.distributions.Normal",
-                        "net": {"class_path": "pyro_dgm.GatedMLP", "init_args": {"sizes": [64, 8, 4]}},
+                        "net": {
+                            "class_path": "pyro_dgm.GatedMLP",
+                            "init_args": {"sizes": [64, 8, 4]},
+                        },
                     },
                 },
             },
         },
         "objective": {
             "class_path": "pyro_dgm.ELBO",
-            "init_args": {"beta": {"z": {"class_path": "pyro_dgm.LinearWarmup", "init_args": {"num_steps": 10}}}},
+            "init_args": {
+                "beta": {
+                    "z": {"class_path": "pyro_dgm.LinearWarmup", "init_args": {"num_steps": 10}}
+                }
+            },
         },
         "epochs": 1,
         "num": 10,
@@ -136,7 +172,14 @@ def test_constructors_are_the_schema(tmp_path):
 
 def test_settings_of_the_default_recipe_do_not_leak_into_another(tmp_path):
     with pytest.raises(SystemExit):
-        main(["fit", "--vae=pyro_dgm.experiments.recipes.binary_vae", "--epochs=1", f"--out={tmp_path / 'run'}"])
+        main(
+            [
+                "fit",
+                "--vae=pyro_dgm.experiments.recipes.binary_vae",
+                "--epochs=1",
+                f"--out={tmp_path / 'run'}",
+            ]
+        )
     recorded = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
     assert recorded["vae"]["init_args"] == {"dim": 784, "latent": 40, "hidden": 300}
 
@@ -150,10 +193,15 @@ def test_settings_of_the_default_recipe_do_not_leak_into_another(tmp_path):
         (["fit", "--device=abacus"], "expected a device of this machine, got --device=abacus"),
         (["fit", "--epochs=0"], "epochs: expected at least 1, got 0"),
         (["fit", "--num=0"], "num: expected at least 1, got 0"),
-        (["fit", "--resume=true", "--out=nowhere"], "expected a checkpoint to resume, got none in nowhere. Fix"),
+        (
+            ["fit", "--resume=true", "--out=nowhere"],
+            "expected a checkpoint to resume, got none in nowhere. Fix",
+        ),
     ],
 )
-def test_a_mistake_ends_in_one_message_and_no_traceback(arguments, message, tmp_path, monkeypatch, capsys):
+def test_a_mistake_ends_in_one_message_and_no_traceback(
+    arguments, message, tmp_path, monkeypatch, capsys
+):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as stopped:
         main(arguments)
@@ -169,7 +217,9 @@ def test_a_run_is_not_overwritten(run):
 
 
 def test_the_package_is_a_command_too():
-    done = subprocess.run([sys.executable, "-m", "pyro_dgm", "--help"], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-m", "pyro_dgm", "--help"], capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0
     assert "fit" in done.stdout
 

@@ -7,7 +7,17 @@ import numpy as np
 import pytest
 import torch
 
-from pyro_dgm.experiments.data import Digits, FreyFaces, Idx, Modes, OpenML, grid, normal, ring, stacked
+from pyro_dgm.experiments.data import (
+    Digits,
+    FreyFaces,
+    Idx,
+    Modes,
+    OpenML,
+    grid,
+    normal,
+    ring,
+    stacked,
+)
 
 
 def write_idx(folder, name, images, magic=2051):
@@ -33,7 +43,9 @@ def test_digits_are_integer_levels_in_three_disjoint_splits():
     assert torch.equal(everything, everything.round())
     from sklearn.datasets import load_digits
 
-    assert sorted(map(tuple, everything.tolist())) == sorted(map(tuple, load_digits().data.tolist()))
+    assert sorted(map(tuple, everything.tolist())) == sorted(
+        map(tuple, load_digits().data.tolist())
+    )
 
 
 def test_digits_are_split_the_same_way_every_time_and_leave_the_seed_alone():
@@ -49,7 +61,8 @@ def test_idx_reads_grey_levels_in_the_official_order(idx_folder):
     assert loaded.levels == 256
     assert loaded.train.shape == (50_000, 4)
     assert torch.equal(
-        torch.cat([loaded.train, loaded.val]).flatten(), torch.frombuffer(bytearray(raw), dtype=torch.uint8)
+        torch.cat([loaded.train, loaded.val]).flatten(),
+        torch.frombuffer(bytearray(raw), dtype=torch.uint8),
     )
 
 
@@ -64,7 +77,9 @@ def test_idx_binarizes_validation_and_test_once_and_training_images_each_time(id
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(ValueError, match=r"expected train-images-idx3-ubyte or .*\.gz in .*got neither"):
+    with pytest.raises(
+        ValueError, match=r"expected train-images-idx3-ubyte or .*\.gz in .*got neither"
+    ):
         Idx(str(tmp_path))
 
 
@@ -81,7 +96,9 @@ def test_openml_offline_says_what_to_do(monkeypatch):
         raise OSError("no route")
 
     monkeypatch.setattr(sklearn.datasets, "fetch_openml", offline)
-    with pytest.raises(ConnectionError, match=r"expected to reach openml.org .*no route.*Fix: go online once"):
+    with pytest.raises(
+        ConnectionError, match=r"expected to reach openml.org .*no route.*Fix: go online once"
+    ):
         OpenML("mnist_784")
 
 
@@ -89,7 +106,9 @@ def test_openml_splits_like_idx(monkeypatch):
     import sklearn.datasets
 
     pixels = np.tile(np.arange(4.0), (60_003, 1))
-    monkeypatch.setattr(sklearn.datasets, "fetch_openml", lambda *_, **__: type("B", (), {"data": pixels}))
+    monkeypatch.setattr(
+        sklearn.datasets, "fetch_openml", lambda *_, **__: type("B", (), {"data": pixels})
+    )
     loaded = OpenML("mnist_784", binary=False)
     assert [len(p) for p in (loaded.train, loaded.val, loaded.test)] == [50_000, 10_000, 3]
     assert loaded.image_shape == (2, 2)
@@ -100,7 +119,8 @@ def test_too_few_images_and_odd_shapes_are_refused(tmp_path):
     write_idx(tmp_path, "train", rng.integers(0, 256, (600, 2, 3), dtype=np.uint8))
     write_idx(tmp_path, "t10k", rng.integers(0, 256, (5, 2, 3), dtype=np.uint8))
     with pytest.raises(
-        ValueError, match=r"expected square images, more than 50,000 .*got 600 and 5 images of 6 pixels"
+        ValueError,
+        match=r"expected square images, more than 50,000 .*got 600 and 5 images of 6 pixels",
     ):
         Idx(str(tmp_path))
 
@@ -109,7 +129,9 @@ def test_grey_values_that_are_no_bytes_are_refused_and_not_cut_to_zero(monkeypat
     import sklearn.datasets
 
     pixels = np.full((60_003, 4), 0.5)
-    monkeypatch.setattr(sklearn.datasets, "fetch_openml", lambda *_, **__: type("B", (), {"data": pixels}))
+    monkeypatch.setattr(
+        sklearn.datasets, "fetch_openml", lambda *_, **__: type("B", (), {"data": pixels})
+    )
     with pytest.raises(ValueError, match=r"expected grey levels 0, …, 255, got others in 'x'"):
         OpenML("x")
 
@@ -139,7 +161,9 @@ def test_frey_faces_are_split_at_random_without_losing_or_repeating_one(faces):
     index = (256 * everything[:, 0] + everything[:, 1]).long()
     assert sorted(index.tolist()) == list(range(1965))
     assert index.tolist() != list(range(1965))
-    assert torch.equal(everything, torch.as_tensor(images.reshape(1965, -1))[index].to(everything.dtype))
+    assert torch.equal(
+        everything, torch.as_tensor(images.reshape(1965, -1))[index].to(everything.dtype)
+    )
 
 
 def test_the_split_of_the_faces_is_a_function_of_its_seed_and_leaves_the_users_alone(faces):
@@ -155,7 +179,8 @@ def test_the_split_of_the_faces_is_a_function_of_its_seed_and_leaves_the_users_a
 
 def test_missing_faces_are_named_with_the_fix(tmp_path):
     with pytest.raises(
-        ValueError, match=r"FreyFaces: expected an \.npz file .*got no file .*nowhere\.npz\. Fix: --data\."
+        ValueError,
+        match=r"FreyFaces: expected an \.npz file .*got no file .*nowhere\.npz\. Fix: --data\.",
     ):
         FreyFaces(str(tmp_path / "nowhere.npz"))
 
@@ -171,11 +196,15 @@ def test_missing_faces_are_named_with_the_fix(tmp_path):
 )
 def test_other_faces_are_refused(tmp_path, content, got):
     np.savez(tmp_path / "faces.npz", **content)
-    with pytest.raises(ValueError, match=rf"FreyFaces: expected uint8 images \(1965, 28, 20\), {got}"):
+    with pytest.raises(
+        ValueError, match=rf"FreyFaces: expected uint8 images \(1965, 28, 20\), {got}"
+    ):
         FreyFaces(str(tmp_path / "faces.npz"))
 
 
-@pytest.mark.parametrize(("toy", "num"), [(ring(), 8), (ring(5, 1.0, 0.3), 5), (grid(), 25), (normal(1.0, 2.0), 1)])
+@pytest.mark.parametrize(
+    ("toy", "num"), [(ring(), 8), (ring(5, 1.0, 0.3), 5), (grid(), 25), (normal(1.0, 2.0), 1)]
+)
 def test_toys_have_distinct_modes_and_are_drawn_from_their_law(toy, num):
     """Shares of the modes within 5 standard errors, the spread about the nearest one within 5."""
     assert len(toy.centres.unique(dim=0)) == num
@@ -198,13 +227,15 @@ def test_toys_are_seeded_and_leave_the_random_state_alone():
 def test_the_density_of_a_ring_is_its_entropy_in_the_mean():
     """Modes that do not overlap: log 8 + log(2 π e σ²) nats, to 5 standard errors."""
     toy = ring()
-    log_p = toy.law.log_prob(toy.sample(5000))
+    log_p = toy.distribution.log_prob(toy.sample(5000))
     exact = -np.log(8 * 2 * np.pi * np.e * 0.01)
     assert abs(log_p.mean() - exact) < 5 * log_p.std() / 5000**0.5
 
 
 def test_a_ring_with_a_mode_twice_is_refused():
-    with pytest.raises(ValueError, match=r"Modes: expected distinct centres .* got centres \(3, 1\), 2 of them"):
+    with pytest.raises(
+        ValueError, match=r"Modes: expected distinct centres .* got centres \(3, 1\), 2 of them"
+    ):
         Modes(torch.tensor([[0.0], [1.0], [0.0]]), 1.0)
     with pytest.raises(ValueError, match="Modes: expected .* sd > 0, got .* sd=0.0"):
         ring(sd=0.0)
@@ -216,10 +247,14 @@ def test_stacked_images_carry_the_labels_of_their_channels():
     assert images.shape == (6000, 3, 2, 2)
     assert torch.equal(found, (images[:, :, 0, 0] * torch.tensor([100, 10, 1])).sum(1))
     assert found.unique().numel() > 980  # 6,000 draws leave 1,000 e⁻⁶ = 2.5 of 1,000 modes out
-    assert torch.equal(stacked(images[:10], labels, 7, seed=1)[1], stacked(images[:10], labels, 7, seed=1)[1])
+    assert torch.equal(
+        stacked(images[:10], labels, 7, seed=1)[1], stacked(images[:10], labels, 7, seed=1)[1]
+    )
 
 
-@pytest.mark.parametrize("labels", [torch.arange(9), torch.arange(10) + 1, torch.zeros(10, 2).long()])
+@pytest.mark.parametrize(
+    "labels", [torch.arange(9), torch.arange(10) + 1, torch.zeros(10, 2).long()]
+)
 def test_labels_that_are_no_digits_are_refused(labels):
     with pytest.raises(ValueError, match="stacked: expected images .* and N labels 0, …, 9"):
         stacked(torch.zeros(10, 4), labels, 5)

@@ -12,7 +12,7 @@ from conftest import both_dtypes, in_float64
 from torch import nn
 
 import pyro_dgm as dgm
-from pyro_dgm.inference.run.traces import isolated
+from pyro_dgm.inference.run.traces import fork_rng
 
 H = (8,)
 FLOWS = {
@@ -25,7 +25,9 @@ ENCODERS = {
     "diagonal": lambda: dgm.Conditional(dist.Normal, dgm.mlp(4, 8, 6)),
     "full": lambda: dgm.MultivariateNormal(dgm.mlp(4, 8, 9), 3),
     "iaf": lambda: dgm.Flow(
-        dgm.Conditional(dist.Normal, nn.Linear(5, 6)), dgm.iaf(3, 2, context=5, hidden=H), embed=dgm.mlp(4, 5)
+        dgm.Conditional(dist.Normal, nn.Linear(5, 6)),
+        dgm.iaf(3, 2, context=5, hidden=H),
+        embed=dgm.mlp(4, 5),
     ),
 }
 flows = pytest.mark.parametrize("flow", FLOWS)
@@ -38,7 +40,7 @@ def vae_of(flow: str, encoder: str = "diagonal") -> dgm.VAE:
 
 
 def drawn(vae: dgm.VAE, x: torch.Tensor, num: int = 6) -> dgm.Particles:
-    with isolated(seed=3):
+    with fork_rng(seed=3):
         return dgm.draw(vae.model, vae.guide, x, num=num)
 
 
@@ -80,7 +82,7 @@ def test_the_gradients_of_the_bound_stay_what_they_were(flow):
     parameters = list(vae.parameters())
     gradients = []
     for v in (vae, absorbed):
-        with isolated(seed=3):
+        with fork_rng(seed=3):
             gradients.append(torch.autograd.grad(dgm.ELBO(v.model, v.guide)(x), parameters))
     torch.testing.assert_close(*gradients, rtol=1e-8, atol=1e-10)
 
@@ -122,8 +124,10 @@ def test_the_absorbed_posterior_scores_its_own_draws_without_a_second_pass():
 def test_contexts_that_base_and_layers_pass_over_or_take_go_through():
     """A conditional VAE whose flow of linear layers passes over the labels."""
     prior = dgm.Flow(dgm.StandardNormal(3), [dgm.LULinear(3), dgm.Orthogonal(3), dgm.ActNorm(3)])
-    likelihood = dgm.Normal(dgm.Joined(dgm.mlp(5, 4)))
-    vae = randomize(dgm.VAE(prior, likelihood, dgm.Conditional(dist.Normal, dgm.Joined(dgm.mlp(6, 6)))))
+    likelihood = dgm.Normal(dgm.Concat(dgm.mlp(5, 4)))
+    vae = randomize(
+        dgm.VAE(prior, likelihood, dgm.Conditional(dist.Normal, dgm.Concat(dgm.mlp(6, 6))))
+    )
     x, c = torch.randn(5, 4), torch.randn(5, 2)
     absorbed = dgm.absorb_prior(vae)
     before, after = (dgm.nll(v.model, v.guide, x, c, num=3).per_datum for v in (vae, absorbed))
@@ -204,7 +208,9 @@ def test_a_prior_that_is_no_flow_is_refused_with_the_fix():
 )
 def test_a_flow_prior_that_depends_on_a_context_is_refused(prior):
     vae = dgm.VAE(
-        prior(), dgm.Normal(dgm.Joined(dgm.mlp(5, 4))), dgm.Conditional(dist.Normal, dgm.Joined(nn.Linear(6, 6)))
+        prior(),
+        dgm.Normal(dgm.Concat(dgm.mlp(5, 4))),
+        dgm.Conditional(dist.Normal, dgm.Concat(nn.Linear(6, 6))),
     )
     with pytest.raises(ValueError, match="absorb_prior: expected a flow prior without a context"):
         dgm.absorb_prior(vae)
@@ -213,13 +219,15 @@ def test_a_flow_prior_that_depends_on_a_context_is_refused(prior):
 def test_what_was_never_absorbed_cannot_be_exposed():
     vae, other = vae_of("realnvp"), dgm.absorb_prior(vae_of("realnvp"))
     with pytest.raises(
-        ValueError, match="expose_prior: expected a decoder and an encoder that share one flow, got Normal"
+        ValueError,
+        match="expose_prior: expected a decoder and an encoder that share one flow, got Normal",
     ):
         dgm.expose_prior(vae)
     absorbed = dgm.absorb_prior(vae)
     mixed = dgm.VAE(absorbed.model.prior, absorbed.model.likelihood, other.guide.encoder)
     with pytest.raises(
-        ValueError, match=r"share one flow, got Pullback and Pushforward\. Fix: expose_prior\(absorb_prior"
+        ValueError,
+        match=r"share one flow, got Pullback and Pushforward\. Fix: expose_prior\(absorb_prior",
     ):
         dgm.expose_prior(mixed)
     forward = dgm.Pushforward(vae.guide.encoder, vae.model.prior.bijector)

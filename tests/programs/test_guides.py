@@ -45,7 +45,9 @@ def test_over_a_bad_diagonal_encoder_it_reaches_the_evidence_of_a_diagonal_poste
     model = with_diagonal_posterior()
     x, encoder = model.data(12), bad_encoder()
     amortized = dgm.nll(model, dgm.AmortizedGuide(encoder), x, num=400)
-    found = dgm.nll(model, refined(model, encoder, num_steps=150, lr=0.1, num_particles=16), x, num=400)
+    found = dgm.nll(
+        model, refined(model, encoder, num_steps=150, lr=0.1, num_particles=16), x, num=400
+    )
     gap = found.nelbo + model.log_evidence(x)
     assert bool((gap > -5 * found.monte_carlo - 1e-6).all())
     assert float(gap.max()) < 0.03
@@ -65,7 +67,9 @@ def test_over_an_encoder_of_the_right_covariance_it_reaches_a_correlated_posteri
             return dist.MultivariateNormal(0.5 + 0 * x[..., :2], covariance)
 
     x = model.data(8)
-    found = dgm.nll(model, refined(model, Off(), num_steps=300, lr=0.1, num_particles=16), x, num=300)
+    found = dgm.nll(
+        model, refined(model, Off(), num_steps=300, lr=0.1, num_particles=16), x, num=300
+    )
     assert float((found.nelbo + model.log_evidence(x)).max()) < 0.05
 
 
@@ -86,7 +90,9 @@ def test_without_steps_of_any_length_it_is_the_encoder():
     guide = refined(model, encoder, num_steps=1, lr=0.0)
     trace = poutine.trace(guide).get_trace(x)
     trace.compute_log_prob()
-    torch.testing.assert_close(trace.nodes["z"]["log_prob"], encoder(x).log_prob(trace.nodes["z"]["value"]))
+    torch.testing.assert_close(
+        trace.nodes["z"]["log_prob"], encoder(x).log_prob(trace.nodes["z"]["value"])
+    )
 
 
 # One datum at a time -------------------------------------------------------------------------------------------------
@@ -166,8 +172,8 @@ def test_it_works_under_particles_estimates_and_predictive():
 def test_contexts_reach_encoder_and_model():
     vae = dgm.VAE(
         dgm.StandardNormal(2),
-        dgm.Normal(dgm.Joined(dgm.mlp(5, 4))),
-        dgm.Conditional(dist.Normal, dgm.Joined(dgm.mlp(7, 4))),
+        dgm.Normal(dgm.Concat(dgm.mlp(5, 4))),
+        dgm.Conditional(dist.Normal, dgm.Concat(dgm.mlp(7, 4))),
     )
     x, c = torch.randn(6, 4), torch.randn(6, 3)
     guide = refined(vae.model, vae.guide.encoder, num_steps=40)
@@ -180,7 +186,9 @@ def test_a_flow_encoder_is_refined_too():
     encoder = dgm.Flow(bad_encoder(), dgm.iaf(2, 2, context=4, hidden=(8,)))
     model = with_diagonal_posterior()
     x = model.data(6)
-    found = dgm.nll(model, refined(model, encoder, num_steps=100, lr=0.1, num_particles=16), x, num=300)
+    found = dgm.nll(
+        model, refined(model, encoder, num_steps=100, lr=0.1, num_particles=16), x, num=300
+    )
     assert float((found.nelbo + model.log_evidence(x)).max()) < 0.05
 
 
@@ -190,15 +198,21 @@ def test_a_model_with_a_further_plate_can_be_refined():
     class Marginal(Series):
         def forward(self, x=None):
             with dgm.data_plate(x):
-                z = pyro.sample("z", dist.Normal(self.offset.new_zeros(()), 1.0).expand([1]).to_event(1))
+                z = pyro.sample(
+                    "z", dist.Normal(self.offset.new_zeros(()), 1.0).expand([1]).to_event(1)
+                )
                 with pyro.plate("time", self.steps, dim=-2):
                     return pyro.sample(
-                        "x", dist.Normal(z[..., 0] + self.offset, 1.25**0.5), obs=None if x is None else x.T
+                        "x",
+                        dist.Normal(z[..., 0] + self.offset, 1.25**0.5),
+                        obs=None if x is None else x.T,
                     )
 
     model = Marginal()
     x = torch.randn(6, 3)
-    guide = refined(model, bad_encoder(num_in=3, num_out=2), num_steps=100, lr=0.1, num_particles=16)
+    guide = refined(
+        model, bad_encoder(num_in=3, num_out=2), num_steps=100, lr=0.1, num_particles=16
+    )
     found = dgm.nll(model, guide, x, num=300)
     assert float((found.nelbo + model.log_evidence(x)).abs().max()) < 0.05
 
@@ -242,5 +256,7 @@ def test_it_names_what_it_refines():
 
 
 def test_no_data_are_refused():
-    with pytest.raises(ValueError, match=r"SemiAmortizedGuide: expected data x, got None\. Fix: guide\(x\)"):
+    with pytest.raises(
+        ValueError, match=r"SemiAmortizedGuide: expected data x, got None\. Fix: guide\(x\)"
+    ):
         refined(LinearGaussian())(None)

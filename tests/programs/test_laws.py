@@ -87,7 +87,9 @@ def test_contexts_without_a_particle_dim_broadcast_against_those_with_one(made, 
 
 
 @both_dtypes
-@pytest.mark.parametrize(**over({n: b for n, b in CONDITIONALS.items() if list(b().module.parameters())}))
+@pytest.mark.parametrize(
+    **over({n: b for n, b in CONDITIONALS.items() if list(b().module.parameters())})
+)
 def test_every_parameter_of_a_conditional_gets_a_finite_gradient_that_is_not_zero(made, device):
     law = made.module(*on(device, made.contexts(16)))
     value = law.sample(() if made.context else (16,))
@@ -128,7 +130,10 @@ def test_densities_integrate_to_one_and_are_those_of_the_sampler(made, device):
 
     def moments(value: Tensor) -> Tensor:
         a, b = value.reshape(-1, 2).unbind(-1)
-        return torch.stack([a, b, a * b, a.square(), b.square(), a.sin(), (2 * b).cos(), (a + b > 0.3).to(a)], dim=-1)
+        return torch.stack(
+            [a, b, a * b, a.square(), b.square(), a.sin(), (2 * b).cos(), (a + b > 0.3).to(a)],
+            dim=-1,
+        )
 
     drawn = moments(law.sample((num,)))
     exact = (moments(grid) * mass[:, None]).sum(0)
@@ -192,13 +197,17 @@ def test_log_det_is_that_of_the_autograd_jacobian(made, direction, device):
         x, (context,) = made.value(direction=direction).to(device), at(made, device)
         jacobian = torch.autograd.functional.jacobian(lambda x, c=context: f(x, c)[0], x)
         matrix = jacobian.reshape(prod(made.event(opposite(direction))), x.numel())
-        torch.testing.assert_close(f(x, context)[1], matrix.slogdet().logabsdet, rtol=1e-10, atol=1e-10)
+        torch.testing.assert_close(
+            f(x, context)[1], matrix.slogdet().logabsdet, rtol=1e-10, atol=1e-10
+        )
 
 
 @both_dtypes
 @pytest.mark.parametrize("batch", [(), (4,), (3, 4), (2, 3, 4)], ids=str)
 @pytest.mark.parametrize(**each_way(ALL))
-def test_value_and_log_det_have_the_batch_shape_and_the_dtype_of_the_value(made, batch, direction, device, dtype):
+def test_value_and_log_det_have_the_batch_shape_and_the_dtype_of_the_value(
+    made, batch, direction, device, dtype
+):
     y, log_det = both_directions(made.bijector)[direction](
         made.value(*batch, direction=direction).to(device), *at(made, device, *batch)
     )
@@ -206,11 +215,16 @@ def test_value_and_log_det_have_the_batch_shape_and_the_dtype_of_the_value(made,
     assert (y.dtype, log_det.dtype) == (dtype, dtype)
 
 
-@pytest.mark.parametrize(("of_value", "of_context"), [((2, 3), (3,)), ((3,), (2, 3)), ((2, 1), (3,)), ((), (3,))])
+@pytest.mark.parametrize(
+    ("of_value", "of_context"), [((2, 3), (3,)), ((3,), (2, 3)), ((2, 1), (3,)), ((), (3,))]
+)
 @pytest.mark.parametrize(**each_way(CONTEXTUAL))
 def test_leading_dims_of_value_and_context_broadcast(made, of_value, of_context, direction, device):
     f = both_directions(made.bijector)[direction]
-    x, (context,) = made.value(*of_value, direction=direction).to(device), at(made, device, *of_context)
+    x, (context,) = (
+        made.value(*of_value, direction=direction).to(device),
+        at(made, device, *of_context),
+    )
     batch = torch.broadcast_shapes(of_value, of_context)
     y, log_det = f(x, context)
     expected = f(x.expand(*batch, *made.event(direction)), context.expand(*batch, *made.at().shape))
@@ -231,12 +245,17 @@ def counted(bijector: nn.Module) -> list[str]:
 def test_each_direction_costs_the_network_calls_that_its_name_promises(made, device):
     """One call a layer in the fast direction, one call per coordinate and layer in the slow one."""
     calls, (context,) = counted(made.bijector), at(made, device, 3)
-    assert (made.bijector.num_forward, made.bijector.num_inverse) == (made.forward_calls, made.inverse_calls)
+    assert (made.bijector.num_forward, made.bijector.num_inverse) == (
+        made.forward_calls,
+        made.inverse_calls,
+    )
     for direction, expected in (("forward", made.forward_calls), ("inverse", made.inverse_calls)):
         if expected is None:
             continue
         calls.clear()
-        both_directions(made.bijector)[direction](made.value(3, direction=direction).to(device), context)
+        both_directions(made.bijector)[direction](
+            made.value(3, direction=direction).to(device), context
+        )
         assert len(calls) == expected, direction
 
 
@@ -254,7 +273,9 @@ def test_own_draws_are_scored_without_a_second_call(made, device):
         x, (_, log_det) = transform.inv(value), made.bijector(transform.inv(value), context)
         torch.testing.assert_close(own, law.base_dist.log_prob(x) - log_det, rtol=1e-9, atol=1e-9)
         return
-    fresh = dist.TransformedDistribution(law.base_dist, made.bijector.transform(context)).log_prob(value)
+    fresh = dist.TransformedDistribution(law.base_dist, made.bijector.transform(context)).log_prob(
+        value
+    )
     assert len(calls) == made.forward_calls + made.inverse_calls
     torch.testing.assert_close(own, fresh, rtol=1e-9, atol=1e-9)
 
@@ -276,16 +297,26 @@ def test_an_update_of_the_weights_leaves_no_stale_density_and_no_freed_graph(mad
     """The same tensor is scored in every step of a full-batch fit; an untouched copy of the weights is the witness."""
     base = made.base(device=device)
     y, (context,) = made.value(6, direction="inverse").to(device), at(made, device, 6)
-    optimizer = torch.optim.SGD(made.bijector.parameters(), lr=1e-5)  # so small that the gradient alone decides
+    optimizer = torch.optim.SGD(
+        made.bijector.parameters(), lr=1e-5
+    )  # so small that the gradient alone decides
     densities = []
     for _ in range(3):
-        log_p = dist.TransformedDistribution(base, made.bijector.transform(context)).log_prob(y).mean()
+        log_p = (
+            dist.TransformedDistribution(base, made.bijector.transform(context)).log_prob(y).mean()
+        )
         optimizer.zero_grad()
         (-log_p).backward()
         optimizer.step()
         witness = copy.deepcopy(made.bijector)
-        densities.append(dist.TransformedDistribution(base, witness.transform(context)).log_prob(y.clone()).mean())
-        now = dist.TransformedDistribution(base, made.bijector.transform(context)).log_prob(y).mean()
+        densities.append(
+            dist.TransformedDistribution(base, witness.transform(context))
+            .log_prob(y.clone())
+            .mean()
+        )
+        now = (
+            dist.TransformedDistribution(base, made.bijector.transform(context)).log_prob(y).mean()
+        )
         torch.testing.assert_close(now, densities[-1])
         assert not torch.equal(now, log_p)
     assert densities[0] < densities[-1]
@@ -307,7 +338,8 @@ def test_vmap_over_a_bijector_equals_its_own_batch(made, direction, device):
     x, (context,) = made.value(5, direction=direction).to(device), at(made, device, 5)
     y, log_det = vmap(f, in_dims=(0, None if context is None else 0))(x, context)
     torch.testing.assert_close(
-        (y, log_det), tuple(t.expand_as(o) for t, o in zip(f(x, context), (y, log_det), strict=True))
+        (y, log_det),
+        tuple(t.expand_as(o) for t, o in zip(f(x, context), (y, log_det), strict=True)),
     )
 
 
@@ -340,7 +372,9 @@ class _WithWeights(dgm.Bijector):
 
     def __init__(self, bijector, parameters):
         super().__init__()
-        self.call = lambda method, *a: functional_call(_Method(bijector, method), _prefixed(parameters), a)
+        self.call = lambda method, *a: functional_call(
+            _Method(bijector, method), _prefixed(parameters), a
+        )
 
     def forward(self, x, context=None):
         return self.call("forward", x, context)
@@ -388,7 +422,9 @@ def bijector_scored(build):
     x, context = case.value(4), case.at(4)
 
     def score(module):
-        (x_, context_) = (None if t is None else t.to(dtype_of(module, x.dtype)) for t in (x, context))
+        (x_, context_) = (
+            None if t is None else t.to(dtype_of(module, x.dtype)) for t in (x, context)
+        )
         y, log_det = module(x_, context_)
         return torch.cat([y.flatten(1), log_det.expand(4)[:, None]], dim=-1)
 
@@ -406,7 +442,10 @@ def pair_scored(build):
         dtype = dtype_of(module)
         fixed = {n: v.to(dtype) for n, v in drawn.items()}
         log_p, log_q = (
-            sum(s["log_prob"] for s in sites(poutine.condition(p, data=fixed), floats(batch, dtype)).values())
+            sum(
+                s["log_prob"]
+                for s in sites(poutine.condition(p, data=fixed), floats(batch, dtype)).values()
+            )
             for p in module
         )
         return log_p - log_q
@@ -417,7 +456,11 @@ def pair_scored(build):
 def sites(program, batch):
     trace = poutine.trace(program).get_trace(*batch)
     trace.compute_log_prob()
-    return {n: s for n, s in trace.nodes.items() if s["type"] == "sample" and "cond_indep_stack" in s and n != "data"}
+    return {
+        n: s
+        for n, s in trace.nodes.items()
+        if s["type"] == "sample" and "cond_indep_stack" in s and n != "data"
+    }
 
 
 def dtype_of(module, default=None):
@@ -432,7 +475,9 @@ def floats(tensors, dtype):
 MODULES = {
     **{f"conditional-{n}": lambda b=b: conditional_scored(b) for n, b in CONDITIONALS.items()},
     **{f"bijector-{n}": lambda b=b: bijector_scored(b) for n, b in ALL.items()},
-    **{f"pair-{n}": lambda b=b: pair_scored(b) for n, b in PAIRS.items() if n != "vae_one_way"},  # can't score points
+    **{
+        f"pair-{n}": lambda b=b: pair_scored(b) for n, b in PAIRS.items() if n != "vae_one_way"
+    },  # can't score points
 }
 
 

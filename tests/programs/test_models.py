@@ -19,9 +19,13 @@ ROLES: dict[str, Callable[[nn.Module], nn.Module]] = {
 }
 HOLDERS: dict[str, Callable[[dgm.Bijector], nn.Module]] = {
     "flow": lambda bijector: dgm.Flow(dgm.StandardNormal(4), bijector),
-    "flow_between_layers": lambda bijector: dgm.Flow(dgm.StandardNormal(4), [dgm.Permutation(4), bijector]),
+    "flow_between_layers": lambda bijector: dgm.Flow(
+        dgm.StandardNormal(4), [dgm.Permutation(4), bijector]
+    ),
     "inverse": lambda bijector: dgm.Flow(dgm.StandardNormal(4), [dgm.Inverse(bijector)]),
-    "base_of_a_flow": lambda bijector: dgm.Flow(dgm.Flow(dgm.StandardNormal(4), bijector), dgm.realnvp(4, 2)),
+    "base_of_a_flow": lambda bijector: dgm.Flow(
+        dgm.Flow(dgm.StandardNormal(4), bijector), dgm.realnvp(4, 2)
+    ),
     "vamp_prior": lambda bijector: dgm.VampPrior(
         dgm.Flow(dgm.Conditional(dist.Normal, nn.Linear(3, 8)), bijector), torch.randn(5, 3)
     ),

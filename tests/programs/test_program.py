@@ -33,7 +33,9 @@ def sites(program, *batch) -> dict:
 @pytest.mark.filterwarnings("ignore:Failed to verify mean field restriction")
 @pytest.mark.parametrize("loss", [Trace_ELBO, TraceMeanField_ELBO])
 @pytest.mark.parametrize(**over(PROGRAMS))
-def test_svi_moves_every_tensor_of_the_first_and_the_second_instance_and_leaves_the_store_empty(build, loss):
+def test_svi_moves_every_tensor_of_the_first_and_the_second_instance_and_leaves_the_store_empty(
+    build, loss
+):
     for instance in ("first", "second"):
         case = build()
         pair = nn.ModuleDict({"model": case.model, "guide": case.guide})
@@ -76,10 +78,17 @@ def test_svi_trains_a_module_that_model_and_guide_share_and_a_program_inside_a_p
         def forward(self, x: Tensor | None = None) -> Tensor:
             with dgm.data_plate(x):
                 z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
-                return pyro.sample("x", dist.Normal(self.inner(z), self.log_scale.exp()).to_event(1), obs=x)
+                return pyro.sample(
+                    "x", dist.Normal(self.inner(z), self.log_scale.exp()).to_event(1), obs=x
+                )
 
-    model, guide = Model(), dgm.AmortizedGuide(dgm.Conditional(dist.Normal, nn.Sequential(shared, nn.Linear(2, 4))))
-    start = {n: p.detach().clone() for n, p in (*model.named_parameters(), *guide.named_parameters())}
+    model, guide = (
+        Model(),
+        dgm.AmortizedGuide(dgm.Conditional(dist.Normal, nn.Sequential(shared, nn.Linear(2, 4)))),
+    )
+    start = {
+        n: p.detach().clone() for n, p in (*model.named_parameters(), *guide.named_parameters())
+    }
     svi = SVI(model, guide, pyro.optim.Adam({"lr": 1e-2}), Trace_ELBO())
     svi.step(torch.randn(8, 2))
     moved = dict([*model.named_parameters(), *guide.named_parameters()])
@@ -108,7 +117,10 @@ def test_svi_trains_equally_named_tensors_of_model_and_guide():
     model, guide = Model(2, 3), Guide(3, 2)
     start = [p.detach().clone() for p in (*model.parameters(), *guide.parameters())]
     SVI(model, guide, pyro.optim.Adam({"lr": 1e-2}), Trace_ELBO()).step(torch.randn(8, 3))
-    assert not any(torch.equal(p, s) for p, s in zip((*model.parameters(), *guide.parameters()), start, strict=True))
+    assert not any(
+        torch.equal(p, s)
+        for p, s in zip((*model.parameters(), *guide.parameters()), start, strict=True)
+    )
 
 
 def test_svi_leaves_a_frozen_parameter_alone():
@@ -117,7 +129,9 @@ def test_svi_leaves_a_frozen_parameter_alone():
     frozen = [p.clone() for p in case.model.likelihood.parameters()]
     svi = SVI(case.model, case.guide, pyro.optim.Adam({"lr": 1e-2}), Trace_ELBO())
     svi.step(*case.batch(8))
-    assert all(torch.equal(p, f) for p, f in zip(case.model.likelihood.parameters(), frozen, strict=True))
+    assert all(
+        torch.equal(p, f) for p, f in zip(case.model.likelihood.parameters(), frozen, strict=True)
+    )
 
 
 def test_an_autoguide_of_pyro_trains_a_declared_model():
@@ -163,7 +177,9 @@ def test_predictive_draws_latents_from_the_guide_and_data_from_the_model(build, 
     for site in sites(case.guide, *batch):
         assert drawn[site].shape[0] == 6
         assert drawn[site].shape[-2] == 4
-    prior = Predictive(case.model, num_samples=6, parallel=parallel, return_sites=("x",))(None, *batch[1:])
+    prior = Predictive(case.model, num_samples=6, parallel=parallel, return_sites=("x",))(
+        None, *batch[1:]
+    )
     num = 4 if len(batch) > 1 else 1
     assert prior["x"].shape == (6, num, *batch[0].shape[1:])
 
@@ -173,7 +189,9 @@ def test_predictive_with_a_program_and_parallel_draws_agrees_with_serial_draws()
     case = PAIRS["vae_normal"]()
     (x,), num = case.batch(3), 2000
     draws = [
-        Predictive(case.model, guide=case.guide, num_samples=num, parallel=p)(x)["z"].reshape(num, 3, 2)
+        Predictive(case.model, guide=case.guide, num_samples=num, parallel=p)(x)["z"].reshape(
+            num, 3, 2
+        )
         for p in (False, True)
     ]
     standard_error = (sum(d.var(0) for d in draws) / num).sqrt()
@@ -191,7 +209,9 @@ def test_nuts_runs_on_the_model_itself(name):
     assert len(draws[:, 0, 0].unique()) > 1
 
 
-@pytest.mark.parametrize(**over({n: b for n, b in LATENT.items() if not isinstance(b().model, dgm.Dequantized)}))
+@pytest.mark.parametrize(
+    **over({n: b for n, b in LATENT.items() if not isinstance(b().model, dgm.Dequantized)})
+)
 def test_a_conditioned_program_scores_the_given_latent(build):
     case = build()
     batch = case.batch(4)
@@ -220,7 +240,9 @@ def test_pyro_reads_the_structure_of_a_declared_model():
     assert get_dependencies(case.model, batch)["posterior_dependencies"]["z"].keys() == {"z", "x"}
 
 
-@pytest.mark.skipif(importlib.util.find_spec("graphviz") is None, reason="pyro.render_model needs graphviz")
+@pytest.mark.skipif(
+    importlib.util.find_spec("graphviz") is None, reason="pyro.render_model needs graphviz"
+)
 def test_pyro_renders_a_declared_model():
     case = PAIRS["vae_normal"]()
     assert "data" in pyro.render_model(case.model, case.batch(3)).source
@@ -249,12 +271,16 @@ def test_every_site_lies_in_the_data_plate_and_has_one_log_density_per_datum(bui
     batch = case.batch(5)
     for program in (case.model, case.guide):
         for name, site in sites(program, *batch).items():
-            assert [(f.name, f.dim, f.size) for f in site["cond_indep_stack"]] == [("data", -1, 5)], name
+            assert [(f.name, f.dim, f.size) for f in site["cond_indep_stack"]] == [
+                ("data", -1, 5)
+            ], name
             assert site["log_prob"].shape == (5,), name
 
 
 def test_the_names_of_the_sites_are_the_users():
-    model = dgm.LatentVariableModel(dgm.StandardNormal(2), dgm.Normal(dgm.mlp(2, 3)), latent="code", observed="pixels")
+    model = dgm.LatentVariableModel(
+        dgm.StandardNormal(2), dgm.Normal(dgm.mlp(2, 3)), latent="code", observed="pixels"
+    )
     guide = dgm.AmortizedGuide(dgm.Conditional(dist.Normal, dgm.mlp(3, 4)), latent="code")
     density = dgm.DensityModel(dgm.StandardNormal(3), observed="y")
     x = torch.randn(4, 3)
@@ -264,7 +290,12 @@ def test_the_names_of_the_sites_are_the_users():
 
 
 def test_a_vae_is_its_model_and_its_guide():
-    vae = dgm.VAE(dgm.StandardNormal(2), dgm.Normal(dgm.mlp(2, 3)), dgm.Conditional(dist.Normal, dgm.mlp(3, 4)), size=9)
+    vae = dgm.VAE(
+        dgm.StandardNormal(2),
+        dgm.Normal(dgm.mlp(2, 3)),
+        dgm.Conditional(dist.Normal, dgm.mlp(3, 4)),
+        size=9,
+    )
     assert vae.generator is vae.model
     assert vae.model.size == vae.guide.size == 9
     assert {n.split(".")[0] for n, _ in vae.named_parameters()} == {"generator", "guide"}
@@ -279,7 +310,9 @@ def test_the_empty_guide_samples_nothing():
 
 def test_a_guide_without_data_is_refused_with_the_fix():
     guide = dgm.AmortizedGuide(dgm.Conditional(dist.Normal, dgm.mlp(3, 4)))
-    with pytest.raises(ValueError, match=r"AmortizedGuide: expected data x, got None\. Fix: guide\(x\)"):
+    with pytest.raises(
+        ValueError, match=r"AmortizedGuide: expected data x, got None\. Fix: guide\(x\)"
+    ):
         guide(None)
 
 
@@ -309,7 +342,9 @@ def test_with_the_size_of_the_data_the_mean_over_minibatches_is_the_full_batch()
     full = score(x, 12)
     minibatches = torch.stack([score(part, 12) for part in x.split(3)])
     torch.testing.assert_close(minibatches.mean(), full)
-    torch.testing.assert_close(full, dist.Normal(0.0, 1.0).log_prob(w) + dist.Normal(w, 1.0).log_prob(x).sum())
+    torch.testing.assert_close(
+        full, dist.Normal(0.0, 1.0).log_prob(w) + dist.Normal(w, 1.0).log_prob(x).sum()
+    )
     unscaled = torch.stack([score(part, None) for part in x.split(3)])
     assert not torch.allclose(unscaled.mean(), full)
 
@@ -331,16 +366,26 @@ def test_the_data_plate_draws_no_random_number():
 
 
 def test_the_data_plate_counts_the_first_tensor_and_passes_over_none():
-    for batch, expected in (((), 1), ((None,), 1), ((None, torch.zeros(4, 2)), 4), ((torch.zeros(3), None), 3)):
+    for batch, expected in (
+        ((), 1),
+        ((None,), 1),
+        ((None, torch.zeros(4, 2)), 4),
+        ((torch.zeros(3), None), 3),
+    ):
         with dgm.data_plate(*batch) as index:
             assert len(index) == expected
 
 
 def test_a_scalar_observation_is_refused_with_the_fix():
-    with pytest.raises(ValueError, match=r"data_plate: expected a tensor \(B, \*event\), got a 0-dim .*Fix: x\[None\]"):
+    with pytest.raises(
+        ValueError,
+        match=r"data_plate: expected a tensor \(B, \*event\), got a 0-dim .*Fix: x\[None\]",
+    ):
         dgm.data_plate(torch.tensor(1.0))
 
 
 def test_a_batch_larger_than_the_data_is_refused_with_the_fix():
-    with pytest.raises(ValueError, match=r"expected a batch of at most size=4 data, got 5\. Fix: size=len\(data\)"):
+    with pytest.raises(
+        ValueError, match=r"expected a batch of at most size=4 data, got 5\. Fix: size=len\(data\)"
+    ):
         dgm.data_plate(torch.zeros(5, 2), size=4)

@@ -41,7 +41,9 @@ def within_five(x, mean, deviation, ess):
 
 
 @in_float64
-@pytest.mark.parametrize(("log_ratio", "deviation"), [(Quadratic(), 1.0), (narrow, 0.5)], ids=["shifted", "narrow"])
+@pytest.mark.parametrize(
+    ("log_ratio", "deviation"), [(Quadratic(), 1.0), (narrow, 0.5)], ids=["shifted", "narrow"]
+)
 def test_chains_draw_from_the_law_of_the_data(log_ratio, deviation):
     refined = dgm.Refined(shifted(), log_ratio)
     run = dgm.hmc(refined, torch.zeros(1, 1), num=100, chains=60, warmup=50, leapfrog=5)
@@ -90,7 +92,9 @@ def test_the_factor_stands_in_the_data_plate_and_the_observation_is_gone():
 def test_a_noisy_observation_gives_its_mean():
     generator = dgm.LatentVariableModel(dgm.StandardNormal(2), dgm.Normal(nn.Linear(2, 3)))
     trace = poutine.trace(dgm.Refined(generator, nn.Linear(3, 1))).get_trace(torch.zeros(4, 3))
-    assert torch.equal(trace.nodes["_RETURN"]["value"], generator.likelihood.net(trace.nodes["z"]["value"]))
+    assert torch.equal(
+        trace.nodes["_RETURN"]["value"], generator.likelihood.net(trace.nodes["z"]["value"])
+    )
 
 
 def test_without_data_it_makes_one_draw():
@@ -99,7 +103,9 @@ def test_without_data_it_makes_one_draw():
 
 def test_images_and_labels_reach_the_critic_with_one_batch_dim():
     net = nn.Sequential(nn.Linear(2 + 1, 4), nn.Unflatten(-1, (1, 2, 2)))
-    generator = dgm.LatentVariableModel(dgm.StandardNormal(2), dgm.Deterministic(dgm.Joined(net), event_dim=3))
+    generator = dgm.LatentVariableModel(
+        dgm.StandardNormal(2), dgm.Deterministic(dgm.Concat(net), event_dim=3)
+    )
     label = torch.arange(5.0)[:, None]
     seen = []
 
@@ -108,7 +114,14 @@ def test_images_and_labels_reach_the_critic_with_one_batch_dim():
         return y.flatten(1).sum(1, keepdim=True) + 100 * c
 
     refined = dgm.Refined(generator, log_ratio)
-    particles = dgm.draw(refined, poutine.block(generator, hide=["x"]), torch.zeros(5, 1, 2, 2), label, num=3, depth=1)
+    particles = dgm.draw(
+        refined,
+        poutine.block(generator, hide=["x"]),
+        torch.zeros(5, 1, 2, 2),
+        label,
+        num=3,
+        depth=1,
+    )
     shape, context = seen[-1]
     assert shape == (15, 1, 2, 2)
     assert torch.equal(context, label.repeat(3, 1))
@@ -119,7 +132,9 @@ def test_images_and_labels_reach_the_critic_with_one_batch_dim():
 def judged(game, constant=0.5):
     """A trainer whose critic is the best one of the generator y = z + 1, up to a constant."""
     critic, decoder = nn.Linear(1, 1), nn.Linear(1, 1)
-    for parameter, value in zip((*critic.parameters(), *decoder.parameters()), (-1.0, constant, 1.0, 1.0), strict=True):
+    for parameter, value in zip(
+        (*critic.parameters(), *decoder.parameters()), (-1.0, constant, 1.0, 1.0), strict=True
+    ):
         nn.init.constant_(parameter, value)
     generator = dgm.LatentVariableModel(dgm.StandardNormal(1), dgm.Deterministic(decoder))
     return dgm.GANTrainer(generator, critic, game)
@@ -140,9 +155,14 @@ def test_the_constant_of_the_ratio_comes_from_a_run_that_the_program_does_not_se
     refined = dgm.Refined(trainer.generator, trainer.log_ratio)
     trace = poutine.trace(refined).get_trace(torch.zeros(4, 1))
     trace.compute_log_prob()
-    assert [name for name in trace.nodes if name not in ("_INPUT", "_RETURN", "data")] == ["z", "log_ratio_x"]
+    assert [name for name in trace.nodes if name not in ("_INPUT", "_RETURN", "data")] == [
+        "z",
+        "log_ratio_x",
+    ]
     ratio, y = trace.nodes["log_ratio_x"]["log_prob"], trace.nodes["_RETURN"]["value"]
-    standard_error = ((torch.e - 1) / 10_000) ** 0.5  # of log E e^{-y}: Var e^{-y} / (E e^{-y})² = e − 1
+    standard_error = (
+        (torch.e - 1) / 10_000
+    ) ** 0.5  # of log E e^{-y}: Var e^{-y} / (E e^{-y})² = e − 1
     assert (ratio - (0.5 - y).flatten()).abs().max() < 5 * standard_error
     run = dgm.hmc(refined, torch.zeros(1, 1), num=4, chains=2, warmup=5, leapfrog=3)
     assert len(run.draws["z"].unique()) > 4
@@ -156,7 +176,8 @@ def test_a_game_without_a_ratio_is_refused_by_its_trainer():
 
 def test_a_trainer_in_place_of_its_ratio_is_refused():
     with pytest.raises(
-        TypeError, match=r"as a function of y, got GANTrainer. Fix: Refined\(generator, trainer.log_rati"
+        TypeError,
+        match=r"as a function of y, got GANTrainer. Fix: Refined\(generator, trainer.log_rati",
     ):
         dgm.Refined(shifted(), judged(dgm.NonSaturating()))
 
@@ -167,5 +188,7 @@ def test_a_program_without_the_site_is_refused():
 
 
 def test_a_ratio_that_is_not_one_number_per_draw_is_refused():
-    with pytest.raises(ValueError, match=r"expected one number per draw, \(2,\) or \(2, 1\), got shape \(2, 3\)"):
+    with pytest.raises(
+        ValueError, match=r"expected one number per draw, \(2,\) or \(2, 1\), got shape \(2, 3\)"
+    ):
         dgm.Refined(shifted(3), lambda y: y)(torch.zeros(2, 3))

@@ -16,7 +16,7 @@ import pyro_dgm as dgm
 H = (16,)
 LAYERS: dict[str, Callable[[int], dgm.Bijector]] = {
     "coupling": lambda d: dgm.Coupling(d, hidden=H),
-    "additive": lambda d: dgm.Coupling(d, hidden=H, law=dgm.Additive()),
+    "additive": lambda d: dgm.Coupling(d, hidden=H, transformer=dgm.Additive()),
     "realnvp": lambda d: dgm.realnvp(d, 2, hidden=H),
     "spline_coupling": lambda d: dgm.spline_coupling(d, 2, hidden=H),
     "maf": lambda d: dgm.maf(d, 2, hidden=H),
@@ -30,11 +30,19 @@ LAYERS: dict[str, Callable[[int], dgm.Bijector]] = {
     "sylvester": lambda d: dgm.sylvester(d, 2, num_units=2),
     "sigmoid": lambda d: dgm.Pointwise(SigmoidTransform()),
 }
-SLOW = {"maf": 64, "iaf": 64, "spline_maf": 16, "spline_iaf": 16}  # from this size on: D network calls, each traced
+SLOW = {
+    "maf": 64,
+    "iaf": 64,
+    "spline_maf": 16,
+    "spline_iaf": 16,
+}  # from this size on: D network calls, each traced
 
 
 def marked(values: dict[str, tuple], slow: set[str]) -> list:
-    return [pytest.param(*v, id=n, marks=pytest.mark.slow if n in slow else ()) for n, v in values.items()]
+    return [
+        pytest.param(*v, id=n, marks=pytest.mark.slow if n in slow else ())
+        for n, v in values.items()
+    ]
 
 
 REGISTERED = {name: (build,) for name, build in {**BIJECTORS, **ONE_WAY}.items()}
@@ -48,7 +56,8 @@ def test_every_bijector_of_the_library_passes(build):
 
 
 @pytest.mark.parametrize(
-    ("build", "dim"), marked(SIZED, {f"{n}-{d}" for n, least in SLOW.items() for d in (2, 16, 64) if d >= least})
+    ("build", "dim"),
+    marked(SIZED, {f"{n}-{d}" for n, least in SLOW.items() for d in (2, 16, 64) if d >= least}),
 )
 def test_every_layer_passes_at_small_and_large_sizes(build, dim):
     dgm.assert_bijector(build(dim), dim)
@@ -59,7 +68,10 @@ def test_the_bijector_and_the_users_random_state_are_left_as_they_are():
     before, random = copy.deepcopy(bijector.state_dict()), torch.get_rng_state()
     dgm.assert_bijector(bijector, 4, 3)
     assert torch.equal(torch.get_rng_state(), random)
-    assert all(torch.equal(t, before[n]) and t.dtype == before[n].dtype for n, t in bijector.state_dict().items())
+    assert all(
+        torch.equal(t, before[n]) and t.dtype == before[n].dtype
+        for n, t in bijector.state_dict().items()
+    )
     assert all(p.grad is None for p in bijector.parameters())
 
 
@@ -216,7 +228,9 @@ def test_the_layer_that_the_broken_ones_are_made_of_passes():
 
 @pytest.mark.parametrize("broken", BROKEN, ids=lambda b: b.__name__)
 def test_a_broken_layer_fails_by_the_name_of_the_law_that_it_breaks(broken):
-    with pytest.raises(AssertionError, match=rf"{broken.__name__}, torch\.float\d\d, law '({BROKEN[broken]})'"):
+    with pytest.raises(
+        AssertionError, match=rf"{broken.__name__}, torch\.float\d\d, law '({BROKEN[broken]})'"
+    ):
         dgm.assert_bijector(broken(), 3)
 
 
@@ -232,10 +246,14 @@ def test_a_one_way_layer_is_held_to_its_forward_direction():
             return y, log_det + 0.1
 
     dgm.assert_bijector(dgm.Planar(3), 3)
-    with pytest.raises(AssertionError, match="Planar, torch.float64, law 'log det is that of the jacobian'"):
+    with pytest.raises(
+        AssertionError, match="Planar, torch.float64, law 'log det is that of the jacobian'"
+    ):
         dgm.assert_bijector(Planar(3), 3)
 
 
 def test_a_context_of_another_size_than_the_layers_is_an_error_of_the_first_law():
-    with pytest.raises(AssertionError, match="law 'shapes and dtypes': .*expected a context of size 3, got 2"):
+    with pytest.raises(
+        AssertionError, match="law 'shapes and dtypes': .*expected a context of size 3, got 2"
+    ):
         dgm.assert_bijector(dgm.Coupling(4, context=3), 4, 2)

@@ -22,7 +22,9 @@ def linear(scale=1.0):
     with torch.no_grad():
         net.weight.copy_(torch.tensor([[1.0, 0.4], [-0.3, 0.8], [0.5, 0.5]]))
     encoder = dgm.MultivariateNormal(nn.Linear(3, 5), 2)
-    return dgm.VAE(dgm.StandardNormal(2), dgm.Normal(dgm.MeanOf(dgm.Deterministic(net)), scale), encoder)
+    return dgm.VAE(
+        dgm.StandardNormal(2), dgm.Normal(dgm.MeanOf(dgm.Deterministic(net)), scale), encoder
+    )
 
 
 def evidence(vae, scale):
@@ -47,7 +49,9 @@ def test_a_linear_generator_gets_its_exact_posterior(objective):
     r"""$E[z \mid x] = P^{-1} W^T x / \sigma^2$ and covariance $P^{-1}$, awake and asleep."""
     sigma, vae = 0.5, linear(0.5)
     x = evidence(vae, sigma).sample((2000,))
-    fitted = dgm.refit_guide(vae, x, vae.guide.encoder, epochs=25, batch_size=100, lr=0.02, objective=objective)
+    fitted = dgm.refit_guide(
+        vae, x, vae.guide.encoder, epochs=25, batch_size=100, lr=0.02, objective=objective
+    )
     weight = vae.generator.likelihood.net.likelihood.net.weight.detach()
     covariance = (torch.eye(2) + weight.T @ weight / sigma**2).inverse()
     with torch.no_grad():
@@ -73,17 +77,21 @@ def test_the_best_epoch_on_held_out_data_is_kept():
     options = {"epochs": 20, "batch_size": 10, "lr": 0.3}
     scores = [
         dgm.SVITrainer(dgm.ELBO(fitted.model, fitted.guide)).evaluate(val, batch_size=10)["nelbo"]
-        for fitted in (dgm.refit_guide(vae, x, vae.guide.encoder, v, **options) for v in (val, None))
+        for fitted in (
+            dgm.refit_guide(vae, x, vae.guide.encoder, v, **options) for v in (val, None)
+        )
     ]
     assert scores[0] < scores[1]
 
 
 def test_context_and_dequantizer_are_kept():
-    likelihood = dgm.Normal(dgm.Joined(dgm.mlp(2 + 1, 3)))
-    encoder = dgm.Conditional(dist.Normal, dgm.Joined(dgm.mlp(3 + 1, 4)))
+    likelihood = dgm.Normal(dgm.Concat(dgm.mlp(2 + 1, 3)))
+    encoder = dgm.Conditional(dist.Normal, dgm.Concat(dgm.mlp(3 + 1, 4)))
     vae = dgm.VAE(dgm.StandardNormal(2), likelihood, encoder, dgm.UnitUniform())
     x, c = torch.randint(5, (20, 3)).to(torch.get_default_dtype()), torch.randn(20, 1)
-    fitted = dgm.refit_guide(vae, (x, c), encoder, **QUICK, objective=partial(dgm.IWELBO, num_particles=2))
+    fitted = dgm.refit_guide(
+        vae, (x, c), encoder, **QUICK, objective=partial(dgm.IWELBO, num_particles=2)
+    )
     assert isinstance(fitted.guide.dequantizer, dgm.UnitUniform)
     assert dgm.nll(fitted.model, fitted.guide, x, c, num=5).per_datum.shape == (20,)
 
@@ -96,19 +104,25 @@ def annealed(model, guide, x):
 
 
 @in_float64
-@pytest.mark.parametrize("score", [partial(dgm.nll, num=500), annealed], ids=["importance", "annealed"])
+@pytest.mark.parametrize(
+    "score", [partial(dgm.nll, num=500), annealed], ids=["importance", "annealed"]
+)
 def test_the_curve_is_that_of_the_exact_evidence(score):
     r"""$x \sim \mathcal N(0, W W^T + \sigma^2 I)$ at each σ, within 0.05 nats; the least is at the σ of the data."""
     vae = linear()
     train, test = evidence(vae, 0.4).sample((1500,)), evidence(vae, 0.4).sample((100,))
-    curve = dgm.nll_over_scale(vae, train, test, (0.2, 0.4, 1.0), epochs=15, batch_size=100, lr=0.02, score=score)
+    curve = dgm.nll_over_scale(
+        vae, train, test, (0.2, 0.4, 1.0), epochs=15, batch_size=100, lr=0.02, score=score
+    )
     assert curve.scales == (1.0, 0.4, 0.2)
     for scale, found in zip(curve.scales, curve.scores, strict=True):
         exact = -evidence(vae, scale).log_prob(test)
         torch.testing.assert_close(found.mean, exact.mean().item(), atol=0.05, rtol=0)
     assert curve.scales[curve.best] == 0.4
     assert [v.generator.likelihood.scale.item() for v in curve.vaes] == pytest.approx(curve.scales)
-    assert same(states(vae.generator.likelihood.net), states(curve.vaes[0].generator.likelihood.net))
+    assert same(
+        states(vae.generator.likelihood.net), states(curve.vaes[0].generator.likelihood.net)
+    )
 
 
 def test_it_prints_a_table_that_says_what_it_is():
@@ -121,8 +135,8 @@ def test_it_prints_a_table_that_says_what_it_is():
 
 
 def test_context_is_scored_as_well():
-    likelihood = dgm.Normal(dgm.Joined(dgm.mlp(2 + 1, 3)))
-    encoder = dgm.Conditional(dist.Normal, dgm.Joined(dgm.mlp(3 + 1, 4)))
+    likelihood = dgm.Normal(dgm.Concat(dgm.mlp(2 + 1, 3)))
+    encoder = dgm.Conditional(dist.Normal, dgm.Concat(dgm.mlp(3 + 1, 4)))
     batch = torch.randn(20, 3), torch.randn(20, 1)
     vae = dgm.VAE(dgm.StandardNormal(2), likelihood, encoder)
     curve = dgm.nll_over_scale(vae, batch, batch, (1.0,), **QUICK, score=partial(dgm.nll, num=5))
@@ -131,7 +145,9 @@ def test_context_is_scored_as_well():
 
 def test_a_likelihood_without_a_scale_is_refused():
     vae = toy_vae().replace(likelihood=dgm.Deterministic(dgm.mlp(2, 3)))
-    with pytest.raises(TypeError, match=r"expected a Normal likelihood, .* got Deterministic.*Fix: vae.replace"):
+    with pytest.raises(
+        TypeError, match=r"expected a Normal likelihood, .* got Deterministic.*Fix: vae.replace"
+    ):
         dgm.nll_over_scale(vae, torch.zeros(5, 3), torch.zeros(5, 3), (1.0,))
 
 

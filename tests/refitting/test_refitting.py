@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from toys import BatchNorm
 
 import pyro_dgm as dgm
-from pyro_dgm.inference.run.traces import isolated
+from pyro_dgm.inference.run.traces import fork_rng
 from pyro_dgm.programs.conditionals.conditional import raw_of_positive
 from pyro_dgm.refitting import generative as refitting
 
@@ -23,16 +23,24 @@ def shifted_vae(prior: nn.Module | None = None) -> dgm.VAE:
     """A linear encoder whose aggregated posterior is far from N(0, I): a correlated normal around (2, −1)."""
     net = nn.Linear(3, 4)
     with torch.no_grad():
-        net.weight.copy_(torch.tensor([[1.0, 0.5, 0.0], [0.5, 1.0, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]]))
+        net.weight.copy_(
+            torch.tensor([[1.0, 0.5, 0.0], [0.5, 1.0, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
+        )
         net.bias.copy_(torch.tensor([2.0, -1.0, -0.5, 0.3]))
-    return dgm.VAE(prior or dgm.StandardNormal(2), dgm.Normal(dgm.mlp(2, 6, 3)), dgm.Conditional(dist.Normal, net))
+    return dgm.VAE(
+        prior or dgm.StandardNormal(2),
+        dgm.Normal(dgm.mlp(2, 6, 3)),
+        dgm.Conditional(dist.Normal, net),
+    )
 
 
 def aggregate_of(vae: dgm.VAE) -> dist.MultivariateNormal:
     """Its closed form for x ~ N(0, I)."""
     law = vae.guide.encoder(torch.zeros(3))
     slope = vae.guide.encoder.net.weight[:2].detach()
-    return dist.MultivariateNormal(law.mean.detach(), slope @ slope.T + torch.diag_embed(law.variance.detach()))
+    return dist.MultivariateNormal(
+        law.mean.detach(), slope @ slope.T + torch.diag_embed(law.variance.detach())
+    )
 
 
 def state_of(module: nn.Module) -> dict[str, Tensor]:
@@ -44,7 +52,7 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 
 
 def drawn(vae: dgm.VAE, *batch: Tensor) -> dgm.Particles:
-    with isolated(seed=3), torch.no_grad():
+    with fork_rng(seed=3), torch.no_grad():
         return dgm.draw(vae.model, vae.guide, *batch, num=20)
 
 
@@ -158,7 +166,9 @@ def test_an_encoder_that_was_frozen_stays_frozen():
 
 
 @pytest.mark.parametrize("kind", ["mixture", "vamp"])
-def test_an_encoder_with_batch_norm_or_dropout_stays_as_it_is_and_is_drawn_from_as_it_is_evaluated(kind):
+def test_an_encoder_with_batch_norm_or_dropout_stays_as_it_is_and_is_drawn_from_as_it_is_evaluated(
+    kind,
+):
     """Its running statistics don't move, and its draws are those of q(z | x) with nothing dropped."""
     x, seen = torch.randn(40, 3), []
     net = nn.Sequential(nn.Linear(3, 6), BatchNorm(6), nn.Dropout(0.5), nn.Linear(6, 4))
@@ -169,12 +179,16 @@ def test_an_encoder_with_batch_norm_or_dropout_stays_as_it_is_and_is_drawn_from_
     refitted = dgm.refit_prior(vae, x, prior, **QUICK)
     assert seen
     assert not any(seen), "the prior was fitted to draws with units dropped"
-    assert same(state_of(refitted.guide), state_of(vae.guide)), "the running statistics of the encoder have moved"
+    assert same(state_of(refitted.guide), state_of(vae.guide)), (
+        "the running statistics of the encoder have moved"
+    )
     assert refitted.guide.training
 
 
 def test_size_and_the_names_of_the_sites_stay():
-    vae = dgm.VAE(dgm.StandardNormal(2), dgm.Normal(dgm.mlp(2, 3)), shifted_vae().guide.encoder, size=40)
+    vae = dgm.VAE(
+        dgm.StandardNormal(2), dgm.Normal(dgm.mlp(2, 3)), shifted_vae().guide.encoder, size=40
+    )
     refitted = dgm.refit_prior(vae, torch.randn(40, 3), dgm.MixturePrior(2, 3), **QUICK)
     assert refitted.model.size == refitted.guide.size == 40
 
@@ -207,7 +221,7 @@ def test_the_seed_decides_the_result():
 @in_float64
 def test_the_latents_are_fresh_draws_each_time_a_datum_is_seen_with_the_context_beside_them():
     x, c = torch.randn(10, 3), torch.randn(10, 1)
-    encoder = dgm.Normal(dgm.Joined(nn.Linear(4, 2)), scale=1e-9)
+    encoder = dgm.Normal(dgm.Concat(nn.Linear(4, 2)), scale=1e-9)
     latents = refitting._Latents(dgm.AmortizedGuide(encoder), (x, c), 4, shuffle=False)
     z, context = (torch.cat(parts) for parts in zip(*latents.epoch(), strict=True))
     torch.testing.assert_close(z, encoder(x, c).mean.detach(), rtol=0, atol=1e-4)
@@ -230,24 +244,28 @@ def test_with_held_out_data_the_best_epoch_is_kept_and_patience_stops(monkeypatc
 
     monkeypatch.setattr(refitting, "SVITrainer", Spy)
     vae, x, val = shifted_vae(), torch.randn(6, 3), torch.randn(50, 3)
-    refitted = dgm.refit_prior(vae, x, dgm.MixturePrior(2, 6), val=val, epochs=60, lr=0.3, patience=4)
+    refitted = dgm.refit_prior(
+        vae, x, dgm.MixturePrior(2, 6), val=val, epochs=60, lr=0.3, patience=4
+    )
     (trainer,) = trainers
     scores = [row["val_nelbo"] for row in trainer.history]
     best = min(range(len(scores)), key=scores.__getitem__)
     assert len(scores) == best + 1 + 4 < 60
     kept = dgm.refit_prior(vae, x, dgm.StandardNormal(2))  # the same encoder
     assert same(state_of(kept.guide), state_of(refitted.guide))
-    again = trainer.evaluate(refitting._Latents(refitted.guide, val, 128, shuffle=False), batch_size=128)
+    again = trainer.evaluate(
+        refitting._Latents(refitted.guide, val, 128, shuffle=False), batch_size=128
+    )
     assert again["nelbo"] == pytest.approx(min(scores))
 
 
 @in_float64
 def test_contexts_go_to_the_encoder_and_to_the_prior():
     """Labels that move the posterior by ±2: a prior that sees them gains more than one that doesn't."""
-    encoder = dgm.Conditional(dist.Normal, dgm.Joined(nn.Linear(4, 4)))
+    encoder = dgm.Conditional(dist.Normal, dgm.Concat(nn.Linear(4, 4)))
     with torch.no_grad():
         encoder.net.net.weight.mul_(0.1)[:2, 3] = 2.0
-    vae = dgm.VAE(dgm.StandardNormal(2), dgm.Normal(dgm.Joined(dgm.mlp(3, 3))), encoder)
+    vae = dgm.VAE(dgm.StandardNormal(2), dgm.Normal(dgm.Concat(dgm.mlp(3, 3))), encoder)
     x, c = torch.randn(200, 3), torch.randint(2, (200, 1)) * 2.0 - 1
     seeing = dgm.Conditional(dist.Normal, nn.Linear(1, 4))
     options = {"val": (x[:50], c[:50]), "epochs": 15, "batch_size": 50, "lr": 0.05}
@@ -265,11 +283,16 @@ def test_contexts_go_to_the_encoder_and_to_the_prior():
 
 def test_a_refitted_vae_can_be_saved_copied_and_absorbed(tmp_path):
     vae, x = shifted_vae(), torch.randn(40, 3)
-    refitted = dgm.refit_prior(vae, x, dgm.Flow(dgm.StandardNormal(2), dgm.realnvp(2, 2, hidden=(8,))), **QUICK)
+    refitted = dgm.refit_prior(
+        vae, x, dgm.Flow(dgm.StandardNormal(2), dgm.realnvp(2, 2, hidden=(8,))), **QUICK
+    )
     twin = copy.deepcopy(refitted)
     dgm.save_weights(refitted, tmp_path / "w")
     dgm.load_weights(twin, tmp_path / "w")
-    scores = [dgm.nll(v.model, v.guide, x, num=3).nelbo for v in (refitted, twin, dgm.absorb_prior(refitted))]
+    scores = [
+        dgm.nll(v.model, v.guide, x, num=3).nelbo
+        for v in (refitted, twin, dgm.absorb_prior(refitted))
+    ]
     torch.testing.assert_close(scores[1], scores[0])
     torch.testing.assert_close(scores[2], scores[0])
 
@@ -279,16 +302,27 @@ def test_a_refitted_vae_can_be_saved_copied_and_absorbed(tmp_path):
 
 @in_float64
 @pytest.mark.parametrize("dequantizer", [None, dgm.UnitUniform()], ids=["plain", "dequantized"])
-def test_the_refitted_scale_is_the_root_of_the_mean_squared_residual_and_a_maximum_of_the_bound(dequantizer):
+def test_the_refitted_scale_is_the_root_of_the_mean_squared_residual_and_a_maximum_of_the_bound(
+    dequantizer,
+):
     encoder = dgm.Conditional(dist.Normal, dgm.mlp(3, 8, 4))
-    vae = dgm.VAE(dgm.StandardNormal(2), dgm.Normal(dgm.mlp(2, 8, 3), scale=0.4), encoder, dequantizer)
+    vae = dgm.VAE(
+        dgm.StandardNormal(2), dgm.Normal(dgm.mlp(2, 8, 3), scale=0.4), encoder, dequantizer
+    )
     x = torch.randint(0, 3, (400, 3)).to(torch.get_default_dtype())
     refitted = dgm.refit_scale(vae, x, num=50)
     drawn = dgm.encode(vae.guide, x, num=50, seed=1)
-    residual = x + drawn.get("x_noise", torch.zeros(())) - vae.generator.likelihood.net(drawn["z"]).detach()
+    residual = (
+        x
+        + drawn.get("x_noise", torch.zeros(()))
+        - vae.generator.likelihood.net(drawn["z"]).detach()
+    )
     expected = residual.square().mean((1, 2))  # of every draw: mean and standard error over 50
     sigma = refitted.generator.likelihood.scale.detach()
-    assert float((sigma.square() - expected.mean()).abs()) < 5 * 2**0.5 * float(expected.std()) / 50**0.5
+    assert (
+        float((sigma.square() - expected.mean()).abs())
+        < 5 * 2**0.5 * float(expected.std()) / 50**0.5
+    )
     assert float(vae.generator.likelihood.scale.detach()) == pytest.approx(0.4)
     best = dgm.nll(refitted.model, refitted.guide, x, num=50).nelbo.mean()
     for factor in (0.9, 1.1):
@@ -300,7 +334,9 @@ def test_the_refitted_scale_is_the_root_of_the_mean_squared_residual_and_a_maxim
 def test_a_tiny_optimal_scale_keeps_its_digits(residual):
     """From residuals, not from log densities at another scale, of which they would be a tiny part."""
     net = nn.Linear(2, 3)
-    vae = dgm.VAE(dgm.StandardNormal(2), dgm.Normal(net), dgm.Conditional(dist.Normal, dgm.mlp(3, 4)))
+    vae = dgm.VAE(
+        dgm.StandardNormal(2), dgm.Normal(net), dgm.Conditional(dist.Normal, dgm.mlp(3, 4))
+    )
     nn.init.zeros_(net.weight)
     x = (net.bias + residual * torch.randn(1000, 3)).detach().float()
     vae = vae.float()
@@ -312,7 +348,9 @@ def test_a_tiny_optimal_scale_keeps_its_digits(residual):
 def test_a_likelihood_without_one_scale_is_refused():
     encoder = dgm.Conditional(dist.Normal, dgm.mlp(3, 4))
     vae = dgm.VAE(dgm.StandardNormal(2), dgm.Bernoulli(dgm.mlp(2, 3)), encoder)
-    with pytest.raises(TypeError, match=r"refit_scale: expected a Normal likelihood.*got Bernoulli"):
+    with pytest.raises(
+        TypeError, match=r"refit_scale: expected a Normal likelihood.*got Bernoulli"
+    ):
         dgm.refit_scale(vae, torch.zeros(5, 3))
 
 
@@ -333,7 +371,9 @@ def test_surgery_foretells_what_a_new_prior_wins(prior):
     gain = after.elbo.value - before.elbo.value  # over the same draws
     assert gain == pytest.approx(before.marginal_kl.value - after.marginal_kl.value, abs=1e-9)
     assert 1 < gain < before.marginal_kl.value + 1e-9 + 5 * after.marginal_kl.stderr
-    assert after.mutual_information.value == pytest.approx(before.mutual_information.value, abs=1e-9)
+    assert after.mutual_information.value == pytest.approx(
+        before.mutual_information.value, abs=1e-9
+    )
 
 
 def probabilistic_pca(x: Tensor, latent: int) -> tuple[dgm.VAE, float]:
@@ -355,7 +395,9 @@ def probabilistic_pca(x: Tensor, latent: int) -> tuple[dgm.VAE, float]:
         scales = [raw_of_positive(float(s)) for s in (variance / kept).sqrt()]
         net.bias.copy_(torch.cat([-weight.T @ x.mean(0) / kept, torch.tensor(scales)]))
     likelihood = dgm.Normal(decoder, scale=float(variance.sqrt()))
-    return dgm.VAE(dgm.StandardNormal(latent), likelihood, dgm.Conditional(dist.Normal, net)), float(variance.sqrt())
+    return dgm.VAE(
+        dgm.StandardNormal(latent), likelihood, dgm.Conditional(dist.Normal, net)
+    ), float(variance.sqrt())
 
 
 @in_float64
@@ -366,7 +408,9 @@ def test_the_optimal_noise_of_a_linear_vae_is_that_of_probabilistic_pca():
     covariance = covariance @ covariance.T + sigma**2 * torch.eye(5)
     evidence = dist.MultivariateNormal(x.mean(0), covariance).log_prob(x)
     found = dgm.nll(vae.model, vae.guide, x, num=3)
-    torch.testing.assert_close(-found.nelbo, evidence)  # the bound is the evidence: the posterior is exact
+    torch.testing.assert_close(
+        -found.nelbo, evidence
+    )  # the bound is the evidence: the posterior is exact
     vae.generator.likelihood.set_scale(3 * sigma)
     refitted = dgm.refit_scale(vae, x, num=200).generator.likelihood.scale.item()
     assert refitted == pytest.approx(sigma, rel=5 * (2 / (400 * 200)) ** 0.5)

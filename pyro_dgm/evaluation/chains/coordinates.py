@@ -12,10 +12,17 @@ from pyro import poutine
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.subsample_messenger import _Subsample
 from torch import Size, Tensor
-from torch.distributions import Distribution, Independent, Transform, TransformedDistribution, biject_to, constraints
+from torch.distributions import (
+    Distribution,
+    Independent,
+    Transform,
+    TransformedDistribution,
+    biject_to,
+    constraints,
+)
 
 from ...contract import DATA
-from ...inference.run.particles import by_datum
+from ...inference.run.particles import sum_over_plates
 from ...inference.run.structure import check_sites
 from ...inference.run.traces import (
     Site,
@@ -70,16 +77,16 @@ class Chart:
         return self.onto.inv(value)
 
 
-def chart_of(name: str, law: Distribution, *, whiten: bool) -> Chart:
+def chart_of(name: str, distribution: Distribution, *, whiten: bool) -> Chart:
     """The chart of a site's law; through the base space of a flow if `whiten`.
 
     Raises:
         ValueError: for a discrete law, or a support without free coordinates.
     """
-    support = law.support
+    support = distribution.support
     if support is None or support.is_discrete:
         raise ValueError(
-            f"site '{name}': expected a continuous latent, got a discrete one, {type(law).__name__}, on which there is "
+            f"site '{name}': expected a continuous latent, got a discrete one, {type(distribution).__name__}, on which there is "
             "no gradient. Fix: sum it out, pyro.infer.TraceEnum_ELBO, or dgm.nll, which draws it from the guide."
         )
     try:
@@ -89,12 +96,16 @@ def chart_of(name: str, law: Distribution, *, whiten: bool) -> Chart:
             f"site '{name}': expected a support that torch.distributions.biject_to knows, got {support}. "
             "Fix: biject_to.register(…) a bijection from the reals onto it."
         ) from error
-    base, transforms = _unfolded(law) if whiten else (law, ())
-    free = onto.inverse_shape(law.batch_shape + law.event_shape).numel()
+    base, transforms = _unfolded(distribution) if whiten else (distribution, ())
+    free = onto.inverse_shape(distribution.batch_shape + distribution.event_shape).numel()
     # A law such as RelaxedOneHotCategorical has more numbers in its base than degrees of freedom.
-    if transforms and _on_reals(base.support) and (base.batch_shape + base.event_shape).numel() == free:
+    if (
+        transforms
+        and _on_reals(base.support)
+        and (base.batch_shape + base.event_shape).numel() == free
+    ):
         return Chart(base, biject_to(base.support), transforms)
-    return Chart(law, onto, ())
+    return Chart(distribution, onto, ())
 
 
 def bijection_onto(support: Any) -> Transform:
@@ -108,14 +119,16 @@ def bijection_onto(support: Any) -> Transform:
         return bijection_onto(inner)
 
 
-def _unfolded(law: Distribution) -> tuple[Distribution, tuple[Transform, ...]]:
+def _unfolded(distribution: Distribution) -> tuple[Distribution, tuple[Transform, ...]]:
     """A law as the image of its innermost base under bijections."""
-    if isinstance(law, Independent):
-        return _unfolded(law.base_dist)
-    if isinstance(law, TransformedDistribution) and all(t.bijective for t in law.transforms):
-        base, transforms = _unfolded(law.base_dist)
-        return base, (*transforms, *law.transforms)
-    return law, ()
+    if isinstance(distribution, Independent):
+        return _unfolded(distribution.base_dist)
+    if isinstance(distribution, TransformedDistribution) and all(
+        t.bijective for t in distribution.transforms
+    ):
+        base, transforms = _unfolded(distribution.base_dist)
+        return base, (*transforms, *distribution.transforms)
+    return distribution, ()
 
 
 def _on_reals(support: Any) -> bool:
@@ -161,7 +174,9 @@ class Visit(Messenger):
         observed: takes every observed site, if given.
     """
 
-    def __init__(self, value: Callable[[Site], Tensor], observed: Callable[[Site], None] | None = None):
+    def __init__(
+        self, value: Callable[[Site], Tensor], observed: Callable[[Site], None] | None = None
+    ):
         self.value, self.observed = value, observed
 
     def _pyro_sample(self, msg: Any) -> None:
@@ -235,16 +250,20 @@ class Posterior:
         def place(site: Site) -> Tensor:
             name, chart = site["name"], chart_of(site["name"], site["fn"], whiten=self.whiten)
             z, log_p, log_det = chart.at(self._part(zeta, self.places[name]), self.depth + 1)
-            densities["log_prior"].append(by_datum(name, site, log_p).double())
-            densities["log_det"].append(by_datum(name, site, log_det).double())
+            densities["log_prior"].append(sum_over_plates(name, site, log_p).double())
+            densities["log_det"].append(sum_over_plates(name, site, log_det).double())
             values[name] = z
             return z
 
         def score(site: Site) -> None:
-            densities["log_likelihood"].append(by_datum(site["name"], site, log_density(site)).double())
+            densities["log_likelihood"].append(
+                sum_over_plates(site["name"], site, log_density(site)).double()
+            )
 
         self._run(place, len(zeta), score)
-        return Point(values, **{name: torch.stack(parts).sum(0) for name, parts in densities.items()})
+        return Point(
+            values, **{name: torch.stack(parts).sum(0) for name, parts in densities.items()}
+        )
 
     def coordinates(self, values: Values, num: int) -> Tensor:
         r"""$\zeta$ `(K, N, D)` of given values `(K, *plates, N, *event)`."""
@@ -274,7 +293,7 @@ class Posterior:
 
         def score(site: Site) -> Tensor:
             value = values[site["name"]]
-            found.append(by_datum(site["name"], site, site["fn"].log_prob(value)).double())
+            found.append(sum_over_plates(site["name"], site, site["fn"].log_prob(value)).double())
             return value
 
         with Visit(score):
@@ -291,12 +310,18 @@ class Posterior:
 
     def _placed(self, site: Site) -> Tensor:
         """Draw a site and give it its columns."""
-        name, law, start = site["name"], site["fn"], sum(prod(p.shape) for p in self.places.values())
-        shape = chart_of(name, law, whiten=self.whiten).shape
-        z = law.sample()
-        by_datum(name, site, z.new_zeros(law.batch_shape))  # refuses a global site
+        name, distribution, start = (
+            site["name"],
+            site["fn"],
+            sum(prod(p.shape) for p in self.places.values()),
+        )
+        shape = chart_of(name, distribution, whiten=self.whiten).shape
+        z = distribution.sample()
+        sum_over_plates(name, site, z.new_zeros(distribution.batch_shape))  # refuses a global site
         frames = {key: site[key] for key in ("fn", "cond_indep_stack")}
-        self.places[name] = Place(start, (*shape[1 : self.depth], *shape[self.depth + 1 :]), {**frames, "value": z})
+        self.places[name] = Place(
+            start, (*shape[1 : self.depth], *shape[self.depth + 1 :]), {**frames, "value": z}
+        )
         return z
 
     def _part(self, zeta: Tensor, place: Place) -> Tensor:

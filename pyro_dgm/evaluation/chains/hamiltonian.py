@@ -10,13 +10,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...inference.run.estimates import at_least_one, blocks_of, estimating, most_extreme, placed
+from ...inference.run.estimates import (
+    estimating,
+    extreme_batch,
+    placed,
+    require_positive,
+    split_rows,
+)
 from .coordinates import Posterior, Values
 from .mixing import ess, rhat
 
 LogDensity = Callable[[Tensor], Tensor]
 ACCEPTANCE = 0.8  # what the step sizes aim at: the efficiency of HMC is flat between 0.6 and 0.9
-WINDOWS = (0.1, 0.1, 0.1, 0.2)  # shares of the warm-up that each find a scale; in the rest the step size settles
+WINDOWS = (
+    0.1,
+    0.1,
+    0.1,
+    0.2,
+)  # shares of the warm-up that each find a scale; in the rest the step size settles
 
 
 @dataclass(frozen=True)
@@ -104,14 +115,14 @@ def hmc(
         >>> hmc(model, torch.zeros(5, 3), num=10, warmup=8, chains=2).draws["z"].shape
         torch.Size([2, 10, 5, 2])
     """
-    at_least_one(chains=chains, warmup=warmup, leapfrog=leapfrog, chunk=chunk)
+    require_positive(chains=chains, warmup=warmup, leapfrog=leapfrog, chunk=chunk)
     if num < 4:
         raise ValueError(f"hmc: expected num >= 4 draws, which R-hat needs, got {num}.")
     batch = placed(model, batch)
     with estimating(model, start, seed=seed):
-        Posterior(model, most_extreme(batch), whiten=whiten)  # refuses before the first long chain
+        Posterior(model, extreme_batch(batch), whiten=whiten)  # refuses before the first long chain
         blocks = []
-        for block in blocks_of(batch, max(1, chunk // chains)):
+        for block in split_rows(batch, max(1, chunk // chains)):
             posterior = Posterior(model, block, whiten=whiten)
             chain = _Chain(posterior.log_joint, leapfrog)
             warm = chain.warmed_up(started(posterior, start, chains), warmup)
@@ -183,13 +194,20 @@ class DualAveraging:
 
     def __init__(self, step: Tensor, target: float):
         self.step, self.target = step, target
-        self.mu, self.error, self.log_mean, self.num = step.log() + log(10), torch.zeros_like(step), step.log(), 0
+        self.mu, self.error, self.log_mean, self.num = (
+            step.log() + log(10),
+            torch.zeros_like(step),
+            step.log(),
+            0,
+        )
 
     def update(self, accept: Tensor) -> None:
         """Take in acceptance probabilities `(K, N)`."""
         self.num += 1
         weight = 1 / (self.num + 10)
-        self.error = (1 - weight) * self.error + weight * (self.target - accept.mean(0).to(self.error))
+        self.error = (1 - weight) * self.error + weight * (
+            self.target - accept.mean(0).to(self.error)
+        )
         log_step = self.mu - self.num**0.5 / 0.05 * self.error
         share = self.num**-0.75
         self.log_mean = share * log_step + (1 - share) * self.log_mean
@@ -230,7 +248,9 @@ class _Chain:
         zeta, steps, _ = self._window(zeta, scale, num - sum(lengths))
         return _Warm(zeta, steps.mean, scale)
 
-    def _window(self, zeta: Tensor, scale: Tensor, num: int) -> tuple[Tensor, DualAveraging, _Moments]:
+    def _window(
+        self, zeta: Tensor, scale: Tensor, num: int
+    ) -> tuple[Tensor, DualAveraging, _Moments]:
         steps, moments = DualAveraging(first_step(zeta), ACCEPTANCE), _Moments(zeta)
         for i in range(num):
             zeta, accept = self.next(zeta, steps.step, scale)
@@ -287,7 +307,9 @@ def _sampled(posterior: Posterior, warm: _Warm, chain: _Chain, num: int) -> dict
 
 def _result(blocks: list[dict[str, Any]]) -> HMC:
     datum = blocks[0]["datum"]
-    draws = {name: torch.cat([b["draws"][name] for b in blocks], 1 + dim) for name, dim in datum.items()}
+    draws = {
+        name: torch.cat([b["draws"][name] for b in blocks], 1 + dim) for name, dim in datum.items()
+    }
     return HMC(
         draws=draws,
         log_joint=torch.cat([b["log_joint"] for b in blocks], -1),

@@ -31,7 +31,9 @@ def rhat(draws: Tensor) -> Tensor:
     halves = _split(draws)
     pooled = halves.flatten(0, 1).sort(0).values
     median = (pooled[(len(pooled) - 1) // 2] + pooled[len(pooled) // 2]) / 2
-    return torch.maximum(_potential(_normal_scores(halves)), _potential(_normal_scores((halves - median).abs())))
+    return torch.maximum(
+        _potential(_normal_scores(halves)), _potential(_normal_scores((halves - median).abs()))
+    )
 
 
 def ess(draws: Tensor) -> Tensor:
@@ -69,15 +71,23 @@ def _split(draws: Tensor) -> Tensor:
     """Every chain as two, `(2 chains, draws / 2, *rest)`; an odd draw in the middle is left out."""
     num = draws.shape[1]
     if draws.dim() < 2 or num < 4:
-        raise ValueError(f"draws: expected (chains, draws, …) with at least 4 draws, got shape {tuple(draws.shape)}.")
+        raise ValueError(
+            f"draws: expected (chains, draws, …) with at least 4 draws, got shape {tuple(draws.shape)}."
+        )
     return torch.cat([draws[:, : num // 2], draws[:, -(num // 2) :]]).double()
 
 
 def _normal_scores(halves: Tensor) -> Tensor:
     """Normal quantiles of the ranks over all chains; ties, which rejected proposals leave, share their mean rank."""
-    x = halves.flatten(0, 1).flatten(1).T.contiguous() if halves.dim() > 2 else halves.flatten()[None]
+    x = (
+        halves.flatten(0, 1).flatten(1).T.contiguous()
+        if halves.dim() > 2
+        else halves.flatten()[None]
+    )
     ordered = x.sort(-1).values
-    rank = (torch.searchsorted(ordered, x) + torch.searchsorted(ordered, x, right=True) + 1).double() / 2
+    rank = (
+        torch.searchsorted(ordered, x) + torch.searchsorted(ordered, x, right=True) + 1
+    ).double() / 2
     quantile = (rank - 3 / 8) / (x.shape[-1] + 1 / 4)
     return torch.special.ndtri(quantile).T.reshape(halves.shape)
 

@@ -12,7 +12,7 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from ...contract import DATA, PARTICLES
-from ...inference.run.estimates import repeated
+from ...inference.run.estimates import repeat_rows
 from ...inference.run.generation import mean_of
 from ...inference.run.particles import per_datum
 from ...inference.run.structure import check_sites
@@ -48,7 +48,7 @@ class Weighed:
 
 
 @dataclass(frozen=True)
-class Mixture:
+class FillingMixture:
     r"""$m(z) = \frac{1}{J + 1} (p(z) + \sum_j q(z \mid x_b, x_a^{(j)}))$ for each datum, filled J times.
 
     One fill $x_a$ would not do: $q(z \mid x)$ is sharper than $p(z \mid x_b)$, which spreads over all that $x_a$ may
@@ -91,8 +91,15 @@ class Mixture:
         log_p = {name: per_datum(name, site) for name, site in sample_sites(trace)}
         log_joint, log_prior = _total(log_p.values()), _total(log_p[name] for name in values)
         log_q = [_total(self._log_guide(values, whole)) for whole in filled]
-        log_m = torch.stack(torch.broadcast_tensors(log_prior, *log_q)).logsumexp(0) - log(self.fills + 1)
-        return Weighed(values, log_joint - log_m, (log_m - log_prior).expand_as(log_joint), site_of(trace, block[0]))
+        log_m = torch.stack(torch.broadcast_tensors(log_prior, *log_q)).logsumexp(0) - log(
+            self.fills + 1
+        )
+        return Weighed(
+            values,
+            log_joint - log_m,
+            (log_m - log_prior).expand_as(log_joint),
+            site_of(trace, block[0]),
+        )
 
     def imputed(self, weighed: Weighed, block: tuple, num: int) -> tuple[Tensor, Tensor]:
         """`num` draws of x `(num, N, *event)` from latents resampled by weight, and its mean `(N, *event)`."""
@@ -111,7 +118,9 @@ class Mixture:
 
     def _at(self, program: Callable, values: Values, block: tuple, num: int) -> Trace:
         """A run of `num` particles of a program at given latents."""
-        return poutine.trace(vectorized(poutine.condition(program, data=values), num, self.depth)).get_trace(*block)
+        return poutine.trace(
+            vectorized(poutine.condition(program, data=values), num, self.depth)
+        ).get_trace(*block)
 
     def _log_guide(self, values: Values, block: tuple) -> list[Tensor]:
         trace = self._at(self.guide, values, block, self.size)
@@ -119,7 +128,7 @@ class Mixture:
 
     def _filled(self, block: tuple) -> list[tuple]:
         """The block J times, the missing dims of each filled by a walk of its own."""
-        x, *rest = (repeated(argument, self.fills) for argument in block)
+        x, *rest = (repeat_rows(argument, self.fills) for argument in block)
         trace = poutine.trace(self.model).get_trace(x, *rest)
         for _ in range(self.sweeps):
             x = torch.where(rest[-1], x, redrawn(trace, x))
@@ -131,8 +140,13 @@ class Mixture:
     def _drawn(self, block: tuple, filled: list[tuple]) -> Values:
         """Draws of all components, one component after the other along the first dim."""
         runs = [(self.model, block), *((self.guide, whole) for whole in filled)]
-        traces = [poutine.trace(vectorized(program, self.num, self.depth)).get_trace(*b) for program, b in runs]
-        drawn = [{name: site["value"] for name, site in latent_sites(trace).items()} for trace in traces]
+        traces = [
+            poutine.trace(vectorized(program, self.num, self.depth)).get_trace(*b)
+            for program, b in runs
+        ]
+        drawn = [
+            {name: site["value"] for name, site in latent_sites(trace).items()} for trace in traces
+        ]
         return {name: torch.cat([values[name] for values in drawn]) for name in drawn[0]}
 
 

@@ -10,10 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...inference.run.estimates import at_least_one, check_batch, check_pair, estimating, placed, rows_of
-from ...inference.run.traces import latent_sites, mixed, plate_depth, run_pair
+from ...inference.run.estimates import (
+    check_batch,
+    check_pair,
+    estimating,
+    placed,
+    require_positive,
+    take_rows,
+)
+from ...inference.run.traces import derive_seed, latent_sites, plate_depth, run_pair
 from ..likelihood.importance import NLL, PerDatum, nll, summary_of
-from .filling import Mixture, site_of
+from .filling import FillingMixture, site_of
 from .marginal import Marginal, Unmasked
 
 
@@ -101,7 +108,7 @@ def impute(
         >>> impute(vae.model, vae.guide, x, observed=observed, num=3, num_weights=50).draws.shape
         torch.Size([3, 5, 9])
     """
-    at_least_one(num=num, num_weights=num_weights, fills=fills, sweeps=sweeps, chunk=chunk)
+    require_positive(num=num, num_weights=num_weights, fills=fills, sweeps=sweeps, chunk=chunk)
     task = _task(model, guide, batch, observed, (num_weights, fills, sweeps))
     x = task.batch[0]
     mean = x.to(torch.promote_types(x.dtype, torch.get_default_dtype()))
@@ -157,7 +164,7 @@ def marginal_nll(
         >>> marginal_nll(model, EmptyGuide(), x, c, observed=x.isfinite()).kind
         'exact'
     """
-    at_least_one(num=num, fills=fills, sweeps=sweeps, chunk=chunk)
+    require_positive(num=num, fills=fills, sweeps=sweeps, chunk=chunk)
     task, parts = _task(model, guide, batch, observed, (num, fills, sweeps)), []
     with estimating(model, guide, seed=seed):
         for _, block in task.blocks(chunk):
@@ -167,7 +174,13 @@ def marginal_nll(
 
 
 def conditional_nll(
-    model: Callable, guide: Callable, *batch: Any, of: Tensor, given: Tensor, seed: int = 0, **options: Any
+    model: Callable,
+    guide: Callable,
+    *batch: Any,
+    of: Tensor,
+    given: Tensor,
+    seed: int = 0,
+    **options: Any,
 ) -> ConditionalNLL:
     r"""$-\log p(x_a \mid x_b)$ of some dims a of each datum, given others b; the rest is integrated out.
 
@@ -194,7 +207,9 @@ def conditional_nll(
         torch.Size([5])
     """
     joint = marginal_nll(model, guide, *batch, observed=of | given, seed=seed, **options)
-    of_given = marginal_nll(model, guide, *batch, observed=given, seed=mixed(seed, 1), **options)
+    of_given = marginal_nll(
+        model, guide, *batch, observed=given, seed=derive_seed(seed, 1), **options
+    )
     return ConditionalNLL(
         per_datum=joint.per_datum - of_given.per_datum,
         monte_carlo=(joint.monte_carlo.square() + of_given.monte_carlo.square()).sqrt(),
@@ -208,7 +223,7 @@ def conditional_nll(
 class _Task:
     """What is to be estimated: the data, which dims are observed, and which data miss some."""
 
-    mixture: Mixture
+    mixture: FillingMixture
     batch: tuple
     observed: Tensor
     missing: Tensor  # indices
@@ -217,20 +232,25 @@ class _Task:
     def blocks(self, chunk: int) -> Iterator[tuple[Tensor, tuple]]:
         """Indices of data that miss something, and their arguments."""
         rows = self.missing.split(max(1, chunk // self.mixture.size)) if len(self.missing) else ()
-        return ((here, rows_of((*self.batch, self.observed), here)) for here in rows)
+        return ((here, take_rows((*self.batch, self.observed), here)) for here in rows)
 
     def result(self, parts: list[dict[str, Tensor]], num: int, chunk: int, seed: int) -> NLL:
         """The statistics of the data that miss something beside those of the data that miss nothing."""
         whole = torch.ones(len(self.batch[0]), dtype=torch.bool)
         whole[self.missing.cpu()] = False
-        found: dict[str, Any] = {name: torch.cat([p[name] for p in parts]) for name in parts[0]} if parts else {}
+        found: dict[str, Any] = (
+            {name: torch.cat([p[name] for p in parts]) for name in parts[0]} if parts else {}
+        )
         if bool(whole.any()):
-            rows = rows_of(self.batch, whole.to(self.observed.device))
+            rows = take_rows(self.batch, whole.to(self.observed.device))
             model, guide = self.mixture.model.model, self.mixture.guide.guide
             complete = nll(model, guide, *rows, num=num, chunk=chunk, seed=seed)
             if not parts:
                 return complete
-            found = {name: _placed_in(whole, getattr(complete, name), value) for name, value in found.items()}
+            found = {
+                name: _placed_in(whole, getattr(complete, name), value)
+                for name, value in found.items()
+            }
         return NLL(num=self.mixture.size, kind=self.kind, **found)
 
 
@@ -241,20 +261,24 @@ def _placed_in(whole: Tensor, complete: Tensor, rest: Tensor) -> Tensor:
     return values
 
 
-def _task(model: Callable, guide: Callable, batch: tuple, observed: Tensor, counts: tuple[int, int, int]) -> _Task:
+def _task(
+    model: Callable, guide: Callable, batch: tuple, observed: Tensor, counts: tuple[int, int, int]
+) -> _Task:
     check_pair(model, guide)
     num, fills, sweeps = counts
     check_batch(batch)
     x, observed = _without_missing(batch[0], observed)
     *batch_, observed = placed(model, (x, *batch[1:], observed))
     marginal, unmasked = Marginal(model), Unmasked(guide)
-    first = rows_of((*batch_, observed), slice(0, 1))
+    first = take_rows((*batch_, observed), slice(0, 1))
     with estimating(model, guide, seed=0):
         traces = run_pair(marginal, unmasked, first)
         site_of(traces[1], first[0])
     if not latent_sites(traces[0]):
         num, fills, sweeps = 2, 1, 1  # every draw is the same exact log density
-    mixture = Mixture(marginal, unmasked, ceil(num / (fills + 1)), fills, sweeps, plate_depth(*traces))
+    mixture = FillingMixture(
+        marginal, unmasked, ceil(num / (fills + 1)), fills, sweeps, plate_depth(*traces)
+    )
     missing = (~observed.reshape(len(observed), -1).all(1)).nonzero()[:, 0]
     kind = NLL.kind if latent_sites(traces[0]) else "exact"
     return _Task(mixture, tuple(batch_), observed, missing, kind)
@@ -276,7 +300,9 @@ def _without_missing(x: Any, observed: Any) -> tuple[Tensor, Tensor]:
             "Fix: observed=observed & x.isfinite()."
         )
     # A number of the data themselves is in their support.
-    return torch.where(observed, x, seen.min() if len(seen) else torch.zeros_like(x)), observed.clone()
+    return torch.where(
+        observed, x, seen.min() if len(seen) else torch.zeros_like(x)
+    ), observed.clone()
 
 
 def _broadcasts(observed: Tensor, x: Tensor) -> bool:

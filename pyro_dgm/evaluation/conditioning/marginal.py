@@ -75,26 +75,26 @@ class _Observing(Messenger):
             msg["fn"] = masked_dims(msg["name"], msg["fn"], self.observed)
 
 
-def masked_dims(name: str, law: TorchDistribution, observed: Tensor) -> TorchDistribution:
+def masked_dims(name: str, distribution: TorchDistribution, observed: Tensor) -> TorchDistribution:
     r"""$\prod_{d \in b} p(x_d)$ of a law $\prod_d p(x_d)$.
 
     Args:
         name: of the site.
-        law: its law, `(*batch, *event)`.
+        distribution: its law, `(*batch, *event)`.
         observed: which dims belong to b `(N, *event)`.
 
     Raises:
         ValueError: if the law does not factorize.
     """
-    num_event = len(law.event_shape)
-    if type(law) is MaskedDistribution:  # a mask of data, in the user's program
-        inside = masked_dims(name, law.base_dist, observed)
-        return MaskedDistribution(inside, law._mask)
-    base = factorized(law) if num_event else law
+    num_event = len(distribution.event_shape)
+    if type(distribution) is MaskedDistribution:  # a mask of data, in the user's program
+        inside = masked_dims(name, distribution.base_dist, observed)
+        return MaskedDistribution(inside, distribution._mask)
+    base = factorized(distribution) if num_event else distribution
     if base is None or base.event_shape:
         raise ValueError(
             f"site '{name}': expected a law whose dims are independent given the latents, so that some can be left "
-            f"out, got {law}. Fix: a likelihood such as Normal(net), Bernoulli(net) or DiscretizedLogistic(net, "
+            f"out, got {distribution}. Fix: a likelihood such as Normal(net), Bernoulli(net) or DiscretizedLogistic(net, "
             "levels); a flow or an autoregressive likelihood has no p(x_b | z) in closed form."
         )
     return base.mask(observed).to_event(num_event)

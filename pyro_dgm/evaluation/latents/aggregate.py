@@ -16,7 +16,7 @@ from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 from torch.distributions import Independent
 
-from ...inference.run.estimates import rows_of
+from ...inference.run.estimates import take_rows
 from ...inference.run.traces import Site, latent_sites, log_density, sample_sites, vectorized
 
 ROWS = 256  # data whose laws are asked of the guide at once
@@ -70,7 +70,14 @@ class Points:
 
 
 def aggregated(
-    guide: Callable, batch: tuple, points: Points, others: Tensor, depth: int, chunk: int, *, dims: bool
+    guide: Callable,
+    batch: tuple,
+    points: Points,
+    others: Tensor,
+    depth: int,
+    chunk: int,
+    *,
+    dims: bool,
 ) -> Aggregate:
     r"""Sums of $q(z_i \mid x_j)$ over the data $j \neq i$ of `others`, at most `chunk` pairs in memory at once.
 
@@ -87,12 +94,17 @@ def aggregated(
     watch = Watch(len(points) * len(others))
     sums: Any = None
     for index in others.split(rows):
-        score = pairwise(guide, rows_of(batch, index), list(points.values), depth)
+        score = pairwise(guide, take_rows(batch, index), list(points.values), depth)
         parts = [
-            _sums(score, points[tile], index, watch, dims=dims) for tile in _tiles(len(points), max(1, chunk // rows))
+            _sums(score, points[tile], index, watch, dims=dims)
+            for tile in _tiles(len(points), max(1, chunk // rows))
         ]
         here = [torch.cat(part) for part in zip(*parts, strict=True)]
-        sums = here if sums is None else [torch.logaddexp(a, b) for a, b in zip(sums, here, strict=True)]
+        sums = (
+            here
+            if sums is None
+            else [torch.logaddexp(a, b) for a, b in zip(sums, here, strict=True)]
+        )
     num = len(others) - torch.isin(points.rows, others).double()
     return Aggregate(sums[0], sums[1], num)
 
@@ -101,7 +113,9 @@ def _tiles(num: int, size: int) -> Iterator[slice]:
     return (slice(start, start + size) for start in range(0, num, size))
 
 
-def _sums(score: Any, points: Points, index: Tensor, watch: Watch, *, dims: bool) -> tuple[Tensor, Tensor]:
+def _sums(
+    score: Any, points: Points, index: Tensor, watch: Watch, *, dims: bool
+) -> tuple[Tensor, Tensor]:
     """Log sums over the data of one tile, joint and of each dim, without a draw's own datum."""
     own = (points.rows[:, None] == index).nonzero(as_tuple=True)
     joint = _log_sum(score(points), own)
@@ -138,20 +152,24 @@ class OneSite:
     """Any law of one latent site, by its own `log_prob`."""
 
     def __init__(self, name: str, site: Site):
-        self.name, self.site, self.law = name, site, site["fn"]
+        self.name, self.site, self.distribution = name, site, site["fn"]
 
     def __call__(self, points: Points) -> Tensor:
         """The whole of z `(S, B)`."""
-        return summed(_masked(self.law.log_prob(self._value(points)), self.site))
+        return sum_over_plates(_masked(self.distribution.log_prob(self._value(points)), self.site))
 
     def dims(self, points: Points) -> Iterator[Tensor]:
         """Each dim `(S, B)`; the law must be `factorized`."""
-        base, num_event = factorized(self.law), len(self.law.event_shape)
+        base, num_event = factorized(self.distribution), len(self.distribution.event_shape)
         each: Any = base.log_prob(self._value(points)).flatten(-num_event)
         return (_masked(log_q, self.site) for log_q in each.unbind(-1))
 
     def _value(self, points: Points) -> Tensor:
-        return beside(points.values[self.name], self.law.batch_shape[-1], len(self.law.event_shape))
+        return expand_data_dim(
+            points.values[self.name],
+            self.distribution.batch_shape[-1],
+            len(self.distribution.event_shape),
+        )
 
 
 class DiagonalNormal:
@@ -171,7 +189,10 @@ class DiagonalNormal:
     def __call__(self, points: Points) -> Tensor:
         """The whole of z `(S, B)`."""
         z, precision = self._centred(points), self.scale.square().reciprocal()
-        linear, constant = self.loc * precision, (self.loc.square() * precision / 2 + self.log_norm).sum(-1)
+        linear, constant = (
+            self.loc * precision,
+            (self.loc.square() * precision / 2 + self.log_norm).sum(-1),
+        )
         # One product of twice the width in place of two.
         log_q = torch.cat([z, z.square()], -1) @ torch.cat([linear, -precision / 2], -1).mT
         return _masked(log_q.sub_(constant), self.site)
@@ -198,33 +219,40 @@ class Replayed:
 
     def __call__(self, points: Points) -> Tensor:
         """The whole of z `(S, B)`."""
-        given = {n: beside(value, len(self.block[0]), self.num_event[n]) for n, value in points.values.items()}
+        given = {
+            n: expand_data_dim(value, len(self.block[0]), self.num_event[n])
+            for n, value in points.values.items()
+        }
         conditioned = poutine.condition(self.guide, data={**self.drawn, **given})
-        trace = poutine.trace(vectorized(conditioned, len(points), self.depth)).get_trace(*self.block)
+        trace = poutine.trace(vectorized(conditioned, len(points), self.depth)).get_trace(
+            *self.block
+        )
         sites = dict(sample_sites(trace))
-        return torch.stack([summed(log_density(sites[name])).double() for name in points.values]).sum(0)
+        return torch.stack(
+            [sum_over_plates(log_density(sites[name])).double() for name in points.values]
+        ).sum(0)
 
 
-def factorized(law: Any) -> Any:
+def factorized(distribution: Any) -> Any:
     """The univariate law of each dim, if the law factorizes over its event dims; else `None`."""
-    base = law
+    base = distribution
     while isinstance(base, Independent):
         base = base.base_dist
-    return base if law.event_shape and not base.event_shape else None
+    return base if distribution.event_shape and not base.event_shape else None
 
 
-def of_numbers(law: Any) -> Any:
+def of_numbers(distribution: Any) -> Any:
     """The law of every number, for a site of scalars too; `None` if it does not factorize."""
-    return factorized(law) if law.event_shape else law
+    return factorized(distribution) if distribution.event_shape else distribution
 
 
-def beside(value: Tensor, num: int, num_event: int) -> Tensor:
+def expand_data_dim(value: Tensor, num: int, num_event: int) -> Tensor:
     """Draws `(S, *plates, *event)` repeated, as a view, beside `num` data: `(S, *plates, num, *event)`."""
     where = value.dim() - num_event
     return value.unsqueeze(where).expand(*value.shape[:where], num, *value.shape[where:])
 
 
-def summed(log_q: Tensor) -> Tensor:
+def sum_over_plates(log_q: Tensor) -> Tensor:
     """The sum over further plates of log densities `(S, *plates, B)`."""
     return log_q.reshape(len(log_q), -1, log_q.shape[-1]).sum(1)
 

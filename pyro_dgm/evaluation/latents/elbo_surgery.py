@@ -12,7 +12,15 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from ...contract import DATA
-from ...inference.run.estimates import at_least_one, blocks_of, check_pair, checked_run, estimating, placed, rows_of
+from ...inference.run.estimates import (
+    check_pair,
+    checked_run,
+    estimating,
+    placed,
+    require_positive,
+    split_rows,
+    take_rows,
+)
 from ...inference.run.particles import Particles, draw
 from ...inference.run.simulation import draws_of, names_of_latents
 from ...inference.run.traces import Site, latent_sites, plate_depth, plate_names
@@ -68,15 +76,31 @@ class Surgery:
         return log(self.num_data)
 
     def __str__(self) -> str:
-        bias = ["", " (biased upward)", " (biased downward)"] if self.others < self.num_data - 1 else [""] * 3
+        bias = (
+            ["", " (biased upward)", " (biased downward)"]
+            if self.others < self.num_data - 1
+            else [""] * 3
+        )
         rows = [
             ("ELBO", self.elbo, ""),
             ("reconstruction", self.reconstruction, ""),
             ("KL", self.kl, " = mutual information + marginal KL"),
-            ("mutual information", self.mutual_information, f", at most log N = {self.ceiling:.3f}{bias[1]}"),
+            (
+                "mutual information",
+                self.mutual_information,
+                f", at most log N = {self.ceiling:.3f}{bias[1]}",
+            ),
             ("marginal KL", self.marginal_kl, f", what a perfect prior could still win{bias[2]}"),
-            ("total correlation", self.total_correlation or self.reason, bias[1] if self.total_correlation else ""),
-            ("dimension-wise KL", self.dimension_kl or self.reason, bias[2] if self.dimension_kl else ""),
+            (
+                "total correlation",
+                self.total_correlation or self.reason,
+                bias[1] if self.total_correlation else "",
+            ),
+            (
+                "dimension-wise KL",
+                self.dimension_kl or self.reason,
+                bias[2] if self.dimension_kl else "",
+            ),
         ]
         title = f"ELBO surgery, nats per datum ({self.num_data} data, {self.num} draws × {self.others} others)"
         return "\n".join([title, *(f"  {name:<20}{number}{note}" for name, number, note in rows)])
@@ -120,18 +144,24 @@ def surgery(
         Chen et al. 2018, *Isolating sources of disentanglement in VAEs*, arXiv:1802.04942.
     """
     check_pair(model, guide)
-    at_least_one(num=num, chunk=chunk)
+    require_positive(num=num, chunk=chunk)
     if others is not None and others < 2:
-        raise ValueError(f"others: expected at least 2, since a draw's own datum is left out, got {others}.")
+        raise ValueError(
+            f"others: expected at least 2, since a draw's own datum is left out, got {others}."
+        )
     batch = placed(model, batch)
     num_data = len(batch[0])
     with estimating(model, guide, seed=seed):
         traces = checked_run(model, guide, batch)
         sites, depth = _sites(*traces), plate_depth(*traces)
-        reason = {role: _reason(role, sites, trace) for role, trace in zip("qp", traces, strict=True)}
-        rows, rest = (_chosen(num_data, count, batch[0].device) for count in (num, others or num_data))
+        reason = {
+            role: _reason(role, sites, trace) for role, trace in zip("qp", traces, strict=True)
+        }
+        rows, rest = (
+            _chosen(num_data, count, batch[0].device) for count in (num, others or num_data)
+        )
         draws = ceil(num / num_data)
-        drawn, values = _drawn(model, guide, rows_of(batch, rows), sites, draws, depth, reason)
+        drawn, values = _drawn(model, guide, take_rows(batch, rows), sites, draws, depth, reason)
         points = Points({name: z.flatten(0, 1) for name, z in values.items()}, rows.repeat(draws))
         sums = aggregated(guide, batch, points, rest, depth, chunk, dims=not reason["q"])
     return Surgery(
@@ -175,11 +205,17 @@ def _reason(role: str, sites: list[str], trace: Trace) -> str:
 
 
 def _drawn(
-    model: Callable, guide: Callable, batch: tuple, sites: list[str], num: int, depth: int, reason: dict[str, str]
+    model: Callable,
+    guide: Callable,
+    batch: tuple,
+    sites: list[str],
+    num: int,
+    depth: int,
+    reason: dict[str, str],
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """The log densities that the terms are made of `(K, N)`, and the draws of each site `(K, N, …)`."""
     scores, values = [], []
-    for block in blocks_of(batch, max(1, DRAWS // num)):
+    for block in split_rows(batch, max(1, DRAWS // num)):
         particles = draw(model, guide, *block, num=num, depth=depth)
         drawn = latent_sites(particles.guide_trace)
         scores.append(_scored(particles, sites, reason))
@@ -193,16 +229,28 @@ def _joined(blocks: list[dict[str, Tensor]]) -> dict[str, Tensor]:
 
 def _scored(particles: Particles, sites: list[str], reason: dict[str, str]) -> dict[str, Tensor]:
     r"""$\log q(z \mid x)$ and $\log p(z)$, whole and by dim, and the reconstruction: all else of the log weight."""
-    log_q, log_p = (torch.stack([of[n].double() for n in sites]).sum(0) for of in (particles.log_q, particles.log_p))
+    log_q, log_p = (
+        torch.stack([of[n].double() for n in sites]).sum(0)
+        for of in (particles.log_q, particles.log_p)
+    )
     traces = {"q": particles.guide_trace, "p": particles.model_trace}
-    dims = {f"{role}_dims": _dims(latent_sites(traces[role])[sites[0]]) for role in traces if not reason[role]}
-    return {"log_q": log_q, "log_p": log_p, "reconstruction": particles.log_weight + log_q - log_p, **dims}
+    dims = {
+        f"{role}_dims": _dims(latent_sites(traces[role])[sites[0]])
+        for role in traces
+        if not reason[role]
+    }
+    return {
+        "log_q": log_q,
+        "log_p": log_p,
+        "reconstruction": particles.log_weight + log_q - log_p,
+        **dims,
+    }
 
 
 def _dims(site: Site) -> Tensor:
     """Log density of each dim `(K, N, D)`."""
-    law = factorized(site["fn"])
-    return law.log_prob(site["value"]).flatten(-len(site["fn"].event_shape)).double()
+    distribution = factorized(site["fn"])
+    return distribution.log_prob(site["value"]).flatten(-len(site["fn"].event_shape)).double()
 
 
 def _of_joint(drawn: dict[str, Tensor], sums: Aggregate, num_data: int) -> dict[str, Any]:
@@ -219,7 +267,9 @@ def _of_joint(drawn: dict[str, Tensor], sums: Aggregate, num_data: int) -> dict[
     return {name: estimated(term) for name, term in terms.items()}
 
 
-def _of_dims(drawn: dict[str, Tensor], sums: Aggregate, num_data: int, reason: dict[str, str]) -> dict[str, Any]:
+def _of_dims(
+    drawn: dict[str, Tensor], sums: Aggregate, num_data: int, reason: dict[str, str]
+) -> dict[str, Any]:
     """Total correlation and the KL of the dims, as far as laws factorize."""
     found: dict[str, Any] = dict.fromkeys(["total_correlation", "dimension_kl", "kl_of_dims"])
     if reason["q"]:

@@ -11,16 +11,29 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from ...contract import DATA
-from ...inference.run.estimates import at_least_one, estimating, placed, repeated
+from ...inference.run.estimates import estimating, placed, repeat_rows, require_positive
 from ...inference.run.generation import mean_of
-from ...inference.run.traces import Site, plate_depth, plate_names, plate_value, sample_sites, vectorized
+from ...inference.run.traces import (
+    Site,
+    plate_depth,
+    plate_names,
+    plate_value,
+    sample_sites,
+    vectorized,
+)
 from ..chains.coordinates import Chart, chart_of
 
-Path = Callable[[Tensor, Tensor, Tensor], Tensor]
+Interpolator = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def decode(
-    model: Callable, z: Tensor, *context: Any, latent: str = "z", site: str | None = None, num: int = 1, seed: int = 0
+    model: Callable,
+    z: Tensor,
+    *context: Any,
+    latent: str = "z",
+    site: str | None = None,
+    num: int = 1,
+    seed: int = 0,
 ) -> Tensor:
     r"""$E[x \mid z, c]$: the mean of an observation where one latent site is clamped.
 
@@ -48,7 +61,7 @@ def decode(
         >>> decode(model, torch.zeros(5, 2)).shape
         torch.Size([5, 3])
     """
-    at_least_one(num=num)
+    require_positive(num=num)
     z, *given = placed(model, (z, *context))
     with estimating(model, seed=seed):
         return _Clamped(model, tuple(given), latent).mean(z, site, num)
@@ -88,7 +101,7 @@ def traverse(
         >>> traverse(model, torch.zeros(5, 2), steps=9).shape
         torch.Size([2, 9, 5, 3])
     """
-    at_least_one(steps=steps)
+    require_positive(steps=steps)
     z, *given = placed(model, (z, *context))
     with estimating(model, seed=0):
         clamped = _Clamped(model, tuple(given), latent)
@@ -107,7 +120,7 @@ def interpolate(
     end: Tensor,
     *context: Any,
     steps: int = 8,
-    path: Path | None = None,
+    path: Interpolator | None = None,
     latent: str = "z",
     whiten: bool = True,
 ) -> Tensor:
@@ -119,7 +132,7 @@ def interpolate(
         end: as many points.
         context: the program's further arguments, one row for each pair of points.
         steps: number of points on the path, both ends among them.
-        path: `linear` unless given, or `spherical`: any function `(zeta0, zeta1, t) -> zeta` of coordinates `(S, D)`.
+        path: `lerp` unless given, or `slerp`: any function `(zeta0, zeta1, t) -> zeta` of coordinates `(S, D)`.
         latent: name of the latent site.
         whiten: take the path in the base space of a flow prior, so that it does not leave the mass.
 
@@ -135,16 +148,16 @@ def interpolate(
         >>> interpolate(model, torch.zeros(5, 2), torch.ones(5, 2), steps=9, path=spherical).shape
         torch.Size([9, 5, 3])
     """
-    at_least_one(steps=steps)
+    require_positive(steps=steps)
     start, end, *given = placed(model, (start, end, *context))
     with estimating(model, seed=0):
         clamped = _Clamped(model, tuple(given), latent)
         first, last = (clamped.coordinates(z, whiten=whiten) for z in (start, end))
-        points = [(path or linear)(first, last, t) for t in torch.linspace(0, 1, steps).to(first)]
+        points = [(path or lerp)(first, last, t) for t in torch.linspace(0, 1, steps).to(first)]
         return clamped.along(torch.stack(points), whiten=whiten)
 
 
-def linear(start: Tensor, end: Tensor, t: Tensor) -> Tensor:
+def lerp(start: Tensor, end: Tensor, t: Tensor) -> Tensor:
     r"""$(1 - t)\, \zeta_0 + t\, \zeta_1$.
 
     Example:
@@ -154,7 +167,7 @@ def linear(start: Tensor, end: Tensor, t: Tensor) -> Tensor:
     return (1 - t) * start + t * end
 
 
-def spherical(start: Tensor, end: Tensor, t: Tensor) -> Tensor:
+def slerp(start: Tensor, end: Tensor, t: Tensor) -> Tensor:
     r"""$\frac{\sin((1 - t) \omega)}{\sin \omega} \zeta_0 + \frac{\sin(t \omega)}{\sin \omega} \zeta_1$, ω their angle.
 
     Draws of a standard normal in many dims lie near a sphere, which this path follows and the straight line leaves.
@@ -171,7 +184,7 @@ def spherical(start: Tensor, end: Tensor, t: Tensor) -> Tensor:
     bent = omega.sin() > 1e-4
     safe = torch.where(bent, omega, 1.0)
     arc = (((1 - t) * safe).sin() * start + (t * safe).sin() * end) / safe.sin()
-    return torch.where(bent, arc, linear(start, end, t))
+    return torch.where(bent, arc, lerp(start, end, t))
 
 
 class _Clamped:
@@ -187,7 +200,7 @@ class _Clamped:
                 f"latent: expected a site inside the plate '{DATA}' alone, one of {inside}, got '{latent}'. "
                 f"Fix: latent='{next(iter(inside), 'z')}'."
             )
-        self.law = sites[latent]["fn"]
+        self.distribution = sites[latent]["fn"]
 
     def coordinates(self, z: Tensor, *, whiten: bool) -> Tensor:
         r"""$\zeta$ `(S, D)` of points `(S, *event)`."""
@@ -196,8 +209,11 @@ class _Clamped:
     def along(self, zeta: Tensor, *, whiten: bool) -> Tensor:
         """The mean of the observation at coordinates `(*lines, S, D)`: `(*lines, S, *event of x)`."""
         chart, lines = self._chart(whiten=whiten), zeta.shape[:-2]
-        z, *_ = chart.at(zeta.reshape(*zeta.shape[:-1], *chart.shape[len(self.law.batch_shape) :]), len(lines) + 1)
-        again = tuple(repeated(c, lines.numel()) for c in self.context)
+        z, *_ = chart.at(
+            zeta.reshape(*zeta.shape[:-1], *chart.shape[len(self.distribution.batch_shape) :]),
+            len(lines) + 1,
+        )
+        again = tuple(repeat_rows(c, lines.numel()) for c in self.context)
         mean = _Clamped(self.model, again, self.latent).mean(z.flatten(0, len(lines)))
         return mean.reshape(*lines, -1, *mean.shape[1:])
 
@@ -205,7 +221,11 @@ class _Clamped:
         """The mean of the observation at points `(S, *event)`, over `num` draws of the other latents."""
         in_rows = any(isinstance(c, Tensor) and c.dim() > 0 for c in self.context)
         event, between = self._checked(z).shape[1:], [1] * (self.depth - 1)
-        value = z.reshape(1, *between, -1, *event) if in_rows else repeated(z, num).reshape(-1, *between, 1, *event)
+        value = (
+            z.reshape(1, *between, -1, *event)
+            if in_rows
+            else repeat_rows(z, num).reshape(-1, *between, 1, *event)
+        )
         program = poutine.condition(self.model, data={self.latent: value})
         run = vectorized(program, num if in_rows else len(value), self.depth)
         observation = _observation(poutine.trace(run).get_trace(None, *self.context), site)
@@ -214,10 +234,10 @@ class _Clamped:
         return mean.reshape(num, len(z), *mean.shape[2:]).mean(0)
 
     def _chart(self, *, whiten: bool) -> Chart:
-        return chart_of(self.latent, self.law, whiten=whiten)
+        return chart_of(self.latent, self.distribution, whiten=whiten)
 
     def _checked(self, z: Tensor) -> Tensor:
-        expected = tuple(self.law.event_shape)
+        expected = tuple(self.distribution.event_shape)
         if tuple(z.shape[1:]) != expected:
             raise ValueError(
                 f"site '{self.latent}': expected points of shape (S, {', '.join(map(str, expected))}), got "
@@ -229,7 +249,13 @@ class _Clamped:
 def _observation(trace: Trace, site: str | None) -> Site:
     """A site by name, or the one whose value the program returned."""
     sites, returned = dict(sample_sites(trace)), trace.nodes["_RETURN"]["value"]
-    name = next((n for n, s in sites.items() if s["value"] is returned), None) if site is None else site
+    name = (
+        next((n for n, s in sites.items() if s["value"] is returned), None)
+        if site is None
+        else site
+    )
     if name not in sites:
-        raise ValueError(f"site: expected the name of an observation among {[*sites]}, got {site!r}. Fix: site='x'.")
+        raise ValueError(
+            f"site: expected the name of an observation among {[*sites]}, got {site!r}. Fix: site='x'."
+        )
     return sites[name]

@@ -11,14 +11,22 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from ...contract import DATA
-from ...inference.run.estimates import at_least_one, blocks_of, check_pair, checked_run, estimating, placed, rows_of
+from ...inference.run.estimates import (
+    check_pair,
+    checked_run,
+    estimating,
+    placed,
+    require_positive,
+    split_rows,
+    take_rows,
+)
 from ...inference.run.generation import encoded
 from ...inference.run.particles import draw
 from ...inference.run.simulation import draws_of, names_of_latents, simulated
 from ...inference.run.traces import (
     Site,
+    derive_seed,
     latent_sites,
-    mixed,
     plate_depth,
     plate_names,
     plate_value,
@@ -27,7 +35,9 @@ from ..samples.twosample import TwoSample, mmd
 from .aggregate import of_numbers
 
 
-def active_units(guide: Callable, *batch: Any, num: int = 50, chunk: int = 20_000, seed: int = 0) -> dict[str, Tensor]:
+def active_units(
+    guide: Callable, *batch: Any, num: int = 50, chunk: int = 20_000, seed: int = 0
+) -> dict[str, Tensor]:
     r"""$\mathrm{Var}_x\left(E_{q(z \mid x)}[z]\right)$ of every latent dim; a unit is active above 0.01.
 
     The mean of K draws stands for $E[z]$; the share of their own variance, $E_x \mathrm{Var}(z \mid x) / K$, is taken
@@ -49,15 +59,18 @@ def active_units(guide: Callable, *batch: Any, num: int = 50, chunk: int = 20_00
     References:
         Burda, Grosse, Salakhutdinov 2016, *Importance weighted autoencoders*, arXiv:1509.00519.
     """
-    at_least_one(chunk=chunk)
+    require_positive(chunk=chunk)
     if num < 2:
         raise ValueError(f"active_units: expected num >= 2 draws per datum, got {num}.")
     blocks = [
         # A seed for every block: noise that repeats would be taken for variance that the data do not have.
-        encoded(guide, block, num, mixed(seed, i))
-        for i, block in enumerate(blocks_of(placed(guide, batch), max(1, chunk // num)))
+        encoded(guide, block, num, derive_seed(seed, i))
+        for i, block in enumerate(split_rows(placed(guide, batch), max(1, chunk // num)))
     ]
-    return {name: _between(torch.cat([_by_datum(name, block[name]) for block in blocks], 1)) for name in blocks[0]}
+    return {
+        name: _between(torch.cat([_by_datum(name, block[name]) for block in blocks], 1))
+        for name in blocks[0]
+    }
 
 
 def unit_kl(
@@ -84,12 +97,12 @@ def unit_kl(
         ValueError: for counts below 1, bad data, or a site outside the data plate.
     """
     check_pair(model, guide)
-    at_least_one(num=num, chunk=chunk)
+    require_positive(num=num, chunk=chunk)
     batch = placed(model, batch)
     with estimating(model, guide, seed=seed):
         sites, depth = _checked(model, guide, batch)
         blocks = []
-        for block in blocks_of(batch, max(1, chunk // num)):
+        for block in split_rows(batch, max(1, chunk // num)):
             particles = draw(model, guide, *block, num=num, depth=depth)
             blocks.append(_kl_of_units(particles.guide_trace, particles.model_trace, sites))
     return {name: torch.cat([block[name] for block in blocks]).mean(0) for name in blocks[0]}
@@ -116,13 +129,25 @@ class Collapse:
     def idle(self) -> dict[str, Tensor]:
         """Site → whether each dim is idle `(*plates, *event)`."""
         quiet = {name: variance < self.min_variance for name, variance in self.variance.items()}
-        return {name: quiet[name] | (self.kl[name] < self.min_kl) if name in self.kl else quiet[name] for name in quiet}
+        return {
+            name: quiet[name] | (self.kl[name] < self.min_kl) if name in self.kl else quiet[name]
+            for name in quiet
+        }
 
     def __str__(self) -> str:
-        rows = [f"idle units (variance of means < {self.min_variance:g}, or KL < {self.min_kl:g} nats)"]
+        rows = [
+            f"idle units (variance of means < {self.min_variance:g}, or KL < {self.min_kl:g} nats)"
+        ]
         for name, idle in self.idle.items():
-            which = [tuple(i) if len(i) > 1 else i[0] for i in idle.reshape(idle.shape or (1,)).nonzero().tolist()]
-            shown = f": {', '.join(map(str, which[:20]))}{', …' if len(which) > 20 else ''}" if which else ""
+            which = [
+                tuple(i) if len(i) > 1 else i[0]
+                for i in idle.reshape(idle.shape or (1,)).nonzero().tolist()
+            ]
+            shown = (
+                f": {', '.join(map(str, which[:20]))}{', …' if len(which) > 20 else ''}"
+                if which
+                else ""
+            )
             rows.append(f"  {name}: {len(which)} of {idle.numel()}{shown}")
         return "\n".join(rows)
 
@@ -162,7 +187,12 @@ def collapse(
 
 
 def aggregate_test(
-    model: Callable, guide: Callable, *batch: Any, num: int = 1000, num_permutations: int = 999, seed: int = 0
+    model: Callable,
+    guide: Callable,
+    *batch: Any,
+    num: int = 1000,
+    num_permutations: int = 999,
+    seed: int = 0,
 ) -> TwoSample:
     r"""Is $q_{agg}(z) = \frac1N \sum_i q(z \mid x_i)$ the prior? `mmd` between draws of either, of all latent sites.
 
@@ -205,17 +235,21 @@ def aggregate_draws(
         ValueError: for counts below 1, a guide without latent sites, or a site outside the data plate.
     """
     check_pair(model, guide)
-    at_least_one(num=num)
+    require_positive(num=num)
     batch = placed(model, batch)
     with estimating(model, guide, seed=seed):
         sites, depth = _checked(model, guide, batch)
         if not sites:
-            raise ValueError("aggregate_test: expected a guide with latent sites, got none to compare with a prior.")
-        rows = rows_of(batch, torch.randperm(len(batch[0]))[:num].to(batch[0].device))
+            raise ValueError(
+                "aggregate_test: expected a guide with latent sites, got none to compare with a prior."
+            )
+        rows = take_rows(batch, torch.randperm(len(batch[0]))[:num].to(batch[0].device))
         guide_trace = draw(model, guide, *rows, num=1, depth=depth).guide_trace
         drawn = {name: draws_of(latent_sites(guide_trace)[name])[0] for name in sites}
         _, prior = simulated(model, len(rows[0]), rows[1:], sites, depth)
-    aggregate, of_prior = (torch.cat([z[name].flatten(1).double() for name in sites], 1) for z in (drawn, prior))
+    aggregate, of_prior = (
+        torch.cat([z[name].flatten(1).double() for name in sites], 1) for z in (drawn, prior)
+    )
     return aggregate, of_prior
 
 
@@ -230,10 +264,14 @@ def _kl_of_units(guide_trace: Trace, model_trace: Trace, sites: list[str]) -> di
     found = {}
     for name in sites:
         drawn, modelled = latent_sites(guide_trace)[name], latent_sites(model_trace)[name]
-        laws = [of_numbers(site["fn"]) for site in (drawn, modelled)]
-        if None not in laws:
-            log_q, log_p = (law.log_prob(drawn["value"]) for law in laws)
-            found[name] = _by_datum(name, drawn, (log_q - log_p).expand(drawn["value"].shape)).double().mean(0)
+        distributions = [of_numbers(site["fn"]) for site in (drawn, modelled)]
+        if None not in distributions:
+            log_q, log_p = (distribution.log_prob(drawn["value"]) for distribution in distributions)
+            found[name] = (
+                _by_datum(name, drawn, (log_q - log_p).expand(drawn["value"].shape))
+                .double()
+                .mean(0)
+            )
     return found
 
 

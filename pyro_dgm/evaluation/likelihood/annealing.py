@@ -11,14 +11,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...inference.run.estimates import at_least_one, blocks_of, estimating, most_extreme, placed
+from ...inference.run.estimates import (
+    estimating,
+    extreme_batch,
+    placed,
+    require_positive,
+    split_rows,
+)
 from ..chains.coordinates import Posterior
 from ..chains.hamiltonian import DualAveraging, LogDensity, first_step, started, transition
 from .importance import PerDatum, weight_statistics
 from .psis import khat
 
 ACCEPTANCE = 0.65  # what the pilot's step sizes aim at, as Wu et al.
-NUM_PILOTS, WARMUP, RATE = 8, 30, 1.0  # of the pilot: its chains, its transitions before it walks, its gain
+NUM_PILOTS, WARMUP, RATE = (
+    8,
+    30,
+    1.0,
+)  # of the pilot: its chains, its transitions before it walks, its gain
 
 
 @dataclass(frozen=True)
@@ -105,12 +115,14 @@ def ais(
         >>> ais(model, torch.zeros(5, 3), num=4, steps=5).per_datum.shape
         torch.Size([5])
     """
-    at_least_one(num=num, steps=steps, leapfrog=leapfrog, chunk=chunk)
+    require_positive(num=num, steps=steps, leapfrog=leapfrog, chunk=chunk)
     batch, blocks = placed(model, batch), []
     with estimating(model, start, seed=seed):
         refuse(model, start, batch, whiten=whiten)
-        for block in blocks_of(batch, rows_in(chunk, num)):
-            walk = piloted(Path(Posterior(model, block, whiten=whiten), start), steps, leapfrog)
+        for block in split_rows(batch, rows_in(chunk, num)):
+            walk = piloted(
+                AnnealingPath(Posterior(model, block, whiten=whiten), start), steps, leapfrog
+            )
             blocks.append(_summary(*walk.many(walk.path.draws, num, chunk)))
     found: dict[str, Any] = {name: torch.cat([b[name] for b in blocks], -1) for name in blocks[0]}
     return AIS(num=num, steps=steps, **found)
@@ -136,7 +148,7 @@ def sigmoid_schedule(steps: int, sharpness: float = 4.0) -> tuple[float, ...]:
 
 
 @dataclass(frozen=True)
-class Path:
+class AnnealingPath:
     r"""$\log f_\beta = \log f_0 + \beta \log \frac{p(x, \zeta)}{f_0(\zeta)}$, with $f_0$ the prior or a guide, over ζ.
 
     Attributes:
@@ -181,7 +193,7 @@ class Walk:
         leapfrog: largest number of steps of a trajectory.
     """
 
-    path: Path
+    path: AnnealingPath
     betas: tuple[float, ...]
     steps: Tensor
     scale: Tensor
@@ -194,11 +206,15 @@ class Walk:
     def __call__(self, zeta: Tensor) -> tuple[Tensor, Tensor]:
         r"""$\sum_t \log \frac{f_t(\zeta_{t-1})}{f_{t-1}(\zeta_{t-1})}$ in float64, and acceptances, `(K, N)` each."""
         log_w = torch.zeros(zeta.shape[:2], dtype=torch.float64, device=zeta.device)
-        accepted = torch.full_like(log_w, torch.nan) if len(self.steps) == 0 else torch.zeros_like(log_w)
+        accepted = (
+            torch.full_like(log_w, torch.nan) if len(self.steps) == 0 else torch.zeros_like(log_w)
+        )
         for t, (before, beta) in enumerate(pairwise(self.betas)):
             log_w = log_w + (beta - before) * self.path.ends(zeta)[1]
             if t < len(self.steps):
-                zeta, accept = transition(self.path.at(beta), zeta, self.steps[t][:, None] * self.scale, self.leapfrog)
+                zeta, accept = transition(
+                    self.path.at(beta), zeta, self.steps[t][:, None] * self.scale, self.leapfrog
+                )
                 accepted = accepted + accept / len(self.steps)
         return log_w, accepted
 
@@ -216,7 +232,7 @@ class Walk:
         return log_w, accepted
 
 
-def piloted(path: Path, steps: int, leapfrog: int) -> Walk:
+def piloted(path: AnnealingPath, steps: int, leapfrog: int) -> Walk:
     """The walk whose step sizes a few chains of its own have found: they follow the acceptance on the way."""
     betas, zeta, found = sigmoid_schedule(steps), path.draws(NUM_PILOTS), []
     scale = zeta.std(0).clamp(min=torch.finfo(zeta.dtype).eps)
@@ -238,12 +254,15 @@ def rows_in(chunk: int, num: int) -> int:
 
 
 def _summary(log_w: Tensor, accepted: Tensor) -> dict[str, Tensor]:
-    return weight_statistics(log_w) | {"log_weight": log_w.cpu(), "acceptance": accepted.mean(0).cpu()}
+    return weight_statistics(log_w) | {
+        "log_weight": log_w.cpu(),
+        "acceptance": accepted.mean(0).cpu(),
+    }
 
 
 def refuse(model: Callable, start: Callable | None, batch: tuple, *, whiten: bool) -> None:
     """Refuse data, latents and guides that can't be walked, before the first long walk."""
-    posterior = Posterior(model, most_extreme(batch), whiten=whiten)
+    posterior = Posterior(model, extreme_batch(batch), whiten=whiten)
     if start is None:
         return
     values = posterior.draws_of(start, 2)

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...inference.run.estimates import at_least_one, estimating, placed_context, rows_of
+from ...inference.run.estimates import estimating, placed_context, require_positive, take_rows
 from ...inference.run.simulation import run_of_prior, simulated
 from ...inference.run.traces import latent_sites, plate_depth
 from ..chains.coordinates import Posterior, Values
 from ..estimate import Estimate, estimated
-from .annealing import Path, Walk, piloted, refuse, rows_in
+from .annealing import AnnealingPath, Walk, piloted, refuse, rows_in
 from .importance import weight_statistics
 
 
@@ -104,14 +104,18 @@ def bdmc(
         >>> bdmc(model, num_data=5, num=4, steps=5).gap.shape
         torch.Size([5])
     """
-    at_least_one(num_data=num_data, num=num, steps=steps, leapfrog=leapfrog, chunk=chunk)
+    require_positive(num_data=num_data, num=num, steps=steps, leapfrog=leapfrog, chunk=chunk)
     rows, blocks = rows_in(chunk, num), []
     with estimating(model, start, seed=seed):
         batch, truth = _made(model, num_data, placed_context(model, context))
         refuse(model, start, batch, whiten=whiten)
         for first in range(0, len(batch[0]), rows):
             here = slice(first, first + rows)
-            walk = piloted(Path(Posterior(model, rows_of(batch, here), whiten=whiten), start), steps, leapfrog)
+            walk = piloted(
+                AnnealingPath(Posterior(model, take_rows(batch, here), whiten=whiten), start),
+                steps,
+                leapfrog,
+            )
             blocks.append(_bracket(walk, {name: z[here] for name, z in truth.items()}, num, chunk))
     found: dict[str, Any] = {name: torch.cat([b[name] for b in blocks]) for name in blocks[0]}
     return BDMC(data=batch, num=num, steps=steps, **found)
@@ -135,7 +139,9 @@ def _bracket(walk: Walk, truth: Values, num: int, chunk: int) -> dict[str, Tenso
     values = {name: truth[name].movedim(0, posterior.depth - 1)[None] for name in posterior.places}
     origin = posterior.coordinates(values, 1)
     there = weight_statistics(walk.many(walk.path.draws, num, chunk)[0])
-    back = weight_statistics(walk.reversed().many(lambda size: origin.expand(size, -1, -1), num, chunk)[0])
+    back = weight_statistics(
+        walk.reversed().many(lambda size: origin.expand(size, -1, -1), num, chunk)[0]
+    )
     return {
         "lower": -there["per_datum"],
         "upper": back["per_datum"],

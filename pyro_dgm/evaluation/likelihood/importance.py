@@ -10,7 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...inference.run.estimates import at_least_one, blocks_of, check_pair, checked_run, estimating, placed
+from ...inference.run.estimates import (
+    check_pair,
+    checked_run,
+    estimating,
+    placed,
+    require_positive,
+    split_rows,
+)
 from ...inference.run.particles import draw
 from ...inference.run.traces import latent_sites, plate_depth
 from .pareto import LEAST_DRAWS
@@ -50,7 +57,11 @@ class PerDatum:
     @property
     def stderr(self) -> float:
         """Standard error of the mean over the data; it holds the spread of the data and of the draws."""
-        return self.per_datum.std().item() / sqrt(len(self.per_datum)) if len(self.per_datum) > 1 else float("nan")
+        return (
+            self.per_datum.std().item() / sqrt(len(self.per_datum))
+            if len(self.per_datum) > 1
+            else float("nan")
+        )
 
     def tails(self) -> Tensor:
         """k-hat of each datum's weights `(N,)`; −∞ where there are none, as for an exact figure."""
@@ -58,7 +69,9 @@ class PerDatum:
 
     def bits_per_dim(self, dim: int, spacing: float = 1.0) -> BitsPerDim:
         """The same in bits per dim, see `bits_per_dim`; exact or a bound as this is."""
-        return BitsPerDim(bits_per_dim(self.mean, dim, spacing), self.stderr / dim / log(2), self.kind)
+        return BitsPerDim(
+            bits_per_dim(self.mean, dim, spacing), self.stderr / dim / log(2), self.kind
+        )
 
 
 @dataclass(frozen=True)
@@ -124,13 +137,22 @@ class NLL(PerDatum):
         text = f"NLL {self.mean:.3f} ± {self.stderr:.3f} nats per datum ({self.kind}; {len(self.per_datum)} data"
         if self.kind == "exact":
             return f"{text})"
-        tails = f"{self.share_unreliable:.0%} of the data with k-hat > {khat_threshold(self.num):.2f}"
+        tails = (
+            f"{self.share_unreliable:.0%} of the data with k-hat > {khat_threshold(self.num):.2f}"
+        )
         if self.num < LEAST_DRAWS:
             tails = f"no k-hat below {LEAST_DRAWS} draws"
         return f"{text}, {self.num} draws, mean ESS {self.ess.mean():.1f}, {tails})"
 
 
-def nll(model: Callable, guide: Callable, *batch: Any, num: int = 1000, chunk: int = 20_000, seed: int = 0) -> NLL:
+def nll(
+    model: Callable,
+    guide: Callable,
+    *batch: Any,
+    num: int = 1000,
+    chunk: int = 20_000,
+    seed: int = 0,
+) -> NLL:
     r"""$-\log p(x) \le -E\left[\log \frac1K \sum_k \frac{p(x, z_k)}{q(z_k \mid x)}\right]$, $z_k \sim q$, per datum.
 
     Streams over data and draws under a memory bound; weights are in float64, unscaled by plate sizes or β. Neither
@@ -152,7 +174,7 @@ def nll(model: Callable, guide: Callable, *batch: Any, num: int = 1000, chunk: i
         Burda, Grosse, Salakhutdinov 2016, *Importance weighted autoencoders*, arXiv:1509.00519.
     """
     check_pair(model, guide)
-    at_least_one(num=num, chunk=chunk)
+    require_positive(num=num, chunk=chunk)
     batch = placed(model, batch)
     with estimating(model, guide, seed=seed):
         traces = checked_run(model, guide, batch)
@@ -162,7 +184,7 @@ def nll(model: Callable, guide: Callable, *batch: Any, num: int = 1000, chunk: i
         rows = max(1, chunk // num)
         blocks = [
             summary_of(*weighted(model, guide, block, num, max(1, chunk // rows), depth))
-            for block in blocks_of(batch, rows)
+            for block in split_rows(batch, rows)
         ]
     statistics: dict[str, Any] = {name: torch.cat([b[name] for b in blocks]) for name in blocks[0]}
     kind = NLL.kind if latent_sites(traces[0]) else "exact"
@@ -185,7 +207,9 @@ def bits_per_dim(nats: float, dim: int, spacing: float = 1.0) -> float:
     return (nats / dim - log(spacing)) / log(2)
 
 
-def weighted(model: Callable, guide: Callable, block: tuple, num: int, step: int, depth: int) -> tuple[Tensor, Tensor]:
+def weighted(
+    model: Callable, guide: Callable, block: tuple, num: int, step: int, depth: int
+) -> tuple[Tensor, Tensor]:
     """Log weights and the KL term, both `(K, rows)`."""
     sizes = [min(step, num - start) for start in range(0, num, step)]
     parts = [draw(model, guide, *block, num=size, depth=depth) for size in sizes]
@@ -204,5 +228,9 @@ def weight_statistics(log_w: Tensor) -> dict[str, Tensor]:
     ess = (2 * log_w.logsumexp(0) - (2 * log_w).logsumexp(0)).exp()
     # Var(mean w) / mean(w)^2 = (K / ESS - 1) / (K - 1)
     relative_variance = (num / ess - 1).clamp(min=0) / (num - 1 or nan)
-    found = {"per_datum": log(num) - log_w.logsumexp(0), "monte_carlo": relative_variance.sqrt(), "ess": ess}
+    found = {
+        "per_datum": log(num) - log_w.logsumexp(0),
+        "monte_carlo": relative_variance.sqrt(),
+        "ess": ess,
+    }
     return {name: value.cpu() for name, value in found.items()}

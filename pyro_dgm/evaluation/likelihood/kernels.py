@@ -8,7 +8,7 @@ from math import log, pi
 import torch
 from torch import Tensor
 
-from ...inference.run.estimates import at_least_one
+from ...inference.run.estimates import require_positive
 
 BANDWIDTHS = tuple(10 ** (k / 5 - 2) for k in range(16))  # 0.01, …, 10 in the unit of the data
 
@@ -43,21 +43,28 @@ def parzen(samples: Tensor, x: Tensor, bandwidth: float, chunk: int = 1_000_000)
         >>> bool(parzen(torch.zeros(1, 50), x, 1.0).mean() > parzen(true, x, parzen_bandwidth(true, x)).mean() + 1)
         True
     """
-    at_least_one(chunk=chunk)
+    require_positive(chunk=chunk)
     if not bandwidth > 0:
-        raise ValueError(f"parzen: expected a bandwidth above 0, got {bandwidth}. Fix: parzen_bandwidth(samples, val).")
+        raise ValueError(
+            f"parzen: expected a bandwidth above 0, got {bandwidth}. Fix: parzen_bandwidth(samples, val)."
+        )
     if len(samples) == 0 or samples.shape[1:] != x.shape[1:]:
         raise ValueError(
             f"parzen: expected samples (S, *event) of the data's event shape {tuple(x.shape[1:])}, got "
             f"{tuple(samples.shape)}. Fix: generate(model, 10_000)."
         )
-    kernels, data = samples.detach().flatten(1).double() / bandwidth, x.detach().flatten(1).double() / bandwidth
+    kernels, data = (
+        samples.detach().flatten(1).double() / bandwidth,
+        x.detach().flatten(1).double() / bandwidth,
+    )
     blocks = data.split(max(1, chunk // len(kernels)))
     log_sum = torch.cat([_log_kernels(block, kernels).logsumexp(1) for block in blocks])
     return log_sum - log(len(kernels)) - kernels.shape[1] * (log(2 * pi) / 2 + log(bandwidth))
 
 
-def parzen_bandwidth(samples: Tensor, validation: Tensor, candidates: Sequence[float] = BANDWIDTHS) -> float:
+def parzen_bandwidth(
+    samples: Tensor, validation: Tensor, candidates: Sequence[float] = BANDWIDTHS
+) -> float:
     r"""The bandwidth with the largest mean `parzen` of validation data.
 
     Args:

@@ -63,7 +63,9 @@ def _pareto_fit(excess: Tensor, num: Tensor) -> tuple[Tensor, Tensor]:
         Zhang, Stephens 2009, *A new and efficient estimation method for the generalized Pareto distribution*.
     """
     num_grid = 30 + num.double().sqrt().long()
-    grid = torch.arange(1, 31 + int(sqrt(len(excess))), dtype=excess.dtype, device=excess.device)[:, None]
+    grid = torch.arange(1, 31 + int(sqrt(len(excess))), dtype=excess.dtype, device=excess.device)[
+        :, None
+    ]
     quartile = excess.gather(0, (num - (num / 4 + 0.5).long())[None])
     theta = 1 / excess[0] + (1 - (num_grid / (grid - 0.5)).sqrt()) / (3 * quartile)
     room = torch.empty_like(excess)

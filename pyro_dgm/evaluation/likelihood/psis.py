@@ -10,7 +10,9 @@ from torch import Tensor
 
 from .pareto import LEAST_TAIL, fitted_tail, tail_length
 
-CACHED = 2**16  # numbers of a block of tails, which stay in the cache while the grid goes over them: twice as fast
+CACHED = (
+    2**16
+)  # numbers of a block of tails, which stay in the cache while the grid goes over them: twice as fast
 
 
 def khat(log_weight: Tensor) -> Tensor:

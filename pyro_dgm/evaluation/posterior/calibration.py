@@ -12,10 +12,22 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from ...inference.run.estimates import at_least_one, check_pair, estimating, placed_context, rows_of
+from ...inference.run.estimates import (
+    check_pair,
+    estimating,
+    placed_context,
+    require_positive,
+    take_rows,
+)
 from ...inference.run.generation import generated_value
 from ...inference.run.particles import draw
-from ...inference.run.simulation import draws_of, log_joint, names_of_latents, run_of_prior, simulated
+from ...inference.run.simulation import (
+    draws_of,
+    log_joint,
+    names_of_latents,
+    run_of_prior,
+    simulated,
+)
 from ...inference.run.structure import check_sites, run_or_explain
 from ...inference.run.traces import Site, latent_sites, plate_depth, vectorized
 
@@ -69,11 +81,16 @@ class SBC:
         return ((2 * self.uniform - 1).abs() <= level).double().mean(0)
 
     def __str__(self) -> str:
-        p, adjusted, cover = self.p_values, self.adjusted, [self.coverage(level) for level in LEVELS]
+        p, adjusted, cover = (
+            self.p_values,
+            self.adjusted,
+            [self.coverage(level) for level in LEVELS],
+        )
         worst = p.argsort()[:10].tolist()
         head = "".join(f"{f'{level:.0%} interval':>14}" for level in LEVELS)
         rows = [
-            f"  {self.names[i]:<14}{p[i]:>10.2g}{adjusted[i]:>10.2g}" + "".join(f"{c[i]:>14.1%}" for c in cover)
+            f"  {self.names[i]:<14}{p[i]:>10.2g}{adjusted[i]:>10.2g}"
+            + "".join(f"{c[i]:>14.1%}" for c in cover)
             for i in worst
         ]
         title = (
@@ -119,13 +136,14 @@ def sbc(
         Holm 1979, *A simple sequentially rejective multiple test procedure*.
     """
     check_pair(model, guide)
-    at_least_one(num_data=num_data, num_draws=num_draws, chunk=chunk)
+    require_positive(num_data=num_data, num_draws=num_draws, chunk=chunk)
     context = placed_context(model, context)
     with estimating(model, guide, seed=seed):
         sites = _sites(model, guide, context)
         blocks = torch.arange(num_data).split(max(1, chunk // num_draws))
         parts = [
-            _ranks(*_statistics(model, guide, _again(context, rows), len(rows), sites, num_draws)) for rows in blocks
+            _ranks(*_statistics(model, guide, _again(context, rows), len(rows), sites, num_draws))
+            for rows in blocks
         ]
         ranks = torch.cat(parts).cpu()
         uniform = (ranks + torch.rand(ranks.shape, dtype=torch.float64)) / (num_draws + 1)
@@ -147,7 +165,9 @@ def kolmogorov(u: Tensor) -> float:
     largest = torch.maximum((steps[1:] - u).max(), (u - steps[:-1]).max()).item()
     t = (sqrt(num) + 0.12 + 0.11 / sqrt(num)) * largest
     if t < 1:
-        return 1 - sqrt(2 * pi) / t * sum(exp(-((2 * k - 1) ** 2) * pi**2 / (8 * t**2)) for k in range(1, 6))
+        return 1 - sqrt(2 * pi) / t * sum(
+            exp(-((2 * k - 1) ** 2) * pi**2 / (8 * t**2)) for k in range(1, 6)
+        )
     return 2 * sum((-1) ** (k - 1) * exp(-2 * k**2 * t**2) for k in range(1, 6))
 
 
@@ -173,7 +193,9 @@ def _sites(model: Callable, guide: Callable, context: tuple) -> _Sites:
         raise ValueError(
             f"sbc: expected a guide with latent sites, got {[*latent]}. Fix: nll(model, guide, x) scores such a model."
         )
-    return _Sites([*latent], z, [dim for name in z for dim in _dims(name, latent[name])], plate_depth(*traces))
+    return _Sites(
+        [*latent], z, [dim for name in z for dim in _dims(name, latent[name])], plate_depth(*traces)
+    )
 
 
 def _dims(name: str, site: Site) -> list[str]:
@@ -186,7 +208,7 @@ def _dims(name: str, site: Site) -> list[str]:
 def _again(context: tuple, rows: Tensor) -> tuple:
     """The contexts of some data; where data are more than contexts, the contexts start over."""
     num = max([len(c) for c in context if isinstance(c, Tensor) and c.dim() > 0], default=1)
-    return rows_of(context, rows % num)
+    return take_rows(context, rows % num)
 
 
 def _statistics(
@@ -196,7 +218,10 @@ def _statistics(
     x, truth = simulated(model, num, context, sites.latent, sites.depth)
     particles = draw(model, guide, x, *context, num=num_draws, depth=sites.depth)
     drawn = latent_sites(particles.guide_trace)
-    z, z_true = _joined([draws_of(drawn[n]) for n in sites.z], 2), _joined([truth[n] for n in sites.z], 1)
+    z, z_true = (
+        _joined([draws_of(drawn[n]) for n in sites.z], 2),
+        _joined([truth[n] for n in sites.z], 1),
+    )
     log_p, log_p_true = particles.log_joint, log_joint(model, (x, *context), truth, sites.depth)
     precision = max(torch.finfo(v.dtype).eps for v in particles.log_p.values())
     return _with(z, log_p), _with(z_true, log_p_true), precision

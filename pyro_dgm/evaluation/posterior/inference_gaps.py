@@ -10,18 +10,18 @@ import torch
 from torch import Tensor
 
 from ...inference.run.estimates import (
-    at_least_one,
     check_pair,
     checked_run,
     estimating,
-    most_extreme,
+    extreme_batch,
     placed,
-    rows_of,
+    require_positive,
+    take_rows,
 )
-from ...inference.run.traces import isolated, latent_sites, mixed, plate_depth
+from ...inference.run.traces import derive_seed, fork_rng, latent_sites, plate_depth
 from ..estimate import Estimate, estimated
 from ..likelihood.importance import PerDatum, nll, weight_statistics, weighted
-from .refinement import Refined, guide_draws, is_mean_field_normal, refined
+from .refinement import RefinedGuide, guide_draws, is_mean_field_normal, refine
 
 WHOLE_FAMILY = "q* the best diagonal normal of each datum"
 AFFINE_IMAGES = "q* the best affine image of the guide at each datum: amortization is at least that"
@@ -111,14 +111,16 @@ def gaps(
         torch.Size([5])
     """
     check_pair(model, guide, "gaps(vae.model, vae.guide, x)")
-    at_least_one(num=num, num_steps=num_steps, chunk=chunk)
+    require_positive(num=num, num_steps=num_steps, chunk=chunk)
     amortized = nll(model, guide, *batch, num=num, chunk=chunk, seed=seed).nelbo
     batch = placed(model, batch)
     with estimating(model, guide, seed=seed):
         depth = plate_depth(*checked_run(model, guide, batch))
-        with isolated(*batch, seed=mixed(seed, 1)):  # the noise of the bound is not that of the ascent
+        with fork_rng(
+            *batch, seed=derive_seed(seed, 1)
+        ):  # the noise of the bound is not that of the ascent
             kind = _kind_of(guide, batch, depth)
-            best = refined(model, guide, batch, depth, num_steps=num_steps, lr=lr, chunk=chunk)
+            best = refine(model, guide, batch, depth, num_steps=num_steps, lr=lr, chunk=chunk)
         nelbo, cost = _bounds(model, guide, best, batch, num, chunk, depth)
     exact = cost if truth is None else truth.per_datum
     if len(exact) != len(nelbo):
@@ -128,7 +130,7 @@ def gaps(
 
 def _kind_of(guide: Callable, batch: tuple, depth: int) -> str:
     """What the images of the guide range over; refuses a guide without latents."""
-    sites = latent_sites(guide_draws(guide, most_extreme(batch), depth))
+    sites = latent_sites(guide_draws(guide, extreme_batch(batch), depth))
     if not sites:
         raise ValueError(
             "gaps: expected a guide with a latent site, got none. "
@@ -138,13 +140,21 @@ def _kind_of(guide: Callable, batch: tuple, depth: int) -> str:
 
 
 def _bounds(
-    model: Callable, guide: Callable, best: Refined, batch: tuple, num: int, chunk: int, depth: int
+    model: Callable,
+    guide: Callable,
+    best: RefinedGuide,
+    batch: tuple,
+    num: int,
+    chunk: int,
+    depth: int,
 ) -> tuple[Tensor, Tensor]:
     """The −ELBO of the refined guide and its importance estimate of −log p(x), `(N,)` each, in the blocks of `nll`."""
     rows, nelbo, cost = max(1, chunk // num), [], []
     for start in range(0, len(batch[0]), rows):
         here = slice(start, start + rows)
-        log_w, _ = weighted(model, best.at(here)(guide), rows_of(batch, here), num, max(1, chunk // rows), depth)
+        log_w, _ = weighted(
+            model, best.at(here)(guide), take_rows(batch, here), num, max(1, chunk // rows), depth
+        )
         nelbo.append(-log_w.mean(0).cpu())
         cost.append(weight_statistics(log_w)["per_datum"])
     return torch.cat(nelbo), torch.cat(cost)

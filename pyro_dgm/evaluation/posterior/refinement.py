@@ -14,7 +14,7 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 from torch.distributions import Independent
 
-from ...inference.run.estimates import blocks_of
+from ...inference.run.estimates import split_rows
 from ...inference.run.particles import draw
 from ...inference.run.traces import Site, latent_sites, vectorized
 from ..chains.coordinates import chart_of
@@ -25,7 +25,7 @@ NUM_MOMENTS = 64  # draws of each datum that tell where its law is, and how wide
 
 
 @dataclass(frozen=True)
-class Image:
+class AffineImage:
     r"""$\zeta' = c + e^s \odot (\zeta - c + \sigma \odot t)$: the draws of one site, moved and scaled for each datum.
 
     ζ are free coordinates of the site, z itself on the reals. The centre c and the unit σ are held fixed, so that the
@@ -48,29 +48,33 @@ class Image:
     log_scale: Tensor
     event_dim: int
 
-    def of(self, name: str, law: Any) -> Any:
+    def of(self, name: str, distribution: Any) -> Any:
         r"""The law of $z' = b(\zeta')$, with $\log q'(z') = \log q(z) - \log|\det \partial z' / \partial z|$."""
-        if isinstance(law, dist.MaskedDistribution):
-            return self.of(name, law.base_dist).mask(law._mask)
-        onto, scale = chart_of(name, law, whiten=False).onto, self.log_scale.exp()
+        if isinstance(distribution, dist.MaskedDistribution):
+            return self.of(name, distribution.base_dist).mask(distribution._mask)
+        onto, scale = chart_of(name, distribution, whiten=False).onto, self.log_scale.exp()
         loc = self.centre + scale * (self.unit * self.shift - self.centre)
         affine = dist.transforms.AffineTransform(loc, scale, self.event_dim, cache_size=1)
         # Every step remembers its draw: a flow that samples in one pass is not inverted, and need have no inverse.
-        return dist.TransformedDistribution(law, [onto.with_cache(1).inv, affine, onto.with_cache(1)])
+        return dist.TransformedDistribution(
+            distribution, [onto.with_cache(1).inv, affine, onto.with_cache(1)]
+        )
 
-    def at(self, rows: slice) -> Image:
+    def at(self, rows: slice) -> AffineImage:
         """The image of some of the data."""
         index: Any = (..., rows, *[slice(None)] * self.event_dim)
         return self._each(lambda tensors: tensors[0][index], self)
 
-    def joined(self, *others: Image) -> Image:
+    def joined(self, *others: AffineImage) -> AffineImage:
         """The image of these data and those of others behind them, without gradients."""
-        return self._each(lambda tensors: torch.cat(tensors, -1 - self.event_dim).detach(), self, *others)
+        return self._each(
+            lambda tensors: torch.cat(tensors, -1 - self.event_dim).detach(), self, *others
+        )
 
     @staticmethod
-    def _each(function: Callable[[list[Tensor]], Tensor], *images: Image) -> Image:
+    def _each(function: Callable[[list[Tensor]], Tensor], *images: AffineImage) -> AffineImage:
         """The image whose tensors a function makes of the same tensors of others."""
-        return Image(
+        return AffineImage(
             centre=function([image.centre for image in images]),
             unit=function([image.unit for image in images]),
             shift=function([image.shift for image in images]),
@@ -79,7 +83,7 @@ class Image:
         )
 
 
-class Refined(Messenger):
+class RefinedGuide(Messenger):
     """Gives every latent site of a guide the law of its image; `Refined(images)(guide)` is the refined guide.
 
     Later sites see the moved draws of earlier ones, so that the log densities are those of one joint law.
@@ -88,7 +92,7 @@ class Refined(Messenger):
         images: latent site → its image, for the very data that the guide is called with.
     """
 
-    def __init__(self, images: dict[str, Image]):
+    def __init__(self, images: dict[str, AffineImage]):
         super().__init__()
         self.images = images
 
@@ -97,14 +101,21 @@ class Refined(Messenger):
         if image is not None and not msg["is_observed"]:
             msg["fn"] = image.of(msg["name"], msg["fn"])
 
-    def at(self, rows: slice) -> Refined:
+    def at(self, rows: slice) -> RefinedGuide:
         """The same for some of the data."""
-        return Refined({name: image.at(rows) for name, image in self.images.items()})
+        return RefinedGuide({name: image.at(rows) for name, image in self.images.items()})
 
 
-def refined(
-    model: Callable, guide: Callable, batch: tuple, depth: int, *, num_steps: int, lr: float, chunk: int
-) -> Refined:
+def refine(
+    model: Callable,
+    guide: Callable,
+    batch: tuple,
+    depth: int,
+    *,
+    num_steps: int,
+    lr: float,
+    chunk: int,
+) -> RefinedGuide:
     r"""$\max_{t_i, s_i} E_{q_i'}[\log p(x_i, z) - \log q_i'(z)]$ for every datum, from the guide itself, $t = s = 0$.
 
     Adam under a schedule that falls to 0 as a cosine; all data and draws in one vectorized run of the pair a step.
@@ -122,36 +133,48 @@ def refined(
         ValueError: for a site that has no density to be moved, or whose draws carry no gradient.
     """
     blocks = [
-        _ascended(model, guide, block, depth, num_steps, lr) for block in blocks_of(batch, max(1, chunk // NUM_MOMENTS))
+        _ascended(model, guide, block, depth, num_steps, lr)
+        for block in split_rows(batch, max(1, chunk // NUM_MOMENTS))
     ]
     first, *others = blocks
-    return Refined({name: image.joined(*(block[name] for block in others)) for name, image in first.items()})
+    return RefinedGuide(
+        {name: image.joined(*(block[name] for block in others)) for name, image in first.items()}
+    )
 
 
 def _ascended(
     model: Callable, guide: Callable, block: tuple, depth: int, num_steps: int, lr: float
-) -> dict[str, Image]:
+) -> dict[str, AffineImage]:
     images = _started(guide, block, depth)
-    params = [p.requires_grad_() for image in images.values() for p in (image.shift, image.log_scale)]
+    params = [
+        p.requires_grad_() for image in images.values() for p in (image.shift, image.log_scale)
+    ]
     optimizer = torch.optim.Adam(params, lr=lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, num_steps)
-    moved = Refined(images)(guide)
+    moved = RefinedGuide(images)(guide)
     for _ in range(num_steps):
-        for param, gradient in zip(params, _gradients(model, moved, block, depth, params), strict=True):
+        for param, gradient in zip(
+            params, _gradients(model, moved, block, depth, params), strict=True
+        ):
             param.grad = gradient
         optimizer.step()
         schedule.step()
     return images
 
 
-def _gradients(model: Callable, moved: Callable, block: tuple, depth: int, params: list[Tensor]) -> tuple[Tensor, ...]:
+def _gradients(
+    model: Callable, moved: Callable, block: tuple, depth: int, params: list[Tensor]
+) -> tuple[Tensor, ...]:
     """Of the sum of the data's −ELBO; zero for a site that is masked altogether."""
     with torch.enable_grad():
-        loss = -draw(model, moved, *block, num=NUM_PARTICLES, depth=depth).log_weight.sum() / NUM_PARTICLES
+        loss = (
+            -draw(model, moved, *block, num=NUM_PARTICLES, depth=depth).log_weight.sum()
+            / NUM_PARTICLES
+        )
         return torch.autograd.grad(loss, params, allow_unused=True, materialize_grads=True)
 
 
-def _started(guide: Callable, block: tuple, depth: int) -> dict[str, Image]:
+def _started(guide: Callable, block: tuple, depth: int) -> dict[str, AffineImage]:
     """The images that change nothing, around the draws of the guide."""
     sites = latent_sites(poutine.trace(guide).get_trace(*block))
     many = latent_sites(guide_draws(guide, block, depth))
@@ -163,26 +186,29 @@ def guide_draws(guide: Callable, block: tuple, depth: int) -> Trace:
     return poutine.trace(vectorized(guide, NUM_MOMENTS, depth)).get_trace(*block)
 
 
-def _identity(name: str, site: Site, many: Site) -> Image:
+def _identity(name: str, site: Site, many: Site) -> AffineImage:
     """The identity, as an image of one site, from one draw of it and many."""
     _refuse(name, site["fn"])
     chart = chart_of(name, site["fn"], whiten=False)
     drawn = chart_of(name, many["fn"], whiten=False).of(many["value"]).sort(0).values
-    low, centre, high = (drawn[i].reshape(chart.shape) for i in (NUM_MOMENTS // 6, NUM_MOMENTS // 2, -NUM_MOMENTS // 6))
+    low, centre, high = (
+        drawn[i].reshape(chart.shape)
+        for i in (NUM_MOMENTS // 6, NUM_MOMENTS // 2, -NUM_MOMENTS // 6)
+    )
     unit = ((high - low) / 2).clamp(min=torch.finfo(drawn.dtype).tiny)
     event_dim = len(chart.onto.inverse_shape(site["fn"].event_shape))
-    return Image(centre, unit, torch.zeros_like(centre), torch.zeros_like(centre), event_dim)
+    return AffineImage(centre, unit, torch.zeros_like(centre), torch.zeros_like(centre), event_dim)
 
 
-def _refuse(name: str, law: Any) -> None:
+def _refuse(name: str, distribution: Any) -> None:
     """Refuse a law that can't be moved by gradients, or whose image has no density."""
-    chart_of(name, law, whiten=False)  # refuses a discrete one
-    if not law.has_rsample:
+    chart_of(name, distribution, whiten=False)  # refuses a discrete one
+    if not distribution.has_rsample:
         raise ValueError(
             f"site '{name}': expected reparameterized draws in the guide, through which the ascent moves them, got "
-            f"{type(law).__name__}. Fix: a law with rsample, such as Conditional(dist.Normal, net) or a Flow over it."
+            f"{type(distribution).__name__}. Fix: a law with rsample, such as Conditional(dist.Normal, net) or a Flow over it."
         )
-    inner = _unmasked(law)
+    inner = _unmasked(distribution)
     while isinstance(inner, Independent):
         inner = inner.base_dist
     if isinstance(inner, dist.Delta | dist.MaskedDistribution):
@@ -207,5 +233,9 @@ def _constant(moment: Tensor) -> bool:
     return bool((moment == moment[:1]).all())
 
 
-def _unmasked(law: Any) -> Any:
-    return law.base_dist if isinstance(law, dist.MaskedDistribution) else law
+def _unmasked(distribution: Any) -> Any:
+    return (
+        distribution.base_dist
+        if isinstance(distribution, dist.MaskedDistribution)
+        else distribution
+    )

@@ -37,13 +37,17 @@ class GuideError:
     chains: Values
 
     def __str__(self) -> str:
-        rows = [f"{'guide against chains':<26}|shift| in sd  width ratio  W1 in sd  R-hat, mixed  R-hat, chains"]
+        rows = [
+            f"{'guide against chains':<26}|shift| in sd  width ratio  W1 in sd  R-hat, mixed  R-hat, chains"
+        ]
         for name, shift in self.shift.items():
             means = [v[name].mean().item() for v in (self.ratio, self.wasserstein)]
             worst = [v[name].max().item() for v in (self.rhat, self.chains)]
             numbers = f"{shift.abs().mean():13.3f}{means[0]:13.3f}{means[1]:10.3f}{worst[0]:14.3f}{worst[1]:15.3f}"
             rows.append(f"  {name:<24}{numbers}")
-        return "\n".join([*rows, "  (shift, ratio and W1: means over data and dims; R-hat: the worst)"])
+        return "\n".join(
+            [*rows, "  (shift, ratio and W1: means over data and dims; R-hat: the worst)"]
+        )
 
 
 def guide_error(guide: Callable, truth: HMC, *batch: Any, seed: int = 0) -> GuideError:
@@ -91,7 +95,10 @@ def guide_error(guide: Callable, truth: HMC, *batch: Any, seed: int = 0) -> Guid
         )
     pairs = {name: (claimed[name].to(z).reshape(z.shape), z) for name, z in truth.draws.items()}
     found = {name: _differences(*pair) for name, pair in pairs.items()}
-    fields = {key: {name: values[key] for name, values in found.items()} for key in next(iter(found.values()))}
+    fields = {
+        key: {name: values[key] for name, values in found.items()}
+        for key in next(iter(found.values()))
+    }
     return GuideError(**fields, chains=truth.rhat)
 
 

@@ -14,8 +14,15 @@ from ..likelihood.importance import NLL
 from ..likelihood.pareto import LEAST_DRAWS
 from ..likelihood.psis import khat_threshold
 from .findings import NO_LATENTS, Check, Findings, Skipped
-from .items import Item, Picture, Status, Threshold, judged
-from .pictures import aggregate_figure, bound_figure, image_figure, khat_figure, rank_figure, unit_figure
+from .items import Item, Picture, Status, Threshold, judge
+from .pictures import (
+    aggregate_figure,
+    bound_figure,
+    image_figure,
+    khat_figure,
+    rank_figure,
+    unit_figure,
+)
 
 NUM_WORST = 12  # data that are listed and shown
 MAX_MONTE_CARLO = 0.1  # nats: the standard error of one datum's log p(x); an ESS of 100
@@ -23,11 +30,19 @@ ROUNDING = 1e-3  # weights of an exact guide vary by less, and k-hat would be th
 
 NO_BAD_NUMBER = Threshold(0, "one NaN or infinite number spoils every mean")
 MAX_BIAS = Threshold(0.05, "half of 0.1 nats, the smallest difference that papers report")
-MAX_GAP = Threshold(1.0, "KL(q(z|x) || p(z|x)) of 1 nat: a posterior mean that is off by 1.4 standard deviations")
-MAX_SHARE = Threshold(0.1, "a mean over the data survives one unreliable datum in ten, not many more")
+MAX_GAP = Threshold(
+    1.0, "KL(q(z|x) || p(z|x)) of 1 nat: a posterior mean that is off by 1.4 standard deviations"
+)
+MAX_SHARE = Threshold(
+    0.1, "a mean over the data survives one unreliable datum in ten, not many more"
+)
 LEVEL = Threshold(0.01, "an exact one is refused once in a hundred reports", at_least=True)
-MAX_IDLE = Threshold(0.5, "some idle units are the price of a latent space that is large enough, most are a collapse")
-MIN_INFORMATION = Threshold(0.1, "below it z says next to nothing of x: the decoder works alone", at_least=True)
+MAX_IDLE = Threshold(
+    0.5, "some idle units are the price of a latent space that is large enough, most are a collapse"
+)
+MIN_INFORMATION = Threshold(
+    0.1, "below it z says next to nothing of x: the decoder works alone", at_least=True
+)
 MAX_MARGINAL_KL = Threshold(1.0, "a better prior alone could win so many nats of ELBO")
 
 
@@ -37,7 +52,11 @@ def support(findings: Findings) -> Item:
         _, model_trace = findings.traces
     except Skipped as error:
         finding, _, fix = str(error).partition("Fix: ")
-        return Item(Status.WARN, finding.strip(), advice=fix or "mend this first: nothing else can be checked")
+        return Item(
+            Status.WARN,
+            finding.strip(),
+            advice=fix or "mend this first: nothing else can be checked",
+        )
     sites = f"Latent {[*latent_sites(model_trace)]}, observed {[*observed_sites(model_trace)]}"
     return Item(Status.PASS, f"{sites}; all {findings.num_data:,} data lie in the support")
 
@@ -45,9 +64,11 @@ def support(findings: Findings) -> Item:
 def finite(findings: Findings) -> Item:
     """Are all weights and all log densities finite?"""
     weights = findings.num_bad_weights
-    scores = [] if weights else [findings.nll.per_datum, findings.nll.nelbo]  # bad weights need no data to be told
+    scores = (
+        [] if weights else [findings.nll.per_datum, findings.nll.nelbo]
+    )  # bad weights need no data to be told
     bad = sum(int((~score.isfinite()).sum()) for score in scores)
-    return judged(
+    return judge(
         weights + bad,
         "NaN or infinite",
         NO_BAD_NUMBER,
@@ -62,7 +83,7 @@ def normalized(findings: Findings) -> Item:
     if not found.log_total:
         raise Skipped("; ".join(found.unchecked.values()))
     rest = "; not checked: " + "; ".join(found.unchecked.values()) if found.unchecked else ""
-    return judged(
+    return judge(
         found.bias,
         "nats per datum",
         MAX_BIAS,
@@ -78,7 +99,7 @@ def gap(findings: Findings) -> Item:
     """How much of log p(x) does the ELBO miss?"""
     found = _weights(findings)
     missing = found.nelbo - found.per_datum
-    return judged(
+    return judge(
         missing.mean().item(),
         "nats per datum",
         MAX_GAP,
@@ -101,7 +122,9 @@ def reliability(findings: Findings) -> Item:
     """For how many data are the importance weights too heavy-tailed to trust?"""
     found = _weights(findings)
     if found.num < LEAST_DRAWS:
-        raise Skipped(f"a k-hat takes {LEAST_DRAWS} draws for each datum, got num={found.num}. Fix: num=1000")
+        raise Skipped(
+            f"a k-hat takes {LEAST_DRAWS} draws for each datum, got num={found.num}. Fix: num=1000"
+        )
     khat = torch.where(found.monte_carlo * found.num**0.5 < ROUNDING, -torch.inf, found.khat)
     limit, worst = khat_threshold(found.num), _worst(khat)
     share = (khat > limit).double().mean().item()
@@ -114,7 +137,9 @@ def reliability(findings: Findings) -> Item:
         )
     ]
     if findings.settings.image_shape:
-        titles = [f"{row}\n{k:.2f}" for row, k in zip(rows.tolist(), khat[worst].tolist(), strict=True)]
+        titles = [
+            f"{row}\n{k:.2f}" for row, k in zip(rows.tolist(), khat[worst].tolist(), strict=True)
+        ]
         images = findings.batch[0][rows.to(findings.batch[0].device)].cpu()
         shown.append(
             Picture(
@@ -122,7 +147,7 @@ def reliability(findings: Findings) -> Item:
                 partial(image_figure, images, findings.settings.image_shape, titles),
             )
         )
-    return judged(
+    return judge(
         share,
         f"of data with k-hat > {limit:.2f}",
         MAX_SHARE,
@@ -139,7 +164,7 @@ def precision(findings: Findings) -> Item:
     """For how many data do the draws leave log p(x) uncertain?"""
     found = _weights(findings)
     share = (found.monte_carlo > MAX_MONTE_CARLO).double().mean().item()
-    return judged(
+    return judge(
         share,
         f"of data with a s.e. > {MAX_MONTE_CARLO} nats",
         MAX_SHARE,
@@ -156,7 +181,7 @@ def calibrated(findings: Findings) -> Item:
     adjusted = found.adjusted
     order = adjusted.argsort()[:3].tolist()
     worst = ", ".join(f"{found.names[i]} {_p(adjusted[i].item())}" for i in order)
-    return judged(
+    return judge(
         adjusted.min().item(),
         "p-value (Holm)",
         LEVEL,
@@ -179,8 +204,11 @@ def calibrated(findings: Findings) -> Item:
 def active(findings: Findings) -> Item:
     """How many units say nothing of the data?"""
     found = findings.collapse
-    idle, total = (sum(f(units) for units in found.idle.values()) for f in (lambda u: int(u.sum()), Tensor.numel))
-    return judged(
+    idle, total = (
+        sum(f(units) for units in found.idle.values())
+        for f in (lambda u: int(u.sum()), Tensor.numel)
+    )
+    return judge(
         idle / total,
         "of the units idle",
         MAX_IDLE,
@@ -198,7 +226,7 @@ def informative(findings: Findings) -> Item:
     found = findings.surgery
     information = found.mutual_information
     full = "; it is at its ceiling, and more data would show more" if _at_ceiling(findings) else ""
-    return judged(
+    return judge(
         information.value,
         "nats",
         MIN_INFORMATION,
@@ -212,15 +240,13 @@ def matched(findings: Findings) -> Item:
     """What could a perfect prior still win?"""
     found = findings.surgery
     kl = found.marginal_kl
-    text = (
-        f"KL(q_agg || p) = {kl} nats per datum, what a perfect prior could still win on these {found.num_data:,} data"
-    )
+    text = f"KL(q_agg || p) = {kl} nats per datum, what a perfect prior could still win on these {found.num_data:,} data"
     if _at_ceiling(findings) and not MAX_MARGINAL_KL.holds(kl.value):
-        reason = (
-            f"{text}: an upper bound alone, for the mutual information is at its ceiling log N = {found.ceiling:.2f}"
+        reason = f"{text}: an upper bound alone, for the mutual information is at its ceiling log N = {found.ceiling:.2f}"
+        return Item(
+            Status.SKIP, reason, value=kl.value, unit="nats per datum", threshold=MAX_MARGINAL_KL
         )
-        return Item(Status.SKIP, reason, value=kl.value, unit="nats per datum", threshold=MAX_MARGINAL_KL)
-    return judged(
+    return judge(
         kl.value,
         "nats per datum",
         MAX_MARGINAL_KL,
@@ -233,7 +259,7 @@ def matched(findings: Findings) -> Item:
 def indistinguishable(findings: Findings) -> Item:
     """Can draws of the aggregate be told from draws of the prior?"""
     found, (aggregate, prior) = findings.aggregate_test, (z.cpu() for z in findings.aggregate)
-    return judged(
+    return judge(
         found.p_value,
         "p-value",
         LEVEL,
@@ -281,7 +307,9 @@ def _weights(findings: Findings) -> NLL:
 
 def _worst(score: Tensor) -> Tensor:
     """Where the largest scores are, largest first; NaN is the worst."""
-    return score.nan_to_num(nan=float("inf"), posinf=float("inf")).argsort(descending=True, stable=True)[:NUM_WORST]
+    return score.nan_to_num(nan=float("inf"), posinf=float("inf")).argsort(
+        descending=True, stable=True
+    )[:NUM_WORST]
 
 
 def _at_ceiling(findings: Findings) -> bool:
@@ -293,9 +321,13 @@ def _at_ceiling(findings: Findings) -> bool:
 def _picture_of_units(found: Collapse) -> Picture:
     """The KL of every unit; the variance of its means where the KL is not known of all sites."""
     known = set(found.kl) == set(found.idle)
-    heights, label = (found.kl, "KL, nats") if known else (found.variance, "variance of posterior means")
+    heights, label = (
+        (found.kl, "KL, nats") if known else (found.variance, "variance of posterior means")
+    )
     names = [f"{site}[{i}]" for site, idle in found.idle.items() for i in range(idle.numel())]
-    values, idle = (torch.cat([of[site].flatten() for site in found.idle]).cpu() for of in (heights, found.idle))
+    values, idle = (
+        torch.cat([of[site].flatten() for site in found.idle]).cpu() for of in (heights, found.idle)
+    )
     what = "share in the KL" if known else "variance over the data of its posterior mean"
     caption = f"Every unit's {what}, largest first; idle units in light grey."
     return Picture(caption, partial(unit_figure, names, values, idle, label))

@@ -12,7 +12,14 @@ from pyro import poutine
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor, nn
 
-from ...inference.run.estimates import at_least_one, check_pair, checked_run, estimating, placed, rows_of
+from ...inference.run.estimates import (
+    check_pair,
+    checked_run,
+    estimating,
+    placed,
+    require_positive,
+    take_rows,
+)
 from ...inference.run.generation import generated_value
 from ...inference.run.simulation import names_of_latents
 from ...inference.run.structure import cause_of
@@ -95,10 +102,16 @@ class Findings:
 
     def __init__(self, model: Callable, guide: Callable, batch: tuple, settings: Settings):
         check_pair(model, guide)
-        at_least_one(num=settings.num, limit=settings.limit, num_simulated=settings.num_simulated)
+        require_positive(
+            num=settings.num, limit=settings.limit, num_simulated=settings.num_simulated
+        )
         self.model, self.guide, self.batch = model, guide, placed(model, batch)
-        self.settings = replace(settings, image_shape=_image_shape(self.batch[0].shape[1:], settings.image_shape))
-        order = torch.randperm(self.num_data, generator=torch.Generator().manual_seed(settings.seed))
+        self.settings = replace(
+            settings, image_shape=_image_shape(self.batch[0].shape[1:], settings.image_shape)
+        )
+        order = torch.randperm(
+            self.num_data, generator=torch.Generator().manual_seed(settings.seed)
+        )
         self.rows = order[: settings.limit].sort().values
         self.found: dict[str, Any] = {}
         self.refused: dict[str, str] = {}
@@ -111,7 +124,7 @@ class Findings:
     @property
     def scored(self) -> tuple:
         """The data that are scored one by one."""
-        return rows_of(self.batch, self.rows.to(self.batch[0].device))
+        return take_rows(self.batch, self.rows.to(self.batch[0].device))
 
     @property
     def num_bad_weights(self) -> int:
@@ -123,7 +136,9 @@ class Findings:
     def traces(self) -> tuple[Trace, Trace]:
         """A run of the pair on its most extreme data, which refuses what can't be scored."""
         if self.num_bad_weights:
-            raise ValueError(f"expected finite weights, got {self.num_bad_weights:,} that are NaN or infinite")
+            raise ValueError(
+                f"expected finite weights, got {self.num_bad_weights:,} that are NaN or infinite"
+            )
         with estimating(self.model, self.guide, seed=self.settings.seed):
             return checked_run(self.model, self.guide, self.batch)
 
@@ -186,13 +201,18 @@ class Findings:
     @Once
     def sbc(self) -> SBC:
         """Calibration on data that the model simulates."""
-        return sbc(*self.generating, *self.batch[1:], num_data=self.settings.num_simulated, seed=self.settings.seed)
+        return sbc(
+            *self.generating,
+            *self.batch[1:],
+            num_data=self.settings.num_simulated,
+            seed=self.settings.seed,
+        )
 
     @Once
     def generating(self) -> tuple[Callable, Callable]:
         """The pair, once it is known that the model generates what the guide takes."""
         model, guide = self.latent_pair
-        context, depth = rows_of(self.batch[1:], slice(1)), plate_depth(*self.traces)
+        context, depth = take_rows(self.batch[1:], slice(1)), plate_depth(*self.traces)
         with estimating(model, guide, seed=self.settings.seed):
             try:
                 trace = poutine.trace(vectorized(model, 1, depth)).get_trace(None, *context)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from html import escape
 from io import BytesIO
 
-from .items import Item, Picture, Status, alike, as_one, sentence
+from .items import Item, Picture, Status, group_items, merge_items, sentence
 
 STYLE = """
 :root { color-scheme: light; }
@@ -36,10 +36,12 @@ figure img { max-width: 100%; height: auto; display: block; }
 
 def page(title: str, verdict: Status, settings: str, items: Sequence[Item]) -> str:
     """The page's text."""
-    groups = alike(items)
+    groups = group_items(items)
     places = {item.name: number for number, group in enumerate(groups) for item in group}
     rows = "\n".join(_row(places[item.name], item) for item in items)
-    sections = "\n".join(_section(number, as_one(group)) for number, group in enumerate(groups))
+    sections = "\n".join(
+        _section(number, merge_items(group)) for number, group in enumerate(groups)
+    )
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -83,7 +85,9 @@ def _section(index: int, item: Item) -> str:
     parts = [
         f'<h2 id="item-{index}">{escape(item.name)} {_status(item.status)}</h2>',
         f"<p>{escape(sentence(item.finding))}</p>",
-        f'<p class="advice"><b>What to do:</b> {escape(sentence(item.advice))}</p>' if item.advice else "",
+        f'<p class="advice"><b>What to do:</b> {escape(sentence(item.advice))}</p>'
+        if item.advice
+        else "",
         f'<p class="why">{escape(why)}</p>' if why else "",
         f'<p class="source">{escape(sentence(item.source))}</p>' if item.source else "",
         *map(_figure, item.pictures),

@@ -102,7 +102,7 @@ class Item:
         }
 
 
-def alike(items: Sequence[Item]) -> list[list[Item]]:
+def group_items(items: Sequence[Item]) -> list[list[Item]]:
     """The items in groups, by their first member in order: together are those that are skipped for one reason.
 
     Example:
@@ -116,7 +116,7 @@ def alike(items: Sequence[Item]) -> list[list[Item]]:
     return [*groups.values()]
 
 
-def as_one(group: Sequence[Item]) -> Item:
+def merge_items(group: Sequence[Item]) -> Item:
     """The first item of a group under the names of all."""
     return replace(group[0], name=", ".join(item.name for item in group))
 
@@ -131,7 +131,9 @@ def sentence(text: str) -> str:
     return text if text.endswith("?") else f"{text.rstrip('.')}."
 
 
-def judged(value: float, unit: str, threshold: Threshold, finding: str, advice: str, **more: Any) -> Item:
+def judge(
+    value: float, unit: str, threshold: Threshold, finding: str, advice: str, **more: Any
+) -> Item:
     """An item that warns where its value misses the threshold, and advises only then."""
     status = Status.PASS if threshold.holds(value) else Status.WARN
     advice = "" if status is Status.PASS else advice

@@ -23,9 +23,13 @@ def khat_figure(khat: Tensor, threshold: float) -> Figure:
     low, high = KHAT_RANGE
     figure, (axes,) = _figure(6.4, 2.8)
     shown = khat.nan_to_num(nan=high, posinf=high, neginf=low).clamp(low, high)
-    axes.hist(shown.numpy(), bins=40, range=KHAT_RANGE, weights=[100 / len(khat)] * len(khat), color=BLUE)
+    axes.hist(
+        shown.numpy(), bins=40, range=KHAT_RANGE, weights=[100 / len(khat)] * len(khat), color=BLUE
+    )
     axes.axvline(threshold, color=AMBER, linewidth=1.5)
-    axes.set_title(f"threshold {threshold:.2f}", x=(threshold - low) / (high - low), fontsize=9, color=AMBER)
+    axes.set_title(
+        f"threshold {threshold:.2f}", x=(threshold - low) / (high - low), fontsize=9, color=AMBER
+    )
     axes.set(xlabel="Pareto k̂", ylabel="% of the data", xlim=KHAT_RANGE)
     return figure
 
@@ -34,10 +38,20 @@ def rank_figure(found: SBC, which: Sequence[int]) -> Figure:
     """Histograms of the ranks of some statistics, with the central 99 % of each bar's binomial law."""
     num, expected = len(found.uniform), 100 / RANK_BINS
     half = 2.576 * (expected * (100 - expected) / num) ** 0.5
-    figure, panels = _figure(7.6, 1.65 * ceil(len(which) / 4) + 0.3, ceil(len(which) / 4), min(4, len(which)))
+    figure, panels = _figure(
+        7.6, 1.65 * ceil(len(which) / 4) + 0.3, ceil(len(which) / 4), min(4, len(which))
+    )
     for axes, index in zip(panels, which, strict=False):
-        axes.axhspan(expected - half, expected + half, color=AMBER, alpha=0.35, linewidth=0, zorder=3)
-        axes.hist(found.uniform[:, index].numpy(), bins=RANK_BINS, range=(0, 1), weights=[100 / num] * num, color=BLUE)
+        axes.axhspan(
+            expected - half, expected + half, color=AMBER, alpha=0.35, linewidth=0, zorder=3
+        )
+        axes.hist(
+            found.uniform[:, index].numpy(),
+            bins=RANK_BINS,
+            range=(0, 1),
+            weights=[100 / num] * num,
+            color=BLUE,
+        )
         axes.set_title(found.names[index], fontsize=9)
         axes.set(xticks=[0, 0.5, 1], xlim=(0, 1))
     for axes in panels[len(which) :]:
@@ -51,11 +65,22 @@ def unit_figure(names: Sequence[str], values: Tensor, idle: Tensor, label: str) 
     """One bar for every unit, largest first, idle ones in another colour."""
     figure, (axes,) = _figure(6.4, 2.6)
     order = values.argsort(descending=True).tolist()
-    axes.bar(range(len(order)), values[order].tolist(), color=[GREY if idle[i] else BLUE for i in order], width=0.8)
-    axes.set(ylabel=label, xlabel="unit" if len(order) <= 24 else "units, largest first", xlim=(-0.6, len(order) - 0.4))
+    axes.bar(
+        range(len(order)),
+        values[order].tolist(),
+        color=[GREY if idle[i] else BLUE for i in order],
+        width=0.8,
+    )
+    axes.set(
+        ylabel=label,
+        xlabel="unit" if len(order) <= 24 else "units, largest first",
+        xlim=(-0.6, len(order) - 0.4),
+    )
     axes.set_xticks(range(len(order)) if len(order) <= 24 else [])
     if len(order) <= 24:
-        axes.set_xticklabels([names[i] for i in order], rotation=90 if len(order) > 10 else 0, fontsize=8)
+        axes.set_xticklabels(
+            [names[i] for i in order], rotation=90 if len(order) > 10 else 0, fontsize=8
+        )
     return figure
 
 
@@ -90,9 +115,18 @@ def aggregate_figure(aggregate: Tensor, prior: Tensor) -> Figure:
     else:
         figure, (axes,) = _figure(4.6, 4.4)
         for z, colour, name in pairs:
-            axes.scatter(*z[:, dims].T.numpy(), s=7, color=colour, alpha=0.7, linewidths=0, label=name)
+            axes.scatter(
+                *z[:, dims].T.numpy(), s=7, color=colour, alpha=0.7, linewidths=0, label=name
+            )
         axes.set(xlabel=f"z, dim {dims[0]}", ylabel=f"z, dim {dims[1]}", aspect="equal")
-    axes.legend(frameon=False, fontsize=9, ncols=2, markerscale=2.5, loc="lower right", bbox_to_anchor=(1, 1))
+    axes.legend(
+        frameon=False,
+        fontsize=9,
+        ncols=2,
+        markerscale=2.5,
+        loc="lower right",
+        bbox_to_anchor=(1, 1),
+    )
     return figure
 
 
@@ -109,7 +143,9 @@ def image_figure(images: Tensor, shape: tuple[int, ...], titles: Sequence[str]) 
     return figure
 
 
-def _figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Figure, list[Any]]:
+def _figure(
+    width: float, height: float, rows: int = 1, columns: int = 1
+) -> tuple[Figure, list[Any]]:
     """A figure and its axes, row by row."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

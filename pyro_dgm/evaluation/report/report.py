@@ -12,7 +12,7 @@ from typing import Any
 from .checks import CHECKS
 from .findings import Check, Findings, Settings
 from .html import number, page
-from .items import Item, Status, alike, as_one, sentence
+from .items import Item, Status, group_items, merge_items, sentence
 
 WIDTH = 100  # columns of the printed table
 TITLE = "Check of a fitted model and its guide"
@@ -39,7 +39,9 @@ class Report:
     def verdict(self) -> Status:
         """WARN if an item warns, else PASS; SKIP if nothing could be checked."""
         found = {item.status for item in self.items}
-        return next((status for status in (Status.WARN, Status.PASS) if status in found), Status.SKIP)
+        return next(
+            (status for status in (Status.WARN, Status.PASS) if status in found), Status.SKIP
+        )
 
     def __getitem__(self, name: str) -> Item:
         """The item of a name."""
@@ -51,7 +53,11 @@ class Report:
             f"  {i.name:<22}{i.status:<8}{number(i.value):>9}  {str(i.threshold or '–'):<11}{i.unit}".rstrip()
             for i in self.items
         ]
-        notes = [_note(item) for item in map(as_one, alike(self.items)) if item.status is not Status.PASS]
+        notes = [
+            _note(item)
+            for item in map(merge_items, group_items(self.items))
+            if item.status is not Status.PASS
+        ]
         return "\n".join([_filled(f"{TITLE}: {self.verdict}. {self._about}"), head, *rows, *notes])
 
     def as_dict(self) -> dict[str, Any]:
@@ -61,7 +67,10 @@ class Report:
 
     def save(self, path: str | Path) -> None:
         """Write it as JSON."""
-        Path(path).write_text(json.dumps(self.as_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
+        Path(path).write_text(
+            json.dumps(self.as_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n",
+            "utf-8",
+        )
 
     def html(self, path: str | Path) -> None:
         """Write it as one HTML page with figures, which needs no other file and no network."""
@@ -126,7 +135,9 @@ def check(
     """
     found = Findings(model, guide, batch, Settings(num, limit, num_simulated, seed, image_shape))
     items = tuple(one(found) for one in checks)
-    return Report(items, {"num_data": found.num_data, "num_scored": len(found.rows), **asdict(found.settings)})
+    return Report(
+        items, {"num_data": found.num_data, "num_scored": len(found.rows), **asdict(found.settings)}
+    )
 
 
 def _note(item: Item) -> str:

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...inference.run.estimates import at_least_one
-from ...inference.run.traces import isolated
+from ...inference.run.estimates import require_positive
+from ...inference.run.traces import fork_rng
 from ..estimate import Estimate, estimated
 from .pools import balanced, permutation_p, relabellings, two_samples
 
@@ -55,7 +55,9 @@ class C2ST:
         )
 
 
-def c2st(*, real: Any, fake: Any, classifier: Any = None, num_permutations: int = 999, seed: int = 0) -> C2ST:
+def c2st(
+    *, real: Any, fake: Any, classifier: Any = None, num_permutations: int = 999, seed: int = 0
+) -> C2ST:
     r"""Train a classifier on one half of the data, real against fake; test it on the other half.
 
     The p-value relabels the *held-out* half while the scores stay: given the training half the scores are a fixed
@@ -86,15 +88,17 @@ def c2st(*, real: Any, fake: Any, classifier: Any = None, num_permutations: int 
         >>> c2st(real=x[:200], fake=x[200:] + 1).p_value
         0.001
     """
-    at_least_one(num_permutations=num_permutations)
+    require_positive(num_permutations=num_permutations)
     real, fake = two_samples("c2st", real, fake, at_least=4)
-    with isolated(real, seed=seed):
+    with fork_rng(real, seed=seed):
         real, fake = balanced(real, fake)
         real, fake = (x[torch.randperm(len(x)).to(x.device)].cpu() for x in (real, fake))
         num_train, num_held_out = len(real) // 2, len(real) - len(real) // 2
         labels = relabellings(num_held_out, num_held_out, num_permutations, real.device)
     model = _seeded(_default() if classifier is None else classifier, seed)
-    scores = _scores(model, [real[:num_train], fake[:num_train]], torch.cat([fake[num_train:], real[num_train:]]))
+    scores = _scores(
+        model, [real[:num_train], fake[:num_train]], torch.cat([fake[num_train:], real[num_train:]])
+    )
     right = ((scores - 0.5) * (2 * labels[0] - 1)).sign() / 2 + 0.5
     found = _auc(scores, labels)
     return C2ST(
@@ -113,7 +117,9 @@ def _default() -> Any:
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    return make_pipeline(StandardScaler(), MLPClassifier((64,), solver="lbfgs", alpha=0.3, max_iter=300))
+    return make_pipeline(
+        StandardScaler(), MLPClassifier((64,), solver="lbfgs", alpha=0.3, max_iter=300)
+    )
 
 
 def _seeded(classifier: Any, seed: int) -> Any:
@@ -122,7 +128,9 @@ def _seeded(classifier: Any, seed: int) -> Any:
 
     fresh = clone(classifier)
     states = {k: v for k, v in fresh.get_params().items() if k.split("__")[-1] == "random_state"}
-    return fresh.set_params(**{name: seed % 2**32 for name, value in states.items() if value is None})
+    return fresh.set_params(
+        **{name: seed % 2**32 for name, value in states.items() if value is None}
+    )
 
 
 def _scores(classifier: Any, train: list[Tensor], held_out: Tensor) -> Tensor:
@@ -131,7 +139,9 @@ def _scores(classifier: Any, train: list[Tensor], held_out: Tensor) -> Tensor:
 
     labels = np.repeat([0, 1], len(train[0]))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # the test is valid wherever the training stops
+        warnings.simplefilter(
+            "ignore", ConvergenceWarning
+        )  # the test is valid wherever the training stops
         classifier.fit(torch.cat(train).numpy(), labels)
     try:
         probability = classifier.predict_proba(held_out.numpy())[:, 1]

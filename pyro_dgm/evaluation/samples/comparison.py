@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from ...inference.run.traces import isolated
+from ...inference.run.traces import fork_rng
 from ..estimate import Estimate
 from .classifier import c2st
 from .moments import frechet
@@ -86,7 +86,11 @@ class Comparison:
 
     def __str__(self) -> str:
         width = 2 + max(len(row["model"]) for row in self.rows)
-        head = f"{'':<{width}}{'NLL, nats':>20}" + "".join(f"{c.header:>11} " for c in COLUMNS) + "  kind of NLL"
+        head = (
+            f"{'':<{width}}{'NLL, nats':>20}"
+            + "".join(f"{c.header:>11} " for c in COLUMNS)
+            + "  kind of NLL"
+        )
         lines = [
             f"{row['model']:<{width}}{_likelihood_cell(row):>20}"
             + "".join(f"{column.cell(row):>12}" for column in COLUMNS)
@@ -101,7 +105,7 @@ class Comparison:
         return "\n".join([head.rstrip(), *(line.rstrip() for line in lines), *notes])
 
 
-def compare_models(
+def compare_samples(
     samples: Mapping[str, Any],
     *,
     train: Any,
@@ -138,9 +142,11 @@ def compare_models(
     """
     likelihoods = _checked(samples, nll or {}, len(test))
     of = features or torch.as_tensor
-    train, held_out = two_samples("compare_models: train, test", of(train), of(test), at_least=4 * k + 4)
+    train, held_out = two_samples(
+        "compare_models: train, test", of(train), of(test), at_least=4 * k + 4
+    )
     fakes = {name: _fakes(name, of(x), train, len(test) // 2) for name, x in samples.items()}
-    with isolated(train, seed=seed):
+    with fork_rng(train, seed=seed):
         order = torch.randperm(len(held_out)).to(held_out.device)
         real, rest = held_out[order].tensor_split(2)
         chosen = {name: some(x, len(rest)) for name, x in fakes.items()}
@@ -163,7 +169,9 @@ class _Tests:
     num_permutations: int
     seed: int
 
-    def row(self, name: str, fake: Tensor, every: Tensor, likelihood: Likelihood | None) -> dict[str, Any]:
+    def row(
+        self, name: str, fake: Tensor, every: Tensor, likelihood: Likelihood | None
+    ) -> dict[str, Any]:
         pair: dict[str, Any] = {"real": self.real, "fake": fake, "seed": self.seed}
         again: dict[str, Any] = {"num_permutations": self.num_permutations}
         told = c2st(**pair, **again, classifier=self.classifier)
@@ -183,7 +191,12 @@ class _Tests:
             "nn_test": near.accuracy,
             "nn_train": copies.accuracy,
         }
-        p = {"c2st_p": told.p_value, "mmd_p": kernel.p_value, "nn_test_p": near.p_value, "nn_train_p": copies.p_copied}
+        p = {
+            "c2st_p": told.p_value,
+            "mmd_p": kernel.p_value,
+            "nn_test_p": near.p_value,
+            "nn_train_p": copies.p_copied,
+        }
         return {"model": name} | _of_likelihood(likelihood) | _flat(numbers) | p
 
 
@@ -206,13 +219,19 @@ def _likelihood_cell(row: Mapping[str, Any]) -> str:
     return "–" if row["nll"] is None else f"{row['nll']:.3f} ± {row['nll_stderr']:.3f}"
 
 
-def _checked(samples: Mapping[str, Any], nll: Mapping[str, Likelihood], num_test: int) -> Mapping[str, Likelihood]:
+def _checked(
+    samples: Mapping[str, Any], nll: Mapping[str, Likelihood], num_test: int
+) -> Mapping[str, Likelihood]:
     """The likelihoods, each of a model with samples, and of all test data."""
     if FLOOR in samples:
-        raise ValueError(f"compare_models: expected models of other names than '{FLOOR}', which is the first row.")
+        raise ValueError(
+            f"compare_models: expected models of other names than '{FLOOR}', which is the first row."
+        )
     for name, likelihood in nll.items():
         if name not in samples:
-            raise ValueError(f"compare_models: expected likelihoods of {list(samples)}, got one of '{name}'.")
+            raise ValueError(
+                f"compare_models: expected likelihoods of {list(samples)}, got one of '{name}'."
+            )
         if len(likelihood.per_datum) != num_test:
             raise ValueError(
                 f"compare_models: expected the likelihood of all {num_test} test data from '{name}', got one of "

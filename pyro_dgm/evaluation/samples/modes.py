@@ -85,7 +85,9 @@ def mode_coverage(*, fake: Any, centres: Any, sd: float) -> ModeCoverage:
         counts=counts,
         high_quality=Estimate(share, (share * (1 - share) / len(fake)) ** 0.5),
         reverse_kl=_reverse_kl(counts),
-        ceiling=torch.special.gammainc(*torch.tensor([centres.shape[1] / 2, SIGMAS**2 / 2]).double()).item(),
+        ceiling=torch.special.gammainc(
+            *torch.tensor([centres.shape[1] / 2, SIGMAS**2 / 2]).double()
+        ).item(),
         num=len(fake),
     )
 
@@ -113,7 +115,9 @@ def label_coverage(*, labels: Any, num_modes: int) -> ModeCoverage:
             f"label_coverage: expected labels 0, …, {num_modes - 1}, got {sorted(set(labels.tolist()))[:12]}."
         )
     counts = labels.bincount(minlength=num_modes)
-    return ModeCoverage(counts, Estimate(1.0, 0.0), _reverse_kl(counts), ceiling=1.0, num=len(labels))
+    return ModeCoverage(
+        counts, Estimate(1.0, 0.0), _reverse_kl(counts), ceiling=1.0, num=len(labels)
+    )
 
 
 def _reverse_kl(counts: Tensor) -> Estimate:
@@ -124,7 +128,10 @@ def _reverse_kl(counts: Tensor) -> Estimate:
     share = counts.double() / num
     log_ratio = (share.clamp(min=1e-300) * num_modes).log()
     kl = (share * log_ratio).sum().item()
-    first_order, by_chance = (share * (log_ratio - kl).square()).sum().item() / num, (num_modes - 1) / (2 * num**2)
+    first_order, by_chance = (
+        (share * (log_ratio - kl).square()).sum().item() / num,
+        (num_modes - 1) / (2 * num**2),
+    )
     return Estimate(kl, max(first_order - by_chance, by_chance) ** 0.5)
 
 
@@ -144,5 +151,9 @@ def expected_kl(num_modes: int, num: int) -> float:
     k = torch.arange(1, num + 1, dtype=torch.float64)
     n = torch.tensor(num, dtype=torch.float64)
     log_choose = torch.lgamma(n + 1) - torch.lgamma(k + 1) - torch.lgamma(n - k + 1)
-    log_mass = log_choose - k * log(num_modes) + (n - k) * torch.log1p(torch.tensor(-1 / num_modes).double())
+    log_mass = (
+        log_choose
+        - k * log(num_modes)
+        + (n - k) * torch.log1p(torch.tensor(-1 / num_modes).double())
+    )
     return log(num_modes) + num_modes * (log_mass.exp() * k / n * (k / n).log()).sum().item()

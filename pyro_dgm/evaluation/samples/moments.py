@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...inference.run.estimates import at_least_one
-from ...inference.run.traces import isolated
+from ...inference.run.estimates import require_positive
+from ...inference.run.traces import fork_rng
 from .pools import over_halves, two_samples
 
 
@@ -66,10 +66,10 @@ def frechet(*, real: Any, fake: Any, num_resamples: int = 20, seed: int = 0) -> 
         >>> round(frechet(real=x, fake=x + 2).value, 9)
         12.0
     """
-    at_least_one(num_resamples=num_resamples)
+    require_positive(num_resamples=num_resamples)
     real, fake = two_samples("frechet", real, fake, at_least=4)
     value = _frechet(real, fake).item()
-    with isolated(real, seed=seed):
+    with fork_rng(real, seed=seed):
         halves = over_halves(_frechet, real, fake, num_resamples)
     stderr, bias = halves.std(correction=0).item(), halves.mean().item() - value
     return Frechet(value, stderr, bias, len(real), len(fake), real.shape[1])

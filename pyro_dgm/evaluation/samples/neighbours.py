@@ -8,10 +8,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...inference.run.estimates import at_least_one
-from ...inference.run.traces import isolated
+from ...inference.run.estimates import require_positive
+from ...inference.run.traces import fork_rng
 from ..estimate import Estimate
-from .pools import Pooled, balanced, distance_blocks, over_halves, permutation_p, relabellings, two_samples
+from .pools import (
+    Pooled,
+    balanced,
+    distance_blocks,
+    over_halves,
+    permutation_p,
+    relabellings,
+    two_samples,
+)
 
 
 @dataclass(frozen=True)
@@ -48,7 +56,9 @@ class NearestNeighbour:
         )
 
 
-def nearest_neighbour(*, real: Any, fake: Any, num_permutations: int = 999, seed: int = 0) -> NearestNeighbour:
+def nearest_neighbour(
+    *, real: Any, fake: Any, num_permutations: int = 999, seed: int = 0
+) -> NearestNeighbour:
     r"""$\frac{1}{2n} \sum_i 1[\text{label}_i = \text{label of the nearest other point}]$ over the pooled sample.
 
     Once with the test set as `real`: do the laws agree? And once with the **training** set: are the fakes copies? A
@@ -74,12 +84,14 @@ def nearest_neighbour(*, real: Any, fake: Any, num_permutations: int = 999, seed
         >>> nearest_neighbour(real=x, fake=x + 1e-6).accuracy.value
         0.0
     """
-    at_least_one(num_permutations=num_permutations)
+    require_positive(num_permutations=num_permutations)
     real, fake = two_samples("nearest_neighbour", real, fake)
-    with isolated(real, seed=seed):
+    with fork_rng(real, seed=seed):
         real, fake = balanced(real, fake)
         labels = relabellings(len(real), len(fake), num_permutations, real.device)
-        neighbours = _nearest(torch.cat([real, fake]), torch.randperm(2 * len(real)).to(real.device))
+        neighbours = _nearest(
+            torch.cat([real, fake]), torch.randperm(2 * len(real)).to(real.device)
+        )
     own = labels == labels[:, neighbours]
     accuracy = own.double().mean(1)
     return NearestNeighbour(
@@ -159,14 +171,16 @@ def prdc(*, real: Any, fake: Any, k: int = 5, num_resamples: int = 20, seed: int
         >>> prdc(real=x, fake=x + 100).precision.value
         0.0
     """
-    at_least_one(k=k, num_resamples=num_resamples)
+    require_positive(k=k, num_resamples=num_resamples)
     real, fake = two_samples("prdc", real, fake, at_least=2 * k + 2)
     pooled = Pooled(torch.cat([real, fake]))
     first, second = torch.arange(len(pooled.points), device=real.device).tensor_split([len(real)])
-    with isolated(real, seed=seed):
+    with fork_rng(real, seed=seed):
         halves = over_halves(lambda x, y: _prdc(pooled, x, y, k), first, second, num_resamples)
     values, errors = _prdc(pooled, first, second, k).tolist(), halves.std(0, correction=0).tolist()
-    precision, recall, density, coverage = (Estimate(*pair) for pair in zip(values, errors, strict=True))
+    precision, recall, density, coverage = (
+        Estimate(*pair) for pair in zip(values, errors, strict=True)
+    )
     return PRDC(precision, recall, density, coverage, k, len(real), len(fake))
 
 
@@ -179,7 +193,12 @@ def _prdc(pooled: Pooled, real: Tensor, fake: Tensor, k: int) -> Tensor:
         balls += inside.sum(0)
         covered.append(inside.any(1))
         recalled.append((distances <= radius_fake).any(1))
-    shares = [(balls > 0).double(), torch.cat(recalled).double(), balls / k, torch.cat(covered).double()]
+    shares = [
+        (balls > 0).double(),
+        torch.cat(recalled).double(),
+        balls / k,
+        torch.cat(covered).double(),
+    ]
     return torch.stack([share.mean() for share in shares])
 
 

@@ -20,14 +20,20 @@ def two_samples(name: str, real: Any, fake: Any, at_least: int = 2) -> tuple[Ten
         ValueError: for too few data, different event shapes, or values that are NaN or infinite.
     """
     real, fake = (torch.as_tensor(x).detach() for x in (real, fake))
-    if min(real.dim(), fake.dim()) < 1 or real.shape[1:] != fake.shape[1:] or min(len(real), len(fake)) < at_least:
+    if (
+        min(real.dim(), fake.dim()) < 1
+        or real.shape[1:] != fake.shape[1:]
+        or min(len(real), len(fake)) < at_least
+    ):
         raise ValueError(
             f"{name}: expected two samples (m, *event), (n, *event) with m, n >= {at_least}, got "
             f"{tuple(real.shape)}, {tuple(fake.shape)}."
         )
     check_data(real, f"{name}: real")
     check_data(fake, f"{name}: fake")
-    return real.reshape(len(real), -1).double(), fake.reshape(len(fake), -1).to(real.device).double()
+    return real.reshape(len(real), -1).double(), fake.reshape(len(fake), -1).to(
+        real.device
+    ).double()
 
 
 def balanced(real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
@@ -57,7 +63,9 @@ class Pooled:
     def __init__(self, points: Tensor):
         fits = len(points) ** 2 <= BLOCK
         self.points = points
-        self.whole = torch.cat([block for _, block in distance_blocks(points, points)]) if fits else None
+        self.whole = (
+            torch.cat([block for _, block in distance_blocks(points, points)]) if fits else None
+        )
 
     def blocks(self, rows: Tensor, columns: Tensor) -> Iterator[tuple[slice, Tensor]]:
         """Distances `(some rows, columns)` at a time; every block is the caller's own."""
@@ -82,7 +90,9 @@ def permutation_p(found: Tensor) -> float:
     return (found >= found[0] - 1e-12).double().mean().item()
 
 
-def over_halves(statistic: Callable[[Tensor, Tensor], Tensor], real: Tensor, fake: Tensor, num: int) -> Tensor:
+def over_halves(
+    statistic: Callable[[Tensor, Tensor], Tensor], real: Tensor, fake: Tensor, num: int
+) -> Tensor:
     """A statistic `(S,)` of `num` random halves of both samples `(num, S)`.
 
     Their standard deviation is the standard error of the statistic of the whole (delete-half jackknife). A bootstrap
@@ -97,7 +107,11 @@ def over_halves(statistic: Callable[[Tensor, Tensor], Tensor], real: Tensor, fak
 
 def some(sample: Tensor, num: int) -> Tensor:
     """A number of the data at random; all of them as they are."""
-    return sample if len(sample) == num else sample[torch.randperm(len(sample))[:num].to(sample.device)]
+    return (
+        sample
+        if len(sample) == num
+        else sample[torch.randperm(len(sample))[:num].to(sample.device)]
+    )
 
 
 def _half(sample: Tensor, key: Tensor) -> Tensor:

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...inference.run.estimates import at_least_one
-from ...inference.run.traces import isolated
+from ...inference.run.estimates import require_positive
+from ...inference.run.traces import fork_rng
 from .pools import distance_blocks, permutation_p, relabellings, two_samples
 
 MEDIAN_OF = 2048  # points whose distances choose the bandwidth
@@ -46,7 +46,12 @@ class TwoSample:
 
 
 def mmd(
-    *, real: Any, fake: Any, bandwidth: float | None = None, num_permutations: int = 999, seed: int = 0
+    *,
+    real: Any,
+    fake: Any,
+    bandwidth: float | None = None,
+    num_permutations: int = 999,
+    seed: int = 0,
 ) -> TwoSample:
     r"""$\mathrm{MMD}^2 = E\,k(x, x') + E\,k(y, y') - 2 E\,k(x, y)$ with $k(a, b) = e^{-\|a - b\|^2 / 2 h^2}$.
 
@@ -74,12 +79,14 @@ def mmd(
         >>> mmd(real=x[:50], fake=x[50:] + 1).p_value
         0.001
     """
-    at_least_one(num_permutations=num_permutations)
+    require_positive(num_permutations=num_permutations)
     if bandwidth is not None and not 0 < bandwidth < inf:
-        raise ValueError(f"mmd: expected a finite bandwidth above 0, got {bandwidth}. Fix: None, the median distance.")
+        raise ValueError(
+            f"mmd: expected a finite bandwidth above 0, got {bandwidth}. Fix: None, the median distance."
+        )
     real, fake = two_samples("mmd", real, fake)
     points = torch.cat([real, fake])
-    with isolated(points, seed=seed):
+    with fork_rng(points, seed=seed):
         labels = relabellings(len(real), len(fake), num_permutations, points.device)
         h = median_distance(points) if bandwidth is None else bandwidth
     found, first_order = _statistics(points, labels, h)
@@ -103,7 +110,9 @@ def median_distance(points: Tensor) -> float:
     distances = torch.pdist(points)
     median = distances.median().item() or distances.mean().item()
     if median == 0:
-        raise ValueError("mmd: expected points that differ, got one point repeated. Fix: bandwidth=1.0.")
+        raise ValueError(
+            "mmd: expected points that differ, got one point repeated. Fix: bandwidth=1.0."
+        )
     return median
 
 

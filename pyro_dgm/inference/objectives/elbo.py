@@ -11,8 +11,17 @@ from pyro.distributions.util import scale_and_mask
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor, nn
 
-from ..run.structure import Preflight, preflight
-from ..run.traces import Site, each_dim, latent_sites, log_density, observed_sites, plate_depth, run_pair, scaled_sum
+from ..run.structure import Structure, preflight
+from ..run.traces import (
+    Site,
+    each_dim,
+    latent_sites,
+    log_density,
+    observed_sites,
+    plate_depth,
+    run_pair,
+    scaled_sum,
+)
 from .schedules import Constant, Schedule
 
 
@@ -53,7 +62,7 @@ class Objective(nn.Module):
             if isinstance(module, Schedule):
                 module.advance()
 
-    def preflight(self, *batch: Any) -> Preflight:
+    def preflight(self, *batch: Any) -> Structure:
         """Check the pair against the contract on this batch, see `preflight`, and learn how many plates it has."""
         report = preflight(self.model, self.guide, *batch, size=self.size)
         self._depth = report.depth
@@ -113,17 +122,23 @@ class ELBO(Objective):
         if num_particles < 1:
             raise ValueError(f"ELBO: expected num_particles >= 1, got {num_particles}.")
         if not isinstance(beta or {}, Mapping):
-            raise TypeError(f"ELBO: expected beta by site, got {beta!r}. Fix: beta={{'z': {beta!r}}}.")
+            raise TypeError(
+                f"ELBO: expected beta by site, got {beta!r}. Fix: beta={{'z': {beta!r}}}."
+            )
         if not isinstance(free_bits or {}, Mapping):
             raise TypeError(
                 f"ELBO: expected free bits by site, got {free_bits!r}. Fix: free_bits={{'z': {free_bits!r}}}."
             )
         self.num_particles, self.analytic_kl = num_particles, analytic_kl
-        weights = {name: b if isinstance(b, Schedule) else Constant(b) for name, b in (beta or {}).items()}
+        weights = {
+            name: b if isinstance(b, Schedule) else Constant(b) for name, b in (beta or {}).items()
+        }
         self.beta = nn.ModuleDict(weights)
-        self.free_bits = nn.ModuleDict({name: FreeBits(nats) for name, nats in (free_bits or {}).items()})
+        self.free_bits = nn.ModuleDict(
+            {name: FreeBits(nats) for name, nats in (free_bits or {}).items()}
+        )
 
-    def preflight(self, *batch: Any) -> Preflight:  # noqa: D102
+    def preflight(self, *batch: Any) -> Structure:  # noqa: D102
         report = super().preflight(*batch)
         unknown = set(self.beta) - {*report.latent, *report.observed}
         if unknown:
@@ -146,12 +161,17 @@ class ELBO(Objective):
                 f"{list(modelled)}, got {list(drawn)}: a closed-form KL may then depend on later draws. "
                 "Fix: analytic_kl=False."
             )
-        rec = {name: -scaled_sum(site, log_density(site)) for name, site in observed_sites(model_trace).items()}
+        rec = {
+            name: -scaled_sum(site, log_density(site))
+            for name, site in observed_sites(model_trace).items()
+        }
         kl = {name: self._kl(name, site, modelled[name]) for name, site in drawn.items()}
         return self._named(rec, kl, 1 / (self.num_particles * self._num_data(batch)))
 
     def _traces(self, batch: tuple, num: int | None) -> tuple[Trace, Trace]:
-        hint = "ELBO: the programs have more plates than one. Fix: objective.preflight(*batch) first."
+        hint = (
+            "ELBO: the programs have more plates than one. Fix: objective.preflight(*batch) first."
+        )
         try:
             traces = run_pair(self.model, self.guide, batch, num, self._depth)
         except ValueError as error:
@@ -165,7 +185,9 @@ class ELBO(Objective):
     def _kl(self, name: str, drawn: Site, modelled: Site) -> Tensor:
         """The cost of a latent site, summed over the batch; `event_shape` where each dim has free bits of its own."""
         check_reparameterized(name, drawn)
-        keep = cast(FreeBits, self.free_bits[name]).check(name, drawn) if name in self.free_bits else 0
+        keep = (
+            cast(FreeBits, self.free_bits[name]).check(name, drawn) if name in self.free_bits else 0
+        )
         if keep:
             drawn, modelled = each_dim(name, drawn), each_dim(name, modelled)
         if self.analytic_kl:
@@ -174,9 +196,13 @@ class ELBO(Objective):
                 return scaled_sum(drawn, kl, keep)
             except NotImplementedError:  # Pyro knows no closed form for this pair of families
                 pass
-        return scaled_sum(drawn, log_density(drawn), keep) - scaled_sum(modelled, log_density(modelled), keep)
+        return scaled_sum(drawn, log_density(drawn), keep) - scaled_sum(
+            modelled, log_density(modelled), keep
+        )
 
-    def _named(self, rec: dict[str, Tensor], kl: dict[str, Tensor], weight: float) -> dict[str, Tensor]:
+    def _named(
+        self, rec: dict[str, Tensor], kl: dict[str, Tensor], weight: float
+    ) -> dict[str, Tensor]:
         costs = rec | {name: cost.sum() for name, cost in kl.items()}
         nelbo = _sum(costs.values()) * weight
         return {
@@ -187,7 +213,11 @@ class ELBO(Objective):
         }
 
     def _weighted(self, costs: dict[str, Tensor], weight: float) -> Tensor:
-        free = {name: self.free_bits[name](cost * weight) for name, cost in costs.items() if name in self.free_bits}
+        free = {
+            name: self.free_bits[name](cost * weight)
+            for name, cost in costs.items()
+            if name in self.free_bits
+        }
         costs = {name: cost * weight for name, cost in costs.items()} | free
         beta = {name: schedule() for name, schedule in self.beta.items()}
         return _sum(cost * beta[name] if name in beta else cost for name, cost in costs.items())

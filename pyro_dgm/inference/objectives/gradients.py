@@ -18,13 +18,15 @@ from torch.func import functional_call
 
 from ..run.modules import named_tensors
 from ..run.particles import Particles, draw, per_datum
-from ..run.traces import isolated, latent_sites, plate_value, sample_sites, vectorized
+from ..run.traces import fork_rng, latent_sites, plate_value, sample_sites, vectorized
 
 
 class Estimator:
     r"""A gradient estimator of $\mathcal L_K$: draws whose log weights carry it; abstract: a subclass gives `draw`."""
 
-    def draw(self, model: nn.Module, guide: nn.Module, *batch: Any, num: int, depth: int) -> Particles:
+    def draw(
+        self, model: nn.Module, guide: nn.Module, *batch: Any, num: int, depth: int
+    ) -> Particles:
         r"""K draws; the gradient of $\log \sum_k w_k$ of their log weights is the estimator's."""
         raise NotImplementedError(f"{type(self).__name__} has no draw.")
 
@@ -42,14 +44,18 @@ class Reparameterized(Estimator):
         Kingma, Welling 2014, arXiv:1312.6114; Burda, Grosse, Salakhutdinov 2016, arXiv:1509.00519.
     """
 
-    def draw(self, model: nn.Module, guide: nn.Module, *batch: Any, num: int, depth: int) -> Particles:  # noqa: D102
+    def draw(  # noqa: D102
+        self, model: nn.Module, guide: nn.Module, *batch: Any, num: int, depth: int
+    ) -> Particles:
         return draw(model, guide, *batch, num=num, depth=depth)
 
 
 class Pathwise(Estimator):
     """An estimator that scores the guide apart from its draws, so that no gradient comes of its score; abstract."""
 
-    def draw(self, model: nn.Module, guide: nn.Module, *batch: Any, num: int, depth: int) -> Particles:  # noqa: D102
+    def draw(  # noqa: D102
+        self, model: nn.Module, guide: nn.Module, *batch: Any, num: int, depth: int
+    ) -> Particles:
         return _draw_and_score(model, guide, batch, num, depth)
 
     def check(self, guide: nn.Module, *batch: Any, depth: int) -> None:  # noqa: D102
@@ -102,24 +108,34 @@ class DoublyReparameterized(Pathwise):
         torch.Size([])
     """
 
-    def draw(self, model: nn.Module, guide: nn.Module, *batch: Any, num: int, depth: int) -> Particles:  # noqa: D102
+    def draw(  # noqa: D102
+        self, model: nn.Module, guide: nn.Module, *batch: Any, num: int, depth: int
+    ) -> Particles:
         particles = super().draw(model, guide, *batch, num=num, depth=depth)
         # The bound's own derivative brings the first w̃, to θ and z alike; the second one belongs to z alone.
         weights = particles.log_weight.detach().softmax(0)
         for site in latent_sites(particles.guide_trace).values():
             if site["value"].requires_grad:
-                site["value"].register_hook(partial(_weighted, weights, len(site["fn"].event_shape)))
+                site["value"].register_hook(
+                    partial(_weighted, weights, len(site["fn"].event_shape))
+                )
         return particles
 
 
-def _draw_and_score(model: nn.Module, guide: nn.Module, batch: tuple, num: int, depth: int) -> Particles:
+def _draw_and_score(
+    model: nn.Module, guide: nn.Module, batch: tuple, num: int, depth: int
+) -> Particles:
     r"""K draws, with $\log q$ scored apart from them: no gradient reaches the guide's parameters but through z."""
     given = _apart(poutine.trace(vectorized(guide, num, depth)).get_trace(*batch))
-    model_trace = poutine.trace(poutine.replay(vectorized(model, num, depth), trace=given)).get_trace(*batch)
+    model_trace = poutine.trace(
+        poutine.replay(vectorized(model, num, depth), trace=given)
+    ).get_trace(*batch)
     log_p = {name: per_datum(name, site) for name, site in sample_sites(model_trace)}
     _, log_q = _scored(guide, batch, num, depth, given)
     values = {name: plate_value(site) for name, site in latent_sites(given).items()}
-    return Particles(values=values, log_p=log_p, log_q=log_q, guide_trace=given, model_trace=model_trace)
+    return Particles(
+        values=values, log_p=log_p, log_q=log_q, guide_trace=given, model_trace=model_trace
+    )
 
 
 def _apart(trace: Trace) -> Trace:
@@ -136,7 +152,9 @@ def _scored(
     """A run of the guide, at given draws or its own, with its log densities `(K, N)`; its tensors stay as they are."""
     scorer = _Scorer(guide)
     # Buffers are cloned: batch normalization would else move its statistics twice in one step.
-    tensors = {name: t.detach() if t.requires_grad else t.clone() for name, t in named_tensors(scorer)}
+    tensors = {
+        name: t.detach() if t.requires_grad else t.clone() for name, t in named_tensors(scorer)
+    }
     return functional_call(scorer, tensors, (batch, num, depth, given), tie_weights=False)
 
 
@@ -147,7 +165,9 @@ class _Scorer(nn.Module):
         super().__init__()
         self.guide = guide
 
-    def forward(self, batch: tuple, num: int, depth: int, given: Trace | None) -> tuple[Trace, dict[str, Tensor]]:
+    def forward(
+        self, batch: tuple, num: int, depth: int, given: Trace | None
+    ) -> tuple[Trace, dict[str, Tensor]]:
         program = vectorized(self.guide, num, depth)
         if given is not None:
             program = poutine.replay(program, trace=given)
@@ -167,11 +187,13 @@ def _weighted(weights: Tensor, event_dim: int, gradient: Tensor) -> Tensor:
     """A gradient `(K, …, N, *event)` times weights `(K, N)`."""
     num, size = weights.shape
     further = gradient.dim() - event_dim - 2
-    return gradient * weights.to(gradient.dtype).reshape(num, *[1] * further, size, *[1] * event_dim)
+    return gradient * weights.to(gradient.dtype).reshape(
+        num, *[1] * further, size, *[1] * event_dim
+    )
 
 
 def _check_scoring(estimator: Estimator, guide: nn.Module, batch: tuple, depth: int) -> None:
-    with isolated(*batch), torch.no_grad():
+    with fork_rng(*batch), torch.no_grad():
         given, _ = _scored(guide, batch, 1, depth)
         before = _random_state(batch)
         _scored(guide, batch, 1, depth, given)

@@ -12,8 +12,8 @@ from pyro import poutine
 from pyro.infer import ELBO, TraceEnum_ELBO, TraceTMC_ELBO
 from torch import Tensor, nn
 
-from ..run.structure import Preflight, preflight
-from ..run.traces import evaluating, isolated
+from ..run.structure import Structure, preflight
+from ..run.traces import eval_mode, fork_rng
 from .elbo import Objective
 
 
@@ -65,11 +65,13 @@ class PyroObjective(Objective):
             )
         self.elbo: Any = elbo
 
-    def preflight(self, *batch: Any) -> Preflight:
+    def preflight(self, *batch: Any) -> Structure:
         """Check the pair with its summed sites hidden, then Pyro's loss itself with validation on."""
         sums = isinstance(self.elbo, (TraceEnum_ELBO, TraceTMC_ELBO))
-        model, guide = (_hidden(program) if sums else program for program in (self.model, self.guide))
-        with evaluating(self.model, self.guide):
+        model, guide = (
+            _hidden(program) if sums else program for program in (self.model, self.guide)
+        )
+        with eval_mode(self.model, self.guide):
             report = preflight(model, guide, *batch, size=self.size)
             self._check_depth(report.depth)
             self._check_loss(batch)
@@ -77,17 +79,19 @@ class PyroObjective(Objective):
 
     def _check_loss(self, batch: tuple) -> None:
         try:
-            with isolated(*batch), pyro.validation_enabled(True):
+            with fork_rng(*batch), pyro.validation_enabled(True):
                 self.terms(*batch)
         except Exception as error:
             raise ValueError(
                 f"the programs run by themselves, but not under {type(self.elbo).__name__}: expected networks that "
                 f"broadcast over a dim of summed values to the left of the plates; got: {error}\n"
-                "Fix: index dims from the right, and join inputs with Joined(net)(x, z) in place of torch.cat."
+                "Fix: index dims from the right, and join inputs with Concat(net)(x, z) in place of torch.cat."
             ) from error
 
     def _check_depth(self, depth: int) -> None:
-        own = int(self.elbo.vectorize_particles and self.elbo.num_particles > 1)  # Pyro's plate of particles
+        own = int(
+            self.elbo.vectorize_particles and self.elbo.num_particles > 1
+        )  # Pyro's plate of particles
         if depth > self.elbo.max_plate_nesting - own:
             raise ValueError(
                 f"PyroObjective: expected max_plate_nesting={depth} for programs with {depth} plates, got "
@@ -95,8 +99,12 @@ class PyroObjective(Objective):
             )
 
     def terms(self, *batch: Any) -> dict[str, Tensor]:  # noqa: D102
-        with torch.enable_grad():  # Pyro refuses a loss without a gradient, which validation does not ask for
-            loss = self.elbo.differentiable_loss(self.model, self.guide, *batch) / self._num_data(batch)
+        with (
+            torch.enable_grad()
+        ):  # Pyro refuses a loss without a gradient, which validation does not ask for
+            loss = self.elbo.differentiable_loss(self.model, self.guide, *batch) / self._num_data(
+                batch
+            )
         return {"loss": loss if torch.is_grad_enabled() else loss.detach()}
 
 

@@ -106,12 +106,16 @@ class Cyclical(Schedule):
                 "Fix: num_steps = epochs * batches per epoch."
             )
         if not 0 < ramp <= 1:
-            raise ValueError(f"Cyclical: expected a ramp in (0, 1], got {ramp}. Fix: Constant(1.0) for no ramp.")
+            raise ValueError(
+                f"Cyclical: expected a ramp in (0, 1], got {ramp}. Fix: Constant(1.0) for no ramp."
+            )
         self.num_steps, self.cycles, self.ramp = num_steps, cycles, ramp
         self.register_buffer("step", torch.zeros((), dtype=torch.long))
 
     def forward(self) -> Tensor:  # noqa: D102
-        tau = (self.step * self.cycles).remainder(self.num_steps) / self.num_steps  # of integers: no rounding adds up
+        tau = (self.step * self.cycles).remainder(
+            self.num_steps
+        ) / self.num_steps  # of integers: no rounding adds up
         return (tau / self.ramp).clamp(max=1.0).where(self.step < self.num_steps, 1.0)
 
     def advance(self) -> None:  # noqa: D102

@@ -10,8 +10,8 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor, nn
 
 from ..run.simulation import log_joint, simulated
-from ..run.structure import Preflight, check_data
-from ..run.traces import evaluating, isolated, latent_sites, observed_sites, plate_depth, run_pair
+from ..run.structure import Structure, check_data
+from ..run.traces import eval_mode, fork_rng, latent_sites, observed_sites, plate_depth, run_pair
 from .elbo import Objective
 
 
@@ -53,21 +53,23 @@ class Sleep(Objective):
         self._latent: list[str] = []
 
     def terms(self, *batch: Any) -> dict[str, Tensor]:  # noqa: D102
-        with evaluating(self.model):
-            x, latents = simulated(self.model, len(batch[0]), batch[1:], self._sites(batch), self._depth)
+        with eval_mode(self.model):
+            x, latents = simulated(
+                self.model, len(batch[0]), batch[1:], self._sites(batch), self._depth
+            )
         return {"loss": -log_joint(self.guide, (x, *batch[1:]), latents, self._depth).mean()}
 
-    def preflight(self, *batch: Any) -> Preflight:
+    def preflight(self, *batch: Any) -> Structure:
         """Check that both programs draw the same sites, and that the guide scores what the model makes."""
         for position, value in enumerate(batch):
             if isinstance(value, Tensor):
                 check_data(value, f"argument {position}")
-        with isolated(*batch), evaluating(self.model, self.guide), pyro.validation_enabled(True):
+        with fork_rng(*batch), eval_mode(self.model, self.guide), pyro.validation_enabled(True):
             traces = run_pair(self.model, self.guide, batch)
             _check_sites(*traces)
             self._latent, self._depth = list(latent_sites(traces[0])), plate_depth(*traces)
             self._check_scores(batch)
-        return Preflight(
+        return Structure(
             depth=self._depth,
             latent=tuple(self._latent),
             observed=tuple(observed_sites(traces[1])),
@@ -76,7 +78,7 @@ class Sleep(Objective):
 
     def _sites(self, batch: tuple) -> list[str]:
         if not self._latent:
-            with isolated(*batch), evaluating(self.guide):
+            with fork_rng(*batch), eval_mode(self.guide):
                 self._latent = list(latent_sites(poutine.trace(self.guide).get_trace(*batch)))
         return self._latent
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..run.structure import Preflight
+from ..run.structure import Structure
 from ..run.traces import latent_sites
 from .elbo import Objective, check_reparameterized
 from .gradients import Estimator, Reparameterized
@@ -19,10 +19,14 @@ class Weighted(Objective):
     Weights are unscaled: neither N/B nor a temperature is seen, and a site outside the data plate is refused.
     """
 
-    def __init__(self, model: nn.Module, guide: nn.Module, num_particles: int = 16, size: int | None = None):
+    def __init__(
+        self, model: nn.Module, guide: nn.Module, num_particles: int = 16, size: int | None = None
+    ):
         super().__init__(model, guide, size)
         if num_particles < 1:
-            raise ValueError(f"{type(self).__name__}: expected num_particles >= 1, got {num_particles}.")
+            raise ValueError(
+                f"{type(self).__name__}: expected num_particles >= 1, got {num_particles}."
+            )
         self.num_particles = num_particles
         self.estimator: Estimator = Reparameterized()
 
@@ -31,7 +35,9 @@ class Weighted(Objective):
         raise NotImplementedError(f"{type(self).__name__} has no bound.")
 
     def terms(self, *batch: Any) -> dict[str, Tensor]:  # noqa: D102
-        particles = self.estimator.draw(self.model, self.guide, *batch, num=self.num_particles, depth=self._depth)
+        particles = self.estimator.draw(
+            self.model, self.guide, *batch, num=self.num_particles, depth=self._depth
+        )
         for name, site in latent_sites(particles.guide_trace).items():
             check_reparameterized(name, site)
         log_w = particles.log_weight
@@ -78,7 +84,7 @@ class IWELBO(Weighted):
             )
         self.estimator = estimator or Reparameterized()
 
-    def preflight(self, *batch: Any) -> Preflight:  # noqa: D102
+    def preflight(self, *batch: Any) -> Structure:  # noqa: D102
         report = super().preflight(*batch)
         self.estimator.check(self.guide, *batch, depth=report.depth)
         return report

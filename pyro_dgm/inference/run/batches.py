@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler, TensorData
 
 from .distributed import rank_and_world
 from .structure import check_data, extreme_rows
-from .traces import mixed
+from .traces import derive_seed
 
 Batch = tuple[Any, ...]
 
@@ -73,7 +73,9 @@ class Batches:
             check_data(tensor, f"data[{position}]")
         lengths = [len(tensor) for tensor in self.tensors]
         if len(set(lengths)) > 1:
-            raise ValueError(f"Batches: expected tensors of one length, got {lengths}. Fix: one row per datum in each.")
+            raise ValueError(
+                f"Batches: expected tensors of one length, got {lengths}. Fix: one row per datum in each."
+            )
 
     def to(self, device: torch.device) -> Batches:
         """The same batches with their data on a device."""
@@ -89,7 +91,9 @@ class Batches:
         """The minibatches of one epoch; with several processes those of this rank, `even`: as many as of any other."""
         order = torch.arange(len(self))
         if self.shuffle:
-            order = torch.randperm(len(self), generator=torch.Generator().manual_seed(mixed(seed, epoch)))
+            order = torch.randperm(
+                len(self), generator=torch.Generator().manual_seed(derive_seed(seed, epoch))
+            )
         for rows in _shard(order, pad=even).to(self.tensors[0].device).split(self.batch_size):
             yield self._rows(rows)
 
@@ -125,7 +129,9 @@ class LoaderBatches:
             sampler.set_epoch(epoch)
         for batch in self.loader:
             values = self._ordered(batch)
-            yield tuple(v.to(self.device, non_blocking=True) if isinstance(v, Tensor) else v for v in values)
+            yield tuple(
+                v.to(self.device, non_blocking=True) if isinstance(v, Tensor) else v for v in values
+            )
 
     def first(self) -> Batch:
         """The first batch.
@@ -135,7 +141,9 @@ class LoaderBatches:
         """
         for batch in self.epoch():
             return batch
-        raise ValueError("data: expected at least one batch, got a loader that yields nothing. Fix: drop_last=False.")
+        raise ValueError(
+            "data: expected at least one batch, got a loader that yields nothing. Fix: drop_last=False."
+        )
 
     def _ordered(self, batch: Any) -> Batch:
         if not isinstance(batch, Mapping):
@@ -146,7 +154,9 @@ class LoaderBatches:
                 f"{sorted(batch)}. Fix: name the keys as the arguments of model.forward."
             )
         names = self.arguments[: len(batch)]
-        if set(names) != set(batch):  # arguments go by position: none may be left out before the last
+        if set(names) != set(
+            batch
+        ):  # arguments go by position: none may be left out before the last
             raise ValueError(
                 f"data: expected a dict batch with the model's first arguments {names}, got {sorted(batch)}. "
                 "Fix: give every argument before the last one."
@@ -170,7 +180,9 @@ def as_batches(
         return Batches(data, batch_size, shuffle=shuffle).to(device)
     arguments = [n for n in inspect.signature(model.forward).parameters if n != "self"]
     if isinstance(data, Dataset):
-        sampler: Any = DistributedSampler(data, shuffle=shuffle) if rank_and_world()[1] > 1 else None
+        sampler: Any = (
+            DistributedSampler(data, shuffle=shuffle) if rank_and_world()[1] > 1 else None
+        )
         loader = DataLoader(data, batch_size, shuffle=shuffle and sampler is None, sampler=sampler)
         return LoaderBatches(loader, arguments, device)
     if isinstance(data, Iterator):

@@ -36,7 +36,7 @@ def from_rank_zero(tensors: Iterable[Tensor]) -> None:
             distributed.broadcast(tensor.detach(), src=0)
 
 
-def summed(total: Tensor) -> Tensor:
+def all_reduce_sum(total: Tensor) -> Tensor:
     """The sum over all ranks."""
     if rank_and_world()[1] > 1:
         distributed.all_reduce(total)

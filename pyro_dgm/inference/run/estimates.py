@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from .structure import check_data, check_sites, extreme_rows, run_or_explain
 from .supports import is_elementwise
-from .traces import evaluating, isolated, observed_sites
+from .traces import eval_mode, fork_rng, observed_sites
 
 BLOCK = 10_000  # data that a check of all of them sees at once
 
@@ -24,16 +24,16 @@ def estimating(*programs: Any, seed: int) -> Iterator[None]:
     """`undisturbed`, for Pyro programs; refuses what is none."""
     for program in programs:
         check_program(program)
-    with undisturbed(*programs, seed=seed):
+    with evaluation_mode(*programs, seed=seed):
         yield
 
 
 @contextmanager
-def undisturbed(*modules: Any, seed: int) -> Iterator[None]:
+def evaluation_mode(*modules: Any, seed: int) -> Iterator[None]:
     """Evaluation mode, validation off, and a fork of the random state under a seed."""
     with ExitStack() as stack:
-        stack.enter_context(isolated(torch.empty(0, device=device_of(*modules)), seed=seed))
-        stack.enter_context(evaluating(*modules))
+        stack.enter_context(fork_rng(torch.empty(0, device=device_of(*modules)), seed=seed))
+        stack.enter_context(eval_mode(*modules))
         stack.enter_context(pyro.validation_enabled(False))
         yield
 
@@ -52,21 +52,27 @@ def placed(program: Any, batch: tuple) -> tuple:
 def placed_context(program: Any, context: tuple) -> tuple:
     """The same of arguments that follow the observation, of which there may be none."""
     device = device_of(program)
-    values = tuple(torch.as_tensor(c) if isinstance(c, (Tensor, np.ndarray)) else c for c in context)
+    values = tuple(
+        torch.as_tensor(c) if isinstance(c, (Tensor, np.ndarray)) else c for c in context
+    )
     values = tuple(v.to(device) if isinstance(v, Tensor) else v for v in values)
     for position, value in enumerate(values):
         if isinstance(value, Tensor):
             check_data(value, f"data[{position}]")
     lengths = [len(v) for v in values if isinstance(v, Tensor) and v.dim() > 0]
     if len(set(lengths)) > 1:
-        raise ValueError(f"data: expected tensors of one length, got {lengths}. Fix: one row per datum in each.")
+        raise ValueError(
+            f"data: expected tensors of one length, got {lengths}. Fix: one row per datum in each."
+        )
     return values
 
 
 def check_batch(batch: tuple) -> None:
     """Refuse what is no tensor of data."""
     if not batch:
-        raise ValueError("data: expected x after the programs, got none. Fix: nll(model, guide, x), encode(guide, x).")
+        raise ValueError(
+            "data: expected x after the programs, got none. Fix: nll(model, guide, x), encode(guide, x)."
+        )
     x = batch[0]
     if callable(x):
         raise TypeError(
@@ -79,28 +85,36 @@ def check_batch(batch: tuple) -> None:
             "for a list of numbers, *x for a tuple of arguments, torch.cat([x for x, *_ in loader]) for a loader."
         )
     if x.ndim == 0:
-        raise ValueError(f"data: expected a tensor (N, *event), got a 0-dim tensor {x}. Fix: x[None], for one datum.")
+        raise ValueError(
+            f"data: expected a tensor (N, *event), got a 0-dim tensor {x}. Fix: x[None], for one datum."
+        )
 
 
-def blocks_of(batch: tuple, num: int) -> Iterator[tuple]:
+def split_rows(batch: tuple, num: int) -> Iterator[tuple]:
     """The arguments in blocks of `num` data."""
     for start in range(0, len(batch[0]), num):
-        yield rows_of(batch, slice(start, start + num))
+        yield take_rows(batch, slice(start, start + num))
 
 
-def rows_of(batch: tuple, rows: slice | Tensor) -> tuple:
+def take_rows(batch: tuple, rows: slice | Tensor) -> tuple:
     """The arguments at some data; what has no data dim stays whole."""
-    return tuple(value[rows] if isinstance(value, Tensor) and value.dim() > 0 else value for value in batch)
+    return tuple(
+        value[rows] if isinstance(value, Tensor) and value.dim() > 0 else value for value in batch
+    )
 
 
-def repeated(value: Any, num: int) -> Any:
+def repeat_rows(value: Any, num: int) -> Any:
     """An argument whose data are there `num` times, one copy after the other; what has no data dim stays as it is."""
-    return value.repeat(num, *[1] * (value.dim() - 1)) if isinstance(value, Tensor) and value.dim() > 0 else value
+    return (
+        value.repeat(num, *[1] * (value.dim() - 1))
+        if isinstance(value, Tensor) and value.dim() > 0
+        else value
+    )
 
 
-def most_extreme(batch: tuple) -> tuple:
+def extreme_batch(batch: tuple) -> tuple:
     """The few data in which a value outside a support shows, wherever it hides in the set: what a check looks at."""
-    return rows_of(batch, extreme_rows(batch[0], 1))
+    return take_rows(batch, extreme_rows(batch[0], 1))
 
 
 def checked_run(model: Callable, guide: Callable, batch: tuple) -> tuple[Trace, Trace]:
@@ -108,10 +122,10 @@ def checked_run(model: Callable, guide: Callable, batch: tuple) -> tuple[Trace, 
 
     All data are looked at where a support is one of whole events, such as the simplex.
     """
-    traces = run_or_explain(model, guide, most_extreme(batch), given=batch)
+    traces = run_or_explain(model, guide, extreme_batch(batch), given=batch)
     check_sites(*traces)
     if not all(is_elementwise(site) for site in observed_sites(traces[1]).values()):
-        for block in blocks_of(batch, BLOCK):
+        for block in split_rows(batch, BLOCK):
             check_sites(*run_or_explain(model, guide, block))
     return traces
 
@@ -139,7 +153,7 @@ def _runs(program: Any) -> bool:
     return callable(forward) and getattr(forward, "__func__", forward) is not nn.Module.forward
 
 
-def at_least_one(**counts: int) -> None:
+def require_positive(**counts: int) -> None:
     """Refuse counts below 1."""
     for name, count in counts.items():
         if count < 1:

@@ -12,12 +12,12 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from ...contract import DATA
-from .estimates import at_least_one, check_pair, estimating, placed, placed_context, rows_of
+from .estimates import check_pair, estimating, placed, placed_context, require_positive, take_rows
 from .particles import draw
 from .structure import check_sites, data_sites
 from .traces import (
     Site,
-    isolated,
+    fork_rng,
     plate_depth,
     plate_names,
     plate_value,
@@ -62,11 +62,14 @@ def generate(
         >>> generate(model, 4).shape, generate(model, 4, mean=True).shape
         (torch.Size([4, 3]), torch.Size([4, 3]))
     """
-    at_least_one(num=num, chunk=chunk)
+    require_positive(num=num, chunk=chunk)
     context = placed_context(model, context)
     with estimating(model, seed=seed):
         depth = plate_depth(poutine.trace(model).get_trace(None, *context))
-        traces = (_generated(model, min(chunk, num - start), depth, context) for start in range(0, num, chunk))
+        traces = (
+            _generated(model, min(chunk, num - start), depth, context)
+            for start in range(0, num, chunk)
+        )
         x = torch.cat([generated_value(trace, site, mean=mean) for trace in traces])
     return x if context else x.flatten(0, 1)[:num]
 
@@ -90,10 +93,10 @@ def generated_value(trace: Trace, site: str | None = None, *, mean: bool = False
             "Fix: return pyro.sample('x', …), or site='x'."
         )
     found = sites[site]
-    return by_datum({**found, "value": mean_of(site, found["fn"])} if mean else found)
+    return data_dim_first({**found, "value": mean_of(site, found["fn"])} if mean else found)
 
 
-def by_datum(site: Site) -> Tensor:
+def data_dim_first(site: Site) -> Tensor:
     """The value of a site under K particles, `(K, N, *plates, *event)`: the data right behind the particles."""
     value, names = plate_value(site), plate_names(site)
     return value.movedim(names.index(DATA), 1) if DATA in names else value.unsqueeze(1)
@@ -114,8 +117,11 @@ def encode(guide: Callable, *batch: Any, num: int = 1, seed: int = 0) -> dict[st
     Raises:
         ValueError: for counts below 1, bad data, one datum without its dim, or a model in place of the guide.
     """
-    at_least_one(num=num)
-    return {name: plate_value(site) for name, site in encoded(guide, placed(guide, batch), num, seed).items()}
+    require_positive(num=num)
+    return {
+        name: plate_value(site)
+        for name, site in encoded(guide, placed(guide, batch), num, seed).items()
+    }
 
 
 def encoded(guide: Callable, batch: tuple, num: int, seed: int) -> dict[str, Site]:
@@ -134,7 +140,9 @@ def encoded(guide: Callable, batch: tuple, num: int, seed: int) -> dict[str, Sit
 
 def _check_rows(guide: Callable, batch: tuple) -> None:
     """Refuse one datum in place of a batch: a guide that runs on it as one row, but not on what its first row is."""
-    if _fails(guide, rows_of(batch, slice(1))) and not _fails(guide, tuple(_as_row(value) for value in batch)):
+    if _fails(guide, take_rows(batch, slice(1))) and not _fails(
+        guide, tuple(_as_row(value) for value in batch)
+    ):
         raise ValueError(
             f"data: expected a row per datum, got one datum of event shape {tuple(batch[0].shape)}. "
             "Fix: x[None] for one datum."
@@ -147,14 +155,16 @@ def _as_row(value: Any) -> Any:
 
 def _fails(guide: Callable, batch: tuple) -> bool:
     try:
-        with isolated(*batch):
+        with fork_rng(*batch):
             guide(*batch)
     except Exception:  # whatever a user's program raises
         return True
     return False
 
 
-def reconstruct(model: Callable, guide: Callable, *batch: Any, num: int = 1, seed: int = 0) -> dict[str, Tensor]:
+def reconstruct(
+    model: Callable, guide: Callable, *batch: Any, num: int = 1, seed: int = 0
+) -> dict[str, Tensor]:
     r"""$E[x' \mid z]$ with $z \sim q(z \mid x)$: the mean of every observed site, averaged over K draws of the guide.
 
     Args:
@@ -171,24 +181,27 @@ def reconstruct(model: Callable, guide: Callable, *batch: Any, num: int = 1, see
         NotImplementedError: if an observation has no mean, as a flow likelihood.
     """
     check_pair(model, guide)
-    at_least_one(num=num)
+    require_positive(num=num)
     batch = placed(model, batch)
     with estimating(model, guide, seed=seed):
         particles = draw(model, guide, *batch, num=num)
         check_sites(particles.guide_trace, particles.model_trace)
-        return {name: mean_of(name, law).mean(0) for name, law in particles.observations.items()}
+        return {
+            name: mean_of(name, distribution).mean(0)
+            for name, distribution in particles.observations.items()
+        }
 
 
-def mean_of(name: str, law: TorchDistribution) -> Tensor:
+def mean_of(name: str, distribution: TorchDistribution) -> Tensor:
     """The mean of a site's law.
 
     Raises:
         NotImplementedError: if it has none.
     """
     try:
-        return law.mean
+        return distribution.mean
     except NotImplementedError as error:
         raise NotImplementedError(
-            f"site '{name}': expected a law that has a mean, got {law}. Fix: draws of it, "
+            f"site '{name}': expected a law that has a mean, got {distribution}. Fix: draws of it, "
             "generate(model, num), to_arviz(…).posterior_predictive, or a likelihood with a mean."
         ) from error

@@ -14,7 +14,7 @@ from torch import Tensor
 from ...contract import DATA
 from .traces import (
     Site,
-    isolated,
+    fork_rng,
     latent_sites,
     log_density,
     observed_sites,
@@ -70,7 +70,9 @@ class Particles:
         return self.log_guide - (_total(prior) if prior else torch.zeros_like(self.log_guide))
 
 
-def draw(model: Callable, guide: Callable, *batch: Any, num: int, depth: int | None = None) -> Particles:
+def draw(
+    model: Callable, guide: Callable, *batch: Any, num: int, depth: int | None = None
+) -> Particles:
     r"""K draws of the guide for every datum, scored by both programs in one vectorized run.
 
     Args:
@@ -84,7 +86,7 @@ def draw(model: Callable, guide: Callable, *batch: Any, num: int, depth: int | N
         ValueError: if a site lies outside the data plate: a global site has no log weight per datum.
     """
     if depth is None:
-        with isolated(*batch):
+        with fork_rng(*batch):
             depth = plate_depth(*run_pair(model, guide, batch))
     guide_trace, model_trace = run_pair(model, guide, batch, num, depth)
     return Particles(
@@ -98,10 +100,10 @@ def draw(model: Callable, guide: Callable, *batch: Any, num: int, depth: int | N
 
 def per_datum(name: str, site: Site) -> Tensor:
     """Log density of a site `(K, N)`, summed over the dims of its further plates; refuses a global site."""
-    return by_datum(name, site, log_density(site))
+    return sum_over_plates(name, site, log_density(site))
 
 
-def by_datum(name: str, site: Site, log_p: Tensor) -> Tensor:
+def sum_over_plates(name: str, site: Site, log_p: Tensor) -> Tensor:
     """A site's log density `(K, …, N)`, summed over its further plates: `(K, N)`.
 
     Raises:

@@ -41,9 +41,7 @@ def run_of_prior(model: Callable, context: tuple, guide: Callable | None = None)
 
 def _fix_of_prior(context: tuple, guide: Callable | None) -> str:
     if context:
-        return (
-            "Fix: leave the data x out, sbc(model, guide) or bdmc(model), and give the model's further arguments alone."
-        )
+        return "Fix: leave the data x out, sbc(model, guide) or bdmc(model), and give the model's further arguments alone."
     if guide is not None and _generates(guide):
         return "Are model and guide swapped? Fix: the model first, then its guide."
     return "Fix: `with data_plate(x, c):` in the model, with x=None, and the further arguments in sbc(model, guide, c)."
@@ -86,21 +84,29 @@ def simulated(
 def generative_trace(model: Callable, num: int, size: int, context: tuple, depth: int) -> Trace:
     r"""A run that draws `num` times `size` data: particles are draws where rows of a context are data, else both."""
     rows = any(isinstance(c, Tensor) and c.dim() > 0 for c in context)
-    return poutine.trace(vectorized(model, num if rows else num * size, depth)).get_trace(None, *context)
+    return poutine.trace(vectorized(model, num if rows else num * size, depth)).get_trace(
+        None, *context
+    )
 
 
 def log_joint(model: Callable, batch: tuple, latents: dict[str, Tensor], depth: int) -> Tensor:
     r"""$\log p(x_i, z_i)$ `(N,)` of given latents `(N, *plates, *event)`, in float64."""
     given = {name: value.movedim(0, depth - 1)[None] for name, value in latents.items()}
-    trace = poutine.trace(vectorized(poutine.condition(model, data=given), 1, depth)).get_trace(*batch)
+    trace = poutine.trace(vectorized(poutine.condition(model, data=given), 1, depth)).get_trace(
+        *batch
+    )
     densities = [log_density(site) for _, site in sample_sites(trace)]
     return torch.stack([d.reshape(-1, d.shape[-1]).sum(0).double() for d in densities]).sum(0)
 
 
 def draws_of(site: Site) -> Tensor:
     """The value of a site with the data behind the particles, `(K, N, *plates, *event)`."""
-    law = site["fn"]
-    return site["value"].expand(law.batch_shape + law.event_shape).movedim(len(law.batch_shape) - 1, 1)
+    distribution = site["fn"]
+    return (
+        site["value"]
+        .expand(distribution.batch_shape + distribution.event_shape)
+        .movedim(len(distribution.batch_shape) - 1, 1)
+    )
 
 
 def names_of_latents(guide_trace: Any, model_trace: Any) -> list[str]:

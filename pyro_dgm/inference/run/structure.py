@@ -17,8 +17,8 @@ from ...contract import DATA, noise_name
 from .supports import check_draws, check_observation, check_reach, innermost, warn_of_integers
 from .traces import (
     Site,
-    evaluating,
-    isolated,
+    eval_mode,
+    fork_rng,
     latent_sites,
     log_density,
     observed_sites,
@@ -37,7 +37,7 @@ OF_INTEGERS = (  # how torch refuses real numbers where labels belong
 
 
 @dataclass(frozen=True)
-class Preflight:
+class Structure:
     """What one run of a pair found.
 
     Attributes:
@@ -56,7 +56,7 @@ class Preflight:
         return f"latent {list(self.latent)}, observed {list(self.observed)}, plate depth {self.depth}\n{self.table}"
 
 
-def preflight(model: Callable, guide: Callable, *batch: Any, size: int | None = None) -> Preflight:
+def preflight(model: Callable, guide: Callable, *batch: Any, size: int | None = None) -> Structure:
     """Run the pair once with validation on and check it against the contract; weights and seeds stay as they are.
 
     Args:
@@ -74,7 +74,7 @@ def preflight(model: Callable, guide: Callable, *batch: Any, size: int | None = 
     for position, tensor in enumerate(batch):
         if isinstance(tensor, Tensor):
             check_data(tensor, f"argument {position}")
-    with isolated(*batch), evaluating(model, guide), pyro.validation_enabled(True):
+    with fork_rng(*batch), eval_mode(model, guide), pyro.validation_enabled(True):
         guide_trace, model_trace = run_or_explain(model, guide, batch)
         try:
             _check(guide_trace, model_trace, batch, size)
@@ -82,8 +82,10 @@ def preflight(model: Callable, guide: Callable, *batch: Any, size: int | None = 
             _score(model_trace)
             _check_particles(model, guide, batch, plate_depth(guide_trace, model_trace))
         except ValueError as error:
-            raise ValueError(f"{error}\n\nSites of the model:\n{model_trace.format_shapes()}") from error
-        return Preflight(
+            raise ValueError(
+                f"{error}\n\nSites of the model:\n{model_trace.format_shapes()}"
+            ) from error
+        return Structure(
             depth=plate_depth(guide_trace, model_trace),
             latent=tuple(latent_sites(guide_trace)),
             observed=tuple(observed_sites(model_trace)),
@@ -94,7 +96,9 @@ def preflight(model: Callable, guide: Callable, *batch: Any, size: int | None = 
 def check_data(tensor: Tensor, name: str) -> None:
     """Refuse empty, NaN and infinite data."""
     if tensor.numel() == 0:
-        raise ValueError(f"{name}: expected at least one datum, got a tensor of shape {tuple(tensor.shape)}.")
+        raise ValueError(
+            f"{name}: expected at least one datum, got a tensor of shape {tuple(tensor.shape)}."
+        )
     if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
         num = int((~tensor.isfinite()).sum())
         raise ValueError(
@@ -103,12 +107,16 @@ def check_data(tensor: Tensor, name: str) -> None:
         )
 
 
-def run_or_explain(model: Callable, guide: Callable, batch: tuple, given: tuple | None = None) -> tuple[Trace, Trace]:
+def run_or_explain(
+    model: Callable, guide: Callable, batch: tuple, given: tuple | None = None
+) -> tuple[Trace, Trace]:
     """Run the pair, and say of what fails how it is mended; `given` are the data of which the batch is a part."""
     try:
         return run_pair(model, guide, batch)
     except Exception as error:
-        shapes = [tuple(b.shape) if isinstance(b, Tensor) else type(b).__name__ for b in given or batch]
+        shapes = [
+            tuple(b.shape) if isinstance(b, Tensor) else type(b).__name__ for b in given or batch
+        ]
         table = "".join(["\n\n" * (TABLE in str(error)), *str(error).partition(TABLE)[1:]])
         raise ValueError(
             f"the programs fail on a batch of shapes {shapes}: {cause_of(error)}{_hint(error, model, batch)}{table}"
@@ -123,9 +131,7 @@ def cause_of(error: Exception) -> str:
 def _hint(error: Exception, model: Callable, batch: tuple) -> str:
     """The fix of the commonest mistakes."""
     if "positional argument" in str(error):
-        return (
-            f"\nFix: the batch has {len(batch)} arguments; drop the labels, or take them in both programs, Joined(net)."
-        )
+        return f"\nFix: the batch has {len(batch)} arguments; drop the labels, or take them in both programs, Concat(net)."
     if any(words in str(error) for words in OF_INTEGERS):
         return "\nFix: labels as integers, labels.long()."
     if "same dtype" in str(error):
@@ -178,7 +184,9 @@ def check_sites(guide_trace: Trace, model_trace: Trace) -> None:
             f"in the guide. Fix: {_fix_of_sites(latent, drawn, model_trace)}."
         )
     if not observed_sites(model_trace):
-        raise ValueError("model: expected an observed site, got none. Fix: pyro.sample('x', p_x, obs=x) in the model.")
+        raise ValueError(
+            "model: expected an observed site, got none. Fix: pyro.sample('x', p_x, obs=x) in the model."
+        )
     for name, site in observed_sites(model_trace).items():
         check_observation(name, site)
     modelled = latent_sites(model_trace)
@@ -188,7 +196,11 @@ def check_sites(guide_trace: Trace, model_trace: Trace) -> None:
 
 def data_sites(trace: Trace) -> list[str]:
     """Names of the sites that score data; a `pyro.factor`, which guides may have, scores none."""
-    return [name for name, site in observed_sites(trace).items() if not isinstance(innermost(site["fn"]), dist.Unit)]
+    return [
+        name
+        for name, site in observed_sites(trace).items()
+        if not isinstance(innermost(site["fn"]), dist.Unit)
+    ]
 
 
 def _fix_of_sites(latent: set[str], drawn: set[str], model_trace: Trace) -> str:
@@ -210,7 +222,9 @@ def _fix_of_sites(latent: set[str], drawn: set[str], model_trace: Trace) -> str:
             f"dequantized(model, '{noise[extra[0]]}') in place of the model if its law is a density; no dequantizer in "
             f"the guide if it is a mass function{also}"
         )
-    if summed := [n for n in sorted(latent - drawn) if "enumerate" in (model_trace.nodes[n]["infer"] or {})]:
+    if summed := [
+        n for n in sorted(latent - drawn) if "enumerate" in (model_trace.nodes[n]["infer"] or {})
+    ]:
         return (
             f"pyro.sample('{summed[0]}', …) in the guide as well, to draw and to weigh it; to train without, "
             "PyroObjective(model, guide, TraceEnum_ELBO(max_plate_nesting=1)), which sums it out"
@@ -219,12 +233,12 @@ def _fix_of_sites(latent: set[str], drawn: set[str], model_trace: Trace) -> str:
 
 
 def _check_plate(name: str, site: Site, batch: tuple, size: int | None) -> None:
-    law = site["fn"]
+    distribution = site["fn"]
     if DATA not in plate_names(site):
-        if site["is_observed"] or size is None or len(law.batch_shape) > 0:
+        if site["is_observed"] or size is None or len(distribution.batch_shape) > 0:
             raise ValueError(
                 f"site '{name}': expected a site inside the plate '{DATA}', got one outside, of batch_shape "
-                f"{tuple(law.batch_shape)} and event_shape {tuple(law.event_shape)}. Fix: `with data_plate(x):` around "
+                f"{tuple(distribution.batch_shape)} and event_shape {tuple(distribution.event_shape)}. Fix: `with data_plate(x):` around "
                 f"pyro.sample('{name}', …); for a global site, data_plate(x, size=N) and ELBO(…, size=N)."
             )
         return
@@ -267,7 +281,9 @@ def _score(trace: Trace) -> None:
                 f"site '{name}': its density fails on a value of shape {tuple(site['value'].shape)} and dtype "
                 f"{site['value'].dtype}: {error}{_fix_of_dtype(site['value'])}"
             ) from error
-        expected = [f.size for f in sorted(site["cond_indep_stack"], key=lambda f: f.dim) if f.vectorized]
+        expected = [
+            f.size for f in sorted(site["cond_indep_stack"], key=lambda f: f.dim) if f.vectorized
+        ]
         if [d for d in site["log_prob"].shape if d != 1] != [d for d in expected if d != 1]:
             raise ValueError(
                 f"site '{name}': expected one log density per plate {plate_names(site)}, {expected}, got shape "
@@ -276,7 +292,11 @@ def _score(trace: Trace) -> None:
 
 
 def _fix_of_dtype(value: Tensor) -> str:
-    return "" if value.dtype == torch.get_default_dtype() else "\nFix: data of the network's dtype, x.float()."
+    return (
+        ""
+        if value.dtype == torch.get_default_dtype()
+        else "\nFix: data of the network's dtype, x.float()."
+    )
 
 
 def _fix_of_event(site: str, event: Sequence[int]) -> str:
@@ -295,7 +315,7 @@ def _check_particles(model: Callable, guide: Callable, batch: tuple, depth: int)
         raise ValueError(
             f"the programs run on one draw per datum, but not on several: expected networks that broadcast over "
             f"leading dims, since K draws arrive as (K, N, …); got: {error}\n"
-            "Fix: join inputs with Joined(net)(x, z) in place of torch.cat, and index dims from the right."
+            "Fix: join inputs with Concat(net)(x, z) in place of torch.cat, and index dims from the right."
         ) from error
 
 
@@ -307,6 +327,8 @@ def extreme_rows(tensor: Tensor, num: int) -> Tensor:
     flat = tensor.reshape(len(tensor), -1)
     flat = flat.byte() if flat.dtype is torch.bool else flat
     fraction = (flat - flat.round()).abs() if flat.is_floating_point() else flat
-    worst = torch.stack([flat.amin(1).argmin(), flat.amax(1).argmax(), fraction.amax(1).argmax()]).tolist()
+    worst = torch.stack(
+        [flat.amin(1).argmin(), flat.amax(1).argmax(), fraction.amax(1).argmax()]
+    ).tolist()
     rows = [*dict.fromkeys([*worst, *range(min(num, len(tensor)))])]
     return torch.tensor(rows[: max(num, len(set(worst)))], device=tensor.device)

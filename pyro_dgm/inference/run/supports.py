@@ -18,35 +18,37 @@ class IntegerWarning(UserWarning):
     """Integers are scored by a density: its likelihood has no upper bound, and is no probability of the integers."""
 
 
-def innermost(law: Any) -> Any:
+def innermost(distribution: Any) -> Any:
     """The law under `Independent`, masks and expansions."""
-    while hasattr(law, "base_dist") and not isinstance(law, dist.TransformedDistribution):
-        law = law.base_dist
-    return law
+    while hasattr(distribution, "base_dist") and not isinstance(
+        distribution, dist.TransformedDistribution
+    ):
+        distribution = distribution.base_dist
+    return distribution
 
 
 def check_observation(name: str, site: Site) -> None:
     """Refuse an observation without a density, of another event shape, or outside the support."""
-    law, value = site["fn"], site["value"]
-    if isinstance(innermost(law), dist.Delta):
+    distribution, value = site["fn"], site["value"]
+    if isinstance(innermost(distribution), dist.Delta):
         raise ValueError(
             f"site '{name}': a Delta observation has no density (the ELBO would silently be infinite). "
             "Fix: give an observation model such as Normal(net), or train adversarially."
         )
-    if DATA in plate_names(site) and value.dim() <= len(law.event_shape):
+    if DATA in plate_names(site) and value.dim() <= len(distribution.event_shape):
         raise ValueError(
-            f"site '{name}': expected data of shape {('N', *law.event_shape)}, got {tuple(value.shape)}. "
+            f"site '{name}': expected data of shape {('N', *distribution.event_shape)}, got {tuple(value.shape)}. "
             "Fix: x[None], a batch of one datum."
         )
-    event = tuple(value.shape[value.dim() - len(law.event_shape) :])
-    if event != tuple(law.event_shape):
+    event = tuple(value.shape[value.dim() - len(distribution.event_shape) :])
+    if event != tuple(distribution.event_shape):
         raise ValueError(
-            f"site '{name}': expected data of event shape {tuple(law.event_shape)}, got {event} from a value of shape "
+            f"site '{name}': expected data of event shape {tuple(distribution.event_shape)}, got {event} from a value of shape "
             f"{tuple(value.shape)}. Fix: reshape the data, or let the likelihood's network end in as many outputs as "
             f"{event} needs: one per dim for a Bernoulli, 2 for a Normal or DiscretizedLogistic, 3 K for a mixture."
         )
-    if not bool(law.support.check(value).all()):
-        raise ValueError(f"site '{name}': {_outside(law, value)}")
+    if not bool(distribution.support.check(value).all()):
+        raise ValueError(f"site '{name}': {_outside(distribution, value)}")
 
 
 def check_draws(name: str, drawn: Site, modelled: Site) -> None:
@@ -86,9 +88,9 @@ def warn_of_integers(name: str, site: Site) -> None:
         )
 
 
-def _outside(law: Any, value: Tensor) -> str:
+def _outside(distribution: Any, value: Tensor) -> str:
     """Say how data leave the support of an observation."""
-    support = _of_one_number(innermost(law).support)
+    support = _of_one_number(innermost(distribution).support)
     low, high = value.min().item(), value.max().item()
     bounds = f"from {low:g} to {high:g}"
     if support is dist.constraints.boolean:
@@ -113,7 +115,9 @@ def _outside(law: Any, value: Tensor) -> str:
 
 def _fix_of_support(name: str) -> str:
     if noise_name("") in name:
-        return "UnitUniform(), or a flow over it that ends in Levels(1), a sigmoid onto the unit cell"
+        return (
+            "UnitUniform(), or a flow over it that ends in Levels(1), a sigmoid onto the unit cell"
+        )
     return "a family with that support, or a flow that ends in a bijector onto it"
 
 
@@ -128,15 +132,15 @@ def _of_one_number(support: Any) -> Any:
     return support
 
 
-def _range(law: Any) -> tuple[float, float]:
+def _range(distribution: Any) -> tuple[float, float]:
     """The least and the largest number that a law's support states; NaN, which compares with nothing, if it is mute.
 
     The codomain of an affine map is nominal: torch says "real" of whatever it moves.
     """
-    transforms = getattr(innermost(law), "transforms", ())
+    transforms = getattr(innermost(distribution), "transforms", ())
     if transforms and isinstance(transforms[-1], dist.transforms.AffineTransform):
         return nan, nan
-    support = _of_one_number(law.support)
+    support = _of_one_number(distribution.support)
     if isinstance(support, type(dist.constraints.real)):
         return -inf, inf
     low, high = getattr(support, "lower_bound", None), getattr(support, "upper_bound", None)

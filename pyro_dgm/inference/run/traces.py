@@ -70,12 +70,16 @@ def observed_sites(trace: Trace) -> dict[str, Site]:
 
 def log_density(site: Site) -> Tensor:
     """Log density of a site's value, masked, never scaled: estimates do not see N/B or a temperature."""
-    return scale_and_mask(site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"]), mask=site["mask"])
+    return scale_and_mask(
+        site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"]), mask=site["mask"]
+    )
 
 
 def plate_depth(*traces: Trace) -> int:
     """How many dims the plates of the traces take, the data plate included."""
-    frames = [f for trace in traces for _, site in sample_sites(trace) for f in site["cond_indep_stack"]]
+    frames = [
+        f for trace in traces for _, site in sample_sites(trace) for f in site["cond_indep_stack"]
+    ]
     return max((-f.dim for f in frames if f.vectorized), default=1)
 
 
@@ -103,26 +107,26 @@ def scaled_sum(site: Site, log_p: Tensor, keep: int = 0) -> Tensor:
 
 def each_dim(name: str, site: Site) -> Site:
     r"""A site with $p(z) = \prod_j p(z_j)$ as one of numbers $z_j$: its log densities are `(*plates, *event)`."""
-    law = site["fn"]
-    if not isinstance(law, Independent) or law.base_dist.event_shape:
+    distribution = site["fn"]
+    if not isinstance(distribution, Independent) or distribution.base_dist.event_shape:
         raise ValueError(
             f"site '{name}': expected laws whose dims are independent, Conditional(dist.Normal, net) in the guide and "
-            f"StandardNormal(D) in the model, got {law}, which has no density of one dim. "
+            f"StandardNormal(D) in the model, got {distribution}, which has no density of one dim. "
             f"Fix: a number of free bits for the whole site, free_bits={{'{name}': 2.0}}."
         )
-    index = (..., *[None] * len(law.event_shape))
+    index = (..., *[None] * len(distribution.event_shape))
     grown = {key: site[key][index] for key in ("scale", "mask") if isinstance(site[key], Tensor)}
-    return {**site, "fn": law.base_dist, **grown}
+    return {**site, "fn": distribution.base_dist, **grown}
 
 
-def mixed(*numbers: int) -> int:
+def derive_seed(*numbers: int) -> int:
     """One seed of several: `manual_seed` reads the low 32 bits alone on the CPU, so that shifts would be lost."""
     words = [word for n in numbers for word in divmod(n % 2**64, 2**32)]
     return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0])
 
 
 @contextmanager
-def unhandled() -> Iterator[None]:
+def without_handlers() -> Iterator[None]:
     """Run a program as if no handler and no plate stood around it: it is a value there, and no part of the model."""
     stacks: tuple[list, ...] = (_PYRO_STACK, _DIM_ALLOCATOR._stack)
     before = [stack[:] for stack in stacks]
@@ -136,7 +140,7 @@ def unhandled() -> Iterator[None]:
 
 
 @contextmanager
-def isolated(*tensors: Any, seed: int | None = None) -> Iterator[None]:
+def fork_rng(*tensors: Any, seed: int | None = None) -> Iterator[None]:
     """Fork the random state of the CPU and of every device in use, and seed it if a seed is given."""
     devices = {t.device for t in tensors if isinstance(t, Tensor) and t.device.type == "cuda"}
     with torch.random.fork_rng(devices=sorted(devices, key=str), enabled=True):
@@ -146,7 +150,7 @@ def isolated(*tensors: Any, seed: int | None = None) -> Iterator[None]:
 
 
 @contextmanager
-def evaluating(*programs: Any) -> Iterator[None]:
+def eval_mode(*programs: Any) -> Iterator[None]:
     """Evaluation mode without gradients for the programs that are modules; every mode is restored afterwards."""
     modules = [m for p in programs if isinstance(p, nn.Module) for m in p.modules()]
     modes = [m.training for m in modules]

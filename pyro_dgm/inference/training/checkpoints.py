@@ -76,7 +76,9 @@ def check_average(path: str | Path, *, wanted: bool, found: bool) -> None:
     """Refuse a checkpoint that has an average of the weights where none is kept, or lacks it."""
     if wanted != found:
         has, lacks = ("an ", "no ") if found else ("no ", "an ")
-        raise ValueError(f"{path}: expected a checkpoint with {lacks}EMA, got one with {has}EMA. Fix: the same ema=.")
+        raise ValueError(
+            f"{path}: expected a checkpoint with {lacks}EMA, got one with {has}EMA. Fix: the same ema=."
+        )
 
 
 def checked_file(path: str | Path | None, every: int | None) -> tuple[str | Path, int] | None:

@@ -17,7 +17,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from ..objectives.elbo import Objective
 from ..run.modules import named_tensors
-from ..run.traces import isolated
+from ..run.traces import fork_rng
 
 Terms = dict[str, Tensor]
 State = dict[str, Tensor]
@@ -122,7 +122,9 @@ class Graph:
         example: list[Any] = [*trained.values(), *fixed.values(), *_tensors(batch)]
         # Inductor takes the graph as it is: through torch.compile its guards alone would cost a tenth of a small step.
         with torch.no_grad(), pyro.validation_enabled(False), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*torch._prims_common.check", category=FutureWarning)  # its own
+            warnings.filterwarnings(
+                "ignore", message=".*torch._prims_common.check", category=FutureWarning
+            )  # its own
             return replace(self, function=inductor.compile(self.function, example, options=options))
 
 
@@ -133,7 +135,9 @@ def _prove(graph: Graph, module: nn.Module, trained: State, fixed: State, batch:
     )
     program, repeated = {**terms, **gradients}, {**terms_, **gradients_}
     for name, value in program.items():
-        difference = (value - repeated[name]).nan_to_num().norm()  # of the whole tensor: kernels may sum in any order
+        difference = (
+            (value - repeated[name]).nan_to_num().norm()
+        )  # of the whole tensor: kernels may sum in any order
         if bool(difference > 1e-3 * value.nan_to_num().norm() + 1e-6):
             raise ValueError(
                 f"compile: expected the graph to repeat the program under one seed, but '{name}' differs. Numbers "
@@ -198,7 +202,11 @@ def value_and_grad(module: nn.Module) -> Callable[[State, State, tuple], tuple[T
         with torch.enable_grad():
             terms = functional_call(module, tensors, batch, tie_weights=False)
         found = torch.autograd.grad(terms["loss"], list(leaves.values()), allow_unused=True)
-        gradients = {name: _laid_out(g, leaves[name]) for name, g in zip(leaves, found, strict=True) if g is not None}
+        gradients = {
+            name: _laid_out(g, leaves[name])
+            for name, g in zip(leaves, found, strict=True)
+            if g is not None
+        }
         return {name: value.detach() for name, value in terms.items()}, gradients
 
     return step
@@ -222,12 +230,14 @@ def capture(module: nn.Module, trained: State, fixed: State, batch: tuple) -> Gr
     def flat(*tensors: Tensor) -> list[Tensor]:
         values = iter(tensors)
         states = {n: next(values) for n in trained}, {n: next(values) for n in fixed}
-        terms, gradients = step(*states, tuple(next(values) if isinstance(b, Tensor) else b for b in batch))
+        terms, gradients = step(
+            *states, tuple(next(values) if isinstance(b, Tensor) else b for b in batch)
+        )
         found.update(terms=tuple(terms), used=tuple(name in gradients for name in trained))
         return [*terms.values(), *gradients.values()]
 
     last = _LastSite()
-    with pyro.validation_enabled(False), isolated(*batch), last:
+    with pyro.validation_enabled(False), fork_rng(*batch), last:
         try:
             graph = make_fx(flat)(*trained.values(), *_copies(fixed).values(), *_tensors(batch))
         except Exception as error:
@@ -240,9 +250,11 @@ def capture(module: nn.Module, trained: State, fixed: State, batch: tuple) -> Gr
     return Graph(graph, **found)
 
 
-def _under(seed: int, step: Callable, trained: State, fixed: State, batch: tuple) -> tuple[Terms, State]:
+def _under(
+    seed: int, step: Callable, trained: State, fixed: State, batch: tuple
+) -> tuple[Terms, State]:
     """One evaluation under a seed that leaves random state and buffers as they were."""
-    with pyro.validation_enabled(False), isolated(*trained.values(), *batch, seed=seed):
+    with pyro.validation_enabled(False), fork_rng(*trained.values(), *batch, seed=seed):
         return step(trained, _copies(fixed), batch)
 
 
@@ -253,5 +265,9 @@ def _copies(state: State) -> State:
 def _line(error: BaseException) -> str:
     """The innermost line of the user's own code in a traceback."""
     frames = traceback.extract_tb(error.__traceback__)
-    own = [f for f in frames if not any(part in f.filename for part in ("/torch/", "/pyro/", "/pyro_dgm/inference/"))]
+    own = [
+        f
+        for f in frames
+        if not any(part in f.filename for part in ("/torch/", "/pyro/", "/pyro_dgm/inference/"))
+    ]
     return f"at {own[-1].filename}:{own[-1].lineno} `{own[-1].line}`" if own else "inside a library"

@@ -53,6 +53,11 @@ class History(Sequence):
 
     def __str__(self) -> str:
         names = self.names
-        cells = [names, *([f"{row[n]:.6g}" if n in row else "" for n in names] for row in self.rows)]
+        cells = [
+            names,
+            *([f"{row[n]:.6g}" if n in row else "" for n in names] for row in self.rows),
+        ]
         widths = [max(len(line[i]) for line in cells) for i in range(len(names))]
-        return "\n".join("  ".join(c.rjust(w) for c, w in zip(line, widths, strict=True)) for line in cells)
+        return "\n".join(
+            "  ".join(c.rjust(w) for c, w in zip(line, widths, strict=True)) for line in cells
+        )

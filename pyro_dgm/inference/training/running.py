@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..run.distributed import summed
+from ..run.distributed import all_reduce_sum
 from .history import Row
 
 
-class Running:
+class RunningMeans:
     """Sums of terms over data, kept on the device; each datum counts once, whatever the size of its batch."""
 
     def __init__(self) -> None:
@@ -30,7 +30,9 @@ class Running:
         self.names = list(terms)
         self.total = values if self.total is None else self.total + values
         # Which terms were finite at the first batch that had one that was not: the next ones are poisoned altogether.
-        self.finite = finite if self.finite is None else torch.where(self.finite.all(), finite, self.finite)
+        self.finite = (
+            finite if self.finite is None else torch.where(self.finite.all(), finite, self.finite)
+        )
         self.num_data += num
 
     def state(self) -> dict[str, Any]:
@@ -38,10 +40,12 @@ class Running:
         return dict(vars(self))
 
     @classmethod
-    def of(cls, state: dict[str, Any], device: torch.device) -> Running:
+    def of(cls, state: dict[str, Any], device: torch.device) -> RunningMeans:
         """The sums that `state` gave."""
         new = cls()
-        vars(new).update({n: v.to(device) if isinstance(v, Tensor) else v for n, v in state.items()})
+        vars(new).update(
+            {n: v.to(device) if isinstance(v, Tensor) else v for n, v in state.items()}
+        )
         return new
 
     def means(self) -> Row:
@@ -54,7 +58,9 @@ class Running:
             raise ValueError(
                 "data: expected at least one batch, got none (an empty loader, or every step was skipped)."
             )
-        *sums, num = summed(torch.cat([self.total, self.total.new_tensor([self.num_data])])).tolist()
+        *sums, num = all_reduce_sum(
+            torch.cat([self.total, self.total.new_tensor([self.num_data])])
+        ).tolist()
         return {name: value / num for name, value in zip(self.names, sums, strict=True)}
 
     def refuse_non_finite(self, step: int) -> None:
@@ -64,7 +70,10 @@ class Running:
             ValueError: with the names of the sites.
         """
         if self.finite is not None and not bool(self.finite.all()):
-            raise non_finite([n for n, good in zip(self.names, self.finite.tolist(), strict=True) if not good], step)
+            raise non_finite(
+                [n for n, good in zip(self.names, self.finite.tolist(), strict=True) if not good],
+                step,
+            )
 
 
 def non_finite(names: list[str], step: int) -> ValueError:

@@ -66,7 +66,11 @@ class SVITrainer(Trainer):
             )
         self.schedule = None if schedule is None else schedule(self.optimizer)
         self.eager = Eager(objective)
-        self.compiled = Compiled(objective, compile if isinstance(compile, str) else None) if compile else self.eager
+        self.compiled = (
+            Compiled(objective, compile if isinstance(compile, str) else None)
+            if compile
+            else self.eager
+        )
 
     @property
     def model(self) -> nn.Module:  # noqa: D102
@@ -102,7 +106,9 @@ class SVITrainer(Trainer):
     def load(self, state: dict[str, Any]) -> None:  # noqa: D102
         if (self.schedule is None) != (state["schedule"] is None):
             has = "no" if state["schedule"] is None else "a"
-            raise ValueError(f"resume: got a checkpoint with {has} learning-rate schedule. Fix: the same schedule=.")
+            raise ValueError(
+                f"resume: got a checkpoint with {has} learning-rate schedule. Fix: the same schedule=."
+            )
         self.optimizer.load_state_dict(state["optimizer"])
         if self.schedule is not None:
             self.schedule.load_state_dict(state["schedule"])

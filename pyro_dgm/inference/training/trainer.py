@@ -15,13 +15,20 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..run.batches import Batches, LoaderBatches, as_batches
-from ..run.distributed import from_rank_zero, rank_and_world, summed
-from ..run.estimates import at_least_one, undisturbed
-from ..run.traces import evaluating, isolated, mixed
+from ..run.distributed import all_reduce_sum, from_rank_zero, rank_and_world
+from ..run.estimates import evaluation_mode, require_positive
+from ..run.traces import derive_seed, eval_mode, fork_rng
 from .averaging import Ema
-from .checkpoints import check_average, checked_file, load_state, random_state, save_state, set_random_state
+from .checkpoints import (
+    check_average,
+    checked_file,
+    load_state,
+    random_state,
+    save_state,
+    set_random_state,
+)
 from .history import History, Row
-from .running import Running, non_finite
+from .running import RunningMeans, non_finite
 
 Terms = dict[str, Tensor]
 Epochs = Batches | LoaderBatches
@@ -40,8 +47,12 @@ class Trainer(ABC):
         averaged: the part of the module that is averaged; default: all of it.
     """
 
-    def __init__(self, module: nn.Module, ema: float | None = None, averaged: nn.Module | None = None):
-        self.module = module.to(next(module.parameters()).device)  # schedules go where the weights are
+    def __init__(
+        self, module: nn.Module, ema: float | None = None, averaged: nn.Module | None = None
+    ):
+        self.module = module.to(
+            next(module.parameters()).device
+        )  # schedules go where the weights are
         self.ema = None if ema is None else Ema(averaged or module, ema)
         self.history = History()
         self.num_epochs, self.num_steps, self.num_skipped = 0, 0, 0
@@ -141,17 +152,21 @@ class Trainer(ABC):
                 `checkpoint_every` without a file or with several processes, of which a file holds one.
         """
         every = 1 if checkpoint_every is None else checkpoint_every
-        at_least_one(epochs=epochs, batch_size=batch_size, checkpoint_every=every)
+        require_positive(epochs=epochs, batch_size=batch_size, checkpoint_every=every)
         self._checkpoint = checked_file(checkpoint, checkpoint_every)
         data = self._data(train, batch_size, shuffle=True)
         held_out = None if val is None else self._data(val, batch_size, shuffle=False)
         self._batch_size, self._max_skips, self._first_epoch = 0, max_skips, self.num_epochs
         with (
             self._session(seed),
-            tqdm(total=epochs, unit="epoch", disable=not progress or rank_and_world()[0] > 0) as bar,
+            tqdm(
+                total=epochs, unit="epoch", disable=not progress or rank_and_world()[0] > 0
+            ) as bar,
         ):
             monitor = self._checked(data, held_out, monitor, patience)
-            if self.best and self.best["metric"] != monitor:  # the best of another metric is no best of this one
+            if (
+                self.best and self.best["metric"] != monitor
+            ):  # the best of another metric is no best of this one
                 self.best = {}
             start = self.num_epochs
             for _ in range(epochs):
@@ -165,7 +180,10 @@ class Trainer(ABC):
                 shown = monitor or next(n for n in row if n.startswith("train_"))
                 bar.set_postfix_str(f"{shown} {row[shown]:.2f}")
                 bar.update()
-                if patience is not None and self.num_epochs - self.best.get("epoch", start) >= patience:
+                if (
+                    patience is not None
+                    and self.num_epochs - self.best.get("epoch", start) >= patience
+                ):
                     break
         self._deploy()
         return self.history
@@ -173,13 +191,13 @@ class Trainer(ABC):
     def evaluate(self, data: Any, batch_size: int = 512, seed: int = 0) -> Row:
         """Mean terms over data, each datum counted once, in nats per datum; moves no weight and no seed."""
         batches = self._data(data, batch_size, shuffle=False)
-        with isolated(torch.empty(0, device=self._device)):
+        with fork_rng(torch.empty(0, device=self._device)):
             self.preflight(*batches.first())
         return self._scored(batches, seed)
 
     def _scored(self, batches: Epochs, seed: int) -> Row:
-        with undisturbed(self.module, seed=seed):
-            total = Running()
+        with evaluation_mode(self.module, seed=seed):
+            total = RunningMeans()
             for batch in batches.epoch():
                 self._check_unseen(batches, batch)
                 total.add(self.terms(*batch), len(batch[0]))
@@ -197,7 +215,11 @@ class Trainer(ABC):
             if total.num_added % LOG_EVERY == 0:
                 total.refuse_non_finite(self.num_steps)
             if self._checkpoint is not None and total.num_added % self._checkpoint[1] == 0:
-                partial = {"random": random, "running": total.state(), "batch_size": self._batch_size}
+                partial = {
+                    "random": random,
+                    "running": total.state(),
+                    "batch_size": self._batch_size,
+                }
                 self._write(self._checkpoint[0], partial)
         total.refuse_non_finite(self.num_steps)
         self.end_epoch()
@@ -205,17 +227,24 @@ class Trainer(ABC):
         row: Row = {"epoch": self.num_epochs, **{f"train_{n}": v for n, v in total.means().items()}}
         if held_out is not None:
             with self._averaged():
-                row |= {f"val_{name}": value for name, value in self._scored(held_out, seed).items()}
+                row |= {
+                    f"val_{name}": value for name, value in self._scored(held_out, seed).items()
+                }
         return {**row, "seconds": perf_counter() - start}
 
-    def _left(self, data: Epochs, seed: int) -> tuple[Iterator[tuple], Running]:
+    def _left(self, data: Epochs, seed: int) -> tuple[Iterator[tuple], RunningMeans]:
         """The batches of this epoch that are still to come, and the sums over those that are done."""
         batches = iter(data.epoch(seed, self.num_epochs, even=True))
         if not self._partial:
-            return batches, Running()
+            return batches, RunningMeans()
         now, partial, self._partial = random_state(self._device), self._partial, {}
-        total, self._batch_size = Running.of(partial["running"], self._device), partial["batch_size"]
-        set_random_state(partial["random"], self._device)  # the order of a loader is drawn when its epoch begins
+        total, self._batch_size = (
+            RunningMeans.of(partial["running"], self._device),
+            partial["batch_size"],
+        )
+        set_random_state(
+            partial["random"], self._device
+        )  # the order of a loader is drawn when its epoch begins
         for _ in range(total.num_added):
             next(batches)
         set_random_state(now, self._device)
@@ -224,12 +253,15 @@ class Trainer(ABC):
     def _skips(self, loss: Tensor, parameters: Sequence[Tensor], terms: Terms) -> bool:
         """Whether loss or gradient is not finite; raises once that has happened more often than allowed."""
         norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-        if bool((norm + summed(loss.detach().clone())).isfinite()):
+        if bool((norm + all_reduce_sum(loss.detach().clone())).isfinite()):
             return False
         self.num_skipped += 1
         if self.num_skipped > self._max_skips:
             values = {**terms, "gradient": norm}
-            raise non_finite([name for name, value in values.items() if not bool(value.isfinite())], self.num_steps)
+            raise non_finite(
+                [name for name, value in values.items() if not bool(value.isfinite())],
+                self.num_steps,
+            )
         return True
 
     def _check_unseen(self, batches: Epochs, batch: tuple) -> None:
@@ -240,30 +272,41 @@ class Trainer(ABC):
     def _data(self, data: Any, batch_size: int, *, shuffle: bool) -> Epochs:
         return as_batches(data, batch_size, self.model, self._device, shuffle=shuffle)
 
-    def _checked(self, data: Epochs, held_out: Epochs | None, monitor: str | None, patience: int | None) -> str | None:
+    def _checked(
+        self, data: Epochs, held_out: Epochs | None, monitor: str | None, patience: int | None
+    ) -> str | None:
         """Preflight, and the name of the monitored metric, which must exist before the first step."""
-        with isolated(torch.empty(0, device=self._device)):  # checks take no noise from a run
+        with fork_rng(torch.empty(0, device=self._device)):  # checks take no noise from a run
             for batches in (data, held_out):
                 if batches is not None:
                     self.preflight(*batches.first())
-            with evaluating(self.module):
+            with eval_mode(self.module):
                 found = list(self.terms(*data.first()))
         names = [f"train_{n}" for n in found]
         names += [f"val_{n}" for n in found] if held_out is not None else []
         if monitor is None:
             monitor = next((name for name in ("val_nelbo", "val_loss") if name in names), None)
         if monitor is None and patience is not None:
-            raise ValueError(f"fit: patience needs a metric. Fix: give val=…, or monitor='{names[0]}'.")
+            raise ValueError(
+                f"fit: patience needs a metric. Fix: give val=…, or monitor='{names[0]}'."
+            )
         if monitor is not None and monitor not in names:
             raise ValueError(f"fit: expected a metric among {names}, got monitor='{monitor}'.")
         return monitor
 
     def _keep_best(self, row: Row, monitor: str | None) -> None:
-        if monitor is None or not row[monitor] < self.best.get("value", float("inf")):  # NaN is never better
+        if monitor is None or not row[monitor] < self.best.get(
+            "value", float("inf")
+        ):  # NaN is never better
             return
         with self._averaged():
             weights = self._weights()
-        self.best = {"value": row[monitor], "epoch": self.num_epochs, "metric": monitor, "weights": weights}
+        self.best = {
+            "value": row[monitor],
+            "epoch": self.num_epochs,
+            "metric": monitor,
+            "weights": weights,
+        }
 
     @contextmanager
     def _averaged(self) -> Iterator[None]:
@@ -283,7 +326,9 @@ class Trainer(ABC):
     def _is_deployed(self) -> bool:
         """Whether the module holds what the last `fit` left in it, and nothing has changed the weights since."""
         now = self.module.state_dict()
-        return bool(self._last) and all(torch.equal(now[name].cpu(), t.cpu()) for name, t in self._deployed.items())
+        return bool(self._last) and all(
+            torch.equal(now[name].cpu(), t.cpu()) for name, t in self._deployed.items()
+        )
 
     def _weights(self) -> dict[str, Tensor]:
         return {name: t.detach().clone() for name, t in self.module.state_dict().items()}
@@ -293,14 +338,22 @@ class Trainer(ABC):
         """Training mode, validation off, the trainer's own random state, the last weights; given back at the end."""
         if self._is_deployed():
             self.module.load_state_dict(self._last)
-        from_rank_zero([*self.module.state_dict().values(), *([] if self.ema is None else self.ema.state_dict())])
+        from_rank_zero(
+            [
+                *self.module.state_dict().values(),
+                *([] if self.ema is None else self.ema.state_dict()),
+            ]
+        )
         was_training = self.module.training
-        with isolated(torch.empty(0, device=self._device)), pyro.validation_enabled(False):
+        with fork_rng(torch.empty(0, device=self._device)), pyro.validation_enabled(False):
             if self._random:
                 set_random_state(self._random, self._device)
             else:
-                torch.manual_seed(mixed(seed, self.num_epochs, rank_and_world()[0]))
-            self._last, self._random = {}, {}  # from here on, what the module and the generators hold
+                torch.manual_seed(derive_seed(seed, self.num_epochs, rank_and_world()[0]))
+            self._last, self._random = (
+                {},
+                {},
+            )  # from here on, what the module and the generators hold
             self.module.train()
             try:
                 yield

@@ -30,7 +30,9 @@ def raw_of_positive(value: float) -> float:
     return above + log(-expm1(-above))
 
 
-def link(constraint: constraints.Constraint, floor: float = POSITIVE_FLOOR) -> Callable[[Tensor], Tensor]:
+def link(
+    constraint: constraints.Constraint, floor: float = POSITIVE_FLOOR
+) -> Callable[[Tensor], Tensor]:
     """The smooth map from raw network outputs onto the set of a distribution's parameter.
 
     Example:
@@ -121,7 +123,9 @@ class Conditional(nn.Module):
                 f"nn.Linear(hidden, {len(self.params)} * D)."
             )
         chunks = raw.chunk(len(self.params), dim=dim)
-        values: dict[str, Any] = {n: to(chunk) for n, to, chunk in zip(self.params, self.links, chunks, strict=True)}
+        values: dict[str, Any] = {
+            n: to(chunk) for n, to, chunk in zip(self.params, self.links, chunks, strict=True)
+        }
         values |= {n: getattr(self, f"fixed_{n}") for n in self.fixed}
         return self.family(**values).to_event(self.event_dim)
 
@@ -129,13 +133,23 @@ class Conditional(nn.Module):
 def _natural_params(names: Iterable[str], fixed: Iterable[str]) -> tuple[str, ...]:
     """What the network gives: not the fixed ones, in either form, and logits in place of probabilities."""
     names, fixed = tuple(names), tuple(fixed)
-    left_out = {p for p, logits in LOGITS.items() if logits in names} | {LOGITS.get(n, n) for n in fixed} | set(fixed)
+    left_out = (
+        {p for p, logits in LOGITS.items() if logits in names}
+        | {LOGITS.get(n, n) for n in fixed}
+        | set(fixed)
+    )
     return tuple(n for n in names if n not in left_out)
 
 
-def _check_params(family: type[TorchDistributionMixin], params: Sequence[str], fixed: Sequence[str]) -> None:
+def _check_params(
+    family: type[TorchDistributionMixin], params: Sequence[str], fixed: Sequence[str]
+) -> None:
     constrained: Any = family.arg_constraints
-    joint = [n for n in params if constraints.is_dependent(constrained[n]) or constrained[n].event_dim > 0]
+    joint = [
+        n
+        for n in params
+        if constraints.is_dependent(constrained[n]) or constrained[n].event_dim > 0
+    ]
     if joint:
         raise ValueError(
             f"Conditional({family.__name__}): expected parameters of one number per event dim, got {joint}, "
@@ -180,5 +194,7 @@ class StandardNormal(nn.Module):
     def forward(self, *contexts: Tensor) -> dist.TorchDistribution:
         event_dim = self.loc.dim()
         batch = torch.broadcast_shapes(*(c.shape[:-event_dim] for c in contexts))
-        law = dist.Normal(self.loc, self.scale, validate_args=False)
-        return (law.expand(batch + self.loc.shape) if batch else law).to_event(event_dim)
+        distribution = dist.Normal(self.loc, self.scale, validate_args=False)
+        return (distribution.expand(batch + self.loc.shape) if batch else distribution).to_event(
+            event_dim
+        )

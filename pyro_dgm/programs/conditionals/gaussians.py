@@ -42,7 +42,9 @@ class MultivariateNormal(nn.Module):
     def __init__(self, net: nn.Module, dim: int, floor: float = POSITIVE_FLOOR):
         super().__init__()
         self.net, self.dim, self.floor = net, dim, floor
-        entry = torch.zeros(dim, dim, dtype=torch.long)  # where in [0, entries below the diagonal] each one stands
+        entry = torch.zeros(
+            dim, dim, dtype=torch.long
+        )  # where in [0, entries below the diagonal] each one stands
         rows, columns = torch.tril_indices(dim, dim, -1)
         entry[rows, columns] = torch.arange(1, len(rows) + 1)
         self.register_buffer("entry", entry, persistent=False)
@@ -53,7 +55,9 @@ class MultivariateNormal(nn.Module):
         loc, diagonal, below = raw.split([self.dim, self.dim, num_below], dim=-1)
         padded = torch.cat([torch.zeros_like(diagonal[..., :1]), below], dim=-1)
         scale = positive(diagonal, self.floor)
-        scale_tril = scale[..., None] * padded[..., self.entry] / self.dim**0.5 + torch.diag_embed(scale)
+        scale_tril = scale[..., None] * padded[..., self.entry] / self.dim**0.5 + torch.diag_embed(
+            scale
+        )
         return CholeskyNormal(loc, scale_tril=scale_tril)
 
 
@@ -104,7 +108,9 @@ class LowRankMultivariateNormal(nn.Module):
     def __init__(self, net: nn.Module, dim: int, rank: int, floor: float = POSITIVE_FLOOR):
         super().__init__()
         if not 1 <= rank <= dim:
-            raise ValueError(f"LowRankMultivariateNormal: expected 1 <= rank <= dim={dim}, got {rank}.")
+            raise ValueError(
+                f"LowRankMultivariateNormal: expected 1 <= rank <= dim={dim}, got {rank}."
+            )
         self.net, self.dim, self.rank, self.floor = net, dim, rank, floor
 
     def forward(self, *contexts: Tensor) -> dist.TorchDistribution:

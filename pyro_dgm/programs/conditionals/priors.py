@@ -119,7 +119,9 @@ class AggregatePrior(nn.Module):
         return _mixture_of_posteriors(self.encoder, self.data, contexts)
 
 
-def _mixture_of_posteriors(encoder: nn.Module, inputs: Tensor, contexts: tuple[Tensor, ...]) -> Mixture:
+def _mixture_of_posteriors(
+    encoder: nn.Module, inputs: Tensor, contexts: tuple[Tensor, ...]
+) -> Mixture:
     r"""$\frac1K \sum_k q(z \mid u_k, c)$."""
     reference = contexts[0] if contexts else inputs
     log_weights = torch.full((len(inputs),), -log(len(inputs)), device=inputs.device)

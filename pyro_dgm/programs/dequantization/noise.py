@@ -13,7 +13,7 @@ from pyro.distributions.util import sum_rightmost
 from torch import Tensor, nn
 
 from ...contract import noise_name
-from ..program import Program, data_plate, explained
+from ..program import Program, data_plate, explain_errors
 
 
 def within_cell(x: Tensor, u: Tensor) -> Tensor:
@@ -46,7 +46,11 @@ class UnitCube(dist.TorchDistribution):
     has_rsample = True
 
     def __init__(
-        self, event_shape: Sequence[int], like: Tensor, batch_shape: Sequence[int] = (), drawn: Tensor | None = None
+        self,
+        event_shape: Sequence[int],
+        like: Tensor,
+        batch_shape: Sequence[int] = (),
+        drawn: Tensor | None = None,
     ):
         self.like, self.drawn = like, drawn
         super().__init__(torch.Size(batch_shape), torch.Size(event_shape), validate_args=False)
@@ -65,7 +69,9 @@ class UnitCube(dist.TorchDistribution):
         dtype = self.like.dtype if self.like.is_floating_point() else torch.get_default_dtype()
         # torch draws multiples of eps / 2. A flow would stretch an exact 0 to where its density is all but none, and
         # one such draw in 16 million would outweigh all others.
-        return torch.rand(shape, dtype=dtype, device=self.like.device).clamp(min=torch.finfo(dtype).eps / 4)
+        return torch.rand(shape, dtype=dtype, device=self.like.device).clamp(
+            min=torch.finfo(dtype).eps / 4
+        )
 
     def log_prob(self, value: Tensor) -> Tensor:
         inside = (value >= 0) & (value <= 1)
@@ -137,6 +143,6 @@ class NoiseGuide(Program):
         self.dequantizer, self.size, self.observed = dequantizer, size, observed
 
     def forward(self, x: Tensor | None = None, *context: Tensor) -> Tensor:
-        x = explained(self, x)
+        x = explain_errors(self, x)
         with data_plate(x, *context, size=self.size):
             return sampled_noise(self.dequantizer, self.observed, x, *context)

@@ -44,7 +44,11 @@ class Quantized(dist.TorchDistribution):
     has_rsample = False
 
     def __init__(
-        self, density: dist.TorchDistribution, u: Tensor, levels: int | None = None, generated: Tensor | None = None
+        self,
+        density: dist.TorchDistribution,
+        u: Tensor,
+        levels: int | None = None,
+        generated: Tensor | None = None,
     ):
         event = density.event_shape
         split = u.dim() - len(event)
@@ -86,7 +90,9 @@ class Quantized(dist.TorchDistribution):
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
         with torch.no_grad():
-            return levels_of(self.density.expand(self.batch_shape).sample(torch.Size(sample_shape)), self.levels)
+            return levels_of(
+                self.density.expand(self.batch_shape).sample(torch.Size(sample_shape)), self.levels
+            )
 
 
 class Dequantize(Reparam):
@@ -112,11 +118,17 @@ class Dequantize(Reparam):
         if x is None:
             return self._generated(name, density)
         u = pyro.sample(noise_name(name), UnitCube(density.event_shape, x))
-        return {"fn": Quantized(density, u, self.levels), "value": x, "is_observed": msg["is_observed"]}
+        return {
+            "fn": Quantized(density, u, self.levels),
+            "value": x,
+            "is_observed": msg["is_observed"],
+        }
 
     def _generated(self, name: str, density: dist.TorchDistribution) -> dict[str, Any]:
         # v takes every plate around the program, and no place in the trace.
-        v = pyro.sample(f"{name}_continuous", density, infer={"_do_not_trace": True, "is_auxiliary": True})
+        v = pyro.sample(
+            f"{name}_continuous", density, infer={"_do_not_trace": True, "is_auxiliary": True}
+        )
         x = levels_of(v, self.levels)
         known = (v - x).clamp(0, 1)
         batch = known.shape[: known.dim() - len(density.event_shape)]
@@ -126,7 +138,11 @@ class Dequantize(Reparam):
                 f"site '{name}': expected its noise unknown where the model generates, got '{noise_name(name)}' fixed: "
                 "levels can't be drawn given their noise. Fix: pass x to the program, or condition on latents alone."
             )
-        return {"fn": Quantized(density, u, self.levels, generated=x), "value": x, "is_observed": False}
+        return {
+            "fn": Quantized(density, u, self.levels, generated=x),
+            "value": x,
+            "is_observed": False,
+        }
 
 
 def _check_density(name: str, density: dist.TorchDistribution) -> None:
@@ -169,7 +185,9 @@ class Dequantized(Program):
         return value
 
 
-def dequantized(model: Callable, site: str | Sequence[str] = "x", levels: int | None = None) -> Dequantized:
+def dequantized(
+    model: Callable, site: str | Sequence[str] = "x", levels: int | None = None
+) -> Dequantized:
     r"""$P(x) = \int_{[0,1)^D} p(x + u)\, du$: any density program as a mass program of integer data.
 
     The model gets one more latent site, the noise `x_noise` of `x`, uniform in the unit cell. The guide draws it:

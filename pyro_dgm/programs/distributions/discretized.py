@@ -43,7 +43,12 @@ class Discretized(dist.TorchDistribution):
     arg_constraints = {}
     has_rsample = False
 
-    def __init__(self, base: dist.TorchDistribution, levels: int, validate_args: bool | None = None):  # noqa: FBT001
+    def __init__(
+        self,
+        base: dist.TorchDistribution,
+        levels: int,
+        validate_args: bool | None = None,  # noqa: FBT001
+    ):
         if levels < 2:
             raise ValueError(f"Discretized: expected at least 2 levels, got {levels}.")
         if base.event_shape:
@@ -77,7 +82,9 @@ class Discretized(dist.TorchDistribution):
 
     def icdf(self, value: Tensor) -> Tensor:
         r"""$\min\{y : P(Y \le y) \ge p\}$, by $\lceil \log_2 L \rceil$ bisections."""
-        low = torch.full_like(value, -1.0).expand(torch.broadcast_shapes(value.shape, self.batch_shape))
+        low = torch.full_like(value, -1.0).expand(
+            torch.broadcast_shapes(value.shape, self.batch_shape)
+        )
         high = low + self.levels
         for _ in range((self.levels - 1).bit_length()):
             middle = ((low + high) / 2).floor()
@@ -111,11 +118,15 @@ class Discretized(dist.TorchDistribution):
 
     def _leading(self, start: float, end: float) -> Tensor:
         """The numbers start, start + 1, … < end on a new first dim."""
-        law = self.base
-        while isinstance(law, dist.TransformedDistribution):  # which has no mean, and the dtype of its base
-            law = law.base_dist
-        like = law.mean
-        return torch.arange(start, end, dtype=like.dtype, device=like.device).reshape(-1, *[1] * len(self.batch_shape))
+        distribution = self.base
+        while isinstance(
+            distribution, dist.TransformedDistribution
+        ):  # which has no mean, and the dtype of its base
+            distribution = distribution.base_dist
+        like = distribution.mean
+        return torch.arange(start, end, dtype=like.dtype, device=like.device).reshape(
+            -1, *[1] * len(self.batch_shape)
+        )
 
 
 # B_2k / (2k)! of the Bernoulli numbers: the series of A'(l) - 1/2, exact to 1e-15 for |l| < 1
@@ -165,7 +176,9 @@ class ContinuousBernoulliLogits(dist.TorchDistribution):
     @property
     def _log_normalizer(self) -> Tensor:
         small, near, size = self._split
-        series = near / 2 + near**2 * _polynomial(near**2, [b / (2 * k) for k, b in enumerate(BERNOULLI, 1)])
+        series = near / 2 + near**2 * _polynomial(
+            near**2, [b / (2 * k) for k, b in enumerate(BERNOULLI, 1)]
+        )
         return torch.where(small, series, self.logits.clamp(min=0) + log1mexp(size) - size.log())
 
     @property
@@ -197,7 +210,11 @@ class ContinuousBernoulliLogits(dist.TorchDistribution):
     def _split(self) -> tuple[Tensor, Tensor, Tensor]:
         """Whether a logit is so small that series take over, the logit there, and its size elsewhere."""
         small = self.logits.abs() < 1
-        return small, torch.where(small, self.logits, 0.0), torch.where(small, 1.0, self.logits).abs()
+        return (
+            small,
+            torch.where(small, self.logits, 0.0),
+            torch.where(small, 1.0, self.logits).abs(),
+        )
 
 
 def _polynomial(x: Tensor, coefficients: Sequence[float]) -> Tensor:

@@ -30,7 +30,7 @@ def log1mexp(t: Tensor) -> Tensor:
 
 
 @singledispatch
-def log_interval(law: Any, centre: Tensor, width: Tensor | float) -> Tensor:
+def log_interval(distribution: Any, centre: Tensor, width: Tensor | float) -> Tensor:
     r"""$\log[F(c + w/2) - F(c - w/2)]$, the log mass of the cell of width w around c, in nats.
 
     The width is an argument of its own, so that nothing is lost where the cell is narrow beside its distance from the
@@ -52,45 +52,54 @@ def log_interval(law: Any, centre: Tensor, width: Tensor | float) -> Tensor:
         >>> log_interval(Normal(0.0, 1.0), torch.tensor([0.0, 30.0]), 1.0)
         tensor([  -0.9599, -439.4295])
     """
-    return _log_positive(_cdf(law, centre + width / 2) - _cdf(law, centre - width / 2))
+    return _log_positive(
+        _cdf(distribution, centre + width / 2) - _cdf(distribution, centre - width / 2)
+    )
 
 
 @singledispatch
-def log_cdf(law: Any, value: Tensor) -> Tensor:
+def log_cdf(distribution: Any, value: Tensor) -> Tensor:
     r"""$\log F(x)$, in nats; see `log_interval` for laws of which only the `cdf` is known."""
-    return _log_positive(_cdf(law, value))
+    return _log_positive(_cdf(distribution, value))
 
 
 @singledispatch
-def log_sf(law: Any, value: Tensor) -> Tensor:
+def log_sf(distribution: Any, value: Tensor) -> Tensor:
     r"""$\log(1 - F(x))$, in nats; see `log_interval` for laws of which only the `cdf` is known."""
-    return _log_positive(1 - _cdf(law, value))
+    return _log_positive(1 - _cdf(distribution, value))
 
 
 @singledispatch
-def log_cell(law: Any, centre: Tensor, width: Tensor | float, first: Tensor, last: Tensor) -> Tensor:
+def log_cell(
+    distribution: Any, centre: Tensor, width: Tensor | float, first: Tensor, last: Tensor
+) -> Tensor:
     r"""`log_interval`, where the `first` cell reaches down to −∞ and the `last` one up to ∞.
 
     To be registered only where the three cases share work.
     """
-    below, above = log_cdf(law, centre + width / 2), log_sf(law, centre - width / 2)
-    return _open(first, last, below, above, log_interval(law, centre, width))
+    below, above = (
+        log_cdf(distribution, centre + width / 2),
+        log_sf(distribution, centre - width / 2),
+    )
+    return _open(first, last, below, above, log_interval(distribution, centre, width))
 
 
 def _open(first: Tensor, last: Tensor, below: Tensor, above: Tensor, inside: Tensor) -> Tensor:
     return torch.where(first, below, torch.where(last, above, inside))
 
 
-def _cdf(law: Any, value: Tensor) -> Tensor:
+def _cdf(distribution: Any, value: Tensor) -> Tensor:
     """The CDF, 0 below the support and 1 above it, where torch's own functions raise or have no gradient."""
-    low, high = _bounds(law.support, value)
+    low, high = _bounds(distribution.support, value)
     limits = torch.finfo(low.dtype)
-    within = torch.minimum(torch.maximum(value, torch.maximum(low.nextafter(high), low + limits.tiny)), high)
+    within = torch.minimum(
+        torch.maximum(value, torch.maximum(low.nextafter(high), low + limits.tiny)), high
+    )
     try:
-        inside = law.cdf(within)
+        inside = distribution.cdf(within)
     except NotImplementedError as error:
         raise TypeError(
-            f"{type(law).__name__}: expected a law with a cdf, which this one lacks. Fix: register functions for its "
+            f"{type(distribution).__name__}: expected a law with a cdf, which this one lacks. Fix: register functions for its "
             "type, log_interval.register, log_cdf.register and log_sf.register, or take a law that has one."
         ) from error
     return torch.where(value <= low, 0.0, torch.where(value >= high, 1.0, inside))
@@ -112,47 +121,63 @@ def _log_positive(mass: Tensor) -> Tensor:
 
 
 @log_interval.register
-def _(law: Logistic, centre: Tensor, width: Tensor | float) -> Tensor:
-    return _logistic_cell(law, centre, width)[2]
+def _(distribution: Logistic, centre: Tensor, width: Tensor | float) -> Tensor:
+    return _logistic_cell(distribution, centre, width)[2]
 
 
 @log_cdf.register
-def _(law: Logistic, value: Tensor) -> Tensor:
-    return logsigmoid((value - law.loc) / law.scale)
+def _(distribution: Logistic, value: Tensor) -> Tensor:
+    return logsigmoid((value - distribution.loc) / distribution.scale)
 
 
 @log_sf.register
-def _(law: Logistic, value: Tensor) -> Tensor:
-    return logsigmoid((law.loc - value) / law.scale)
+def _(distribution: Logistic, value: Tensor) -> Tensor:
+    return logsigmoid((distribution.loc - value) / distribution.scale)
 
 
 @log_cell.register
-def _(law: Logistic, centre: Tensor, width: Tensor | float, first: Tensor, last: Tensor) -> Tensor:
-    return _open(first, last, *_logistic_cell(law, centre, width))
+def _(
+    distribution: Logistic, centre: Tensor, width: Tensor | float, first: Tensor, last: Tensor
+) -> Tensor:
+    return _open(first, last, *_logistic_cell(distribution, centre, width))
 
 
-def _logistic_cell(law: Logistic, centre: Tensor, width: Tensor | float) -> tuple[Tensor, Tensor, Tensor]:
+def _logistic_cell(
+    distribution: Logistic, centre: Tensor, width: Tensor | float
+) -> tuple[Tensor, Tensor, Tensor]:
     r"""$\log \sigma(b)$, $\log \sigma(-a)$, and $\log[\sigma(b) - \sigma(a)]$: their sum with $\log(1 - e^{a-b})$."""
-    rate = law.scale.reciprocal()
-    below = logsigmoid((centre + width / 2 - law.loc) * rate)
-    above = logsigmoid((law.loc - (centre - width / 2)) * rate)
+    rate = distribution.scale.reciprocal()
+    below = logsigmoid((centre + width / 2 - distribution.loc) * rate)
+    above = logsigmoid((distribution.loc - (centre - width / 2)) * rate)
     return below, above, below + above + log1mexp(width * rate)
 
 
 # Laws that are symmetric around their location -----------------------------------------------------------------------
 
 
-def _mirrored(law: Normal | Laplace, centre: Tensor, width: Tensor | float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _mirrored(
+    distribution: Normal | Laplace, centre: Tensor, width: Tensor | float
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Ends a < b, centre m and width h of a cell in units of the scale, mirrored at the location so that m >= 0."""
-    lower, upper = (centre - width / 2 - law.loc) / law.scale, (centre + width / 2 - law.loc) / law.scale
-    left = centre < law.loc
-    distance = ((centre - law.loc) / law.scale).abs()
-    return torch.where(left, -upper, lower), torch.where(left, -lower, upper), distance, width / law.scale
+    lower, upper = (
+        (centre - width / 2 - distribution.loc) / distribution.scale,
+        (centre + width / 2 - distribution.loc) / distribution.scale,
+    )
+    left = centre < distribution.loc
+    distance = ((centre - distribution.loc) / distribution.scale).abs()
+    return (
+        torch.where(left, -upper, lower),
+        torch.where(left, -lower, upper),
+        distance,
+        width / distribution.scale,
+    )
 
 
-def _unmirrored(law: Normal | Laplace, centre: Tensor, q_a: Tensor, p_b: Tensor) -> tuple[Tensor, Tensor]:
+def _unmirrored(
+    distribution: Normal | Laplace, centre: Tensor, q_a: Tensor, p_b: Tensor
+) -> tuple[Tensor, Tensor]:
     """Of the mirrored P(X > a) and P(X < b): the mass below the upper end of the cell, and that above its lower end."""
-    left = centre < law.loc
+    left = centre < distribution.loc
     return torch.where(left, q_a, p_b), torch.where(left, p_b, q_a)
 
 
@@ -162,38 +187,42 @@ NARROW = 0.1  # where the series of a narrow cell ends, in width times max(1, di
 
 
 @log_interval.register
-def _(law: Normal, centre: Tensor, width: Tensor | float) -> Tensor:
-    return _normal_cell(law, centre, width)[2]
+def _(distribution: Normal, centre: Tensor, width: Tensor | float) -> Tensor:
+    return _normal_cell(distribution, centre, width)[2]
 
 
 @log_cdf.register
-def _(law: Normal, value: Tensor) -> Tensor:
-    return _log_q((law.loc - value) / law.scale)[1]
+def _(distribution: Normal, value: Tensor) -> Tensor:
+    return _log_q((distribution.loc - value) / distribution.scale)[1]
 
 
 @log_sf.register
-def _(law: Normal, value: Tensor) -> Tensor:
-    return _log_q((value - law.loc) / law.scale)[1]
+def _(distribution: Normal, value: Tensor) -> Tensor:
+    return _log_q((value - distribution.loc) / distribution.scale)[1]
 
 
 @log_cell.register
-def _(law: Normal, centre: Tensor, width: Tensor | float, first: Tensor, last: Tensor) -> Tensor:
-    return _open(first, last, *_normal_cell(law, centre, width))
+def _(
+    distribution: Normal, centre: Tensor, width: Tensor | float, first: Tensor, last: Tensor
+) -> Tensor:
+    return _open(first, last, *_normal_cell(distribution, centre, width))
 
 
-def _normal_cell(law: Normal, centre: Tensor, width: Tensor | float) -> tuple[Tensor, Tensor, Tensor]:
+def _normal_cell(
+    distribution: Normal, centre: Tensor, width: Tensor | float
+) -> tuple[Tensor, Tensor, Tensor]:
     r"""The masses below, above and inside; a wide cell has $\log Q(a) + \log(1 - e^{-t})$, $t = \log Q(a) - \log Q(b)$.
 
     Where a > 0, the squares in the logs of Q leave hm alone.
     """
-    a, b, m, h = _mirrored(law, centre, width)
+    a, b, m, h = _mirrored(distribution, centre, width)
     (erfcx_a, q_a), erfcx_b = _log_q(a), _log_erfcx(b)
     q_b = erfcx_b - b.square() / 2 - log(2)
     t = torch.where(a > 0, h * m + erfcx_a - erfcx_b, q_a - q_b)
     narrow = h * m.clamp(min=1) < NARROW
     wide = q_a + log1mexp(torch.where(narrow, 1.0, t))
     inside = torch.where(narrow, _narrow_normal(m, h, narrow), wide)
-    return *_unmirrored(law, centre, q_a, torch.log1p(-q_b.exp())), inside
+    return *_unmirrored(distribution, centre, q_a, torch.log1p(-q_b.exp())), inside
 
 
 def _narrow_normal(m: Tensor, h: Tensor, narrow: Tensor) -> Tensor:
@@ -224,25 +253,27 @@ def _log_erfcx(x: Tensor) -> Tensor:
 
 
 @log_interval.register
-def _(law: Laplace, centre: Tensor, width: Tensor | float) -> Tensor:
-    a, b, _, h = _mirrored(law, centre, width)
+def _(distribution: Laplace, centre: Tensor, width: Tensor | float) -> Tensor:
+    a, b, _, h = _mirrored(distribution, centre, width)
     return _laplace_interval(a, b, h)
 
 
 @log_cdf.register
-def _(law: Laplace, value: Tensor) -> Tensor:
-    return _log_cdf_laplace((value - law.loc) / law.scale)
+def _(distribution: Laplace, value: Tensor) -> Tensor:
+    return _log_cdf_laplace((value - distribution.loc) / distribution.scale)
 
 
 @log_sf.register
-def _(law: Laplace, value: Tensor) -> Tensor:
-    return _log_cdf_laplace((law.loc - value) / law.scale)
+def _(distribution: Laplace, value: Tensor) -> Tensor:
+    return _log_cdf_laplace((distribution.loc - value) / distribution.scale)
 
 
 @log_cell.register
-def _(law: Laplace, centre: Tensor, width: Tensor | float, first: Tensor, last: Tensor) -> Tensor:
-    a, b, _, h = _mirrored(law, centre, width)
-    ends = _unmirrored(law, centre, _log_cdf_laplace(-a), _log_cdf_laplace(b))
+def _(
+    distribution: Laplace, centre: Tensor, width: Tensor | float, first: Tensor, last: Tensor
+) -> Tensor:
+    a, b, _, h = _mirrored(distribution, centre, width)
+    ends = _unmirrored(distribution, centre, _log_cdf_laplace(-a), _log_cdf_laplace(b))
     return _open(first, last, *ends, _laplace_interval(a, b, h))
 
 
@@ -250,9 +281,17 @@ def _laplace_interval(a: Tensor, b: Tensor, h: Tensor) -> Tensor:
     r"""$\frac12 e^{-a} (1 - e^{-h})$ beside the mode, $1 - \frac12 (e^{a} + e^{-b})$ around it, in logs."""
     tail = a >= 0
     lower, upper = torch.where(tail, -1.0, a), torch.where(tail, -1.0, -b)
-    outside, inside = (lower.exp() + upper.exp()) / 2, -(torch.expm1(lower) + torch.expm1(upper)) / 2
-    large = outside < 0.5  # the first log keeps the digits of a mass near 1, the second those of a mass near 0
-    near_one, near_zero = torch.log1p(-torch.where(large, outside, 0.5)), torch.where(large, 0.5, inside).log()
+    outside, inside = (
+        (lower.exp() + upper.exp()) / 2,
+        -(torch.expm1(lower) + torch.expm1(upper)) / 2,
+    )
+    large = (
+        outside < 0.5
+    )  # the first log keeps the digits of a mass near 1, the second those of a mass near 0
+    near_one, near_zero = (
+        torch.log1p(-torch.where(large, outside, 0.5)),
+        torch.where(large, 0.5, inside).log(),
+    )
     return torch.where(tail, -log(2) - a + log1mexp(h), torch.where(large, near_one, near_zero))
 
 
@@ -265,29 +304,40 @@ def _log_cdf_laplace(x: Tensor) -> Tensor:
 
 
 @log_interval.register
-def _(law: MixtureSameFamily, centre: Tensor, width: Tensor | float) -> Tensor:
-    return _mixed(law, log_interval(law.component_distribution, *_beside(centre, width)))
+def _(distribution: MixtureSameFamily, centre: Tensor, width: Tensor | float) -> Tensor:
+    return _mixed(
+        distribution, log_interval(distribution.component_distribution, *_beside(centre, width))
+    )
 
 
 @log_cdf.register
-def _(law: MixtureSameFamily, value: Tensor) -> Tensor:
-    return _mixed(law, log_cdf(law.component_distribution, *_beside(value)))
+def _(distribution: MixtureSameFamily, value: Tensor) -> Tensor:
+    return _mixed(distribution, log_cdf(distribution.component_distribution, *_beside(value)))
 
 
 @log_sf.register
-def _(law: MixtureSameFamily, value: Tensor) -> Tensor:
-    return _mixed(law, log_sf(law.component_distribution, *_beside(value)))
+def _(distribution: MixtureSameFamily, value: Tensor) -> Tensor:
+    return _mixed(distribution, log_sf(distribution.component_distribution, *_beside(value)))
 
 
 @log_cell.register
-def _(law: MixtureSameFamily, centre: Tensor, width: Tensor | float, first: Tensor, last: Tensor) -> Tensor:
-    return _mixed(law, log_cell(law.component_distribution, *_beside(centre, width, first, last)))
+def _(
+    distribution: MixtureSameFamily,
+    centre: Tensor,
+    width: Tensor | float,
+    first: Tensor,
+    last: Tensor,
+) -> Tensor:
+    return _mixed(
+        distribution,
+        log_cell(distribution.component_distribution, *_beside(centre, width, first, last)),
+    )
 
 
-def _mixed(law: MixtureSameFamily, log_mass: Tensor) -> Tensor:
+def _mixed(distribution: MixtureSameFamily, log_mass: Tensor) -> Tensor:
     r"""$\log \sum_k \pi_k e^{\ell_k}$ over the last dim."""
     # Categorical normalizes in the precision of its largest logit, which may be far from 0.
-    return (law.mixture_distribution.logits.log_softmax(-1) + log_mass).logsumexp(-1)
+    return (distribution.mixture_distribution.logits.log_softmax(-1) + log_mass).logsumexp(-1)
 
 
 def _beside(*arguments: Any) -> tuple[Any, ...]:
@@ -296,24 +346,30 @@ def _beside(*arguments: Any) -> tuple[Any, ...]:
 
 
 @log_interval.register
-def _(law: ExpandedDistribution, centre: Tensor, width: Tensor | float) -> Tensor:
-    return log_interval(law.base_dist, _wide(law, centre), width)
+def _(distribution: ExpandedDistribution, centre: Tensor, width: Tensor | float) -> Tensor:
+    return log_interval(distribution.base_dist, _wide(distribution, centre), width)
 
 
 @log_cdf.register
-def _(law: ExpandedDistribution, value: Tensor) -> Tensor:
-    return log_cdf(law.base_dist, _wide(law, value))
+def _(distribution: ExpandedDistribution, value: Tensor) -> Tensor:
+    return log_cdf(distribution.base_dist, _wide(distribution, value))
 
 
 @log_sf.register
-def _(law: ExpandedDistribution, value: Tensor) -> Tensor:
-    return log_sf(law.base_dist, _wide(law, value))
+def _(distribution: ExpandedDistribution, value: Tensor) -> Tensor:
+    return log_sf(distribution.base_dist, _wide(distribution, value))
 
 
 @log_cell.register
-def _(law: ExpandedDistribution, centre: Tensor, width: Tensor | float, first: Tensor, last: Tensor) -> Tensor:
-    return log_cell(law.base_dist, _wide(law, centre), width, first, last)
+def _(
+    distribution: ExpandedDistribution,
+    centre: Tensor,
+    width: Tensor | float,
+    first: Tensor,
+    last: Tensor,
+) -> Tensor:
+    return log_cell(distribution.base_dist, _wide(distribution, centre), width, first, last)
 
 
-def _wide(law: Distribution, value: Tensor) -> Tensor:
-    return value.expand(torch.broadcast_shapes(value.shape, law.batch_shape))
+def _wide(distribution: Distribution, value: Tensor) -> Tensor:
+    return value.expand(torch.broadcast_shapes(value.shape, distribution.batch_shape))

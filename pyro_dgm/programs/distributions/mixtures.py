@@ -43,7 +43,9 @@ class Mixture(dist.TorchDistribution):
     ):
         self.component, self.log_weights, self.contexts = component, log_weights, tuple(contexts)
         batch = torch.broadcast_shapes(*(c.shape[:-1] for c in contexts))
-        super().__init__(batch, self._components(torch.arange(1)).event_shape, validate_args=validate_args)
+        super().__init__(
+            batch, self._components(torch.arange(1)).event_shape, validate_args=validate_args
+        )
 
     @constraints.dependent_property
     def support(self) -> constraints.Constraint | None:
@@ -51,7 +53,11 @@ class Mixture(dist.TorchDistribution):
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Mixture:
         new = self._get_checked_instance(Mixture, _instance)
-        new.component, new.log_weights, new.contexts = self.component, self.log_weights, self.contexts
+        new.component, new.log_weights, new.contexts = (
+            self.component,
+            self.log_weights,
+            self.contexts,
+        )
         super(Mixture, new).__init__(torch.Size(batch_shape), self.event_shape, validate_args=False)
         new._validate_args = self._validate_args
         return new
@@ -69,7 +75,9 @@ class Mixture(dist.TorchDistribution):
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
         with torch.no_grad():
-            k = dist.Categorical(logits=self.log_weights).sample(torch.Size(sample_shape) + self.batch_shape)
+            k = dist.Categorical(logits=self.log_weights).sample(
+                torch.Size(sample_shape) + self.batch_shape
+            )
             return self.component(k, *self.contexts).sample()
 
     @property
@@ -82,15 +90,17 @@ class Mixture(dist.TorchDistribution):
 
     def _components(self, k: Tensor) -> dist.TorchDistribution:
         """The components on a last batch dim `(*batch, k)`."""
-        return self.component(k.to(self.log_weights.device), *(c.unsqueeze(-2) for c in self.contexts))
+        return self.component(
+            k.to(self.log_weights.device), *(c.unsqueeze(-2) for c in self.contexts)
+        )
 
 
-def _of_each(law: dist.TorchDistribution, value: Tensor) -> Tensor:
+def _of_each(distribution: dist.TorchDistribution, value: Tensor) -> Tensor:
     """Log density of every value `(*draws, *event)` under each of the K components on the law's last batch dim."""
-    base = getattr(law, "base_dist", None)
+    base = getattr(distribution, "base_dist", None)
     if type(base) is dist.Normal and base.loc.dim() == 2:
         return _of_each_normal(value, base.loc, base.scale)
-    return law.log_prob(value.unsqueeze(-1 - len(law.event_shape)))
+    return distribution.log_prob(value.unsqueeze(-1 - len(distribution.event_shape)))
 
 
 def _of_each_normal(value: Tensor, loc: Tensor, scale: Tensor) -> Tensor:
@@ -99,8 +109,16 @@ def _of_each_normal(value: Tensor, loc: Tensor, scale: Tensor) -> Tensor:
     The square is multiplied out, so that matrix products do the work; float64 pays for the cancellation, which is
     below 0.01 nats while $|z_d - \bar\mu_d| / \sigma_{kd} < 10^6$.
     """
-    centre = loc.detach().double().mean(0)  # a common shift changes nothing and keeps the squares small
-    z, mu, precision = value.double() - centre, loc.double() - centre, scale.double().square().reciprocal()
-    square = z.square() @ precision.mT - 2 * z @ (mu * precision).mT + (mu.square() * precision).sum(-1)
+    centre = (
+        loc.detach().double().mean(0)
+    )  # a common shift changes nothing and keeps the squares small
+    z, mu, precision = (
+        value.double() - centre,
+        loc.double() - centre,
+        scale.double().square().reciprocal(),
+    )
+    square = (
+        z.square() @ precision.mT - 2 * z @ (mu * precision).mT + (mu.square() * precision).sum(-1)
+    )
     log_norm = scale.double().log().sum(-1) + loc.shape[-1] / 2 * log(2 * pi)
     return (-square / 2 - log_norm).to(value.dtype)

@@ -5,7 +5,13 @@ from .bijector import Bijector, DirectionWarning, FlowTransform, Inverse, Permut
 from .couplings import Coupling, coupling, realnvp, spline_coupling
 from .elementwise import Additive, Affine, Elementwise, LogisticMixture, Spline
 from .flow import Directions, Flow
-from .images import ImageCoupling, channel_mask, checkerboard_mask, image_realnvp, multiscale_realnvp
+from .images import (
+    ImageCoupling,
+    channel_mask,
+    checkerboard_mask,
+    image_realnvp,
+    multiscale_realnvp,
+)
 from .levels import Levels
 from .linear import ActNorm, LULinear, Orthogonal
 from .oneway import Planar, Sylvester, planar, sylvester

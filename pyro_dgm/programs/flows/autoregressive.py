@@ -44,7 +44,13 @@ class MADE(nn.Module):
     """
 
     def __init__(
-        self, dim: int, context: int = 0, hidden: Sequence[int] = (128,), num_params: int = 2, *, reverse: bool = False
+        self,
+        dim: int,
+        context: int = 0,
+        hidden: Sequence[int] = (128,),
+        num_params: int = 2,
+        *,
+        reverse: bool = False,
     ):
         super().__init__()
         self.num_params = num_params
@@ -52,11 +58,18 @@ class MADE(nn.Module):
         # A hidden unit of degree h sees the coordinates up to h; those of degree -1 see the context alone.
         lowest, num = (-1, dim) if context else (0, max(dim - 1, 1))
         # Spread evenly, so that a narrow layer still reaches the highest degree and no coordinate is lost.
-        degrees = [degree, *(torch.linspace(lowest, lowest + num - 1, size).round() for size in hidden)]
+        degrees = [
+            degree,
+            *(torch.linspace(lowest, lowest + num - 1, size).round() for size in hidden),
+        ]
         pairs = zip(degrees[:-1], degrees[1:], strict=True)
-        self.layers = nn.ModuleList(MaskedLinear(out[:, None] >= into[None, :]) for into, out in pairs)
+        self.layers = nn.ModuleList(
+            MaskedLinear(out[:, None] >= into[None, :]) for into, out in pairs
+        )
         self.last = MaskedLinear((degree[:, None] > degrees[-1][None, :]).repeat(num_params, 1))
-        self.contexts = nn.ModuleList(nn.Linear(context, size, bias=False) for size in hidden if context)
+        self.contexts = nn.ModuleList(
+            nn.Linear(context, size, bias=False) for size in hidden if context
+        )
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)
 
@@ -77,7 +90,7 @@ class Autoregressive(Bijector):
         dim: size D of the event.
         context: size C of the context, 0 for none.
         hidden: hidden sizes of the network.
-        law: the elementwise map f, such as `Affine()` or `Spline()`.
+        transformer: the elementwise map f, such as `Affine()` or `Spline()`.
         reverse: whether the order of the coordinates is D, …, 1; stacks alternate it.
 
     Shape:
@@ -95,18 +108,18 @@ class Autoregressive(Bijector):
         dim: int,
         context: int = 0,
         hidden: Sequence[int] = (128,),
-        law: Elementwise | None = None,
+        transformer: Elementwise | None = None,
         *,
         reverse: bool = False,
     ):
         super().__init__()
-        self.context, self.law, self.num_inverse = context, law or Affine(), dim
-        self.made = MADE(dim, context, hidden, self.law.num_params, reverse=reverse)
+        self.context, self.transformer, self.num_inverse = context, transformer or Affine(), dim
+        self.made = MADE(dim, context, hidden, self.transformer.num_params, reverse=reverse)
         self.register_buffer("degree", torch.arange(dim).flip(0) if reverse else torch.arange(dim))
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> ValueAndLogDet:
         self._check_context(context, self.context)
-        y, log_slope = self.law.forward(x, self.made(x, context))
+        y, log_slope = self.transformer.forward(x, self.made(x, context))
         return y, log_slope.sum(-1)
 
     def inverse(self, y: Tensor, context: Tensor | None = None) -> ValueAndLogDet:
@@ -114,14 +127,18 @@ class Autoregressive(Bijector):
         x, raw = torch.zeros_like(y), self.made(torch.zeros_like(y), context)
         for step in range(len(self.degree)):
             # Coordinates not yet reached stay 0, so that their unfinished values can't overflow into the network.
-            x = torch.where(self.degree == step, self.law.inverse(y, raw)[0], x)
+            x = torch.where(self.degree == step, self.transformer.inverse(y, raw)[0], x)
             if step + 1 < len(self.degree):
                 raw = self.made(x, context)
-        return x, self.law.inverse(y, raw)[1].sum(-1)
+        return x, self.transformer.inverse(y, raw)[1].sum(-1)
 
 
 def iaf(
-    dim: int, layers: int, context: int = 0, hidden: Sequence[int] = (128,), law: Elementwise | None = None
+    dim: int,
+    layers: int,
+    context: int = 0,
+    hidden: Sequence[int] = (128,),
+    transformer: Elementwise | None = None,
 ) -> Stack:
     r"""Inverse autoregressive flow: **samples fast** (one call per layer), scores foreign points in D calls per layer.
 
@@ -132,17 +149,26 @@ def iaf(
         layers: number of layers; the order of the coordinates alternates.
         context: size C of the context, 0 for none.
         hidden: hidden sizes of each network.
-        law: the elementwise map; default `Affine()`.
+        transformer: the elementwise map; default `Affine()`.
 
     Example:
         >>> iaf(4, layers=2, context=3)(torch.zeros(7, 4), torch.zeros(7, 3))[0].shape
         torch.Size([7, 4])
     """
-    return Stack([Autoregressive(dim, context, hidden, law, reverse=bool(i % 2)) for i in range(layers)])
+    return Stack(
+        [
+            Autoregressive(dim, context, hidden, transformer, reverse=bool(i % 2))
+            for i in range(layers)
+        ]
+    )
 
 
 def maf(
-    dim: int, layers: int, context: int = 0, hidden: Sequence[int] = (128,), law: Elementwise | None = None
+    dim: int,
+    layers: int,
+    context: int = 0,
+    hidden: Sequence[int] = (128,),
+    transformer: Elementwise | None = None,
 ) -> Stack:
     r"""Masked autoregressive flow: **scores fast** (one call per layer), samples in D calls per layer.
 
@@ -152,7 +178,7 @@ def maf(
         >>> maf(4, layers=2).inverse(torch.zeros(7, 4))[1].shape
         torch.Size([7])
     """
-    return Stack([Inverse(layer) for layer in iaf(dim, layers, context, hidden, law)])
+    return Stack([Inverse(layer) for layer in iaf(dim, layers, context, hidden, transformer)])
 
 
 def spline_iaf(dim: int, layers: int, context: int = 0, hidden: Sequence[int] = (128,)) -> Stack:

@@ -111,7 +111,9 @@ class Stack(Bijector):
         super().__init__()
         layers = [bijectors] if isinstance(bijectors, Bijector) else list(bijectors)
         if not layers:
-            raise ValueError("Stack: expected at least one bijector, got none. Fix: use the base distribution alone.")
+            raise ValueError(
+                "Stack: expected at least one bijector, got none. Fix: use the base distribution alone."
+            )
         _check_events(layers)
         self.layers = nn.ModuleList(layers)
         self.domain, self.codomain = layers[0].domain, layers[-1].codomain
@@ -136,7 +138,9 @@ class Stack(Bijector):
         return reduce(lambda shape, layer: layer.forward_shape(shape), self, Size(shape))
 
     def inverse_shape(self, shape: Sequence[int]) -> Size:
-        return reduce(lambda shape, layer: layer.inverse_shape(shape), reversed(list(self)), Size(shape))
+        return reduce(
+            lambda shape, layer: layer.inverse_shape(shape), reversed(list(self)), Size(shape)
+        )
 
     def __iter__(self) -> Iterator[Bijector]:
         return iter(self.layers)  # type: ignore[arg-type]
@@ -233,7 +237,9 @@ class FlowTransform(Transform):
     @property
     def inv(self) -> Transform:
         inverse = super().inv
-        self._inv = None  # a reference both ways would keep the tensors until Python next looks for cycles
+        self._inv = (
+            None  # a reference both ways would keep the tensors until Python next looks for cycles
+        )
         return inverse
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -302,7 +308,9 @@ class Permutation(Bijector):
         super().__init__()
         indices = torch.arange(dim).flip(0) if order is None else torch.as_tensor(order)
         if not torch.equal(indices.sort().values, torch.arange(dim)):
-            raise ValueError(f"Permutation: expected a permutation of range({dim}), got {indices.tolist()}.")
+            raise ValueError(
+                f"Permutation: expected a permutation of range({dim}), got {indices.tolist()}."
+            )
         self.register_buffer("order", indices)
         self.register_buffer("inverse_order", indices.argsort())
 

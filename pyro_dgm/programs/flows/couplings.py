@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..networks.dense import MLP, join, zeroed
+from ..networks.dense import MLP, concat_inputs, zeroed
 from .bijector import Bijector, Stack, ValueAndLogDet
 from .elementwise import Affine, Elementwise, Spline
 
@@ -21,7 +21,7 @@ class Coupling(Bijector):
         dim: size D of the event.
         context: size C of the context, 0 for none.
         hidden: hidden sizes of the network.
-        law: the elementwise map f, such as `Affine()`, `Additive()` or `Spline()`.
+        transformer: the elementwise map f, such as `Affine()`, `Additive()` or `Spline()`.
         flip: whether the first half is transformed in place of the second; stacks alternate it.
 
     Shape:
@@ -39,7 +39,7 @@ class Coupling(Bijector):
         dim: int,
         context: int = 0,
         hidden: Sequence[int] = (128,),
-        law: Elementwise | None = None,
+        transformer: Elementwise | None = None,
         *,
         flip: bool = False,
     ):
@@ -49,36 +49,46 @@ class Coupling(Bijector):
                 f"Coupling: expected dim >= 2, got dim={dim} and no context: one half would be empty. "
                 "Fix: maf or iaf for one dimension."
             )
-        self.context, self.law = context, law or Affine()
+        self.context, self.transformer = context, transformer or Affine()
         self.halves, self.flip = [dim // 2, dim - dim // 2], flip and dim > 1
         num_kept, num_moved = reversed(self.halves) if self.flip else self.halves
-        self.net = zeroed(MLP([num_kept + context, *hidden, self.law.num_params * num_moved]))
+        self.net = zeroed(
+            MLP([num_kept + context, *hidden, self.transformer.num_params * num_moved])
+        )
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> ValueAndLogDet:
         kept, moved = self._split(x)
-        moved, log_slope = self.law.forward(moved, self._raw(kept, context))
+        moved, log_slope = self.transformer.forward(moved, self._raw(kept, context))
         return self._merge(kept, moved), log_slope.sum(-1)
 
     def inverse(self, y: Tensor, context: Tensor | None = None) -> ValueAndLogDet:
         kept, moved = self._split(y)
-        moved, log_slope = self.law.inverse(moved, self._raw(kept, context))
+        moved, log_slope = self.transformer.inverse(moved, self._raw(kept, context))
         return self._merge(kept, moved), log_slope.sum(-1)
 
     def _raw(self, kept: Tensor, context: Tensor | None) -> Tensor:
         self._check_context(context, self.context)
-        return self.net(kept if context is None else join(kept, context)).unflatten(-1, (self.law.num_params, -1))
+        return self.net(kept if context is None else concat_inputs(kept, context)).unflatten(
+            -1, (self.transformer.num_params, -1)
+        )
 
     def _split(self, x: Tensor) -> tuple[Tensor, Tensor]:
         first, second = x.split(self.halves, dim=-1)
         return (second, first) if self.flip else (first, second)
 
     def _merge(self, kept: Tensor, moved: Tensor) -> Tensor:
-        kept = kept.expand(*moved.shape[:-1], -1)  # the context may bring batch dims that x does not have
+        kept = kept.expand(
+            *moved.shape[:-1], -1
+        )  # the context may bring batch dims that x does not have
         return torch.cat([moved, kept] if self.flip else [kept, moved], dim=-1)
 
 
 def coupling(
-    dim: int, layers: int, context: int = 0, hidden: Sequence[int] = (128,), law: Elementwise | None = None
+    dim: int,
+    layers: int,
+    context: int = 0,
+    hidden: Sequence[int] = (128,),
+    transformer: Elementwise | None = None,
 ) -> Stack:
     r"""Couplings that alternate which half they move: one network call per layer, to sample and to score.
 
@@ -87,9 +97,11 @@ def coupling(
         layers: number of couplings; two of them move every coordinate.
         context: size C of the context, 0 for none.
         hidden: hidden sizes of each network.
-        law: the elementwise map; default `Affine()`.
+        transformer: the elementwise map; default `Affine()`.
     """
-    return Stack([Coupling(dim, context, hidden, law, flip=bool(i % 2)) for i in range(layers)])
+    return Stack(
+        [Coupling(dim, context, hidden, transformer, flip=bool(i % 2)) for i in range(layers)]
+    )
 
 
 def realnvp(dim: int, layers: int, context: int = 0, hidden: Sequence[int] = (128,)) -> Stack:
@@ -102,8 +114,10 @@ def realnvp(dim: int, layers: int, context: int = 0, hidden: Sequence[int] = (12
     return coupling(dim, layers, context, hidden)
 
 
-def spline_coupling(dim: int, layers: int, context: int = 0, hidden: Sequence[int] = (128,)) -> Stack:
-    r"""Rational-quadratic spline `coupling`; for another bound or number of bins, `coupling(…, law=Spline(8, 6.0))`.
+def spline_coupling(
+    dim: int, layers: int, context: int = 0, hidden: Sequence[int] = (128,)
+) -> Stack:
+    r"""Rational-quadratic spline `coupling`; for another bound or number of bins, `coupling(…, transformer=Spline(8, 6.0))`.
 
     Example:
         >>> spline_coupling(4, layers=2)(torch.zeros(7, 4))[0].shape

@@ -99,7 +99,9 @@ class Spline(Elementwise):
 
     def __init__(self, num_bins: int = 8, bound: float = 4.0):
         if not 2 <= num_bins <= 0.5 / MIN_BIN or bound <= 0:
-            raise ValueError(f"Spline: expected 2 to 50 bins and bound > 0, got num_bins={num_bins}, bound={bound}.")
+            raise ValueError(
+                f"Spline: expected 2 to 50 bins and bound > 0, got num_bins={num_bins}, bound={bound}."
+            )
         self.num_bins, self.bound, self.num_params = num_bins, bound, 3 * num_bins - 1
 
     def forward(self, x: Tensor, raw: Tensor) -> ValueAndLogSlope:
@@ -129,7 +131,9 @@ class Spline(Elementwise):
 
     def _bins(self, value: Tensor, raw: Tensor, *, by_height: bool) -> tuple[Tensor, ...]:
         """Left knot and size in x and in y, and the slopes at both ends, of the bin that holds each value."""
-        widths, heights, slopes = raw.split([self.num_bins, self.num_bins, self.num_bins - 1], dim=-1)
+        widths, heights, slopes = raw.split(
+            [self.num_bins, self.num_bins, self.num_bins - 1], dim=-1
+        )
         x, y = self._knots(widths), self._knots(heights)
         slopes = MIN_SLOPE + softplus(slopes + log(expm1(1 - MIN_SLOPE)))
         end = torch.ones_like(slopes[..., :1])
@@ -193,7 +197,9 @@ class LogisticMixture(Elementwise):
 
     def __init__(self, num_components: int = 8):
         if num_components < 1:
-            raise ValueError(f"LogisticMixture: expected num_components >= 1, got {num_components}.")
+            raise ValueError(
+                f"LogisticMixture: expected num_components >= 1, got {num_components}."
+            )
         self.num_components, self.num_params = num_components, 2 + 3 * num_components
 
     def forward(self, x: Tensor, raw: Tensor) -> ValueAndLogSlope:
@@ -215,7 +221,11 @@ class LogisticMixture(Elementwise):
         """Shift, log-scale, and the components `(*batch, K, D)`: log-weights, locations and log-widths."""
         num = self.num_components
         shift, log_scale, weight, loc, log_width = raw.split([1, 1, num, num, num], dim=-2)
-        spread = torch.linspace(-1.0, 1.0, num, dtype=raw.dtype, device=raw.device) if num > 1 else raw.new_zeros(1)
+        spread = (
+            torch.linspace(-1.0, 1.0, num, dtype=raw.dtype, device=raw.device)
+            if num > 1
+            else raw.new_zeros(1)
+        )
         components = weight.log_softmax(-2), loc + spread[:, None], _bounded(log_width)
         return shift.squeeze(-2), _bounded(log_scale).squeeze(-2), components
 
@@ -225,7 +235,9 @@ def _log_odds(x: Tensor, log_weight: Tensor, loc: Tensor, log_width: Tensor) -> 
     z = (x[..., None, :] - loc) * (-log_width).exp()
     below, above = logsigmoid(z), logsigmoid(-z)
     log_cdf, log_sf = (log_weight + below).logsumexp(-2), (log_weight + above).logsumexp(-2)
-    return log_cdf - log_sf, (log_weight + below + above - log_width).logsumexp(-2) - log_cdf - log_sf
+    return log_cdf - log_sf, (log_weight + below + above - log_width).logsumexp(
+        -2
+    ) - log_cdf - log_sf
 
 
 def _inverse_slope(log_slope: Tensor) -> Tensor:

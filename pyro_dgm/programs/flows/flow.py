@@ -24,7 +24,9 @@ class Directions:
     density: int | None
 
     def __str__(self) -> str:
-        sample, density = ("impossible" if n is None else f"{n} network calls" for n in (self.sample, self.density))
+        sample, density = (
+            "impossible" if n is None else f"{n} network calls" for n in (self.sample, self.density)
+        )
         return (
             f"a draw, with its own density: {sample}; the density of a given point: {density}.\n"
             "A posterior is trained on draws, a prior or a density on given points."
@@ -56,7 +58,12 @@ class Flow(nn.Module):
         torch.Size([5])
     """
 
-    def __init__(self, base: nn.Module, bijectors: Sequence[Bijector] | Bijector, embed: nn.Module | None = None):
+    def __init__(
+        self,
+        base: nn.Module,
+        bijectors: Sequence[Bijector] | Bijector,
+        embed: nn.Module | None = None,
+    ):
         super().__init__()
         self.base, self.embed = base, embed
         self.bijector = bijectors if isinstance(bijectors, Stack) else Stack(bijectors)
@@ -76,6 +83,8 @@ class Flow(nn.Module):
             contexts = (self.embed(*contexts),)
         if len(contexts) > 1:
             raise ValueError(
-                f"Flow: expected one context, got {len(contexts)}. Fix: embed=Joined(mlp(...)), which joins them."
+                f"Flow: expected one context, got {len(contexts)}. Fix: embed=Concat(mlp(...)), which joins them."
             )
-        return dist.TransformedDistribution(self.base(*contexts), [self.bijector.transform(*contexts)])
+        return dist.TransformedDistribution(
+            self.base(*contexts), [self.bijector.transform(*contexts)]
+        )

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..networks.convolutions import GatedConvNet
-from ..networks.dense import join, zeroed
+from ..networks.dense import concat_inputs, zeroed
 from .bijector import Bijector, Inverse, Stack, ValueAndLogDet
 from .elementwise import Affine, Elementwise
 from .shapes import REAL_IMAGE, FactorOut, Squeeze, Unflatten
@@ -49,7 +49,7 @@ class ImageCoupling(Bijector):
         context: channels of the context, an image of the same height and width; 0 for none.
         hidden: channels of the network's hidden layers.
         blocks: number of the network's gated blocks.
-        law: the elementwise map f; default `Affine()`.
+        transformer: the elementwise map f; default `Affine()`.
 
     Shape:
         value `(*batch, C, H, W)`, context `(*batch, context, H, W)`  ->  value `(*batch, C, H, W)`, log-det `(*batch)`.
@@ -70,27 +70,34 @@ class ImageCoupling(Bijector):
     mask: Tensor
 
     def __init__(
-        self, mask: Tensor, context: int = 0, hidden: int = 32, blocks: int = 3, law: Elementwise | None = None
+        self,
+        mask: Tensor,
+        context: int = 0,
+        hidden: int = 32,
+        blocks: int = 3,
+        transformer: Elementwise | None = None,
     ):
         super().__init__()
         _check_mask(mask, context)
-        self.context, self.law = context, law or Affine()
+        self.context, self.transformer = context, transformer or Affine()
         self.register_buffer("mask", mask.bool(), persistent=False)
         channels = len(mask)
-        self.net = zeroed(GatedConvNet(channels + context, self.law.num_params * channels, hidden, blocks))
+        self.net = zeroed(
+            GatedConvNet(channels + context, self.transformer.num_params * channels, hidden, blocks)
+        )
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> ValueAndLogDet:
-        return self._merged(x, *self.law.forward(x.flatten(-3), self._raw(x, context)))
+        return self._merged(x, *self.transformer.forward(x.flatten(-3), self._raw(x, context)))
 
     def inverse(self, y: Tensor, context: Tensor | None = None) -> ValueAndLogDet:
-        return self._merged(y, *self.law.inverse(y.flatten(-3), self._raw(y, context)))
+        return self._merged(y, *self.transformer.inverse(y.flatten(-3), self._raw(y, context)))
 
     def _raw(self, x: Tensor, context: Tensor | None) -> Tensor:
         """Parameters `(*batch, num_params, C H W)` of every number, those of the kept ones for nothing."""
         self._check_image(context)
         kept = torch.where(self.mask, x, 0.0)
-        raw = self.net(kept if context is None else join(kept, context, event_dim=3))
-        return raw.unflatten(-3, (self.law.num_params, -1)).flatten(-3)
+        raw = self.net(kept if context is None else concat_inputs(kept, context, event_dim=3))
+        return raw.unflatten(-3, (self.transformer.num_params, -1)).flatten(-3)
 
     def _merged(self, x: Tensor, moved: Tensor, log_slope: Tensor) -> ValueAndLogDet:
         log_det = torch.where(self.mask.flatten(), 0.0, log_slope).sum(-1)
@@ -100,7 +107,11 @@ class ImageCoupling(Bijector):
         expected = (self.context, *self.mask.shape[1:])
         got = None if context is None else tuple(context.shape[-3:])
         if got != (expected if self.context else None):
-            wanted = f"an image of shape (*batch, {', '.join(map(str, expected))})" if self.context else "none"
+            wanted = (
+                f"an image of shape (*batch, {', '.join(map(str, expected))})"
+                if self.context
+                else "none"
+            )
             raise ValueError(
                 f"{type(self).__name__}: expected as context {wanted}, got {got or 'none'}. "
                 f"Fix: context={got[0] if got else 0} in the stack, or Flow(…, embed=net) onto that shape."
@@ -122,7 +133,7 @@ def image_realnvp(
     context: int = 0,
     hidden: int = 32,
     blocks: int = 3,
-    law: Elementwise | None = None,
+    transformer: Elementwise | None = None,
 ) -> Stack:
     r"""Couplings of images with checkerboard masks that alternate: one network call per layer each way.
 
@@ -135,7 +146,7 @@ def image_realnvp(
         context: channels of the context, an image of the same height and width; 0 for none.
         hidden: channels of each network's hidden layers.
         blocks: number of each network's gated blocks.
-        law: the elementwise map; default `Affine()`.
+        transformer: the elementwise map; default `Affine()`.
 
     Example:
         >>> from pyro_dgm import Flow, StandardNormal
@@ -144,7 +155,7 @@ def image_realnvp(
         torch.Size([5])
     """
     masks = [checkerboard_mask(shape, flip=bool(i % 2)) for i in range(layers)]
-    return Stack([ImageCoupling(mask, context, hidden, blocks, law) for mask in masks])
+    return Stack([ImageCoupling(mask, context, hidden, blocks, transformer) for mask in masks])
 
 
 def multiscale_realnvp(
@@ -152,7 +163,7 @@ def multiscale_realnvp(
     hidden: Sequence[int] = (32, 48, 64),
     layers: int = 2,
     blocks: int = 3,
-    law: Elementwise | None = None,
+    transformer: Elementwise | None = None,
 ) -> Stack:
     r"""Couplings at several scales, from a **vector** of noise to an image: `Flow(StandardNormal(C * H * W), …)`.
 
@@ -165,7 +176,7 @@ def multiscale_realnvp(
         hidden: channels of the networks' hidden layers at every scale, finest first.
         layers: number of couplings at every scale but the last.
         blocks: number of each network's gated blocks.
-        law: the elementwise map; default `Affine()`.
+        transformer: the elementwise map; default `Affine()`.
 
     Raises:
         ValueError: if a side is odd at some scale.
@@ -181,9 +192,11 @@ def multiscale_realnvp(
         torch.Size([5, 1, 4, 4])
     """
 
-    def couplings(make_mask: MakeMask, shape: Sequence[int], num: int, channels: int) -> list[Bijector]:
+    def couplings(
+        make_mask: MakeMask, shape: Sequence[int], num: int, channels: int
+    ) -> list[Bijector]:
         masks = [make_mask(shape, flip=bool(i % 2)) for i in range(num)]
-        return [ImageCoupling(mask, 0, channels, blocks, law) for mask in masks]
+        return [ImageCoupling(mask, 0, channels, blocks, transformer) for mask in masks]
 
     def from_noise(shape: Sequence[int], hidden: Sequence[int]) -> list[Bijector]:
         """Bijectors from a vector to an image of this shape, through all coarser scales."""
@@ -196,4 +209,6 @@ def multiscale_realnvp(
         below = FactorOut(inner, Stack(from_noise(kept, coarser))) if coarser else Unflatten(inner)
         return [below, *here, Inverse(squeeze)]
 
-    return Stack([*from_noise(shape, hidden[1:]), *couplings(checkerboard_mask, shape, layers, hidden[0])])
+    return Stack(
+        [*from_noise(shape, hidden[1:]), *couplings(checkerboard_mask, shape, layers, hidden[0])]
+    )

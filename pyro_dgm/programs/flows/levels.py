@@ -56,11 +56,15 @@ class Levels(Bijector):
         self.levels, self.alpha, self.event_dim = levels, alpha, event_dim
         margin = alpha * levels / (1 - 2 * alpha)
         self.domain = constraints.independent(constraints.real, event_dim)
-        self.codomain = constraints.independent(constraints.interval(-margin, levels + margin), event_dim)
+        self.codomain = constraints.independent(
+            constraints.interval(-margin, levels + margin), event_dim
+        )
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> ValueAndLogDet:
         limits = torch.finfo(x.dtype)
-        share = (x.sigmoid().clamp(limits.tiny, 1 - limits.eps / 2) - self.alpha) / (1 - 2 * self.alpha)
+        share = (x.sigmoid().clamp(limits.tiny, 1 - limits.eps / 2) - self.alpha) / (
+            1 - 2 * self.alpha
+        )
         return self.levels * share, self._summed(logsigmoid(x) + logsigmoid(-x))
 
     def inverse(self, y: Tensor, context: Tensor | None = None) -> ValueAndLogDet:

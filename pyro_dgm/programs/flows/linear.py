@@ -47,7 +47,10 @@ class ContextParameters(nn.Module):
             )
         shifts = (MAX_SHIFT * (self.net(context) / MAX_SHIFT).tanh()).split(self.sizes, dim=-1)
         batch = context.shape[:-1]
-        return [start + shift.reshape(batch + start.shape) for start, shift in zip(starts, shifts, strict=True)]
+        return [
+            start + shift.reshape(batch + start.shape)
+            for start, shift in zip(starts, shifts, strict=True)
+        ]
 
 
 class LULinear(Bijector):
@@ -70,8 +73,16 @@ class LULinear(Bijector):
 
     def __init__(self, dim: int, context: int = 0, hidden: Sequence[int] = ()):
         super().__init__()
-        self.context, self.num_forward, self.num_inverse = context, int(context > 0), int(context > 0)
-        starts = {"entries": torch.zeros(dim, dim), "log_diagonal": torch.zeros(dim), "bias": torch.zeros(dim)}
+        self.context, self.num_forward, self.num_inverse = (
+            context,
+            int(context > 0),
+            int(context > 0),
+        )
+        starts = {
+            "entries": torch.zeros(dim, dim),
+            "log_diagonal": torch.zeros(dim),
+            "bias": torch.zeros(dim),
+        }
         self.params = ContextParameters(context, hidden, **starts)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> ValueAndLogDet:
@@ -88,7 +99,9 @@ class LULinear(Bijector):
 
     def _factors(self, context: Tensor | None) -> tuple[Tensor, ...]:
         entries, log_diagonal, bias = self.params(context)
-        lower = entries.tril(-1) + torch.eye(entries.shape[-1], dtype=entries.dtype, device=entries.device)
+        lower = entries.tril(-1) + torch.eye(
+            entries.shape[-1], dtype=entries.dtype, device=entries.device
+        )
         return lower, entries.triu(1) + torch.diag_embed(log_diagonal.exp()), log_diagonal, bias
 
 
@@ -112,12 +125,18 @@ class Orthogonal(Bijector):
         5.0
     """
 
-    def __init__(self, dim: int, num_pairs: int | None = None, context: int = 0, hidden: Sequence[int] = ()):
+    def __init__(
+        self, dim: int, num_pairs: int | None = None, context: int = 0, hidden: Sequence[int] = ()
+    ):
         super().__init__()
         num_pairs = max(1, (dim + 1) // 2) if num_pairs is None else num_pairs
         if num_pairs < 1:
             raise ValueError(f"Orthogonal: expected num_pairs >= 1, got {num_pairs}.")
-        self.context, self.num_forward, self.num_inverse = context, int(context > 0), int(context > 0)
+        self.context, self.num_forward, self.num_inverse = (
+            context,
+            int(context > 0),
+            int(context > 0),
+        )
         self.params = ContextParameters(
             context, hidden, vectors=torch.randn(num_pairs, dim).repeat_interleave(2, dim=0)
         )
@@ -167,8 +186,14 @@ class ActNorm(Bijector):
 
     def __init__(self, dim: int, context: int = 0, hidden: Sequence[int] = ()):
         super().__init__()
-        self.context, self.num_forward, self.num_inverse = context, int(context > 0), int(context > 0)
-        self.params = ContextParameters(context, hidden, log_scale=torch.zeros(dim), shift=torch.zeros(dim))
+        self.context, self.num_forward, self.num_inverse = (
+            context,
+            int(context > 0),
+            int(context > 0),
+        )
+        self.params = ContextParameters(
+            context, hidden, log_scale=torch.zeros(dim), shift=torch.zeros(dim)
+        )
 
     @torch.no_grad()
     def initialize(self, x: Tensor) -> None:

@@ -72,7 +72,9 @@ class Sylvester(Bijector):
 
     num_inverse = None
 
-    def __init__(self, dim: int, context: int = 0, hidden: Sequence[int] = (), num_units: int | None = None):
+    def __init__(
+        self, dim: int, context: int = 0, hidden: Sequence[int] = (), num_units: int | None = None
+    ):
         super().__init__()
         num = dim if num_units is None else num_units
         if not 1 <= num <= dim:
@@ -89,7 +91,11 @@ class Sylvester(Bijector):
     def forward(self, x: Tensor, context: Tensor | None = None) -> ValueAndLogDet:
         self._check_context(context, self.context)
         vectors, outer, inner, b = self.params(context)
-        q, outer, inner = reflected(vectors)[..., : self.num_units], _bounded(outer), _bounded(inner)
+        q, outer, inner = (
+            reflected(vectors)[..., : self.num_units],
+            _bounded(outer),
+            _bounded(inner),
+        )
         h = ((x[..., None, :] @ q @ inner.mT)[..., 0, :] + b).tanh()
         y = x + (h[..., None, :] @ outer.mT @ q.mT)[..., 0, :]
         slopes = (outer * inner).diagonal(dim1=-2, dim2=-1)
@@ -113,7 +119,11 @@ def planar(dim: int, layers: int, context: int = 0, hidden: Sequence[int] = ()) 
 
 
 def sylvester(
-    dim: int, layers: int, context: int = 0, hidden: Sequence[int] = (), num_units: int | None = None
+    dim: int,
+    layers: int,
+    context: int = 0,
+    hidden: Sequence[int] = (),
+    num_units: int | None = None,
 ) -> Stack:
     r"""A stack of `Sylvester` layers: **samples only**, for guides.
 

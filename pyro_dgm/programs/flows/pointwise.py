@@ -38,7 +38,10 @@ class Pointwise(Bijector):
         self.wrapped = transform
         self.learned = transform if isinstance(transform, nn.Module) else None
         if isinstance(transform, Transform):
-            self.domain, self.codomain = _on_vectors(transform.domain), _on_vectors(transform.codomain)
+            self.domain, self.codomain = (
+                _on_vectors(transform.domain),
+                _on_vectors(transform.codomain),
+            )
             if self.learned is None:
                 self.num_forward = self.num_inverse = 0
 
@@ -60,8 +63,12 @@ class Pointwise(Bijector):
         try:
             x = transform.inv(y)
             return x, -_summed(transform.log_abs_det_jacobian(x, y), y)
-        except KeyError as error:  # what Pyro's transforms without an inverse raise for a foreign point
-            raise NotImplementedError(f"{type(transform).__name__} has no inverse: {error}") from error
+        except (
+            KeyError
+        ) as error:  # what Pyro's transforms without an inverse raise for a foreign point
+            raise NotImplementedError(
+                f"{type(transform).__name__} has no inverse: {error}"
+            ) from error
         finally:
             _forget(transform)
 
@@ -70,14 +77,18 @@ class Pointwise(Bijector):
         if not isinstance(self.wrapped, dist.ConditionalTransform):
             return value, self.wrapped
         if context is None:
-            raise ValueError(f"{type(self.wrapped).__name__}: expected a context, got none. Fix: bijector(x, context).")
+            raise ValueError(
+                f"{type(self.wrapped).__name__}: expected a context, got none. Fix: bijector(x, context)."
+            )
         batch = torch.broadcast_shapes(value.shape[:-1], context.shape[:-1])
         return value.expand(*batch, -1), self.wrapped.condition(context.expand(*batch, -1))
 
 
 def _on_vectors(constraint: constraints.Constraint) -> constraints.Constraint:
     if constraint.event_dim > 1:
-        raise ValueError(f"Pointwise: expected a transform of numbers or vectors, got one on {constraint}.")
+        raise ValueError(
+            f"Pointwise: expected a transform of numbers or vectors, got one on {constraint}."
+        )
     return constraint if constraint.event_dim == 1 else constraints.independent(constraint, 1)
 
 
@@ -92,7 +103,9 @@ def _forget(transform: Transform) -> None:
         for name, kept in vars(part).items():
             if name == "_cached_x_y":
                 part._cached_x_y = None, None
-            elif name.startswith("_cache") and isinstance(kept, torch.Tensor):  # splines say _cache_log_detJ
+            elif name.startswith("_cache") and isinstance(
+                kept, torch.Tensor
+            ):  # splines say _cache_log_detJ
                 setattr(part, name, None)
 
 
@@ -100,5 +113,8 @@ def _parts(transform: Any) -> Iterator[Any]:
     yield transform
     if isinstance(transform, nn.Module):
         yield from transform.modules()  # a spline coupling holds a spline that is no `part`
-    for part in (*getattr(transform, "parts", ()), *filter(None, [getattr(transform, "base_transform", None)])):
+    for part in (
+        *getattr(transform, "parts", ()),
+        *filter(None, [getattr(transform, "base_transform", None)]),
+    ):
         yield from _parts(part)

@@ -47,7 +47,9 @@ def import_zuko() -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name != "zuko":
             raise
-        raise ImportError("Zuko: expected the package zuko, got none. Fix: pip install 'pyro-dgm[zuko]'.") from error
+        raise ImportError(
+            "Zuko: expected the package zuko, got none. Fix: pip install 'pyro-dgm[zuko]'."
+        ) from error
     finally:
         for (owner, name), value in zip(OVERWRITTEN, before, strict=True):
             setattr(owner, name, value)
@@ -62,9 +64,13 @@ def import_zuko() -> ModuleType:
 
 def _declare_no_arguments(module: ModuleType) -> None:
     """Give zuko's own laws the empty `arg_constraints` that it sets on all laws; else validation warns of each."""
-    for law in vars(module).values():
-        if isinstance(law, type) and law.__module__ == module.__name__ and "arg_constraints" not in vars(law):
-            law.arg_constraints = {}  # type: ignore[attr-defined]
+    for distribution in vars(module).values():
+        if (
+            isinstance(distribution, type)
+            and distribution.__module__ == module.__name__
+            and "arg_constraints" not in vars(distribution)
+        ):
+            distribution.arg_constraints = {}  # type: ignore[attr-defined]
 
 
 class Zuko(nn.Module):
@@ -113,21 +119,21 @@ class Zuko(nn.Module):
             contexts = (self.embed(*contexts),)
         if len(contexts) > 1:
             raise ValueError(
-                f"Zuko: expected one context, got {len(contexts)}. Fix: embed=Joined(mlp(...)), which joins them."
+                f"Zuko: expected one context, got {len(contexts)}. Fix: embed=Concat(mlp(...)), which joins them."
             )
-        law = self.flow(*(cast(c, self.flow) for c in contexts))
-        if isinstance(_univariate(law.base), Uniform):
+        distribution = self.flow(*(cast(c, self.flow) for c in contexts))
+        if isinstance(_univariate(distribution.base), Uniform):
             raise ValueError(
-                f"Zuko: expected a base on the whole space, got {law.base}, on a box: the flow does not say where its "
+                f"Zuko: expected a base on the whole space, got {distribution.base}, on a box: the flow does not say where its "
                 "density ends. Fix: a flow on a normal base, such as zuko.flows.NSF in place of NCSF."
             )
-        return ZukoLaw(law)
+        return ZukoLaw(distribution)
 
 
-def _univariate(law: Distribution) -> Distribution:
-    while isinstance(law, Independent):
-        law = law.base_dist
-    return law
+def _univariate(distribution: Distribution) -> Distribution:
+    while isinstance(distribution, Independent):
+        distribution = distribution.base_dist
+    return distribution
 
 
 class _Draw:
@@ -172,7 +178,9 @@ class ZukoLaw(dist.TorchDistribution):
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
         if not self.has_rsample:
-            raise NotImplementedError(f"{self.flow.base} has no reparameterized draws. Fix: sample().")
+            raise NotImplementedError(
+                f"{self.flow.base} has no reparameterized draws. Fix: sample()."
+            )
         return self._drawn(sample_shape)
 
     def sample(self, sample_shape: Any = ()) -> Tensor:

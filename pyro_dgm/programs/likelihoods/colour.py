@@ -52,7 +52,9 @@ class ColourLevels(dist.TorchDistribution):
     }
     has_rsample = False
 
-    def __init__(self, logits: Tensor, loc: Tensor, scale: Tensor, coefficients: Tensor, levels: int):
+    def __init__(
+        self, logits: Tensor, loc: Tensor, scale: Tensor, coefficients: Tensor, levels: int
+    ):
         channels, pairs = loc.shape[-4], loc.shape[-4] * (loc.shape[-4] - 1) // 2
         if levels < 2:
             raise ValueError(f"ColourLevels: expected at least 2 levels, got {levels}.")
@@ -63,7 +65,9 @@ class ColourLevels(dist.TorchDistribution):
             )
         self.logits, self.loc, self.scale, self.coefficients = logits, loc, scale, coefficients
         self.levels = levels
-        batch = torch.broadcast_shapes(*(getattr(self, n).shape[:-d] for n, d in EVENT_DIMS.items()))
+        batch = torch.broadcast_shapes(
+            *(getattr(self, n).shape[:-d] for n, d in EVENT_DIMS.items())
+        )
         super().__init__(batch, loc.shape[-4:-1])
 
     @constraints.dependent_property(is_discrete=True, event_dim=3)
@@ -76,7 +80,9 @@ class ColourLevels(dist.TorchDistribution):
             tensor = getattr(self, name)
             setattr(new, name, tensor.expand(torch.Size(batch_shape) + tensor.shape[-dims:]))
         new.levels = self.levels
-        super(ColourLevels, new).__init__(torch.Size(batch_shape), self.event_shape, validate_args=False)
+        super(ColourLevels, new).__init__(
+            torch.Size(batch_shape), self.event_shape, validate_args=False
+        )
         new._validate_args = self._validate_args
         return new
 
@@ -85,8 +91,12 @@ class ColourLevels(dist.TorchDistribution):
             self._validate_sample(value)
         x = value[..., None]
         channels = range(self.loc.shape[-4])
-        loc = torch.stack([self._location(c, self.loc, self.coefficients, x) for c in channels], dim=-4)
-        log_mass = log_cell(dist.Logistic(loc, self.scale), x, 1.0, x <= 0, x >= self.levels - 1).sum(-4)
+        loc = torch.stack(
+            [self._location(c, self.loc, self.coefficients, x) for c in channels], dim=-4
+        )
+        log_mass = log_cell(
+            dist.Logistic(loc, self.scale), x, 1.0, x <= 0, x >= self.levels - 1
+        ).sum(-4)
         return (self.logits.log_softmax(-1) + log_mass).logsumexp(-1).sum((-2, -1))
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
@@ -95,10 +105,14 @@ class ColourLevels(dist.TorchDistribution):
             shape = torch.Size(sample_shape) + self.batch_shape
             k = dist.Categorical(logits=self.logits).expand(shape + self.event_shape[1:]).sample()
             k = k[..., None, :, :, None]
-            loc, scale, coefficients = (_chosen(t, k) for t in (self.loc, self.scale, self.coefficients))
+            loc, scale, coefficients = (
+                _chosen(t, k) for t in (self.loc, self.scale, self.coefficients)
+            )
             x = torch.zeros_like(loc)
             for c in range(loc.shape[-4]):
-                draw = dist.Logistic(self._location(c, loc, coefficients, x), scale.select(-4, c)).sample()
+                draw = dist.Logistic(
+                    self._location(c, loc, coefficients, x), scale.select(-4, c)
+                ).sample()
                 x.select(-4, c).copy_(draw.round().clamp(0, self.levels - 1))
             return x[..., 0]
 
@@ -145,7 +159,14 @@ class ColourLogisticMixture(LevelsLikelihood):
         torch.Size([7, 3, 4, 4])
     """
 
-    def __init__(self, net: nn.Module, levels: int, num_components: int, channels: int = 3, min_scale: float = 0.0):
+    def __init__(
+        self,
+        net: nn.Module,
+        levels: int,
+        num_components: int,
+        channels: int = 3,
+        min_scale: float = 0.0,
+    ):
         super().__init__(net, levels, min_scale, 3, num_components)
         if channels < 1:
             raise ValueError(f"ColourLogisticMixture: expected channels >= 1, got {channels}.")

@@ -23,7 +23,9 @@ class Binomial(Conditional):
     """
 
     def __init__(self, net: nn.Module, total_count: int | torch.Tensor, event_dim: int = 1):
-        super().__init__(dist.Binomial, net, ("logits",), event_dim, fixed={"total_count": total_count})
+        super().__init__(
+            dist.Binomial, net, ("logits",), event_dim, fixed={"total_count": total_count}
+        )
 
 
 class Poisson(Conditional):
@@ -96,4 +98,9 @@ class ZeroInflatedNegativeBinomial(Conditional):
     """
 
     def __init__(self, net: nn.Module, event_dim: int = 1):
-        super().__init__(dist.ZeroInflatedNegativeBinomial, net, ("total_count", "logits", "gate_logits"), event_dim)
+        super().__init__(
+            dist.ZeroInflatedNegativeBinomial,
+            net,
+            ("total_count", "logits", "gate_logits"),
+            event_dim,
+        )

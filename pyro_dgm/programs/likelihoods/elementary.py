@@ -161,12 +161,16 @@ class LevelsLikelihood(nn.Module):
 
     chunks: tuple[str, ...] = ("locations", "log-scales")
 
-    def __init__(self, net: nn.Module, levels: int, min_scale: float, event_dim: int, num_components: int = 1):
+    def __init__(
+        self, net: nn.Module, levels: int, min_scale: float, event_dim: int, num_components: int = 1
+    ):
         super().__init__()
         if min_scale < 0:
             raise ValueError(f"{type(self).__name__}: expected min_scale >= 0, got {min_scale}.")
         if num_components < 1:
-            raise ValueError(f"{type(self).__name__}: expected num_components >= 1, got {num_components}.")
+            raise ValueError(
+                f"{type(self).__name__}: expected num_components >= 1, got {num_components}."
+            )
         self.net, self.levels, self.min_scale, self.event_dim = net, levels, min_scale, event_dim
         self.num_components = num_components
 
@@ -186,12 +190,19 @@ class LevelsLikelihood(nn.Module):
 
     def by_component(self, chunk: Tensor) -> Tensor:
         """`(*batch, K * D)` to `(*batch, D, K)`, for images `(*batch, channels, height, width, K)`."""
-        return chunk.unflatten(-self.event_dim, (-1, self.num_components)).movedim(-self.event_dim, -1)
+        return chunk.unflatten(-self.event_dim, (-1, self.num_components)).movedim(
+            -self.event_dim, -1
+        )
 
     def spread(self, loc: Tensor, log_scale: Tensor) -> tuple[Tensor, Tensor]:
         """Locations and scales in levels from the raw ones, components on the last dim."""
-        k, num = torch.arange(self.num_components, dtype=loc.dtype, device=loc.device), self.num_components
-        return self.levels * (loc + (k + 0.5) / num) - 0.5, self.scale(log_scale + log(self.levels / (2 * num)))
+        k, num = (
+            torch.arange(self.num_components, dtype=loc.dtype, device=loc.device),
+            self.num_components,
+        )
+        return self.levels * (loc + (k + 0.5) / num) - 0.5, self.scale(
+            log_scale + log(self.levels / (2 * num))
+        )
 
 
 class OneBump(LevelsLikelihood):
@@ -204,7 +215,9 @@ class OneBump(LevelsLikelihood):
 
     def forward(self, *contexts: Tensor) -> dist.TorchDistribution:
         loc, log_scale = self.read(*contexts)
-        return Discretized(self.family(loc, self.scale(log_scale)), self.levels).to_event(self.event_dim)
+        return Discretized(self.family(loc, self.scale(log_scale)), self.levels).to_event(
+            self.event_dim
+        )
 
 
 class DiscretizedLogistic(OneBump):
@@ -294,7 +307,14 @@ class DiscretizedLogisticMixture(LevelsLikelihood):
 
     chunks = ("logits", "locations", "log-scales")
 
-    def __init__(self, net: nn.Module, levels: int, num_components: int, min_scale: float = 0.0, event_dim: int = 1):
+    def __init__(
+        self,
+        net: nn.Module,
+        levels: int,
+        num_components: int,
+        min_scale: float = 0.0,
+        event_dim: int = 1,
+    ):
         super().__init__(net, levels, min_scale, event_dim, num_components)
 
     def forward(self, *contexts: Tensor) -> dist.TorchDistribution:

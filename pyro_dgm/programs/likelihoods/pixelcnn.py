@@ -71,7 +71,9 @@ class PixelCNN(nn.Module):
             )
 
     def forward(self, *contexts: Tensor) -> AutoregressivePixels:
-        return AutoregressivePixels(self, (self.embed(*contexts),) if self.embed is not None else contexts)
+        return AutoregressivePixels(
+            self, (self.embed(*contexts),) if self.embed is not None else contexts
+        )
 
     def blank(self) -> dist.TorchDistribution:
         """The emission at raw outputs of 0: its event and its support are those of any other."""
@@ -95,10 +97,14 @@ class PixelCNN(nn.Module):
         """
         height, width = self.network.shape[1:]
         x = self._zeros(num, *self.event_shape)
-        with tqdm(total=height * width, unit="pixel", leave=False, disable=None if self.progress else True) as bar:
+        with tqdm(
+            total=height * width, unit="pixel", leave=False, disable=None if self.progress else True
+        ) as bar:
             for i in range(height):
                 seen = x[..., max(0, i - 1 - self.network.reach) : i + 1, :]
-                links = [link[..., -1:, :] for link in self.network.vertical(self.scale(seen), *context)]
+                links = [
+                    link[..., -1:, :] for link in self.network.vertical(self.scale(seen), *context)
+                ]
                 for j in range(width):
                     left = self.scale(x[..., i : i + 1, : j + 1])
                     raw = self.network.horizontal(left, [link[..., : j + 1] for link in links])
@@ -125,7 +131,12 @@ class AutoregressivePixels(dist.TorchDistribution):
     arg_constraints: dict[str, constraints.Constraint] = {}
     has_rsample = False
 
-    def __init__(self, pixelcnn: PixelCNN, context: Sequence[Tensor] = (), validate_args: bool | None = None):  # noqa: FBT001
+    def __init__(
+        self,
+        pixelcnn: PixelCNN,
+        context: Sequence[Tensor] = (),
+        validate_args: bool | None = None,  # noqa: FBT001
+    ):
         self.pixelcnn, self.context = pixelcnn, tuple(context)
         batch = torch.broadcast_shapes(*(c.shape[:-1] for c in context))
         super().__init__(batch, pixelcnn.event_shape, validate_args=validate_args)
@@ -137,7 +148,9 @@ class AutoregressivePixels(dist.TorchDistribution):
     def expand(self, batch_shape: Any, _instance: Any = None) -> AutoregressivePixels:
         new = self._get_checked_instance(AutoregressivePixels, _instance)
         new.pixelcnn, new.context = self.pixelcnn, self.context
-        super(AutoregressivePixels, new).__init__(torch.Size(batch_shape), self.event_shape, validate_args=False)
+        super(AutoregressivePixels, new).__init__(
+            torch.Size(batch_shape), self.event_shape, validate_args=False
+        )
         new._validate_args = self._validate_args
         return new
 

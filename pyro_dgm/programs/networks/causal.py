@@ -56,17 +56,27 @@ class GatedPixelCNN(nn.Module):
     ):
         super().__init__()
         if kernel < 3 or kernel % 2 == 0:
-            raise ValueError(f"GatedPixelCNN: expected an odd kernel >= 3, got {kernel}. Fix: kernel=3.")
+            raise ValueError(
+                f"GatedPixelCNN: expected an odd kernel >= 3, got {kernel}. Fix: kernel=3."
+            )
         if blocks < 1:
-            raise ValueError(f"GatedPixelCNN: expected at least 1 block, got {blocks}. Fix: blocks=4.")
+            raise ValueError(
+                f"GatedPixelCNN: expected at least 1 block, got {blocks}. Fix: blocks=4."
+            )
         self.shape, self.out_channels, self.context = tuple(shape), out_channels, context
         self.reach = (blocks + 1) * (kernel // 2)
         num_in = shape[0] + 1  # a channel of ones tells a dark pixel from the padding
-        self.above, self.left = _rows_above(num_in, channels, kernel), _row_left(num_in, channels, kernel)
+        self.above, self.left = (
+            _rows_above(num_in, channels, kernel),
+            _row_left(num_in, channels, kernel),
+        )
         self.down = nn.ModuleList(VerticalBlock(channels, kernel, context) for _ in range(blocks))
         self.across = nn.ModuleList(HorizontalBlock(channels, kernel) for _ in range(blocks))
         self.last = nn.Sequential(
-            nn.SiLU(), nn.Conv2d(channels, channels, 1), nn.SiLU(), nn.Conv2d(channels, out_channels, 1)
+            nn.SiLU(),
+            nn.Conv2d(channels, channels, 1),
+            nn.SiLU(),
+            nn.Conv2d(channels, out_channels, 1),
         )
 
     def forward(self, x: Tensor, *context: Tensor) -> Tensor:
@@ -117,7 +127,7 @@ class GatedPixelCNN(nn.Module):
             expected = f"one context of size {self.context}" if self.context else "no context"
             raise ValueError(
                 f"GatedPixelCNN: expected {expected}, got sizes {sizes}. Fix: context= the size of the vector; "
-                "PixelCNN(…, embed=Joined(mlp(…))) joins several."
+                "PixelCNN(…, embed=Concat(mlp(…))) joins several."
             )
 
 
@@ -154,7 +164,10 @@ class HorizontalBlock(nn.Module):
 
     def __init__(self, channels: int, kernel: int):
         super().__init__()
-        self.left, self.out = _row_left(channels, 2 * channels, kernel), nn.Conv2d(channels, channels, 1)
+        self.left, self.out = (
+            _row_left(channels, 2 * channels, kernel),
+            nn.Conv2d(channels, channels, 1),
+        )
 
     def forward(self, h: Tensor, link: Tensor) -> Tensor:
         return h + self.out(gated(self.left(h) + link))
@@ -170,7 +183,9 @@ class CausalConv(nn.Conv2d):
         zeros: how many to the left, to the right, above and below.
     """
 
-    def __init__(self, num_in: int, num_out: int, kernel: tuple[int, int], zeros: tuple[int, int, int, int]):
+    def __init__(
+        self, num_in: int, num_out: int, kernel: tuple[int, int], zeros: tuple[int, int, int, int]
+    ):
         super().__init__(num_in, num_out, kernel)
         self.zeros = zeros
 

@@ -103,14 +103,14 @@ def gated_mlp(*sizes: int) -> GatedMLP:
     return GatedMLP(sizes)
 
 
-class Joined(nn.Module):
+class Concat(nn.Module):
     r"""$\mathrm{net}([c_1, \dots, c_n])$: contexts joined along the last dim, leading dims broadcast.
 
     Shape:
         `(*batch, C_1), …, (*batch, C_n)`  ->  the output of `net` on `(*batch, C_1 + … + C_n)`.
 
     Example:
-        >>> Joined(mlp(2 + 10, 3))(torch.zeros(7, 5, 2), torch.zeros(5, 10)).shape
+        >>> Concat(mlp(2 + 10, 3))(torch.zeros(7, 5, 2), torch.zeros(5, 10)).shape
         torch.Size([7, 5, 3])
     """
 
@@ -119,16 +119,18 @@ class Joined(nn.Module):
         self.net = net
 
     def forward(self, *contexts: Tensor) -> Tensor:
-        return self.net(join(*contexts))
+        return self.net(concat_inputs(*contexts))
 
 
-def join(*contexts: Tensor, event_dim: int = 1) -> Tensor:
+def concat_inputs(*contexts: Tensor, event_dim: int = 1) -> Tensor:
     """Concatenate along the first event dim after broadcasting the leading dims, in the widest dtype."""
     dtype = contexts[0].dtype
     for context in contexts[1:]:
         dtype = torch.promote_types(dtype, context.dtype)
     batch = torch.broadcast_shapes(*(c.shape[:-event_dim] for c in contexts))
-    return torch.cat([c.to(dtype).expand(*batch, *c.shape[-event_dim:]) for c in contexts], dim=-event_dim)
+    return torch.cat(
+        [c.to(dtype).expand(*batch, *c.shape[-event_dim:]) for c in contexts], dim=-event_dim
+    )
 
 
 class Rescale(nn.Module):
@@ -143,7 +145,10 @@ class Rescale(nn.Module):
         super().__init__()
         if not low < high:
             raise ValueError(f"Rescale: expected low < high, got low={low}, high={high}.")
-        self.low, self.high = float(low), float(high)  # floats lift uint8 levels, which would overflow
+        self.low, self.high = (
+            float(low),
+            float(high),
+        )  # floats lift uint8 levels, which would overflow
 
     def forward(self, x: Tensor) -> Tensor:
         return 2 * (x - self.low) / (self.high - self.low) - 1
@@ -183,7 +188,9 @@ class LevelUnits(nn.Module):
                 "Fix: LevelUnits(levels, dim=-3) for images, or an even number of outputs."
             )
         loc, log_scale = raw.chunk(2, dim=self.dim)
-        return torch.cat([(self.levels - 1) * loc.sigmoid(), log_scale + log(self.levels) - 2], dim=self.dim)
+        return torch.cat(
+            [(self.levels - 1) * loc.sigmoid(), log_scale + log(self.levels) - 2], dim=self.dim
+        )
 
 
 class ConvEncoder(nn.Module):
@@ -237,7 +244,9 @@ class ConvDecoder(nn.Module):
         layers: list[nn.Module] = []
         for small, large in zip(pyramid[:0:-1], pyramid[-2::-1], strict=True):
             extra = (1 - large[1] % 2, 1 - large[2] % 2)
-            up = nn.ConvTranspose2d(small[0], large[0], 3, stride=2, padding=1, output_padding=extra)
+            up = nn.ConvTranspose2d(
+                small[0], large[0], 3, stride=2, padding=1, output_padding=extra
+            )
             layers += [nn.SiLU(), up]
         self.convolutions = nn.Sequential(*layers)
 
@@ -257,4 +266,6 @@ def _pyramid(shape: Sequence[int], channels: Sequence[int]) -> list[tuple[int, .
 
 def _at_least_two(name: str, sizes: Sequence[int]) -> None:
     if len(sizes) < 2:
-        raise ValueError(f"{name}: expected sizes (in, *hidden, out), got {tuple(sizes)}. Fix: sizes=[in, out].")
+        raise ValueError(
+            f"{name}: expected sizes (in, *hidden, out), got {tuple(sizes)}. Fix: sizes=[in, out]."
+        )

@@ -60,11 +60,16 @@ def test_nuts_finds_the_same_moments_of_a_posterior_that_is_not_conjugate():
         with dgm.data_plate(x):
             z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
             scale = pyro.sample("scale", dist.Gamma(3.0, 6.0))
-            return pyro.sample("x", dist.Normal((z @ weight.T).sinh(), scale[..., None]).to_event(1), obs=x)
+            return pyro.sample(
+                "x", dist.Normal((z @ weight.T).sinh(), scale[..., None]).to_event(1), obs=x
+            )
 
     model, x = Written(run), torch.tensor([[1.2, -0.4, 0.9, 0.1]])
     chains = pyro.infer.MCMC(
-        pyro.infer.NUTS(model, max_tree_depth=5), num_samples=400, warmup_steps=100, disable_progbar=True
+        pyro.infer.NUTS(model, max_tree_depth=5),
+        num_samples=400,
+        warmup_steps=100,
+        disable_progbar=True,
     )
     chains.run(x)
     nuts, found = chains.get_samples(), dgm.hmc(model, x, **SMALL).draws
@@ -73,7 +78,10 @@ def test_nuts_finds_the_same_moments_of_a_posterior_that_is_not_conjugate():
             ours, theirs = found[name].pow(power), nuts[name][None].pow(power)
             variance = [v.flatten(0, 1).var(0) / dgm.mean_ess(v) for v in (ours, theirs)]
             error = (variance[0] + variance[1]).sqrt()
-            assert ((ours.mean((0, 1)) - theirs.mean((0, 1))).abs() < 5 * error).all(), (name, power)
+            assert ((ours.mean((0, 1)) - theirs.mean((0, 1))).abs() < 5 * error).all(), (
+                name,
+                power,
+            )
             assert (error < 0.2 * theirs.flatten(0, 1).std(0)).all()  # the check can fail
 
 
@@ -81,7 +89,9 @@ def test_a_start_at_the_guide_has_the_same_law():
     model, guide, x = linear_gaussian()
     found = dgm.hmc(model, x, start=ExactGuide(model, shift=1.0, spread=3.0), **SMALL)
     assert_moments(
-        found.draws["z"], ((x - guide.bias) @ guide.map.T).detach(), (guide.root @ guide.root.T).diagonal().expand(6, 2)
+        found.draws["z"],
+        ((x - guide.bias) @ guide.map.T).detach(),
+        (guide.root @ guide.root.T).diagonal().expand(6, 2),
     )
 
 
@@ -91,7 +101,9 @@ def test_every_datum_finds_its_own_step_and_scale():
     def run(program, x=None, scale=None):
         with dgm.data_plate(x):
             z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
-            return pyro.sample("x", dist.Normal(z, scale[:, None] * torch.tensor([1.0, 0.1])).to_event(1), obs=x)
+            return pyro.sample(
+                "x", dist.Normal(z, scale[:, None] * torch.tensor([1.0, 0.1])).to_event(1), obs=x
+            )
 
     model = Written(run)
     model.forward = lambda x=None, scale=None: run(model, x, scale)
@@ -147,9 +159,10 @@ def test_a_latent_whose_support_hangs_on_another_stays_inside():
     assert ((z > 0) & (z < top)).all()
     grid = torch.cartesian_prod(nodes(0, 20, 1000), nodes(0, 1, 500))
     place, high = grid[:, :1] * grid[:, 1:], grid[:, :1]  # z = top * v, dz = top dv
-    weight = (dist.Gamma(3.0, 1.0).log_prob(high) + dist.Normal(place, 0.5).log_prob(torch.tensor([0.5, 2.0]))).softmax(
-        0
-    )
+    weight = (
+        dist.Gamma(3.0, 1.0).log_prob(high)
+        + dist.Normal(place, 0.5).log_prob(torch.tensor([0.5, 2.0]))
+    ).softmax(0)
     mean = (weight * place).sum(0)
     assert_moments(z, mean, (weight * place.square()).sum(0) - mean.square())
 
@@ -172,7 +185,9 @@ def test_a_simplex_has_fewer_coordinates_than_numbers():
 
 
 @pytest.mark.parametrize("whiten", [True, False], ids=["white", "plain"])
-@pytest.mark.parametrize("name", [n for n in PAIRS if not n.startswith("density_") or n == "density_dequantized"])
+@pytest.mark.parametrize(
+    "name", [n for n in PAIRS if not n.startswith("density_") or n == "density_dequantized"]
+)
 def test_coordinates_of_every_pair_go_both_ways_and_have_the_density_of_the_model(name, whiten):
     case = PAIRS[name]()
     batch = case.batch(3)
@@ -183,13 +198,17 @@ def test_coordinates_of_every_pair_go_both_ways_and_have_the_density_of_the_mode
         point = posterior(zeta)
     assert zeta.shape[:2] == (2, 3)
     for site, value in values.items():
-        torch.testing.assert_close(point.values[site], value.expand(point.values[site].shape), rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(
+            point.values[site], value.expand(point.values[site].shape), rtol=1e-6, atol=1e-6
+        )
     known = pyro.poutine.condition(case.model, data=dict(point.values))
     with pyro.plate("chains", 2, dim=-(posterior.depth + 1)), torch.no_grad():
         trace = pyro.poutine.trace(known).get_trace(*batch)
     trace.compute_log_prob()
     expected = sum(trace.nodes[n]["unscaled_log_prob"].double() for n in trace.observation_nodes)
-    torch.testing.assert_close(point.log_joint - point.log_det, expected.reshape(2, -1, 3).sum(1), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        point.log_joint - point.log_det, expected.reshape(2, -1, 3).sum(1), rtol=1e-5, atol=1e-5
+    )
 
 
 @in_float64
@@ -222,7 +241,9 @@ def test_a_relaxed_category_and_a_folded_normal_are_not_whitened():
 
     def run(program, x=None):
         with dgm.data_plate(x):
-            z = pyro.sample("z", dist.RelaxedOneHotCategorical(torch.tensor(0.7), torch.tensor([0.2, 0.3, 0.5])))
+            z = pyro.sample(
+                "z", dist.RelaxedOneHotCategorical(torch.tensor(0.7), torch.tensor([0.2, 0.3, 0.5]))
+            )
             s = pyro.sample("s", dist.HalfNormal(1.0))
             return pyro.sample("x", dist.Normal(z[..., 0], s), obs=x)
 
@@ -262,7 +283,9 @@ def test_one_transition_leaves_the_law_invariant_at_any_step():
 
 def test_a_trajectory_into_nan_is_refused():
     zeta = torch.zeros(50, 2, 1)
-    moved, accept = transition(lambda z: (1 - z.square().sum(-1)).log(), zeta, torch.full((2, 1), 5.0), 4)
+    moved, accept = transition(
+        lambda z: (1 - z.square().sum(-1)).log(), zeta, torch.full((2, 1), 5.0), 4
+    )
     assert moved.isfinite().all()
     assert (moved.square() < 1).all()
     assert (accept == 0).any()
@@ -284,7 +307,9 @@ def test_a_start_without_density_is_left():
 def test_chains_of_every_pair_are_finite(build):
     case = build()
     batch = case.batch(2)
-    found = dgm.hmc(randomize(case.model, 0.1), *batch, num=4, chains=2, warmup=4, leapfrog=2, whiten=False)
+    found = dgm.hmc(
+        randomize(case.model, 0.1), *batch, num=4, chains=2, warmup=4, leapfrog=2, whiten=False
+    )
     expected = dgm.draw(case.model, case.guide, *batch, num=1).values
     assert set(found.draws) == set(expected)
     for name, value in found.draws.items():
@@ -294,7 +319,10 @@ def test_chains_of_every_pair_are_finite(build):
 
 def test_the_blocks_of_data_change_the_noise_but_not_the_law():
     model, guide, x = linear_gaussian()
-    mean, variance = ((x - guide.bias) @ guide.map.T).detach(), (guide.root @ guide.root.T).diagonal().expand(6, 2)
+    mean, variance = (
+        ((x - guide.bias) @ guide.map.T).detach(),
+        (guide.root @ guide.root.T).diagonal().expand(6, 2),
+    )
     found = dgm.hmc(model, x, chunk=9, **SMALL)
     assert found.draws["z"].shape == (4, 400, 6, 2)
     assert found.acceptance.shape == found.step_size.shape == (6,)
@@ -349,7 +377,9 @@ def test_a_discrete_latent_raises():
             z = pyro.sample("z", dist.Bernoulli(torch.tensor(0.5)))
             return pyro.sample("x", dist.Normal(z, 1.0), obs=x)
 
-    with pytest.raises(ValueError, match="site 'z': expected a continuous latent, got a discrete one, Bernoulli"):
+    with pytest.raises(
+        ValueError, match="site 'z': expected a continuous latent, got a discrete one, Bernoulli"
+    ):
         dgm.hmc(Written(run), torch.zeros(2), num=4)
 
 
@@ -359,12 +389,16 @@ def test_a_sphere_raises():
             z = pyro.sample("z", dist.ProjectedNormal(torch.tensor([1.0, 0.0])))
             return pyro.sample("x", dist.Normal(z[..., 0], 1.0), obs=x)
 
-    with pytest.raises(ValueError, match="site 'z': expected a support that torch.distributions.biject_to knows"):
+    with pytest.raises(
+        ValueError, match="site 'z': expected a support that torch.distributions.biject_to knows"
+    ):
         dgm.hmc(Written(run), torch.zeros(2), num=4)
 
 
 def test_a_global_site_raises():
-    with pytest.raises(ValueError, match="site 'mu': expected a site inside the plate 'data', got a global one"):
+    with pytest.raises(
+        ValueError, match="site 'mu': expected a site inside the plate 'data', got a global one"
+    ):
         dgm.hmc(GlobalMean(), torch.randn(4), num=4)
 
 
@@ -379,4 +413,8 @@ def test_data_that_are_no_data_raise():
     with pytest.raises(ValueError, match="expected finite values, got 24"):
         dgm.hmc(model, x * torch.nan, num=4)
     with pytest.raises(ValueError, match="site 'x': expected binary values"):
-        dgm.hmc(dgm.LatentVariableModel(dgm.StandardNormal(2), dgm.Bernoulli(nn.Linear(2, 3))), x[:, :3], num=4)
+        dgm.hmc(
+            dgm.LatentVariableModel(dgm.StandardNormal(2), dgm.Bernoulli(nn.Linear(2, 3))),
+            x[:, :3],
+            num=4,
+        )

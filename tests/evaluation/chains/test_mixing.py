@@ -75,7 +75,9 @@ def test_the_mean_ess_of_an_autoregressive_law_is_known(rho):
     """S (1 − ρ) / (1 + ρ), within 5 standard errors over 60 repetitions."""
     found = dgm.mean_ess(autoregressive(rho, 4, 2000, (60,))) / 8000
     expected = (1 - rho) / (1 + rho)
-    assert (found.mean() - expected).abs() < 5 * found.std() / 60**0.5 + 0.03 * expected  # bias of the cut-off
+    assert (
+        found.mean() - expected
+    ).abs() < 5 * found.std() / 60**0.5 + 0.03 * expected  # bias of the cut-off
 
 
 def test_too_few_draws_raise():

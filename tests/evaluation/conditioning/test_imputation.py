@@ -52,7 +52,9 @@ def log_marginal(model, x, observed):
     def of(datum, mask):
         if not mask.any():
             return torch.zeros(())
-        return dist.MultivariateNormal(mean[mask], covariance[mask][:, mask]).log_prob(datum[mask].double())
+        return dist.MultivariateNormal(mean[mask], covariance[mask][:, mask]).log_prob(
+            datum[mask].double()
+        )
 
     return torch.stack([of(*pair) for pair in zip(x, observed, strict=True)])
 
@@ -83,7 +85,9 @@ def test_weights_have_the_mean_of_the_likelihood_however_few_and_badly_filled():
     """E[w] = p(x_b), over 400 copies of the data with 8 draws each, whose walks took one turn."""
     model, guide, x, observed = linear_gaussian()
     many = observed.repeat(400, 1)
-    runs = dgm.marginal_nll(model, guide, x.repeat(400, 1), observed=many, num=8, fills=3, sweeps=1).per_datum
+    runs = dgm.marginal_nll(
+        model, guide, x.repeat(400, 1), observed=many, num=8, fills=3, sweeps=1
+    ).per_datum
     ratio = (-runs.view(400, 6) - log_marginal(model, x, observed)).exp()
     assert ((ratio.mean(0) - 1).abs() < 5 * ratio.std(0) / 20).all()
 
@@ -91,14 +95,19 @@ def test_weights_have_the_mean_of_the_likelihood_however_few_and_badly_filled():
 def test_more_fills_serve_better_than_one():
     """A guide of whole data is sharper than the posterior given some dims: the mixture is what makes up for it."""
     model, guide, x, observed = linear_gaussian(spread=1.0)
-    one, many = (dgm.marginal_nll(model, guide, x[2:], observed=observed[2:], num=2000, fills=n).ess for n in (1, 32))
+    one, many = (
+        dgm.marginal_nll(model, guide, x[2:], observed=observed[2:], num=2000, fills=n).ess
+        for n in (1, 32)
+    )
     assert many.mean() > one.mean()
 
 
 def test_a_mask_of_ones_is_no_mask_to_the_bit():
     model, guide, x, _ = linear_gaussian()
     whole = dgm.nll(model, guide, x, num=50, chunk=120, seed=3)
-    found = dgm.marginal_nll(model, guide, x, observed=torch.ones(5, dtype=torch.bool), num=50, chunk=120, seed=3)
+    found = dgm.marginal_nll(
+        model, guide, x, observed=torch.ones(5, dtype=torch.bool), num=50, chunk=120, seed=3
+    )
     for name in ("per_datum", "nelbo", "kl", "monte_carlo", "ess", "khat"):
         assert torch.equal(getattr(found, name), getattr(whole, name))
     assert (found.num, found.kind) == (whole.num, whole.kind)
@@ -117,7 +126,9 @@ def test_the_marginal_model_is_a_model_for_every_other_estimate():
     found = dgm.nll(dgm.Marginal(model), dgm.Unmasked(guide), x, ones, num=20)
     assert torch.equal(found.per_datum, dgm.nll(model, guide, x, num=20).per_datum)
     ais = dgm.ais(dgm.Marginal(model), x, observed, num=16, steps=50)
-    assert ((ais.per_datum + log_marginal(model, x, observed)).abs() < 5 * ais.monte_carlo + 1e-3).all()
+    assert (
+        (ais.per_datum + log_marginal(model, x, observed)).abs() < 5 * ais.monte_carlo + 1e-3
+    ).all()
 
 
 @both_dtypes
@@ -135,12 +146,18 @@ def test_what_x_holds_at_missing_dims_is_never_read(pair, dtype):
     again = dgm.marginal_nll(case.model, case.guide, other, *context, num=12, **options)
     assert found.per_datum.isfinite().all()
     assert torch.equal(found.per_datum, again.per_datum)
-    drawn_again = dgm.impute(case.model, case.guide, other, *context, num=3, num_weights=12, **options)
+    drawn_again = dgm.impute(
+        case.model, case.guide, other, *context, num=3, num_weights=12, **options
+    )
     assert torch.equal(drawn.draws, drawn_again.draws)
-    torch.testing.assert_close(drawn.mean, drawn_again.mean, rtol=0, atol=0, equal_nan=True)  # a category has no mean
+    torch.testing.assert_close(
+        drawn.mean, drawn_again.mean, rtol=0, atol=0, equal_nan=True
+    )  # a category has no mean
     assert drawn.draws.shape == (3, *x.shape)
     assert drawn.draws.dtype == x.dtype
-    assert torch.equal(torch.where(observed, drawn.draws, 0), torch.where(observed, x, 0).expand(3, *x.shape))
+    assert torch.equal(
+        torch.where(observed, drawn.draws, 0), torch.where(observed, x, 0).expand(3, *x.shape)
+    )
 
 
 @pytest.mark.parametrize("pair", REFUSED)
@@ -148,18 +165,27 @@ def test_a_likelihood_whose_dims_depend_on_each_other_raises(pair):
     case = PAIRS[pair]()
     x, *context = case.batch(4)
     with pytest.raises(ValueError, match=REFUSED[pair]):
-        dgm.marginal_nll(case.model, case.guide, x, *context, observed=torch.ones_like(x[0], dtype=torch.bool))
+        dgm.marginal_nll(
+            case.model, case.guide, x, *context, observed=torch.ones_like(x[0], dtype=torch.bool)
+        )
 
 
 def test_a_guide_that_cannot_score_given_points_raises():
     case = PAIRS["vae_one_way"]()
-    with pytest.raises(NotImplementedError, match="has no inverse. Fix: realnvp, spline_coupling or maf"):
+    with pytest.raises(
+        NotImplementedError, match="has no inverse. Fix: realnvp, spline_coupling or maf"
+    ):
         dgm.marginal_nll(case.model, case.guide, *case.batch(4), observed=torch.arange(4) < 2)
 
 
 def test_a_site_that_observes_something_else_raises():
-    with pytest.raises(ValueError, match="expected a site that observes the first argument as it is.*Fix: pyro.sample"):
-        dgm.marginal_nll(Series(), SeriesGuide(), torch.randn(4, 3), observed=torch.tensor([True, False, True]))
+    with pytest.raises(
+        ValueError,
+        match="expected a site that observes the first argument as it is.*Fix: pyro.sample",
+    ):
+        dgm.marginal_nll(
+            Series(), SeriesGuide(), torch.randn(4, 3), observed=torch.tensor([True, False, True])
+        )
 
 
 def test_a_model_without_latents_is_exact():
@@ -171,7 +197,9 @@ def test_a_model_without_latents_is_exact():
     assert (found.kind, found.num) == ("exact", 2)
     imputed = dgm.impute(model, dgm.EmptyGuide(), x, c, observed=observed, num=4000)
     mean, scale = model.density(c).mean, model.density(c).stddev
-    assert ((imputed.draws.mean(0) - mean).abs()[~observed] < 5 * scale[~observed] / 4000**0.5).all()
+    assert (
+        (imputed.draws.mean(0) - mean).abs()[~observed] < 5 * scale[~observed] / 4000**0.5
+    ).all()
     torch.testing.assert_close(imputed.mean[~observed], mean[~observed].detach())
 
 
@@ -194,7 +222,9 @@ def test_data_of_scalars_may_be_missing():
 def test_a_mask_in_the_program_stays():
     """A datum that the program leaves out has no likelihood, whatever is observed."""
     law, kept = dist.Normal(torch.zeros(3, 2), 1.0).to_event(1), torch.tensor([True, False, True])
-    found = masked_dims("x", law.mask(kept), torch.tensor([True, False]).expand(3, 2)).log_prob(torch.ones(3, 2))
+    found = masked_dims("x", law.mask(kept), torch.tensor([True, False]).expand(3, 2)).log_prob(
+        torch.ones(3, 2)
+    )
     torch.testing.assert_close(found, dist.Normal(0.0, 1.0).log_prob(torch.ones(3)) * kept)
 
 
@@ -205,7 +235,9 @@ def test_the_conditional_likelihood_is_that_of_the_closed_form():
     model, guide, x, _ = linear_gaussian()
     given, of = torch.tensor([1, 1, 0, 0, 0]).bool(), torch.tensor([0, 0, 1, 1, 0]).bool()
     found = dgm.conditional_nll(model, guide, x, of=of, given=given, num=4000, fills=16)
-    exact = log_marginal(model, x, (of | given).expand(6, 5)) - log_marginal(model, x, given.expand(6, 5))
+    exact = log_marginal(model, x, (of | given).expand(6, 5)) - log_marginal(
+        model, x, given.expand(6, 5)
+    )
     assert ((found.per_datum + exact).abs() < 5 * found.monte_carlo).all()
     assert (found.monte_carlo < 0.1).all()
     assert "itself no bound" in str(found)
@@ -217,7 +249,9 @@ def test_what_is_given_costs_nothing():
     found = dgm.conditional_nll(model, guide, x, of=ones, given=ones, num=4000)
     assert (found.per_datum.abs() < 5 * found.monte_carlo).all()
     model = dgm.DensityModel(dgm.Conditional(dist.Normal, dgm.mlp(2, 6)))
-    exact = dgm.conditional_nll(model, dgm.EmptyGuide(), x[:, :3], x[:, :2], of=ones[:3], given=ones[:3])
+    exact = dgm.conditional_nll(
+        model, dgm.EmptyGuide(), x[:, :3], x[:, :2], of=ones[:3], given=ones[:3]
+    )
     assert exact.kind == "exact"
     assert (exact.per_datum == 0).all()
 
@@ -228,7 +262,9 @@ def test_what_is_given_costs_nothing():
 def test_imputations_have_the_law_of_the_missing_dims_given_the_others():
     """Mean and variance of draws and the weighted mean, against the closed form; errors from the effective size."""
     model, guide, x, observed = linear_gaussian()
-    found = dgm.impute(model, guide, x, observed=observed, num=4000, num_weights=8000, fills=16, chunk=40_000)
+    found = dgm.impute(
+        model, guide, x, observed=observed, num=4000, num_weights=8000, fills=16, chunk=40_000
+    )
     for n in (0, 2, 3, 4, 5):
         mean, covariance = conditional(model, x[n], observed[n])
         variance, size = covariance.diagonal(), found.nll.ess[n] / 2
@@ -244,7 +280,9 @@ def test_imputations_have_the_law_of_the_missing_dims_given_the_others():
 def test_imputed_levels_are_levels():
     case = PAIRS["vae_flow"]()
     (x,) = case.batch(5)
-    found = dgm.impute(case.model, case.guide, x, observed=torch.tensor([True, False, False, True]), num=9, fills=2)
+    found = dgm.impute(
+        case.model, case.guide, x, observed=torch.tensor([True, False, False, True]), num=9, fills=2
+    )
     assert found.draws.dtype == x.dtype
     assert found.draws.unique().numel() > 2
     assert ((found.draws >= 0) & (found.draws < 9)).all()
@@ -254,9 +292,15 @@ def test_imputed_levels_are_levels():
 def test_integers_under_a_density_raise():
     vae = toy_vae()
     with pytest.raises(
-        ValueError, match=r"site 'x': expected floating point data of a law with a density.*x.float\(\)"
+        ValueError,
+        match=r"site 'x': expected floating point data of a law with a density.*x.float\(\)",
     ):
-        dgm.impute(vae.model, vae.guide, torch.ones(4, 3, dtype=torch.long), observed=torch.tensor([True, False, True]))
+        dgm.impute(
+            vae.model,
+            vae.guide,
+            torch.ones(4, 3, dtype=torch.long),
+            observed=torch.tensor([True, False, True]),
+        )
 
 
 def test_the_result_speaks_of_its_reliability():
@@ -278,24 +322,33 @@ def test_nothing_outside_moves():
     assert not first.draws.requires_grad
     again = dgm.impute(vae.model, vae.guide, x, observed=observed, num=2, num_weights=20, fills=2)
     assert torch.equal(first.draws, again.draws)
-    other = dgm.impute(vae.model, vae.guide, x, observed=observed, num=2, num_weights=20, fills=2, seed=1)
+    other = dgm.impute(
+        vae.model, vae.guide, x, observed=observed, num=2, num_weights=20, fills=2, seed=1
+    )
     assert not torch.equal(first.draws, other.draws)
 
 
 # Errors --------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("observed", [torch.ones(5), torch.ones(4, dtype=torch.bool), torch.ones(1, 5).bool()])
+@pytest.mark.parametrize(
+    "observed", [torch.ones(5), torch.ones(4, dtype=torch.bool), torch.ones(1, 5).bool()]
+)
 def test_a_mask_of_another_shape_or_dtype_raises(observed):
     model, guide, x, _ = linear_gaussian()
-    with pytest.raises(ValueError, match=r"expected a bool mask of shape \(6, 5\) or \(5,\), got .* Fix: observed="):
+    with pytest.raises(
+        ValueError, match=r"expected a bool mask of shape \(6, 5\) or \(5,\), got .* Fix: observed="
+    ):
         dgm.marginal_nll(model, guide, x, observed=observed)
 
 
 def test_nan_where_observed_raises():
     model, guide, x, observed = linear_gaussian()
     x[1, 2] = torch.nan
-    with pytest.raises(ValueError, match=r"expected finite values where observed, got 1 NaN.*Fix: observed=observed &"):
+    with pytest.raises(
+        ValueError,
+        match=r"expected finite values where observed, got 1 NaN.*Fix: observed=observed &",
+    ):
         dgm.impute(model, guide, x, observed=observed)
 
 

@@ -37,7 +37,9 @@ def standard_error(x: torch.Tensor, num: int) -> torch.Tensor:
     noise = SCALE.to(x).square() / num
     signal = (SLOPE.to(x) * x).var(0)
     n = len(x)
-    return (4 * signal * noise / n + 2 * noise.square() / n + 2 * noise.square() / (n * (num - 1))).sqrt()
+    return (
+        4 * signal * noise / n + 2 * noise.square() / n + 2 * noise.square() / (n * (num - 1))
+    ).sqrt()
 
 
 @pytest.mark.parametrize(("num", "chunk"), [(50, 20_000), (2, 20_000), (4, 40), (4, 4)])
@@ -67,7 +69,9 @@ def test_without_noise_it_is_the_variance_of_the_locations_in_any_chunks():
     guide = dgm.AmortizedGuide(dgm.Normal(nn.Linear(3, 2), scale=1e-9))
     exact = guide.encoder(x).mean.var(0).detach()
     for chunk in (10_000, 14, 1):
-        torch.testing.assert_close(dgm.active_units(guide, x, num=2, chunk=chunk)["z"], exact, rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(
+            dgm.active_units(guide, x, num=2, chunk=chunk)["z"], exact, rtol=1e-6, atol=1e-6
+        )
 
 
 def test_it_counts_what_a_trained_pair_uses():
@@ -85,10 +89,12 @@ def test_it_counts_what_a_trained_pair_uses():
 
 
 def test_contexts_stay_with_their_data_and_every_site_is_reported():
-    guide = dgm.AmortizedGuide(dgm.Normal(dgm.Joined(nn.Linear(5, 2)), scale=1e-9))
+    guide = dgm.AmortizedGuide(dgm.Normal(dgm.Concat(nn.Linear(5, 2)), scale=1e-9))
     x, c = torch.randn(12, 3), torch.randn(12, 2)
     found = dgm.active_units(guide, x, c, num=2, chunk=8)["z"]
-    torch.testing.assert_close(found, guide.encoder(x, c).mean.var(0).detach(), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        found, guide.encoder(x, c).mean.var(0).detach(), rtol=1e-4, atol=1e-4
+    )
     assert set(dgm.active_units(SeriesGuide(), torch.randn(6, 3), num=3)) == {"z"} | set(
         dgm.encode(SeriesGuide(), torch.randn(6, 3))
     )
@@ -124,7 +130,9 @@ def test_a_site_with_a_further_plate_keeps_that_plate():
 
 
 def test_a_global_site_is_refused():
-    with pytest.raises(ValueError, match="site 'mu': expected a site inside the plate 'data', got a global one"):
+    with pytest.raises(
+        ValueError, match="site 'mu': expected a site inside the plate 'data', got a global one"
+    ):
         dgm.active_units(GlobalMeanGuide(), torch.randn(20), num=5)
 
 
@@ -140,14 +148,18 @@ def test_the_kl_of_every_unit_is_that_of_two_normals():
     """5 standard errors: a log ratio of unit normals has a spread of about its own size and 1."""
     model, guide = pair_of()
     x = torch.randn(400, 3)
-    exact = (((SLOPE.to(x) * x).square().mean(0) + SCALE.to(x).square() - 1) / 2 - SCALE.to(x).log()).double()
+    exact = (
+        ((SLOPE.to(x) * x).square().mean(0) + SCALE.to(x).square() - 1) / 2 - SCALE.to(x).log()
+    ).double()
     found = dgm.unit_kl(model, guide, x, num=40)["z"]
     assert found.dtype == torch.float64
     assert bool(((found - exact).abs() <= 5 * (1 + exact) / 400).all()), (found, exact)
     assert found[2] == 0, "a unit that is the prior costs nothing, exactly"
 
 
-@pytest.mark.parametrize("name", ["vae_normal", "vae_labels", "vae_dequantized", "two_latents_bare"])
+@pytest.mark.parametrize(
+    "name", ["vae_normal", "vae_labels", "vae_dequantized", "two_latents_bare"]
+)
 def test_the_shares_make_up_the_kl_from_the_same_draws(name):
     case = PAIRS[name]()
     batch = case.batch(6)
@@ -184,7 +196,9 @@ def test_collapse_names_the_idle_units():
 def test_a_unit_that_copies_a_constant_is_idle_though_it_costs_nats():
     class Constant(nn.Module):
         def forward(self, x):
-            return dist.Normal(torch.stack([x[..., 0], torch.full_like(x[..., 0], 2.0)], -1), 0.5).to_event(1)
+            return dist.Normal(
+                torch.stack([x[..., 0], torch.full_like(x[..., 0], 2.0)], -1), 0.5
+            ).to_event(1)
 
     model = dgm.LatentVariableModel(dgm.StandardNormal(2), dgm.Normal(nn.Identity()))
     found = dgm.collapse(model, dgm.AmortizedGuide(Constant()), torch.randn(200, 2))
@@ -219,7 +233,8 @@ def test_the_aggregate_of_an_exact_guide_passes_for_the_prior():
     model = LinearGaussian()
     x = model.data(80 * 40).reshape(80, 40, 4)
     p = [
-        dgm.aggregate_test(model, ExactGuide(model), xs, num_permutations=99, seed=i).p_value for i, xs in enumerate(x)
+        dgm.aggregate_test(model, ExactGuide(model), xs, num_permutations=99, seed=i).p_value
+        for i, xs in enumerate(x)
     ]
     assert kstest(p, "uniform").pvalue > 1e-4
 
@@ -227,7 +242,9 @@ def test_the_aggregate_of_an_exact_guide_passes_for_the_prior():
 @pytest.mark.parametrize("change", [{"shift": 0.5}, {"spread": 2.0}])
 def test_an_aggregate_away_from_the_prior_is_found(change):
     model = LinearGaussian()
-    found = dgm.aggregate_test(model, ExactGuide(model, **change), model.data(400), num_permutations=99)
+    found = dgm.aggregate_test(
+        model, ExactGuide(model, **change), model.data(400), num_permutations=99
+    )
     assert found.p_value == 0.01
 
 
@@ -239,8 +256,11 @@ def test_draws_are_compared_at_the_contexts_of_the_data():
             return dist.Normal(5 * contexts[-1], 1.0).to_event(1)
 
     c = torch.tensor([-1.0, 1.0]).repeat(100)[:, None]
-    model = dgm.LatentVariableModel(OfContext(), dgm.Normal(dgm.Joined(nn.Linear(2, 1))))
-    assert dgm.aggregate_test(model, dgm.AmortizedGuide(OfContext()), torch.randn(200, 1), c).p_value > 1e-3
+    model = dgm.LatentVariableModel(OfContext(), dgm.Normal(dgm.Concat(nn.Linear(2, 1))))
+    assert (
+        dgm.aggregate_test(model, dgm.AmortizedGuide(OfContext()), torch.randn(200, 1), c).p_value
+        > 1e-3
+    )
 
 
 def test_several_sites_are_compared_as_one_and_only_some_data_are_taken():
@@ -249,7 +269,10 @@ def test_several_sites_are_compared_as_one_and_only_some_data_are_taken():
     found = dgm.aggregate_test(case.model, case.guide, *batch, num=20, num_permutations=19)
     assert torch.equal(torch.get_rng_state(), before)
     assert found.num_permutations == 19
-    assert dgm.aggregate_test(Series(), SeriesGuide(), torch.randn(9, 3), num_permutations=19).p_value > 0
+    assert (
+        dgm.aggregate_test(Series(), SeriesGuide(), torch.randn(9, 3), num_permutations=19).p_value
+        > 0
+    )
 
 
 def test_a_model_without_latents_has_no_aggregate():

@@ -23,7 +23,7 @@ from pyro_dgm.evaluation.latents.aggregate import (
     factorized,
     pairwise,
 )
-from pyro_dgm.inference.run.traces import isolated, latent_sites, log_density
+from pyro_dgm.inference.run.traces import fork_rng, latent_sites, log_density
 
 NOT_SCORED = {"vae_one_way", "density_flow", "density_dequantized", "density_image"}
 NOISY = {"vae_dequantized", "vae_image_flow"}
@@ -47,15 +47,20 @@ def one_by_one(guide, batch, points):
     for i in range(len(points)):
         row = []
         for j in range(len(batch[0])):
-            given = {n: v[i].unsqueeze(v.dim() - 1 - num_event(guide, batch)[n]) for n, v in points.values.items()}
-            trace = poutine.trace(poutine.condition(guide, data=given)).get_trace(*(b[j : j + 1] for b in batch))
+            given = {
+                n: v[i].unsqueeze(v.dim() - 1 - num_event(guide, batch)[n])
+                for n, v in points.values.items()
+            }
+            trace = poutine.trace(poutine.condition(guide, data=given)).get_trace(
+                *(b[j : j + 1] for b in batch)
+            )
             row.append(sum(log_density(trace.nodes[n]).sum() for n in given))
         rows.append(torch.stack(row))
     return torch.stack(rows).detach()
 
 
 def num_event(guide, batch):
-    with isolated():
+    with fork_rng():
         trace = poutine.trace(guide).get_trace(*batch)
     return {n: len(s["fn"].event_shape) for n, s in latent_sites(trace).items()}
 
@@ -109,7 +114,9 @@ def test_the_type_of_the_law_chooses_the_road():
     for name, road in roads.items():
         case = PAIRS[name]()
         batch = case.batch(3)
-        assert type(pairwise(case.guide, batch, list(points_of(case.guide, batch).values), 1)) is road
+        assert (
+            type(pairwise(case.guide, batch, list(points_of(case.guide, batch).values), 1)) is road
+        )
 
     class Shifted(dist.Normal):
         def log_prob(self, value):
@@ -150,7 +157,11 @@ def test_at_most_chunk_pairs_are_in_memory(monkeypatch):
     case = PAIRS["vae_realnvp"]()
     batch, sizes = case.batch(9), []
     points, scored = points_of(case.guide, batch), OneSite.__call__
-    monkeypatch.setattr(OneSite, "__call__", lambda self, p: sizes.append(scored(self, p).numel()) or scored(self, p))
+    monkeypatch.setattr(
+        OneSite,
+        "__call__",
+        lambda self, p: sizes.append(scored(self, p).numel()) or scored(self, p),
+    )
     aggregated(case.guide, batch, points, torch.arange(9), 1, 20, dims=False)
     assert max(sizes) <= 20
     assert sum(sizes) == 81
@@ -169,7 +180,9 @@ def test_a_long_run_is_announced_once_with_its_cost(monkeypatch):
     monkeypatch.setattr(pairs, "perf_counter", lambda: next(times))
     watch = Watch(1_000_000)
     watch.passed(1000)  # of the slow start nothing is told
-    with pytest.warns(UserWarning, match=r"1,000,000 pairs \(z_i, x_j\) at 1e\+04 µs each .* about 167 minutes"):
+    with pytest.warns(
+        UserWarning, match=r"1,000,000 pairs \(z_i, x_j\) at 1e\+04 µs each .* about 167 minutes"
+    ):
         watch.passed(1000)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -13,10 +13,18 @@ from cases import PAIRS, over, randomize
 from conftest import both_dtypes, in_float64
 from pyro import poutine
 from torch import nn
-from toys import ExactGuide, GlobalMean, GlobalMeanGuide, LinearGaussian, Series, SeriesGuide, toy_vae
+from toys import (
+    ExactGuide,
+    GlobalMean,
+    GlobalMeanGuide,
+    LinearGaussian,
+    Series,
+    SeriesGuide,
+    toy_vae,
+)
 
 import pyro_dgm as dgm
-from pyro_dgm.inference.run.traces import isolated
+from pyro_dgm.inference.run.traces import fork_rng
 
 WITH_LATENTS = {n: b for n, b in PAIRS.items() if "density" not in n and n != "vae_one_way"}
 same = partial(torch.testing.assert_close, rtol=0)
@@ -35,7 +43,9 @@ class Given(nn.Module):
 
 def pair(dim: int, scale: float = 0.3, prior: nn.Module | None = None):
     """A model of z and x in R^dim, and the guide N(x, scale²)."""
-    model = dgm.LatentVariableModel(prior or dgm.StandardNormal(dim), dgm.Normal(nn.Identity(), scale=0.5))
+    model = dgm.LatentVariableModel(
+        prior or dgm.StandardNormal(dim), dgm.Normal(nn.Identity(), scale=0.5)
+    )
     return model, dgm.AmortizedGuide(Given(scale))
 
 
@@ -45,7 +55,9 @@ def integrals(x: torch.Tensor, scale: float) -> tuple[float, float]:
     laws = dist.Normal(x, scale).log_prob(edge[:, None])
     log_q = laws.logsumexp(1) - log(len(x))
     mutual = (laws.exp() * (laws - log_q[:, None])).sum(0).mean() * (edge[1] - edge[0])
-    marginal = (log_q.exp() * (log_q - dist.Normal(0.0, 1.0).log_prob(edge))).sum() * (edge[1] - edge[0])
+    marginal = (log_q.exp() * (log_q - dist.Normal(0.0, 1.0).log_prob(edge))).sum() * (
+        edge[1] - edge[0]
+    )
     return mutual.item(), marginal.item()
 
 
@@ -61,10 +73,15 @@ def test_the_identities_hold_to_float_precision_for_every_pair(build):
     batch = case.batch(6)
     found = dgm.surgery(case.model, case.guide, *batch, num=20, chunk=17)
     assert found.num == 24
-    assert found.kl.value == pytest.approx(found.mutual_information.value + found.marginal_kl.value, abs=1e-11)
+    assert found.kl.value == pytest.approx(
+        found.mutual_information.value + found.marginal_kl.value, abs=1e-11
+    )
     assert found.elbo.value == pytest.approx(found.reconstruction.value - found.kl.value, abs=1e-11)
     assert found.mutual_information.value <= found.ceiling + 1e-12
-    assert all(getattr(found, n).stderr >= 0 for n in ("reconstruction", "mutual_information", "marginal_kl", "elbo"))
+    assert all(
+        getattr(found, n).stderr >= 0
+        for n in ("reconstruction", "mutual_information", "marginal_kl", "elbo")
+    )
     assert "nats per datum (6 data, 24 draws × 5 others)" in str(found)
     if found.dimension_kl:
         parts = found.total_correlation.value + found.dimension_kl.value
@@ -172,7 +189,9 @@ def test_independent_dims_have_no_total_correlation():
 def test_chunks_change_nothing_but_the_rounding(name):
     case = PAIRS[name]()
     batch = case.batch(7)
-    one, other = (dgm.surgery(case.model, case.guide, *batch, num=14, chunk=c) for c in (200_000, 5))
+    one, other = (
+        dgm.surgery(case.model, case.guide, *batch, num=14, chunk=c) for c in (200_000, 5)
+    )
     for field in ("reconstruction", "mutual_information", "marginal_kl", "kl", "elbo"):
         assert getattr(one, field).value == pytest.approx(getattr(other, field).value, abs=1e-10)
         assert getattr(one, field).stderr == pytest.approx(getattr(other, field).stderr, abs=1e-10)
@@ -187,7 +206,7 @@ def test_contexts_travel_with_their_data():
             return dist.Normal(c, 0.3).to_event(1)
 
     c = torch.tensor([[-1.2], [0.1], [1.0], [1.4]])
-    likelihood = dgm.Normal(dgm.Joined(nn.Linear(2, 1)))
+    likelihood = dgm.Normal(dgm.Concat(nn.Linear(2, 1)))
     model = dgm.LatentVariableModel(dgm.StandardNormal(1), likelihood)
     found = dgm.surgery(model, dgm.AmortizedGuide(OfContext()), torch.randn(4, 1), c, num=20_000)
     mutual, marginal = integrals(c[:, 0], 0.3)
@@ -216,7 +235,9 @@ def test_some_of_the_others_bias_the_mutual_information_upward_and_say_so():
     values = torch.tensor([s.mutual_information.value for s in some])
     assert values.mean() - full.mutual_information.value > 5 * values.std() / sqrt(40)
     assert all(s.mutual_information.value <= s.ceiling for s in some)
-    assert some[0].kl.value == pytest.approx(some[0].mutual_information.value + some[0].marginal_kl.value, abs=1e-12)
+    assert some[0].kl.value == pytest.approx(
+        some[0].mutual_information.value + some[0].marginal_kl.value, abs=1e-12
+    )
     text = str(some[0])
     assert "200 draws × 10 others" in text
     assert "log N = 5.298 (biased upward)" in text
@@ -232,7 +253,10 @@ def test_the_mean_density_of_some_others_is_unbiased():
     guide, x = dgm.AmortizedGuide(Given(1.0)), torch.randn(8, 1)
     points = Points({"z": torch.randn(8, 1)}, torch.arange(8))
     own = dist.Normal(x, 1.0).log_prob(points.values["z"]).sum(-1)
-    runs = [aggregated(guide, (x,), points, torch.randperm(8)[:3], 1, 100, dims=False) for _ in range(400)]
+    runs = [
+        aggregated(guide, (x,), points, torch.randperm(8)[:3], 1, 100, dims=False)
+        for _ in range(400)
+    ]
     density = torch.stack([run.log_density(own, 8).exp() for run in runs])
     exact = dist.Normal(x, 1.0).log_prob(points.values["z"][:, None]).sum(-1).exp().mean(1)
     assert ((density.mean(0) - exact).abs() < 5 * density.std(0) / 20).all()
@@ -270,18 +294,21 @@ def test_one_site_inside_a_further_plate_has_no_dims():
 
     found = dgm.surgery(Model(), Guide(), torch.randn(5, 3), num=10)
     assert "site 'z' is inside further plates, ['time', 'data']" in found.reason
-    assert found.kl.value == pytest.approx(found.mutual_information.value + found.marginal_kl.value, abs=1e-11)
+    assert found.kl.value == pytest.approx(
+        found.mutual_information.value + found.marginal_kl.value, abs=1e-11
+    )
 
 
 def test_it_sees_neither_beta_nor_size_nor_scales_nor_masks_of_ones():
     x, found = torch.randn(6, 4), []
     for size in (None, 6000):
-        with isolated(seed=2):
+        with fork_rng(seed=2):
             model = LinearGaussian(size=size)
             guide = ExactGuide(model, shift=0.3)
         found.append(dgm.surgery(model, guide, x, num=18))
     scaled, again = (
-        poutine.mask(poutine.scale(p, scale=0.1), mask=torch.ones((), dtype=torch.bool)) for p in (model, guide)
+        poutine.mask(poutine.scale(p, scale=0.1), mask=torch.ones((), dtype=torch.bool))
+        for p in (model, guide)
     )
     found.append(dgm.surgery(scaled, again, x, num=18))
     objective = dgm.ELBO(model, guide, beta={"z": 0.01}, size=6000)
@@ -292,9 +319,11 @@ def test_it_sees_neither_beta_nor_size_nor_scales_nor_masks_of_ones():
 def test_the_dims_see_no_size_and_no_masks_either():
     found = []
     for size, mask in ((None, None), (600, None), (None, torch.ones(6, dtype=torch.bool))):
-        with isolated(seed=2):
+        with fork_rng(seed=2):
             guide = dgm.AmortizedGuide(dgm.Conditional(dist.Normal, dgm.mlp(4, 8, 4)), size=size)
-            model = dgm.LatentVariableModel(dgm.StandardNormal(2), dgm.Normal(dgm.mlp(2, 8, 4)), size=size)
+            model = dgm.LatentVariableModel(
+                dgm.StandardNormal(2), dgm.Normal(dgm.mlp(2, 8, 4)), size=size
+            )
         x = torch.linspace(-1, 1, 24).reshape(6, 4)
         if mask is not None:
             model, guide = (_masked_by_datum(program) for program in (model, guide))
@@ -331,7 +360,9 @@ def test_a_guide_that_only_scores_its_own_draws_is_refused():
         dgm.surgery(case.model, case.guide, *case.batch(4), num=4)
 
 
-@pytest.mark.parametrize(("name", "latent"), [("density_flow", "[]"), ("density_dequantized", "['x_noise']")])
+@pytest.mark.parametrize(
+    ("name", "latent"), [("density_flow", "[]"), ("density_dequantized", "['x_noise']")]
+)
 def test_a_model_without_latents_is_refused(name, latent):
     case = PAIRS[name]()
     with pytest.raises(ValueError, match="expected a guide with latent sites, got") as error:
@@ -345,7 +376,9 @@ def test_bad_arguments_raise():
     for name in ("num", "chunk"):
         with pytest.raises(ValueError, match=f"{name}: expected at least 1, got 0"):
             dgm.surgery(model, guide, x, **{name: 0})
-    with pytest.raises(ValueError, match="others: expected at least 2, since a draw's own datum is left out, got 1"):
+    with pytest.raises(
+        ValueError, match="others: expected at least 2, since a draw's own datum is left out, got 1"
+    ):
         dgm.surgery(model, guide, x, others=1)
     with pytest.raises(ValueError, match="expected finite values"):
         dgm.surgery(model, guide, x * torch.nan)
@@ -354,5 +387,7 @@ def test_bad_arguments_raise():
 
 
 def test_a_global_site_raises():
-    with pytest.raises(ValueError, match="site 'mu': expected a site inside the plate 'data', got a global one"):
+    with pytest.raises(
+        ValueError, match="site 'mu': expected a site inside the plate 'data', got a global one"
+    ):
         dgm.surgery(GlobalMean(), GlobalMeanGuide(), torch.randn(4), num=3)

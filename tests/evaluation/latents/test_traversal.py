@@ -65,11 +65,13 @@ def test_lines_of_every_pair_have_the_shape_of_its_data(build, dtype):
     z = dgm.encode(case.guide, x, *context)[name].mean(0)
     lines = dgm.traverse(case.model, z, *context, steps=3, latent=name)
     assert lines.shape == (z.shape[1], 3, *x.shape)
-    path = dgm.interpolate(case.model, z, z.flip(0), *context, steps=5, latent=name, path=dgm.spherical)
+    path = dgm.interpolate(case.model, z, z.flip(0), *context, steps=5, latent=name, path=dgm.slerp)
     assert path.shape == (5, *x.shape)
     assert path.dtype == dtype or not path.is_floating_point()
     if name == "z":
-        torch.testing.assert_close(path[0], dgm.decode(case.model, z, *context), rtol=1e-3, atol=1e-3, equal_nan=True)
+        torch.testing.assert_close(
+            path[0], dgm.decode(case.model, z, *context), rtol=1e-3, atol=1e-3, equal_nan=True
+        )
 
 
 def test_one_coordinate_moves_and_the_others_stay():
@@ -86,7 +88,8 @@ def test_one_coordinate_moves_and_the_others_stay():
 def flow_model():
     return randomize(
         dgm.LatentVariableModel(
-            dgm.Flow(dgm.StandardNormal(2), dgm.realnvp(2, 2, hidden=(8,))), dgm.Normal(dgm.mlp(2, 8, 3))
+            dgm.Flow(dgm.StandardNormal(2), dgm.realnvp(2, 2, hidden=(8,))),
+            dgm.Normal(dgm.mlp(2, 8, 3)),
         )
     )
 
@@ -102,7 +105,9 @@ def test_a_line_runs_through_the_base_space_of_a_flow_prior():
             moved = torch.stack([eps[:, 0], torch.full((4,), value)], 1)
             torch.testing.assert_close(found[0, step], model.likelihood(transform(moved)).mean)
         straight = dgm.traverse(model, z, dims=[1], steps=3, whiten=False)
-        torch.testing.assert_close(straight[0, 1], model.likelihood(z * torch.tensor([1.0, 0.0])).mean)
+        torch.testing.assert_close(
+            straight[0, 1], model.likelihood(z * torch.tensor([1.0, 0.0])).mean
+        )
 
 
 def test_a_path_in_the_base_space_differs_from_one_in_z():
@@ -117,7 +122,7 @@ def test_an_arc_keeps_its_radius_and_its_speed():
     start, end = torch.randn(7, 3), torch.randn(7, 3)
     start, end = start / start.norm(dim=1, keepdim=True), end / end.norm(dim=1, keepdim=True)
     t = torch.linspace(0, 1, 9)
-    arc = torch.stack([dgm.spherical(start, end, s) for s in t])
+    arc = torch.stack([dgm.slerp(start, end, s) for s in t])
     torch.testing.assert_close(arc.norm(dim=-1), torch.ones(9, 7))
     angles = (arc[1:] * arc[:-1]).sum(-1).clamp(-1, 1).acos()
     torch.testing.assert_close(angles, (start * end).sum(-1).acos().expand(8, 7) / 8)
@@ -128,11 +133,11 @@ def test_an_arc_between_parallel_points_is_straight():
     start = torch.randn(4, 3)
     for end in (start, 2 * start, -start):
         t = torch.tensor(0.3)
-        torch.testing.assert_close(dgm.spherical(start, end, t), dgm.linear(start, end, t))
+        torch.testing.assert_close(dgm.slerp(start, end, t), dgm.lerp(start, end, t))
 
 
 def test_an_arc_to_the_origin_is_finite():
-    assert dgm.spherical(torch.randn(4, 3), torch.zeros(4, 3), torch.tensor(0.3)).isfinite().all()
+    assert dgm.slerp(torch.randn(4, 3), torch.zeros(4, 3), torch.tensor(0.3)).isfinite().all()
 
 
 def test_a_bounded_latent_stays_in_its_support():
@@ -162,7 +167,8 @@ def test_nothing_outside_moves():
 
 def test_an_unknown_latent_raises_with_those_there_are():
     with pytest.raises(
-        ValueError, match=r"expected a site inside the plate 'data' alone, one of \['z', 'x'\], got 'y'"
+        ValueError,
+        match=r"expected a site inside the plate 'data' alone, one of \['z', 'x'\], got 'y'",
     ):
         dgm.decode(toy_vae().model, torch.zeros(3, 2), latent="y")
     with pytest.raises(ValueError, match=r"one of \['z'\], got 'u'. Fix: latent='z'"):
@@ -170,7 +176,9 @@ def test_an_unknown_latent_raises_with_those_there_are():
 
 
 def test_points_of_another_shape_raise():
-    with pytest.raises(ValueError, match=r"expected points of shape \(S, 2\), got \(3, 4\). Fix: encode"):
+    with pytest.raises(
+        ValueError, match=r"expected points of shape \(S, 2\), got \(3, 4\). Fix: encode"
+    ):
         dgm.traverse(toy_vae().model, torch.zeros(3, 4))
 
 
@@ -180,7 +188,9 @@ def test_a_model_that_returns_no_site_needs_its_name():
             z = pyro.sample("z", dist.Normal(program.weight, 1.0))
             pyro.sample("x", dist.Normal(z, 1.0), obs=x)
 
-    with pytest.raises(ValueError, match=r"name of an observation among \['z', 'x'\], got None. Fix: site='x'"):
+    with pytest.raises(
+        ValueError, match=r"name of an observation among \['z', 'x'\], got None. Fix: site='x'"
+    ):
         dgm.decode(Written(model), torch.zeros(3))
     assert dgm.decode(Written(model), torch.zeros(3), site="x").shape == (3,)
 

@@ -15,7 +15,7 @@ from toys import ExactGuide, GlobalMean, LinearGaussian, Series, Written, linear
 import pyro_dgm as dgm
 from pyro_dgm.evaluation.chains.coordinates import Posterior
 from pyro_dgm.evaluation.chains.hamiltonian import transition
-from pyro_dgm.evaluation.likelihood.annealing import Path, piloted
+from pyro_dgm.evaluation.likelihood.annealing import AnnealingPath, piloted
 
 SMALL = {"num": 32, "steps": 150, "leapfrog": 5}
 
@@ -52,7 +52,7 @@ def test_a_step_that_depends_on_where_its_chain_stands_would_bias_the_weights():
     """Why there is a pilot: chains to the right of 0 stay where they are, and the mean of w / p(x) is not 1."""
     model, _, x = linear_gaussian(latent=1, observed=2, scale=1.0)
     with torch.no_grad():
-        path = Path(Posterior(model, (x,)), None)
+        path = AnnealingPath(Posterior(model, (x,)), None)
         zeta, walk = path.draws(40_000), piloted(path, 3, 3)
         fair, _ = walk(zeta)
         biased = torch.zeros_like(fair)
@@ -71,8 +71,12 @@ def test_weights_are_the_evidence_when_the_guide_is_exact(dtype):
     model, guide, x = linear_gaussian()
     found = dgm.ais(model, x, num=3, steps=7, start=guide)
     assert found.per_datum.dtype == found.log_weight.dtype == torch.float64
-    torch.testing.assert_close(found.log_weight, model.log_evidence(x).expand(3, 6), rtol=0, atol=1e-4)
-    torch.testing.assert_close(found.ess, torch.full((6,), 3.0, dtype=torch.float64), rtol=1e-4, atol=0)
+    torch.testing.assert_close(
+        found.log_weight, model.log_evidence(x).expand(3, 6), rtol=0, atol=1e-4
+    )
+    torch.testing.assert_close(
+        found.ess, torch.full((6,), 3.0, dtype=torch.float64), rtol=1e-4, atol=0
+    )
 
 
 def test_one_temperature_is_importance_sampling_from_the_start():
@@ -90,8 +94,13 @@ def test_it_bounds_the_cost_from_above_and_tightens_with_the_temperatures():
     model = LinearGaussian(scale=0.3)
     x = model.data(200)
     exact = -model.log_evidence(x)
-    gaps = [dgm.ais(model, x, num=4, steps=steps, leapfrog=4).per_datum - exact for steps in (5, 40, 200)]
-    means, errors = ([f(gap).item() for gap in gaps] for f in (torch.mean, lambda g: g.std() / 200**0.5))
+    gaps = [
+        dgm.ais(model, x, num=4, steps=steps, leapfrog=4).per_datum - exact
+        for steps in (5, 40, 200)
+    ]
+    means, errors = (
+        [f(gap).item() for gap in gaps] for f in (torch.mean, lambda g: g.std() / 200**0.5)
+    )
     assert means[0] > means[1] > means[2] > -5 * errors[2]
     assert means[0] > 5 * errors[0]
     assert means[2] < 0.5
@@ -112,7 +121,9 @@ def test_two_latents_of_a_stranger_have_their_evidence_from_either_start():
     with torch.no_grad():
         a, c = case.model.middle.weight, case.model.bottom.weight
         middle = a @ a.T + 0.25 * torch.eye(3)
-        law = dist.MultivariateNormal(case.model.bottom(case.model.middle.bias), c @ middle @ c.T + 0.09 * torch.eye(4))
+        law = dist.MultivariateNormal(
+            case.model.bottom(case.model.middle.bias), c @ middle @ c.T + 0.09 * torch.eye(4)
+        )
         exact = law.log_prob(x)
     for start in (None, case.guide):
         assert_within(dgm.ais(case.model, x, start=start, **SMALL), exact)
@@ -163,8 +174,16 @@ def test_the_evidence_under_a_flow_prior_is_that_of_a_grid_in_both_spaces():
 @pytest.mark.parametrize("guided", [False, True], ids=["prior", "guide"])
 def test_every_pair_has_finite_weights(build, guided):
     case = build()
-    found = dgm.ais(case.model, *case.batch(2), num=3, steps=3, leapfrog=1, start=case.guide if guided else None)
-    assert found.per_datum.shape == found.monte_carlo.shape == found.ess.shape == found.acceptance.shape == (2,)
+    found = dgm.ais(
+        case.model, *case.batch(2), num=3, steps=3, leapfrog=1, start=case.guide if guided else None
+    )
+    assert (
+        found.per_datum.shape
+        == found.monte_carlo.shape
+        == found.ess.shape
+        == found.acceptance.shape
+        == (2,)
+    )
     assert found.log_weight.shape == (3, 2)
     assert found.per_datum.isfinite().all()
     assert (found.acceptance > 0).all()
@@ -183,7 +202,9 @@ def test_neither_beta_nor_size_nor_masks_of_ones_change_it():
     model, _, x = linear_gaussian()
     first = dgm.ais(model, x, num=3, steps=4)
     model.size = 6000
-    scaled = pyro.poutine.mask(pyro.poutine.scale(model, scale=0.1), mask=torch.ones((), dtype=torch.bool))
+    scaled = pyro.poutine.mask(
+        pyro.poutine.scale(model, scale=0.1), mask=torch.ones((), dtype=torch.bool)
+    )
     assert torch.equal(dgm.ais(model, x, num=3, steps=4).per_datum, first.per_datum)
     assert torch.equal(dgm.ais(scaled, x, num=3, steps=4).per_datum, first.per_datum)
 
@@ -242,7 +263,9 @@ def test_bad_data_raise_before_the_first_walk():
 def test_a_guide_with_another_density_at_each_run_raises():
     vae = toy_vae()
     refined = dgm.SemiAmortizedGuide(vae.guide.encoder, vae.model, num_steps=3)
-    with pytest.raises(ValueError, match="start: expected a guide whose density is a fixed function of x and z"):
+    with pytest.raises(
+        ValueError, match="start: expected a guide whose density is a fixed function of x and z"
+    ):
         dgm.ais(vae.model, torch.randn(2, 3), start=refined, steps=3)
 
 

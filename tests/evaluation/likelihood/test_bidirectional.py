@@ -26,7 +26,13 @@ def assert_bracket(found, log_evidence, gap):
 def test_the_evidence_of_a_linear_gaussian_model_lies_between_the_bounds():
     model = LinearGaussian(latent=3, observed=6)
     found = dgm.bdmc(model, steps=150, **SMALL)
-    assert found.lower.shape == found.upper.shape == found.lower_error.shape == found.upper_error.shape == (40,)
+    assert (
+        found.lower.shape
+        == found.upper.shape
+        == found.lower_error.shape
+        == found.upper_error.shape
+        == (40,)
+    )
     assert found.lower.dtype == torch.float64
     assert_bracket(found, model.log_evidence(found.data[0]), gap=0.3)
 
@@ -135,7 +141,9 @@ def test_the_truth_of_every_pair_stays_with_its_datum():
     torch.testing.assert_close(point.log_joint[0], expected)
 
 
-@pytest.mark.parametrize(**over({n: b for n, b in PAIRS.items() if n not in WITHOUT_CHAINS and n != "vae_labels"}))
+@pytest.mark.parametrize(
+    **over({n: b for n, b in PAIRS.items() if n not in WITHOUT_CHAINS and n != "vae_labels"})
+)
 def test_every_pair_has_finite_bounds(build):
     case = build()
     found = dgm.bdmc(case.model, num_data=3, num=2, steps=3, leapfrog=1)
@@ -177,7 +185,10 @@ def test_the_gap_has_the_standard_error_of_the_data():
     found = dgm.bdmc(model, num_data=6, num=2, steps=3)
     torch.testing.assert_close(found.gap, found.upper - found.lower)
     assert found.mean_gap.stderr == pytest.approx(found.gap.std().item() / 6**0.5)
-    assert f"of 6 simulated data from {found.lower.mean():.3f} to {found.upper.mean():.3f} nats" in str(found)
+    assert (
+        f"of 6 simulated data from {found.lower.mean():.3f} to {found.upper.mean():.3f} nats"
+        in str(found)
+    )
 
 
 @pytest.mark.parametrize("name", ["num_data", "num", "steps", "leapfrog", "chunk"])

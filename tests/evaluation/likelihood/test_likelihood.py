@@ -21,11 +21,13 @@ from toys import (
 )
 
 import pyro_dgm as dgm
-from pyro_dgm.inference.run.traces import isolated
+from pyro_dgm.inference.run.traces import fork_rng
 
 
 @both_dtypes
-@pytest.mark.parametrize(("num", "chunk"), [(1, 1), (1, 100), (2, 4), (4, 6), (7, 3), (50, 17), (50, 20_000)])
+@pytest.mark.parametrize(
+    ("num", "chunk"), [(1, 1), (1, 100), (2, 4), (4, 6), (7, 3), (50, 17), (50, 20_000)]
+)
 def test_nll_equals_log_evidence_under_the_exact_posterior(dtype, num, chunk):
     """Also with fewer draws than data (defect 1) and chunks that divide neither."""
     model, guide, x = linear_gaussian()
@@ -33,7 +35,9 @@ def test_nll_equals_log_evidence_under_the_exact_posterior(dtype, num, chunk):
     assert found.per_datum.dtype == torch.float64
     torch.testing.assert_close(found.per_datum, -model.log_evidence(x), rtol=0, atol=1e-5)
     torch.testing.assert_close(found.nelbo, -model.log_evidence(x), rtol=0, atol=1e-5)
-    torch.testing.assert_close(found.ess, torch.full((6,), float(num), dtype=torch.float64), rtol=1e-5, atol=0)
+    torch.testing.assert_close(
+        found.ess, torch.full((6,), float(num), dtype=torch.float64), rtol=1e-5, atol=0
+    )
 
 
 def inexact(**options):
@@ -77,7 +81,9 @@ def test_it_is_the_mean_of_the_weights_not_of_their_logarithms(dtype):
     same(found.nelbo, -weights.log().mean(0))
     same(found.ess, weights.sum(0) ** 2 / (weights**2).sum(0))
     same(found.monte_carlo, weights.std(0) / sqrt(30) / weights.mean(0))
-    kl = -dist.Normal(0.0, 1.0).log_prob(z).sum(-1) + dist.MultivariateNormal(loc, scale_tril=guide.root).log_prob(z)
+    kl = -dist.Normal(0.0, 1.0).log_prob(z).sum(-1) + dist.MultivariateNormal(
+        loc, scale_tril=guide.root
+    ).log_prob(z)
     same(found.kl, kl.detach().mean(0))
 
 
@@ -86,7 +92,9 @@ def test_chunks_change_the_noise_and_not_the_law():
     model, guide, x = inexact()
     means, variances = [], []
     for chunk in (20_000, 7):
-        repeated = torch.stack([dgm.nll(model, guide, x, num=12, chunk=chunk, seed=s).per_datum for s in range(300)])
+        repeated = torch.stack(
+            [dgm.nll(model, guide, x, num=12, chunk=chunk, seed=s).per_datum for s in range(300)]
+        )
         means.append(repeated.mean(0))
         variances.append(repeated.var(0) / 300)
     assert ((means[0] - means[1]).abs() < 5 * (variances[0] + variances[1]).sqrt()).all()
@@ -133,7 +141,9 @@ def test_stderr_is_the_spread_of_the_mean_over_data_sets():
 
 def test_stderr_of_one_datum_is_unknown():
     model, guide, x = inexact()
-    assert dgm.nll(model, guide, x[:1], num=30).stderr != dgm.nll(model, guide, x[:1], num=30).stderr
+    assert (
+        dgm.nll(model, guide, x[:1], num=30).stderr != dgm.nll(model, guide, x[:1], num=30).stderr
+    )
 
 
 def test_ess_is_at_most_the_number_of_draws_and_follows_its_formula():
@@ -186,7 +196,9 @@ def test_the_density_of_a_flow_prior_is_used():
     guide = dgm.AmortizedGuide(dgm.Conditional(dist.Normal, dgm.mlp(3, 4)))
     with torch.no_grad():
         guide.encoder.net[0].weight.zero_()
-        guide.encoder.net[0].bias.copy_(torch.tensor([0.0, 0.0, 2.5, 2.5]))  # N(0, 2.6²): wider than the posterior
+        guide.encoder.net[0].bias.copy_(
+            torch.tensor([0.0, 0.0, 2.5, 2.5])
+        )  # N(0, 2.6²): wider than the posterior
         x, edge = torch.randn(4, 3), torch.linspace(-9, 9, 901)
         grid = torch.cartesian_prod(edge, edge)
         log_joint = prior().log_prob(grid)[:, None] + model.likelihood(grid[:, None]).log_prob(x)
@@ -207,7 +219,7 @@ def test_nll_sees_neither_beta_nor_size_nor_scales_nor_masks_of_ones():
     """Defect 12, bitwise."""
     x, found = torch.randn(6, 4), []
     for size in (None, 6000):
-        with isolated(seed=2):
+        with fork_rng(seed=2):
             model = LinearGaussian(size=size)
             guide = ExactGuide(model, shift=0.3)
         found.append(dgm.nll(model, guide, x, num=9).per_datum)
@@ -229,7 +241,9 @@ def test_it_leaves_seed_modes_and_gradients_alone():
     assert not first.per_datum.requires_grad
     torch.rand(3)
     assert torch.equal(dgm.nll(vae.model, vae.guide, x, num=5).per_datum, first.per_datum)
-    assert not torch.equal(dgm.nll(vae.model, vae.guide, x, num=5, seed=1).per_datum, first.per_datum)
+    assert not torch.equal(
+        dgm.nll(vae.model, vae.guide, x, num=5, seed=1).per_datum, first.per_datum
+    )
 
 
 @pytest.mark.parametrize("name", ["num", "chunk"])
@@ -269,7 +283,9 @@ def test_bad_data_raise():
         dgm.nll(model, guide, x[:0])
 
 
-@pytest.mark.parametrize(("pair", "value"), [("vae_flow", 17), ("vae_flow", 0.5), ("vae_bernoulli", 0.5)])
+@pytest.mark.parametrize(
+    ("pair", "value"), [("vae_flow", 17), ("vae_flow", 0.5), ("vae_bernoulli", 0.5)]
+)
 def test_data_outside_the_support_raise_and_get_no_number(pair, value):
     case = PAIRS[pair]()
     x = torch.zeros_like(case.batch(400)[0], dtype=torch.get_default_dtype())
@@ -279,7 +295,9 @@ def test_data_outside_the_support_raise_and_get_no_number(pair, value):
 
 
 def test_a_global_site_raises():
-    with pytest.raises(ValueError, match=r"site 'mu': expected a site inside the plate 'data', got a global one"):
+    with pytest.raises(
+        ValueError, match=r"site 'mu': expected a site inside the plate 'data', got a global one"
+    ):
         dgm.nll(GlobalMean(), GlobalMeanGuide(), torch.randn(4), num=3)
 
 
@@ -295,7 +313,9 @@ def test_bits_per_dim_does_not_depend_on_the_unit_of_a_density():
     law, levels = dist.Normal(100.0, 20.0), torch.randint(256, (7,)).double()
     density = -law.log_prob(levels).sum().item()
     rescaled = -dist.Normal(100.0 / 255, 20.0 / 255).log_prob(levels / 255).sum().item()
-    assert dgm.bits_per_dim(rescaled, 7, spacing=1 / 255) == pytest.approx(dgm.bits_per_dim(density, 7))
+    assert dgm.bits_per_dim(rescaled, 7, spacing=1 / 255) == pytest.approx(
+        dgm.bits_per_dim(density, 7)
+    )
 
 
 def test_a_model_without_latents_is_scored_exactly_and_says_so():
@@ -317,7 +337,9 @@ def test_bits_per_dim_of_a_result_are_exact_and_keep_its_kind():
     assert bits.kind == score.kind == "exact"
     even = dgm.VAE(dgm.StandardNormal(1), Even(16), dgm.Conditional(dist.Normal, dgm.mlp(3, 2)))
     found = dgm.nll(even.model, even.guide, torch.randint(16, (5, 3)), num=2000)
-    assert found.bits_per_dim(3).value == pytest.approx(4.0, abs=5 * float(found.monte_carlo.max()) / (3 * log(2)))
+    assert found.bits_per_dim(3).value == pytest.approx(
+        4.0, abs=5 * float(found.monte_carlo.max()) / (3 * log(2))
+    )
     assert str(found.bits_per_dim(3)).endswith("bits/dim (upper bound in expectation)")
 
 
@@ -343,6 +365,8 @@ def test_the_worst_data_are_those_of_the_largest_khat():
     """Where k-hat could not be fitted, nothing is known: such data come first."""
     model, guide, x = linear_gaussian()
     found = dgm.nll(model, guide, x, num=200)
-    told = dataclasses.replace(found, khat=torch.tensor([0.1, -torch.inf, 0.9, torch.nan, 0.5, torch.inf]))
+    told = dataclasses.replace(
+        found, khat=torch.tensor([0.1, -torch.inf, 0.9, torch.nan, 0.5, torch.inf])
+    )
     assert told.worst(4).tolist() == [3, 5, 2, 4]
     assert len(told.worst(100)) == 6

@@ -55,9 +55,12 @@ def test_laws_of_the_library_have_a_total_of_one(name):
         lambda: dist.StudentT(torch.tensor([1.0, 2.5]), 3.0, 0.1),
         lambda: dist.LogNormal(torch.tensor([-8.0, 5.0]), torch.tensor([3.0, 0.01])),
         lambda: dist.MixtureSameFamily(
-            dist.Categorical(torch.tensor([0.3, 0.7])), dist.Normal(torch.tensor([-4.0, 6.0]), torch.tensor([0.3, 2.0]))
+            dist.Categorical(torch.tensor([0.3, 0.7])),
+            dist.Normal(torch.tensor([-4.0, 6.0]), torch.tensor([0.3, 2.0])),
         ),
-        lambda: dist.MultivariateNormal(torch.tensor([3.0, -50.0]), torch.tensor([[4.0, 1.9], [1.9, 1.0]])),
+        lambda: dist.MultivariateNormal(
+            torch.tensor([3.0, -50.0]), torch.tensor([[4.0, 1.9], [1.9, 1.0]])
+        ),
         lambda: dist.OneHotCategorical(torch.tensor([0.2, 0.5, 0.3])),
         lambda: dist.Binomial(torch.tensor([3.0, 40.0]), torch.tensor([0.1, 0.99])),
         lambda: dist.Geometric(torch.tensor([0.02, 0.9])),
@@ -71,13 +74,17 @@ def test_laws_of_strangers_have_a_total_of_one(law):
 def test_masses_that_miss_a_tenth_are_found_to_the_last_digits():
     law = Leaky(torch.tensor([[0.1, 0.2, 0.3, 0.2, 0.2]]).repeat(4, 1))
     torch.testing.assert_close(log_total(law), torch.full((4,), log(0.9), dtype=torch.float64))
-    torch.testing.assert_close(log_total(law.to_event(1)), torch.full((4,), log(0.9), dtype=torch.float64))
+    torch.testing.assert_close(
+        log_total(law.to_event(1)), torch.full((4,), log(0.9), dtype=torch.float64)
+    )
 
 
 @pytest.mark.parametrize("dtype", ["float32"], indirect=True)
 def test_the_continuous_bernoulli_of_torch_is_caught_at_large_logits():
     r"""Its probabilities are rounded to 1 - 1e-7: by the closed form its mass is 0.80 at a logit of 20."""
-    law = torch.distributions.ContinuousBernoulli(logits=torch.tensor([0.5, 20.0]), validate_args=False)
+    law = torch.distributions.ContinuousBernoulli(
+        logits=torch.tensor([0.5, 20.0]), validate_args=False
+    )
     assert log_total(law)[0].abs() < 1e-3
     assert log_total(law)[1].exp() == pytest.approx(0.80, abs=0.01)
 
@@ -88,7 +95,9 @@ def test_densities_that_err_by_a_factor_are_found():
             return super().log_prob(value) + log(2)
 
     total = log_total(Doubled(torch.tensor([0.0, 1e3]), torch.tensor([1e-3, 7.0])))
-    torch.testing.assert_close(total, torch.full((2,), log(2.0), dtype=torch.float64), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        total, torch.full((2,), log(2.0), dtype=torch.float64), rtol=1e-4, atol=1e-4
+    )
 
 
 def test_a_jump_inside_the_support_leaves_the_quadrature_unsettled():
@@ -96,20 +105,28 @@ def test_a_jump_inside_the_support_leaves_the_quadrature_unsettled():
         def log_prob(self, value):
             return super().log_prob(value) + 20 * (value > 4.9)
 
-    with pytest.raises(NotImplementedError, match="the quadrature of Step has not settled: its totals move by"):
+    with pytest.raises(
+        NotImplementedError, match="the quadrature of Step has not settled: its totals move by"
+    ):
         log_total(Step(torch.tensor(0.0), torch.tensor(1.0)))
 
 
 def test_what_cannot_be_summed_is_refused():
-    with pytest.raises(NotImplementedError, match="Binomial has 1,000,001 values, of which 20,000 can be summed"):
+    with pytest.raises(
+        NotImplementedError, match="Binomial has 1,000,001 values, of which 20,000 can be summed"
+    ):
         log_total(dist.Binomial(torch.tensor(1_000_000.0), torch.tensor(0.5)))
-    with pytest.raises(NotImplementedError, match=r"MultivariateNormal does not factorize over its event \(3,\)"):
+    with pytest.raises(
+        NotImplementedError, match=r"MultivariateNormal does not factorize over its event \(3,\)"
+    ):
         log_total(dist.MultivariateNormal(torch.zeros(3), torch.eye(3)))
 
     class Unknown(dist.Normal):
         support = dist.constraints.dependent
 
-    with pytest.raises(NotImplementedError, match="Unknown has no support to sum or integrate over"):
+    with pytest.raises(
+        NotImplementedError, match="Unknown has no support to sum or integrate over"
+    ):
         log_total(Unknown(torch.tensor(0.0), torch.tensor(1.0)))
 
 
@@ -130,10 +147,13 @@ def test_every_site_of_a_pair_is_checked_at_draws_of_the_guide():
 def test_a_dequantized_site_and_a_large_flow_are_named_with_the_reason():
     case = PAIRS["vae_dequantized"]()
     found = normalization(case.model, case.guide, *case.batch(3))
-    assert found.unchecked == {"x": "site 'x' is dequantized: its mass is an integral over the noise"}
+    assert found.unchecked == {
+        "x": "site 'x' is dequantized: its mass is an integral over the noise"
+    }
     case = PAIRS["density_flow"]()
     assert (
-        "does not factorize over its event (3,)" in normalization(case.model, case.guide, *case.batch(3)).unchecked["x"]
+        "does not factorize over its event (3,)"
+        in normalization(case.model, case.guide, *case.batch(3)).unchecked["x"]
     )
 
 
@@ -154,7 +174,9 @@ def test_the_bias_is_that_of_a_datum_and_nan_shows():
 
 
 def test_a_global_site_raises():
-    with pytest.raises(ValueError, match="site 'mu': expected a site inside the plate 'data', got a global one"):
+    with pytest.raises(
+        ValueError, match="site 'mu': expected a site inside the plate 'data', got a global one"
+    ):
         normalization(GlobalMean(), GlobalMeanGuide(), torch.randn(5))
 
 

@@ -22,12 +22,17 @@ def test_it_is_the_density_of_the_mixture_of_kernels(bandwidth, chunk):
     samples, x = torch.randn(30, 2, 3), torch.randn(7, 2, 3)
     found = dgm.parzen(samples, x, bandwidth, chunk)
     assert found.dtype == torch.float64
-    torch.testing.assert_close(found, mixture(samples, bandwidth).log_prob(x.flatten(1).double()), rtol=1e-12, atol=0)
+    torch.testing.assert_close(
+        found, mixture(samples, bandwidth).log_prob(x.flatten(1).double()), rtol=1e-12, atol=0
+    )
 
 
 def test_far_from_the_origin_no_digit_cancels():
     """Data a million bandwidths from 0, as levels of an image with a narrow kernel are."""
-    samples, x = 1e6 + torch.randn(20, 4, dtype=torch.float64), 1e6 + torch.randn(5, 4, dtype=torch.float64)
+    samples, x = (
+        1e6 + torch.randn(20, 4, dtype=torch.float64),
+        1e6 + torch.randn(5, 4, dtype=torch.float64),
+    )
     moved = dgm.parzen(samples - 1e6, x - 1e6, 0.5)
     torch.testing.assert_close(dgm.parzen(samples, x, 0.5), moved, rtol=1e-7, atol=1e-7)
 
@@ -52,7 +57,10 @@ def test_a_model_that_repeats_one_constant_wins_against_the_true_one():
     """The entropy of N(0, I) in 50 dims is what the constant reaches, and the true model misses by many nats."""
     x, val = torch.randn(500, 50, dtype=torch.float64), torch.randn(500, 50)
     true, constant = torch.randn(2000, 50), torch.zeros(2000, 50)
-    score = {n: dgm.parzen(y, x, dgm.parzen_bandwidth(y, val)).mean() for n, y in [("true", true), ("one", constant)]}
+    score = {
+        n: dgm.parzen(y, x, dgm.parzen_bandwidth(y, val)).mean()
+        for n, y in [("true", true), ("one", constant)]
+    }
     exact = dist.Normal(torch.zeros(50, dtype=torch.float64), 1.0).to_event(1).log_prob(x).mean()
     assert score["one"] == pytest.approx(exact.item(), abs=1e-9)
     assert score["true"] < exact - 5
@@ -65,7 +73,8 @@ def test_bad_arguments_raise():
             dgm.parzen(x, x, bandwidth)
     for samples in (torch.zeros(0, 2), torch.zeros(4, 3)):
         with pytest.raises(
-            ValueError, match=r"parzen: expected samples \(S, \*event\) of the data's event shape \(2,\)"
+            ValueError,
+            match=r"parzen: expected samples \(S, \*event\) of the data's event shape \(2,\)",
         ):
             dgm.parzen(samples, x, 1.0)
     with pytest.raises(ValueError, match="chunk: expected at least 1, got 0"):

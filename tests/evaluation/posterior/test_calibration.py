@@ -10,7 +10,15 @@ from cases import PAIRS, over
 from conftest import both_dtypes, in_float64
 from scipy.stats import kstest
 from torch import nn
-from toys import ExactGuide, GlobalMean, GlobalMeanGuide, LinearGaussian, Series, SeriesGuide, toy_vae
+from toys import (
+    ExactGuide,
+    GlobalMean,
+    GlobalMeanGuide,
+    LinearGaussian,
+    Series,
+    SeriesGuide,
+    toy_vae,
+)
 
 import pyro_dgm as dgm
 from pyro_dgm.evaluation.posterior.calibration import _ranks, kolmogorov
@@ -22,7 +30,9 @@ def pair(**options):
     """A linear-Gaussian model in one dim, and its posterior with the mean off by `shift` standard deviations."""
     model = LinearGaussian(latent=1, observed=3)
     sd = ExactGuide(model).root.item()
-    return model, ExactGuide(model, shift=options.get("shift", 0.0) * sd, spread=options.get("spread", 1.0))
+    return model, ExactGuide(
+        model, shift=options.get("shift", 0.0) * sd, spread=options.get("spread", 1.0)
+    )
 
 
 @both_dtypes
@@ -41,13 +51,20 @@ def test_p_values_of_an_exact_guide_are_uniform():
     """200 repetitions with 100 data and 9 draws: for every statistic Kolmogorov's test at one in a hundred thousand."""
     model = LinearGaussian()
     guide = ExactGuide(model)
-    p = torch.stack([dgm.sbc(model, guide, num_data=100, num_draws=9, seed=s).p_values for s in range(200)])
+    p = torch.stack(
+        [dgm.sbc(model, guide, num_data=100, num_draws=9, seed=s).p_values for s in range(200)]
+    )
     assert min(kstest(column, "uniform").pvalue for column in p.T) > 1e-5
 
 
 @pytest.mark.parametrize(
     ("wrong", "level"),
-    [({"shift": 0.1}, 1e-4), ({"shift": -0.1}, 1e-4), ({"spread": 0.7}, 1e-20), ({"spread": 1.4}, 1e-20)],
+    [
+        ({"shift": 0.1}, 1e-4),
+        ({"shift": -0.1}, 1e-4),
+        ({"spread": 0.7}, 1e-20),
+        ({"spread": 1.4}, 1e-20),
+    ],
 )
 @both_dtypes
 def test_a_mean_off_by_a_tenth_or_a_wrong_scale_fails_decisively(wrong, level):
@@ -84,7 +101,10 @@ def test_coverage_is_that_of_intervals_too_narrow():
     for level in (0.5, 0.8, 0.95):
         narrow = (2 * normal.cdf(0.7 * normal.icdf(torch.tensor((1 + level) / 2))) - 1).item()
         for found, exact in ((right, level), (wrong, narrow)):
-            assert abs(found.coverage(level)[0].item() - exact) < 5 * sqrt(exact * (1 - exact) / 4000) + 1 / 400
+            assert (
+                abs(found.coverage(level)[0].item() - exact)
+                < 5 * sqrt(exact * (1 - exact) / 4000) + 1 / 400
+            )
 
 
 class Coin(dgm.Program):
@@ -93,7 +113,9 @@ class Coin(dgm.Program):
     def forward(self, x=None):
         with dgm.data_plate(x):
             z = pyro.sample("z", dist.Bernoulli(torch.tensor([0.3, 0.3])).to_event(1))
-            return pyro.sample("x", dist.Normal(2 * z[..., :1] + z[..., 1:], 1.0).to_event(1), obs=x)
+            return pyro.sample(
+                "x", dist.Normal(2 * z[..., :1] + z[..., 1:], 1.0).to_event(1), obs=x
+            )
 
 
 class CoinGuide(dgm.Program):
@@ -184,7 +206,9 @@ def test_contexts_are_taken_over_again_and_stay_with_their_data():
 def test_numbers_do_not_depend_on_how_many_contexts_there_are_rows_of():
     model, guide = dgm.LatentVariableModel(OfContext(), First()), dgm.AmortizedGuide(OfContext())
     c = torch.randn(40, 1)
-    few, many = (dgm.sbc(model, guide, rows, num_data=40, num_draws=5) for rows in (c, c.repeat(3, 1)))
+    few, many = (
+        dgm.sbc(model, guide, rows, num_data=40, num_draws=5) for rows in (c, c.repeat(3, 1))
+    )
     assert torch.equal(few.ranks, many.ranks)
 
 
@@ -220,7 +244,9 @@ def test_the_correction_is_holms():
         p_values = torch.tensor([0.01, 0.04, 0.03], dtype=torch.float64)
 
     found = Known(("a", "b", "c"), uniform.long(), uniform, 1)
-    torch.testing.assert_close(found.adjusted, torch.tensor([0.03, 0.06, 0.06], dtype=torch.float64))
+    torch.testing.assert_close(
+        found.adjusted, torch.tensor([0.03, 0.06, 0.06], dtype=torch.float64)
+    )
     assert found.passed(0.01)
     assert not found.passed(0.05)
 
@@ -248,8 +274,12 @@ def test_it_leaves_seed_modes_and_gradients_alone():
     assert all(m.training for m in vae.modules())
     assert all(p.grad is None for p in vae.parameters())
     torch.rand(3)
-    assert torch.equal(dgm.sbc(vae.model, vae.guide, num_data=20, num_draws=3).uniform, first.uniform)
-    assert not torch.equal(dgm.sbc(vae.model, vae.guide, num_data=20, num_draws=3, seed=1).uniform, first.uniform)
+    assert torch.equal(
+        dgm.sbc(vae.model, vae.guide, num_data=20, num_draws=3).uniform, first.uniform
+    )
+    assert not torch.equal(
+        dgm.sbc(vae.model, vae.guide, num_data=20, num_draws=3, seed=1).uniform, first.uniform
+    )
 
 
 def test_bad_arguments_raise():
@@ -263,5 +293,7 @@ def test_bad_arguments_raise():
 
 
 def test_a_global_site_raises():
-    with pytest.raises(ValueError, match="site 'mu': expected a site inside the plate 'data', got a global one"):
+    with pytest.raises(
+        ValueError, match="site 'mu': expected a site inside the plate 'data', got a global one"
+    ):
         dgm.sbc(GlobalMean(), GlobalMeanGuide(), num_data=5)

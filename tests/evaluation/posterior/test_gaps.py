@@ -10,7 +10,15 @@ from cases import PAIRS, over
 from conftest import in_float64
 from torch import nn
 from torch.distributions import kl_divergence
-from toys import ExactGuide, GlobalMean, GlobalMeanGuide, Series, SeriesGuide, linear_gaussian, toy_vae
+from toys import (
+    ExactGuide,
+    GlobalMean,
+    GlobalMeanGuide,
+    Series,
+    SeriesGuide,
+    linear_gaussian,
+    toy_vae,
+)
 
 import pyro_dgm as dgm
 
@@ -25,13 +33,17 @@ class Exact:
         self.precision = torch.eye(2) + weight.T @ weight / scale**2
         self.evidence = dist.MultivariateNormal(bias, weight @ weight.T + scale**2 * torch.eye(4))
         encoder = nn.Linear(4, 4)
-        with torch.no_grad():  # the mean of the posterior moved, and the scales of the nearest diagonal times a factor
+        with (
+            torch.no_grad()
+        ):  # the mean of the posterior moved, and the scales of the nearest diagonal times a factor
             encoder.weight[:2] = torch.linalg.solve(self.precision, weight.T) / scale**2
             encoder.bias[:2] = -encoder.weight[:2] @ bias + shift
             encoder.weight[2:] = 0
             encoder.bias[2:] = torch.expm1(self.precision.diagonal() ** -0.5 * spread).log()
         self.vae = dgm.VAE(
-            dgm.StandardNormal(2), dgm.Normal(decoder, scale), dgm.Conditional(dist.Normal, encoder, floor=1e-12)
+            dgm.StandardNormal(2),
+            dgm.Normal(decoder, scale),
+            dgm.Conditional(dist.Normal, encoder, floor=1e-12),
         )
 
     @property
@@ -49,7 +61,9 @@ def test_both_gaps_are_those_of_the_closed_forms(shift, spread):
     truth = dgm.GivenNLL(-exact.evidence.log_prob(x).detach())
     found = dgm.gaps(exact.vae.model, exact.vae.guide, x, num=2000, num_steps=300, truth=truth)
     moved = torch.full((2,), shift)
-    amortization = moved @ exact.precision @ moved / 2 + 2 * (spread**2 / 2 - 0.5 - torch.tensor(spread).log())
+    amortization = moved @ exact.precision @ moved / 2 + 2 * (
+        spread**2 / 2 - 0.5 - torch.tensor(spread).log()
+    )
     draws = dgm.draw(exact.vae.model, exact.vae.guide, x, num=2000).log_weight.detach()
     error = 5 * float((draws.var(0) / 2000).mean() / 40) ** 0.5 + 0.01
     assert abs(found.amortization.value - float(amortization)) < error
@@ -57,7 +71,9 @@ def test_both_gaps_are_those_of_the_closed_forms(shift, spread):
     assert exact.approximation > 0.05  # else the second line says nothing
     weighed = dgm.gaps(exact.vae.model, exact.vae.guide, x, num=2000, num_steps=300).approximation
     assert abs(weighed.value - exact.approximation) < 5 * weighed.stderr + 0.01
-    assert found.inference.value == pytest.approx(found.amortization.value + found.approximation.value)
+    assert found.inference.value == pytest.approx(
+        found.amortization.value + found.approximation.value
+    )
     assert "q* the best diagonal normal of each datum; 40 data)" in str(found)
 
 
@@ -68,7 +84,9 @@ def test_a_truth_of_the_same_data_takes_the_place_of_importance_sampling():
     truth = dgm.ais(exact.vae.model, x, num=2, steps=3, start=exact.vae.guide)
     found = dgm.gaps(exact.vae.model, exact.vae.guide, x, num=20, num_steps=5, truth=truth)
     expected = dgm.nll(exact.vae.model, exact.vae.guide, x, num=20).nelbo - truth.per_datum
-    torch.testing.assert_close(found.amortization_per_datum + found.approximation_per_datum, expected)
+    torch.testing.assert_close(
+        found.amortization_per_datum + found.approximation_per_datum, expected
+    )
     with pytest.raises(ValueError, match="gaps: expected a truth of 5 data, got one of 6"):
         dgm.gaps(exact.vae.model, exact.vae.guide, x[:5], num=20, num_steps=1, truth=truth)
 
@@ -87,7 +105,9 @@ def test_the_exact_posterior_has_no_gap():
 
 
 @in_float64
-@pytest.mark.parametrize(("shift", "spread"), [(0.5, 1.0), (0.0, 0.4), (-0.4, 1.8)], ids=["shifted", "narrow", "wide"])
+@pytest.mark.parametrize(
+    ("shift", "spread"), [(0.5, 1.0), (0.0, 0.4), (-0.4, 1.8)], ids=["shifted", "narrow", "wide"]
+)
 def test_wrong_moments_of_a_full_covariance_are_all_amortization(shift, spread):
     r"""$KL = \frac12 m^T P m + \frac D2 (s^2 - 1) - D \log s$, and nothing is left to approximation."""
     model, _, x = linear_gaussian()
@@ -116,7 +136,10 @@ class Scaled(nn.Module):
 
     def guide(self, x=None):
         with dgm.data_plate(x):
-            pyro.sample("z", dist.Normal(self.offset + self.unit * (0.8 * x + 0.6), 0.2**0.5 * 0.5 * self.unit))
+            pyro.sample(
+                "z",
+                dist.Normal(self.offset + self.unit * (0.8 * x + 0.6), 0.2**0.5 * 0.5 * self.unit),
+            )
 
 
 @in_float64
@@ -125,7 +148,9 @@ def test_the_unit_and_the_origin_of_a_latent_do_not_matter(unit, offset):
     pair, x = Scaled(unit, offset), torch.tensor([-1.0, 0.3, 2.0])
     found = dgm.gaps(pair.model, pair.guide, x, num=2000, num_steps=200)
     expected = dgm.gaps(Scaled(1.0, 0.0).model, Scaled(1.0, 0.0).guide, x, num=2000, num_steps=200)
-    torch.testing.assert_close(found.amortization_per_datum, expected.amortization_per_datum, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        found.amortization_per_datum, expected.amortization_per_datum, rtol=1e-4, atol=1e-4
+    )
     exact = 0.6**2 / 0.2 / 2 + 0.25 / 2 - 0.5 + torch.tensor(2.0).log()
     assert abs(found.amortization.value - float(exact)) < 0.1
     assert found.approximation_per_datum.abs().max() < 0.02
@@ -139,17 +164,25 @@ def best_of_the_bare_family(case, x):
     mean, covariance = posterior_of_the_bare_model(case.model, x)
     weight = case.guide.top.weight.detach()
     place = [torch.zeros(len(x), n, requires_grad=True) for n in (3, 3, 2, 2)]
-    optimizer = torch.optim.LBFGS(place, max_iter=500, tolerance_grad=1e-10, line_search_fn="strong_wolfe")
+    optimizer = torch.optim.LBFGS(
+        place, max_iter=500, tolerance_grad=1e-10, line_search_fn="strong_wolfe"
+    )
 
     def divergence():
         m, s, a, r = place
         slope = r.exp()[:, :, None] * weight
-        first, second = 0.4**2 * torch.diag_embed((2 * s).exp()), 0.7**2 * torch.diag_embed((2 * r).exp())
+        first, second = (
+            0.4**2 * torch.diag_embed((2 * s).exp()),
+            0.7**2 * torch.diag_embed((2 * r).exp()),
+        )
         cross = slope @ first
-        joint = torch.cat([torch.cat([first, cross.mT], 2), torch.cat([cross, cross @ slope.mT + second], 2)], 1)
+        joint = torch.cat(
+            [torch.cat([first, cross.mT], 2), torch.cat([cross, cross @ slope.mT + second], 2)], 1
+        )
         moved = torch.cat([m, a + (slope @ m[..., None])[..., 0]], 1)
         return kl_divergence(
-            dist.MultivariateNormal(moved, joint), dist.MultivariateNormal(mean, covariance.expand(len(x), 5, 5))
+            dist.MultivariateNormal(moved, joint),
+            dist.MultivariateNormal(mean, covariance.expand(len(x), 5, 5)),
         )
 
     def step():
@@ -181,7 +214,9 @@ def test_two_latents_of_a_stranger_reach_the_best_image_of_both_conditionals():
     truth = dgm.GivenNLL(-evidence_of_the_bare_model(case.model, x))
     found = dgm.gaps(case.model, case.guide, x, num=4000, num_steps=600, lr=0.2, truth=truth)
     exact = best_of_the_bare_family(case, x)
-    assert ((found.approximation_per_datum - exact).abs() < 0.02 + 5 * (2 * exact / 4000).sqrt()).all()
+    assert (
+        (found.approximation_per_datum - exact).abs() < 0.02 + 5 * (2 * exact / 4000).sqrt()
+    ).all()
     assert exact.mean() > 0.1
     assert (found.amortization_per_datum > 1).all()
     assert "affine image" in found.kind  # q(z2 | z1) keeps its slope
@@ -204,7 +239,9 @@ def test_a_site_of_a_further_plate_is_refined_for_each_of_its_rows():
     precision[0, 1:] = precision[1:, 0] = -1
     exact = (precision.diagonal().log().sum() - precision.logdet()) / 2
     assert exact > 0.05
-    assert ((found.approximation_per_datum - exact).abs() < 0.02 + 5 * (2 * exact / 4000).sqrt()).all()
+    assert (
+        (found.approximation_per_datum - exact).abs() < 0.02 + 5 * (2 * exact / 4000).sqrt()
+    ).all()
     assert "diagonal normal" in found.kind
 
 
@@ -259,9 +296,14 @@ def test_the_noise_of_a_dequantized_pair_is_refined_as_well():
     x, u = torch.zeros(4, 1), (torch.arange(10_000) + 0.5) / 10_000
     law = dist.Normal(0.8, 0.1)
     truth = dgm.GivenNLL(-(law.cdf(torch.tensor(1.0)) - law.cdf(torch.tensor(0.0))).log().expand(4))
-    found = dgm.gaps(dgm.dequantized(density), dgm.NoiseGuide(dgm.UnitUniform()), x, num=4000, truth=truth)
+    found = dgm.gaps(
+        dgm.dequantized(density), dgm.NoiseGuide(dgm.UnitUniform()), x, num=4000, truth=truth
+    )
     total = -law.log_prob(u).mean() - truth.per_datum[0]
-    assert ((found.amortization_per_datum + found.approximation_per_datum - total).abs() < 5 * 9 / 4000**0.5).all()
+    assert (
+        (found.amortization_per_datum + found.approximation_per_datum - total).abs()
+        < 5 * 9 / 4000**0.5
+    ).all()
     assert (found.approximation_per_datum > 0).all()
     assert (found.approximation_per_datum < 0.3).all()
     assert total > 5
@@ -271,7 +313,9 @@ def test_the_noise_of_a_dequantized_pair_is_refined_as_well():
 def test_blocks_of_data_give_the_gaps_of_the_whole():
     vae, x = toy_vae(), torch.randn(5, 3)
     whole = dgm.gaps(vae.model, vae.guide, x, num=100, num_steps=60)
-    parts = dgm.gaps(vae.model, vae.guide, x, num=100, num_steps=60, chunk=150)  # 2 data for the ascent, 1 for bounds
+    parts = dgm.gaps(
+        vae.model, vae.guide, x, num=100, num_steps=60, chunk=150
+    )  # 2 data for the ascent, 1 for bounds
     variance = dgm.draw(vae.model, vae.guide, x, num=100).log_weight.detach().var(0)
     error = 5 * (2 * 2 * variance / 100).sqrt() + 0.1
     assert ((parts.amortization_per_datum - whole.amortization_per_datum).abs() < error).all()
@@ -280,17 +324,23 @@ def test_blocks_of_data_give_the_gaps_of_the_whole():
 
 def test_a_vae_in_place_of_its_two_programs_raises():
     vae, x = toy_vae(), torch.randn(3, 3)
-    with pytest.raises(TypeError, match=r"got VAE and Tensor. Fix: gaps\(vae.model, vae.guide, x\)"):
+    with pytest.raises(
+        TypeError, match=r"got VAE and Tensor. Fix: gaps\(vae.model, vae.guide, x\)"
+    ):
         dgm.gaps(vae, x)
 
 
 def test_a_model_without_latents_raises():
-    with pytest.raises(ValueError, match=r"gaps: expected a guide with a latent site, got none. Fix: dgm.nll"):
+    with pytest.raises(
+        ValueError, match=r"gaps: expected a guide with a latent site, got none. Fix: dgm.nll"
+    ):
         dgm.gaps(dgm.DensityModel(dgm.StandardNormal(2)), dgm.EmptyGuide(), torch.zeros(3, 2))
 
 
 def test_a_global_site_raises():
-    with pytest.raises(ValueError, match="site 'mu': expected a site inside the plate 'data', got a global one"):
+    with pytest.raises(
+        ValueError, match="site 'mu': expected a site inside the plate 'data', got a global one"
+    ):
         dgm.gaps(GlobalMean(), GlobalMeanGuide(), torch.randn(4))
 
 

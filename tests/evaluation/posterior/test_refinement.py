@@ -12,7 +12,12 @@ from toys import Written, toy_vae
 
 import pyro_dgm as dgm
 from pyro_dgm.evaluation.chains.coordinates import chart_of
-from pyro_dgm.evaluation.posterior.refinement import Image, Refined, is_mean_field_normal, refined
+from pyro_dgm.evaluation.posterior.refinement import (
+    AffineImage,
+    RefinedGuide,
+    is_mean_field_normal,
+    refine,
+)
 from pyro_dgm.inference.run.estimates import estimating
 from pyro_dgm.inference.run.traces import latent_sites, vectorized
 
@@ -30,7 +35,9 @@ def image_of(law):
     """An image with random constants for each of 3 data."""
     chart = chart_of("z", law, whiten=False)
     event_dim = len(chart.shape) - 1
-    return Image(*(torch.randn(chart.shape) * 0.4 + offset for offset in (0.2, 0.8, 0.5, 0.1)), event_dim), chart
+    return AffineImage(
+        *(torch.randn(chart.shape) * 0.4 + offset for offset in (0.2, 0.8, 0.5, 0.1)), event_dim
+    ), chart
 
 
 @in_float64
@@ -48,7 +55,9 @@ def test_an_image_has_the_density_of_the_change_of_variables(law):
         return log_p + (log_det.sum(-1) if log_det.dim() > 1 else log_det)
 
     z = law.sample()
-    to = image.centre + image.log_scale.exp() * (chart.of(z) - image.centre + image.unit * image.shift)
+    to = image.centre + image.log_scale.exp() * (
+        chart.of(z) - image.centre + image.unit * image.shift
+    )
     scales = image.log_scale.reshape(3, -1).sum(-1)
     torch.testing.assert_close(density(chart.onto(to), moved), density(z, law.log_prob) - scales)
 
@@ -63,7 +72,9 @@ def test_draws_are_the_images_of_draws_and_stay_in_the_support(law):
         z = law.expand((5, 3)).rsample()
         torch.manual_seed(1)
         moved = image.of("z", law).expand((5, 3)).rsample()
-    to = image.centre + image.log_scale.exp() * (chart.of(z) - image.centre + image.unit * image.shift)
+    to = image.centre + image.log_scale.exp() * (
+        chart.of(z) - image.centre + image.unit * image.shift
+    )
     torch.testing.assert_close(moved, chart.onto(to))
     assert law.support.check(moved).all()
 
@@ -81,8 +92,10 @@ def test_a_later_site_sees_the_moved_draw_of_the_earlier():
             z = pyro.sample("z", dist.Normal(torch.zeros(()), 1.0))
             pyro.sample("y", dist.Normal(z, 1e-6))
 
-    shifted = Image(torch.zeros(2), torch.ones(2), torch.tensor([100.0, -100.0]), torch.zeros(2), 0)
-    trace = poutine.trace(Refined({"z": shifted})(guide)).get_trace(torch.zeros(2))
+    shifted = AffineImage(
+        torch.zeros(2), torch.ones(2), torch.tensor([100.0, -100.0]), torch.zeros(2), 0
+    )
+    trace = poutine.trace(RefinedGuide({"z": shifted})(guide)).get_trace(torch.zeros(2))
     z, y = (trace.nodes[name]["value"] for name in ("z", "y"))
     assert ((z - torch.tensor([100.0, -100.0])).abs() < 10).all()
     torch.testing.assert_close(y, z, atol=1e-4, rtol=0)
@@ -115,7 +128,9 @@ def test_the_ascent_needs_no_gradient_of_the_weights_and_leaves_them():
     vae, x = toy_vae(), torch.randn(4, 3)
     before = {n: p.clone() for n, p in vae.named_parameters()}
     with estimating(vae.model, vae.guide, seed=0):
-        found = refined(vae.model, vae.guide, (x,), 1, num_steps=3, lr=0.1, chunk=130)  # in blocks of 2 data
+        found = refine(
+            vae.model, vae.guide, (x,), 1, num_steps=3, lr=0.1, chunk=130
+        )  # in blocks of 2 data
     image = found.images["z"]
     assert image.shift.shape == image.log_scale.shape == (4, 2)
     assert not image.shift.requires_grad
@@ -125,7 +140,9 @@ def test_the_ascent_needs_no_gradient_of_the_weights_and_leaves_them():
 
 def mean_field(run):
     with torch.no_grad():
-        return is_mean_field_normal(latent_sites(poutine.trace(vectorized(run, 4, 1)).get_trace(torch.randn(3))))
+        return is_mean_field_normal(
+            latent_sites(poutine.trace(vectorized(run, 4, 1)).get_trace(torch.randn(3)))
+        )
 
 
 def test_a_mean_field_normal_is_told_from_other_guides():
@@ -142,7 +159,9 @@ def test_a_mean_field_normal_is_told_from_other_guides():
     assert not mean_field(guide(lambda x, z: dist.Normal(z, 1.0)))
     assert not mean_field(guide(lambda x, z: dist.Normal(x, 0.1 + z.square())))
     assert not mean_field(guide(lambda x, z: dist.StudentT(4.0, x, 1.0)))
-    assert not mean_field(guide(lambda x, z: dist.MultivariateNormal(torch.zeros(3, 2), torch.eye(2))))
+    assert not mean_field(
+        guide(lambda x, z: dist.MultivariateNormal(torch.zeros(3, 2), torch.eye(2)))
+    )
 
 
 # What can't be refined -----------------------------------------------------------------------------------------------
@@ -164,24 +183,32 @@ def gaps_of(law, prior=None):
 
 
 def test_a_point_mass_raises():
-    with pytest.raises(ValueError, match="site 'z': expected a density over every dim in the guide, got Delta"):
+    with pytest.raises(
+        ValueError, match="site 'z': expected a density over every dim in the guide, got Delta"
+    ):
         gaps_of(dist.Delta(torch.zeros(2)).to_event(1))
 
 
 def test_a_mask_inside_an_event_raises():
     masked = dist.Normal(torch.zeros(2), 1.0).mask(torch.tensor([True, False])).to_event(1)
-    with pytest.raises(ValueError, match="expected a density over every dim in the guide, got MaskedDistribution"):
+    with pytest.raises(
+        ValueError, match="expected a density over every dim in the guide, got MaskedDistribution"
+    ):
         gaps_of(masked)
 
 
 def test_a_law_without_reparameterized_draws_raises():
     parts = dist.Normal(torch.zeros(2, 2), 1.0).to_event(1)
     mixture = dist.MixtureSameFamily(dist.Categorical(torch.ones(2)), parts)
-    with pytest.raises(ValueError, match=r"site 'z': expected reparameterized draws.*got MixtureSameFamily"):
+    with pytest.raises(
+        ValueError, match=r"site 'z': expected reparameterized draws.*got MixtureSameFamily"
+    ):
         gaps_of(mixture)
 
 
 def test_a_discrete_latent_raises():
     coin = dist.Bernoulli(torch.full((2,), 0.5)).to_event(1)
-    with pytest.raises(ValueError, match="site 'z': expected a continuous latent, got a discrete one"):
+    with pytest.raises(
+        ValueError, match="site 'z': expected a continuous latent, got a discrete one"
+    ):
         gaps_of(coin, prior=coin)

@@ -59,9 +59,13 @@ def test_the_table_names_sites_and_statistics():
 def test_other_data_and_other_sites_are_refused():
     model, guide, x = linear_gaussian()
     truth = dgm.hmc(model, x, num=5, warmup=5)
-    with pytest.raises(ValueError, match=r"expected the 6 data of the chains, got 2. Fix: the same x"):
+    with pytest.raises(
+        ValueError, match=r"expected the 6 data of the chains, got 2. Fix: the same x"
+    ):
         dgm.guide_error(guide, truth, x[:2])
-    with pytest.raises(ValueError, match=r"expected the latent sites \['z'\], got a guide without \['z'\]"):
+    with pytest.raises(
+        ValueError, match=r"expected the latent sites \['z'\], got a guide without \['z'\]"
+    ):
         dgm.guide_error(dgm.EmptyGuide(), truth, x)
 
 
@@ -79,10 +83,14 @@ def test_what_is_no_chains_raises_with_the_order_of_the_arguments():
     truth = dgm.hmc(model, x, num=4, warmup=4, leapfrog=2)
     for wrong in ((guide, x, truth), (truth, guide, x)):
         with pytest.raises(
-            TypeError, match=r"expected the chains of hmc after the guide.*Fix: guide_error\(guide, hmc"
+            TypeError,
+            match=r"expected the chains of hmc after the guide.*Fix: guide_error\(guide, hmc",
         ):
             dgm.guide_error(*wrong)
     with pytest.raises(ValueError, match="data: expected x after the programs, got none"):
         dgm.guide_error(guide, truth)
-    with pytest.raises(ValueError, match=r"got LinearGaussian, which observes \['x'\]: is it the model\? Fix: encode"):
+    with pytest.raises(
+        ValueError,
+        match=r"got LinearGaussian, which observes \['x'\]: is it the model\? Fix: encode",
+    ):
         dgm.guide_error(model, truth, x)

@@ -76,7 +76,9 @@ def test_an_aggregate_away_from_the_prior_is_found_in_nats_and_by_the_test():
 def test_too_few_draws_for_a_khat_are_told():
     model, guide = pair()
     report = dgm.check(model, guide, model.data(10), num=20, num_simulated=50)
-    assert skipped(report) == {"k-hat": "a k-hat takes 21 draws for each datum, got num=20. Fix: num=1000"}
+    assert skipped(report) == {
+        "k-hat": "a k-hat takes 21 draws for each datum, got num=20. Fix: num=1000"
+    }
 
 
 def test_a_gap_that_ten_data_cannot_measure_is_no_verdict():
@@ -86,7 +88,10 @@ def test_a_gap_that_ten_data_cannot_measure_is_no_verdict():
     report = dgm.check(model, ExactGuide(model), model.data(10), **QUICK)
     assert report["aggregate-prior gap"].status is Status.SKIP
     assert report["aggregate-prior gap"].value > 1
-    assert "an upper bound alone, for the mutual information is at its ceiling" in report["aggregate-prior gap"].finding
+    assert (
+        "an upper bound alone, for the mutual information is at its ceiling"
+        in report["aggregate-prior gap"].finding
+    )
 
 
 class Leaky(dist.Categorical):
@@ -109,11 +114,17 @@ class LeakyLikelihood(nn.Module):
 
 
 def test_masses_that_sum_to_nine_tenths_are_found_by_normalization():
-    vae = dgm.VAE(dgm.StandardNormal(2), LeakyLikelihood(), dgm.Conditional(dist.Normal, nn.Linear(3, 4)))
-    report = dgm.check(vae.model, vae.guide, torch.randint(5, (50, 3)).to(torch.get_default_dtype()), **QUICK)
+    vae = dgm.VAE(
+        dgm.StandardNormal(2), LeakyLikelihood(), dgm.Conditional(dist.Normal, nn.Linear(3, 4))
+    )
+    report = dgm.check(
+        vae.model, vae.guide, torch.randint(5, (50, 3)).to(torch.get_default_dtype()), **QUICK
+    )
     assert report["normalization"].status is Status.WARN
     assert report["normalization"].value == pytest.approx(-3 * log(0.9), abs=1e-5)
-    assert "a guide that takes what it generates; got an error" in report["SBC"].finding, "integers, for a network"
+    assert "a guide that takes what it generates; got an error" in report["SBC"].finding, (
+        "integers, for a network"
+    )
 
 
 def test_weights_that_are_not_finite_are_counted():
@@ -132,7 +143,9 @@ def test_data_outside_the_support_are_told_once():
     assert warned(report) == {"data and sites"}
     assert report["data and sites"].finding.endswith("got from 9 to 9.")
     assert report["data and sites"].advice.startswith("levels=10 where the model says")
-    assert set(skipped(report).values()) == {"not run: the pair can't be scored on these data, see above"}
+    assert set(skipped(report).values()) == {
+        "not run: the pair can't be scored on these data, see above"
+    }
     assert len(skipped(report)) == len(NAMES) - 1
 
 
@@ -145,5 +158,7 @@ def test_its_numbers_are_those_of_the_functions():
     assert report["k-hat"].value == nll.share_unreliable
     surgery = dgm.surgery(vae.model, vae.guide, x, num=1000)
     assert report["mutual information"].value == surgery.mutual_information.value
-    assert report["aggregate-prior test"].value == dgm.aggregate_test(vae.model, vae.guide, x).p_value
+    assert (
+        report["aggregate-prior test"].value == dgm.aggregate_test(vae.model, vae.guide, x).p_value
+    )
     assert report["SBC"].value == dgm.sbc(vae.model, vae.guide, num_data=100).adjusted.min().item()

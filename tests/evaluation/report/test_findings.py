@@ -50,7 +50,10 @@ def test_noise_alone_has_weights_but_no_latents():
 def test_a_global_site_skips_all_that_is_per_datum():
     report = dgm.check(GlobalMean(), GlobalMeanGuide(), torch.randn(20), **QUICK)
     assert report["data and sites"].status is Status.PASS
-    assert all("site 'mu': expected a site inside the plate" in reason for reason in skipped(report).values())
+    assert all(
+        "site 'mu': expected a site inside the plate" in reason
+        for reason in skipped(report).values()
+    )
     assert set(skipped(report)) == {*NAMES} - {"data and sites"}
 
 
@@ -82,11 +85,26 @@ def test_a_large_set_is_scored_at_rows_of_the_seed_and_its_aggregate_is_whole():
     rows = []
 
     def sizes(findings):
-        rows.append((findings.num_data, findings.rows, len(findings.nll.per_datum), findings.surgery.num_data))
+        rows.append(
+            (
+                findings.num_data,
+                findings.rows,
+                len(findings.nll.per_datum),
+                findings.surgery.num_data,
+            )
+        )
         return dgm.Item(Status.PASS, "seen")
 
     for seed in (0, 1):
-        dgm.check(model, guide, model.data(90), num=10, limit=30, checks=[dgm.Check("sizes", sizes)], seed=seed)
+        dgm.check(
+            model,
+            guide,
+            model.data(90),
+            num=10,
+            limit=30,
+            checks=[dgm.Check("sizes", sizes)],
+            seed=seed,
+        )
     assert [row[0] for row in rows] == [90, 90]
     assert [row[2:] for row in rows] == [(30, 90), (30, 90)]
     assert bool((rows[0][1].diff() > 0).all())
@@ -105,7 +123,9 @@ def test_an_error_of_a_check_is_no_skip():
 def test_bad_arguments_raise():
     model, guide = pair()
     x = model.data(5)
-    with pytest.raises(TypeError, match="expected a model and its guide, got LinearGaussian and Tensor"):
+    with pytest.raises(
+        TypeError, match="expected a model and its guide, got LinearGaussian and Tensor"
+    ):
         dgm.check(model, x)
     with pytest.raises(ValueError, match="data: expected x after the programs, got none"):
         dgm.check(model, guide)
@@ -114,7 +134,9 @@ def test_bad_arguments_raise():
             dgm.check(model, guide, x, **{name: 0})
     with pytest.raises(ValueError, match="expected finite values, got 4 NaN or infinite of 4"):
         dgm.check(model, guide, torch.full((1, 4), torch.nan))
-    with pytest.raises(ValueError, match=r"check: expected image_shape .* of the data's 4 numbers, got \(3, 2\)"):
+    with pytest.raises(
+        ValueError, match=r"check: expected image_shape .* of the data's 4 numbers, got \(3, 2\)"
+    ):
         dgm.check(model, guide, x, image_shape=(3, 2))
 
 
@@ -132,7 +154,13 @@ def test_results_and_refusals_are_computed_once():
 
 
 def test_square_events_look_like_images_and_others_do_not():
-    for event, shape in [((784,), (28, 28)), ((1, 8, 8), (8, 8)), ((8, 8), (8, 8)), ((25,), None), ((3, 8, 8), None)]:
+    for event, shape in [
+        ((784,), (28, 28)),
+        ((1, 8, 8), (8, 8)),
+        ((8, 8), (8, 8)),
+        ((25,), None),
+        ((3, 8, 8), None),
+    ]:
         assert image_like(event) == shape
     assert image_like((4, 16)) is None
     assert image_like(()) is None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyro_dgm as dgm
 from pyro_dgm import Item, Status
-from pyro_dgm.evaluation.report.items import alike, as_one, judged
+from pyro_dgm.evaluation.report.items import group_items, judge, merge_items
 
 
 def test_nan_passes_no_threshold():
@@ -16,17 +16,28 @@ def test_nan_passes_no_threshold():
 
 
 def test_an_item_becomes_words_and_numbers_without_infinities():
-    item = judged(float("inf"), "nats", dgm.Threshold(1.0, "why"), "found", "mend", rows=(3, 1))
+    item = judge(float("inf"), "nats", dgm.Threshold(1.0, "why"), "found", "mend", rows=(3, 1))
     assert item.as_dict() == {
-        **{"name": "", "status": "WARN", "finding": "found", "value": "inf", "unit": "nats", "advice": "mend"},
-        **{"threshold": {"limit": 1.0, "reason": "why", "at_least": False}, "source": "", "rows": [3, 1]},
+        **{
+            "name": "",
+            "status": "WARN",
+            "finding": "found",
+            "value": "inf",
+            "unit": "nats",
+            "advice": "mend",
+        },
+        **{
+            "threshold": {"limit": 1.0, "reason": "why", "at_least": False},
+            "source": "",
+            "rows": [3, 1],
+        },
     }
 
 
 def test_advice_is_given_only_with_a_warning():
     threshold = dgm.Threshold(0.01, "why", at_least=True)
-    assert judged(0.5, "p", threshold, "found", "mend").advice == ""
-    assert judged(0.001, "p", threshold, "found", "mend").advice == "mend"
+    assert judge(0.5, "p", threshold, "found", "mend").advice == ""
+    assert judge(0.001, "p", threshold, "found", "mend").advice == "mend"
     assert (str(threshold), str(dgm.Threshold(5, ""))) == ("≥ 0.01", "≤ 5")
 
 
@@ -34,5 +45,5 @@ def test_items_that_are_skipped_for_one_reason_are_together_and_others_apart():
     skipped = [Item(Status.SKIP, "no z", name) for name in ("units", "SBC")]
     measured = Item(Status.SKIP, "no z", "gap", value=2.0)
     warned = [Item(Status.WARN, "bad", name) for name in ("a", "b")]
-    groups = alike([skipped[0], warned[0], measured, skipped[1], warned[1]])
-    assert [as_one(group).name for group in groups] == ["units, SBC", "a", "gap", "b"]
+    groups = group_items([skipped[0], warned[0], measured, skipped[1], warned[1]])
+    assert [merge_items(group).name for group in groups] == ["units, SBC", "a", "gap", "b"]

@@ -55,7 +55,9 @@ def test_units_fall_and_idle_ones_are_grey():
     assert heights(axes) == pytest.approx([3.0, 1.0, 0.1])
     assert [to_hex(patch.get_facecolor()) for patch in axes.patches] == [BLUE, BLUE, GREY]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["b", "c", "a"]
-    (axes,) = unit_figure([""] * 50, torch.rand(50), torch.zeros(50, dtype=torch.bool), "KL, nats").axes
+    (axes,) = unit_figure(
+        [""] * 50, torch.rand(50), torch.zeros(50, dtype=torch.bool), "KL, nats"
+    ).axes
     assert len(heights(axes)) == 50
 
 
@@ -71,7 +73,9 @@ def test_bounds_are_points_over_the_diagonal_and_infinite_ones_are_left_out():
 
 def test_the_aggregate_is_shown_in_the_dims_that_differ_most():
     prior = torch.randn(500, 4)
-    aggregate = torch.randn(500, 4) * torch.tensor([1.0, 1.0, 4.0, 1.0]) + torch.tensor([0.0, 3.0, 0.0, 0.0])
+    aggregate = torch.randn(500, 4) * torch.tensor([1.0, 1.0, 4.0, 1.0]) + torch.tensor(
+        [0.0, 3.0, 0.0, 0.0]
+    )
     (axes,) = aggregate_figure(aggregate, prior).axes
     assert {axes.get_xlabel(), axes.get_ylabel()} == {"z, dim 1", "z, dim 2"}
     assert [label.get_text() for label in axes.get_legend().get_texts()] == ["prior", "aggregate"]
@@ -82,7 +86,9 @@ def test_the_aggregate_is_shown_in_the_dims_that_differ_most():
     assert sum(heights(axes)[:40]) * width == pytest.approx(1, abs=5 / sqrt(500))
 
 
-@pytest.mark.parametrize(("event", "shape", "drawn"), [((12,), (3, 4), (3, 4)), ((3, 2, 2), (3, 2, 2), (2, 2, 3))])
+@pytest.mark.parametrize(
+    ("event", "shape", "drawn"), [((12,), (3, 4), (3, 4)), ((3, 2, 2), (3, 2, 2), (2, 2, 3))]
+)
 def test_images_are_drawn_in_order_on_one_scale(event, shape, drawn):
     images = torch.randint(256, (5, *event), dtype=torch.uint8)
     panels = image_figure(images, shape, list("abcde")).axes

@@ -39,14 +39,18 @@ def test_the_table_fits_a_terminal_and_names_what_to_do(digits):
     lines = str(digits).splitlines()
     assert max(map(len, lines)) <= 100
     assert lines[0].startswith("Check of a fitted model and its guide: WARN.")
-    assert all(any(line.split("  ")[1] == item.name for line in lines[2:14]) for item in digits.items)
+    assert all(
+        any(line.split("  ")[1] == item.name for line in lines[2:14]) for item in digits.items
+    )
     assert f"WARN SBC: {digits['SBC'].finding[:30]}" in str(digits)
 
 
 def test_the_same_seed_gives_the_same_report_to_the_last_bit(tmp_path):
     vae = toy_vae()
     x = torch.randn(40, 3)
-    first, second, other = (dgm.check(vae.model, vae.guide, x, **QUICK, seed=seed) for seed in (0, 0, 1))
+    first, second, other = (
+        dgm.check(vae.model, vae.guide, x, **QUICK, seed=seed) for seed in (0, 0, 1)
+    )
     assert first == second != other
     for number, report in enumerate((first, second)):
         report.html(tmp_path / f"{number}.html")
@@ -56,7 +60,12 @@ def test_the_same_seed_gives_the_same_report_to_the_last_bit(tmp_path):
 def test_it_leaves_weights_modes_gradients_and_the_random_state_alone():
     vae, before = toy_vae(), torch.get_rng_state()
     weights = {name: value.clone() for name, value in vae.state_dict().items()}
-    dgm.check(vae.model, vae.guide, torch.randn(30, 3, generator=torch.Generator().manual_seed(1)), **QUICK)
+    dgm.check(
+        vae.model,
+        vae.guide,
+        torch.randn(30, 3, generator=torch.Generator().manual_seed(1)),
+        **QUICK,
+    )
     assert torch.equal(torch.get_rng_state(), before)
     assert all(torch.equal(value, weights[name]) for name, value in vae.state_dict().items())
     assert all(m.training for m in vae.modules())
@@ -73,7 +82,8 @@ def test_what_is_skipped_is_counted_and_told_once_for_each_reason(tmp_path):
     assert text.count("\nSKIP ") == 2, "no latents, and no normalization"
     words = " ".join(text.split())
     assert (
-        "SKIP active units, mutual information, NLL-ELBO gap, k-hat, importance ESS, SBC, aggregate-prior gap" in words
+        "SKIP active units, mutual information, NLL-ELBO gap, k-hat, importance ESS, SBC, aggregate-prior gap"
+        in words
     )
     assert "aggregate-prior test: the pair has no latents." in words
     report.html(tmp_path / "report.html")
@@ -86,10 +96,16 @@ def test_reasons_have_one_full_stop_and_one_fix_and_no_table_of_sites(tmp_path):
     def fails(_, x):
         with dgm.data_plate(x):
             pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
-            return pyro.sample("x", dist.Normal(torch.zeros(3), 1.0).to_event(1), obs=x @ torch.zeros(5, 3))
+            return pyro.sample(
+                "x", dist.Normal(torch.zeros(3), 1.0).to_event(1), obs=x @ torch.zeros(5, 3)
+            )
 
     model, guide = pair()
-    for broken, x in ((Written(fails), model.data(6)), (model, torch.randn(6, 3)), (guide, model.data(6))):
+    for broken, x in (
+        (Written(fails), model.data(6)),
+        (model, torch.randn(6, 3)),
+        (guide, model.data(6)),
+    ):
         report = dgm.check(broken, guide if broken is not guide else model, x, **QUICK)
         report.html(tmp_path / "report.html")
         for text in (str(report), (tmp_path / "report.html").read_text("utf-8")):

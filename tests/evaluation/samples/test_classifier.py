@@ -26,7 +26,10 @@ def quadratic():
 
 def p_values(classifier, num, size):
     laws = [(torch.randn(size, 3).exp(), torch.randn(size + 9, 3).exp()) for _ in range(num)]
-    return [dgm.c2st(real=x, fake=y, classifier=classifier, num_permutations=199).p_value for x, y in laws]
+    return [
+        dgm.c2st(real=x, fake=y, classifier=classifier, num_permutations=199).p_value
+        for x, y in laws
+    ]
 
 
 def test_p_values_are_uniform_if_the_laws_agree():
@@ -50,7 +53,14 @@ def test_scores_that_tie_make_the_test_careful_and_never_reckless():
 
 @pytest.mark.parametrize(
     ("loc", "scale", "best"),
-    [(0.5, 1, 0.59871), (1, 1, 0.69146), (2, 1, 0.84134), (4, 1, 0.97725), (0, 2, 0.66134), (1, 0.5, 0.77331)],
+    [
+        (0.5, 1, 0.59871),
+        (1, 1, 0.69146),
+        (2, 1, 0.84134),
+        (4, 1, 0.97725),
+        (0, 2, 0.66134),
+        (1, 0.5, 0.77331),
+    ],
 )
 def test_accuracy_is_half_plus_half_the_total_variation_of_two_normals(loc, scale, best):
     """Quadrature of |p − π| / 2 agrees with the table; the quadratic classifier reaches it to 5 standard errors."""
@@ -106,5 +116,8 @@ def test_the_callers_classifier_stays_as_it_is():
 
 
 def test_a_classifier_without_probabilities_is_refused():
-    with pytest.raises(TypeError, match="expected a classifier with predict_proba, got LinearSVC. Fix: .*Calibrated"):
+    with pytest.raises(
+        TypeError,
+        match="expected a classifier with predict_proba, got LinearSVC. Fix: .*Calibrated",
+    ):
         dgm.c2st(real=torch.randn(20, 2), fake=torch.randn(20, 2), classifier=LinearSVC())

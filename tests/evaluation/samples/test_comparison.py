@@ -36,7 +36,9 @@ def mostly_noise():
     loc = torch.cat([TOY.centres, torch.zeros(1, 2)])
     scale = torch.tensor([TOY.sd] * 8 + [4.0])[:, None].expand(9, 2)
     weights = torch.tensor([0.01 / 8] * 8 + [0.99])
-    return dgm.DensityModel(Law(dist.MixtureSameFamily(dist.Categorical(weights), dist.Normal(loc, scale).to_event(1))))
+    return dgm.DensityModel(
+        Law(dist.MixtureSameFamily(dist.Categorical(weights), dist.Normal(loc, scale).to_event(1)))
+    )
 
 
 @pytest.fixture(scope="module")
@@ -44,13 +46,13 @@ def table():
     """The slide on likelihood and quality, n = 600; float32, as users have it."""
     train, test = TOY.sample(600, seed=0), TOY.sample(1200, seed=1)
     models = {
-        "truth": dgm.DensityModel(Law(TOY.law)),
+        "truth": dgm.DensityModel(Law(TOY.distribution)),
         "kernels": narrow_kernels(train),
         "noise": mostly_noise(),
     }
     samples = {name: dgm.generate(model, 600) for name, model in models.items()}
     nll = {name: dgm.nll(model, dgm.EmptyGuide(), test) for name, model in models.items()}
-    return dgm.compare_models(samples, train=train, test=test, nll=nll, num_permutations=199)
+    return dgm.compare_samples(samples, train=train, test=test, nll=nll, num_permutations=199)
 
 
 @in_float64
@@ -59,10 +61,15 @@ def test_one_percent_of_the_truth_costs_at_most_log_100_at_every_point():
     side = torch.linspace(-9, 9, 181)
     points = torch.cat([torch.cartesian_prod(side, side), ring().sample(1000)])
     toy = ring()
-    loc, scale = torch.cat([toy.centres, torch.zeros(1, 2)]), torch.tensor([toy.sd] * 8 + [4.0])[:, None].expand(9, 2)
+    loc, scale = (
+        torch.cat([toy.centres, torch.zeros(1, 2)]),
+        torch.tensor([toy.sd] * 8 + [4.0])[:, None].expand(9, 2),
+    )
     weights = torch.tensor([0.01 / 8] * 8 + [0.99])
-    mostly_noise = dist.MixtureSameFamily(dist.Categorical(weights), dist.Normal(loc, scale).to_event(1))
-    assert bool((mostly_noise.log_prob(points) >= toy.law.log_prob(points) - log(100)).all())
+    mostly_noise = dist.MixtureSameFamily(
+        dist.Categorical(weights), dist.Normal(loc, scale).to_event(1)
+    )
+    assert bool((mostly_noise.log_prob(points) >= toy.distribution.log_prob(points) - log(100)).all())
 
 
 def test_the_truth_is_told_from_the_data_by_no_metric(table):
@@ -112,13 +119,15 @@ def small(**changes):
         "num_permutations": 19,
     }
     arguments |= changes
-    return dgm.compare_models(arguments.pop("samples"), **arguments)
+    return dgm.compare_samples(arguments.pop("samples"), **arguments)
 
 
 def test_equal_samples_have_equal_rows_and_the_likelihood_is_the_only_difference():
     x, test = torch.randn(90, 2), torch.randn(60, 2)
     given = dgm.GivenNLL(torch.arange(60.0), kind="upper bound")
-    one, two = small(samples={"one": x[:30], "two": x[:30].numpy()}, test=test, nll={"two": given}).rows[1:]
+    one, two = small(
+        samples={"one": x[:30], "two": x[:30].numpy()}, test=test, nll={"two": given}
+    ).rows[1:]
     assert (one["nll"], one["kind"]) == (None, None)
     assert (two["nll"], two["kind"]) == (29.5, "upper bound")
     likelihood = {"model", "nll", "nll_stderr", "kind"}
@@ -128,7 +137,11 @@ def test_equal_samples_have_equal_rows_and_the_likelihood_is_the_only_difference
 
 
 def test_a_comparison_is_seeded_and_leaves_data_and_random_state_alone():
-    parts = {"train": torch.randn(40, 2), "test": torch.randn(61, 2), "samples": {"one": torch.randn(50, 2)}}
+    parts = {
+        "train": torch.randn(40, 2),
+        "test": torch.randn(61, 2),
+        "samples": {"one": torch.randn(50, 2)},
+    }
     copies, state = (parts["train"].clone(), parts["test"].clone()), torch.get_rng_state()
     first = small(**parts)
     assert torch.equal(torch.get_rng_state(), state)
@@ -150,13 +163,23 @@ def test_what_does_not_fit_is_refused():
         small(samples={"test data": torch.randn(30, 2)})
     with pytest.raises(ValueError, match=r"expected likelihoods of \['one'\], got one of 'two'"):
         small(nll={"two": dgm.GivenNLL(torch.zeros(60))})
-    with pytest.raises(ValueError, match="likelihood of all 60 test data from 'one', got one of 59 data. Fix: nll"):
+    with pytest.raises(
+        ValueError, match="likelihood of all 60 test data from 'one', got one of 59 data. Fix: nll"
+    ):
         small(nll={"one": dgm.GivenNLL(torch.zeros(59))})
-    with pytest.raises(ValueError, match=r"at least 30 samples of 'one', .*, got 29. Fix: generate\(model, 30\)"):
+    with pytest.raises(
+        ValueError, match=r"at least 30 samples of 'one', .*, got 29. Fix: generate\(model, 30\)"
+    ):
         small(samples={"one": torch.randn(29, 2)})
-    with pytest.raises(ValueError, match=r"compare_models: one: expected two samples .* got \(40, 2\), \(30, 3\)"):
+    with pytest.raises(
+        ValueError, match=r"compare_models: one: expected two samples .* got \(40, 2\), \(30, 3\)"
+    ):
         small(samples={"one": torch.randn(30, 3)})
-    with pytest.raises(ValueError, match="compare_models: one: fake: expected finite values, got 60 NaN"):
+    with pytest.raises(
+        ValueError, match="compare_models: one: fake: expected finite values, got 60 NaN"
+    ):
         small(samples={"one": torch.full((30, 2), torch.nan)})
-    with pytest.raises(ValueError, match=r"compare_models: train, test: expected two samples .* m, n >= 24"):
+    with pytest.raises(
+        ValueError, match=r"compare_models: train, test: expected two samples .* m, n >= 24"
+    ):
         small(test=torch.randn(23, 2))

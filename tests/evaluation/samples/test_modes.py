@@ -20,7 +20,10 @@ def perfect(num_modes, num=2500):
 @pytest.mark.parametrize(("num_modes", "floor"), [(8, 0.0014), (25, 0.0049)])
 def test_a_perfect_sampler_has_the_printed_floor_and_ceiling(num_modes, floor):
     """100 samplers of 2,500 samples; mean and claimed errors."""
-    found = [dgm.mode_coverage(fake=perfect(num_modes), centres=CENTRES[:num_modes], sd=0.05) for _ in range(100)]
+    found = [
+        dgm.mode_coverage(fake=perfect(num_modes), centres=CENTRES[:num_modes], sd=0.05)
+        for _ in range(100)
+    ]
     kl = torch.tensor([f.reverse_kl.value for f in found])
     share = torch.tensor([f.high_quality.value for f in found])
     assert all(f.captured == num_modes for f in found)
@@ -51,7 +54,9 @@ def test_the_floor_counts_the_high_quality_samples_alone():
     far = CENTRES[:1].expand(320, 2) - 5
     fakes = [torch.cat([perfect(8, 80), far]) for _ in range(100)]
     found = [dgm.mode_coverage(fake=fake, centres=CENTRES[:8], sd=0.05) for fake in fakes]
-    kl, floor = (torch.tensor(v) for v in zip(*((f.reverse_kl.value, f.floor) for f in found), strict=True))
+    kl, floor = (
+        torch.tensor(v) for v in zip(*((f.reverse_kl.value, f.floor) for f in found), strict=True)
+    )
     assert found[0].floor == expected_kl(8, int(found[0].counts.sum()))
     assert floor.mean() > 0.04  # 7 / 160; of 400 samples it would be 0.009
     assert abs(kl.mean() - floor.mean()) < 5 * kl.std() / 10
@@ -80,7 +85,10 @@ def test_three_sigma_is_still_of_high_quality():
 def test_skewed_shares_have_the_spread_that_is_claimed():
     """200 samplers that prefer one of two modes by 9 to 1."""
     modes = [(torch.rand(300, 1) < 0.1).double() for _ in range(200)]
-    found = [dgm.mode_coverage(fake=m, centres=torch.tensor([[0.0], [1.0]]), sd=0.1).reverse_kl for m in modes]
+    found = [
+        dgm.mode_coverage(fake=m, centres=torch.tensor([[0.0], [1.0]]), sd=0.1).reverse_kl
+        for m in modes
+    ]
     spread = torch.tensor([f.value for f in found]).std()
     assert torch.tensor([f.stderr for f in found]).mean() / spread == pytest.approx(1.0, abs=0.25)
 
@@ -88,7 +96,9 @@ def test_skewed_shares_have_the_spread_that_is_claimed():
 def test_a_mode_without_width_and_other_shapes_are_refused():
     with pytest.raises(ValueError, match="mode_coverage: expected sd > 0, got 0"):
         dgm.mode_coverage(fake=CENTRES, centres=CENTRES, sd=0)
-    with pytest.raises(ValueError, match=r"mode_coverage: expected two samples .* got \(25, 2\), \(4, 3\)"):
+    with pytest.raises(
+        ValueError, match=r"mode_coverage: expected two samples .* got \(25, 2\), \(4, 3\)"
+    ):
         dgm.mode_coverage(fake=torch.randn(4, 3), centres=CENTRES, sd=1.0)
 
 

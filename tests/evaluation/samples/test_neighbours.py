@@ -16,10 +16,14 @@ from pyro_dgm.evaluation.samples import pools as samples
 @in_float64
 def test_leave_one_out_accuracy_is_that_of_scikit_learn():
     x, y = torch.randn(14, 2), torch.randn(14, 2) + 0.5
-    right = cross_val_score(KNeighborsClassifier(1), torch.cat([x, y]).numpy(), np.repeat([0, 1], 14), cv=LeaveOneOut())
+    right = cross_val_score(
+        KNeighborsClassifier(1), torch.cat([x, y]).numpy(), np.repeat([0, 1], 14), cv=LeaveOneOut()
+    )
     found = dgm.nearest_neighbour(real=x, fake=y, num_permutations=9)
     assert found.accuracy.value == pytest.approx(right.mean())
-    assert (found.accuracy_real, found.accuracy_fake) == pytest.approx((right[:14].mean(), right[14:].mean()))
+    assert (found.accuracy_real, found.accuracy_fake) == pytest.approx(
+        (right[:14].mean(), right[14:].mean())
+    )
 
 
 def test_no_more_than_their_share_of_p_values_is_small_if_the_laws_agree():
@@ -39,7 +43,9 @@ def test_no_more_than_their_share_of_p_values_is_small_if_the_laws_agree():
 def test_a_shift_is_found_above_one_half_and_copies_below():
     real = torch.randn(200, 2)
     apart = dgm.nearest_neighbour(real=real, fake=torch.randn(200, 2) + 2)
-    copied = dgm.nearest_neighbour(real=real, fake=real[torch.randint(200, (200,))] + 1e-3 * torch.randn(200, 2))
+    copied = dgm.nearest_neighbour(
+        real=real, fake=real[torch.randint(200, (200,))] + 1e-3 * torch.randn(200, 2)
+    )
     assert apart.accuracy.value > 0.6
     assert (apart.p_value, apart.p_copied) == (0.001, 1.0)
     assert copied.accuracy.value < 0.35
@@ -49,7 +55,9 @@ def test_a_shift_is_found_above_one_half_and_copies_below():
 def test_equally_near_neighbours_are_chosen_without_a_look_at_the_labels():
     """Two constant samples: which neighbour is nearest is chance, and the accuracy one half in the mean."""
     ones = torch.ones(50, 1)
-    found = torch.tensor([dgm.nearest_neighbour(real=ones, fake=ones, seed=s).p_value for s in range(40)])
+    found = torch.tensor(
+        [dgm.nearest_neighbour(real=ones, fake=ones, seed=s).p_value for s in range(40)]
+    )
     assert found.min() > 0.01
 
 
@@ -110,7 +118,9 @@ def test_a_lost_mode_costs_recall_and_a_strange_one_precision():
 
 def test_the_standard_errors_are_the_spread_over_samples_or_somewhat_more():
     """60 pairs of samples: the spread is known to 9 %; halves overstate it by up to two thirds here."""
-    found = [dgm.prdc(real=torch.randn(80, 2), fake=torch.randn(80, 2) * 0.8 + 0.7) for _ in range(60)]
+    found = [
+        dgm.prdc(real=torch.randn(80, 2), fake=torch.randn(80, 2) * 0.8 + 0.7) for _ in range(60)
+    ]
     for name in ("recall", "density", "coverage"):
         numbers = [getattr(f, name) for f in found]
         spread = torch.tensor([n.value for n in numbers]).std().item()

@@ -40,7 +40,10 @@ def test_scalars_are_vectors_of_one(name):
 
 @every_metric
 def test_neither_the_samples_nor_any_random_state_are_touched(name):
-    x, y = torch.randn(30, 2, dtype=torch.float64, requires_grad=True), torch.randn(30, 2, dtype=torch.float64)
+    x, y = (
+        torch.randn(30, 2, dtype=torch.float64, requires_grad=True),
+        torch.randn(30, 2, dtype=torch.float64),
+    )
     copies, state = (x.detach().clone(), y.clone()), torch.get_rng_state()
     numpy_state = np.random.get_state()[1].copy()  # noqa: NPY002
     METRICS[name](real=x, fake=y)
@@ -65,9 +68,13 @@ def test_a_result_is_seeded_and_frozen(name):
 def test_what_is_no_pair_of_samples_is_refused(name):
     good, bad = torch.randn(30, 2), torch.randn(30, 2)
     bad[3, 1] = torch.nan
-    with pytest.raises(ValueError, match=rf"{name}: expected two samples .* got \(30, 2\), \(30, 3\)"):
+    with pytest.raises(
+        ValueError, match=rf"{name}: expected two samples .* got \(30, 2\), \(30, 3\)"
+    ):
         METRICS[name](real=good, fake=torch.randn(30, 3))
-    with pytest.raises(ValueError, match=rf"{name}: expected two samples .* got \(1, 2\), \(30, 2\)"):
+    with pytest.raises(
+        ValueError, match=rf"{name}: expected two samples .* got \(1, 2\), \(30, 2\)"
+    ):
         METRICS[name](real=good[:1], fake=good)
     with pytest.raises(ValueError, match=rf"{name}: fake: expected finite values, got 1 NaN"):
         METRICS[name](real=good, fake=bad)
@@ -99,7 +106,9 @@ def test_pooled_distances_are_the_same_whether_kept_or_computed_again(monkeypatc
     assert (pooled.whole is None) == (size == 20)
     for _ in range(2):  # a caller that writes into a block does not write into the distances
         blocks = [d for _, d in pooled.blocks(rows, columns)]
-        torch.testing.assert_close(torch.cat(blocks), (points[rows][:, None] - points[columns]).norm(dim=-1))
+        torch.testing.assert_close(
+            torch.cat(blocks), (points[rows][:, None] - points[columns]).norm(dim=-1)
+        )
         for block in blocks:
             block.fill_(9.0)
 

@@ -19,8 +19,12 @@ def by_hand(x, y, h):
     def k(a, b):
         return (-(a - b).square().sum() / (2 * h**2)).exp().item()
 
-    xx = sum(k(a, b) for i, a in enumerate(x) for j, b in enumerate(x) if i != j) / (len(x) * (len(x) - 1))
-    yy = sum(k(a, b) for i, a in enumerate(y) for j, b in enumerate(y) if i != j) / (len(y) * (len(y) - 1))
+    xx = sum(k(a, b) for i, a in enumerate(x) for j, b in enumerate(x) if i != j) / (
+        len(x) * (len(x) - 1)
+    )
+    yy = sum(k(a, b) for i, a in enumerate(y) for j, b in enumerate(y) if i != j) / (
+        len(y) * (len(y) - 1)
+    )
     xy = sum(k(a, b) for a in x for b in y) / (len(x) * len(y))
     return xx + yy - 2 * xy
 
@@ -53,14 +57,18 @@ def test_it_is_unbiased_for_the_closed_form_of_two_normals():
 
     exact = 2 * mean_kernel(0.0) - 2 * mean_kernel(shift)
     samples = [(torch.randn(15, 1), torch.randn(10, 1) + shift) for _ in range(300)]
-    found = torch.tensor([dgm.mmd(real=x, fake=y, bandwidth=h, num_permutations=1).value for x, y in samples])
+    found = torch.tensor(
+        [dgm.mmd(real=x, fake=y, bandwidth=h, num_permutations=1).value for x, y in samples]
+    )
     assert abs(found.mean() - exact) < 5 * found.std() / sqrt(300)
 
 
 def test_p_values_are_uniform_if_the_laws_agree():
     """400 pairs of samples, unequal in size and heavy-tailed; Kolmogorov's test at one in ten thousand."""
     p = [
-        dgm.mmd(real=torch.randn(20, 3).exp(), fake=torch.randn(13, 3).exp(), num_permutations=199).p_value
+        dgm.mmd(
+            real=torch.randn(20, 3).exp(), fake=torch.randn(13, 3).exp(), num_permutations=199
+        ).p_value
         for _ in range(400)
     ]
     assert kstest(p, "uniform").pvalue > 1e-4
@@ -70,7 +78,9 @@ def test_p_values_are_uniform_if_the_laws_agree():
 
 @pytest.mark.parametrize("change", [lambda x: x + 0.3, lambda x: 0.7 * x])
 def test_a_shift_and_a_change_of_scale_are_found(change):
-    found = dgm.mmd(real=torch.randn(400, 2), fake=change(torch.randn(400, 2)), num_permutations=199)
+    found = dgm.mmd(
+        real=torch.randn(400, 2), fake=change(torch.randn(400, 2)), num_permutations=199
+    )
     assert found.p_value == 1 / 200
     assert found.value > 0
 
@@ -102,7 +112,10 @@ def test_blocks_of_any_size_give_the_same_numbers(monkeypatch):
     whole = dgm.mmd(real=x, fake=y, num_permutations=50)
     monkeypatch.setattr(samples, "BLOCK", 40)
     blocks = dgm.mmd(real=x, fake=y, num_permutations=50)
-    assert (blocks.value, blocks.stderr) == (pytest.approx(whole.value), pytest.approx(whole.stderr))
+    assert (blocks.value, blocks.stderr) == (
+        pytest.approx(whole.value),
+        pytest.approx(whole.stderr),
+    )
     assert blocks.p_value == whole.p_value
 
 
@@ -156,5 +169,7 @@ def test_what_is_no_pair_of_samples_is_refused():
 
 @pytest.mark.parametrize("bandwidth", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_bandwidth_that_is_no_length_is_refused(bandwidth):
-    with pytest.raises(ValueError, match="mmd: expected a finite bandwidth above 0, got .* Fix: None, the median"):
+    with pytest.raises(
+        ValueError, match="mmd: expected a finite bandwidth above 0, got .* Fix: None, the median"
+    ):
         dgm.mmd(real=torch.randn(5, 2), fake=torch.randn(5, 2), bandwidth=bandwidth)

@@ -22,7 +22,7 @@ from toys import (
 )
 
 import pyro_dgm as dgm
-from pyro_dgm.inference.run.traces import isolated
+from pyro_dgm.inference.run.traces import fork_rng
 from pyro_dgm.inference.training.compilation import Compiled, Eager
 
 PATHWISE = [dgm.StickingTheLanding(), dgm.DoublyReparameterized()]
@@ -44,15 +44,19 @@ def gradients_of(guide, objective, x, num):
 
 def loose(estimator, num_particles=8, num=400):
     """Draws of the gradient of a loose guide, averaged over 50 copies of each datum."""
-    with isolated(seed=2):
+    with fork_rng(seed=2):
         model = LinearGaussian()
         guide, x = ExactGuide(model, shift=0.4, spread=1.5), model.data(3).repeat(50, 1)
-        return gradients_of(guide, dgm.IWELBO(model, guide, num_particles, estimator=estimator), x, num)
+        return gradients_of(
+            guide, dgm.IWELBO(model, guide, num_particles, estimator=estimator), x, num
+        )
 
 
 def in_standard_errors(one, other):
     """Difference of two means, component by component, in its standard errors."""
-    return (one.mean(0) - other.mean(0)) / (one.var(0) / len(one) + other.var(0) / len(other)).sqrt()
+    return (one.mean(0) - other.mean(0)) / (
+        one.var(0) / len(one) + other.var(0) / len(other)
+    ).sqrt()
 
 
 # One value -----------------------------------------------------------------------------------------------------------
@@ -60,14 +64,20 @@ def in_standard_errors(one, other):
 
 @in_float64
 @pytest.mark.parametrize("estimator", PATHWISE, ids=named)
-@pytest.mark.parametrize(**over({name: pair for name, pair in PAIRS.items() if name != "vae_one_way"}))
+@pytest.mark.parametrize(
+    **over({name: pair for name, pair in PAIRS.items() if name != "vae_one_way"})
+)
 def test_the_value_is_that_of_the_plain_bound_under_one_seed(build, estimator):
     case = build()
     batch = case.batch(4)
     plain, other = (dgm.IWELBO(case.model, case.guide, 3, estimator=e) for e in (None, estimator))
     (expected, slopes), (loss, found) = (loss_and_grad(o, *batch) for o in (plain, other))
     torch.testing.assert_close(loss, expected)
-    own = {f"model.{n}" for n, p in case.model.named_parameters() if id(p) not in set(map(id, case.guide.parameters()))}
+    own = {
+        f"model.{n}"
+        for n, p in case.model.named_parameters()
+        if id(p) not in set(map(id, case.guide.parameters()))
+    }
     for name in own:  # and so is the model's gradient
         torch.testing.assert_close(found[name], slopes[name], msg=name)
 
@@ -76,7 +86,9 @@ def test_the_value_is_that_of_the_plain_bound_under_one_seed(build, estimator):
 def test_the_gradient_of_the_model_is_exactly_that_of_the_plain_bound(estimator):
     model = LinearGaussian()
     guide, x = ExactGuide(model, shift=0.4, spread=1.5), model.data(5)
-    (_, plain), (_, found) = (loss_and_grad(dgm.IWELBO(model, guide, 8, estimator=e), x) for e in (None, estimator))
+    (_, plain), (_, found) = (
+        loss_and_grad(dgm.IWELBO(model, guide, 8, estimator=e), x) for e in (None, estimator)
+    )
     assert torch.equal(found["model.weight"], plain["model.weight"])
     assert torch.equal(found["model.bias"], plain["model.bias"])
     assert not torch.allclose(found["guide.map"], plain["guide.map"])
@@ -102,11 +114,15 @@ def test_the_gradient_of_one_draw_is_the_formula():
     r"""$\sum_k \tilde w_k^p \partial_z \log w_k\, \partial_\phi z_k$, p = 1 and 2, for a shift of the mean: ∂z = 1."""
     model = LinearGaussian()
     guide, x = ExactGuide(model, shift=0.4, spread=1.5), model.data(1)
-    with isolated(seed=0):
+    with fork_rng(seed=0):
         z = dgm.draw(model, guide, x, num=5).values["z"].detach().requires_grad_()
-    law = dist.MultivariateNormal(((x - guide.bias) @ guide.map.T + guide.shift).detach(), scale_tril=guide.root)
+    law = dist.MultivariateNormal(
+        ((x - guide.bias) @ guide.map.T + guide.shift).detach(), scale_tril=guide.root
+    )
     likelihood = dist.Normal(z @ model.weight.T + model.bias, model.scale)
-    log_w = dist.Normal(0.0, 1.0).log_prob(z).sum(-1) + likelihood.log_prob(x).sum(-1) - law.log_prob(z)
+    log_w = (
+        dist.Normal(0.0, 1.0).log_prob(z).sum(-1) + likelihood.log_prob(x).sum(-1) - law.log_prob(z)
+    )
     slope, weights = torch.autograd.grad(log_w.sum(), z)[0], log_w.detach().softmax(0)[..., None]
     for estimator, power in zip(PATHWISE, (1, 2), strict=True):
         _, found = loss_and_grad(dgm.IWELBO(model, guide, 5, estimator=estimator), x)
@@ -135,12 +151,20 @@ class Nested(dgm.Program):
 
     def __init__(self):
         super().__init__()
-        self.middle, self.top, self.log_scale = nn.Linear(4, 3), dgm.mlp(3, 4, 2), nn.Parameter(torch.zeros(()))
+        self.middle, self.top, self.log_scale = (
+            nn.Linear(4, 3),
+            dgm.mlp(3, 4, 2),
+            nn.Parameter(torch.zeros(())),
+        )
 
     def forward(self, x=None):
         with dgm.data_plate(x):
-            middle = pyro.sample("z1", dist.Normal(self.middle(x), 0.6 * self.log_scale.exp()).to_event(1))
-            pyro.sample("z2", dist.Normal(4 * self.top(middle), 0.9 * self.log_scale.exp()).to_event(1))
+            middle = pyro.sample(
+                "z1", dist.Normal(self.middle(x), 0.6 * self.log_scale.exp()).to_event(1)
+            )
+            pyro.sample(
+                "z2", dist.Normal(4 * self.top(middle), 0.9 * self.log_scale.exp()).to_event(1)
+            )
 
 
 @in_float64
@@ -202,18 +226,22 @@ def test_parameters_of_pyros_store_are_detached_as_those_of_a_module(estimator):
 
 
 @pytest.mark.parametrize("estimator", PATHWISE, ids=named)
-@pytest.mark.parametrize("pair", ["vae_normal", "vae_realnvp", "vae_vamp", "vae_dequantized", "two_latents_bare"])
+@pytest.mark.parametrize(
+    "pair", ["vae_normal", "vae_realnvp", "vae_vamp", "vae_dequantized", "two_latents_bare"]
+)
 def test_the_captured_graph_equals_the_program_in_value_and_gradient(pair, estimator):
     case = PAIRS[pair]()
     batch = case.batch(4)
     objective = dgm.IWELBO(case.model, case.guide, 3, estimator=estimator)
     graph, trained, fixed = captured(objective, *batch)
     for x in (batch, case.batch(4)):
-        with isolated(seed=5):
+        with fork_rng(seed=5):
             terms, gradients = graph(trained, fixed, x)
         loss, expected = loss_and_grad(objective, *x, seed=5)
         torch.testing.assert_close(terms["loss"], loss)
-        torch.testing.assert_close({n.removeprefix("objective."): g for n, g in gradients.items()}, expected)
+        torch.testing.assert_close(
+            {n.removeprefix("objective."): g for n, g in gradients.items()}, expected
+        )
 
 
 @pytest.mark.slow
@@ -224,7 +252,7 @@ def test_compiled_kernels_equal_the_program_under_fixed_noise():
     objective = dgm.IWELBO(vae.model, vae.guide, 4, estimator=dgm.DoublyReparameterized())
     with inductor_config.patch(fallback_random=True), pyro.validation_enabled(False):
         for road in (Eager(objective), Compiled(objective)):
-            with isolated(seed=0):
+            with fork_rng(seed=0):
                 terms = road.backward(x)
             found.append((terms, {n: p.grad.clone() for n, p in objective.named_parameters()}))
     torch.testing.assert_close(*found)
@@ -265,7 +293,7 @@ class Normalized(dgm.Program):
 def test_statistics_of_a_guide_move_once_in_a_step():
     vae, x, found = toy_vae(), torch.randn(6, 3), []
     for estimator in ESTIMATORS:
-        with isolated(seed=3):
+        with fork_rng(seed=3):
             guide = Normalized(BatchNorm(4))
         dgm.IWELBO(vae.model, guide, 2, estimator=estimator)(x)
         found.append(dict(guide.named_buffers()))
@@ -280,7 +308,9 @@ def test_statistics_of_a_guide_move_once_in_a_step():
 @pytest.mark.parametrize("estimator", PATHWISE, ids=named)
 def test_a_guide_with_dropout_is_refused_and_the_plain_bound_takes_it(estimator):
     vae, guide, x = toy_vae(), Normalized(nn.Dropout(0.1)), torch.randn(6, 3)
-    with pytest.raises(ValueError, match=rf"{named(estimator)}: expected a guide that scores.*Fix: no dropout"):
+    with pytest.raises(
+        ValueError, match=rf"{named(estimator)}: expected a guide that scores.*Fix: no dropout"
+    ):
         dgm.SVITrainer(dgm.IWELBO(vae.model, guide, 2, estimator=estimator)).fit(x, progress=False)
     dgm.SVITrainer(dgm.IWELBO(vae.model, guide, 2)).fit(x, progress=False)
 
@@ -301,7 +331,9 @@ def test_a_flow_that_scores_slowly_says_so():
 
 def test_the_name_of_an_estimator_is_a_type_error_with_the_fix():
     vae = toy_vae()
-    with pytest.raises(TypeError, match=r"IWELBO: expected an estimator of the gradient, got 'stl'. Fix: Doubly"):
+    with pytest.raises(
+        TypeError, match=r"IWELBO: expected an estimator of the gradient, got 'stl'. Fix: Doubly"
+    ):
         dgm.IWELBO(vae.model, vae.guide, 2, estimator="stl")
 
 

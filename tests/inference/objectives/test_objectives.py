@@ -23,16 +23,20 @@ from toys import (
 )
 
 import pyro_dgm as dgm
-from pyro_dgm.inference.run.traces import isolated
+from pyro_dgm.inference.run.traces import fork_rng
 
 
 def reference(elbo, objective, *batch, seed=0):
     """Loss and gradient of one of Pyro's estimators, per datum, under a seed."""
     objective.zero_grad(set_to_none=True)
-    with isolated(seed=seed):
-        loss = elbo.differentiable_loss(objective.model, objective.guide, *batch) / (objective.size or len(batch[0]))
+    with fork_rng(seed=seed):
+        loss = elbo.differentiable_loss(objective.model, objective.guide, *batch) / (
+            objective.size or len(batch[0])
+        )
     loss.backward()
-    return loss.detach(), {n: p.grad.clone() for n, p in objective.named_parameters() if p.grad is not None}
+    return loss.detach(), {
+        n: p.grad.clone() for n, p in objective.named_parameters() if p.grad is not None
+    }
 
 
 @both_dtypes
@@ -51,17 +55,25 @@ def test_elbo_of_three_particles_equals_the_vectorized_trace_elbo(build):
     batch = case.batch(5)
     objective = dgm.ELBO(case.model, case.guide, num_particles=3)
     vectorized = Trace_ELBO(num_particles=3, vectorize_particles=True, max_plate_nesting=1)
-    torch.testing.assert_close(loss_and_grad(objective, *batch), reference(vectorized, objective, *batch))
+    torch.testing.assert_close(
+        loss_and_grad(objective, *batch), reference(vectorized, objective, *batch)
+    )
 
 
 @pytest.mark.parametrize("num", [1, 3])
-@pytest.mark.parametrize("pair", ["vae_normal", "vae_bernoulli", "vae_labels", "vae_conv", "vae_flow", "density_flow"])
+@pytest.mark.parametrize(
+    "pair", ["vae_normal", "vae_bernoulli", "vae_labels", "vae_conv", "vae_flow", "density_flow"]
+)
 def test_closed_form_kl_equals_the_mean_field_elbo(pair, num):
     case = PAIRS[pair]()
     batch = case.batch(5)
     objective = dgm.ELBO(case.model, case.guide, num_particles=num, analytic_kl=True)
-    mean_field = TraceMeanField_ELBO(num_particles=num, vectorize_particles=num > 1, max_plate_nesting=1)
-    torch.testing.assert_close(loss_and_grad(objective, *batch), reference(mean_field, objective, *batch))
+    mean_field = TraceMeanField_ELBO(
+        num_particles=num, vectorize_particles=num > 1, max_plate_nesting=1
+    )
+    torch.testing.assert_close(
+        loss_and_grad(objective, *batch), reference(mean_field, objective, *batch)
+    )
 
 
 def test_closed_form_kl_has_no_noise():
@@ -84,7 +96,9 @@ def test_closed_form_kl_is_the_mean_of_the_sampled_one():
 def test_closed_form_kl_is_refused_when_the_guide_draws_in_another_order():
     case = PAIRS["two_latents_bare"]()
     objective = dgm.ELBO(case.model, case.guide, analytic_kl=True)
-    message = r"expected the guide to draw .* \['z2', 'z1'\], got \['z1', 'z2'\].*Fix: analytic_kl=False"
+    message = (
+        r"expected the guide to draw .* \['z2', 'z1'\], got \['z1', 'z2'\].*Fix: analytic_kl=False"
+    )
     with pytest.raises(ValueError, match=message):
         objective(*case.batch(4))
 
@@ -100,7 +114,9 @@ def test_elbo_is_below_iwae_is_below_evidence_and_iwae_grows_with_particles():
     """Means over 20,000 batches of weights; every gap is compared with 5 standard errors of its own."""
     model = LinearGaussian()
     x = model.data(1)
-    weights = dgm.draw(model, ExactGuide(model, shift=0.3, spread=1.3), x, num=20_000 * 6).log_weight.view(20_000, 6)
+    weights = dgm.draw(
+        model, ExactGuide(model, shift=0.3, spread=1.3), x, num=20_000 * 6
+    ).log_weight.view(20_000, 6)
     bounds = [weights[:, :k].logsumexp(1) - log(k) for k in (1, 2, 3, 6)]
     bounds = torch.stack([*bounds, model.log_evidence(x).expand(20_000)])
     gaps = bounds[1:] - bounds[:-1]
@@ -122,9 +138,9 @@ def test_a_further_plate_is_found_by_preflight():
     with pytest.raises(ValueError, match=r"more plates than one. Fix: objective.preflight"):
         objective(x)
     assert objective.preflight(x).depth == 2
-    with isolated(seed=1):
+    with fork_rng(seed=1):
         loss = objective(x)
-    with isolated(seed=1):
+    with fork_rng(seed=1):
         particles = dgm.draw(objective.model, objective.guide, x, num=4)
     torch.testing.assert_close(loss.detach().double(), -particles.log_weight.detach().mean())
 
@@ -134,9 +150,9 @@ def test_a_further_plate_is_found_by_preflight():
 
 def test_beta_scales_the_cost_of_its_site_and_leaves_nelbo_alone():
     vae, x = toy_vae(), torch.randn(5, 3)
-    with isolated(seed=0):
+    with fork_rng(seed=0):
         plain = dgm.ELBO(vae.model, vae.guide).terms(x)
-    with isolated(seed=0):
+    with fork_rng(seed=0):
         terms = dgm.ELBO(vae.model, vae.guide, beta={"z": 0.25, "x": 2.0}).terms(x)
     assert torch.equal(terms["nelbo"], plain["nelbo"])
     torch.testing.assert_close(terms["loss"], 2 * plain["rec[x]"] + 0.25 * plain["kl[z]"])
@@ -161,7 +177,9 @@ def test_the_gradient_sees_beta():
 def test_beta_of_an_unknown_site_raises():
     vae = toy_vae()
     objective = dgm.ELBO(vae.model, vae.guide, beta={"y": 0.5})
-    with pytest.raises(ValueError, match=r"ELBO: expected beta for sites among \['z', 'x'\], got \['y'\]"):
+    with pytest.raises(
+        ValueError, match=r"ELBO: expected beta for sites among \['z', 'x'\], got \['y'\]"
+    ):
         objective.preflight(torch.randn(5, 3))
     with pytest.raises(ValueError, match=r"expected beta for sites among"):
         dgm.SVITrainer(objective).fit(torch.randn(5, 3), progress=False)
@@ -172,11 +190,13 @@ def test_beta_of_an_unknown_site_raises():
 
 def guide_gradient(free_bits, beta=None, num=1):
     """Terms and gradient of the encoder's output layer (4 rows: two locations, two scales) and of the decoder."""
-    with isolated(seed=6):
+    with fork_rng(seed=6):
         vae, x = toy_vae(), torch.randn(5, 3)
-        vae.guide.encoder.net[2].bias.data[0] = 2.0  # the first latent dim tells much, the second little
+        vae.guide.encoder.net[2].bias.data[0] = (
+            2.0  # the first latent dim tells much, the second little
+        )
     objective = dgm.ELBO(vae.model, vae.guide, num, beta, free_bits=free_bits, analytic_kl=True)
-    with isolated(seed=0):
+    with fork_rng(seed=0):
         terms = objective.terms(x)
     terms["loss"].backward()
     return terms, vae
@@ -197,7 +217,9 @@ def test_the_cost_of_a_site_is_free_up_to_its_nats(num):
     torch.testing.assert_close(below["loss"], plain["rec[x]"] + kl + 1.0)
     torch.testing.assert_close(above["loss"], plain["loss"])
     for terms in (below, above):
-        assert {n: v for n, v in terms.items() if n != "loss"} == {n: v for n, v in plain.items() if n != "loss"}
+        assert {n: v for n, v in terms.items() if n != "loss"} == {
+            n: v for n, v in plain.items() if n != "loss"
+        }
 
 
 def test_the_gradient_of_a_cost_below_its_nats_is_zero():
@@ -209,7 +231,10 @@ def test_the_gradient_of_a_cost_below_its_nats_is_zero():
 
 def test_each_dim_has_its_own_free_bits():
     """Rows 0 and 2 of the encoder's last layer are the first dim's location and scale."""
-    found, plain = without_reconstruction({"z": torch.tensor([0.5, 0.5])}), without_reconstruction(None)
+    found, plain = (
+        without_reconstruction({"z": torch.tensor([0.5, 0.5])}),
+        without_reconstruction(None),
+    )
     torch.testing.assert_close(found[[0, 2]], plain[[0, 2]])
     assert plain[[1, 3]].any()
     assert not found[[1, 3]].any()
@@ -221,14 +246,18 @@ def test_sampled_costs_of_the_dims_add_up_to_that_of_the_site():
     """Also under a mask and a scale: λ = 0 for each dim raises a negative sampled cost alone."""
     vae, x, found = toy_vae(), torch.randn(6, 3), []
     mask = torch.tensor([True, False, True, True, True, True])
-    masked = Written(lambda _, x: poutine.scale(poutine.mask(vae.model, mask=mask), scale=torch.tensor(2.0))(x))
-    guide = Written(lambda _, x: poutine.scale(poutine.mask(vae.guide, mask=mask), scale=torch.tensor(2.0))(x))
+    masked = Written(
+        lambda _, x: poutine.scale(poutine.mask(vae.model, mask=mask), scale=torch.tensor(2.0))(x)
+    )
+    guide = Written(
+        lambda _, x: poutine.scale(poutine.mask(vae.guide, mask=mask), scale=torch.tensor(2.0))(x)
+    )
     for nats in (1e-9, torch.zeros(2)):
-        with isolated(seed=1):
+        with fork_rng(seed=1):
             found.append(dgm.ELBO(masked, guide, 4, free_bits={"z": nats}).terms(x))
     for name in ("nelbo", "kl[z]", "rec[x]"):
         torch.testing.assert_close(found[1][name], found[0][name])
-    with isolated(seed=1):
+    with fork_rng(seed=1):
         particles = dgm.draw(vae.model, vae.guide, x, num=4)
     prior, posterior = (
         t.nodes["z"]["fn"].base_dist.log_prob(particles.values["z"])
@@ -248,11 +277,13 @@ def test_free_bits_are_buffers_and_traced_into_the_graph():
     objective = dgm.ELBO(vae.model, vae.guide, free_bits={"z": torch.tensor([0.1, 30.0])})
     assert "free_bits.z.nats" in objective.state_dict()
     graph, trained, fixed = captured(objective, x)
-    with isolated(seed=5):
+    with fork_rng(seed=5):
         terms, gradients = graph(trained, fixed, (x,))
     loss, expected = loss_and_grad(objective, x, seed=5)
     torch.testing.assert_close(terms["loss"], loss)
-    torch.testing.assert_close({n.removeprefix("objective."): g for n, g in gradients.items()}, expected)
+    torch.testing.assert_close(
+        {n.removeprefix("objective."): g for n, g in gradients.items()}, expected
+    )
 
 
 @pytest.mark.parametrize("pair", ["vae_realnvp", "vae_absorbed", "vae_vamp", "vae_flow"])
@@ -261,22 +292,34 @@ def test_free_bits_of_each_dim_are_refused_where_the_dims_depend_on_each_other(p
     batch = case.batch(4)
     shape = dgm.draw(case.model, case.guide, *batch, num=1).values["z"].shape[2:]
     objective = dgm.ELBO(case.model, case.guide, free_bits={"z": torch.ones(shape)})
-    with pytest.raises(ValueError, match=r"site 'z': expected laws whose dims are independent.*Fix: a number of free"):
+    with pytest.raises(
+        ValueError,
+        match=r"site 'z': expected laws whose dims are independent.*Fix: a number of free",
+    ):
         objective(*batch)
     number = dgm.ELBO(case.model, case.guide, free_bits={"z": 100.0}).terms(*batch)
-    others = sum(value for name, value in number.items() if name[:3] in ("rec", "kl[") and name != "kl[z]")
+    others = sum(
+        value for name, value in number.items() if name[:3] in ("rec", "kl[") and name != "kl[z]"
+    )
     torch.testing.assert_close(number["loss"], others + 100.0)
 
 
 def test_free_bits_that_make_no_sense_raise():
     vae, x = toy_vae(), torch.randn(5, 3)
-    with pytest.raises(ValueError, match=r"expected free_bits for latent sites among \['z'\], got \['x'\]"):
+    with pytest.raises(
+        ValueError, match=r"expected free_bits for latent sites among \['z'\], got \['x'\]"
+    ):
         dgm.ELBO(vae.model, vae.guide, free_bits={"x": 0.5}).preflight(x)
     with pytest.raises(ValueError, match="free_bits: expected nats >= 0, got -1.0"):
         dgm.ELBO(vae.model, vae.guide, free_bits={"z": -1.0})
-    with pytest.raises(TypeError, match=r"expected free bits by site, got 0\.5\. Fix: free_bits=\{'z': 0\.5\}"):
+    with pytest.raises(
+        TypeError, match=r"expected free bits by site, got 0\.5\. Fix: free_bits=\{'z': 0\.5\}"
+    ):
         dgm.ELBO(vae.model, vae.guide, free_bits=0.5)
-    with pytest.raises(ValueError, match=r"one number or of the event shape \(2,\), got shape \(3,\). Fix: free_bits="):
+    with pytest.raises(
+        ValueError,
+        match=r"one number or of the event shape \(2,\), got shape \(3,\). Fix: free_bits=",
+    ):
         dgm.ELBO(vae.model, vae.guide, free_bits={"z": torch.ones(3)})(x)
 
 
@@ -314,7 +357,7 @@ def test_elbo_of_a_minibatch_equals_trace_elbo_divided_by_the_size():
 def test_size_changes_nothing_beside_local_latents():
     x, losses = torch.randn(6, 4), []
     for size in (None, 600):
-        with isolated(seed=4):
+        with fork_rng(seed=4):
             model = LinearGaussian(size=size)
             objective = dgm.ELBO(model, ExactGuide(model, shift=0.2), size=size)
             losses.append(objective(x))
@@ -341,7 +384,9 @@ def test_a_guide_site_without_reparameterized_draws_raises():
             pyro.sample("z", dist.Bernoulli(program.weight))
 
     objective = dgm.ELBO(Written(program), Written(guide))
-    with pytest.raises(ValueError, match=r"site 'z': expected reparameterized draws.*Fix: PyroObjective.*TraceEnum"):
+    with pytest.raises(
+        ValueError, match=r"site 'z': expected reparameterized draws.*Fix: PyroObjective.*TraceEnum"
+    ):
         objective(torch.randn(4))
 
 
@@ -349,7 +394,9 @@ def test_a_guide_site_without_reparameterized_draws_raises():
 def test_a_program_that_is_no_module_is_a_type_error(role):
     vae = toy_vae()
     programs = {"model": vae.model, "guide": vae.guide} | {role: lambda x: None}
-    with pytest.raises(TypeError, match=rf"ELBO: expected the {role} as an nn.Module, got function.*Fix: subclass"):
+    with pytest.raises(
+        TypeError, match=rf"ELBO: expected the {role} as an nn.Module, got function.*Fix: subclass"
+    ):
         dgm.ELBO(**programs)
 
 
@@ -385,5 +432,7 @@ def test_nothing_is_read_on_the_host():
 
 def test_a_beta_without_its_site_is_a_type_error_with_the_fix():
     vae = toy_vae()
-    with pytest.raises(TypeError, match=r"expected beta by site, got 0\.5\. Fix: beta=\{'z': 0\.5\}"):
+    with pytest.raises(
+        TypeError, match=r"expected beta by site, got 0\.5\. Fix: beta=\{'z': 0\.5\}"
+    ):
         dgm.ELBO(vae.model, vae.guide, beta=0.5)

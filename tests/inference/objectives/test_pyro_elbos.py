@@ -12,7 +12,7 @@ from torch import nn
 from toys import Series, SeriesGuide, same_toy_vae
 
 import pyro_dgm as dgm
-from pyro_dgm.inference.run.traces import isolated
+from pyro_dgm.inference.run.traces import fork_rng
 
 SUMMED = {"enumerate": "parallel"}
 
@@ -97,13 +97,17 @@ def test_the_loss_of_a_mixture_is_its_negative_log_evidence_in_value_and_gradien
     loss, exact = enumerated(model, dgm.EmptyGuide())(x), -model.log_evidence(x).mean()
     torch.testing.assert_close(loss, exact)
     parameters = [model.logits, model.loc]
-    torch.testing.assert_close(torch.autograd.grad(loss, parameters), torch.autograd.grad(exact, parameters))
+    torch.testing.assert_close(
+        torch.autograd.grad(loss, parameters), torch.autograd.grad(exact, parameters)
+    )
 
 
 @pytest.mark.parametrize("options", [{}, {"num_particles": 3, "vectorize_particles": True}])
 def test_the_loss_under_the_exact_posterior_is_the_negative_log_evidence_at_every_draw(options):
     model, x = Clusters(), data()
-    torch.testing.assert_close(enumerated(model, Posterior(model), **options)(x), -model.log_evidence(x).mean())
+    torch.testing.assert_close(
+        enumerated(model, Posterior(model), **options)(x), -model.log_evidence(x).mean()
+    )
 
 
 def test_a_guide_of_the_continuous_site_alone_gives_an_upper_bound():
@@ -116,7 +120,9 @@ def test_a_guide_of_the_continuous_site_alone_gives_an_upper_bound():
 
 def test_the_loss_of_a_minibatch_is_divided_by_the_size():
     model, x = Clusters(size=60), data()
-    objective = dgm.PyroObjective(model, Posterior(model), TraceEnum_ELBO(max_plate_nesting=1), size=60)
+    objective = dgm.PyroObjective(
+        model, Posterior(model), TraceEnum_ELBO(max_plate_nesting=1), size=60
+    )
     objective.preflight(x)
     torch.testing.assert_close(objective(x), -model.log_evidence(x).mean())
 
@@ -125,12 +131,15 @@ def test_any_estimator_of_pyro_will_do():
     vae, x = same_toy_vae(), torch.randn(5, 3)
     for elbo, ours in (
         (Trace_ELBO(max_plate_nesting=1), dgm.ELBO(vae.model, vae.guide)),
-        (TraceMeanField_ELBO(max_plate_nesting=1), dgm.ELBO(vae.model, vae.guide, analytic_kl=True)),
+        (
+            TraceMeanField_ELBO(max_plate_nesting=1),
+            dgm.ELBO(vae.model, vae.guide, analytic_kl=True),
+        ),
     ):
         objective, found = dgm.PyroObjective(vae.model, vae.guide, elbo), []
         assert objective.preflight(x).latent == ("z",)
         for one in (objective, ours):
-            with isolated(seed=2):
+            with fork_rng(seed=2):
                 found.append(one(x))
         torch.testing.assert_close(*found)
 
@@ -161,7 +170,9 @@ def test_guide_and_model_train_together_with_the_discrete_site_in_the_model_alon
 
 def test_compiling_it_is_an_error_with_the_fix():
     trainer = dgm.SVITrainer(enumerated(Mixture(), dgm.EmptyGuide()), compile=True)
-    with pytest.raises(ValueError, match=r"(?s)compile: the program can't be traced into one graph.*compile=False"):
+    with pytest.raises(
+        ValueError, match=r"(?s)compile: the program can't be traced into one graph.*compile=False"
+    ):
         trainer.fit(data(), progress=False)
 
 
@@ -196,13 +207,17 @@ class NoBroadcast(Clusters):
 
 
 def test_preflight_runs_the_sum():
-    with pytest.raises(ValueError, match=r"run by themselves, but not under TraceEnum_ELBO: .*one c per datum"):
+    with pytest.raises(
+        ValueError, match=r"run by themselves, but not under TraceEnum_ELBO: .*one c per datum"
+    ):
         enumerated(NoBroadcast(), dgm.EmptyGuide()).preflight(data())
 
 
 def test_an_estimator_that_does_not_sum_is_refused_for_a_site_of_the_model_alone():
     objective = dgm.PyroObjective(Clusters(), Encoder(), Trace_ELBO(max_plate_nesting=1))
-    with pytest.raises(ValueError, match=r"expected the same latent sites, got \['c', 'z'\].*TraceEnum_ELBO"):
+    with pytest.raises(
+        ValueError, match=r"expected the same latent sites, got \['c', 'z'\].*TraceEnum_ELBO"
+    ):
         objective.preflight(data())
 
 
@@ -210,9 +225,12 @@ def test_more_plates_than_the_estimator_knows_are_refused():
     x = torch.randn(5, 3)
     for options in ({}, {"num_particles": 2, "vectorize_particles": True}):
         one, two = (
-            dgm.PyroObjective(Series(), SeriesGuide(), Trace_ELBO(max_plate_nesting=n, **options)) for n in (1, 2)
+            dgm.PyroObjective(Series(), SeriesGuide(), Trace_ELBO(max_plate_nesting=n, **options))
+            for n in (1, 2)
         )
-        with pytest.raises(ValueError, match=r"expected max_plate_nesting=2 .*got 1. Fix: Trace_ELBO\(max_plate_n"):
+        with pytest.raises(
+            ValueError, match=r"expected max_plate_nesting=2 .*got 1. Fix: Trace_ELBO\(max_plate_n"
+        ):
             one.preflight(x)
         assert two.preflight(x).depth == 2
 
@@ -220,9 +238,14 @@ def test_more_plates_than_the_estimator_knows_are_refused():
 def test_what_is_no_estimator_is_refused():
     model = Mixture()
     for wrong in (TraceEnum_ELBO, "enumerate", RenyiELBO(max_plate_nesting=1)):
-        with pytest.raises(TypeError, match=r"expected one of Pyro's estimators.*Fix: TraceEnum_ELBO\(max_plate"):
+        with pytest.raises(
+            TypeError, match=r"expected one of Pyro's estimators.*Fix: TraceEnum_ELBO\(max_plate"
+        ):
             dgm.PyroObjective(model, dgm.EmptyGuide(), wrong)
-    with pytest.raises(ValueError, match=r"knows the plates, got TraceEnum_ELBO\(\).*Fix: TraceEnum_ELBO\(max_plate"):
+    with pytest.raises(
+        ValueError,
+        match=r"knows the plates, got TraceEnum_ELBO\(\).*Fix: TraceEnum_ELBO\(max_plate",
+    ):
         dgm.PyroObjective(model, dgm.EmptyGuide(), TraceEnum_ELBO())
 
 
@@ -233,7 +256,9 @@ def test_what_is_no_estimator_is_refused():
 def test_the_nll_of_a_pair_that_draws_its_discrete_site_is_right(dtype):
     model, x = Clusters(), data(20)
     result = dgm.nll(model, Posterior(model), x, num=10)
-    torch.testing.assert_close(result.per_datum, -model.log_evidence(x).detach().double(), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        result.per_datum, -model.log_evidence(x).detach().double(), rtol=1e-5, atol=1e-5
+    )
 
 
 def test_the_nll_of_a_loose_guide_is_right_within_its_error():
@@ -242,7 +267,9 @@ def test_the_nll_of_a_loose_guide_is_right_within_its_error():
     class Loose(Posterior):
         def forward(self, x=None):
             with dgm.data_plate(x):
-                pyro.sample("c", dist.Categorical(logits=0.5 * self.model.log_joint(x)), infer=SUMMED)
+                pyro.sample(
+                    "c", dist.Categorical(logits=0.5 * self.model.log_joint(x)), infer=SUMMED
+                )
                 pyro.sample("z", dist.Normal(x, 0.8).to_event(1))
 
     model, x = Clusters(), data(20)
@@ -254,5 +281,8 @@ def test_the_nll_of_a_loose_guide_is_right_within_its_error():
 
 
 def test_the_nll_of_a_pair_that_sums_its_discrete_site_is_refused_with_the_fix():
-    with pytest.raises(ValueError, match=r"same latent sites.*Fix: pyro.sample\('c', …\) in the guide.*PyroObjective"):
+    with pytest.raises(
+        ValueError,
+        match=r"same latent sites.*Fix: pyro.sample\('c', …\) in the guide.*PyroObjective",
+    ):
         dgm.nll(Clusters(), Encoder(), data(), num=10)

@@ -19,7 +19,9 @@ def test_linear_warmup_is_linear_and_then_one(start):
     torch.testing.assert_close(torch.stack(values), torch.tensor(expected))
 
 
-@pytest.mark.parametrize(("num_steps", "cycles", "ramp"), [(12, 3, 0.5), (10, 4, 0.5), (7, 1, 1.0), (20, 2, 0.3)])
+@pytest.mark.parametrize(
+    ("num_steps", "cycles", "ramp"), [(12, 3, 0.5), (10, 4, 0.5), (7, 1, 1.0), (20, 2, 0.3)]
+)
 def test_cycles_rise_over_their_ramp_stay_at_one_and_end_there(num_steps, cycles, ramp):
     beta, values = dgm.Cyclical(num_steps, cycles, ramp), []
     for _ in range(num_steps + 5):
@@ -67,17 +69,22 @@ def test_a_warmup_of_no_steps_raises():
 def test_cycles_that_make_no_sense_raise():
     for cycles in (0, 5):
         with pytest.raises(
-            ValueError, match=rf"1 <= cycles <= num_steps, got cycles={cycles} and num_steps=4. Fix: num"
+            ValueError,
+            match=rf"1 <= cycles <= num_steps, got cycles={cycles} and num_steps=4. Fix: num",
         ):
             dgm.Cyclical(4, cycles)
     for ramp in (0.0, 1.5):
-        with pytest.raises(ValueError, match=rf"expected a ramp in \(0, 1\], got {ramp}. Fix: Constant"):
+        with pytest.raises(
+            ValueError, match=rf"expected a ramp in \(0, 1\], got {ramp}. Fix: Constant"
+        ):
             dgm.Cyclical(4, ramp=ramp)
 
 
 def cyclical_trainer(*, compile):
     vae = same_toy_vae()
-    return dgm.SVITrainer(dgm.ELBO(vae.model, vae.guide, beta={"z": dgm.Cyclical(8, 2)}), compile=compile)
+    return dgm.SVITrainer(
+        dgm.ELBO(vae.model, vae.guide, beta={"z": dgm.Cyclical(8, 2)}), compile=compile
+    )
 
 
 def betas(history):
@@ -86,15 +93,21 @@ def betas(history):
 
 
 @pytest.mark.parametrize("compile", [False, True])
-def test_training_follows_the_cycles_and_a_resumed_run_goes_on_within_one(compile, monkeypatch, tmp_path):
+def test_training_follows_the_cycles_and_a_resumed_run_goes_on_within_one(
+    compile, monkeypatch, tmp_path
+):
     graphs = []
-    monkeypatch.setattr(torch._inductor, "compile", lambda graph, *_, **__: graphs.append(graph) or graph)
+    monkeypatch.setattr(
+        torch._inductor, "compile", lambda graph, *_, **__: graphs.append(graph) or graph
+    )
     x, trainer = torch.randn(6, 3), cyclical_trainer(compile=compile)
     trainer.fit(x, epochs=3, progress=False, checkpoint=tmp_path / "run.pt")
     resumed = cyclical_trainer(compile=compile)
     resumed.resume(tmp_path / "run.pt")
     resumed.fit(x, epochs=6, progress=False)
-    assert betas(resumed.history) == pytest.approx([0.0, 0.5, 1.0, 1.0, 0.0, 0.5, 1.0, 1.0, 1.0], abs=1e-5)
+    assert betas(resumed.history) == pytest.approx(
+        [0.0, 0.5, 1.0, 1.0, 0.0, 0.5, 1.0, 1.0, 1.0], abs=1e-5
+    )
     assert len(graphs) == 2 * compile  # one for each trainer: the value is an input of the graph
 
 

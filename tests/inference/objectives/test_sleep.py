@@ -9,11 +9,20 @@ import pytest
 import torch
 from conftest import in_float64
 from torch import nn
-from toys import BatchNorm, ExactGuide, LinearGaussian, Series, SeriesGuide, captured, stepped, toy_vae
+from toys import (
+    BatchNorm,
+    ExactGuide,
+    LinearGaussian,
+    Series,
+    SeriesGuide,
+    captured,
+    stepped,
+    toy_vae,
+)
 
 import pyro_dgm as dgm
 from pyro_dgm.inference.run.simulation import log_joint, simulated
-from pyro_dgm.inference.run.traces import isolated
+from pyro_dgm.inference.run.traces import fork_rng
 
 
 def linear(slope=(1.0, -2.0, 0.5), scale=0.7):
@@ -74,7 +83,9 @@ def test_training_finds_the_exact_posterior_without_a_datum():
     trainer.fit(torch.zeros(10_000, 3), epochs=60, batch_size=1000, progress=False)
     slope = model.likelihood.net.weight.detach().flatten()
     variance = 1 / (1 + slope @ slope / 0.7**2)
-    torch.testing.assert_close(encoder.net.weight[0].detach(), variance * slope / 0.7**2, atol=0.01, rtol=0)
+    torch.testing.assert_close(
+        encoder.net.weight[0].detach(), variance * slope / 0.7**2, atol=0.01, rtol=0
+    )
     assert abs(encoder.net.bias.item()) < 0.01
     assert abs(encoder.scale.item() / variance.sqrt().item() - 1) < 0.02
 
@@ -102,27 +113,39 @@ def test_it_moves_the_guide_alone():
     )
     trainer = dgm.SVITrainer(dgm.Sleep(vae.model, vae.guide), lr=0.1)
     trainer.fit(torch.zeros(20, 3), epochs=2, batch_size=10, progress=False)
-    assert all(torch.equal(a, b) for a, b in zip(before[0], vae.generator.parameters(), strict=True))
-    assert not any(torch.equal(a, b) for a, b in zip(before[1], vae.guide.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(before[0], vae.generator.parameters(), strict=True)
+    )
+    assert not any(
+        torch.equal(a, b) for a, b in zip(before[1], vae.guide.parameters(), strict=True)
+    )
 
 
 def test_the_model_runs_as_it_is_evaluated():
     net = nn.Sequential(nn.Linear(2, 3), BatchNorm(3))
     model = dgm.LatentVariableModel(dgm.StandardNormal(2), dgm.Normal(net))
     before = net[1].running_mean.clone()
-    objective = dgm.Sleep(model, dgm.AmortizedGuide(dgm.Conditional(dist.Normal, dgm.mlp(3, 4)))).train()
+    objective = dgm.Sleep(
+        model, dgm.AmortizedGuide(dgm.Conditional(dist.Normal, dgm.mlp(3, 4)))
+    ).train()
     objective(torch.zeros(5, 3)).backward()
     assert torch.equal(net[1].running_mean, before)
     assert net.training
 
 
 def test_only_size_and_context_of_a_batch_are_read():
-    decoder = dgm.Normal(dgm.Joined(dgm.mlp(2 + 1, 3)))
-    encoder = dgm.Conditional(dist.Normal, dgm.Joined(dgm.mlp(3 + 1, 4)))
-    objective = dgm.Sleep(dgm.LatentVariableModel(dgm.StandardNormal(2), decoder), dgm.AmortizedGuide(encoder))
+    decoder = dgm.Normal(dgm.Concat(dgm.mlp(2 + 1, 3)))
+    encoder = dgm.Conditional(dist.Normal, dgm.Concat(dgm.mlp(3 + 1, 4)))
+    objective = dgm.Sleep(
+        dgm.LatentVariableModel(dgm.StandardNormal(2), decoder), dgm.AmortizedGuide(encoder)
+    )
     label = torch.randn(6, 1)
     losses = []
-    for x, c in ((torch.zeros(6, 3), label), (torch.ones(6, 3), label), (torch.zeros(6, 3), label + 1)):
+    for x, c in (
+        (torch.zeros(6, 3), label),
+        (torch.ones(6, 3), label),
+        (torch.zeros(6, 3), label + 1),
+    ):
         torch.manual_seed(0)
         losses.append(objective(x, c))
     assert torch.equal(losses[0], losses[1])
@@ -133,7 +156,10 @@ def test_only_size_and_context_of_a_batch_are_read():
 def test_a_dequantized_model_gives_levels_and_the_noise_that_belongs_to_them():
     net = dgm.mlp(3, 4)
     vae = dgm.VAE(
-        dgm.StandardNormal(2), dgm.Normal(dgm.mlp(2, 3), 3.0), dgm.Conditional(dist.Normal, net), dgm.UnitUniform()
+        dgm.StandardNormal(2),
+        dgm.Normal(dgm.mlp(2, 3), 3.0),
+        dgm.Conditional(dist.Normal, net),
+        dgm.UnitUniform(),
     )
     seen = []
     net.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
@@ -155,7 +181,9 @@ def test_further_plates_are_kept_apart():
 def test_different_sites_are_refused():
     vae = toy_vae()
     guide = dgm.AmortizedGuide(vae.guide.encoder, latent="w")
-    with pytest.raises(ValueError, match=r"expected the same latent sites, got \['z'\] in the model and \['w'\]"):
+    with pytest.raises(
+        ValueError, match=r"expected the same latent sites, got \['z'\] in the model and \['w'\]"
+    ):
         dgm.Sleep(vae.model, guide).preflight(torch.zeros(4, 3))
 
 
@@ -163,7 +191,9 @@ def test_data_of_another_shape_than_the_model_makes_are_refused():
     model = toy_vae().model
     guide = dgm.AmortizedGuide(dgm.Conditional(dist.Normal, dgm.mlp(5, 4)))
     model = dgm.LatentVariableModel(model.prior, dgm.Deterministic(dgm.mlp(2, 3)))
-    with pytest.raises(ValueError, match=r"expected the event shape \(3,\) that the model makes, got \(5,\)"):
+    with pytest.raises(
+        ValueError, match=r"expected the event shape \(3,\) that the model makes, got \(5,\)"
+    ):
         dgm.Sleep(model, guide).preflight(torch.zeros(4, 5))
 
 
@@ -185,8 +215,8 @@ def test_its_step_is_one_graph():
     objective, x = dgm.Sleep(vae.model, vae.guide), torch.zeros(5, 3)
     objective.preflight(x)
     graph, *state = captured(objective, x)
-    with isolated(seed=0):
+    with fork_rng(seed=0):
         found = graph(*state, (x,))
-    with isolated(seed=0):
+    with fork_rng(seed=0):
         expected = stepped(objective)(*state, (x,))
     torch.testing.assert_close(found, expected)

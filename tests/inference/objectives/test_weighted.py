@@ -21,7 +21,9 @@ def losses(objective: dgm.Objective, x: torch.Tensor, num: int = 400) -> tuple[f
 
 
 @in_float64
-@pytest.mark.parametrize("make", [dgm.IWELBO, lambda *a: dgm.Renyi(*a, 0.5), lambda *a: dgm.Renyi(*a, -2.0)])
+@pytest.mark.parametrize(
+    "make", [dgm.IWELBO, lambda *a: dgm.Renyi(*a, 0.5), lambda *a: dgm.Renyi(*a, -2.0)]
+)
 def test_every_bound_is_the_log_evidence_under_the_exact_posterior(make):
     model = LinearGaussian()
     x, guide = model.data(20), ExactGuide(model)
@@ -35,7 +37,11 @@ def test_the_bounds_are_ordered_by_particles_and_by_alpha():
     """ELBO <= R_0.5 <= IW_8 <= IW_64 <= log p(x), each within 5 standard errors."""
     model = LinearGaussian()
     x, guide = model.data(50), ExactGuide(model, shift=0.4, spread=1.5)
-    chain = [dgm.IWELBO(model, guide, 1), dgm.Renyi(model, guide, 0.5, 8), dgm.IWELBO(model, guide, 8)]
+    chain = [
+        dgm.IWELBO(model, guide, 1),
+        dgm.Renyi(model, guide, 0.5, 8),
+        dgm.IWELBO(model, guide, 8),
+    ]
     found = [losses(o, x) for o in [*chain, dgm.IWELBO(model, guide, 64)]]
     found.append((-float(model.log_evidence(x).mean()), 0.0))
     for (loose, a), (tight, b) in zip(found[:-1], found[1:], strict=True):
@@ -51,7 +57,9 @@ def test_renyi_passes_from_the_importance_weighted_bound_to_the_elbo():
         torch.manual_seed(3)
         expected = dgm.IWELBO(model, guide, 8).terms(x)[name]
         torch.manual_seed(3)
-        torch.testing.assert_close(dgm.Renyi(model, guide, alpha, 8)(x), expected, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(
+            dgm.Renyi(model, guide, alpha, 8)(x), expected, rtol=1e-5, atol=1e-5
+        )
 
 
 @in_float64
@@ -59,7 +67,11 @@ def test_one_particle_is_the_elbo_in_value_and_gradient():
     model = LinearGaussian()
     x, guide = model.data(6), ExactGuide(model, shift=0.3)
     found = []
-    for objective in (dgm.ELBO(model, guide), dgm.IWELBO(model, guide, 1), dgm.Renyi(model, guide, 0.3, 1)):
+    for objective in (
+        dgm.ELBO(model, guide),
+        dgm.IWELBO(model, guide, 1),
+        dgm.Renyi(model, guide, 0.3, 1),
+    ):
         torch.manual_seed(1)
         loss = objective(x)
         found.append([loss, *torch.autograd.grad(loss, [*model.parameters(), *guide.parameters()])])
@@ -121,7 +133,9 @@ def test_a_guide_without_reparameterized_draws_is_refused():
             with dgm.data_plate(x):
                 pyro.sample("z", dist.Poisson(torch.ones(2)).to_event(1))
 
-    with pytest.raises(ValueError, match=r"site 'z': expected reparameterized draws.*Fix: PyroObjective"):
+    with pytest.raises(
+        ValueError, match=r"site 'z': expected reparameterized draws.*Fix: PyroObjective"
+    ):
         dgm.IWELBO(model, Discrete())(torch.zeros(3, 4))
 
 

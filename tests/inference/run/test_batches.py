@@ -19,7 +19,13 @@ class Rows(Dataset):
 
     def __getitem__(self, i):
         row = tuple(t[i] for t in self.tensors)
-        return dict(zip(self.names, row, strict=True)) if self.names else row if len(row) > 1 else row[0]
+        return (
+            dict(zip(self.names, row, strict=True))
+            if self.names
+            else row
+            if len(row) > 1
+            else row[0]
+        )
 
 
 class Labelled(dgm.Program):
@@ -70,7 +76,9 @@ def test_every_kind_of_data_gives_each_datum_once(make):
 
 def test_a_new_epoch_has_a_new_order_and_the_same_epoch_the_same():
     batches = Batches(torch.arange(50), 50)
-    orders = [next(batches.epoch(seed, epoch))[0] for seed, epoch in ((0, 0), (0, 1), (1, 0), (0, 0))]
+    orders = [
+        next(batches.epoch(seed, epoch))[0] for seed, epoch in ((0, 0), (0, 1), (1, 0), (0, 0))
+    ]
     assert torch.equal(orders[0], orders[3])
     assert not torch.equal(orders[0], orders[1])
     assert not torch.equal(orders[0], orders[2])
@@ -115,7 +123,8 @@ def test_data_move_to_the_device_once():
 def test_a_dict_with_an_unknown_key_raises():
     loader = DataLoader(Rows(X, C, names=("x", "y")), 4)
     with pytest.raises(
-        ValueError, match=r"keys among the model's arguments \('x', 'label', 'weight'\), got \['x', 'y'"
+        ValueError,
+        match=r"keys among the model's arguments \('x', 'label', 'weight'\), got \['x', 'y'",
     ):
         as_batches(loader, 4, Labelled(), torch.device("cpu")).first()
 
@@ -134,7 +143,8 @@ def test_an_iterator_that_can_be_read_only_once_raises():
 def test_a_loader_that_yields_nothing_raises():
     loader = DataLoader(TensorDataset(X), 64, drop_last=True)
     with pytest.raises(
-        ValueError, match="expected at least one batch, got a loader that yields nothing. Fix: drop_last"
+        ValueError,
+        match="expected at least one batch, got a loader that yields nothing. Fix: drop_last",
     ):
         as_batches(loader, 4, Labelled(), torch.device("cpu")).first()
 
@@ -142,7 +152,10 @@ def test_a_loader_that_yields_nothing_raises():
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (torch.zeros(0, 2), r"data\[0\]: expected at least one datum, got a tensor of shape \(0, 2\)"),
+        (
+            torch.zeros(0, 2),
+            r"data\[0\]: expected at least one datum, got a tensor of shape \(0, 2\)",
+        ),
         (
             torch.tensor([[0.0, torch.nan]]),
             r"data\[0\]: expected finite values, got 1 NaN or infinite of 2. Fix: x = x\[",
@@ -183,7 +196,10 @@ def test_binarize_knows_bytes():
 
 @pytest.mark.parametrize("bad", [1.5, -0.1])
 def test_binarize_refuses_what_is_no_probability(bad):
-    with pytest.raises(ValueError, match=r"expected grey values in \[0, 1\] or uint8 bytes.*Fix: binarize\(x / x.max"):
+    with pytest.raises(
+        ValueError,
+        match=r"expected grey values in \[0, 1\] or uint8 bytes.*Fix: binarize\(x / x.max",
+    ):
         dgm.binarize(torch.tensor([0.5, bad]))
 
 

@@ -6,7 +6,12 @@ from cases import PAIRS
 from torch import distributed, multiprocessing
 
 import pyro_dgm as dgm
-from pyro_dgm.inference.run.distributed import average_gradients, from_rank_zero, rank_and_world, summed
+from pyro_dgm.inference.run.distributed import (
+    all_reduce_sum,
+    average_gradients,
+    from_rank_zero,
+    rank_and_world,
+)
 
 WORLD = 2
 
@@ -18,7 +23,9 @@ def make(seed):
     torch.manual_seed(seed)
     case = PAIRS["density_flow"]()
     objective = dgm.ELBO(case.model, case.guide)
-    trainer = dgm.SVITrainer(objective, lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9), clip=5.0, ema=0.9)
+    trainer = dgm.SVITrainer(
+        objective, lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9), clip=5.0, ema=0.9
+    )
     return trainer, train, val
 
 
@@ -26,13 +33,22 @@ def trained(seed, batch_size):
     torch.set_default_dtype(torch.float64)
     trainer, train, val = make(seed)
     trainer.fit(train, val, epochs=3, batch_size=batch_size, progress=False)
-    rows = [{name: value for name, value in row.items() if name != "seconds"} for row in trainer.history]
-    return {"last": trainer._last, "module": trainer.module.state_dict(), "rows": rows, "ema": trainer.ema.average}
+    rows = [
+        {name: value for name, value in row.items() if name != "seconds"} for row in trainer.history
+    ]
+    return {
+        "last": trainer._last,
+        "module": trainer.module.state_dict(),
+        "rows": rows,
+        "ema": trainer.ema.average,
+    }
 
 
 def worker(rank, folder):
     torch.set_num_threads(1)
-    distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=WORLD)
+    distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=WORLD
+    )
     try:
         torch.save(trained(seed=5 + rank, batch_size=4), f"{folder}/{rank}.pt")
     finally:
@@ -69,12 +85,18 @@ def shuffled_flow(seed):
     trainer = dgm.SVITrainer(dgm.ELBO(dgm.DensityModel(flow), dgm.EmptyGuide()), lr=1e-2)
     train = torch.randn(20, 4, generator=torch.Generator().manual_seed(2))
     trainer.fit(train, epochs=2, batch_size=5, progress=False)
-    return {"before": orders, "after": [layers[0].order, layers[3].order], "log_p": flow().log_prob(points).detach()}
+    return {
+        "before": orders,
+        "after": [layers[0].order, layers[3].order],
+        "log_p": flow().log_prob(points).detach(),
+    }
 
 
 def flow_worker(rank, folder):
     torch.set_num_threads(1)
-    distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=WORLD)
+    distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=WORLD
+    )
     try:
         torch.save(shuffled_flow(seed=5 + rank), f"{folder}/{rank}.pt")
     finally:
@@ -98,7 +120,7 @@ def test_alone_nothing_is_sent():
     average_gradients([parameter])
     from_rank_zero([parameter])
     assert rank_and_world() == (0, 1)
-    assert summed(total) is total
+    assert all_reduce_sum(total) is total
     assert torch.equal(parameter.grad, torch.ones(2))
 
 
@@ -107,8 +129,14 @@ def test_alone_nothing_is_sent():
 def test_the_ranks_share_a_shuffled_epoch_in_equal_parts(num, world, monkeypatch):
     parts = []
     for rank in range(world):
-        monkeypatch.setattr("pyro_dgm.inference.run.batches.rank_and_world", lambda rank=rank: (rank, world))
-        parts.append(torch.cat([x for (x,) in dgm.Batches(torch.arange(num), 2).epoch(seed=1, epoch=2, even=True)]))
+        monkeypatch.setattr(
+            "pyro_dgm.inference.run.batches.rank_and_world", lambda rank=rank: (rank, world)
+        )
+        parts.append(
+            torch.cat(
+                [x for (x,) in dgm.Batches(torch.arange(num), 2).epoch(seed=1, epoch=2, even=True)]
+            )
+        )
     assert {len(part) for part in parts} == {math.ceil(num / world)}
     assert set(torch.cat(parts).tolist()) == set(range(num))
 
@@ -116,8 +144,12 @@ def test_the_ranks_share_a_shuffled_epoch_in_equal_parts(num, world, monkeypatch
 def test_the_ranks_share_an_ordered_epoch_without_repeating_a_datum(monkeypatch):
     parts = []
     for rank in range(2):
-        monkeypatch.setattr("pyro_dgm.inference.run.batches.rank_and_world", lambda rank=rank: (rank, 2))
-        parts.append(torch.cat([x for (x,) in dgm.Batches(torch.arange(7), 2, shuffle=False).epoch()]))
+        monkeypatch.setattr(
+            "pyro_dgm.inference.run.batches.rank_and_world", lambda rank=rank: (rank, 2)
+        )
+        parts.append(
+            torch.cat([x for (x,) in dgm.Batches(torch.arange(7), 2, shuffle=False).epoch()])
+        )
     assert sorted(torch.cat(parts).tolist()) == list(range(7))
 
 

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 from toys import linear_gaussian, toy_vae
 
 import pyro_dgm as dgm
-from pyro_dgm.inference.run.estimates import at_least_one, device_of, estimating, placed
+from pyro_dgm.inference.run.estimates import device_of, estimating, placed, require_positive
 
 
 def test_arrays_become_tensors_and_other_arguments_stay():
@@ -20,7 +20,9 @@ def test_arrays_become_tensors_and_other_arguments_stay():
 
 
 def test_tensors_of_different_lengths_raise():
-    with pytest.raises(ValueError, match=r"expected tensors of one length, got \[3, 4\]\. Fix: one row per datum"):
+    with pytest.raises(
+        ValueError, match=r"expected tensors of one length, got \[3, 4\]\. Fix: one row per datum"
+    ):
         placed(dgm.EmptyGuide(), (torch.zeros(3, 2), torch.zeros(4, 1)))
 
 
@@ -30,9 +32,9 @@ def test_a_program_without_tensors_is_on_the_cpu():
 
 
 def test_counts_below_one_raise_with_their_name():
-    at_least_one(num=1, chunk=2)
+    require_positive(num=1, chunk=2)
     with pytest.raises(ValueError, match="chunk: expected at least 1, got 0"):
-        at_least_one(num=1, chunk=0)
+        require_positive(num=1, chunk=0)
 
 
 def test_the_estimates_take_arrays_as_training_does():
@@ -74,10 +76,13 @@ def test_estimating_gives_back_modes_validation_and_random_state():
 
 def test_a_vae_in_place_of_its_programs_raises_with_the_fix():
     model, guide, x = linear_gaussian()
-    with pytest.raises(TypeError, match=r"expected a model and its guide, got .* and Tensor\. Fix: vae\.model, vae"):
+    with pytest.raises(
+        TypeError, match=r"expected a model and its guide, got .* and Tensor\. Fix: vae\.model, vae"
+    ):
         dgm.nll(model, x)
     with pytest.raises(
-        TypeError, match=r"expected a model and its guide, got VAE and ExactGuide\. Fix: vae\.model, vae"
+        TypeError,
+        match=r"expected a model and its guide, got VAE and ExactGuide\. Fix: vae\.model, vae",
     ):
         dgm.surgery(toy_vae(), guide, x)
 
@@ -94,25 +99,42 @@ OF_ONE_PROGRAM = {
 
 @pytest.mark.parametrize("call", OF_ONE_PROGRAM.values(), ids=list(OF_ONE_PROGRAM))
 def test_a_vae_in_place_of_one_program_raises_with_the_fix(call):
-    with pytest.raises(TypeError, match=r"expected a Pyro program, .* got VAE\. Fix: vae\.model or vae\.guide"):
+    with pytest.raises(
+        TypeError, match=r"expected a Pyro program, .* got VAE\. Fix: vae\.model or vae\.guide"
+    ):
         call(toy_vae(), torch.randn(4, 3))
 
 
 def test_a_compiled_program_is_a_program():
     model, guide, x = linear_gaussian()
     compiled = torch.compile(model, backend="eager")
-    assert torch.equal(dgm.nll(compiled, guide, x, num=2).per_datum, dgm.nll(model, guide, x, num=2).per_datum)
+    assert torch.equal(
+        dgm.nll(compiled, guide, x, num=2).per_datum, dgm.nll(model, guide, x, num=2).per_datum
+    )
 
 
 @pytest.mark.parametrize("call", [dgm.encode, dgm.active_units])
 def test_a_program_too_many_raises_with_the_calls_that_take_one(call):
     model, guide, x = linear_gaussian()
-    with pytest.raises(TypeError, match=r"got ExactGuide, a program too many\. Fix: encode\(guide, x\), active_units"):
+    with pytest.raises(
+        TypeError,
+        match=r"got ExactGuide, a program too many\. Fix: encode\(guide, x\), active_units",
+    ):
         call(model, guide, x)
 
 
 OF_DATA = {
-    **{f.__name__: f for f in (dgm.nll, dgm.surgery, dgm.collapse, dgm.aggregate_test, dgm.to_arviz, dgm.reconstruct)},
+    **{
+        f.__name__: f
+        for f in (
+            dgm.nll,
+            dgm.surgery,
+            dgm.collapse,
+            dgm.aggregate_test,
+            dgm.to_arviz,
+            dgm.reconstruct,
+        )
+    },
     **{f.__name__: f for f in (dgm.check, dgm.normalization, dgm.unit_kl)},
     "impute": lambda model, guide, *batch: dgm.impute(model, guide, *batch, observed=torch.ones(1)),
     "ais": lambda model, guide, *batch: dgm.ais(model, *batch),
@@ -126,13 +148,15 @@ OF_DATA = {
 def test_every_estimate_refuses_what_is_no_tensor_of_data(call):
     model, guide, x = linear_gaussian()
     with pytest.raises(
-        ValueError, match=r"data: expected x after the programs, got none\. Fix: nll\(model, guide, x\)"
+        ValueError,
+        match=r"data: expected x after the programs, got none\. Fix: nll\(model, guide, x\)",
     ):
         call(model, guide)
     for wrong in (x.tolist(), (x,), DataLoader(x), None):
         kind = type(wrong).__name__
         with pytest.raises(
-            TypeError, match=rf"expected x as a tensor or an array .*, got {kind}\. Fix: torch\.as_tensor"
+            TypeError,
+            match=rf"expected x as a tensor or an array .*, got {kind}\. Fix: torch\.as_tensor",
         ):
             call(model, guide, wrong)
     with pytest.raises(ValueError, match=r"got a 0-dim tensor 3\.0\. Fix: x\[None\]"):
@@ -143,7 +167,8 @@ def test_every_estimate_refuses_what_is_no_tensor_of_data(call):
 def test_swapped_programs_are_asked_about(call):
     model, guide, x = linear_gaussian()
     with pytest.raises(
-        ValueError, match=r"none, and \['x'\] in the guide: are model and guide swapped\? Fix: the model"
+        ValueError,
+        match=r"none, and \['x'\] in the guide: are model and guide swapped\? Fix: the model",
     ):
         call(guide, model, x, num=5)
 

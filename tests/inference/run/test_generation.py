@@ -116,7 +116,10 @@ def test_means_have_the_law_that_a_critic_without_noise_plays_against():
 
 def test_a_law_without_a_mean_says_so():
     model = dgm.DensityModel(dgm.Flow(dgm.StandardNormal(3), dgm.maf(3, 2, hidden=(8,))))
-    with pytest.raises(NotImplementedError, match=r"site 'x': expected a law that has a mean.*Fix: .*generate\(model"):
+    with pytest.raises(
+        NotImplementedError,
+        match=r"site 'x': expected a law that has a mean.*Fix: .*generate\(model",
+    ):
         dgm.generate(model, 3, mean=True)
 
 
@@ -125,13 +128,17 @@ def test_the_mean_of_what_is_no_site_needs_the_name_of_one():
         with dgm.data_plate(x):
             return 2 * pyro.sample("x", dist.Normal(program.weight, 1.0), obs=x)
 
-    with pytest.raises(ValueError, match=r"a model that returns a site, or a site among \['x'\].*Fix: .*site='x'"):
+    with pytest.raises(
+        ValueError, match=r"a model that returns a site, or a site among \['x'\].*Fix: .*site='x'"
+    ):
         dgm.generate(Written(run), 5, mean=True)
     assert dgm.generate(Written(run), 5, site="x", mean=True).shape == (5,)
 
 
 def test_an_unknown_site_raises_with_those_there_are():
-    with pytest.raises(ValueError, match=r"a site among \['z', 'x'\]; got 'y'. Fix: return pyro.sample"):
+    with pytest.raises(
+        ValueError, match=r"a site among \['z', 'x'\]; got 'y'. Fix: return pyro.sample"
+    ):
         dgm.generate(toy_vae().model, 5, site="y")
 
 
@@ -140,7 +147,9 @@ def test_a_model_that_returns_nothing_needs_a_site():
         with dgm.data_plate(x):
             pyro.sample("x", dist.Normal(program.weight, 1.0), obs=x)
 
-    with pytest.raises(ValueError, match=r"generate: expected a model that returns a tensor.*got NoneType. Fix"):
+    with pytest.raises(
+        ValueError, match=r"generate: expected a model that returns a tensor.*got NoneType. Fix"
+    ):
         dgm.generate(Written(run), 5)
     assert dgm.generate(Written(run), 5, site="x").shape == (5,)
 
@@ -206,7 +215,8 @@ def test_codes_have_the_law_of_the_posterior():
 
 
 @pytest.mark.parametrize(
-    "pair", ["vae_normal", "vae_bernoulli", "vae_labels", "vae_conv", "vae_flow", "two_latents_bare"]
+    "pair",
+    ["vae_normal", "vae_bernoulli", "vae_labels", "vae_conv", "vae_flow", "two_latents_bare"],
 )
 def test_reconstructions_have_the_shape_of_the_data(pair):
     case = PAIRS[pair]()
@@ -257,7 +267,8 @@ def test_encode_and_reconstruct_leave_seed_and_modes_alone():
 def test_a_model_in_place_of_the_guide_is_refused(call):
     model, _, x = linear_gaussian()
     with pytest.raises(
-        ValueError, match=r"expected a program that draws latents, .*observes \['x'\]: is it the model\?"
+        ValueError,
+        match=r"expected a program that draws latents, .*observes \['x'\]: is it the model\?",
     ):
         call(model, x)
 
@@ -275,8 +286,11 @@ def test_a_guide_may_have_factors():
 def test_one_datum_without_its_dim_is_refused_by_guides_with_networks(call):
     vae, x = toy_vae(), torch.randn(5, 3)
     with pytest.raises(
-        ValueError, match=r"expected a row per datum, got one datum of event shape \(3,\)\. Fix: x\[None\]"
+        ValueError,
+        match=r"expected a row per datum, got one datum of event shape \(3,\)\. Fix: x\[None\]",
     ):
         call(vae.guide, x[0])
     assert dgm.encode(vae.guide, x[0][None])["z"].shape[:2] == (1, 1)
-    assert dgm.encode(GlobalMeanGuide(), torch.randn(5))["z"].shape == (1, 5), "data that are numbers"
+    assert dgm.encode(GlobalMeanGuide(), torch.randn(5))["z"].shape == (1, 5), (
+        "data that are numbers"
+    )

@@ -4,10 +4,18 @@ import torch
 from cases import PAIRS, over
 from conftest import both_dtypes
 from pyro import poutine
-from toys import ExactGuide, GlobalMean, GlobalMeanGuide, LinearGaussian, Series, SeriesGuide, linear_gaussian
+from toys import (
+    ExactGuide,
+    GlobalMean,
+    GlobalMeanGuide,
+    LinearGaussian,
+    Series,
+    SeriesGuide,
+    linear_gaussian,
+)
 
 import pyro_dgm as dgm
-from pyro_dgm.inference.run.traces import isolated
+from pyro_dgm.inference.run.traces import fork_rng
 
 
 @both_dtypes
@@ -62,7 +70,9 @@ def test_a_further_plate_is_summed_into_the_weight_of_its_datum():
     assert particles.log_p["u"].shape == particles.log_weight.shape == (4, 5)
     assert particles.values["u"].shape == (4, 3, 5)
     z, u = particles.values["z"], particles.values["u"]
-    expected = dist.Normal(0.0, 1.0).log_prob(z) + dist.Normal(z[:, None] + 0.2, 1.0).log_prob(u).sum(1)
+    expected = dist.Normal(0.0, 1.0).log_prob(z) + dist.Normal(z[:, None] + 0.2, 1.0).log_prob(
+        u
+    ).sum(1)
     expected = expected + dist.Normal(u, 0.5).log_prob(x.T).sum(1)
     torch.testing.assert_close(particles.log_joint, expected.double())
 
@@ -71,7 +81,7 @@ def test_draws_do_not_see_the_size_of_the_full_set():
     x = torch.randn(6, 4)
     weights = []
     for size in (None, 6000):
-        with isolated(seed=2):
+        with fork_rng(seed=2):
             model = LinearGaussian(size=size)
             weights.append(dgm.draw(model, ExactGuide(model), x, num=9).log_weight)
     assert torch.equal(*weights)
@@ -80,9 +90,9 @@ def test_draws_do_not_see_the_size_of_the_full_set():
 def test_draws_do_not_see_scales_nor_masks_of_ones():
     model, guide, x = linear_gaussian()
     ones = poutine.mask(poutine.scale(model, scale=0.1), mask=torch.ones(6, dtype=torch.bool))
-    with isolated(seed=2):
+    with fork_rng(seed=2):
         bare = dgm.draw(model, guide, x, num=9).log_weight
-    with isolated(seed=2):
+    with fork_rng(seed=2):
         assert torch.equal(dgm.draw(ones, guide, x, num=9).log_weight, bare)
 
 
@@ -96,14 +106,16 @@ def test_a_masked_datum_leaves_no_weight_of_its_observation():
 
 def test_finding_the_plate_depth_takes_no_random_numbers():
     model, guide, x = linear_gaussian()
-    with isolated(seed=2):
+    with fork_rng(seed=2):
         known = dgm.draw(model, guide, x, num=3, depth=1).log_weight
-    with isolated(seed=2):
+    with fork_rng(seed=2):
         assert torch.equal(dgm.draw(model, guide, x, num=3).log_weight, known)
 
 
 def test_a_global_site_has_no_weight_per_datum():
-    with pytest.raises(ValueError, match=r"site 'mu': expected a site inside the plate 'data', got a global one"):
+    with pytest.raises(
+        ValueError, match=r"site 'mu': expected a site inside the plate 'data', got a global one"
+    ):
         dgm.draw(GlobalMean(), GlobalMeanGuide(), torch.zeros(4), num=3)
 
 
@@ -113,4 +125,6 @@ def test_a_model_without_latents_has_the_exact_density_as_weight():
     particles = dgm.draw(case.model, case.guide, x, num=3)
     assert particles.values == {}
     assert not particles.log_guide.any()
-    torch.testing.assert_close(particles.log_weight, case.model.density().log_prob(x).double().expand(3, 5))
+    torch.testing.assert_close(
+        particles.log_weight, case.model.density().log_prob(x).double().expand(3, 5)
+    )

@@ -5,7 +5,16 @@ import torch
 from cases import PAIRS, over
 from pyro import poutine
 from torch import nn
-from toys import BatchNorm, GlobalMean, GlobalMeanGuide, Series, SeriesGuide, Written, linear_gaussian, toy_vae
+from toys import (
+    BatchNorm,
+    GlobalMean,
+    GlobalMeanGuide,
+    Series,
+    SeriesGuide,
+    Written,
+    linear_gaussian,
+    toy_vae,
+)
 
 import pyro_dgm as dgm
 from pyro_dgm.inference.run.structure import extreme_rows
@@ -132,7 +141,9 @@ def model_with_the_plate_elsewhere(_, x):
 def model_with_a_wrong_plate_size(_, x):
     with pyro.plate("data", 1, dim=-1):
         pyro.sample("z", dist.Normal(torch.zeros(1), 1.0).to_event(1))
-        return pyro.sample("x", dist.Normal(torch.zeros(3), 1.0).to_event(1), obs=x.mean(0, keepdim=True))
+        return pyro.sample(
+            "x", dist.Normal(torch.zeros(3), 1.0).to_event(1), obs=x.mean(0, keepdim=True)
+        )
 
 
 def model_with_a_plate_of_its_own(_, x):
@@ -145,7 +156,9 @@ def model_with_a_plate_of_its_own(_, x):
 def model_that_does_not_broadcast(program, x):
     with dgm.data_plate(x):
         z = pyro.sample("z", dist.Normal(torch.zeros(1), 1.0).to_event(1))
-        return pyro.sample("x", dist.Normal(torch.cat([z, torch.zeros(4, 2)], 1), 1.0).to_event(1), obs=x)
+        return pyro.sample(
+            "x", dist.Normal(torch.cat([z, torch.zeros(4, 2)], 1), 1.0).to_event(1), obs=x
+        )
 
 
 def model_that_crashes(_, x):
@@ -153,10 +166,22 @@ def model_that_crashes(_, x):
 
 
 BROKEN = {
-    "site_outside_the_plate": (model_without_plate, r"site 'z': expected a site inside the plate 'data'.*data_plate\("),
-    "other_latent_site": (model_with_other_site, r"expected the same latent sites, got \['w'\].*\['z'\].*same name"),
-    "no_observation": (model_without_observation, r"expected an observed site, got none. Fix: pyro.sample\('x'"),
-    "delta_observation": (model_with_delta, r"site 'x': a Delta observation has no density.*Fix: give an observation"),
+    "site_outside_the_plate": (
+        model_without_plate,
+        r"site 'z': expected a site inside the plate 'data'.*data_plate\(",
+    ),
+    "other_latent_site": (
+        model_with_other_site,
+        r"expected the same latent sites, got \['w'\].*\['z'\].*same name",
+    ),
+    "no_observation": (
+        model_without_observation,
+        r"expected an observed site, got none. Fix: pyro.sample\('x'",
+    ),
+    "delta_observation": (
+        model_with_delta,
+        r"site 'x': a Delta observation has no density.*Fix: give an observation",
+    ),
     "wrong_event_shape": (
         model_with_narrow_observation,
         r"site 'x': expected data of event shape \(2,\), got \(3,\).*Fix: reshape",
@@ -165,15 +190,30 @@ BROKEN = {
         model_with_wide_latent,
         r"site 'z': expected event_shape \(2,\) as in the model, got \(1,\) in the guide. Fix: .to_event",
     ),
-    "forgotten_to_event": (model_that_forgets_to_event, r"site 'x'|[Ss]hape mismatch inside plate\('data'\)"),
-    "plate_at_another_dim": (model_with_the_plate_elsewhere, r"expected the plate 'data' at dim -1.*got dim -2.*Fix"),
-    "plate_of_another_size": (model_with_a_wrong_plate_size, r"expected a data plate of size 4, got 1. Fix"),
-    "plates_differ": (model_with_a_plate_of_its_own, r"site 'z': expected the same plates in both programs.*Fix"),
+    "forgotten_to_event": (
+        model_that_forgets_to_event,
+        r"site 'x'|[Ss]hape mismatch inside plate\('data'\)",
+    ),
+    "plate_at_another_dim": (
+        model_with_the_plate_elsewhere,
+        r"expected the plate 'data' at dim -1.*got dim -2.*Fix",
+    ),
+    "plate_of_another_size": (
+        model_with_a_wrong_plate_size,
+        r"expected a data plate of size 4, got 1. Fix",
+    ),
+    "plates_differ": (
+        model_with_a_plate_of_its_own,
+        r"site 'z': expected the same plates in both programs.*Fix",
+    ),
     "no_broadcasting": (
         model_that_does_not_broadcast,
-        r"one draw per datum, but not on several: expected networks that broadcast over leading dims.*Fix: .*Joined",
+        r"one draw per datum, but not on several: expected networks that broadcast over leading dims.*Fix: .*Concat",
     ),
-    "crash": (model_that_crashes, r"the programs fail on a batch of shapes \[\(4, 3\)\]: out of cheese"),
+    "crash": (
+        model_that_crashes,
+        r"the programs fail on a batch of shapes \[\(4, 3\)\]: out of cheese",
+    ),
 }
 
 
@@ -184,7 +224,9 @@ def test_a_broken_program_raises_with_the_site_and_the_fix(run, message):
 
 
 def test_the_unbroken_program_passes():
-    assert dgm.preflight(Written(normal_model), Written(normal_guide), torch.randn(4, 3)).latent == ("z",)
+    assert dgm.preflight(
+        Written(normal_model), Written(normal_guide), torch.randn(4, 3)
+    ).latent == ("z",)
 
 
 def test_messages_end_with_the_table_of_site_shapes():
@@ -205,13 +247,17 @@ def test_a_delta_observation_is_refused_through_a_mask():
 def test_data_that_are_not_finite_raise(bad):
     model, guide, x = linear_gaussian()
     x[2, 1] = bad
-    with pytest.raises(ValueError, match=r"argument 0: expected finite values, got 1 NaN or infinite of 24. Fix:"):
+    with pytest.raises(
+        ValueError, match=r"argument 0: expected finite values, got 1 NaN or infinite of 24. Fix:"
+    ):
         dgm.preflight(model, guide, x)
 
 
 def test_empty_data_raise():
     model, guide, x = linear_gaussian()
-    with pytest.raises(ValueError, match=r"expected at least one datum, got a tensor of shape \(0, 4\)"):
+    with pytest.raises(
+        ValueError, match=r"expected at least one datum, got a tensor of shape \(0, 4\)"
+    ):
         dgm.preflight(model, guide, x[:0])
 
 
@@ -225,7 +271,8 @@ def test_context_that_is_not_finite_raises():
 def test_data_of_another_width_raise_with_what_the_model_generates():
     vae = toy_vae()
     with pytest.raises(
-        ValueError, match=r"(?s)batch of shapes \[\(4, 5\)\].*event shape \(3,\).*got \(5,\)\. Fix: networks for \(5,\)"
+        ValueError,
+        match=r"(?s)batch of shapes \[\(4, 5\)\].*event shape \(3,\).*got \(5,\)\. Fix: networks for \(5,\)",
     ):
         dgm.preflight(vae.model, vae.guide, torch.randn(4, 5))
 
@@ -256,7 +303,11 @@ def test_real_labels_raise_with_the_shapes_of_the_data_and_the_fix_before_the_ta
             z = pyro.sample("z", dist.Normal(torch.zeros(1), 1.0).to_event(1))
             return pyro.sample("x", dist.Normal(z + take(y), 1.0).to_event(1), obs=x)
 
-    programs, x, y = (Labelled(labelled), Labelled(guide_of_labelled)), torch.randn(9, 3), torch.zeros(9)
+    programs, x, y = (
+        (Labelled(labelled), Labelled(guide_of_labelled)),
+        torch.randn(9, 3),
+        torch.zeros(9),
+    )
     with pytest.raises(
         ValueError,
         match=r"(?s)\[\(9, 3\), \(9,\)\]: .*Fix: labels as integers, labels\.long\(\)\.(\n\nTrace Shapes:|$)",
@@ -268,13 +319,17 @@ def test_real_labels_raise_with_the_shapes_of_the_data_and_the_fix_before_the_ta
 def test_data_of_another_dtype_than_the_networks_raise_with_the_fix():
     case = PAIRS["two_latents_bare"]()
     case.model.float(), case.guide.float()
-    with pytest.raises(ValueError, match=r"the programs fail .*\nFix: data of the networks' dtype, x\.float\(\)\."):
+    with pytest.raises(
+        ValueError, match=r"the programs fail .*\nFix: data of the networks' dtype, x\.float\(\)\."
+    ):
         dgm.nll(case.model, case.guide, torch.randn(4, 4, dtype=torch.float64))
 
 
 def test_one_datum_raises_with_its_own_shape():
     vae = toy_vae()
-    with pytest.raises(ValueError, match=r"(?s)batch of shapes \[\(5,\)\]: .*Fix: x\[None\] for one datum"):
+    with pytest.raises(
+        ValueError, match=r"(?s)batch of shapes \[\(5,\)\]: .*Fix: x\[None\] for one datum"
+    ):
         dgm.nll(vae.model, vae.guide, torch.randn(5))
 
 
@@ -282,9 +337,21 @@ def test_one_datum_raises_with_its_own_shape():
     ("pair", "value", "message"),
     [
         ("vae_flow", 9, r"site 'x': expected values in .*got from 0 to 9. Fix: levels=10 where"),
-        ("vae_flow", -1, r"site 'x': expected values in .*got from -1 to 0. Fix: x - \(-1\) and levels=2"),
-        ("vae_flow", 0.5, r"site 'x': expected integer levels in .*got non-integers from 0 to 0.5. Fix: \(x \*"),
-        ("vae_categorical", 5, r"site 'x': expected values in .*got from 0 to 5. Fix: levels=6 where"),
+        (
+            "vae_flow",
+            -1,
+            r"site 'x': expected values in .*got from -1 to 0. Fix: x - \(-1\) and levels=2",
+        ),
+        (
+            "vae_flow",
+            0.5,
+            r"site 'x': expected integer levels in .*got non-integers from 0 to 0.5. Fix: \(x \*",
+        ),
+        (
+            "vae_categorical",
+            5,
+            r"site 'x': expected values in .*got from 0 to 5. Fix: levels=6 where",
+        ),
         (
             "vae_bernoulli",
             0.5,
@@ -308,7 +375,9 @@ def test_data_outside_the_support_raise(pair, value, message):
 
 def test_a_size_that_the_objective_does_not_know_raises():
     model, guide, x = linear_gaussian(size=60)
-    with pytest.raises(ValueError, match=r"expected a data plate of size 6, got 60. Fix: .*ELBO\(…, size=60\)"):
+    with pytest.raises(
+        ValueError, match=r"expected a data plate of size 6, got 60. Fix: .*ELBO\(…, size=60\)"
+    ):
         dgm.preflight(model, guide, x)
     with pytest.raises(ValueError, match=r"expected a data plate of size 50, got 60"):
         dgm.preflight(model, guide, x, size=50)
@@ -319,7 +388,8 @@ def test_a_global_site_is_let_through_only_with_a_size():
     x = torch.randn(6)
     assert dgm.preflight(GlobalMean(30), GlobalMeanGuide(30), x, size=30).latent == ("mu", "z")
     with pytest.raises(
-        ValueError, match=r"site 'mu': expected a site inside .*for a global site, data_plate\(x, size=N"
+        ValueError,
+        match=r"site 'mu': expected a site inside .*for a global site, data_plate\(x, size=N",
     ):
         dgm.preflight(GlobalMean(), GlobalMeanGuide(), x)
 
@@ -354,7 +424,9 @@ def test_extreme_rows_take_every_dtype_of_data(dtype_):
 
 def test_labels_that_the_programs_do_not_take_raise_with_the_fix():
     vae = toy_vae()
-    with pytest.raises(ValueError, match=r"(?s)batch has 2 arguments; drop the labels, or take them .*Joined"):
+    with pytest.raises(
+        ValueError, match=r"(?s)batch has 2 arguments; drop the labels, or take them .*Concat"
+    ):
         dgm.preflight(vae.model, vae.guide, torch.randn(4, 3), torch.zeros(4))
 
 

@@ -28,7 +28,9 @@ def test_the_joint_density_of_what_is_simulated_is_that_of_the_program_given_it(
     found = log_joint(case.model, (x, *context), z, 1)
     trace = poutine.trace(poutine.condition(case.model, data=z)).get_trace(x, *context)
     trace.compute_log_prob()
-    expected = sum(s["log_prob"] for n, s in trace.nodes.items() if s["type"] == "sample" and n != "data")
+    expected = sum(
+        s["log_prob"] for n, s in trace.nodes.items() if s["type"] == "sample" and n != "data"
+    )
     torch.testing.assert_close(found, expected.double(), rtol=1e-10, atol=1e-10)
 
 
@@ -38,13 +40,17 @@ def test_it_is_the_joint_of_normals_with_and_without_a_further_plate():
     model = LinearGaussian()
     x, z = simulated(model, 7, (), ["z"], 1)
     exact = dist.Normal(0.0, 1.0).log_prob(z["z"]).sum(-1)
-    exact = exact + dist.Normal(z["z"] @ model.weight.T + model.bias, model.scale).log_prob(x).sum(-1)
+    exact = exact + dist.Normal(z["z"] @ model.weight.T + model.bias, model.scale).log_prob(x).sum(
+        -1
+    )
     torch.testing.assert_close(log_joint(model, (x,), z, 1), exact)
     series = Series()
     x, z = simulated(series, 7, (), ["z", "u"], 2)
     assert z["z"].shape == (7, 1)
     assert z["u"].shape == x.shape == (7, 3)
-    exact = dist.Normal(0.0, 1.0).log_prob(z["z"][:, 0]) + dist.Normal(z["z"] + 0.2, 1.0).log_prob(z["u"]).sum(-1)
+    exact = dist.Normal(0.0, 1.0).log_prob(z["z"][:, 0]) + dist.Normal(z["z"] + 0.2, 1.0).log_prob(
+        z["u"]
+    ).sum(-1)
     exact = exact + dist.Normal(z["u"], 0.5).log_prob(x).sum(-1)
     torch.testing.assert_close(log_joint(series, (x,), z, 2), exact)
 
@@ -89,9 +95,13 @@ class Optional(Written):
 @pytest.mark.parametrize("name", ["sbc", "bdmc"])
 def test_data_in_place_of_a_context_raise_with_the_fix(name):
     vae, x = toy_vae(), torch.randn(5, 3)
-    call = {"sbc": lambda: dgm.sbc(vae.model, vae.guide, x), "bdmc": lambda: dgm.bdmc(vae.model, x)}[name]
+    call = {
+        "sbc": lambda: dgm.sbc(vae.model, vae.guide, x),
+        "bdmc": lambda: dgm.bdmc(vae.model, x),
+    }[name]
     with pytest.raises(
-        ValueError, match=r"expected model\(None, c\) to make data, .*simulated; .*Fix: leave the data x"
+        ValueError,
+        match=r"expected model\(None, c\) to make data, .*simulated; .*Fix: leave the data x",
     ):
         call()
 
@@ -99,15 +109,22 @@ def test_data_in_place_of_a_context_raise_with_the_fix(name):
 @pytest.mark.parametrize("pair", ["exact", "vae", "bare"])
 def test_swapped_programs_are_asked_about(pair):
     bare, vae = PAIRS["two_latents_bare"](), toy_vae()
-    pairs = {"exact": linear_gaussian()[:2], "vae": (vae.model, vae.guide), "bare": (bare.model, bare.guide)}
+    pairs = {
+        "exact": linear_gaussian()[:2],
+        "vae": (vae.model, vae.guide),
+        "bare": (bare.model, bare.guide),
+    }
     model, guide = pairs[pair]
     with pytest.raises(
-        ValueError, match=r"expected model\(None\) to make data.*[^.]\. Are model and guide swapped\? Fix"
+        ValueError,
+        match=r"expected model\(None\) to make data.*[^.]\. Are model and guide swapped\? Fix",
     ):
         dgm.sbc(guide, model)
 
 
 def test_a_context_that_is_left_out_raises_with_the_fix():
     case = PAIRS["vae_labels"]()
-    with pytest.raises(ValueError, match=r"expected model\(None\) to make data.*Fix: .*sbc\(model, guide, c\)"):
+    with pytest.raises(
+        ValueError, match=r"expected model\(None\) to make data.*Fix: .*sbc\(model, guide, c\)"
+    ):
         dgm.sbc(case.model, case.guide, num_data=5)

@@ -9,8 +9,8 @@ from toys import GlobalMean, GlobalMeanGuide, Series, SeriesGuide, linear_gaussi
 
 import pyro_dgm as dgm
 from pyro_dgm.inference.run.traces import (
-    evaluating,
-    isolated,
+    eval_mode,
+    fork_rng,
     latent_sites,
     log_density,
     observed_sites,
@@ -20,7 +20,7 @@ from pyro_dgm.inference.run.traces import (
     run_pair,
     sample_sites,
     scaled_sum,
-    unhandled,
+    without_handlers,
 )
 
 
@@ -44,7 +44,9 @@ def test_each_program_runs_exactly_once():
 
 
 def test_particles_take_the_dim_left_of_the_deepest_plate():
-    guide_trace, model_trace = run_pair(Series(), SeriesGuide(), (torch.zeros(5, 3),), num=7, depth=2)
+    guide_trace, model_trace = run_pair(
+        Series(), SeriesGuide(), (torch.zeros(5, 3),), num=7, depth=2
+    )
     assert model_trace.nodes["u"]["value"].shape == (7, 3, 5)
     assert plate_names(model_trace.nodes["u"]) == ["particles", "time", "data"]
     assert plate_names(model_trace.nodes["z"]) == ["particles", "data"]
@@ -80,9 +82,9 @@ def test_log_density_applies_masks_and_never_scales():
 
 def test_isolated_forks_and_seeds_the_random_state():
     before = torch.get_rng_state()
-    with isolated(seed=3):
+    with fork_rng(seed=3):
         first = torch.rand(2)
-    with isolated(seed=3):
+    with fork_rng(seed=3):
         assert torch.equal(torch.rand(2), first)
     assert torch.equal(torch.get_rng_state(), before)
 
@@ -93,7 +95,7 @@ def test_an_unhandled_run_is_seen_by_no_handler_and_in_no_plate():
 
     def program(x):
         with dgm.data_plate(x):
-            with unhandled():
+            with without_handlers():
                 shapes.append(model(torch.zeros(5, 3)).shape)
                 shapes.append(model(None).shape)
             return pyro.sample("x", dist.Normal(torch.zeros(3), 1.0).to_event(1), obs=x)
@@ -107,7 +109,7 @@ def test_an_unhandled_run_is_seen_by_no_handler_and_in_no_plate():
 def test_handlers_are_back_after_an_unhandled_run_that_raises():
     def program(x):
         with dgm.data_plate(x):
-            with pytest.raises(ZeroDivisionError), unhandled():
+            with pytest.raises(ZeroDivisionError), without_handlers():
                 1 / 0  # noqa: B018
             return pyro.sample("x", dist.Normal(0.0, 1.0), obs=x)
 
@@ -119,7 +121,7 @@ def test_evaluating_restores_every_mode_even_when_it_raises():
     module[1].eval()
 
     def inside():
-        with evaluating(module, lambda: None):
+        with eval_mode(module, lambda: None):
             assert not any(m.training for m in module.modules())
             assert not torch.is_grad_enabled()
             raise RuntimeError("stop")

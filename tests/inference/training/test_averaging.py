@@ -55,5 +55,7 @@ def test_the_average_is_no_view_of_the_weights():
 
 @pytest.mark.parametrize("decay", [-0.1, 1.0, 1.5])
 def test_a_decay_outside_zero_and_one_raises(decay):
-    with pytest.raises(ValueError, match=rf"Ema: expected a decay in \[0, 1\), got {decay}. Fix: ema=0.999"):
+    with pytest.raises(
+        ValueError, match=rf"Ema: expected a decay in \[0, 1\), got {decay}. Fix: ema=0.999"
+    ):
         Ema(nn.Linear(2, 3), decay)

@@ -44,9 +44,15 @@ def test_a_shared_tensor_is_written_once_and_stays_shared(tmp_path):
 
 def test_weights_of_other_names_or_shapes_raise(tmp_path):
     dgm.save_weights(nn.Linear(2, 3), tmp_path / "w")
-    with pytest.raises(ValueError, match=r"w: expected the module's 1 tensors, got 2; they differ in \['bias'\]. Fix:"):
+    with pytest.raises(
+        ValueError,
+        match=r"w: expected the module's 1 tensors, got 2; they differ in \['bias'\]. Fix:",
+    ):
         dgm.load_weights(nn.Linear(2, 3, bias=False), tmp_path / "w")
-    with pytest.raises(ValueError, match=r"w: expected 'bias' of shape \(4,\), got \(3,\)|'weight' of shape \(4, 2\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"w: expected 'bias' of shape \(4,\), got \(3,\)|'weight' of shape \(4, 2\)",
+    ):
         dgm.load_weights(nn.Linear(2, 4), tmp_path / "w")
 
 
@@ -61,7 +67,12 @@ def test_weights_that_are_refused_leave_the_module_as_it_was(tmp_path):
 
 
 def test_state_round_trips_with_weights_only(tmp_path):
-    state = {"tensor": torch.randn(3), "rows": [{"epoch": 1, "loss": 2.5}], "none": None, "counts": [1, 2]}
+    state = {
+        "tensor": torch.randn(3),
+        "rows": [{"epoch": 1, "loss": 2.5}],
+        "none": None,
+        "counts": [1, 2],
+    }
     save_state(state, tmp_path / "state.pt")
     found = load_state(tmp_path / "state.pt")
     assert torch.equal(found.pop("tensor"), state.pop("tensor"))
@@ -72,7 +83,10 @@ def test_state_round_trips_with_weights_only(tmp_path):
 @pytest.mark.parametrize("kind", ["weights", "state"])
 def test_a_write_killed_before_its_end_leaves_the_old_file(kind, tmp_path, monkeypatch):
     path, module = tmp_path / "file", nn.Linear(2, 2)
-    save = {"weights": lambda: dgm.save_weights(module, path), "state": lambda: save_state({"a": 1}, path)}[kind]
+    save = {
+        "weights": lambda: dgm.save_weights(module, path),
+        "state": lambda: save_state({"a": 1}, path),
+    }[kind]
     save()
     before = path.read_bytes()
 

@@ -11,7 +11,7 @@ from torch import nn
 from toys import BatchNorm, Written, captured, loss_and_grad, stepped, toy_vae
 
 import pyro_dgm as dgm
-from pyro_dgm.inference.run.traces import isolated
+from pyro_dgm.inference.run.traces import fork_rng
 from pyro_dgm.inference.training.compilation import Compiled, Eager
 
 
@@ -40,9 +40,11 @@ def same_noise():
 def backward(road, *batch, seed=0):
     """Terms and gradients of one step under a seed, from empty gradients."""
     road.objective.zero_grad(set_to_none=True)
-    with isolated(seed=seed), pyro.validation_enabled(False):
+    with fork_rng(seed=seed), pyro.validation_enabled(False):
         terms = road.backward(*batch)
-    return terms, {n: p.grad.clone() for n, p in road.objective.named_parameters() if p.grad is not None}
+    return terms, {
+        n: p.grad.clone() for n, p in road.objective.named_parameters() if p.grad is not None
+    }
 
 
 # Compiled equals eager -----------------------------------------------------------------------------------------------
@@ -56,11 +58,13 @@ def test_the_captured_graph_equals_the_program_in_value_and_gradient(build, num)
     objective = dgm.ELBO(case.model, case.guide, num_particles=num)
     graph, trained, fixed = captured(objective, *batch)
     for x in (batch, others):
-        with isolated(seed=5):
+        with fork_rng(seed=5):
             terms, gradients = graph(trained, fixed, x)
         loss, expected = loss_and_grad(objective, *x, seed=5)
         torch.testing.assert_close(terms["loss"], loss)
-        torch.testing.assert_close({n.removeprefix("objective."): g for n, g in gradients.items()}, expected)
+        torch.testing.assert_close(
+            {n.removeprefix("objective."): g for n, g in gradients.items()}, expected
+        )
 
 
 @pytest.mark.parametrize(**over(PAIRS))
@@ -72,7 +76,7 @@ def test_the_captured_graph_follows_the_weights(build):
     with torch.no_grad():
         for parameter in objective.parameters():
             parameter += 0.1 * torch.randn_like(parameter)
-    with isolated(seed=5):
+    with fork_rng(seed=5):
         terms, _ = graph(trained, fixed, batch)
     torch.testing.assert_close(terms["loss"], loss_and_grad(objective, *batch, seed=5)[0])
 
@@ -82,11 +86,15 @@ def test_the_captured_graph_follows_the_weights(build):
 def test_compiled_equals_eager_in_value_and_gradient_under_fixed_noise(pair, same_noise):
     case = PAIRS[pair]()
     batch = case.batch(6)
-    objective = dgm.ELBO(case.model, case.guide, num_particles=2, beta={"x": dgm.LinearWarmup(4, start=0.5)})
+    objective = dgm.ELBO(
+        case.model, case.guide, num_particles=2, beta={"x": dgm.LinearWarmup(4, start=0.5)}
+    )
     eager, compiled = Eager(objective), Compiled(objective)
     backward(compiled, *batch)
     for seed in (1, 2):
-        torch.testing.assert_close(backward(compiled, *batch, seed=seed), backward(eager, *batch, seed=seed))
+        torch.testing.assert_close(
+            backward(compiled, *batch, seed=seed), backward(eager, *batch, seed=seed)
+        )
         objective.advance()
 
 
@@ -95,7 +103,9 @@ def test_compiled_noise_has_the_law_of_eager_noise():
     """Without shared streams both losses are draws of one law; their means differ by 5 standard errors at most."""
     vae, x = toy_vae(), torch.randn(8, 3)
     objective = dgm.ELBO(vae.model, vae.guide)
-    losses = [torch.stack([road.backward(x)["loss"] for _ in range(500)]) for road in map_roads(objective)]
+    losses = [
+        torch.stack([road.backward(x)["loss"] for _ in range(500)]) for road in map_roads(objective)
+    ]
     standard_error = sum(loss.var() / 500 for loss in losses) ** 0.5
     assert (losses[0].mean() - losses[1].mean()).abs() < 5 * standard_error
     assert losses[1].unique().numel() == 500
@@ -114,7 +124,9 @@ def test_convolutions_are_trained_by_a_graph_as_by_the_program(eager_backend):
     for compile_ in (False, True):
         torch.manual_seed(0)
         density = dgm.Conditional(dist.Normal, dgm.GatedConvNet(2, 2, 4, 1), event_dim=3)
-        trainer = dgm.SVITrainer(dgm.ELBO(dgm.DensityModel(density), dgm.EmptyGuide()), lr=1e-2, compile=compile_)
+        trainer = dgm.SVITrainer(
+            dgm.ELBO(dgm.DensityModel(density), dgm.EmptyGuide()), lr=1e-2, compile=compile_
+        )
         losses.append([float(trainer.step(x, context)["loss"]) for _ in range(3)])
         gradients = [(p.grad.stride(), p.stride()) for p in density.parameters()]
         assert all(a == b for a, b in gradients)
@@ -151,7 +163,7 @@ def test_gradients_replace_those_of_the_last_step(eager_backend):
     vae, x = toy_vae(), torch.randn(4, 3)
     road = Compiled(dgm.ELBO(vae.model, vae.guide))
     _, once = backward(road, x)
-    with isolated(seed=0):
+    with fork_rng(seed=0):
         road.backward(x)
     torch.testing.assert_close({n: p.grad for n, p in road.objective.named_parameters()}, once)
 
@@ -179,7 +191,16 @@ def test_replaced_submodules_are_noticed_though_memory_is_used_again(eager_backe
     """CPython gives a new module the id of a dead one: an id alone is no signature."""
     vae, x = toy_vae(), torch.randn(4, 3)
     road = Compiled(dgm.ELBO(vae.model, vae.guide))
-    for activation in (nn.Tanh, nn.ReLU, nn.Sigmoid, nn.Softplus, nn.ELU, nn.Tanh, nn.SiLU, nn.ReLU):
+    for activation in (
+        nn.Tanh,
+        nn.ReLU,
+        nn.Sigmoid,
+        nn.Softplus,
+        nn.ELU,
+        nn.Tanh,
+        nn.SiLU,
+        nn.ReLU,
+    ):
         vae.model.likelihood.net[1] = activation()
         torch.testing.assert_close(backward(road, x), backward(Eager(road.objective), x))
 
@@ -208,7 +229,10 @@ def test_train_and_eval_are_noticed_and_buffers_move_as_in_eager(eager_backend):
             objective.train(mode)
             found.append((*backward(road, x), {n: b.clone() for n, b in objective.named_buffers()}))
         torch.testing.assert_close(found[1], found[0])
-        assert torch.equal(found[1][2]["model.net.1.running_mean"], start["model.net.1.running_mean"]) is not mode
+        assert (
+            torch.equal(found[1][2]["model.net.1.running_mean"], start["model.net.1.running_mean"])
+            is not mode
+        )
     assert len(eager_backend) == 2
 
 
@@ -239,7 +263,9 @@ def test_capture_and_proof_take_no_random_numbers_and_move_no_buffer(eager_backe
 
 def test_two_sites_of_tied_weights_train_as_in_eager(eager_backend):
     vae, x = toy_vae(), torch.randn(4, 3)
-    vae.guide.encoder.net[2].weight = vae.model.likelihood.net[0].weight = nn.Parameter(torch.randn(4, 6))
+    vae.guide.encoder.net[2].weight = vae.model.likelihood.net[0].weight = nn.Parameter(
+        torch.randn(4, 6)
+    )
     vae.model.likelihood.net[0] = nn.Linear(2, 6)
     vae.model.likelihood.net[2].bias = vae.guide.extra = nn.Parameter(torch.randn(3))
     objective = dgm.ELBO(vae.model, vae.guide)
@@ -271,13 +297,19 @@ def model_that_reads(program, x):
 def model_with_foreign_noise(program, x):
     with dgm.data_plate(x):
         z = pyro.sample("z", dist.Normal(torch.zeros(()), 1.0))
-        return pyro.sample("x", dist.Normal(z * program.weight + float(np.random.randn()), 1.0), obs=x)  # noqa: NPY002
+        return pyro.sample(
+            "x",
+            dist.Normal(z * program.weight + float(np.random.randn()), 1.0),  # noqa: NPY002
+            obs=x,
+        )
 
 
 @pytest.mark.parametrize("run", [model_that_branches, model_that_reads])
 def test_a_program_that_reads_values_raises_with_the_site_the_line_and_the_fix(run, eager_backend):
     road = Compiled(dgm.ELBO(Written(run), Written(guide)))
-    with pytest.raises(ValueError, match=r"(?s)stops after site 'z', at .*test_compilation.py:\d+ .*compile=False"):
+    with pytest.raises(
+        ValueError, match=r"(?s)stops after site 'z', at .*test_compilation.py:\d+ .*compile=False"
+    ):
         road.backward(torch.randn(4))
     assert not eager_backend
 
@@ -289,7 +321,9 @@ def test_such_a_program_trains_eagerly():
 
 def test_noise_from_outside_torch_is_refused(eager_backend):
     road = Compiled(dgm.ELBO(Written(model_with_foreign_noise), Written(guide)))
-    with pytest.raises(ValueError, match=r"repeat the program under one seed, but '.*numpy.*burnt.*compile=False"):
+    with pytest.raises(
+        ValueError, match=r"repeat the program under one seed, but '.*numpy.*burnt.*compile=False"
+    ):
         road.backward(torch.randn(4))
     assert not eager_backend
 
@@ -314,15 +348,22 @@ def test_training_by_graphs_equals_training_eagerly(build, eager_backend):
         model, guide = copy.deepcopy((case.model, case.guide))
         parameters = [*model.parameters(), *guide.parameters()]
         objective = dgm.ELBO(model, guide, beta={site: dgm.LinearWarmup(5) for site in sites})
-        dgm.SVITrainer(objective, compile=compile_, clip=1.0).fit(batch, epochs=3, batch_size=4, progress=False)
-        assert all(a is b for a, b in zip([*model.parameters(), *guide.parameters()], parameters, strict=True))
+        dgm.SVITrainer(objective, compile=compile_, clip=1.0).fit(
+            batch, epochs=3, batch_size=4, progress=False
+        )
+        assert all(
+            a is b
+            for a, b in zip([*model.parameters(), *guide.parameters()], parameters, strict=True)
+        )
         weights.append(objective.state_dict())
     torch.testing.assert_close(*weights)
 
 
 def test_the_name_of_a_mode_reaches_the_compiler_as_its_options(monkeypatch):
     found = []
-    monkeypatch.setattr(torch._inductor, "compile", lambda graph, _, options: found.append(options) or graph)
+    monkeypatch.setattr(
+        torch._inductor, "compile", lambda graph, _, options: found.append(options) or graph
+    )
     vae = toy_vae()
     trainer = dgm.SVITrainer(dgm.ELBO(vae.model, vae.guide), compile="reduce-overhead")
     trainer.fit(torch.randn(4, 3), progress=False)

@@ -4,7 +4,9 @@ import pyro_dgm as dgm
 
 
 def history():
-    return dgm.History([{"epoch": 1, "train_loss": 2.0}, {"epoch": 2, "train_loss": 1.0, "val_loss": 1.5}])
+    return dgm.History(
+        [{"epoch": 1, "train_loss": 2.0}, {"epoch": 2, "train_loss": 1.0, "val_loss": 1.5}]
+    )
 
 
 def test_a_column_holds_the_epochs_that_have_it():
@@ -13,7 +15,9 @@ def test_a_column_holds_the_epochs_that_have_it():
 
 
 def test_an_unknown_column_raises_with_the_names_there_are():
-    with pytest.raises(KeyError, match=r"expected one of \['epoch', 'train_loss', 'val_loss'\], got 'loss'"):
+    with pytest.raises(
+        KeyError, match=r"expected one of \['epoch', 'train_loss', 'val_loss'\], got 'loss'"
+    ):
         history().column("loss")
 
 

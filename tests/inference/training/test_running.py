@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from pyro_dgm.inference.training.running import Running
+from pyro_dgm.inference.training.running import RunningMeans
 
 
 def terms(**values):
@@ -13,42 +13,62 @@ def terms(**values):
 
 
 def test_each_datum_counts_once_whatever_its_batch():
-    running = Running()
+    running = RunningMeans()
     running.add(terms(loss=1.0), 3)
     running.add(terms(loss=5.0), 1)
     assert running.means() == {"loss": 2.0}
 
 
 def test_a_skipped_step_counts_as_a_step_and_not_as_data():
-    running = Running()
+    running = RunningMeans()
     running.add(terms(loss=1.0), 2)
     running.add({}, 2)
     assert (running.num_added, running.num_data) == (2, 2)
 
 
 def test_means_are_accumulated_in_double_precision():
-    running = Running()
+    running = RunningMeans()
     for _ in range(10_000):
         running.add({"loss": torch.tensor(0.1, dtype=torch.float32)}, 100)
-    assert running.means()["loss"] == pytest.approx(torch.tensor(0.1, dtype=torch.float32).item(), rel=1e-12)
+    assert running.means()["loss"] == pytest.approx(
+        torch.tensor(0.1, dtype=torch.float32).item(), rel=1e-12
+    )
 
 
 def test_nothing_added_raises():
     with pytest.raises(ValueError, match="expected at least one batch, got none"):
-        Running().means()
+        RunningMeans().means()
 
 
 def test_only_the_site_that_failed_first_is_named_though_all_are_poisoned_since():
-    running = Running()
-    running.add({"loss": torch.tensor(1.0), "rec[x]": torch.tensor(0.5), "kl[z]": torch.tensor(0.5)}, 4)
-    running.add({"loss": torch.tensor(math.nan), "rec[x]": torch.tensor(math.inf), "kl[z]": torch.tensor(0.5)}, 4)
-    running.add({"loss": torch.tensor(math.nan), "rec[x]": torch.tensor(math.nan), "kl[z]": torch.tensor(math.nan)}, 4)
-    with pytest.raises(ValueError, match=r"got non-finite rec\[x\] at or shortly before step 3\. Fix: a lower lr"):
+    running = RunningMeans()
+    running.add(
+        {"loss": torch.tensor(1.0), "rec[x]": torch.tensor(0.5), "kl[z]": torch.tensor(0.5)}, 4
+    )
+    running.add(
+        {
+            "loss": torch.tensor(math.nan),
+            "rec[x]": torch.tensor(math.inf),
+            "kl[z]": torch.tensor(0.5),
+        },
+        4,
+    )
+    running.add(
+        {
+            "loss": torch.tensor(math.nan),
+            "rec[x]": torch.tensor(math.nan),
+            "kl[z]": torch.tensor(math.nan),
+        },
+        4,
+    )
+    with pytest.raises(
+        ValueError, match=r"got non-finite rec\[x\] at or shortly before step 3\. Fix: a lower lr"
+    ):
         running.refuse_non_finite(3)
 
 
 def test_finite_terms_pass():
-    running = Running()
+    running = RunningMeans()
     running.refuse_non_finite(0)
     running.add(terms(loss=1.0), 1)
     running.refuse_non_finite(1)

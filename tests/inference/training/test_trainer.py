@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from toys import LinearGaussian, same_toy_vae
 
 import pyro_dgm as dgm
-from pyro_dgm.inference.run.traces import isolated
+from pyro_dgm.inference.run.traces import fork_rng
 from pyro_dgm.inference.training import compilation
 from pyro_dgm.inference.training.checkpoints import load_state, save_state
 from pyro_dgm.inference.training.trainer import Trainer
@@ -20,7 +20,7 @@ def grey_or_binary(x):
 
 
 def data(num=10):
-    with isolated(seed=11):
+    with fork_rng(seed=11):
         return torch.randn(num, 3)
 
 
@@ -94,7 +94,9 @@ def test_two_epochs_a_checkpoint_and_two_in_new_objects_equal_four(options, trai
 
 
 @every_run
-def test_a_trainer_saved_between_two_fits_goes_on_as_if_it_had_not_stopped(options, train, val, tmp_path):
+def test_a_trainer_saved_between_two_fits_goes_on_as_if_it_had_not_stopped(
+    options, train, val, tmp_path
+):
     """`save` after `fit`: the module then holds the best or averaged weights, and the seeds are the user's."""
     make_val = val or (lambda: None)
     whole, first, second = build(**options), build(**options), build(seed=99, **options)
@@ -122,9 +124,15 @@ def stopped_after(trainer, num_steps):
 
 @pytest.mark.parametrize("num_steps", [1, 4, 5, 7])  # three steps an epoch, a ragged one last
 @every_run
-def test_a_run_resumed_at_any_step_equals_one_that_never_stopped(options, train, val, num_steps, tmp_path):
+def test_a_run_resumed_at_any_step_equals_one_that_never_stopped(
+    options, train, val, num_steps, tmp_path
+):
     make_val = val or (lambda: None)
-    whole, first, second = build(**options), stopped_after(build(**options), num_steps), build(seed=99, **options)
+    whole, first, second = (
+        build(**options),
+        stopped_after(build(**options), num_steps),
+        build(seed=99, **options),
+    )
     fit(whole, train(), make_val(), epochs=4)
     file = tmp_path / "checkpoint.pt"
     with pytest.raises(KeyboardInterrupt):
@@ -137,11 +145,19 @@ def test_a_run_resumed_at_any_step_equals_one_that_never_stopped(options, train,
     assert_same(whole, second)
 
 
-def test_the_ragged_last_batch_of_a_resumed_epoch_runs_eager_as_it_would_have(tmp_path, monkeypatch):
+def test_the_ragged_last_batch_of_a_resumed_epoch_runs_eager_as_it_would_have(
+    tmp_path, monkeypatch
+):
     made = []
-    monkeypatch.setattr(compilation.torch, "compile", lambda graph, **_: made.append(graph) or graph)
+    monkeypatch.setattr(
+        compilation.torch, "compile", lambda graph, **_: made.append(graph) or graph
+    )
     options, file = {**EVERYTHING, "compile": True}, tmp_path / "checkpoint.pt"
-    whole, first, second = build(**options), stopped_after(build(**options), 5), build(seed=99, **options)
+    whole, first, second = (
+        build(**options),
+        stopped_after(build(**options), 5),
+        build(seed=99, **options),
+    )
     fit(whole, data(), epochs=2)
     with pytest.raises(KeyboardInterrupt):
         fit(first, data(), epochs=2, checkpoint=file, checkpoint_every=5)
@@ -167,7 +183,8 @@ def test_a_file_that_knows_nothing_of_partial_epochs_was_written_between_two(tmp
 
 def test_steps_between_checkpoints_need_a_file():
     with pytest.raises(
-        ValueError, match=r"checkpoint_every=5 with a file and one process, got no file\. Fix: checkpoint="
+        ValueError,
+        match=r"checkpoint_every=5 with a file and one process, got no file\. Fix: checkpoint=",
     ):
         build().fit(data(), checkpoint_every=5)
     with pytest.raises(ValueError, match="checkpoint_every: expected at least 1, got 0"):
@@ -324,7 +341,11 @@ def test_validation_counts_each_datum_once():
     assert trainer.history.column("val_nelbo") == pytest.approx([exact])
     for batch_size in (1, 3, 10):
         assert trainer.evaluate(x, batch_size=batch_size)["nelbo"] == pytest.approx(exact)
-    batch_means = torch.stack([-case.model.density().log_prob(part).mean() for part in x.split(4)]).mean().item()
+    batch_means = (
+        torch.stack([-case.model.density().log_prob(part).mean() for part in x.split(4)])
+        .mean()
+        .item()
+    )
     assert abs(batch_means - exact) > 1e-3
 
 
@@ -332,7 +353,9 @@ def test_training_counts_each_datum_once_too():
     case = PAIRS["density_flow"]()
     trainer, x = dgm.SVITrainer(dgm.ELBO(case.model, case.guide), lr=0.0), 3 * torch.randn(10, 3)
     fit(trainer, x, batch_size=4)
-    assert trainer.history.column("train_nelbo") == pytest.approx([-case.model.density().log_prob(x).mean().item()])
+    assert trainer.history.column("train_nelbo") == pytest.approx(
+        [-case.model.density().log_prob(x).mean().item()]
+    )
 
 
 def test_the_history_has_a_row_per_epoch_with_every_term():
@@ -341,7 +364,12 @@ def test_the_history_has_a_row_per_epoch_with_every_term():
     assert history is trainer.history
     assert list(history) == rows
     terms = ["loss", "nelbo", "rec[x]", "kl[z]"]
-    assert list(rows[0]) == ["epoch", *(f"train_{t}" for t in terms), *(f"val_{t}" for t in terms), "seconds"]
+    assert list(rows[0]) == [
+        "epoch",
+        *(f"train_{t}" for t in terms),
+        *(f"val_{t}" for t in terms),
+        "seconds",
+    ]
     assert history.column("epoch") == [1, 2, 3]
 
 
@@ -389,7 +417,11 @@ def assert_weights(trainer, weights):
 def test_the_weights_of_the_best_epoch_stay():
     trainer, weights = scripted_run([5.0, 3.0, 4.0, 3.0], 4)
     assert trainer.history.column("val_nelbo") == [5.0, 3.0, 4.0, 3.0]
-    assert (trainer.best["epoch"], trainer.best["value"], trainer.best["metric"]) == (2, 3.0, "val_nelbo")
+    assert (trainer.best["epoch"], trainer.best["value"], trainer.best["metric"]) == (
+        2,
+        3.0,
+        "val_nelbo",
+    )
     assert_weights(trainer, weights[1])
 
 
@@ -459,10 +491,14 @@ def test_every_term_can_be_monitored(monitor):
     assert trainer.best["value"] == min(history.column(monitor))
 
 
-@pytest.mark.parametrize(("monitor", "val"), [("val_accuracy", True), ("val_nelbo", False), ("loss", True)])
+@pytest.mark.parametrize(
+    ("monitor", "val"), [("val_accuracy", True), ("val_nelbo", False), ("loss", True)]
+)
 def test_a_metric_that_does_not_exist_raises_before_the_first_step(monitor, val):
     trainer = build()
-    with pytest.raises(ValueError, match=rf"fit: expected a metric among \['train_loss'.*got monitor='{monitor}'"):
+    with pytest.raises(
+        ValueError, match=rf"fit: expected a metric among \['train_loss'.*got monitor='{monitor}'"
+    ):
         fit(trainer, val=data(7) if val else None, monitor=monitor)
     assert trainer.num_steps == 0
 
@@ -515,12 +551,18 @@ class Failing(dgm.ELBO):
         if self.training:
             self.calls += 1
             if self.calls in self.bad:
-                found = {**found, "loss": found["loss"] * torch.nan, "rec[x]": found["rec[x]"] * torch.nan}
+                found = {
+                    **found,
+                    "loss": found["loss"] * torch.nan,
+                    "rec[x]": found["rec[x]"] * torch.nan,
+                }
         return found
 
 
 def test_a_loss_that_is_not_finite_raises_and_names_the_site():
-    with pytest.raises(ValueError, match=r"got non-finite rec\[x\].* at or shortly before step 3.*Fix: a lower lr"):
+    with pytest.raises(
+        ValueError, match=r"got non-finite rec\[x\].* at or shortly before step 3.*Fix: a lower lr"
+    ):
         fit(dgm.SVITrainer(Failing({2})))
 
 
@@ -583,7 +625,9 @@ def hidden(value):
         (torch.nan, "expected finite values, got 1 NaN"),
     ],
 )
-def test_a_bad_value_beyond_the_first_batch_raises_before_the_first_step(value, message, batch_size):
+def test_a_bad_value_beyond_the_first_batch_raises_before_the_first_step(
+    value, message, batch_size
+):
     trainer = digits_trainer()
     with pytest.raises(ValueError, match=message):
         fit(trainer, hidden(value), batch_size=batch_size)
@@ -629,8 +673,12 @@ def test_a_data_set_smaller_than_the_batch_is_one_batch(epochs):
 def test_an_optimizer_and_a_function_that_builds_it_train_alike():
     one, other = same_toy_vae(), same_toy_vae()
     objectives = [dgm.ELBO(vae.model, vae.guide) for vae in (one, other)]
-    built = dgm.SVITrainer(objectives[0], lambda parameters: torch.optim.SGD(parameters, lr=1e-2, momentum=0.9))
-    given = dgm.SVITrainer(objectives[1], torch.optim.SGD(objectives[1].parameters(), lr=1e-2, momentum=0.9))
+    built = dgm.SVITrainer(
+        objectives[0], lambda parameters: torch.optim.SGD(parameters, lr=1e-2, momentum=0.9)
+    )
+    given = dgm.SVITrainer(
+        objectives[1], torch.optim.SGD(objectives[1].parameters(), lr=1e-2, momentum=0.9)
+    )
     for trainer in (built, given):
         fit(trainer, epochs=2)
     assert_same(built, given)
@@ -653,7 +701,9 @@ def test_clipping_bounds_the_norm_of_the_gradient():
     trainer = build(clip=1e-3, optimizer=lambda parameters: torch.optim.SGD(parameters, lr=1.0))
     before = [p.detach().clone() for p in trainer.module.parameters()]
     trainer.step(data())
-    moved = torch.cat([(p - q).flatten() for p, q in zip(trainer.module.parameters(), before, strict=True)])
+    moved = torch.cat(
+        [(p - q).flatten() for p, q in zip(trainer.module.parameters(), before, strict=True)]
+    )
     assert moved.norm().item() == pytest.approx(1e-3, rel=1e-3)
 
 
@@ -679,12 +729,16 @@ def test_every_pair_trains(pair):
     trainer = dgm.SVITrainer(dgm.ELBO(case.model, case.guide), lr=1e-2)
     before = [p.detach().clone() for p in trainer.module.parameters()]
     fit(trainer, case.batch(12), case.batch(5), epochs=2)
-    moved = [not torch.equal(p, q) for p, q in zip(trainer.module.parameters(), before, strict=True)]
+    moved = [
+        not torch.equal(p, q) for p, q in zip(trainer.module.parameters(), before, strict=True)
+    ]
     assert all(moved)
 
 
 def test_the_abstract_trainer_says_what_a_subclass_gives():
-    with pytest.raises(TypeError, match="abstract methods end_epoch, load, model, preflight, state, step, terms"):
+    with pytest.raises(
+        TypeError, match="abstract methods end_epoch, load, model, preflight, state, step, terms"
+    ):
         Trainer(same_toy_vae())
 
 
@@ -713,7 +767,9 @@ def test_a_bad_batch_deep_in_a_loader_is_found_in_the_first_epoch():
 def test_no_epochs_or_data_per_step_raise(options):
     vae = same_toy_vae()
     with pytest.raises(ValueError, match=f"{next(iter(options))}: expected at least 1, got 0"):
-        dgm.SVITrainer(dgm.ELBO(vae.model, vae.guide)).fit(torch.randn(4, 3), progress=False, **options)
+        dgm.SVITrainer(dgm.ELBO(vae.model, vae.guide)).fit(
+            torch.randn(4, 3), progress=False, **options
+        )
 
 
 @pytest.mark.parametrize("saved", [True, False])
@@ -725,7 +781,10 @@ def test_resuming_into_another_trainer_says_what_differs(saved, tmp_path):
     def schedule(optimizer):
         return torch.optim.lr_scheduler.StepLR(optimizer, 1)
 
-    for options, message in (({"ema": 0.9}, "EMA"), ({"schedule": schedule}, "learning-rate schedule")):
+    for options, message in (
+        ({"ema": 0.9}, "EMA"),
+        ({"schedule": schedule}, "learning-rate schedule"),
+    ):
         first, second = (options, {}) if saved else ({}, options)
         trainer(**first).save(tmp_path / "checkpoint.pt")
         with pytest.raises(ValueError, match=f"(?s)checkpoint with .*{message}.* Fix: the same"):
@@ -735,5 +794,7 @@ def test_resuming_into_another_trainer_says_what_differs(saved, tmp_path):
 def test_what_is_no_torch_optimizer_is_a_type_error():
     vae = same_toy_vae()
     for optimizer in ("adam", pyro.optim.Adam({"lr": 1e-3})):
-        with pytest.raises(TypeError, match="expected a torch optimizer or a function that builds one, got"):
+        with pytest.raises(
+            TypeError, match="expected a torch optimizer or a function that builds one, got"
+        ):
             dgm.SVITrainer(dgm.ELBO(vae.model, vae.guide), optimizer=optimizer)

@@ -69,7 +69,9 @@ def test_any_family_is_valid_with_finite_gradients_at_any_network_output(family,
     raw = (scale * torch.randn(20, 3 * num_params)).requires_grad_()
     law = dgm.Conditional(getattr(dist, family), nn.Identity())(raw)
     assert (law.batch_shape, law.event_shape) == ((20,), (3,))
-    value = dgm.Conditional(getattr(dist, family), nn.Identity())(torch.zeros(20, 3 * num_params)).sample()
+    value = dgm.Conditional(getattr(dist, family), nn.Identity())(
+        torch.zeros(20, 3 * num_params)
+    ).sample()
     log_p = law.log_prob(value)
     assert bool(log_p.isfinite().all())
     (gradient,) = torch.autograd.grad(log_p.sum(), raw)
@@ -95,7 +97,9 @@ def test_the_chunks_are_the_parameters_in_the_order_that_was_asked_for():
     raw = torch.randn(5, 6)
     law = dgm.Conditional(dist.Normal, nn.Identity())(raw)
     expected = dist.Normal(raw[:, :3], softplus(raw[:, 3:]) + 1e-6).to_event(1)
-    swapped = dgm.Conditional(dist.Normal, nn.Identity(), params=("scale", "loc"))(raw[:, [3, 4, 5, 0, 1, 2]])
+    swapped = dgm.Conditional(dist.Normal, nn.Identity(), params=("scale", "loc"))(
+        raw[:, [3, 4, 5, 0, 1, 2]]
+    )
     value = law.sample()
     torch.testing.assert_close(law.log_prob(value), expected.log_prob(value))
     torch.testing.assert_close(swapped.log_prob(value), expected.log_prob(value))
@@ -115,12 +119,18 @@ def test_a_family_with_one_parameter_per_datum_can_be_scored_by_name():
 
 
 def test_a_network_with_a_wrong_number_of_outputs_is_refused_with_the_fix():
-    with pytest.raises(ValueError, match=r"Conditional\(Normal\): expected .* got shape \(7, 5\)\. Fix: end the net"):
+    with pytest.raises(
+        ValueError,
+        match=r"Conditional\(Normal\): expected .* got shape \(7, 5\)\. Fix: end the net",
+    ):
         dgm.Conditional(dist.Normal, nn.Linear(3, 5))(torch.zeros(7, 3))
 
 
 def test_a_network_with_too_few_event_dims_is_refused_with_the_fix():
-    with pytest.raises(ValueError, match=r"Conditional\(Normal\): expected .* got shape \(7, 4\)\. Fix: end the net"):
+    with pytest.raises(
+        ValueError,
+        match=r"Conditional\(Normal\): expected .* got shape \(7, 4\)\. Fix: end the net",
+    ):
         dgm.Conditional(dist.Normal, nn.Linear(3, 4), event_dim=3)(torch.zeros(7, 3))
 
 
@@ -149,11 +159,14 @@ def test_conditional_refuses_an_event_without_dims():
         dgm.Conditional(dist.Normal, nn.Linear(3, 2), event_dim=0)
 
 
-@pytest.mark.parametrize("family", [dist.Categorical, dist.Dirichlet, dist.MultivariateNormal, dist.Delta])
+@pytest.mark.parametrize(
+    "family", [dist.Categorical, dist.Dirichlet, dist.MultivariateNormal, dist.Delta]
+)
 def test_conditional_refuses_families_whose_parameters_are_vectors(family):
     """A batch of contexts would silently become one event."""
     with pytest.raises(
-        ValueError, match=r"expected parameters of one number per event dim, got .*Fix: a module of your own"
+        ValueError,
+        match=r"expected parameters of one number per event dim, got .*Fix: a module of your own",
     ):
         dgm.Conditional(family, nn.Linear(3, 4))
 
@@ -184,22 +197,28 @@ def test_a_parameter_fixed_in_one_form_is_asked_for_in_none(family, fixed, param
 
 
 def test_fixed_tensors_move_with_the_module_and_stay_out_of_its_state():
-    conditional = dgm.Conditional(dist.StudentT, nn.Linear(3, 4), fixed={"df": torch.tensor([3.0, 5.0])})
+    conditional = dgm.Conditional(
+        dist.StudentT, nn.Linear(3, 4), fixed={"df": torch.tensor([3.0, 5.0])}
+    )
     assert set(conditional.state_dict()) == {"net.weight", "net.bias"}
     law = conditional.to(torch.float32)(torch.zeros(7, 3, dtype=torch.float32))
     assert law.base_dist.df.dtype == torch.float32
-    torch.testing.assert_close(law.base_dist.df, torch.tensor([3.0, 5.0], dtype=torch.float32).expand(7, 2))
+    torch.testing.assert_close(
+        law.base_dist.df, torch.tensor([3.0, 5.0], dtype=torch.float32).expand(7, 2)
+    )
 
 
 def test_an_integer_parameter_must_be_fixed():
     with pytest.raises(
-        ValueError, match=r"Conditional\(Binomial\): .* integers \['total_count'\]\. Fix: fixed=\{'total_c"
+        ValueError,
+        match=r"Conditional\(Binomial\): .* integers \['total_count'\]\. Fix: fixed=\{'total_c",
     ):
         dgm.Conditional(dist.Binomial, nn.Linear(3, 4))
 
 
 def test_a_parameter_that_is_fixed_and_given_is_refused():
     with pytest.raises(
-        ValueError, match=r"expected each parameter once, got \['scale'\] in params and in fixed\. Fix:"
+        ValueError,
+        match=r"expected each parameter once, got \['scale'\] in params and in fixed\. Fix:",
     ):
         dgm.Conditional(dist.Normal, nn.Linear(3, 4), ("loc", "scale"), fixed={"scale": 1.0})

@@ -12,7 +12,9 @@ import pyro_dgm as dgm
 
 
 def generator(dim=2, observed=3, bias=True):
-    return dgm.LatentVariableModel(dgm.StandardNormal(dim), dgm.Deterministic(nn.Linear(dim, observed, bias)))
+    return dgm.LatentVariableModel(
+        dgm.StandardNormal(dim), dgm.Deterministic(nn.Linear(dim, observed, bias))
+    )
 
 
 def test_it_generates_what_its_network_makes():
@@ -69,7 +71,9 @@ def test_chains_invert_the_generator_at_data_that_it_made():
     covariance = (torch.eye(2) + gram).inverse()
     deviation = covariance.diagonal().sqrt()
     assert run.worst_rhat < 1.05
-    assert ((draws.mean(0) - z @ gram @ covariance).abs() < 5 * deviation / run.ess["z"].sqrt()).all()
+    assert (
+        (draws.mean(0) - z @ gram @ covariance).abs() < 5 * deviation / run.ess["z"].sqrt()
+    ).all()
     assert ((draws.std(0) / deviation - 1).abs() < 5 / (2 * run.ess["z"]).sqrt()).all()
     assert ((draws.mean(0) - z).abs() < 5 * deviation).all()
     assert float(deviation.max()) < 0.1  # the data say where z is: the prior has 1

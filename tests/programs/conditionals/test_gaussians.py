@@ -27,7 +27,9 @@ def test_the_entries_of_the_root_stand_row_by_row():
     expected = torch.zeros(5, 3, 3)
     for i in range(3):
         expected[:, i, i] = 1
-    expected[:, 1, 0], expected[:, 2, 0], expected[:, 2, 1] = (raw[:, 6 + i] / 3**0.5 for i in range(3))
+    expected[:, 1, 0], expected[:, 2, 0], expected[:, 2, 1] = (
+        raw[:, 6 + i] / 3**0.5 for i in range(3)
+    )
     expected = (softplus(raw[:, 3:6]) + 1e-6)[..., None] * expected
     torch.testing.assert_close(law.scale_tril, expected)
     torch.testing.assert_close(law.loc, raw[:, :3])
@@ -142,7 +144,9 @@ ENCODERS = {
 
 @in_float64
 @pytest.mark.parametrize("family", ENCODERS)
-def test_a_correlated_encoder_reaches_the_evidence_and_a_diagonal_one_misses_it_by_the_closed_form(family):
+def test_a_correlated_encoder_reaches_the_evidence_and_a_diagonal_one_misses_it_by_the_closed_form(
+    family,
+):
     """KL of the best diagonal normal = ½ log (Π Λ_ii / det Λ), Λ the precision; 0.03 nats are left to training."""
     model, covariance = correlated()
     x, precision = model.data(40), covariance.inverse()
@@ -175,11 +179,13 @@ def test_with_the_exact_posterior_in_its_weights_every_draw_weighs_the_evidence(
 def test_a_network_of_another_width_is_refused_with_the_fix():
     expected = r"MultivariateNormal: expected a network output \(\*batch, "
     with pytest.raises(
-        ValueError, match=expected + r"14\), which is D \+ D \(D \+ 1\) / 2; got \(7, 8\)\. Fix: .* 14\)"
+        ValueError,
+        match=expected + r"14\), which is D \+ D \(D \+ 1\) / 2; got \(7, 8\)\. Fix: .* 14\)",
     ):
         dgm.MultivariateNormal(nn.Linear(3, 8), dim=4)(torch.zeros(7, 3))
     with pytest.raises(
-        ValueError, match="LowRank" + expected + r"16\), which is \(2 \+ R\) D; got \(7, 8\)\. Fix: .* 16\)"
+        ValueError,
+        match="LowRank" + expected + r"16\), which is \(2 \+ R\) D; got \(7, 8\)\. Fix: .* 16\)",
     ):
         dgm.LowRankMultivariateNormal(nn.Linear(3, 8), dim=4, rank=2)(torch.zeros(7, 3))
 
@@ -203,4 +209,6 @@ def test_an_own_draw_is_scored_exactly_though_the_covariance_is_ill_conditioned(
     eps = torch.randn(100, dim, dtype=raw.dtype)
     expected = dist.Normal(0.0, 1.0).log_prob(eps).sum(-1) - law.scale_tril.diagonal().log().sum()
     torch.testing.assert_close(law.log_prob(z), expected)
-    assert not torch.allclose(law.log_prob(z.clone()), expected), "the way back is exact: this test is idle"
+    assert not torch.allclose(law.log_prob(z.clone()), expected), (
+        "the way back is exact: this test is idle"
+    )

@@ -150,14 +150,21 @@ def test_a_fresh_mixture_has_about_zero_mean_and_unit_variance():
     law = dgm.MixturePrior(2, 2000)()
     assert bool((law.mean.abs() <= 5 * (0.5 / 2000) ** 0.5).all())
     draws = law.sample((20_000,))
-    assert bool(((draws.var(0) - 1).abs() <= 5 * (2 / 20_000) ** 0.5 + 5 * 0.5 * (2 / 2000) ** 0.5).all())
+    assert bool(
+        ((draws.var(0) - 1).abs() <= 5 * (2 / 20_000) ** 0.5 + 5 * 0.5 * (2 / 2000) ** 0.5).all()
+    )
 
 
 @in_float64
 def test_a_mixture_prior_is_the_mixture_of_its_parameters():
     prior = randomize(dgm.MixturePrior(3, 4))
     value, scale = torch.randn(6, 3), nn.functional.softplus(prior.raw_scale) + 1e-6
-    each = torch.stack([dist.Normal(m, s).to_event(1).log_prob(value) for m, s in zip(prior.loc, scale, strict=True)])
+    each = torch.stack(
+        [
+            dist.Normal(m, s).to_event(1).log_prob(value)
+            for m, s in zip(prior.loc, scale, strict=True)
+        ]
+    )
     expected = (prior.logits.log_softmax(-1)[:, None] + each).logsumexp(0)
     torch.testing.assert_close(prior().log_prob(value), expected)
 
@@ -178,7 +185,11 @@ def vamp_vae(encoder: nn.Module | None = None) -> dgm.VAE:
 def test_the_prior_refers_to_the_encoder_and_the_vae_counts_it_once():
     vae = vamp_vae()
     assert vae.model.prior.encoder is vae.guide.encoder
-    own = {*vae.guide.parameters(), *vae.model.likelihood.parameters(), vae.model.prior.standardized}
+    own = {
+        *vae.guide.parameters(),
+        *vae.model.likelihood.parameters(),
+        vae.model.prior.standardized,
+    }
     counted = list(vae.parameters())
     assert len(counted) == len(own)
     assert set(counted) == own
@@ -195,14 +206,20 @@ def test_training_moves_the_encoder_through_the_prior():
     through_prior = torch.autograd.grad(vae.model.prior().log_prob(z).sum(), weights)
     assert all(bool((g != 0).any()) for g in through_prior)
     through_guide = torch.autograd.grad(vae.guide.encoder(x).log_prob(z).sum(), weights)
-    whole = torch.autograd.grad((vae.model.prior().log_prob(z) - vae.guide.encoder(x).log_prob(z)).sum(), weights)
-    torch.testing.assert_close(whole, tuple(a - b for a, b in zip(through_prior, through_guide, strict=True)))
+    whole = torch.autograd.grad(
+        (vae.model.prior().log_prob(z) - vae.guide.encoder(x).log_prob(z)).sum(), weights
+    )
+    torch.testing.assert_close(
+        whole, tuple(a - b for a, b in zip(through_prior, through_guide, strict=True))
+    )
 
 
 def test_after_training_prior_and_guide_still_hold_one_encoder():
     vae, x = vamp_vae(), torch.randn(40, 3)
     before = {n: p.detach().clone() for n, p in vae.named_parameters()}
-    dgm.SVITrainer(dgm.ELBO(vae.model, vae.guide), lr=1e-2).fit(x, x[:10], epochs=2, batch_size=20, progress=False)
+    dgm.SVITrainer(dgm.ELBO(vae.model, vae.guide), lr=1e-2).fit(
+        x, x[:10], epochs=2, batch_size=20, progress=False
+    )
     assert vae.model.prior.encoder is vae.guide.encoder
     assert not [n for n, p in vae.named_parameters() if torch.equal(p, before[n])]
     expected = dgm.AggregatePrior(vae.guide.encoder, vae.model.prior.pseudo_inputs)
@@ -225,7 +242,9 @@ def test_saved_weights_are_read_by_a_fresh_vae_whose_prior_goes_on_sharing(tmp_p
     assert not torch.equal(one.model.prior().log_prob(z), other.model.prior().log_prob(z))
     dgm.load_weights(other, tmp_path / "w")
     assert other.model.prior.encoder is other.guide.encoder
-    torch.testing.assert_close(other.model.prior().log_prob(z), one.model.prior().log_prob(z), rtol=0, atol=0)
+    torch.testing.assert_close(
+        other.model.prior().log_prob(z), one.model.prior().log_prob(z), rtol=0, atol=0
+    )
     with torch.no_grad():
         next(other.guide.parameters()).add_(1.0)
     assert not torch.equal(one.model.prior().log_prob(z), other.model.prior().log_prob(z))
@@ -270,7 +289,8 @@ def test_pseudo_inputs_are_a_copy_and_levels_become_floats():
 def test_no_inputs_are_refused_with_the_fix(kind, tensor):
     argument = "pseudo_inputs" if kind is dgm.VampPrior else "data"
     with pytest.raises(
-        ValueError, match=rf"{kind.__name__}: expected {argument} of shape \(K, \*event\).*Fix: {argument}="
+        ValueError,
+        match=rf"{kind.__name__}: expected {argument} of shape \(K, \*event\).*Fix: {argument}=",
     ):
         kind(diagonal(), tensor)
 
@@ -296,7 +316,11 @@ def test_no_prior_scores_the_draws_of_the_encoder_higher_than_the_aggregate():
     encoder, x = randomize(diagonal(), 0.5), torch.randn(11, 3)
     z = dgm.AggregatePrior(encoder, x)().sample((20_000,))
     best = dgm.AggregatePrior(encoder, x)().log_prob(z)
-    for other in (dgm.StandardNormal(2), dgm.MixturePrior(2, 5), dgm.AggregatePrior(encoder, x[:5])):
+    for other in (
+        dgm.StandardNormal(2),
+        dgm.MixturePrior(2, 5),
+        dgm.AggregatePrior(encoder, x[:5]),
+    ):
         gap = (best - other().log_prob(z)).detach()
         assert float(gap.mean()) > 5 * float(gap.std()) / 20_000**0.5
 
@@ -324,7 +348,11 @@ def test_stored_bytes_stay_bytes_and_are_read_as_the_encoder_reads_them():
 
 @in_float64
 def test_a_context_goes_to_the_encoder_beside_every_stored_datum():
-    encoder, x, c = dgm.Conditional(dist.Normal, dgm.Joined(dgm.mlp(5, 4))), torch.randn(4, 3), torch.randn(6, 2)
+    encoder, x, c = (
+        dgm.Conditional(dist.Normal, dgm.Concat(dgm.mlp(5, 4))),
+        torch.randn(4, 3),
+        torch.randn(6, 2),
+    )
     law, z = dgm.AggregatePrior(encoder, x)(c), torch.randn(6, 2)
     assert law.batch_shape == (6,)
     expected = torch.stack([
@@ -346,5 +374,7 @@ def test_images_may_be_stored():
 @pytest.mark.parametrize("kind", [dgm.VampPrior, dgm.AggregatePrior])
 def test_an_encoder_that_cannot_score_given_points_is_refused_in_a_prior(kind):
     encoder = dgm.Flow(diagonal(), dgm.planar(2, 2, 3))
-    with pytest.raises(ValueError, match=r"prior: expected bijectors that go both ways.*got Stack|got Planar"):
+    with pytest.raises(
+        ValueError, match=r"prior: expected bijectors that go both ways.*got Stack|got Planar"
+    ):
         dgm.VAE(kind(encoder, torch.randn(5, 3)), dgm.Normal(dgm.mlp(2, 3)), encoder)

@@ -60,7 +60,8 @@ class Exact(dgm.Program):
         inverse_cdf = CumulativeDistributionTransform(self.law).inv
         with dgm.data_plate(x):
             law = dist.TransformedDistribution(
-                dist.Uniform(torch.zeros_like(low), 1.0), [cut, inverse_cdf, AffineTransform(-x * 1.0, 1.0)]
+                dist.Uniform(torch.zeros_like(low), 1.0),
+                [cut, inverse_cdf, AffineTransform(-x * 1.0, 1.0)],
             )
             return pyro.sample("x_noise", law.to_event(1))
 
@@ -105,7 +106,9 @@ def test_twenty_thousand_uniform_draws_are_within_a_hundredth_of_a_nat_of_the_ex
 def test_the_bound_is_tight_for_noise_in_proportion_to_the_density(make):
     program, x = Law(make()), torch.arange(1, 5)[:, None]
     particles = dgm.draw(dgm.dequantized(program), Exact(program.law), x, num=50)
-    torch.testing.assert_close(particles.log_weight, program.log_mass(x).expand(50, 4), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(
+        particles.log_weight, program.log_mass(x).expand(50, 4), rtol=1e-6, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("kind", [torch.uint8, torch.int64, torch.float32])
@@ -131,7 +134,9 @@ def test_the_gradient_of_the_noise_passes_through():
 @in_float64
 def test_the_unit_cube_has_density_one_and_none_outside():
     cube = UnitCube((2,), torch.zeros(()), (3,))
-    assert torch.equal(cube.log_prob(torch.tensor([[0.0, 1.0], [0.3, 0.7], [0.5, 0.5]])), torch.zeros(3))
+    assert torch.equal(
+        cube.log_prob(torch.tensor([[0.0, 1.0], [0.3, 0.7], [0.5, 0.5]])), torch.zeros(3)
+    )
     assert bool((cube.log_prob(torch.tensor([[0.2, 1.1]])) == -torch.inf).all())
     draws = cube.sample((5000,))
     assert float((draws.mean((0, 1)) - 0.5).abs().max()) < 5 / (12 * 15_000) ** 0.5
@@ -146,7 +151,9 @@ def test_a_draw_of_zero_does_not_outweigh_all_others(monkeypatch):
     particles = dgm.draw(dgm.dequantized(Law(LAWS["normal"]())), guide, torch.tensor([[2]]), num=3)
     assert bool((particles.values["x_noise"] > 0).all())
     # Its weight times its probability, one in 2 / eps, is far below 1.
-    assert float(particles.log_weight.max()) < 0.6 * log(2 / torch.finfo(torch.get_default_dtype()).eps)
+    assert float(particles.log_weight.max()) < 0.6 * log(
+        2 / torch.finfo(torch.get_default_dtype()).eps
+    )
 
 
 @both_dtypes
@@ -162,7 +169,9 @@ def test_generation_yields_integers_and_the_noise_that_belongs_to_them(dtype):
     assert bool(((found - mass).abs() < 5 * (mass * (1 - mass) / 40_000).sqrt()).all())
     uniform = law.cdf(x + u).sort().values  # the probability integral transform of v
     grid = (torch.arange(40_000) + 0.5) / 40_000
-    assert float((uniform - grid).abs().max()) < 1.95 / 40_000**0.5  # Kolmogorov-Smirnov, level 1e-3
+    assert (
+        float((uniform - grid).abs().max()) < 1.95 / 40_000**0.5
+    )  # Kolmogorov-Smirnov, level 1e-3
 
 
 @in_float64
@@ -180,7 +189,11 @@ class Pair(dgm.Program):
     def forward(self, x: Tensor | None = None, y: Tensor | None = None) -> Tensor:
         with dgm.data_plate(x, y):
             first = pyro.sample("x", dist.Normal(torch.ones(1), 1.0).to_event(1), obs=x)
-            return pyro.sample("y", dist.Normal(torch.zeros(2), 2.0).to_event(1), obs=y) if first is not None else first
+            return (
+                pyro.sample("y", dist.Normal(torch.zeros(2), 2.0).to_event(1), obs=y)
+                if first is not None
+                else first
+            )
 
 
 class PairNoise(dgm.Program):
@@ -197,7 +210,9 @@ def test_several_discrete_sites_have_a_noise_each():
     assert dgm.preflight(model, PairNoise(), x, y).latent == ("x_noise", "y_noise")
     estimate = dgm.nll(model, PairNoise(), x, y, num=20_000)
     one, two = dist.Normal(1.0, 1.0), dist.Normal(0.0, 2.0)
-    exact = (one.cdf(x + 1.0) - one.cdf(x * 1.0)).log().sum(-1) + (two.cdf(y + 1.0) - two.cdf(y * 1.0)).log().sum(-1)
+    exact = (one.cdf(x + 1.0) - one.cdf(x * 1.0)).log().sum(-1) + (
+        two.cdf(y + 1.0) - two.cdf(y * 1.0)
+    ).log().sum(-1)
     assert bool(((-estimate.per_datum - exact).abs() < 5 * estimate.monte_carlo).all())
 
 
@@ -212,7 +227,9 @@ def test_a_vae_with_latents_and_noise_is_scored_as_the_mass_that_its_decoder_has
     model_and_guide = vae()
     x = torch.randint(0, 3, (6, 3))
     plain = model_and_guide.replace(
-        likelihood=Cells(model_and_guide.generator.likelihood), dequantizer=None, encoder=model_and_guide.guide.encoder
+        likelihood=Cells(model_and_guide.generator.likelihood),
+        dequantizer=None,
+        encoder=model_and_guide.guide.encoder,
     )
     noisy = dgm.nll(model_and_guide.model, model_and_guide.guide, x, num=40_000)
     exact = dgm.nll(plain.model, plain.guide, x.double(), num=40_000)
@@ -252,7 +269,9 @@ def test_a_vae_without_dequantizer_has_its_generator_as_its_model():
 
 
 def test_predictive_generates_levels():
-    samples = pyro.infer.Predictive(dgm.dequantized(Law(LAWS["normal"]())), num_samples=30, parallel=True)(None)
+    samples = pyro.infer.Predictive(
+        dgm.dequantized(Law(LAWS["normal"]())), num_samples=30, parallel=True
+    )(None)
     assert torch.equal(samples["x"], samples["x"].round())
     assert samples["x_noise"].shape == samples["x"].shape == (30, 1, 1)
 
@@ -273,13 +292,21 @@ NOISY = dgm.NoiseGuide(dgm.UnitUniform())
 @pytest.mark.parametrize(
     ("x", "levels", "message"),
     [
-        (torch.arange(4)[:, None] + 0.5, None, "expected integer levels in Integer, got non-integers from 0.5 to 3.5"),
+        (
+            torch.arange(4)[:, None] + 0.5,
+            None,
+            "expected integer levels in Integer, got non-integers from 0.5 to 3.5",
+        ),
         (
             torch.arange(4)[:, None],
             3,
             r"expected values in IntegerInterval\(lower_bound=0, upper_bound=2\), got from 0",
         ),
-        (torch.zeros(4, 3), None, r"expected noise of the density's event shape \(1,\), got noise of shape \(4, 3\)"),
+        (
+            torch.zeros(4, 3),
+            None,
+            r"expected noise of the density's event shape \(1,\), got noise of shape \(4, 3\)",
+        ),
     ],
 )
 def test_data_that_are_no_levels_of_the_density_are_refused(x, levels, message):
@@ -291,7 +318,8 @@ def test_a_guide_without_the_noise_is_refused_by_preflight_and_by_estimates():
     model, x = dgm.dequantized(Law(LAWS["normal"]())), torch.zeros(3, 1)
     for refuse in (dgm.preflight, dgm.nll, dgm.to_arviz):
         with pytest.raises(
-            ValueError, match=r"same latent sites.*Fix: NoiseGuide\(UnitUniform\(\)\).*'x' is dequantized"
+            ValueError,
+            match=r"same latent sites.*Fix: NoiseGuide\(UnitUniform\(\)\).*'x' is dequantized",
         ):
             refuse(model, dgm.EmptyGuide(), x)
 
@@ -304,14 +332,19 @@ def test_noise_for_a_model_that_is_not_dequantized_is_refused():
 def test_a_dequantizer_that_leaves_the_unit_cell_is_refused():
     guide = dgm.NoiseGuide(dgm.Conditional(dist.Normal, nn.Linear(1, 2)))
     with pytest.raises(
-        ValueError, match=r"site 'x_noise': expected draws of the guide in the model's Interval\(.*1.0\)"
+        ValueError,
+        match=r"site 'x_noise': expected draws of the guide in the model's Interval\(.*1.0\)",
     ):
         dgm.preflight(dgm.dequantized(Law(LAWS["normal"]())), guide, torch.zeros(50, 1))
 
 
 def test_levels_given_their_noise_cannot_be_drawn():
-    model = poutine.condition(dgm.dequantized(Law(LAWS["normal"]())), data={"x_noise": torch.full((1, 1), 0.5)})
-    with pytest.raises(ValueError, match=r"site 'x': expected its noise unknown.*Fix: pass x to the program"):
+    model = poutine.condition(
+        dgm.dequantized(Law(LAWS["normal"]())), data={"x_noise": torch.full((1, 1), 0.5)}
+    )
+    with pytest.raises(
+        ValueError, match=r"site 'x': expected its noise unknown.*Fix: pass x to the program"
+    ):
         model(None)
 
 
@@ -319,9 +352,14 @@ def test_levels_set_from_outside_do_not_get_the_noise_of_others():
     """Inside, x is known when its noise is drawn, and all is well; outside, it comes after."""
     program, x = Law(LAWS["normal"]()), torch.ones(1, 1)
     outside = poutine.condition(dgm.dequantized(program), data={"x": x})
-    with pytest.raises(ValueError, match=r"levels that were generated with this noise.*dequantized\(poutine.condition"):
+    with pytest.raises(
+        ValueError,
+        match=r"levels that were generated with this noise.*dequantized\(poutine.condition",
+    ):
         poutine.trace(outside).get_trace(None).log_prob_sum()
-    trace = poutine.trace(dgm.dequantized(poutine.condition(program, data={"x": x}))).get_trace(None)
+    trace = poutine.trace(dgm.dequantized(poutine.condition(program, data={"x": x}))).get_trace(
+        None
+    )
     u = trace.nodes["x_noise"]["value"]
     torch.testing.assert_close(trace.log_prob_sum(), program.law.log_prob(x + u).sum())
 
@@ -337,14 +375,18 @@ def test_generated_levels_beyond_known_ones_become_the_edge_levels(levels):
 
 
 def test_a_site_that_the_model_does_not_have_is_refused():
-    with pytest.raises(ValueError, match=r"dequantized: expected a model with the sites \['X'\], got one without"):
+    with pytest.raises(
+        ValueError, match=r"dequantized: expected a model with the sites \['X'\], got one without"
+    ):
         dgm.dequantized(Law(LAWS["normal"]()), "X")(torch.zeros(3, 1))
 
 
 def test_a_mass_function_needs_no_noise():
     made = vae().replace(likelihood=dgm.DiscretizedLogistic(dgm.mlp(2, 6), levels=3))
     for refuse in (dgm.preflight, dgm.nll):
-        with pytest.raises(ValueError, match=r"site 'x': expected the density.*a mass function.*Fix: leave out"):
+        with pytest.raises(
+            ValueError, match=r"site 'x': expected the density.*a mass function.*Fix: leave out"
+        ):
             refuse(made.model, made.guide, torch.zeros(4, 3))
 
 
@@ -358,7 +400,8 @@ def test_noise_without_the_shape_of_images_is_refused_with_the_shape(num):
 def test_a_reconstruction_of_noisy_levels_says_what_it_lacks():
     made = vae()
     with pytest.raises(
-        NotImplementedError, match=r"site 'x': expected a law that has a mean, got Quantized.*Fix: draws of it"
+        NotImplementedError,
+        match=r"site 'x': expected a law that has a mean, got Quantized.*Fix: draws of it",
     ):
         dgm.reconstruct(made.model, made.guide, torch.zeros(4, 3))
 
@@ -378,7 +421,9 @@ def test_noise_of_images_has_three_event_dims():
 
 
 def pixels(levels: int = 17) -> dgm.DensityModel:
-    return dgm.DensityModel(dgm.Flow(dgm.StandardNormal(4), [*dgm.realnvp(4, layers=2), dgm.Levels(levels)]))
+    return dgm.DensityModel(
+        dgm.Flow(dgm.StandardNormal(4), [*dgm.realnvp(4, layers=2), dgm.Levels(levels)])
+    )
 
 
 def digits(low: int = 0) -> torch.Tensor:
@@ -413,7 +458,11 @@ def test_one_level_is_the_unit_cell_without_a_margin():
 @BOTH
 def test_levels_beyond_those_of_the_density_are_refused_with_their_number(refuse):
     assert_refuses(
-        refuse, dgm.dequantized(pixels(16)), NOISY, digits(), r"got from 0 to 16. Fix: levels=17 where.*Levels\(17\)"
+        refuse,
+        dgm.dequantized(pixels(16)),
+        NOISY,
+        digits(),
+        r"got from 0 to 16. Fix: levels=17 where.*Levels\(17\)",
     )
     shifted = r"got from -8 to 8. Fix: x - \(-8\) and levels=17"
     assert_refuses(refuse, dgm.dequantized(pixels()), NOISY, digits(-8), shifted)
@@ -421,7 +470,9 @@ def test_levels_beyond_those_of_the_density_are_refused_with_their_number(refuse
 
 @BOTH
 def test_a_likelihood_with_too_few_outputs_says_how_many_each_dim_takes(refuse):
-    made = vae().replace(likelihood=dgm.DiscretizedLogistic(dgm.mlp(2, 4), levels=17), dequantizer=None)
+    made = vae().replace(
+        likelihood=dgm.DiscretizedLogistic(dgm.mlp(2, 4), levels=17), dequantizer=None
+    )
     message = r"shape \(2,\), got \(3,\).*as many outputs as \(3,\) needs:.*2 for a Normal or DiscretizedLogistic"
     assert_refuses(refuse, made.model, made.guide, torch.zeros(4, 3), message)
 
@@ -429,14 +480,22 @@ def test_a_likelihood_with_too_few_outputs_says_how_many_each_dim_takes(refuse):
 @BOTH
 def test_missing_noise_beside_latents_is_offered_a_guide_that_draws_them_too(refuse):
     made = vae()
-    message = r"Fix: VAE\(…, dequantizer=UnitUniform\(\)\), AmortizedGuide\(encoder, UnitUniform\(\)\) or"
-    assert_refuses(refuse, made.model, dgm.AmortizedGuide(made.guide.encoder), torch.zeros(4, 3), message)
+    message = (
+        r"Fix: VAE\(…, dequantizer=UnitUniform\(\)\), AmortizedGuide\(encoder, UnitUniform\(\)\) or"
+    )
+    assert_refuses(
+        refuse, made.model, dgm.AmortizedGuide(made.guide.encoder), torch.zeros(4, 3), message
+    )
 
 
 @BOTH
 def test_noise_for_a_mass_function_with_latents_names_the_latents_as_well(refuse):
-    made = vae().replace(likelihood=dgm.DiscretizedLogistic(dgm.mlp(2, 6), levels=3), dequantizer=None)
-    message = r"no dequantizer in the guide if it is a mass function; and draw \['z'\] in both programs"
+    made = vae().replace(
+        likelihood=dgm.DiscretizedLogistic(dgm.mlp(2, 6), levels=3), dequantizer=None
+    )
+    message = (
+        r"no dequantizer in the guide if it is a mass function; and draw \['z'\] in both programs"
+    )
     assert_refuses(refuse, made.model, NOISY, torch.zeros(4, 3), message)
 
 
@@ -449,10 +508,16 @@ def test_a_model_is_dequantized_once(refuse):
 
 @BOTH
 def test_images_for_a_density_of_vectors_are_to_be_flattened(refuse):
-    assert_refuses(refuse, dgm.dequantized(pixels()), NOISY, digits().reshape(-1, 2, 2), r"Fix: x.flatten\(1\)")
+    assert_refuses(
+        refuse, dgm.dequantized(pixels()), NOISY, digits().reshape(-1, 2, 2), r"Fix: x.flatten\(1\)"
+    )
     images = dgm.dequantized(dgm.DensityModel(dgm.StandardNormal((1, 2, 2))))
     assert_refuses(
-        refuse, images, dgm.NoiseGuide(dgm.UnitUniform(4)), digits(), r"Fix: x.reshape\(len\(x\), \*\(1, 2, 2\)\)"
+        refuse,
+        images,
+        dgm.NoiseGuide(dgm.UnitUniform(4)),
+        digits(),
+        r"Fix: x.reshape\(len\(x\), \*\(1, 2, 2\)\)",
     )
 
 
@@ -464,16 +529,26 @@ def test_one_datum_needs_a_batch_dim(refuse):
 @BOTH
 def test_a_conditional_is_no_program(refuse):
     assert_refuses(
-        refuse, dgm.dequantized(pixels().density), NOISY, digits(), r"Fix: dequantized\(DensityModel\(flow\)\)"
+        refuse,
+        dgm.dequantized(pixels().density),
+        NOISY,
+        digits(),
+        r"Fix: dequantized\(DensityModel\(flow\)\)",
     )
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: dgm.dequantized(pixels(), 17), r"name of a site, got 17. Fix: dequantized\(model, levels=17\)"),
+        (
+            lambda: dgm.dequantized(pixels(), 17),
+            r"name of a site, got 17. Fix: dequantized\(model, levels=17\)",
+        ),
         (lambda: dgm.dequantized(vae()), r"got VAE. Fix: dequantized\(vae.generator\)"),
-        (lambda: dgm.NoiseGuide(dist.Uniform(0.0, 1.0)), r"got the law Uniform.*Fix: NoiseGuide\(UnitUniform\(\)\)"),
+        (
+            lambda: dgm.NoiseGuide(dist.Uniform(0.0, 1.0)),
+            r"got the law Uniform.*Fix: NoiseGuide\(UnitUniform\(\)\)",
+        ),
         (
             lambda: dgm.ais(vae().model, vae().guide, digits()),
             r"got AmortizedGuide, a program too many.*ais\(model, x, start=guide\)",
@@ -486,19 +561,33 @@ def test_what_is_no_site_program_or_conditional_is_refused_by_name(make, message
 
 
 def test_a_context_that_no_layer_takes_asks_for_no_empty_network():
-    guide = dgm.NoiseGuide(dgm.Flow(dgm.UnitUniform(4), [*dgm.realnvp(4, layers=2), dgm.Levels(1)], nn.Linear(4, 3)))
+    guide = dgm.NoiseGuide(
+        dgm.Flow(dgm.UnitUniform(4), [*dgm.realnvp(4, layers=2), dgm.Levels(1)], nn.Linear(4, 3))
+    )
     assert_refuses(
-        dgm.preflight, dgm.dequantized(pixels()), guide, digits(), r"size 0, got 3. Fix: context=3 in the stack\."
+        dgm.preflight,
+        dgm.dequantized(pixels()),
+        guide,
+        digits(),
+        r"size 0, got 3. Fix: context=3 in the stack\.",
     )
 
 
 def test_integers_under_a_density_get_a_warning():
-    with pytest.warns(dgm.IntegerWarning, match=r"site 'x': the data are integers, 0 to 16.*Fix: dequantized\("):
+    with pytest.warns(
+        dgm.IntegerWarning, match=r"site 'x': the data are integers, 0 to 16.*Fix: dequantized\("
+    ):
         dgm.preflight(pixels(), dgm.EmptyGuide(), digits())
 
 
 def test_a_vae_knows_the_levels_of_its_data():
-    made = dgm.VAE(vae().generator.prior, vae().generator.likelihood, vae().guide.encoder, dgm.UnitUniform(), levels=3)
+    made = dgm.VAE(
+        vae().generator.prior,
+        vae().generator.likelihood,
+        vae().guide.encoder,
+        dgm.UnitUniform(),
+        levels=3,
+    )
     assert made.replace().levels == 3
     assert made.model(None).max() <= 2
     assert_refuses(

@@ -21,13 +21,17 @@ OTHERS = {"torch": torch.distributions.Normal, "pyro": dist.Normal}
 
 @both_dtypes
 def test_log1mexp_is_accurate_at_both_ends_with_finite_gradients(dtype):
-    t = torch.logspace(-6, 1.9, 200).requires_grad_()  # beyond e⁻⁸⁰ float32 has subnormal numbers alone
+    t = torch.logspace(
+        -6, 1.9, 200
+    ).requires_grad_()  # beyond e⁻⁸⁰ float32 has subnormal numbers alone
     with mp.workdps(80):
         exact = torch.tensor([float(mp.log(1 - mp.exp(-mpf(float(v))))) for v in t.detach()])
     tolerance = {torch.float32: 2e-6, torch.float64: 1e-14}[dtype]
     torch.testing.assert_close(log1mexp(t).detach(), exact, rtol=tolerance, atol=0)
     (gradient,) = torch.autograd.grad(log1mexp(t).sum(), t)
-    torch.testing.assert_close(gradient, 1 / torch.expm1(t.detach()), rtol=10 * tolerance, atol=1e-40)
+    torch.testing.assert_close(
+        gradient, 1 / torch.expm1(t.detach()), rtol=10 * tolerance, atol=1e-40
+    )
 
 
 def cells(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -47,8 +51,13 @@ def test_log_intervals_are_those_of_sixty_digits_for_any_centre_and_width(family
     exact = []
     for c, w in zip(centre.tolist(), width.tolist(), strict=True):
         with mp.workdps(60):
-            exact.append(log_mass([(1, family, 0.0, 1.0)], mpf(c) - mpf(w) / 2, mpf(c) + mpf(w) / 2))
-    exact, got = torch.tensor(exact, dtype=torch.float64), dgm.log_interval(law, centre, width).double()
+            exact.append(
+                log_mass([(1, family, 0.0, 1.0)], mpf(c) - mpf(w) / 2, mpf(c) + mpf(w) / 2)
+            )
+    exact, got = (
+        torch.tensor(exact, dtype=torch.float64),
+        dgm.log_interval(law, centre, width).double(),
+    )
     rtol, atol = {torch.float32: (1e-5, 1e-37), torch.float64: (1e-12, 1e-300)}[dtype]
     torch.testing.assert_close(got, exact, rtol=rtol, atol=atol)
 
@@ -61,7 +70,8 @@ def test_gradients_of_log_intervals_are_the_densities_at_the_ends(family):
     centre, width = (t.requires_grad_() for t in cells(torch.float64))
     found = torch.autograd.grad(dgm.log_interval(law, centre, width).sum(), (centre, width))
     exact = torch.tensor(
-        [slopes(family, c, w) for c, w in zip(centre.tolist(), width.tolist(), strict=True)], dtype=torch.float64
+        [slopes(family, c, w) for c, w in zip(centre.tolist(), width.tolist(), strict=True)],
+        dtype=torch.float64,
     ).unbind(-1)
     scale = exact[1]  # the slope in c is the difference of two such numbers
     assert float(((found[0] - exact[0]).abs() / scale.clamp(min=1e-290)).max()) < 1e-8
@@ -87,7 +97,10 @@ def log_density(family, x):
 @kernels
 def test_gradients_of_log_intervals_are_finite_in_any_dtype(family, dtype):
     centre, width = (t.requires_grad_() for t in cells(dtype))
-    loc, scale = torch.zeros(centre.shape, requires_grad=True), torch.ones(centre.shape, requires_grad=True)
+    loc, scale = (
+        torch.zeros(centre.shape, requires_grad=True),
+        torch.ones(centre.shape, requires_grad=True),
+    )
     log_p = dgm.log_interval(family(loc, scale), centre, width)
     for gradient in torch.autograd.grad(log_p.sum(), (centre, width, loc, scale)):
         assert bool(gradient.isfinite().all())
@@ -98,7 +111,9 @@ def test_gradients_of_log_intervals_are_finite_in_any_dtype(family, dtype):
 def test_log_cdf_and_log_sf_keep_their_digits_in_both_tails(family, dtype):
     x = torch.cat([-torch.logspace(4, -3, 30), torch.zeros(1), torch.logspace(-3, 4, 30)]).to(dtype)
     law = family(torch.zeros((), dtype=dtype), torch.ones((), dtype=dtype))
-    exact = torch.tensor([log_mass([(1, family, 0.0, 1.0)], "-inf", v) for v in x.tolist()], dtype=torch.float64)
+    exact = torch.tensor(
+        [log_mass([(1, family, 0.0, 1.0)], "-inf", v) for v in x.tolist()], dtype=torch.float64
+    )
     rtol, atol = {torch.float32: (1e-5, 1e-37), torch.float64: (1e-13, 1e-300)}[dtype]
     torch.testing.assert_close(dgm.log_cdf(law, x).double(), exact, rtol=rtol, atol=atol)
     torch.testing.assert_close(dgm.log_sf(law, -x).double(), exact, rtol=rtol, atol=atol)
@@ -114,10 +129,13 @@ def test_the_slope_of_a_normal_tail_is_its_distance(dtype):
 
 
 @in_float64
-@pytest.mark.parametrize("ask", [dgm.log_cdf, dgm.log_sf, lambda law, x: dgm.log_interval(law, x, 0.7)])
+@pytest.mark.parametrize(
+    "ask", [dgm.log_cdf, dgm.log_sf, lambda law, x: dgm.log_interval(law, x, 0.7)]
+)
 def test_a_mixture_is_the_weighted_sum_of_its_components(ask):
     law = dist.MixtureSameFamily(
-        dist.Categorical(logits=torch.randn(4, 3)), dist.Logistic(torch.randn(4, 3), torch.rand(4, 3) + 0.2)
+        dist.Categorical(logits=torch.randn(4, 3)),
+        dist.Logistic(torch.randn(4, 3), torch.rand(4, 3) + 0.2),
     )
     x = torch.randn(5, 4)
     parts = ask(law.component_distribution, x[..., None]).exp()
@@ -129,7 +147,9 @@ def test_the_laws_of_torch_and_of_pyro_are_answered_alike(family):
     x = torch.tensor([-40.0, 0.3, 60.0])  # a difference of the CDFs would be 0 there
     expected = dgm.log_interval(dist.Normal(torch.tensor(0.5), torch.tensor(2.0)), x, 1.0)
     assert float(expected.min()) < -400
-    torch.testing.assert_close(dgm.log_interval(family(torch.tensor(0.5), torch.tensor(2.0)), x, 1.0), expected)
+    torch.testing.assert_close(
+        dgm.log_interval(family(torch.tensor(0.5), torch.tensor(2.0)), x, 1.0), expected
+    )
 
 
 def test_an_expanded_law_has_the_shape_of_its_batch():
@@ -147,7 +167,13 @@ def edge(law: Distribution, x: Tensor) -> Tensor:
 @kernels
 def test_an_open_cell_takes_its_tail(family):
     law, x = family(torch.tensor(0.3), torch.tensor(1.3)), torch.tensor([-2.0, 0.0, 2.0])
-    exact = torch.stack([dgm.log_cdf(law, x[0] + 0.5), dgm.log_interval(law, x[1], 1.0), dgm.log_sf(law, x[2] - 0.5)])
+    exact = torch.stack(
+        [
+            dgm.log_cdf(law, x[0] + 0.5),
+            dgm.log_interval(law, x[1], 1.0),
+            dgm.log_sf(law, x[2] - 0.5),
+        ]
+    )
     torch.testing.assert_close(edge(law, x), exact)
 
 

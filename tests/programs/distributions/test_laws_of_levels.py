@@ -20,13 +20,20 @@ families = pytest.mark.parametrize("family", list(FAMILIES))
 def extreme(levels: int, dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor]:
     """Locations from −10 to +10 ranges around the levels, against scales of e^±10."""
     centre = (levels - 1) / 2
-    loc = torch.cat([centre + levels * torch.linspace(-10, 10, 41), torch.tensor([0.0, 0.5, centre, levels - 1.0])])
+    loc = torch.cat(
+        [
+            centre + levels * torch.linspace(-10, 10, 41),
+            torch.tensor([0.0, 0.5, centre, levels - 1.0]),
+        ]
+    )
     loc, log_scale = torch.cartesian_prod(loc, torch.linspace(-10, 10, 21)).unbind(-1)
     dtype = dtype or torch.get_default_dtype()
     return loc.to(dtype), log_scale.exp().to(dtype)
 
 
-def discretized(family: str, loc: Tensor, scale: Tensor, levels: int, dtype: torch.dtype | None = None):
+def discretized(
+    family: str, loc: Tensor, scale: Tensor, levels: int, dtype: torch.dtype | None = None
+):
     return dgm.Discretized(base(family, loc, scale, dtype), levels)
 
 
@@ -83,9 +90,12 @@ def test_log_masses_in_float32_are_those_of_float64(family, levels):
 def test_log_masses_are_differences_of_the_cdf(family, loc, log_scale):
     law = at(family, loc, log_scale, levels=8)
     exact = [
-        log_mass(components(law.base), "-inf" if y == 0 else y - 0.5, "inf" if y == 7 else y + 0.5) for y in range(8)
+        log_mass(components(law.base), "-inf" if y == 0 else y - 0.5, "inf" if y == 7 else y + 0.5)
+        for y in range(8)
     ]
-    torch.testing.assert_close(law.log_prob(torch.arange(8)), torch.tensor(exact), rtol=1e-11, atol=1e-13)
+    torch.testing.assert_close(
+        law.log_prob(torch.arange(8)), torch.tensor(exact), rtol=1e-11, atol=1e-13
+    )
 
 
 @in_float64
@@ -112,7 +122,9 @@ def test_mean_and_variance_are_those_of_the_enumerated_masses(family, levels, dt
     variance = (mass * (values - mean).square()).sum(0)
     tolerance = {torch.float32: 1e-5, torch.float64: 1e-10}[dtype]
     torch.testing.assert_close(law.mean.double(), mean, rtol=tolerance, atol=levels * tolerance)
-    torch.testing.assert_close(law.variance.double(), variance, rtol=10 * tolerance, atol=levels * tolerance)
+    torch.testing.assert_close(
+        law.variance.double(), variance, rtol=10 * tolerance, atol=levels * tolerance
+    )
     assert bool((law.variance >= 0).all())
     assert law.mean.dtype == law.variance.dtype == dtype
 
@@ -120,14 +132,25 @@ def test_mean_and_variance_are_those_of_the_enumerated_masses(family, levels, dt
 @in_float64
 @families
 def test_moments_have_the_dtype_of_the_parameters_and_not_of_the_process(family):
-    law = discretized(family, torch.zeros(3, dtype=torch.float32), torch.ones(3, dtype=torch.float32), 4)
+    law = discretized(
+        family, torch.zeros(3, dtype=torch.float32), torch.ones(3, dtype=torch.float32), 4
+    )
     values = law.sample()
     assert values.dtype == law.log_prob(values).dtype == law.cdf(values).dtype == torch.float32
-    assert law.mean.dtype == law.variance.dtype == law.mode.dtype == law.icdf(law.cdf(values)).dtype == torch.float32
+    assert (
+        law.mean.dtype
+        == law.variance.dtype
+        == law.mode.dtype
+        == law.icdf(law.cdf(values)).dtype
+        == torch.float32
+    )
 
 
 def seven_levels(family: str) -> dgm.Discretized:
-    loc, log_scale = torch.tensor([-30.0, 2.2, 4.0, 90.0, 2.5]), torch.tensor([1.0, 0.4, -3.0, 8.0, 1.0])
+    loc, log_scale = (
+        torch.tensor([-30.0, 2.2, 4.0, 90.0, 2.5]),
+        torch.tensor([1.0, 0.4, -3.0, 8.0, 1.0]),
+    )
     return discretized(family, loc, log_scale.exp(), 7)
 
 
@@ -158,7 +181,9 @@ def test_mode_is_the_level_of_the_largest_mass(family):
 
 
 @both_dtypes
-@pytest.mark.parametrize(("loc", "log_scale"), [(-5.0, 1.0), (2.3, 0.2), (2.5, -9.0), (1.0, 3.0), (9.0, 0.5)])
+@pytest.mark.parametrize(
+    ("loc", "log_scale"), [(-5.0, 1.0), (2.3, 0.2), (2.5, -9.0), (1.0, 3.0), (9.0, 0.5)]
+)
 @families
 def test_the_sampler_draws_the_scored_masses(family, loc, log_scale, dtype):
     """Frequencies of 40,000 draws: standard error sqrt(p (1 - p) / n) each, 5 allowed; then their chi-square."""
@@ -166,7 +191,12 @@ def test_the_sampler_draws_the_scored_masses(family, loc, log_scale, dtype):
     draws = law.sample((num,))
     assert draws.dtype == dtype
     counts, expected = draws.long().bincount(minlength=6).double(), num * masses(law).double()
-    assert bool(((counts - expected).abs() <= 5 * (expected * (1 - expected / num)).clamp(min=0).sqrt() + 1).all())
+    assert bool(
+        (
+            (counts - expected).abs()
+            <= 5 * (expected * (1 - expected / num)).clamp(min=0).sqrt() + 1
+        ).all()
+    )
     usable = expected > 5
     chi_square = ((counts - expected).square() / expected)[usable].sum()
     degrees = max(int(usable.sum()) - 1, 1)
@@ -189,7 +219,12 @@ def test_an_expanded_law_scores_and_samples_like_the_law(family):
 @families
 def test_a_scalar_value_gives_one_mass_for_each_law_of_the_batch(family):
     law = discretized(family, torch.zeros(3, 2), torch.ones(3, 2), 5)
-    assert law.log_prob(torch.tensor(1)).shape == law.cdf(torch.tensor(1.0)).shape == law.mode.shape == (3, 2)
+    assert (
+        law.log_prob(torch.tensor(1)).shape
+        == law.cdf(torch.tensor(1.0)).shape
+        == law.mode.shape
+        == (3, 2)
+    )
 
 
 @in_float64
@@ -206,7 +241,9 @@ def test_a_law_of_levels_is_drawn_by_predictive_under_a_plate(family, parallel):
     def program() -> Tensor:
         loc = pyro.sample("loc", dist.Normal(2.0, 1.0))
         with pyro.plate("data", 5):
-            return pyro.sample("x", discretized(family, loc, torch.tensor(0.7).expand(loc.shape), 6))
+            return pyro.sample(
+                "x", discretized(family, loc, torch.tensor(0.7).expand(loc.shape), 6)
+            )
 
     drawn = pyro.infer.Predictive(program, num_samples=7, parallel=parallel)()["x"]
     assert drawn.shape == (7, 5)
@@ -219,7 +256,14 @@ def test_a_law_of_levels_traces_into_one_graph(family):
 
     def everything(loc: Tensor, scale: Tensor, value: Tensor) -> tuple[Tensor, ...]:
         law = discretized(family, loc, scale, 6)
-        return law.log_prob(value), law.cdf(value), law.icdf(value / 6), law.mean, law.variance, law.mode
+        return (
+            law.log_prob(value),
+            law.cdf(value),
+            law.icdf(value / 6),
+            law.mean,
+            law.variance,
+            law.mode,
+        )
 
     with pyro.validation_enabled(False):
         graph = make_fx(everything)(torch.zeros(4), torch.ones(4), torch.arange(4.0))
@@ -246,7 +290,9 @@ def test_one_level_is_refused():
 
 
 def test_a_base_of_vectors_is_refused_with_the_fix():
-    with pytest.raises(ValueError, match=r"base of scalar events, got event_shape \(3,\)\. Fix: .*\.to_event\(1\)"):
+    with pytest.raises(
+        ValueError, match=r"base of scalar events, got event_shape \(3,\)\. Fix: .*\.to_event\(1\)"
+    ):
         dgm.Discretized(dist.Normal(torch.zeros(3), 1.0).to_event(1), 4)
 
 
@@ -261,7 +307,9 @@ ON_HALF_LINES = {
     "half_normal": lambda p: dist.HalfNormal(p.exp()),
     "gumbel": lambda p: dist.Gumbel(p, 1.0),
     "cauchy": lambda p: dist.Cauchy(p, 1.0),
-    "scaled_normal": lambda p: dist.TransformedDistribution(dist.Normal(p, 1.0), [AffineTransform(1.0, 2.0)]),
+    "scaled_normal": lambda p: dist.TransformedDistribution(
+        dist.Normal(p, 1.0), [AffineTransform(1.0, 2.0)]
+    ),
 }
 
 
@@ -278,7 +326,9 @@ def test_any_law_with_a_cdf_is_discretized_whatever_its_support(build, validate)
         inner = build(p).cdf(torch.tensor([2.5, 3.5]))
         torch.testing.assert_close(log_p[3], (inner[1] - inner[0]).log())
         values = torch.arange(6)
-        assert torch.autograd.gradcheck(lambda p: dgm.Discretized(build(p), 6).log_prob(values)[1:].exp(), p)
+        assert torch.autograd.gradcheck(
+            lambda p: dgm.Discretized(build(p), 6).log_prob(values)[1:].exp(), p
+        )
         (gradient,) = torch.autograd.grad(log_p.exp().square().sum(), p)
         assert bool(gradient.isfinite())
         mass = log_p.exp().detach()
@@ -287,7 +337,9 @@ def test_any_law_with_a_cdf_is_discretized_whatever_its_support(build, validate)
 
 def test_a_law_without_a_cdf_is_refused():
     law = dgm.Discretized(dist.StudentT(3.0, torch.zeros(()), 1.0), 5)
-    with pytest.raises(TypeError, match=r"StudentT: expected a law with a cdf.*Fix: register functions"):
+    with pytest.raises(
+        TypeError, match=r"StudentT: expected a law with a cdf.*Fix: register functions"
+    ):
         law.log_prob(torch.arange(5))
 
 

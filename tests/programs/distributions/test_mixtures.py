@@ -78,7 +78,9 @@ def test_the_narrowest_components_far_from_zero_keep_their_density(scale, dtype)
 
 @in_float64
 @pytest.mark.parametrize("most", [1, 2 * 3 * 4, 10**6])
-def test_chunks_change_neither_density_nor_gradient_and_bound_what_stands_in_memory(most, monkeypatch):
+def test_chunks_change_neither_density_nor_gradient_and_bound_what_stands_in_memory(
+    most, monkeypatch
+):
     monkeypatch.setattr(mixtures, "MAX_ELEMENTS", most)
     loc, scale, log_weights = (t.requires_grad_() for t in parts(num=7))
     sizes, value = [], torch.randn(4, 3, requires_grad=True)
@@ -95,23 +97,31 @@ def test_chunks_change_neither_density_nor_gradient_and_bound_what_stands_in_mem
     expected = by_hand(loc, scale, log_weights, value)
     torch.testing.assert_close(log_p, expected)
     tensors = (loc, scale, log_weights, value)
-    gradients = [torch.autograd.grad(d.sum(), tensors, retain_graph=True) for d in (log_p, expected)]
+    gradients = [
+        torch.autograd.grad(d.sum(), tensors, retain_graph=True) for d in (log_p, expected)
+    ]
     torch.testing.assert_close(*gradients)
 
 
 @in_float64
 def test_the_mixture_is_joint_over_the_dims_and_no_product_of_mixtures():
     """Modes at (3, 3) and (−3, −3): a product of 1-D mixtures puts half of its mass at (3, −3) and (−3, 3)."""
-    law = mixture_of(torch.tensor([[3.0, 3.0], [-3.0, -3.0]]), torch.ones(2, 2), torch.tensor([0.5, 0.5]).log())
+    law = mixture_of(
+        torch.tensor([[3.0, 3.0], [-3.0, -3.0]]), torch.ones(2, 2), torch.tensor([0.5, 0.5]).log()
+    )
     at_mode, between = law.log_prob(torch.tensor([[3.0, 3.0], [3.0, -3.0]]))
-    torch.testing.assert_close(at_mode - between, torch.tensor(18.0 - 0.6931471805599453), atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        at_mode - between, torch.tensor(18.0 - 0.6931471805599453), atol=1e-6, rtol=0
+    )
     draws = law.sample((2000,))
     assert float((draws.prod(-1) > 0).double().mean()) > 0.98
     axis = torch.arange(-10, 10, 0.05) + 0.025
     joint = law.log_prob(torch.cartesian_prod(axis, axis)).reshape(400, 400).exp() * 0.05**2
     torch.testing.assert_close(joint.sum(), torch.ones(()))
     tail = dist.Normal(0.0, 1.0).cdf(torch.tensor(-3.0))
-    torch.testing.assert_close(joint[axis > 0][:, axis < 0].sum(), tail * (1 - tail), rtol=5e-3, atol=0)
+    torch.testing.assert_close(
+        joint[axis > 0][:, axis < 0].sum(), tail * (1 - tail), rtol=5e-3, atol=0
+    )
 
 
 @in_float64
@@ -120,7 +130,9 @@ def test_a_component_without_weight_neither_counts_nor_breaks_the_gradient():
     loc.requires_grad_()
     law = mixture_of(loc, scale, torch.tensor([1.0, 0.0]).log())
     value = torch.randn(4, 3)
-    torch.testing.assert_close(law.log_prob(value), dist.Normal(loc[0], scale[0]).to_event(1).log_prob(value))
+    torch.testing.assert_close(
+        law.log_prob(value), dist.Normal(loc[0], scale[0]).to_event(1).log_prob(value)
+    )
     law.log_prob(value).sum().backward()
     assert bool(loc.grad[0].abs().max() > 0)
     assert torch.equal(loc.grad[1], torch.zeros(3))
@@ -207,10 +219,14 @@ def test_the_mean_is_the_weighted_mean_of_the_means():
     (loc, scale, log_weights), context = parts(), torch.randn(4, 2)
     plain = log_weights.exp() @ loc
     torch.testing.assert_close(mixture_of(loc, scale, log_weights).mean, plain)
-    torch.testing.assert_close(mixture_of(loc, scale, log_weights).expand((2, 4)).mean, plain.expand(2, 4, 3))
+    torch.testing.assert_close(
+        mixture_of(loc, scale, log_weights).expand((2, 4)).mean, plain.expand(2, 4, 3)
+    )
     moved = mixture_of(loc, scale, log_weights, (context,))
     torch.testing.assert_close(moved.mean, plain + context.sum(-1, keepdim=True))
-    torch.testing.assert_close(dgm.MixturePrior(2, 3)(torch.zeros(4, 1)).mean.shape, torch.Size([4, 2]))
+    torch.testing.assert_close(
+        dgm.MixturePrior(2, 3)(torch.zeros(4, 1)).mean.shape, torch.Size([4, 2])
+    )
 
 
 @in_float64
@@ -237,7 +253,9 @@ def test_an_expanded_mixture_gives_every_row_a_draw_of_its_own_and_one_density()
     context = torch.randn(5, 2)
     moved = mixture_of(loc, scale, log_weights, (context,)).expand((4, 5))
     again = moved.log_prob(value)
-    torch.testing.assert_close(again, mixture_of(loc, scale, log_weights, (context,)).log_prob(value))
+    torch.testing.assert_close(
+        again, mixture_of(loc, scale, log_weights, (context,)).log_prob(value)
+    )
     assert moved.sample((2,)).shape == (2, 4, 5, 3)
 
 
@@ -270,7 +288,9 @@ def test_a_value_of_another_size_and_weights_that_are_no_number_are_refused_unde
 
 
 def test_the_support_is_that_of_the_components():
-    law = dgm.Mixture(lambda k: dist.Exponential(1.0 + k[..., None]).to_event(1), torch.zeros(3).log_softmax(-1))
+    law = dgm.Mixture(
+        lambda k: dist.Exponential(1.0 + k[..., None]).to_event(1), torch.zeros(3).log_softmax(-1)
+    )
     assert bool(law.support.check(law.sample((9,))).all())
     assert not bool(law.support.check(torch.tensor([-1.0])))
 

@@ -106,14 +106,20 @@ def exactly(x: float, raw: list[float], num: int) -> tuple[float, float]:
         x, raw = mpmath.mpf(x), [mpmath.mpf(r) for r in raw]
         shift, a = raw[0], 3 * mpmath.tanh(raw[1] / 3)
         weights = [mpmath.exp(r) for r in raw[2 : 2 + num]]
-        locations = [r - 1 + mpmath.mpf(2 * k) / (num - 1) for k, r in enumerate(raw[2 + num : 2 + 2 * num])]
+        locations = [
+            r - 1 + mpmath.mpf(2 * k) / (num - 1) for k, r in enumerate(raw[2 + num : 2 + 2 * num])
+        ]
         widths = [mpmath.exp(3 * mpmath.tanh(r / 3)) for r in raw[2 + 2 * num :]]
         parts = list(zip(weights, locations, widths, strict=True))
         below = sum(w / (1 + mpmath.exp(-(x - m) / s)) for w, m, s in parts) / sum(weights)
         above = sum(w / (1 + mpmath.exp((x - m) / s)) for w, m, s in parts) / sum(weights)
-        density = sum(w / s / (2 + mpmath.exp((x - m) / s) + mpmath.exp(-(x - m) / s)) for w, m, s in parts)
+        density = sum(
+            w / s / (2 + mpmath.exp((x - m) / s) + mpmath.exp(-(x - m) / s)) for w, m, s in parts
+        )
         slope = density / sum(weights) / below / above
-        return float(mpmath.log(below / above) * mpmath.exp(a) + shift), float(mpmath.log(slope) + a)
+        return float(mpmath.log(below / above) * mpmath.exp(a) + shift), float(
+            mpmath.log(slope) + a
+        )
 
 
 @both_dtypes
@@ -123,9 +129,13 @@ def test_a_mixture_equals_its_formula_in_60_digits_far_into_both_tails(scale, dt
     x = torch.tensor([-3e3, -40.0, -9.0, -1.0, -0.1, 0.0, 0.4, 2.0, 13.0, 60.0, 1e4])[:, None]
     raw = scale * torch.randn(len(x), law.num_params, 1)
     y, log_slope = law.forward(x, raw)
-    expected = torch.tensor([exactly(v, r, num) for v, r in zip(x[:, 0].tolist(), raw[..., 0].tolist(), strict=True)])
+    expected = torch.tensor(
+        [exactly(v, r, num) for v, r in zip(x[:, 0].tolist(), raw[..., 0].tolist(), strict=True)]
+    )
     _, log_scale, (_, loc, log_width) = law._params(raw)
-    log_odds = ((x[:, None].abs() + loc.abs()) * (-log_width).exp()).amax(1)  # the largest number that is rounded
+    log_odds = ((x[:, None].abs() + loc.abs()) * (-log_width).exp()).amax(
+        1
+    )  # the largest number that is rounded
     tolerance = 20 * torch.finfo(dtype).eps * (1 + log_odds)
     assert bool(((y - expected[:, :1]).abs() <= tolerance * (1 + log_scale.exp())).all())
     assert bool(((log_slope - expected[:, 1:]).abs() <= tolerance).all())
@@ -141,7 +151,12 @@ def test_a_mixture_inverts_at_any_raw_scale(scale, dtype):
     assert bool(x.isfinite().all())
     assert bool(log_slope.isfinite().all())
     again, slope = law.forward(x, raw)
-    size = y.abs() + raw[:, 0].abs() + law._params(raw)[1].exp() * (1 + x.abs()) + x.abs() * slope.exp()
+    size = (
+        y.abs()
+        + raw[:, 0].abs()
+        + law._params(raw)[1].exp() * (1 + x.abs())
+        + x.abs() * slope.exp()
+    )
     reach = raw[:, 8:14].abs().amax(1) * slope.exp()
     assert bool(((again - y).abs() <= 20 * torch.finfo(dtype).eps * (size + reach)).all())
 

@@ -32,7 +32,9 @@ def calls_of(flow: nn.Module) -> list[nn.Module]:
 
 def posterior(stack, dim=4, layers=3):
     base = dgm.Conditional(dist.Normal, dgm.mlp(5, 2 * dim))
-    return randomize(dgm.Flow(base, stack(dim, layers, context=5, hidden=(16,)), embed=dgm.mlp(6, 5)))
+    return randomize(
+        dgm.Flow(base, stack(dim, layers, context=5, hidden=(16,)), embed=dgm.mlp(6, 5))
+    )
 
 
 # Start ---------------------------------------------------------------------------------------------------------------
@@ -72,7 +74,9 @@ def jacobian_of(made, dim, context):
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("context", [0, 3])
 @pytest.mark.parametrize("hidden", [(16,), (16, 12), (12, 16, 32)], ids=str)
-def test_every_parameter_depends_on_all_coordinates_before_it_and_on_no_other(hidden, context, reverse):
+def test_every_parameter_depends_on_all_coordinates_before_it_and_on_no_other(
+    hidden, context, reverse
+):
     made = randomize(dgm.MADE(6, context, hidden, reverse=reverse))
     allowed = torch.ones(6, 6).tril(-1).bool()
     allowed = allowed.flip(0, 1) if reverse else allowed
@@ -82,7 +86,9 @@ def test_every_parameter_depends_on_all_coordinates_before_it_and_on_no_other(hi
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("context", [0, 3])
 @pytest.mark.parametrize("hidden", [(5,), (7, 4)], ids=str)
-def test_no_coordinate_is_lost_when_a_hidden_layer_is_narrower_than_the_event(hidden, context, reverse):
+def test_no_coordinate_is_lost_when_a_hidden_layer_is_narrower_than_the_event(
+    hidden, context, reverse
+):
     """The last parameter may depend on all coordinates before it, however few hidden units there are."""
     made = randomize(dgm.MADE(12, context, hidden, reverse=reverse))
     seen = jacobian_of(made, 12, context)
@@ -106,8 +112,12 @@ def test_the_jacobian_of_an_autoregressive_layer_is_triangular(reverse):
 def test_the_first_coordinate_of_an_autoregressive_layer_depends_on_the_context(dim, reverse):
     layer, x = randomize(dgm.Autoregressive(dim, 3, (16,), reverse=reverse)), torch.randn(dim)
     first = dim - 1 if reverse else 0
-    jacobian = torch.autograd.functional.jacobian(lambda c: layer.made(x, c).flatten(), torch.randn(3))
-    assert bool((jacobian[[first, dim + first]] != 0).all()), "shift or scale of the first coordinate ignores c"
+    jacobian = torch.autograd.functional.jacobian(
+        lambda c: layer.made(x, c).flatten(), torch.randn(3)
+    )
+    assert bool((jacobian[[first, dim + first]] != 0).all()), (
+        "shift or scale of the first coordinate ignores c"
+    )
 
 
 @pytest.mark.parametrize("dim", [2, 3, 4, 7])
@@ -179,7 +189,9 @@ def test_a_draw_under_no_grad_that_is_scored_for_its_gradient_costs_one_more_pas
     calls, law = calls_of(flow), flow(torch.randn(5, 6))
     value = law.sample()
     log_p = law.log_prob(value)
-    assert len(calls) in (2 * 3, 3 + 3 * 4), "a second pass, or the inversion that re-links value and weights"
+    assert len(calls) in (2 * 3, 3 + 3 * 4), (
+        "a second pass, or the inversion that re-links value and weights"
+    )
     log_p.sum().backward()
     assert all(p.grad is not None for p in flow.bijector.parameters())
 
@@ -232,7 +244,9 @@ def test_a_scored_flow_is_freed_with_its_last_reference(stack):
     q.log_prob(torch.zeros(3, 4)), q.log_prob(q.rsample())
     assert q.transforms[0].inv.inv is q.transforms[0]
     del q
-    assert transform() is None, "a reference cycle keeps the activations of a batch until Python collects cycles"
+    assert transform() is None, (
+        "a reference cycle keeps the activations of a batch until Python collects cycles"
+    )
 
 
 def test_a_foreign_point_gets_the_gradient_of_its_density():
@@ -283,16 +297,25 @@ def test_a_two_dimensional_flow_prior_has_mass_one_and_samples_its_own_density(s
     num, cells, per_cell = 40_000, 8, 40
     draws = law.sample((num,))
     grid, weights = plane(law)
-    torch.testing.assert_close((law.log_prob(grid).exp() * weights).sum(), torch.ones(()), rtol=1e-3, atol=0)
+    torch.testing.assert_close(
+        (law.log_prob(grid).exp() * weights).sum(), torch.ones(()), rtol=1e-3, atol=0
+    )
     low, high = draws.quantile(0.05, 0), draws.quantile(0.95, 0)
     width = (high - low) / cells
     area = float(width.prod()) / per_cell**2
-    inner = [a + (torch.arange(cells * per_cell) + 0.5) * w / per_cell for a, w in zip(low, width, strict=True)]
-    density = law.log_prob(torch.cartesian_prod(*inner)).exp().reshape(cells, per_cell, cells, per_cell)
+    inner = [
+        a + (torch.arange(cells * per_cell) + 0.5) * w / per_cell
+        for a, w in zip(low, width, strict=True)
+    ]
+    density = (
+        law.log_prob(torch.cartesian_prod(*inner)).exp().reshape(cells, per_cell, cells, per_cell)
+    )
     p = density.sum((1, 3)) * area
     place = ((draws - low) / width).floor().long()
     inside = ((place >= 0) & (place < cells)).all(-1)
-    frequency = (place[inside] @ torch.tensor([cells, 1])).bincount(minlength=cells**2).reshape(cells, cells) / num
+    frequency = (place[inside] @ torch.tensor([cells, 1])).bincount(minlength=cells**2).reshape(
+        cells, cells
+    ) / num
     standard_error = (p * (1 - p) / num).sqrt()
     assert bool(((frequency - p).abs() <= 5 * standard_error + 1 / num).all())
 
@@ -309,7 +332,10 @@ def test_the_density_is_the_base_density_minus_the_log_det(stack):
 def test_a_flow_accepts_a_list_of_bijectors_and_one_bijector():
     layer = randomize(dgm.Coupling(4, hidden=(8,)))
     y = torch.randn(3, 4)
-    listed, alone = (dgm.Flow(dgm.StandardNormal(4), b)().log_prob(y) for b in ([layer, dgm.Permutation(4)], layer))
+    listed, alone = (
+        dgm.Flow(dgm.StandardNormal(4), b)().log_prob(y)
+        for b in ([layer, dgm.Permutation(4)], layer)
+    )
     assert listed.shape == alone.shape == (3,)
     torch.testing.assert_close(dgm.Flow(dgm.StandardNormal(4), [layer])().log_prob(y), alone)
 
@@ -331,7 +357,10 @@ def test_a_flow_prior_in_a_plate_gives_every_datum_a_draw_of_its_own(stack):
 
 
 def test_a_flow_with_a_conditional_base_and_no_embedding_uses_the_context_twice():
-    flow = dgm.Flow(dgm.Conditional(dist.Normal, dgm.mlp(3, 4)), randomize(dgm.iaf(2, 2, context=3, hidden=(8,))))
+    flow = dgm.Flow(
+        dgm.Conditional(dist.Normal, dgm.mlp(3, 4)),
+        randomize(dgm.iaf(2, 2, context=3, hidden=(8,))),
+    )
     assert flow(torch.randn(7, 3)).batch_shape == (7,)
 
 
@@ -369,19 +398,24 @@ def test_one_hot_labels_are_a_context_as_they_are(stack):
 
 
 def test_a_coupling_of_one_coordinate_without_a_context_is_refused():
-    with pytest.raises(ValueError, match=r"Coupling: expected dim >= 2, got dim=1 and no context.*Fix: maf or"):
+    with pytest.raises(
+        ValueError, match=r"Coupling: expected dim >= 2, got dim=1 and no context.*Fix: maf or"
+    ):
         dgm.realnvp(1, 2)
 
 
 def test_an_empty_stack_is_refused():
-    with pytest.raises(ValueError, match=r"Stack: expected at least one bijector, got none\. Fix: use the base"):
+    with pytest.raises(
+        ValueError, match=r"Stack: expected at least one bijector, got none\. Fix: use the base"
+    ):
         dgm.Stack([])
 
 
 def test_a_stack_of_vector_and_image_layers_is_refused():
     """Their log-dets would broadcast to a wrong sum."""
     with pytest.raises(
-        ValueError, match=r"got Unflatten onto events with 3 dims, then Permutation on .* 1\. Fix: event"
+        ValueError,
+        match=r"got Unflatten onto events with 3 dims, then Permutation on .* 1\. Fix: event",
     ):
         dgm.Stack([dgm.Unflatten((1, 2, 2)), dgm.Permutation(4)])
 
@@ -394,7 +428,9 @@ def test_an_order_that_is_no_permutation_is_refused(order):
 
 def test_two_contexts_without_an_embedding_are_refused_with_the_fix():
     flow = dgm.Flow(dgm.StandardNormal(2), dgm.maf(2, 1, context=3))
-    with pytest.raises(ValueError, match=r"Flow: expected one context, got 2\. Fix: embed=Joined\(mlp\(\.\.\.\)\)"):
+    with pytest.raises(
+        ValueError, match=r"Flow: expected one context, got 2\. Fix: embed=Concat\(mlp\(\.\.\.\)\)"
+    ):
         flow(torch.zeros(4, 3), torch.zeros(4, 2))
 
 
@@ -434,7 +470,9 @@ def test_inverse_swaps_domain_and_codomain_with_the_directions():
     assert dgm.Stack([exp]).codomain is exp.codomain
     flow = dgm.Flow(dgm.StandardNormal(2), [exp])
     value = flow().sample((7,))
-    torch.testing.assert_close(flow().log_prob(value), dist.LogNormal(0.0, 1.0).expand([2]).to_event(1).log_prob(value))
+    torch.testing.assert_close(
+        flow().log_prob(value), dist.LogNormal(0.0, 1.0).expand([2]).to_event(1).log_prob(value)
+    )
     assert bool(flow().support.check(value).all())
 
 
@@ -444,7 +482,9 @@ def test_a_context_of_another_size_is_refused(make, declared, given):
     stack = make(4, layers=1, context=declared)
     context = torch.randn(5, given) if given else None
     for direction in (stack, stack.inverse):
-        with pytest.raises(ValueError, match=f"expected a context of size {declared}, got {given or 'none'}"):
+        with pytest.raises(
+            ValueError, match=f"expected a context of size {declared}, got {given or 'none'}"
+        ):
             direction(torch.randn(5, 4), context)
 
 
@@ -461,9 +501,9 @@ def test_a_spline_inverts_at_any_raw_scale(scale, dtype):
     assert bool(x.isfinite().all())
     assert bool(log_slope.isfinite().all())
     again, _ = law.forward(x, raw)
-    slope = torch.func.vmap(torch.func.vmap(torch.func.grad(lambda v, r: law.forward(v[None], r[:, None])[0].sum())))(
-        x, raw.mT
-    )
+    slope = torch.func.vmap(
+        torch.func.vmap(torch.func.grad(lambda v, r: law.forward(v[None], r[:, None])[0].sum()))
+    )(x, raw.mT)
     # x is a float: y can be met to the rounding of x times the slope there, and to its own
     tolerance = 50 * torch.finfo(dtype).eps * (1 + slope) * law.bound
     assert bool(((again - y).abs() <= tolerance).all())
@@ -493,7 +533,10 @@ def test_a_spline_is_the_identity_at_zero_and_smooth_at_its_knots():
 @pytest.mark.parametrize("direction", ["forward", "inverse"])
 def test_the_gradients_of_a_spline_are_those_of_finite_differences(direction):
     law = dgm.Spline(num_bins=4)
-    x, raw = torch.randn(3, 2, requires_grad=True), torch.randn(3, law.num_params, 2, requires_grad=True)
+    x, raw = (
+        torch.randn(3, 2, requires_grad=True),
+        torch.randn(3, law.num_params, 2, requires_grad=True),
+    )
     assert torch.autograd.gradcheck(getattr(law, direction), (x, raw))
 
 
@@ -510,7 +553,9 @@ def test_an_orthogonal_layer_is_a_rotation_and_starts_as_the_identity():
     torch.testing.assert_close(y.norm(dim=-1), x.norm(dim=-1))
     assert not torch.allclose(y, x)
     assert torch.equal(log_det, torch.zeros(7))
-    torch.testing.assert_close(torch.linalg.det(torch.func.jacrev(lambda v: layer(v)[0])(x[0])), torch.tensor(1.0))
+    torch.testing.assert_close(
+        torch.linalg.det(torch.func.jacrev(lambda v: layer(v)[0])(x[0])), torch.tensor(1.0)
+    )
 
 
 def test_an_orthogonal_layer_without_reflections_is_refused():
@@ -531,14 +576,16 @@ def test_act_norm_standardizes_the_data_it_is_given_and_no_other():
 def test_act_norm_refuses_constant_coordinates():
     x = torch.randn(10, 3)
     x[:, 1] = 4.0
-    with pytest.raises(ValueError, match="expected coordinates that vary, got 1 of 3 constant. Fix: drop them"):
+    with pytest.raises(
+        ValueError, match="expected coordinates that vary, got 1 of 3 constant. Fix: drop them"
+    ):
         dgm.ActNorm(3).initialize(x)
 
 
 FURTHER = {
     "spline_coupling": lambda: dgm.spline_coupling(2, 2, hidden=(8,)),
     "spline_maf": lambda: dgm.spline_maf(2, 2, hidden=(8,)),
-    "additive_maf": lambda: dgm.maf(2, 2, hidden=(8,), law=dgm.Additive()),
+    "additive_maf": lambda: dgm.maf(2, 2, hidden=(8,), transformer=dgm.Additive()),
     "linear": lambda: dgm.Stack([dgm.LULinear(2), dgm.Orthogonal(2), dgm.ActNorm(2)]),
 }
 
@@ -547,7 +594,9 @@ FURTHER = {
 def test_further_flow_priors_have_mass_one(build):
     law = randomize(dgm.Flow(dgm.StandardNormal(2), build()), 0.25)()
     grid, weights = plane(law)
-    torch.testing.assert_close((law.log_prob(grid).exp() * weights).sum(), torch.ones(()), rtol=1e-3, atol=0)
+    torch.testing.assert_close(
+        (law.log_prob(grid).exp() * weights).sum(), torch.ones(()), rtol=1e-3, atol=0
+    )
 
 
 # Directions ----------------------------------------------------------------------------------------------------------
@@ -569,7 +618,9 @@ def test_the_report_says_what_each_direction_costs(build, sample, density):
     report = dgm.Flow(dgm.StandardNormal(5), build()).directions()
     assert report == dgm.Directions(sample, density)
     told = "impossible" if density is None else f"{density} network calls"
-    assert f"its own density: {sample} network calls; the density of a given point: {told}." in str(report)
+    assert f"its own density: {sample} network calls; the density of a given point: {told}." in str(
+        report
+    )
 
 
 @pytest.mark.parametrize("name", ["maf", "iaf", "realnvp", "mixed"])
@@ -601,12 +652,17 @@ def warned(run) -> list[str]:
 
 def training(vae):
     trainer = dgm.SVITrainer(dgm.ELBO(vae.model, vae.guide))
-    return lambda: trainer.fit(torch.randn(40, 6), torch.randn(9, 6), epochs=2, batch_size=20, progress=False)
+    return lambda: trainer.fit(
+        torch.randn(40, 6), torch.randn(9, 6), epochs=2, batch_size=20, progress=False
+    )
 
 
 def test_training_an_iaf_prior_warns_once_with_the_fix():
     (text,) = warned(training(vae_of(dgm.iaf, dgm.iaf)))
-    assert "scoring a given point (inverse) takes 8 network calls one after the other, 2 the other way" in text
+    assert (
+        "scoring a given point (inverse) takes 8 network calls one after the other, 2 the other way"
+        in text
+    )
     assert "Fix: maf to score given points (prior, density), iaf to sample (posterior)" in text
 
 
@@ -620,7 +676,8 @@ def test_both_wrong_ways_are_told_apart():
 
 
 @pytest.mark.parametrize(
-    ("prior", "posterior"), [(dgm.maf, dgm.iaf), (dgm.realnvp, dgm.realnvp), (dgm.spline_coupling, dgm.spline_iaf)]
+    ("prior", "posterior"),
+    [(dgm.maf, dgm.iaf), (dgm.realnvp, dgm.realnvp), (dgm.spline_coupling, dgm.spline_iaf)],
 )
 def test_the_fast_ways_are_trained_in_silence(prior, posterior):
     assert not warned(training(vae_of(prior, posterior)))
@@ -628,7 +685,9 @@ def test_the_fast_ways_are_trained_in_silence(prior, posterior):
 
 def test_pyros_own_svi_warns_too():
     vae = vae_of(dgm.iaf, dgm.iaf)
-    svi = pyro.infer.SVI(vae.model, vae.guide, pyro.optim.Adam({"lr": 1e-3}), pyro.infer.Trace_ELBO())
+    svi = pyro.infer.SVI(
+        vae.model, vae.guide, pyro.optim.Adam({"lr": 1e-3}), pyro.infer.Trace_ELBO()
+    )
     assert len(warned(lambda: [svi.step(torch.randn(5, 6)) for _ in range(3)])) == 1
 
 

@@ -25,7 +25,7 @@ def calls_of(flow: nn.Module) -> list[nn.Module]:
 
 
 def small(shape=SHAPE, layers=2, context=0, law=None):
-    return dgm.image_realnvp(shape, layers, context, hidden=4, blocks=1, law=law)
+    return dgm.image_realnvp(shape, layers, context, hidden=4, blocks=1, transformer=law)
 
 
 def density(scale=0.3):
@@ -82,7 +82,10 @@ MASKS = {"all_kept": torch.ones(SHAPE), "none_kept": torch.zeros(SHAPE), "no_ima
 
 @pytest.mark.parametrize("mask", MASKS.values(), ids=list(MASKS))
 def test_a_mask_that_makes_no_coupling_is_refused(mask):
-    with pytest.raises(ValueError, match=r"ImageCoupling: expected a mask \(C, H, W\) that keeps some .*Fix: checker"):
+    with pytest.raises(
+        ValueError,
+        match=r"ImageCoupling: expected a mask \(C, H, W\) that keeps some .*Fix: checker",
+    ):
         dgm.ImageCoupling(mask)
 
 
@@ -99,7 +102,7 @@ def test_one_channel_is_too_few_for_a_channel_mask_unless_there_is_a_context():
 @pytest.mark.parametrize("law", IDENTITIES.values(), ids=list(IDENTITIES))
 @pytest.mark.parametrize("context", [0, 2])
 def test_a_fresh_stack_is_the_identity(law, context, dtype):
-    stack, x = small(context=context, law=law()), 2 * torch.randn(3, *SHAPE)
+    stack, x = small(context=context, transformer=law()), 2 * torch.randn(3, *SHAPE)
     c = torch.randn(3, context, 4, 4) if context else None
     for f in (stack.forward, stack.inverse):
         y, log_det = f(x, c)
@@ -120,15 +123,24 @@ def test_the_parameters_of_the_multi_scale_flow_are_the_published_ones_without_t
     assert sum(p.numel() for p in flow.parameters()) + 2 * 1 + 2 * 4 + 4 * 8 == 1_711_818 - 72_076
 
 
-@pytest.mark.parametrize(("shape", "hidden"), [((1, 4, 4), (4,)), ((1, 4, 4), (4, 4)), ((3, 8, 4), (4, 4, 4))])
+@pytest.mark.parametrize(
+    ("shape", "hidden"), [((1, 4, 4), (4,)), ((1, 4, 4), (4, 4)), ((3, 8, 4), (4, 4, 4))]
+)
 def test_a_multi_scale_flow_is_a_distribution_over_images(shape, hidden):
     size = shape[0] * shape[1] * shape[2]
-    flow = randomize(dgm.Flow(dgm.StandardNormal(size), dgm.multiscale_realnvp(shape, hidden, blocks=1)), 0.1)
+    flow = randomize(
+        dgm.Flow(dgm.StandardNormal(size), dgm.multiscale_realnvp(shape, hidden, blocks=1)), 0.1
+    )
     calls, law = calls_of(flow), flow()
     x = law.rsample((3, 2))
     own = law.log_prob(x)
     assert (law.event_shape, own.shape) == (shape, (3, 2))
-    assert len(calls) == flow.directions().sample == flow.directions().density == 2 * (len(hidden) + (len(hidden) > 1))
+    assert (
+        len(calls)
+        == flow.directions().sample
+        == flow.directions().density
+        == 2 * (len(hidden) + (len(hidden) > 1))
+    )
     torch.testing.assert_close(flow().log_prob(x.clone()), own, rtol=1e-6, atol=1e-6)
 
 
@@ -140,23 +152,36 @@ def test_a_fresh_multi_scale_flow_is_a_standard_normal_over_pixels():
 
 
 def test_a_size_that_can_not_be_halved_so_often_is_refused():
-    with pytest.raises(ValueError, match=r"Squeeze: expected an even height and width, got an image of shape \(2, 7"):
+    with pytest.raises(
+        ValueError,
+        match=r"Squeeze: expected an even height and width, got an image of shape \(2, 7",
+    ):
         dgm.multiscale_realnvp((1, 14, 14), (4, 4, 4))
 
 
-GIVEN = {"none": None, "channels": torch.zeros(5, 3, 4, 4), "size": torch.zeros(5, 2, 4, 2), "flat": torch.zeros(5, 32)}
+GIVEN = {
+    "none": None,
+    "channels": torch.zeros(5, 3, 4, 4),
+    "size": torch.zeros(5, 2, 4, 2),
+    "flat": torch.zeros(5, 32),
+}
 
 
 @pytest.mark.parametrize("given", GIVEN.values(), ids=list(GIVEN))
 def test_a_context_of_another_shape_is_refused_with_the_fix(given):
     stack = small(context=2)
     for direction in (stack.forward, stack.inverse):
-        with pytest.raises(ValueError, match=r"expected as context an image of shape \(\*batch, 2, 4, 4\), got .*Fix"):
+        with pytest.raises(
+            ValueError,
+            match=r"expected as context an image of shape \(\*batch, 2, 4, 4\), got .*Fix",
+        ):
             direction(torch.zeros(5, *SHAPE), given)
 
 
 def test_a_context_that_was_not_asked_for_is_refused_with_the_fix():
-    with pytest.raises(ValueError, match=r"expected as context none, got \(2, 4, 4\)\. Fix: context=2 in the stack"):
+    with pytest.raises(
+        ValueError, match=r"expected as context none, got \(2, 4, 4\)\. Fix: context=2 in the stack"
+    ):
         small()(torch.zeros(5, *SHAPE), torch.zeros(5, 2, 4, 4))
 
 
@@ -181,7 +206,9 @@ def test_a_flow_of_images_has_their_shape_and_scores_its_own_draws_without_a_sec
 def test_a_flow_of_two_pixels_has_mass_one():
     """By quadrature over the plane, with a spline in each coupling."""
     shape = (1, 1, 2)
-    law = randomize(dgm.Flow(dgm.StandardNormal(shape), small(shape, law=dgm.Spline(4))), 0.2)()
+    law = randomize(
+        dgm.Flow(dgm.StandardNormal(shape), small(shape, transformer=dgm.Spline(4))), 0.2
+    )()
     grid, weights = plane(law, num=281)
     mass = (law.log_prob(grid).exp() * weights).sum()
     torch.testing.assert_close(mass, torch.ones(()), rtol=1e-3, atol=0)
@@ -207,7 +234,7 @@ def test_a_density_of_images_generates_them():
 
 def test_a_stack_of_one_step_is_learned_by_the_other_way_round():
     """`Inverse` scores fast with a law whose inverse is searched for."""
-    stack = randomize(small(law=dgm.LogisticMixture(3)), 0.1)
+    stack = randomize(small(transformer=dgm.LogisticMixture(3)), 0.1)
     flow, x = dgm.Flow(dgm.StandardNormal(SHAPE), dgm.Inverse(stack)), torch.randn(5, *SHAPE)
     z, log_det = stack(x)
     torch.testing.assert_close(flow().log_prob(x), flow.base().log_prob(z) + log_det)

@@ -39,7 +39,9 @@ def test_both_ends_of_the_range_are_finite_and_exact(levels, alpha, dtype):
     x, log_det = dgm.Levels(levels, alpha).inverse(y)
     expected = exactly(exact_inverse, y, levels, alpha)
     tolerance = {torch.float64: 1e-12, torch.float32: 3e-6}[dtype]
-    torch.testing.assert_close(torch.stack([x[:, 0], log_det], -1), expected, rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(
+        torch.stack([x[:, 0], log_det], -1), expected, rtol=tolerance, atol=tolerance
+    )
 
 
 @both_dtypes
@@ -92,9 +94,13 @@ def test_the_codomain_holds_all_values_and_no_others():
     assert not bool(layer.codomain.check(torch.tensor([10.6])))
 
 
-@pytest.mark.parametrize("options", [{"levels": 0}, {"levels": 2, "alpha": 0.5}, {"levels": 2, "alpha": -0.1}])
+@pytest.mark.parametrize(
+    "options", [{"levels": 0}, {"levels": 2, "alpha": 0.5}, {"levels": 2, "alpha": -0.1}]
+)
 def test_a_range_without_inside_is_refused(options):
-    with pytest.raises(ValueError, match="Levels: expected levels >= 1, 0 <= alpha < 0.5 and event_dim >= 1, got"):
+    with pytest.raises(
+        ValueError, match="Levels: expected levels >= 1, 0 <= alpha < 0.5 and event_dim >= 1, got"
+    ):
         dgm.Levels(**options)
 
 

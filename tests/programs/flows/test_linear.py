@@ -34,7 +34,9 @@ def test_parameters_come_in_the_order_that_was_given_and_not_in_that_of_their_na
     zeta, alpha, mid = params(torch.randn(5, 6, 2))
     assert (zeta.shape, alpha.shape, mid.shape) == ((5, 6, 3), (5, 6, 2, 4), (5, 6))
     for found, name in zip((zeta, alpha, mid), ("zeta", "alpha", "mid"), strict=True):
-        assert torch.equal(found, params.starts[name].expand_as(found)), "at the start a context moves nothing"
+        assert torch.equal(found, params.starts[name].expand_as(found)), (
+            "at the start a context moves nothing"
+        )
 
 
 @both_dtypes
@@ -42,7 +44,10 @@ def test_parameters_come_in_the_order_that_was_given_and_not_in_that_of_their_na
 def test_a_context_moves_every_parameter_and_none_by_more_than_three(hidden, dtype):
     for scale, context in ((0.3, torch.randn(50, 2)), (100.0, 100 * torch.randn(50, 2))):
         params = randomize(three(hidden=hidden), scale)
-        shifts = [(found - params.starts[n]).detach() for n, found in zip(params.names, params(context), strict=True)]
+        shifts = [
+            (found - params.starts[n]).detach()
+            for n, found in zip(params.names, params(context), strict=True)
+        ]
         assert all(float(shift.abs().max()) < 3.001 for shift in shifts)
         assert scale > 1 or all(float(shift.std(0).min()) > 0 for shift in shifts)
 
@@ -55,7 +60,9 @@ def test_the_shift_is_that_of_the_formula():
     torch.testing.assert_close(params(context)[0], expected)
 
 
-@pytest.mark.parametrize(("given", "got"), [(None, "none"), (torch.zeros(5, 3), "3"), (torch.zeros(5, 1), "1")])
+@pytest.mark.parametrize(
+    ("given", "got"), [(None, "none"), (torch.zeros(5, 3), "3"), (torch.zeros(5, 1), "1")]
+)
 def test_a_context_of_another_size_is_refused_with_the_fix(given, got):
     fix = rf"expected a context of size 2, got {got}\. Fix: Flow\(…, embed=net\) with 2 outputs"
     with pytest.raises(ValueError, match=fix):
@@ -173,5 +180,7 @@ def test_a_flow_of_linear_layers_fits_a_correlated_normal():
 def test_a_parameter_dict_keeps_the_starts_in_the_state_dict():
     one, other = three(), three()
     other.load_state_dict(one.state_dict())
-    assert all(torch.equal(a, b) for a, b in zip(one(torch.zeros(2)), other(torch.zeros(2)), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(one(torch.zeros(2)), other(torch.zeros(2)), strict=True)
+    )
     assert isinstance(one.starts, nn.ParameterDict)

@@ -62,7 +62,9 @@ def test_a_planar_layer_is_invertible_at_any_weights(scale):
 @pytest.mark.parametrize("slope", [-1000.0, -30.0, -10.0, 10.0, 1000.0])
 def test_the_log_det_of_a_planar_layer_is_finite_where_its_slope_is_steepest(slope, dtype):
     """At w·x + b = 0 the log-det is log(1 + w·û), and w·û must stay above −1 in floats too."""
-    layer = set_to(dgm.Planar(2), w=torch.tensor([1.0, 0.0]), u=torch.tensor([slope, 0.0]), b=torch.tensor(0.0))
+    layer = set_to(
+        dgm.Planar(2), w=torch.tensor([1.0, 0.0]), u=torch.tensor([slope, 0.0]), b=torch.tensor(0.0)
+    )
     x = torch.tensor([[0.0, 0.0], [1e-5, 0.0], [1.0, 0.0], [-30.0, 2.0]]).requires_grad_()
     y, log_det = layer(x)
     assert bool(log_det.isfinite().all())
@@ -87,7 +89,9 @@ def test_a_sylvester_layer_by_hand():
     y, log_det = layer(x)
     torch.testing.assert_close(y, x + q @ r @ h)
     torch.testing.assert_close(log_det, (1 + (1 - h**2) * (r * r_tilde).diagonal()).log().sum())
-    torch.testing.assert_close(log_det, (torch.eye(2) + torch.diag(1 - h**2) @ r_tilde @ r).logdet())
+    torch.testing.assert_close(
+        log_det, (torch.eye(2) + torch.diag(1 - h**2) @ r_tilde @ r).logdet()
+    )
 
 
 @in_float64
@@ -143,7 +147,9 @@ def test_a_fresh_stack_is_the_identity(build, context):
     x, c = torch.randn(7, 4), torch.randn(7, 3) if context else None
     y, log_det = build(4, 3, context)(x, c)
     torch.testing.assert_close(y, x, rtol=0, atol=1e-12 if x.dtype == torch.float64 else 1e-6)
-    torch.testing.assert_close(log_det, torch.zeros(7), rtol=0, atol=1e-12 if x.dtype == torch.float64 else 1e-6)
+    torch.testing.assert_close(
+        log_det, torch.zeros(7), rtol=0, atol=1e-12 if x.dtype == torch.float64 else 1e-6
+    )
     assert len(build(4, 3, context)) == 3
 
 
@@ -153,7 +159,9 @@ def test_the_context_decides_the_layer(build):
     one, other = (stack(x, c)[0] for c in torch.randn(2, 3))
     assert not torch.allclose(one, other)
     for given in (None, torch.zeros(2)):
-        with pytest.raises(ValueError, match=f"expected a context of size 3, got {'none' if given is None else 2}"):
+        with pytest.raises(
+            ValueError, match=f"expected a context of size 3, got {'none' if given is None else 2}"
+        ):
             stack(x, given)
     with pytest.raises(ValueError, match="expected a context of size 0, got 3"):
         build(4, 1)(x, torch.zeros(3))
@@ -163,7 +171,8 @@ def test_the_context_decides_the_layer(build):
 def test_the_inverse_is_refused_with_the_fix(build):
     case = build()
     with pytest.raises(
-        NotImplementedError, match=r"has no inverse\. Fix: realnvp, spline_coupling or maf, which go both"
+        NotImplementedError,
+        match=r"has no inverse\. Fix: realnvp, spline_coupling or maf, which go both",
     ):
         case.bijector.inverse(torch.randn(5, case.dim), case.at(5))
 
@@ -194,5 +203,7 @@ def test_as_a_posterior_it_comes_closer_to_the_evidence_than_its_base(build):
 
 @pytest.mark.parametrize("num", [0, 5])
 def test_units_outside_one_to_dim_are_refused(num):
-    with pytest.raises(ValueError, match=rf"Sylvester: expected 1 <= num_units <= dim=4, got {num}"):
+    with pytest.raises(
+        ValueError, match=rf"Sylvester: expected 1 <= num_units <= dim=4, got {num}"
+    ):
         dgm.Sylvester(4, num_units=num)

@@ -26,9 +26,13 @@ SCALAR: dict[str, Callable] = {
     "sigmoid": SigmoidTransform,
     "tanh": TanhTransform,
     "exp": ExpTransform,
-    "affine": lambda: AffineTransform(torch.tensor([0.1, 0.2, 0.3, 0.4]), torch.tensor([2.0, -1.0, 0.5, 3.0])),
+    "affine": lambda: AffineTransform(
+        torch.tensor([0.1, 0.2, 0.3, 0.4]), torch.tensor([2.0, -1.0, 0.5, 3.0])
+    ),
     "affine_of_vectors": lambda: AffineTransform(0.2, 0.7, event_dim=1),
-    "composed": lambda: ComposeTransform([AffineTransform(0.2, 0.7), TanhTransform(), AffineTransform(0.0, 2.0)]),
+    "composed": lambda: ComposeTransform(
+        [AffineTransform(0.2, 0.7), TanhTransform(), AffineTransform(0.0, 2.0)]
+    ),
     "inverse": lambda: SigmoidTransform().inv.inv.inv.inv,
     "cached": lambda: SigmoidTransform(cache_size=1),
 }
@@ -44,14 +48,19 @@ PYRO: dict[str, Callable] = {
     "householder": lambda: transforms.householder(4, 2),
     "matrix_exponential": lambda: transforms.matrix_exponential(4),
     "compose": lambda: transforms.ComposeTransformModule(
-        [transforms.affine_coupling(4, hidden_dims=[8]), transforms.affine_autoregressive(4, hidden_dims=[8])]
+        [
+            transforms.affine_coupling(4, hidden_dims=[8]),
+            transforms.affine_autoregressive(4, hidden_dims=[8]),
+        ]
     ),
 }
 TWO_WAY = {n: b for n, b in PYRO.items() if n not in ("planar", "radial", "sylvester")}
 CONDITIONAL: dict[str, Callable] = {
     "planar": lambda: transforms.conditional_planar(4, 3, hidden_dims=[8]),
     "affine_coupling": lambda: transforms.conditional_affine_coupling(4, 3, hidden_dims=[8]),
-    "affine_autoregressive": lambda: transforms.conditional_affine_autoregressive(4, 3, hidden_dims=[8]),
+    "affine_autoregressive": lambda: transforms.conditional_affine_autoregressive(
+        4, 3, hidden_dims=[8]
+    ),
     "spline": lambda: transforms.conditional_spline(4, 3, hidden_dims=[8]),
 }
 ALL = {**SCALAR, **PYRO}
@@ -71,7 +80,9 @@ def test_a_transform_of_numbers_acts_on_every_coordinate_and_its_log_dets_are_su
     x = transform_to(bijector.domain)(torch.randn(5, 4))
     y, log_det = bijector(x)
     torch.testing.assert_close(y, transform(x))
-    slopes = torch.func.vmap(torch.func.jacrev(lambda v: transform(v)))(x).diagonal(dim1=-2, dim2=-1)
+    slopes = torch.func.vmap(torch.func.jacrev(lambda v: transform(v)))(x).diagonal(
+        dim1=-2, dim2=-1
+    )
     torch.testing.assert_close(log_det, slopes.abs().log().sum(-1))
     back, back_log_det = bijector.inverse(y)
     torch.testing.assert_close(back, x)
@@ -119,7 +130,9 @@ def test_a_conditional_transform_is_conditioned_on_the_context_of_its_row(build)
 def test_a_sigmoid_turns_a_normal_into_a_logit_normal():
     flow = dgm.Flow(dgm.StandardNormal(3), [dgm.Pointwise(SigmoidTransform())])
     value = torch.rand(6, 3)
-    logit_normal = dist.TransformedDistribution(dist.Normal(torch.zeros(3), 1.0).to_event(1), [SigmoidTransform()])
+    logit_normal = dist.TransformedDistribution(
+        dist.Normal(torch.zeros(3), 1.0).to_event(1), [SigmoidTransform()]
+    )
     torch.testing.assert_close(flow().log_prob(value), logit_normal.log_prob(value))
     assert bool(flow().support.check(flow().sample((9,))).all())
     assert not bool(flow().support.check(torch.full((3,), 1.5)))
@@ -147,7 +160,11 @@ def test_nothing_of_a_call_is_kept(build):
             continue
         kept = [
             name
-            for module in (*bijector.modules(), bijector.wrapped, *getattr(bijector.wrapped, "parts", ()))
+            for module in (
+                *bijector.modules(),
+                bijector.wrapped,
+                *getattr(bijector.wrapped, "parts", ()),
+            )
             for name, value in vars(module).items()
             for tensor in (value if isinstance(value, tuple) else (value,))
             if isinstance(tensor, torch.Tensor) and tensor.requires_grad
@@ -191,7 +208,9 @@ def test_a_flow_of_pyro_layers_fits_its_data():
                                             dgm.Permutation(2),
                                             dgm.Pointwise(transforms.affine_coupling(2, hidden_dims=[8]))])  # fmt: skip
     before = float(flow().log_prob(x).mean().detach())
-    dgm.SVITrainer(dgm.ELBO(dgm.DensityModel(flow), dgm.EmptyGuide()), lr=0.02).fit(x, epochs=10, progress=False)
+    dgm.SVITrainer(dgm.ELBO(dgm.DensityModel(flow), dgm.EmptyGuide()), lr=0.02).fit(
+        x, epochs=10, progress=False
+    )
     assert float(flow().log_prob(x).mean().detach()) > before + 1
 
 
@@ -214,23 +233,31 @@ def test_a_transform_without_an_inverse_says_so(name):
 
 
 def test_transforms_without_a_network_cost_no_network_call():
-    assert (dgm.Pointwise(SigmoidTransform()).num_forward, dgm.Pointwise(SigmoidTransform()).num_inverse) == (0, 0)
+    assert (
+        dgm.Pointwise(SigmoidTransform()).num_forward,
+        dgm.Pointwise(SigmoidTransform()).num_inverse,
+    ) == (0, 0)
     assert dgm.Pointwise(transforms.affine_coupling(4)).num_forward == 1
 
 
 def test_a_conditional_transform_without_a_context_is_refused_with_the_fix():
     bijector = made(CONDITIONAL["planar"])
     with pytest.raises(
-        ValueError, match=r"ConditionalPlanar: expected a context, got none\. Fix: bijector\(x, context\)"
+        ValueError,
+        match=r"ConditionalPlanar: expected a context, got none\. Fix: bijector\(x, context\)",
     ):
         bijector(torch.randn(5, 4))
 
 
 def test_a_transform_of_matrices_is_refused():
-    with pytest.raises(ValueError, match="Pointwise: expected a transform of numbers or vectors, got one on"):
+    with pytest.raises(
+        ValueError, match="Pointwise: expected a transform of numbers or vectors, got one on"
+    ):
         dgm.Pointwise(transforms.CholeskyTransform())
 
 
 def test_a_transform_that_changes_the_size_of_its_event_is_refused():
-    with pytest.raises(ValueError, match=r"keeps the size of its event, got one from \(5, 4\) to \(5, 5\)"):
+    with pytest.raises(
+        ValueError, match=r"keeps the size of its event, got one from \(5, 4\) to \(5, 5\)"
+    ):
         dgm.Pointwise(torch.distributions.StickBreakingTransform())(torch.randn(5, 4))

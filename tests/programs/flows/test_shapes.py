@@ -20,7 +20,10 @@ def test_a_squeeze_puts_every_square_of_pixels_into_the_channels_of_one():
 
 @pytest.mark.parametrize("shape", [(1, 7, 8), (1, 8, 7)], ids=str)
 def test_a_squeeze_refuses_odd_sizes(shape):
-    with pytest.raises(ValueError, match=r"Squeeze: expected an even height and width, got .*7.*Fix: pad the images"):
+    with pytest.raises(
+        ValueError,
+        match=r"Squeeze: expected an even height and width, got .*7.*Fix: pad the images",
+    ):
         dgm.Squeeze(shape)
 
 
@@ -48,7 +51,11 @@ def test_a_stack_and_its_inverse_say_the_shapes_of_both_sides():
     assert stack.inverse_shape((7, 1, 4, 6)) == (7, 24)
     assert dgm.Inverse(stack).forward_shape((1, 4, 6)) == (24,)
     assert dgm.Inverse(stack).inverse_shape((5, 24)) == (5, 1, 4, 6)
-    assert dgm.Permutation(3).forward_shape((2, 3)) == dgm.Permutation(3).inverse_shape((2, 3)) == (2, 3)
+    assert (
+        dgm.Permutation(3).forward_shape((2, 3))
+        == dgm.Permutation(3).inverse_shape((2, 3))
+        == (2, 3)
+    )
 
 
 # Scales --------------------------------------------------------------------------------------------------------------
@@ -62,9 +69,14 @@ def test_the_start_of_the_vector_is_the_half_of_the_channels_that_leaves():
     assert torch.equal(log_det, torch.zeros(5))
 
 
-@pytest.mark.parametrize(("shape", "rest"), [((2, 4, 4), (2, 4, 4)), ((4, 4, 4), (2, 2, 8)), ((1, 2, 2), (0, 2, 2))])
+@pytest.mark.parametrize(
+    ("shape", "rest"), [((2, 4, 4), (2, 4, 4)), ((4, 4, 4), (2, 2, 8)), ((1, 2, 2), (0, 2, 2))]
+)
 def test_a_rest_onto_another_shape_is_refused_with_the_fix(shape, rest):
-    with pytest.raises(ValueError, match=r"FactorOut: expected at least 2 channels and a rest onto .*Fix: Unflatten\("):
+    with pytest.raises(
+        ValueError,
+        match=r"FactorOut: expected at least 2 channels and a rest onto .*Fix: Unflatten\(",
+    ):
         dgm.FactorOut(shape, dgm.Unflatten(rest))
 
 
@@ -119,6 +131,7 @@ def test_the_norm_of_images_standardizes_every_channel():
 
 def test_a_layer_of_images_is_no_layer_of_pixels():
     with pytest.raises(
-        ValueError, match=r"PerPixel: expected a bijector of vectors, got Squeeze from events with 3 dims"
+        ValueError,
+        match=r"PerPixel: expected a bijector of vectors, got Squeeze from events with 3 dims",
     ):
         dgm.PerPixel(dgm.Squeeze((1, 2, 2)))

@@ -20,7 +20,7 @@ from torch.distributions.transforms import _InverseTransform
 from toys import captured, loss_and_grad
 
 import pyro_dgm as dgm
-from pyro_dgm.inference.run.traces import isolated
+from pyro_dgm.inference.run.traces import fork_rng
 from pyro_dgm.programs.flows.zuko import OVERWRITTEN, Zuko, ZukoLaw, import_zuko
 
 try:
@@ -71,7 +71,9 @@ class Shift(zuko.lazy.LazyTransform if zuko else nn.Module):
         self.slope = nn.Parameter(torch.tensor(slope))
 
     def forward(self, c=None):
-        return zuko.transforms.DependentTransform(zuko.transforms.AdditiveTransform(-self.slope * c), 1)
+        return zuko.transforms.DependentTransform(
+            zuko.transforms.AdditiveTransform(-self.slope * c), 1
+        )
 
 
 # Flags of the process ------------------------------------------------------------------------------------------------
@@ -104,7 +106,9 @@ def test_the_import_leaves_the_flags_of_the_process_as_they_are(unimported, vali
         assert before[0] is validate
         assert isinstance(before[1], property)
         assert before[2] == "_InverseTransform"
-        assert module.flows.MAF(2)().log_prob(torch.zeros(2)).shape == ()  # and zuko's laws warn of nothing
+        assert (
+            module.flows.MAF(2)().log_prob(torch.zeros(2)).shape == ()
+        )  # and zuko's laws warn of nothing
 
 
 @needs_zuko
@@ -112,7 +116,9 @@ def test_a_plain_import_is_reported_with_its_fix_and_nothing_is_changed_behind_t
     importlib.import_module("zuko")
     left = flags()
     assert left[0] is False
-    with pytest.warns(UserWarning, match=r"Fix: zuko = pyro_dgm.import_zuko\(\) in its place, or pyro.enable_vali"):
+    with pytest.warns(
+        UserWarning, match=r"Fix: zuko = pyro_dgm.import_zuko\(\) in its place, or pyro.enable_vali"
+    ):
         module = import_zuko()
     assert flags() == left
     pyro.enable_validation(True)
@@ -125,7 +131,10 @@ def test_a_missing_zuko_is_reported_with_its_fix(unimported, monkeypatch):
     monkeypatch.setitem(sys.modules, "zuko", None)
     before = flags()
     for call in (import_zuko, lambda: Zuko(nn.Identity())):
-        with pytest.raises(ImportError, match=r"expected the package zuko, got none. Fix: pip install 'pyro-dgm\[zuko"):
+        with pytest.raises(
+            ImportError,
+            match=r"expected the package zuko, got none. Fix: pip install 'pyro-dgm\[zuko",
+        ):
             call()
     assert flags() == before
 
@@ -182,13 +191,17 @@ def test_an_own_draw_has_the_density_of_a_foreign_point_in_value_and_gradient(bu
     own, fresh = law.log_prob(value), module(context).log_prob(value.clone())
     torch.testing.assert_close(own, fresh, rtol=1e-7, atol=1e-7)
     parameters = list(module.parameters())
-    gradients = (torch.autograd.grad(log_p.sum(), parameters, retain_graph=True) for log_p in (own, fresh))
+    gradients = (
+        torch.autograd.grad(log_p.sum(), parameters, retain_graph=True) for log_p in (own, fresh)
+    )
     torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-6)
 
 
 @needs_zuko
 @pytest.mark.parametrize(
-    ("build", "num"), [("maf", 2 * (5 + 1)), ("maf_reversed", 2), ("coupling_by_passes", 2 * 3)], ids=str
+    ("build", "num"),
+    [("maf", 2 * (5 + 1)), ("maf_reversed", 2), ("coupling_by_passes", 2 * 3)],
+    ids=str,
 )
 def test_a_draw_costs_its_calls_and_scoring_it_costs_none(build, num):
     module = Zuko(FLOWS[build](5, 2))
@@ -218,7 +231,10 @@ def test_a_draw_without_gradients_is_scored_with_them_and_a_changed_draw_is_scor
     module = randomize(Zuko(FLOWS["maf"](2)))
     law, parameters = module(), list(module.parameters())
     value = law.sample((3,))
-    gradients = (torch.autograd.grad(m.log_prob(v).sum(), parameters) for m, v in ((law, value), (module(), value + 0)))
+    gradients = (
+        torch.autograd.grad(m.log_prob(v).sum(), parameters)
+        for m, v in ((law, value), (module(), value + 0))
+    )
     torch.testing.assert_close(*gradients)
     with torch.no_grad():
         value = law.sample((3,))
@@ -262,9 +278,9 @@ def test_the_support_has_the_event_dims_of_the_law_even_if_zuko_transforms_singl
 @needs_zuko
 def test_several_contexts_need_an_embedding_that_joins_them():
     x, y = torch.randn(7, 3), torch.randn(7, 2)
-    with pytest.raises(ValueError, match=r"expected one context, got 2. Fix: embed=Joined\(mlp"):
+    with pytest.raises(ValueError, match=r"expected one context, got 2. Fix: embed=Concat\(mlp"):
         Zuko(FLOWS["maf"](2, 5))(x, y)
-    embed = dgm.Joined(dgm.mlp(5, 4))
+    embed = dgm.Concat(dgm.mlp(5, 4))
     module = Zuko(flow := FLOWS["maf"](2, 4), embed=embed)
     z = torch.randn(7, 2)
     assert torch.equal(module(x, y).log_prob(z), flow(embed(x, y)).log_prob(z))
@@ -284,13 +300,19 @@ def test_a_context_takes_the_dtype_of_the_flow(dtype_of_context):
 def test_what_is_no_zuko_flow_is_refused():
     flow = FLOWS["maf"](2)
     for other in (flow(), zuko.mixtures.GMM(2), dgm.StandardNormal(2)):
-        with pytest.raises(TypeError, match=rf"expected a zuko flow, got {type(other).__name__}. Fix: Zuko\(zuko.flo"):
+        with pytest.raises(
+            TypeError,
+            match=rf"expected a zuko flow, got {type(other).__name__}. Fix: Zuko\(zuko.flo",
+        ):
             Zuko(other)
 
 
 @needs_zuko
 def test_a_flow_with_a_base_on_a_box_is_refused():
-    with pytest.raises(ValueError, match=r"expected a base on the whole space, got BoxUniform.*Fix: .*NSF in place of"):
+    with pytest.raises(
+        ValueError,
+        match=r"expected a base on the whole space, got BoxUniform.*Fix: .*NSF in place of",
+    ):
         Zuko(zuko.flows.NCSF(2))()
 
 
@@ -343,10 +365,12 @@ def test_the_elbo_equals_that_of_pyro_under_one_seed_in_value_and_gradient():
     randomize(vae)
     objective = dgm.ELBO(vae.model, vae.guide)
     loss, gradients = loss_and_grad(objective, x, seed=3)
-    with isolated(seed=3):
+    with fork_rng(seed=3):
         theirs = Trace_ELBO().differentiable_loss(vae.model, vae.guide, x) / 5
     torch.testing.assert_close(loss, theirs.detach())
-    expected = torch.autograd.grad(theirs, [dict(objective.named_parameters())[n] for n in gradients])
+    expected = torch.autograd.grad(
+        theirs, [dict(objective.named_parameters())[n] for n in gradients]
+    )
     torch.testing.assert_close(list(gradients.values()), list(expected))
 
 
@@ -355,13 +379,19 @@ def test_the_elbo_equals_that_of_pyro_under_one_seed_in_value_and_gradient():
 def test_a_pair_is_captured_as_one_graph_that_equals_the_program(build):
     prior, encoder = Zuko(FLOWS[build](2)), Zuko(backwards(FLOWS[build](2, 4)))
     vae = dgm.VAE(prior, dgm.Normal(dgm.mlp(2, 8, 4)), encoder)
-    objective, x, other = dgm.ELBO(vae.model, vae.guide, num_particles=2), torch.randn(5, 4), torch.randn(5, 4)
+    objective, x, other = (
+        dgm.ELBO(vae.model, vae.guide, num_particles=2),
+        torch.randn(5, 4),
+        torch.randn(5, 4),
+    )
     graph, trained, fixed = captured(objective, x)
-    with isolated(seed=5):
+    with fork_rng(seed=5):
         terms, gradients = graph(trained, fixed, (other,))
     loss, expected = loss_and_grad(objective, other, seed=5)
     torch.testing.assert_close(terms["loss"], loss)
-    torch.testing.assert_close({n.removeprefix("objective."): g for n, g in gradients.items()}, expected)
+    torch.testing.assert_close(
+        {n.removeprefix("objective."): g for n, g in gradients.items()}, expected
+    )
 
 
 @needs_zuko
@@ -372,7 +402,9 @@ def test_svi_moves_every_tensor_of_the_first_and_second_instance_and_leaves_the_
         svi = SVI(vae.model, vae.guide, pyro.optim.Adam({"lr": 0.01}), Trace_ELBO())
         for _ in range(2):
             svi.step(x)
-        assert not [n for (n, p), b in zip(vae.named_parameters(), before, strict=True) if torch.equal(p, b)]
+        assert not [
+            n for (n, p), b in zip(vae.named_parameters(), before, strict=True) if torch.equal(p, b)
+        ]
         assert not list(pyro.get_param_store().keys())
 
 
@@ -408,7 +440,10 @@ def test_predictive_draws_through_plates_and_from_a_guide():
 @needs_zuko
 def test_nuts_finds_the_posterior_of_a_zuko_prior():
     r"""$z \sim N(1, 2^2)$, $x \mid z \sim N(z, 1)$: $z \mid x \sim N((1 + 4 x) / 5, 4 / 5)$, here at x = 3."""
-    prior, x = gaussian(torch.ones(1), torch.full((1,), 2.0)).requires_grad_(False), torch.tensor([3.0])
+    prior, x = (
+        gaussian(torch.ones(1), torch.full((1,), 2.0)).requires_grad_(False),
+        torch.tensor([3.0]),
+    )
 
     def model():
         z = pyro.sample("z", prior())

@@ -18,7 +18,10 @@ import pyro_dgm as dgm
 def pixel(levels: int, num: int = 3, spread: float = 1.0) -> dgm.ColourLevels:
     """A law of one pixel of three channels with parameters drawn at random."""
     loc = levels * torch.rand(3, 1, 1, num)
-    scale, coefficients = spread * (0.2 + torch.rand(3, 1, 1, num)), 2 * torch.rand(3, 1, 1, num) - 1
+    scale, coefficients = (
+        spread * (0.2 + torch.rand(3, 1, 1, num)),
+        2 * torch.rand(3, 1, 1, num) - 1,
+    )
     return dgm.ColourLevels(torch.randn(1, 1, num), loc, scale, coefficients, levels)
 
 
@@ -32,7 +35,9 @@ def colours(levels: int) -> Tensor:
 @pytest.mark.parametrize("levels", [2, 5, 9])
 def test_the_masses_of_all_colours_of_a_pixel_sum_to_one(levels, spread, dtype):
     total = pixel(levels, spread=spread).log_prob(colours(levels)).exp().sum()
-    torch.testing.assert_close(total, torch.ones(()), rtol=0, atol={torch.float32: 1e-6, torch.float64: 1e-12}[dtype])
+    torch.testing.assert_close(
+        total, torch.ones(()), rtol=0, atol={torch.float32: 1e-6, torch.float64: 1e-12}[dtype]
+    )
 
 
 @in_float64
@@ -61,7 +66,10 @@ def test_the_sampler_draws_the_scored_colours(dtype):
     draws = law.sample((num,))
     assert draws.dtype == dtype
     index = (draws.reshape(num, 3).long() * torch.tensor([25, 5, 1])).sum(-1)
-    counts, expected = index.bincount(minlength=125).double(), num * law.log_prob(colours(5)).exp().double()
+    counts, expected = (
+        index.bincount(minlength=125).double(),
+        num * law.log_prob(colours(5)).exp().double(),
+    )
     usable = expected > 5
     chi_square = ((counts - expected).square() / expected)[usable].sum()
     degrees = int(usable.sum()) - 1
@@ -116,7 +124,9 @@ def test_outputs_of_zero_are_equal_bumps_along_the_grey_diagonal():
 
 @both_dtypes
 def test_extreme_outputs_give_finite_masses_and_gradients(dtype):
-    raw = (torch.tensor([1.0, 30.0, 1e4])[:, None, None, None] * torch.randn(3, 20, 4, 4)).requires_grad_()
+    raw = (
+        torch.tensor([1.0, 30.0, 1e4])[:, None, None, None] * torch.randn(3, 20, 4, 4)
+    ).requires_grad_()
     law = dgm.ColourLogisticMixture(nn.Identity(), 256, num_components=2)(raw)
     log_p = law.log_prob(torch.randint(256, (50, 1, 3, 4, 4)))
     assert bool(log_p.isfinite().all())
@@ -130,12 +140,17 @@ def test_a_law_of_colours_traces_into_one_graph():
 
     with pyro.validation_enabled(False):
         graph = make_fx(score)(torch.zeros(5, 20, 2, 2), torch.zeros(5, 3, 2, 2))
-        others = torch.randn(5, 20, 2, 2), torch.randint(8, (5, 3, 2, 2)).to(torch.get_default_dtype())
+        others = (
+            torch.randn(5, 20, 2, 2),
+            torch.randint(8, (5, 3, 2, 2)).to(torch.get_default_dtype()),
+        )
         torch.testing.assert_close(graph(*others), score(*others))
 
 
 def test_a_value_that_is_no_level_is_refused():
-    law = dgm.ColourLevels(torch.zeros(1, 1, 2), *(torch.zeros(3, 1, 1, 2) + v for v in (0.0, 1.0, 0.0)), levels=4)
+    law = dgm.ColourLevels(
+        torch.zeros(1, 1, 2), *(torch.zeros(3, 1, 1, 2) + v for v in (0.0, 1.0, 0.0)), levels=4
+    )
     with pytest.raises(ValueError, match="within the support"):
         law.log_prob(torch.full((3, 1, 1), 4.0))
 
@@ -144,20 +159,26 @@ def test_a_law_of_one_level_or_of_other_pairs_is_refused():
     logits, whole = torch.zeros(1, 1, 2), torch.ones(3, 1, 1, 2)
     with pytest.raises(ValueError, match=r"ColourLevels: expected at least 2 levels, got 1"):
         dgm.ColourLevels(logits, whole, whole, whole, levels=1)
-    with pytest.raises(ValueError, match=r"expected 3 coefficients .* got \(2, 1, 1, 2\)\. Fix: one for each pair"):
+    with pytest.raises(
+        ValueError, match=r"expected 3 coefficients .* got \(2, 1, 1, 2\)\. Fix: one for each pair"
+    ):
         dgm.ColourLevels(logits, whole, whole, whole[:2], levels=4)
 
 
 def test_a_network_with_another_number_of_channels_is_refused_with_the_fix():
     with pytest.raises(
-        ValueError, match=r"expected .*\(\*batch, 50, H, W\) .* got \(7, 40, 4, 4\)\. Fix: .* 50 channels"
+        ValueError,
+        match=r"expected .*\(\*batch, 50, H, W\) .* got \(7, 40, 4, 4\)\. Fix: .* 50 channels",
     ):
         dgm.ColourLogisticMixture(nn.Identity(), 256, num_components=5)(torch.zeros(7, 40, 4, 4))
 
 
 @pytest.mark.parametrize(
     ("option", "message"),
-    [({"channels": 0}, "channels >= 1, got 0"), ({"min_scale": -1.0}, r"min_scale >= 0, got -1\.0")],
+    [
+        ({"channels": 0}, "channels >= 1, got 0"),
+        ({"min_scale": -1.0}, r"min_scale >= 0, got -1\.0"),
+    ],
 )
 def test_options_out_of_range_are_refused(option, message):
     with pytest.raises(ValueError, match=f"ColourLogisticMixture: expected {message}"):

@@ -42,7 +42,9 @@ def exact_mass(name: str, y: int, raw: list[float]):
     if name == "binomial":
         p = 1 / (1 + mp.exp(-mpf(raw[0])))
         return mp.binomial(1000, y) * p**y * (1 - p) ** (1000 - y)
-    mass = poisson(y, positive) if name.endswith("poisson") else negative_binomial(y, positive, raw[1])
+    mass = (
+        poisson(y, positive) if name.endswith("poisson") else negative_binomial(y, positive, raw[1])
+    )
     return inflated(y, raw[-1], mass) if name.startswith("zero") else mass
 
 
@@ -66,7 +68,9 @@ def test_extreme_outputs_of_a_network_give_finite_masses_and_gradients(make, num
     raw = torch.cartesian_prod(*[torch.tensor([-100.0, -20.0, 0.0, 20.0, 100.0])] * num_params)
     raw = raw.reshape(-1, num_params).requires_grad_()
     for y in (0.0, 1.0, 12.0, 1000.0):
-        with pyro.validation_enabled(False):  # Pyro refuses the probability 1 of a logit of 100 in a zero-inflated law
+        with pyro.validation_enabled(
+            False
+        ):  # Pyro refuses the probability 1 of a logit of 100 in a zero-inflated law
             log_p = make(nn.Identity())(raw).log_prob(torch.full((len(raw), 1), y))
         assert log_p.dtype == dtype
         assert bool(log_p.isfinite().all())
@@ -77,7 +81,8 @@ def test_extreme_outputs_of_a_network_give_finite_masses_and_gradients(make, num
 @pytest.mark.parametrize(("make", "num_params"), [case for case in MAKERS.values() if case[1] > 1])
 def test_a_network_with_another_number_of_outputs_is_refused_with_the_fix(make, num_params):
     with pytest.raises(
-        ValueError, match=rf"expected a network output \(\*batch, {num_params} \* D\).*Fix: end the net"
+        ValueError,
+        match=rf"expected a network output \(\*batch, {num_params} \* D\).*Fix: end the net",
     ):
         make(nn.Linear(3, 7))(torch.zeros(2, 3))
 
@@ -106,7 +111,10 @@ def test_the_variance_of_a_negative_binomial_exceeds_its_mean():
     draws = law.sample((200_000,)).squeeze()
     squares = (draws - mean).square()
     assert abs(float(draws.mean() - mean)) < 5 * float(draws.std()) / 200_000**0.5
-    assert abs(float(squares.mean() - law.variance.squeeze())) < 5 * float(squares.std()) / 200_000**0.5
+    assert (
+        abs(float(squares.mean() - law.variance.squeeze()))
+        < 5 * float(squares.std()) / 200_000**0.5
+    )
 
 
 def zeros(law, num: int = 20_000) -> Tensor:
@@ -117,6 +125,9 @@ def zeros(law, num: int = 20_000) -> Tensor:
 def test_a_gate_adds_zeros(gate):
     """Share of zeros in 20,000 draws: standard error sqrt(p (1 - p) / n), 5 allowed."""
     law = dgm.ZeroInflatedPoisson(nn.Identity())(torch.tensor([[2.0, gate]]))
-    g, rate = torch.tensor(gate, dtype=torch.float64).sigmoid(), softplus(torch.tensor(2.0, dtype=torch.float64))
+    g, rate = (
+        torch.tensor(gate, dtype=torch.float64).sigmoid(),
+        softplus(torch.tensor(2.0, dtype=torch.float64)),
+    )
     p = g + (1 - g) * (-rate).exp()
     assert abs(float(zeros(law) - p)) < 5 * float((p * (1 - p) / 20_000).sqrt())

@@ -18,7 +18,10 @@ from pyro_dgm.programs.conditionals.conditional import positive
 
 @pytest.mark.parametrize("event", [(6,), (2, 3, 4)], ids=str)
 def test_bernoulli_is_the_binary_cross_entropy_summed_over_the_event(event):
-    logits, x = 5 * torch.randn(3, *event), torch.randint(2, (3, *event)).to(torch.get_default_dtype())
+    logits, x = (
+        5 * torch.randn(3, *event),
+        torch.randint(2, (3, *event)).to(torch.get_default_dtype()),
+    )
     law = dgm.Bernoulli(nn.Identity(), event_dim=len(event))(logits)
     entropy = binary_cross_entropy_with_logits(logits, x, reduction="none").flatten(1).sum(1)
     torch.testing.assert_close(law.log_prob(x), -entropy)
@@ -37,13 +40,17 @@ def test_bernoulli_scores_extreme_logits_with_finite_gradients(dtype):
 def test_categorical_reads_the_logits_of_one_dim_side_by_side():
     raw, x = torch.randn(7, 3 * 5), torch.randint(5, (7, 3))
     law = dgm.Categorical(nn.Identity(), levels=5)(raw)
-    expected = -cross_entropy(raw.reshape(21, 5), x.reshape(21), reduction="none").reshape(7, 3).sum(1)
+    expected = (
+        -cross_entropy(raw.reshape(21, 5), x.reshape(21), reduction="none").reshape(7, 3).sum(1)
+    )
     torch.testing.assert_close(law.log_prob(x), expected)
     torch.testing.assert_close(law.log_prob(x.to(raw.dtype)), expected)
 
 
 def test_categorical_refuses_a_network_with_another_number_of_outputs():
-    with pytest.raises(ValueError, match=r"Categorical: expected .* levels=4, got \(2, 9\)\. Fix: .*D \* 4\)"):
+    with pytest.raises(
+        ValueError, match=r"Categorical: expected .* levels=4, got \(2, 9\)\. Fix: .*D \* 4\)"
+    ):
         dgm.Categorical(nn.Linear(3, 9), levels=4)(torch.zeros(2, 3))
 
 
@@ -64,7 +71,9 @@ def test_normal_learns_the_scale_of_the_data():
         (-likelihood(torch.zeros(500, 4)).log_prob(x).mean()).backward()
         optimizer.step()
     exact = x.square().mean().sqrt()
-    torch.testing.assert_close(likelihood(x).base_dist.scale[0, 0].detach(), exact, rtol=1e-2, atol=0)
+    torch.testing.assert_close(
+        likelihood(x).base_dist.scale[0, 0].detach(), exact, rtol=1e-2, atol=0
+    )
 
 
 def test_normal_is_the_normal_density_over_the_event():
@@ -94,8 +103,12 @@ def test_the_edge_levels_of_discretized_logistic_take_the_tails():
     raw = torch.tensor([[-6.0, 1.5]])
     law = dgm.DiscretizedLogistic(nn.Identity(), levels=16)(raw)
     scale = raw[0, 1].exp()
-    torch.testing.assert_close(law.log_prob(torch.tensor([[0.0]]))[0], logsigmoid((0.5 + 6) / scale))
-    torch.testing.assert_close(law.log_prob(torch.tensor([[15.0]]))[0], logsigmoid(-(14.5 + 6) / scale))
+    torch.testing.assert_close(
+        law.log_prob(torch.tensor([[0.0]]))[0], logsigmoid((0.5 + 6) / scale)
+    )
+    torch.testing.assert_close(
+        law.log_prob(torch.tensor([[15.0]]))[0], logsigmoid(-(14.5 + 6) / scale)
+    )
     masses = law.log_prob(torch.arange(16.0)[:, None]).exp()
     torch.testing.assert_close(masses.sum(), torch.ones(()))
 
@@ -120,7 +133,9 @@ def test_min_scale_bounds_the_cost_of_a_level_never_seen():
 def test_log_scales_are_clamped_where_they_become_scales(dtype):
     raw = torch.tensor([[1.5, -40.0], [1.5, 40.0], [1.5, -12.0], [1.5, 12.0]], requires_grad=True)
     law = dgm.DiscretizedLogistic(nn.Identity(), levels=5)(raw)
-    torch.testing.assert_close(law.base_dist.base.scale[:2], law.base_dist.base.scale[2:], rtol=0, atol=0)
+    torch.testing.assert_close(
+        law.base_dist.base.scale[:2], law.base_dist.base.scale[2:], rtol=0, atol=0
+    )
     (gradient,) = torch.autograd.grad(law.log_prob(torch.arange(4.0)[:, None]).sum(), raw)
     assert bool(gradient.isfinite().all())
 
@@ -131,22 +146,30 @@ def test_discretized_normal_reads_what_discretized_logistic_reads():
     law = dgm.DiscretizedNormal(nn.Identity(), levels=12, min_scale=0.2)(raw)
     loc, scale = raw[:, :2], raw[:, 2:].exp() + 0.2
     normal = dist.Normal(loc, scale)
-    torch.testing.assert_close(law.log_prob(x), (normal.cdf(x + 0.5) - normal.cdf(x - 0.5)).log().sum(-1))
+    torch.testing.assert_close(
+        law.log_prob(x), (normal.cdf(x + 0.5) - normal.cdf(x - 0.5)).log().sum(-1)
+    )
 
 
 def test_a_mixture_starts_as_equal_bumps_spread_evenly_over_the_levels():
-    law = dgm.DiscretizedLogisticMixture(nn.Identity(), levels=20, num_components=4)(torch.zeros(3 * 4 * 2))
+    law = dgm.DiscretizedLogisticMixture(nn.Identity(), levels=20, num_components=4)(
+        torch.zeros(3 * 4 * 2)
+    )
     mixture = law.base_dist.base
     kernels = mixture.component_distribution
     torch.testing.assert_close(mixture.mixture_distribution.probs, torch.full((2, 4), 0.25))
-    torch.testing.assert_close(kernels.loc, torch.tensor([2.0, 7.0, 12.0, 17.0]).expand(2, 4))  # 5 levels apart
+    torch.testing.assert_close(
+        kernels.loc, torch.tensor([2.0, 7.0, 12.0, 17.0]).expand(2, 4)
+    )  # 5 levels apart
     torch.testing.assert_close(kernels.scale, torch.full((2, 4), 2.5))
 
 
 @in_float64
 def test_a_mixture_reads_logits_locations_and_log_scales_with_the_components_side_by_side():
     raw, x = torch.randn(7, 3 * 5 * 2), torch.randint(9, (7, 2))
-    law = dgm.DiscretizedLogisticMixture(nn.Identity(), levels=9, num_components=5, min_scale=0.3)(raw)
+    law = dgm.DiscretizedLogisticMixture(nn.Identity(), levels=9, num_components=5, min_scale=0.3)(
+        raw
+    )
     logits, loc, log_scale = raw.reshape(7, 3, 2, 5).unbind(1)
     loc = 9 * (loc + (torch.arange(5) + 0.5) / 5) - 0.5
     kernels = dgm.Discretized(dist.Logistic(loc, 0.3 + 0.9 * log_scale.exp()), 9)
@@ -167,7 +190,10 @@ def test_a_mixture_over_an_image_is_the_mixture_over_its_flattened_values():
 LEVELS = {
     "DiscretizedLogistic": (dgm.DiscretizedLogistic, 2),
     "DiscretizedNormal": (dgm.DiscretizedNormal, 2),
-    "DiscretizedLogisticMixture": (partial(dgm.DiscretizedLogisticMixture, num_components=3), 3 * 3),
+    "DiscretizedLogisticMixture": (
+        partial(dgm.DiscretizedLogisticMixture, num_components=3),
+        3 * 3,
+    ),
 }
 of_levels = pytest.mark.parametrize("name", list(LEVELS))
 
@@ -176,7 +202,9 @@ of_levels = pytest.mark.parametrize("name", list(LEVELS))
 @of_levels
 def test_extreme_outputs_give_finite_masses_and_gradients_over_levels(name, dtype):
     make, num_params = LEVELS[name]
-    raw = (torch.tensor([1.0, 30.0, 1e4])[:, None, None] * torch.randn(3, 40, num_params)).requires_grad_()
+    raw = (
+        torch.tensor([1.0, 30.0, 1e4])[:, None, None] * torch.randn(3, 40, num_params)
+    ).requires_grad_()
     log_p = make(nn.Identity(), levels=256)(raw).log_prob(torch.arange(256.0).reshape(-1, 1, 1, 1))
     assert bool(log_p.isfinite().all())
     torch.testing.assert_close(
@@ -190,10 +218,13 @@ def test_extreme_outputs_give_finite_masses_and_gradients_over_levels(name, dtyp
 def test_a_network_that_gives_no_whole_number_of_parameters_is_refused(name):
     make, num = LEVELS[name]
     with pytest.raises(
-        ValueError, match=rf"{name}: expected .*\(\*batch, {num} \* D\), .*locations then log-scales, got"
+        ValueError,
+        match=rf"{name}: expected .*\(\*batch, {num} \* D\), .*locations then log-scales, got",
     ):
         make(nn.Linear(3, 2 * num + 1), levels=4)(torch.zeros(2, 3))
-    with pytest.raises(ValueError, match=rf"Fix: end the network with nn.Linear\(hidden, {num} \* D\)"):
+    with pytest.raises(
+        ValueError, match=rf"Fix: end the network with nn.Linear\(hidden, {num} \* D\)"
+    ):
         make(nn.Linear(3, num), levels=4, event_dim=3)(torch.zeros(2, 3))
 
 
@@ -204,7 +235,9 @@ def test_a_negative_min_scale_is_refused(name):
 
 
 def test_a_mixture_of_no_components_is_refused():
-    with pytest.raises(ValueError, match=r"DiscretizedLogisticMixture: expected num_components >= 1, got 0"):
+    with pytest.raises(
+        ValueError, match=r"DiscretizedLogisticMixture: expected num_components >= 1, got 0"
+    ):
         dgm.DiscretizedLogisticMixture(nn.Identity(), 5, num_components=0)
 
 
@@ -212,7 +245,12 @@ def test_image_likelihoods_split_the_channels_and_keep_height_and_width():
     raw = torch.randn(5, 2 * 3, 4, 6)
     law = dgm.DiscretizedLogistic(nn.Identity(), levels=7, event_dim=3)(raw)
     x = torch.randint(7, (5, 3, 4, 6)).to(raw.dtype)
-    expected = dgm.Discretized(dist.Logistic(raw[:, :3], raw[:, 3:].exp()), 7).log_prob(x).flatten(1).sum(1)
+    expected = (
+        dgm.Discretized(dist.Logistic(raw[:, :3], raw[:, 3:].exp()), 7)
+        .log_prob(x)
+        .flatten(1)
+        .sum(1)
+    )
     torch.testing.assert_close(law.log_prob(x), expected)
     assert law.event_shape == (3, 4, 6)
 
@@ -247,7 +285,11 @@ def test_the_density_of_an_intensity_and_its_moments_are_exact_for_every_logit(d
     exact = [exact_intensity(logit, 0.3) for logit in torch.tensor(LOGITS).tolist()]
     log_p, mean, variance = torch.tensor(exact, dtype=torch.float64).unbind(-1)
     rtol, atol = {torch.float32: (1e-5, 1e-6), torch.float64: (1e-12, 1e-12)}[dtype]
-    found = law.log_prob(torch.full((len(LOGITS), 1), 0.3)), law.mean.squeeze(-1), law.variance.squeeze(-1)
+    found = (
+        law.log_prob(torch.full((len(LOGITS), 1), 0.3)),
+        law.mean.squeeze(-1),
+        law.variance.squeeze(-1),
+    )
     for one, other in zip(found, (log_p, mean, variance), strict=True):
         torch.testing.assert_close(one.double(), other, rtol=rtol, atol=atol)
 
@@ -261,7 +303,10 @@ def test_draws_of_an_intensity_have_its_mean_and_their_gradient_is_that_of_the_m
     draws = dgm.ContinuousBernoulliLogits(wide).rsample()
     (slopes,) = torch.autograd.grad(draws.sum(), wide)
     assert bool(law.support.check(draws).all())
-    for one, exact in ((draws.detach(), law.mean), (slopes, law.variance)):  # the mean is A', its slope A''
+    for one, exact in (
+        (draws.detach(), law.mean),
+        (slopes, law.variance),
+    ):  # the mean is A', its slope A''
         assert bool(((one.mean(0) - exact).abs() <= 5 * one.std(0) / num**0.5 + 1e-5).all())
 
 
@@ -283,7 +328,9 @@ def test_an_expanded_law_of_intensities_scores_and_draws_like_the_law():
     assert x.shape == wide.batch_shape == (3, 2)
     torch.testing.assert_close(wide.log_prob(x), law.log_prob(x), rtol=0, atol=0)
     with pytest.raises(ValueError, match="within the support"):
-        dgm.ContinuousBernoulliLogits(torch.zeros(2), validate_args=True).expand((3, 2)).log_prob(torch.tensor(1.5))
+        dgm.ContinuousBernoulliLogits(torch.zeros(2), validate_args=True).expand((3, 2)).log_prob(
+            torch.tensor(1.5)
+        )
 
 
 def test_laplace_and_student_read_their_parameters_in_the_order_of_the_docstring():

@@ -36,7 +36,9 @@ def pixels(emission="bernoulli", shape=SHAPE, context=0, **settings):
 
 def images(levels: int, shape: tuple[int, ...]) -> Tensor:
     """Every image, `(number, *shape)`."""
-    values = torch.tensor(list(product(range(levels), repeat=prod(shape)))).to(torch.get_default_dtype())
+    values = torch.tensor(list(product(range(levels), repeat=prod(shape)))).to(
+        torch.get_default_dtype()
+    )
     return values.reshape(-1, *shape)
 
 
@@ -81,7 +83,9 @@ def test_the_density_is_the_product_of_the_conditionals_one_at_a_time(emission):
 @in_float64
 def test_the_density_of_continuous_pixels_is_the_product_of_their_conditionals():
     network = dgm.GatedPixelCNN((1, 1, 2), 2, channels=4, blocks=1)
-    module = randomize(dgm.PixelCNN(network, dgm.Conditional(dist.Normal, nn.Identity(), event_dim=3)))
+    module = randomize(
+        dgm.PixelCNN(network, dgm.Conditional(dist.Normal, nn.Identity(), event_dim=3))
+    )
     x = module().sample((7,))
     first = module.emission(network(torch.zeros(1, 1, 2))[..., :1]).log_prob(x[..., :1])
     second = module.emission(network(x * torch.tensor([1.0, 0.0]))[..., 1:]).log_prob(x[..., 1:])
@@ -103,7 +107,9 @@ def test_a_scale_may_change_the_channels_that_the_network_reads():
             return one_hot(x.squeeze(-3).long(), 3).movedim(-1, -3)
 
     network = dgm.GatedPixelCNN((3, 2, 2), 3, channels=4, blocks=2)
-    module = randomize(dgm.PixelCNN(network, dgm.Categorical(nn.Identity(), 3, event_dim=3), scale=OneHot()))
+    module = randomize(
+        dgm.PixelCNN(network, dgm.Categorical(nn.Identity(), 3, event_dim=3), scale=OneHot())
+    )
     assert module().event_shape == (1, 2, 2)
     total = module().log_prob(images(3, (1, 2, 2))).exp().sum()
     torch.testing.assert_close(total, torch.ones_like(total), rtol=1e-12, atol=0)
@@ -125,7 +131,9 @@ def test_draws_have_the_law_that_is_scored(emission, dtype):
     counts = (draws.flatten(1)[:, None] == every.flatten(1)).all(-1).sum(0).to(dtype)
     assert counts.sum() == num
     often = expected >= 5
-    counts, expected = (torch.cat([t[often], t[~often].sum(0, keepdim=True)]) for t in (counts, expected))
+    counts, expected = (
+        torch.cat([t[often], t[~often].sum(0, keepdim=True)]) for t in (counts, expected)
+    )
     statistic = ((counts - expected).square() / expected.clamp(min=1)).sum()
     assert float(statistic) < chi2.isf(1e-6, len(counts) - 1)
 
@@ -134,7 +142,10 @@ def test_draws_have_the_law_that_is_scored(emission, dtype):
 @pytest.mark.parametrize("context", [0, 3])
 @pytest.mark.parametrize("emission", EMISSIONS)
 def test_a_draw_is_that_of_a_sampler_that_runs_the_whole_network_for_each_pixel(emission, context):
-    module, noise = pixels(emission, (2, 3, 4), context, scale=dgm.Rescale(0, 2)), torch.randn(6, 2, 3, 4)
+    module, noise = (
+        pixels(emission, (2, 3, 4), context, scale=dgm.Rescale(0, 2)),
+        torch.randn(6, 2, 3, 4),
+    )
     c = (torch.randn(6, 3),) * bool(context)
     pyro.set_rng_seed(1)
     expected = one_pixel_at_a_time(module, noise, c)
@@ -156,14 +167,19 @@ def test_a_draw_of_an_image_taller_than_the_reach_is_that_of_the_whole_network()
 def test_a_row_is_drawn_from_the_rows_within_reach_alone():
     """Row i and the `reach + 1` above it: `test_causal.py` shows that these are enough and one less is not."""
     module, read = pixels(shape=(1, 9, 2)), []
-    module.network.above.register_forward_hook(lambda _, inputs, __: read.append(inputs[0].shape[-2]))
+    module.network.above.register_forward_hook(
+        lambda _, inputs, __: read.append(inputs[0].shape[-2])
+    )
     module().sample()
     assert read == [1, 2, 3, 4, 5, 5, 5, 5, 5]
 
 
 def test_a_draw_takes_one_vertical_pass_per_row_and_one_horizontal_pass_per_pixel():
     module, calls = pixels(shape=(1, 4, 5)), {"vertical": 0, "horizontal": 0}
-    for name, part in (("vertical", module.network.down[0]), ("horizontal", module.network.across[0])):
+    for name, part in (
+        ("vertical", module.network.down[0]),
+        ("horizontal", module.network.across[0]),
+    ):
         part.register_forward_hook(lambda *_, name=name: calls.update({name: calls[name] + 1}))
     module().sample((3,))
     assert calls == {"vertical": 4, "horizontal": 4 * 5}
@@ -207,7 +223,11 @@ def test_nothing_is_printed_where_there_is_no_terminal(capfd):
 @in_float64
 def test_particles_meet_data():
     """Contexts (K, B) against images (B): every entry is the density of the single pair."""
-    module, c, x = pixels(context=3), torch.randn(4, 5, 3), torch.bernoulli(torch.full((5, *SHAPE), 0.5))
+    module, c, x = (
+        pixels(context=3),
+        torch.randn(4, 5, 3),
+        torch.bernoulli(torch.full((5, *SHAPE), 0.5)),
+    )
     log_p = module(c).log_prob(x)
     assert log_p.shape == (4, 5)
     for k, b in product(range(4), range(5)):
@@ -283,7 +303,9 @@ def test_without_a_latent_it_learns_what_no_factorized_law_can():
     """Two images of nine pixels, a checkerboard and its negative: log 2 nats, and 9 log 2 pixel by pixel."""
     board = (torch.arange(9) % 2).reshape(1, 1, 3, 3).double()
     model = dgm.DensityModel(
-        dgm.PixelCNN(dgm.GatedPixelCNN((1, 3, 3), 1, channels=8, blocks=2), EMISSIONS["bernoulli"][2]())
+        dgm.PixelCNN(
+            dgm.GatedPixelCNN((1, 3, 3), 1, channels=8, blocks=2), EMISSIONS["bernoulli"][2]()
+        )
     )
     x = torch.cat([board, 1 - board])
     trainer = dgm.SVITrainer(dgm.ELBO(model, dgm.EmptyGuide()), lr=2e-2)
@@ -300,8 +322,16 @@ def test_without_a_latent_it_learns_what_no_factorized_law_can():
 @pytest.mark.parametrize(
     ("emission", "out_channels", "event"),
     [
-        (dgm.Bernoulli(nn.Identity(), event_dim=3), 2, r"\(2, 2, 3\), \(2, 2, 3\) after scale, from 2 output channels"),
-        (dgm.Categorical(nn.Identity(), 2, event_dim=3), 4, r"\(2, 2, 3\), .* from 4 output channels"),
+        (
+            dgm.Bernoulli(nn.Identity(), event_dim=3),
+            2,
+            r"\(2, 2, 3\), \(2, 2, 3\) after scale, from 2 output channels",
+        ),
+        (
+            dgm.Categorical(nn.Identity(), 2, event_dim=3),
+            4,
+            r"\(2, 2, 3\), .* from 4 output channels",
+        ),
         (dgm.Bernoulli(nn.Identity()), 1, r"\(3,\), \(3,\) after scale, from 1 output channels"),
     ],
     ids=["channels", "levels", "event_dim"],
@@ -318,7 +348,8 @@ def test_output_channels_that_are_no_multiple_of_the_levels_are_refused_at_once(
 
 
 @pytest.mark.parametrize(
-    ("validated", "message"), [(True, "right-most size of value must match event_shape"), (False, "expected images")]
+    ("validated", "message"),
+    [(True, "right-most size of value must match event_shape"), (False, "expected images")],
 )
 def test_a_value_of_another_shape_is_refused(validated, message):
     with pyro.validation_enabled(validated), pytest.raises(ValueError, match=message):
@@ -333,12 +364,14 @@ def test_a_value_outside_the_support_is_refused():
 
 
 def test_two_contexts_without_an_embedding_are_refused_with_the_fix():
-    with pytest.raises(ValueError, match=r"expected one context of size 3, got sizes \[3, 3\]. Fix: .*embed=Joined"):
+    with pytest.raises(
+        ValueError, match=r"expected one context of size 3, got sizes \[3, 3\]. Fix: .*embed=Concat"
+    ):
         pixels(context=3)(torch.zeros(5, 3), torch.zeros(5, 3)).log_prob(torch.zeros(5, *SHAPE))
 
 
 def test_two_contexts_are_joined_by_an_embedding():
-    module = pixels(context=4, embed=dgm.Joined(dgm.mlp(3 + 2, 4)))
+    module = pixels(context=4, embed=dgm.Concat(dgm.mlp(3 + 2, 4)))
     law = module(torch.randn(7, 5, 3), torch.randn(5, 2))
     assert law.batch_shape == (7, 5)
     assert law.sample().shape == (7, 5, *SHAPE)

@@ -47,7 +47,9 @@ def test_a_pixel_depends_on_every_earlier_pixel_and_on_no_other(kernel, blocks, 
     """No blind spot, and not one derivative by the pixel itself or a later one: exact zeros."""
     network = small((channels, 4, 5), kernel=kernel, blocks=blocks, context=context)
     c = [torch.randn(context)] * bool(context)
-    jacobian = torch.autograd.functional.jacobian(lambda x: network(x, *c), torch.randn(network.shape))
+    jacobian = torch.autograd.functional.jacobian(
+        lambda x: network(x, *c), torch.randn(network.shape)
+    )
     order = torch.arange(4 * 5).reshape(4, 5)
     earlier = order[:, :, None, None, None] > order
     assert torch.equal((jacobian != 0).any(0), earlier.expand(4, 5, channels, 4, 5))
@@ -59,7 +61,9 @@ def test_the_receptive_field_is_the_stated_one(kernel, blocks):
     network = small((1, 7, 9), kernel=kernel, blocks=blocks)
     expected = field(7, 9, (blocks + 1) * (kernel - 1) // 2)
     order = torch.arange(7 * 9).reshape(7, 9)
-    assert not torch.equal(expected, order[:, :, None, None] > order), "the image is too small to show the field"
+    assert not torch.equal(expected, order[:, :, None, None] > order), (
+        "the image is too small to show the field"
+    )
     assert torch.equal(seen(network)[:, :, 0], expected)
 
 
@@ -94,7 +98,16 @@ def test_the_border_is_no_dark_pixel():
 
 @both_dtypes
 @pytest.mark.parametrize(
-    ("of_x", "of_c"), [((), ()), ((5,), (5,)), ((5,), (2, 5)), ((2, 5), (5,)), ((2, 1), (5,)), ((5,), ()), ((), (2, 5))]
+    ("of_x", "of_c"),
+    [
+        ((), ()),
+        ((5,), (5,)),
+        ((5,), (2, 5)),
+        ((2, 5), (5,)),
+        ((2, 1), (5,)),
+        ((5,), ()),
+        ((), (2, 5)),
+    ],
 )
 def test_images_and_contexts_broadcast_and_every_pair_is_computed_by_itself(of_x, of_c, dtype):
     network = small(context=3)
@@ -110,7 +123,9 @@ def test_images_and_contexts_broadcast_and_every_pair_is_computed_by_itself(of_x
 @in_float64
 def test_every_output_depends_on_the_context():
     network = small(context=3)
-    jacobian = torch.autograd.functional.jacobian(lambda c: network(torch.randn(1, 4, 5), c), torch.randn(3))
+    jacobian = torch.autograd.functional.jacobian(
+        lambda c: network(torch.randn(1, 4, 5), c), torch.randn(3)
+    )
     assert bool((jacobian != 0).all())
 
 
@@ -125,7 +140,9 @@ def test_first_rows_and_first_columns_are_enough_for_a_pixel():
     raw = network(x, c)
     for i, j in product(range(4), range(5)):
         links = network.vertical(x[..., : i + 1, :], c)
-        row = network.horizontal(x[..., i : i + 1, : j + 1], [link[..., i:, : j + 1] for link in links])
+        row = network.horizontal(
+            x[..., i : i + 1, : j + 1], [link[..., i:, : j + 1] for link in links]
+        )
         torch.testing.assert_close(row, raw[..., i : i + 1, : j + 1])
 
 
@@ -149,18 +166,25 @@ def test_no_image_at_all_has_no_output():
 
 @pytest.mark.parametrize("kernel", [1, 2, 4])
 def test_a_kernel_without_a_middle_or_without_reach_is_refused(kernel):
-    with pytest.raises(ValueError, match=rf"GatedPixelCNN: expected an odd kernel >= 3, got {kernel}. Fix: kernel=3"):
+    with pytest.raises(
+        ValueError,
+        match=rf"GatedPixelCNN: expected an odd kernel >= 3, got {kernel}. Fix: kernel=3",
+    ):
         dgm.GatedPixelCNN((1, 4, 4), 2, kernel=kernel)
 
 
 def test_no_block_is_refused():
-    with pytest.raises(ValueError, match=r"GatedPixelCNN: expected at least 1 block, got 0. Fix: blocks=4"):
+    with pytest.raises(
+        ValueError, match=r"GatedPixelCNN: expected at least 1 block, got 0. Fix: blocks=4"
+    ):
         dgm.GatedPixelCNN((1, 4, 4), 2, blocks=0)
 
 
 @pytest.mark.parametrize("wrong", [(1, 3, 5), (2, 4, 5), (4, 5), (20,)], ids=str)
 def test_an_image_of_another_shape_is_refused_with_the_fix(wrong):
-    with pytest.raises(ValueError, match=r"GatedPixelCNN: expected images \(\*batch, 1, 4, 5\), got .*Fix: reshape"):
+    with pytest.raises(
+        ValueError, match=r"GatedPixelCNN: expected images \(\*batch, 1, 4, 5\), got .*Fix: reshape"
+    ):
         small()(torch.zeros(wrong))
 
 
@@ -170,7 +194,11 @@ def test_an_image_of_another_shape_is_refused_with_the_fix(wrong):
         (0, [(3,)], r"expected no context, got sizes \[3\]"),
         (3, [], r"expected one context of size 3, got sizes \[\]"),
         (3, [(4,)], r"expected one context of size 3, got sizes \[4\]"),
-        (3, [(3,), (3,)], r"expected one context of size 3, got sizes \[3, 3\]. Fix: context=.*embed=Joined"),
+        (
+            3,
+            [(3,), (3,)],
+            r"expected one context of size 3, got sizes \[3, 3\]. Fix: context=.*embed=Concat",
+        ),
     ],
 )
 def test_another_context_than_the_declared_one_is_refused(context, given, message):

@@ -29,7 +29,10 @@ def test_concat_elu_keeps_both_signs():
 def test_the_norm_is_over_the_channels_of_one_pixel():
     norm, x = randomize(ChannelNorm(6)), 3 + 2 * torch.randn(5, 6, 3, 4)
     mean, variance = x.mean(1, keepdim=True), x.var(1, keepdim=True, unbiased=False)
-    expected = norm.weight[:, None, None] * (x - mean) / (variance + 1e-5).sqrt() + norm.bias[:, None, None]
+    expected = (
+        norm.weight[:, None, None] * (x - mean) / (variance + 1e-5).sqrt()
+        + norm.bias[:, None, None]
+    )
     torch.testing.assert_close(norm(x), expected)
 
 
@@ -56,7 +59,10 @@ def test_an_empty_batch_gives_an_empty_batch():
 
 
 def test_levels_are_cast_to_the_dtype_of_the_weights():
-    net, levels = dgm.GatedConvNet(1, 2, 4, 1).float(), torch.randint(9, (3, 1, 4, 4), dtype=torch.uint8)
+    net, levels = (
+        dgm.GatedConvNet(1, 2, 4, 1).float(),
+        torch.randint(9, (3, 1, 4, 4), dtype=torch.uint8),
+    )
     assert torch.equal(net(levels), net(levels.float()))
 
 

@@ -8,7 +8,7 @@ from conftest import both_dtypes
 from torch import nn
 
 import pyro_dgm as dgm
-from pyro_dgm.programs.networks.dense import GatedLinear, cast, join
+from pyro_dgm.programs.networks.dense import GatedLinear, cast, concat_inputs
 
 NETWORKS = {
     "mlp": (lambda: dgm.mlp(4, 8, 3), (4,), (3,)),
@@ -17,18 +17,24 @@ NETWORKS = {
     "conv_encoder": (lambda: dgm.ConvEncoder((2, 7, 6), 3, (3, 4, 5)), (2, 7, 6), (3,)),
     "conv_decoder": (lambda: dgm.ConvDecoder(4, (2, 7, 6), (3, 4, 5)), (4,), (2, 7, 6)),
 }
-networks = pytest.mark.parametrize(("build", "into", "out"), list(NETWORKS.values()), ids=list(NETWORKS))
+networks = pytest.mark.parametrize(
+    ("build", "into", "out"), list(NETWORKS.values()), ids=list(NETWORKS)
+)
 
 
 @both_dtypes
 @networks
 @pytest.mark.parametrize("batch", [(), (5,), (2, 5)], ids=str)
-def test_leading_dims_pass_through_and_every_datum_is_computed_by_itself(build, into, out, batch, dtype):
+def test_leading_dims_pass_through_and_every_datum_is_computed_by_itself(
+    build, into, out, batch, dtype
+):
     net, x = build(), torch.randn(*batch, *into)
     y = net(x)
     assert y.shape == (*batch, *out)
     assert y.dtype == dtype
-    for index in torch.cartesian_prod(*[torch.arange(n) for n in (*batch, 1)]).reshape(-1, len(batch) + 1)[:, :-1]:
+    for index in torch.cartesian_prod(*[torch.arange(n) for n in (*batch, 1)]).reshape(
+        -1, len(batch) + 1
+    )[:, :-1]:
         place = tuple(index.tolist())
         torch.testing.assert_close(net(x[place]), y[place], rtol=1e-5, atol=1e-5)
 
@@ -50,10 +56,14 @@ def test_every_parameter_of_a_network_gets_a_gradient(build, into, out):
     assert all(bool(p.grad.abs().max() > 0) for p in net.parameters())
 
 
-@pytest.mark.parametrize("make", [dgm.mlp, dgm.gated_mlp, lambda *s: dgm.MLP(s), lambda *s: dgm.GatedMLP(s)])
+@pytest.mark.parametrize(
+    "make", [dgm.mlp, dgm.gated_mlp, lambda *s: dgm.MLP(s), lambda *s: dgm.GatedMLP(s)]
+)
 @pytest.mark.parametrize("sizes", [(), (3,)])
 def test_a_network_of_one_size_is_refused(make, sizes):
-    with pytest.raises(ValueError, match=r"MLP: expected sizes \(in, \*hidden, out\), got .*Fix: sizes=\[in, out\]"):
+    with pytest.raises(
+        ValueError, match=r"MLP: expected sizes \(in, \*hidden, out\), got .*Fix: sizes=\[in, out\]"
+    ):
         make(*sizes)
 
 
@@ -71,7 +81,7 @@ def test_a_gated_layer_is_its_value_times_the_sigmoid_of_its_gate():
 
 def test_joined_contexts_broadcast_and_keep_their_order():
     first, second = torch.randn(4, 5, 2), torch.randn(5, 3)
-    joined = dgm.Joined(nn.Identity())(first, second)
+    joined = dgm.Concat(nn.Identity())(first, second)
     assert joined.shape == (4, 5, 5)
     assert torch.equal(joined[..., :2], first)
     assert torch.equal(joined[2, :, 2:], second)
@@ -79,22 +89,26 @@ def test_joined_contexts_broadcast_and_keep_their_order():
 
 def test_images_are_joined_along_their_channels():
     first, second = torch.randn(4, 1, 2, 3, 5), torch.randn(6, 1, 3, 5)
-    joined = join(first, second, event_dim=3)
+    joined = concat_inputs(first, second, event_dim=3)
     assert joined.shape == (4, 6, 3, 3, 5)
     assert torch.equal(joined[:, :, :2], first.expand(4, 6, 2, 3, 5))
     assert torch.equal(joined[1, :, 2:], second)
 
 
 def test_join_takes_the_widest_dtype():
-    labels, half, single = torch.ones(3, 2, dtype=torch.long), torch.ones(3, 1).half(), torch.ones(3, 1).float()
-    assert join(labels, half, single).dtype == torch.float32
-    assert join(labels, labels).dtype == torch.long
-    assert dgm.Joined(dgm.mlp(4, 2))(labels, labels).dtype == torch.get_default_dtype()
+    labels, half, single = (
+        torch.ones(3, 2, dtype=torch.long),
+        torch.ones(3, 1).half(),
+        torch.ones(3, 1).float(),
+    )
+    assert concat_inputs(labels, half, single).dtype == torch.float32
+    assert concat_inputs(labels, labels).dtype == torch.long
+    assert dgm.Concat(dgm.mlp(4, 2))(labels, labels).dtype == torch.get_default_dtype()
 
 
 def test_join_refuses_batches_that_do_not_broadcast():
     with pytest.raises(RuntimeError, match="broadcast|match"):
-        join(torch.ones(3, 2), torch.ones(4, 2))
+        concat_inputs(torch.ones(3, 2), torch.ones(4, 2))
 
 
 def test_cast_keeps_a_tensor_that_has_the_dtype_already():
@@ -109,7 +123,9 @@ def test_rescale_maps_levels_onto_minus_one_to_one():
 
 @pytest.mark.parametrize(("low", "high"), [(1, 1), (2, 1)])
 def test_rescale_refuses_an_empty_range(low, high):
-    with pytest.raises(ValueError, match=rf"Rescale: expected low < high, got low={low}, high={high}"):
+    with pytest.raises(
+        ValueError, match=rf"Rescale: expected low < high, got low={low}, high={high}"
+    ):
         dgm.Rescale(low, high)
 
 
@@ -124,7 +140,9 @@ def test_the_decoder_mirrors_the_encoder_at_every_image_size(size, channels):
 
 @pytest.mark.parametrize("wrong", [(3, 28, 27), (3, 784), (28, 28)], ids=str)
 def test_an_image_of_another_shape_is_refused_with_the_fix(wrong):
-    with pytest.raises(ValueError, match=r"ConvEncoder: expected images \(\*batch, 1, 28, 28\), got .*Fix: reshape"):
+    with pytest.raises(
+        ValueError, match=r"ConvEncoder: expected images \(\*batch, 1, 28, 28\), got .*Fix: reshape"
+    ):
         dgm.ConvEncoder((1, 28, 28), 4)(torch.zeros(wrong))
 
 
@@ -147,5 +165,8 @@ def test_level_units_of_an_image_are_those_of_its_channels():
 def test_level_units_refuse_one_level_and_an_odd_number_of_outputs():
     with pytest.raises(ValueError, match=r"LevelUnits: expected at least 2 levels, got 1"):
         dgm.LevelUnits(1)
-    with pytest.raises(ValueError, match=r"halves of dim -1; got \(2, 6, 4, 3\)\. Fix: LevelUnits\(levels, dim=-3\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"halves of dim -1; got \(2, 6, 4, 3\)\. Fix: LevelUnits\(levels, dim=-3\)",
+    ):
         dgm.LevelUnits(17)(torch.zeros(2, 6, 4, 3))
