@@ -44,7 +44,7 @@ def assert_bijector(
         AssertionError: with the name of the law that fails.
 
     Example:
-        >>> from pyro_dgm import Coupling
+        >>> from pyro_dgm.flows import Coupling
         >>> assert_bijector(Coupling(3, context=2), dim=3, context=2)
     """
     with torch.random.fork_rng(devices=[]):

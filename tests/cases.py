@@ -27,7 +27,7 @@ from torch.nn.functional import one_hot
 
 import pyro_dgm as dgm
 
-zuko = dgm.import_zuko()
+zuko = dgm.flows.import_zuko()
 _ZUKO: dict[str, Any] = {"transforms": 2, "hidden_features": (8,)}
 
 
@@ -93,9 +93,9 @@ class ConditionalCase:
 
 
 def _pixelcnn(shape: tuple[int, ...], levels: int, context: int) -> nn.Module:
-    network = dgm.GatedPixelCNN(shape, 2 * shape[0], context, channels=4, blocks=2)
+    network = dgm.nn.GatedPixelCNN(shape, 2 * shape[0], context, channels=4, blocks=2)
     emission = dgm.DiscretizedLogistic(nn.Identity(), levels, event_dim=3)
-    return dgm.PixelCNN(network, emission, scale=dgm.Rescale(0, levels - 1))
+    return dgm.PixelCNN(network, emission, scale=dgm.nn.Rescale(0, levels - 1))
 
 
 class _FourMoments(nn.Module):
@@ -130,7 +130,9 @@ CONDITIONALS: dict[str, Callable[[], ConditionalCase]] = {
         dgm.Conditional(dist.Normal, dgm.ConvEncoder((1, 5, 5), 4, (3, 4))), (2,), ((1, 5, 5),)
     ),
     "normal_around_generator": lambda: ConditionalCase(
-        dgm.Normal(dgm.MeanOf(dgm.Deterministic(dgm.mlp(3, 8, 2))), scale=0.7), (2,), ((3,),)
+        dgm.Normal(dgm.distributions.MeanOf(dgm.Deterministic(dgm.mlp(3, 8, 2))), scale=0.7),
+        (2,),
+        ((3,),),
     ),
     "normal": lambda: ConditionalCase(dgm.Normal(dgm.gated_mlp(3, 8, 2), scale=0.7), (2,), ((3,),)),
     "bernoulli": lambda: ConditionalCase(dgm.Bernoulli(dgm.mlp(3, 2)), (2,), ((3,),), levels=2),
@@ -271,20 +273,22 @@ CONDITIONALS: dict[str, Callable[[], ConditionalCase]] = {
         dgm.Flow(dgm.MixturePrior(2, 3), dgm.maf(2, 2, hidden=(8,))), (2,)
     ),
     "pushforward": lambda: ConditionalCase(
-        dgm.Pushforward(
+        dgm.distributions.Pushforward(
             dgm.Conditional(dist.Normal, dgm.mlp(3, 4)), dgm.Inverse(dgm.realnvp(2, 2, hidden=(8,)))
         ),
         (2,),
         ((3,),),
     ),
     "pullback": lambda: ConditionalCase(
-        dgm.Pullback(dgm.Normal(dgm.mlp(2, 8, 2)), dgm.realnvp(2, 2, hidden=(8,))), (2,), ((2,),)
+        dgm.distributions.Pullback(dgm.Normal(dgm.mlp(2, 8, 2)), dgm.realnvp(2, 2, hidden=(8,))),
+        (2,),
+        ((2,),),
     ),
     "unit_uniform": lambda: ConditionalCase(dgm.UnitUniform(), (2,), ((2,),)),
     "flow_dequantizer": lambda: ConditionalCase(dequantizer(2, 3), (2,), ((2,), (1,))),
-    "zuko_maf": lambda: ConditionalCase(dgm.Zuko(zuko.flows.MAF(2, **_ZUKO)), (2,)),
+    "zuko_maf": lambda: ConditionalCase(dgm.flows.Zuko(zuko.flows.MAF(2, **_ZUKO)), (2,)),
     "zuko_maf_of_context": lambda: ConditionalCase(
-        dgm.Zuko(zuko.flows.MAF(2, 3, **_ZUKO)), (2,), ((3,),)
+        dgm.flows.Zuko(zuko.flows.MAF(2, 3, **_ZUKO)), (2,), ((3,),)
     ),
     "flow_of_joined_contexts": lambda: ConditionalCase(
         dgm.Flow(
@@ -305,7 +309,7 @@ CONDITIONALS: dict[str, Callable[[], ConditionalCase]] = {
 class BijectorCase:
     """A bijector, the size or shape of its event and of its context (0 for none), and the calls of each direction."""
 
-    bijector: dgm.Bijector
+    bijector: dgm.flows.Bijector
     dim: int | tuple[int, ...]
     context: int | tuple[int, ...] = 0
     forward_calls: int = 1
@@ -338,38 +342,42 @@ def _bijector(bijector: Callable[[], Any], *args: Any, **kwargs: Any) -> Callabl
 
 _H = (16,)
 BIJECTORS: dict[str, Callable[[], BijectorCase]] = {
-    "permutation": _bijector(lambda: dgm.Permutation(4, (2, 0, 3, 1)), 4, 0, 0, 0),
-    "affine_coupling": _bijector(lambda: dgm.Coupling(5, hidden=_H), 5),
-    "affine_coupling_flipped": _bijector(lambda: dgm.Coupling(5, hidden=_H, flip=True), 5),
-    "affine_coupling_of_context": _bijector(lambda: dgm.Coupling(4, 3, _H), 4, 3),
-    "affine_coupling_of_one_dim": _bijector(lambda: dgm.Coupling(1, 3, _H), 1, 3),
-    "autoregressive": _bijector(lambda: dgm.Autoregressive(4, hidden=_H), 4, 0, 1, 4),
+    "permutation": _bijector(lambda: dgm.flows.Permutation(4, (2, 0, 3, 1)), 4, 0, 0, 0),
+    "affine_coupling": _bijector(lambda: dgm.flows.Coupling(5, hidden=_H), 5),
+    "affine_coupling_flipped": _bijector(lambda: dgm.flows.Coupling(5, hidden=_H, flip=True), 5),
+    "affine_coupling_of_context": _bijector(lambda: dgm.flows.Coupling(4, 3, _H), 4, 3),
+    "affine_coupling_of_one_dim": _bijector(lambda: dgm.flows.Coupling(1, 3, _H), 1, 3),
+    "autoregressive": _bijector(lambda: dgm.flows.Autoregressive(4, hidden=_H), 4, 0, 1, 4),
     "autoregressive_reversed": _bijector(
-        lambda: dgm.Autoregressive(4, 3, (16, 12), reverse=True), 4, 3, 1, 4
+        lambda: dgm.flows.Autoregressive(4, 3, (16, 12), reverse=True), 4, 3, 1, 4
     ),
-    "autoregressive_of_one_dim": _bijector(lambda: dgm.Autoregressive(1, 3, _H), 1, 3),
-    "inverse": _bijector(lambda: dgm.Inverse(dgm.Autoregressive(4, 3, _H)), 4, 3, 4, 1),
+    "autoregressive_of_one_dim": _bijector(lambda: dgm.flows.Autoregressive(1, 3, _H), 1, 3),
+    "inverse": _bijector(lambda: dgm.Inverse(dgm.flows.Autoregressive(4, 3, _H)), 4, 3, 4, 1),
     "realnvp": _bijector(lambda: dgm.realnvp(4, 3, hidden=_H), 4, 0, 3, 3),
     "realnvp_of_context": _bijector(lambda: dgm.realnvp(5, 3, 3, _H), 5, 3, 3, 3),
     "iaf": _bijector(lambda: dgm.iaf(4, 2, hidden=_H), 4, 0, 2, 2 * 4),
     "iaf_of_context": _bijector(lambda: dgm.iaf(4, 3, 3, _H), 4, 3, 3, 3 * 4),
     "maf": _bijector(lambda: dgm.maf(4, 2, hidden=_H), 4, 0, 2 * 4, 2),
     "maf_of_context": _bijector(lambda: dgm.maf(4, 3, 3, _H), 4, 3, 3 * 4, 3),
-    "additive_coupling": _bijector(lambda: dgm.Coupling(5, 3, _H, dgm.Additive()), 5, 3),
-    "mixture_coupling": _bijector(lambda: dgm.Coupling(5, 0, (4,), dgm.LogisticMixture(3)), 5),
+    "additive_coupling": _bijector(
+        lambda: dgm.flows.Coupling(5, 3, _H, dgm.flows.Additive()), 5, 3
+    ),
+    "mixture_coupling": _bijector(
+        lambda: dgm.flows.Coupling(5, 0, (4,), dgm.flows.LogisticMixture(3)), 5
+    ),
     "mixture_coupling_of_context": _bijector(
-        lambda: dgm.Coupling(4, 3, (4,), dgm.LogisticMixture(3)), 4, 3
+        lambda: dgm.flows.Coupling(4, 3, (4,), dgm.flows.LogisticMixture(3)), 4, 3
     ),
     "spline_coupling": _bijector(lambda: dgm.spline_coupling(5, 2, hidden=_H), 5, 0, 2, 2),
     "spline_coupling_of_context": _bijector(lambda: dgm.spline_coupling(4, 2, 3, _H), 4, 3, 2, 2),
     "spline_iaf": _bijector(lambda: dgm.spline_iaf(3, 2, hidden=_H), 3, 0, 2, 2 * 3),
     "spline_maf_of_context": _bijector(lambda: dgm.spline_maf(3, 2, 3, _H), 3, 3, 2 * 3, 2),
-    "lu_linear": _bijector(lambda: dgm.LULinear(4), 4, 0, 0, 0),
-    "lu_linear_of_context": _bijector(lambda: dgm.LULinear(4, 3), 4, 3),
+    "lu_linear": _bijector(lambda: dgm.flows.LULinear(4), 4, 0, 0, 0),
+    "lu_linear_of_context": _bijector(lambda: dgm.flows.LULinear(4, 3), 4, 3),
     "orthogonal_of_context": _bijector(
-        lambda: dgm.Stack([dgm.ActNorm(4), dgm.Orthogonal(4, 1, 3)]), 4, 3
+        lambda: dgm.flows.Stack([dgm.flows.ActNorm(4), dgm.flows.Orthogonal(4, 1, 3)]), 4, 3
     ),
-    "act_norm_of_context": _bijector(lambda: dgm.ActNorm(4, 3, _H), 4, 3, 1, 1),
+    "act_norm_of_context": _bijector(lambda: dgm.flows.ActNorm(4, 3, _H), 4, 3, 1, 1),
     "pointwise": _bijector(lambda: dgm.Pointwise(SigmoidTransform()), 4, 0, 0, 0),
     "pointwise_of_parts": _bijector(
         lambda: dgm.Pointwise(
@@ -384,11 +392,17 @@ BIJECTORS: dict[str, Callable[[], BijectorCase]] = {
     "pointwise_pyro_of_context": _bijector(
         lambda: dgm.Pointwise(transforms.conditional_affine_coupling(4, 3)), 4, 3
     ),
-    "orthogonal": _bijector(lambda: dgm.Stack([dgm.ActNorm(4), dgm.Orthogonal(4)]), 4, 0, 0, 0),
-    "act_norm": _bijector(lambda: dgm.ActNorm(4), 4, 0, 0, 0),
+    "orthogonal": _bijector(
+        lambda: dgm.flows.Stack([dgm.flows.ActNorm(4), dgm.flows.Orthogonal(4)]), 4, 0, 0, 0
+    ),
+    "act_norm": _bijector(lambda: dgm.flows.ActNorm(4), 4, 0, 0, 0),
     "mixed_stack": _bijector(
-        lambda: dgm.Stack(
-            [dgm.Coupling(4, hidden=_H), dgm.Permutation(4), dgm.Autoregressive(4, hidden=_H)]
+        lambda: dgm.flows.Stack(
+            [
+                dgm.flows.Coupling(4, hidden=_H),
+                dgm.flows.Permutation(4),
+                dgm.flows.Autoregressive(4, hidden=_H),
+            ]
         ),
         4,
         0,
@@ -396,28 +410,34 @@ BIJECTORS: dict[str, Callable[[], BijectorCase]] = {
         1 + 4,
     ),
     "image_coupling": _bijector(
-        lambda: dgm.ImageCoupling(dgm.checkerboard_mask((2, 4, 4)), 0, 4, 1), (2, 4, 4)
+        lambda: dgm.flows.ImageCoupling(dgm.flows.checkerboard_mask((2, 4, 4)), 0, 4, 1), (2, 4, 4)
     ),
     "image_coupling_of_context": _bijector(
-        lambda: dgm.ImageCoupling(dgm.channel_mask((3, 2, 4)), 2, 4, 1), (3, 2, 4), (2, 2, 4)
+        lambda: dgm.flows.ImageCoupling(dgm.flows.channel_mask((3, 2, 4)), 2, 4, 1),
+        (3, 2, 4),
+        (2, 2, 4),
     ),
     "image_coupling_of_one_pixel": _bijector(
-        lambda: dgm.ImageCoupling(dgm.channel_mask((1, 1, 1)), 2, 4, 1), (1, 1, 1), (2, 1, 1)
+        lambda: dgm.flows.ImageCoupling(dgm.flows.channel_mask((1, 1, 1)), 2, 4, 1),
+        (1, 1, 1),
+        (2, 1, 1),
     ),
     "additive_image_coupling": _bijector(
-        lambda: dgm.ImageCoupling(dgm.channel_mask((2, 2, 2), flip=True), 0, 4, 1, dgm.Additive()),
+        lambda: dgm.flows.ImageCoupling(
+            dgm.flows.channel_mask((2, 2, 2), flip=True), 0, 4, 1, dgm.flows.Additive()
+        ),
         (2, 2, 2),
     ),
     "spline_image_coupling": _bijector(
-        lambda: dgm.ImageCoupling(
-            dgm.checkerboard_mask((1, 4, 4), flip=True), 1, 4, 1, dgm.Spline(4)
+        lambda: dgm.flows.ImageCoupling(
+            dgm.flows.checkerboard_mask((1, 4, 4), flip=True), 1, 4, 1, dgm.flows.Spline(4)
         ),
         (1, 4, 4),
         (1, 4, 4),
     ),
     "mixture_image_coupling": _bijector(
-        lambda: dgm.ImageCoupling(
-            dgm.checkerboard_mask((2, 2, 2)), 0, 2, 1, dgm.LogisticMixture(3)
+        lambda: dgm.flows.ImageCoupling(
+            dgm.flows.checkerboard_mask((2, 2, 2)), 0, 2, 1, dgm.flows.LogisticMixture(3)
         ),
         (2, 2, 2),
     ),
@@ -434,30 +454,37 @@ BIJECTORS: dict[str, Callable[[], BijectorCase]] = {
         1 + 1 + 2,
     ),
     "factor_out_of_context": _bijector(
-        lambda: dgm.FactorOut(
-            (3, 2, 2), dgm.Stack([dgm.Coupling(4, 2, (4,)), dgm.Unflatten((1, 2, 2))])
+        lambda: dgm.flows.FactorOut(
+            (3, 2, 2),
+            dgm.flows.Stack([dgm.flows.Coupling(4, 2, (4,)), dgm.flows.Unflatten((1, 2, 2))]),
         ),
         12,
         2,
     ),
-    "act_norm_of_images": _bijector(lambda: dgm.PerPixel(dgm.ActNorm(2)), (2, 3, 2), 0, 0, 0),
-    "one_by_one_convolution": _bijector(lambda: dgm.PerPixel(dgm.LULinear(3)), (3, 2, 2), 0, 0, 0),
-    "linear_of_pixels_of_context": _bijector(
-        lambda: dgm.PerPixel(dgm.LULinear(2, 3)), (2, 2, 3), (3, 2, 3)
+    "act_norm_of_images": _bijector(
+        lambda: dgm.flows.PerPixel(dgm.flows.ActNorm(2)), (2, 3, 2), 0, 0, 0
     ),
-    "squeeze": _bijector(lambda: dgm.Squeeze((2, 4, 6)), (2, 4, 6), 0, 0, 0),
-    "inverse_squeeze": _bijector(lambda: dgm.Inverse(dgm.Squeeze((2, 4, 4))), (8, 2, 2), 0, 0, 0),
+    "one_by_one_convolution": _bijector(
+        lambda: dgm.flows.PerPixel(dgm.flows.LULinear(3)), (3, 2, 2), 0, 0, 0
+    ),
+    "linear_of_pixels_of_context": _bijector(
+        lambda: dgm.flows.PerPixel(dgm.flows.LULinear(2, 3)), (2, 2, 3), (3, 2, 3)
+    ),
+    "squeeze": _bijector(lambda: dgm.flows.Squeeze((2, 4, 6)), (2, 4, 6), 0, 0, 0),
+    "inverse_squeeze": _bijector(
+        lambda: dgm.Inverse(dgm.flows.Squeeze((2, 4, 4))), (8, 2, 2), 0, 0, 0
+    ),
     "unflatten": _bijector(
-        lambda: dgm.Stack([dgm.LULinear(8), dgm.Unflatten((2, 2, 2))]), 8, 0, 0, 0
+        lambda: dgm.flows.Stack([dgm.flows.LULinear(8), dgm.flows.Unflatten((2, 2, 2))]), 8, 0, 0, 0
     ),
 }
 
 ONE_WAY: dict[str, Callable[[], BijectorCase]] = {
-    "planar": _bijector(lambda: dgm.planar(4, 2), 4, 0, 0, None),
-    "planar_of_context": _bijector(lambda: dgm.planar(4, 2, 3), 4, 3, 2, None),
-    "sylvester": _bijector(lambda: dgm.sylvester(4, 2), 4, 0, 0, None),
+    "planar": _bijector(lambda: dgm.flows.planar(4, 2), 4, 0, 0, None),
+    "planar_of_context": _bijector(lambda: dgm.flows.planar(4, 2, 3), 4, 3, 2, None),
+    "sylvester": _bijector(lambda: dgm.flows.sylvester(4, 2), 4, 0, 0, None),
     "sylvester_of_context": _bijector(
-        lambda: dgm.sylvester(4, 2, 3, _H, num_units=2), 4, 3, 2, None
+        lambda: dgm.flows.sylvester(4, 2, 3, _H, num_units=2), 4, 3, 2, None
     ),
 }
 
@@ -531,8 +558,8 @@ def vae_realnvp() -> PairCase:
 
 def vae_zuko() -> PairCase:
     flow = zuko.flows.MAF(2, 4, **_ZUKO)
-    encoder = dgm.Zuko(zuko.lazy.Flow(flow.transform.inv, flow.base))
-    prior = dgm.Zuko(zuko.flows.NSF(2, **_ZUKO))
+    encoder = dgm.flows.Zuko(zuko.lazy.Flow(flow.transform.inv, flow.base))
+    prior = dgm.flows.Zuko(zuko.flows.NSF(2, **_ZUKO))
     return _vae(prior, dgm.Normal(dgm.mlp(2, 8, 4)), encoder, lambda n: (torch.randn(n, 4),))
 
 
@@ -553,7 +580,9 @@ def vae_absorbed() -> PairCase:
 def vae_one_way() -> PairCase:
     """A guide whose flow can't score given points."""
     base = dgm.LowRankMultivariateNormal(dgm.mlp(5, 3 * 4), 3, 2)
-    encoder = dgm.Flow(base, [*dgm.planar(3, 2, 5), *dgm.sylvester(3, 1, 5)], dgm.mlp(4, 8, 5))
+    encoder = dgm.Flow(
+        base, [*dgm.flows.planar(3, 2, 5), *dgm.flows.sylvester(3, 1, 5)], dgm.mlp(4, 8, 5)
+    )
     return _vae(
         dgm.StandardNormal(3), dgm.Normal(dgm.mlp(3, 8, 4)), encoder, lambda n: (torch.randn(n, 4),)
     )
@@ -583,7 +612,7 @@ def vae_conv() -> PairCase:
 
 def vae_pixelcnn() -> PairCase:
     shape = (1, 2, 3)
-    network = dgm.GatedPixelCNN(shape, 1, context=4, channels=4, blocks=2)
+    network = dgm.nn.GatedPixelCNN(shape, 1, context=4, channels=4, blocks=2)
     likelihood = dgm.PixelCNN(
         network, dgm.Bernoulli(nn.Identity(), event_dim=3), embed=dgm.mlp(2, 4)
     )
@@ -632,7 +661,7 @@ def vae_image_flow() -> PairCase:
         dgm.ConvDecoder(2, (2, 4, 4), (3,)),
     )
     noise = dgm.Flow(
-        dgm.UnitUniform(shape), [dgm.Inverse(cube), *couplings[1], cube], dgm.Rescale(0, 4)
+        dgm.UnitUniform(shape), [dgm.Inverse(cube), *couplings[1], cube], dgm.nn.Rescale(0, 4)
     )
     encoder = dgm.Conditional(dist.Normal, dgm.ConvEncoder(shape, 2 * 2, (3,)))
     vae = dgm.VAE(dgm.StandardNormal(2), likelihood, encoder, noise)

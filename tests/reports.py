@@ -7,7 +7,7 @@ import torch
 from toys import ExactGuide, LinearGaussian
 
 import pyro_dgm as dgm
-from pyro_dgm import Status
+from pyro_dgm.diagnostics import Status
 
 QUICK = {"num": 100, "limit": 50, "num_simulated": 200}
 NAMES = [

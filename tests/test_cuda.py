@@ -133,7 +133,7 @@ def test_chains_on_the_gpu_have_the_moments_of_those_on_the_cpu():
     here, there = (dgm.hmc(m, *batch, num=500, warmup=200) for m in (case.model, moved(case)[0]))
     assert there.worst_rhat < 1.05
     draws = [found.draws["z"].cpu() for found in (here, there)]
-    error = sum(z.flatten(0, 1).var(0) / dgm.mean_ess(z) for z in draws).sqrt()
+    error = sum(z.flatten(0, 1).var(0) / dgm.diagnostics.mean_ess(z) for z in draws).sqrt()
     assert bool(((draws[0] - draws[1]).mean((0, 1)).abs() < 6 * error).all())
 
 

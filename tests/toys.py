@@ -182,7 +182,7 @@ def same_toy_vae(seed: int = 1) -> dgm.VAE:
 
 
 def loss_and_grad(
-    objective: dgm.Objective, *batch: Tensor, seed: int = 0
+    objective: dgm.training.Objective, *batch: Tensor, seed: int = 0
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Loss and gradient by plain autograd under a seed."""
     objective.zero_grad(set_to_none=True)
@@ -194,7 +194,7 @@ def loss_and_grad(
     }
 
 
-def captured(objective: dgm.Objective, *batch: Tensor) -> tuple[Any, dict, dict]:
+def captured(objective: dgm.training.Objective, *batch: Tensor) -> tuple[Any, dict, dict]:
     """The objective's step as a graph without kernels of its own, with the tensors that are its inputs."""
     from pyro_dgm.inference.training.compilation import capture
 
@@ -206,7 +206,7 @@ def captured(objective: dgm.Objective, *batch: Tensor) -> tuple[Any, dict, dict]
     return capture(module, trained, fixed, batch), trained, fixed
 
 
-def stepped(objective: dgm.Objective) -> Any:
+def stepped(objective: dgm.training.Objective) -> Any:
     """The eager function that `captured` turns into a graph."""
     return value_and_grad(_Terms(objective))
 

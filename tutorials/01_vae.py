@@ -56,7 +56,7 @@ def declare(*, flows: bool) -> dgm.VAE:
     torch.manual_seed(0)
     prior = dgm.StandardNormal(8)
     base = dgm.Conditional(dist.Normal, dgm.mlp(128, 2 * 8))
-    embed = torch.nn.Sequential(dgm.Rescale(0, 16), dgm.mlp(64, 256, 128), torch.nn.SiLU())
+    embed = torch.nn.Sequential(dgm.nn.Rescale(0, 16), dgm.mlp(64, 256, 128), torch.nn.SiLU())
     if flows:
         prior = dgm.Flow(prior, dgm.maf(8, layers=2))
         encoder = dgm.Flow(base, dgm.iaf(8, layers=2, context=128), embed)

@@ -86,7 +86,7 @@ def flow(encoder: nn.Module) -> nn.Module:
 def declare(prior: Callable) -> dgm.VAE:
     torch.manual_seed(0)
     encoder = dgm.Conditional(
-        dist.Normal, nn.Sequential(dgm.Rescale(0, 16), dgm.mlp(64, 256, 256, 2 * 2)), floor=0.05
+        dist.Normal, nn.Sequential(dgm.nn.Rescale(0, 16), dgm.mlp(64, 256, 256, 2 * 2)), floor=0.05
     )
     likelihood = dgm.DiscretizedLogistic(dgm.mlp(2, 256, 256, 2 * 64), levels=17, min_scale=0.3)
     return dgm.VAE(prior(encoder), likelihood, encoder)
@@ -346,7 +346,7 @@ x = test[chosen, :SEEN]
 
 
 def features(out: int) -> nn.Module:
-    return nn.Sequential(dgm.Rescale(0, 16), dgm.mlp(SEEN, 64, out))
+    return nn.Sequential(dgm.nn.Rescale(0, 16), dgm.mlp(SEEN, 64, out))
 
 
 def flow_posterior(stack: nn.Module) -> nn.Module:
@@ -482,7 +482,7 @@ for make in (dgm.iaf, dgm.maf, dgm.realnvp):
 
 def seconds_per_step(dim: int, make: Callable) -> float:
     torch.manual_seed(0)
-    embed = nn.Sequential(dgm.Rescale(0, 16), dgm.mlp(64, 64), nn.SiLU())
+    embed = nn.Sequential(dgm.nn.Rescale(0, 16), dgm.mlp(64, 64), nn.SiLU())
     base = dgm.Conditional(dist.Normal, nn.Linear(64, 2 * dim))
     encoder = dgm.Flow(base, make(dim, layers=2, context=64), embed)
     vae = dgm.VAE(
@@ -494,7 +494,7 @@ def seconds_per_step(dim: int, make: Callable) -> float:
 
 
 with warnings.catch_warnings(record=True) as caught:
-    warnings.simplefilter("always", dgm.DirectionWarning)
+    warnings.simplefilter("always", dgm.flows.DirectionWarning)
     print("milliseconds of a training step with this posterior")
     for dim in (2, 8, 32):
         print(
@@ -503,7 +503,7 @@ with warnings.catch_warnings(record=True) as caught:
         )
 print(
     "\nDirectionWarning:",
-    next(str(w.message) for w in caught if w.category is dgm.DirectionWarning),
+    next(str(w.message) for w in caught if w.category is dgm.flows.DirectionWarning),
 )
 
 # %% [markdown]

@@ -95,13 +95,14 @@ class Parts:
 
     def features(self, out: int) -> nn.Module:
         net = dgm.gated_mlp(self.dim, self.hidden, self.hidden, out)
-        return net if self.levels == 2 else nn.Sequential(dgm.Rescale(0, self.levels - 1), net)
+        return net if self.levels == 2 else nn.Sequential(dgm.nn.Rescale(0, self.levels - 1), net)
 
     def likelihood(self, code: int) -> nn.Module:
         if self.levels == 2:
             return dgm.Bernoulli(dgm.gated_mlp(code, self.hidden, self.hidden, self.dim))
         net = nn.Sequential(
-            dgm.gated_mlp(code, self.hidden, self.hidden, 2 * self.dim), dgm.LevelUnits(self.levels)
+            dgm.gated_mlp(code, self.hidden, self.hidden, 2 * self.dim),
+            dgm.nn.LevelUnits(self.levels),
         )
         return dgm.DiscretizedLogistic(net, self.levels, min_scale=0.011 * self.levels)
 

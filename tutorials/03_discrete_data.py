@@ -70,7 +70,7 @@ class Bumps(nn.Module):
 
 def fit(
     model: nn.Module, guide: nn.Module, data: Tensor, epochs: int = EPOCHS, lr: float = 2e-2
-) -> dgm.History:
+) -> dgm.results.History:
     torch.manual_seed(0)
     trainer = dgm.SVITrainer(dgm.ELBO(model, guide), lr=lr)
     return trainer.fit(data, epochs=epochs, batch_size=128, progress=False)
@@ -103,7 +103,7 @@ class Levels(nn.Module):
         self.bumps = bumps
 
     def forward(self) -> dist.TorchDistribution:
-        return dgm.Discretized(self.bumps.mixture(), LEVELS).to_event(1)
+        return dgm.distributions.Discretized(self.bumps.mixture(), LEVELS).to_event(1)
 
 
 # %% [markdown]
@@ -120,7 +120,7 @@ def learned_noise(dim: int, hidden: int) -> dgm.Flow:
         if dim == 1
         else dgm.realnvp(dim, 4, hidden, (hidden,))
     )
-    embed = nn.Sequential(dgm.Rescale(0, LEVELS - 1), dgm.mlp(dim, hidden, hidden))
+    embed = nn.Sequential(dgm.nn.Rescale(0, LEVELS - 1), dgm.mlp(dim, hidden, hidden))
     return dgm.Flow(dgm.UnitUniform(dim), [dgm.Inverse(cube), *layers, cube], embed)
 
 
@@ -145,7 +145,9 @@ def average(per_level: Tensor) -> float:
 def exact_nll(bumps: Bumps) -> float:
     r"""$-\sum_x P_{data}(x) \log [F(x + 1) - F(x)]$."""
     return average(
-        -dgm.log_interval(bumps.mixture(), every + 0.5, torch.ones(())).detach().flatten()
+        -dgm.distributions.log_interval(bumps.mixture(), every + 0.5, torch.ones(()))
+        .detach()
+        .flatten()
     )
 
 
@@ -278,7 +280,9 @@ figure.savefig(FIGURES / "images.png", dpi=130)
 # %%
 vae = dgm.VAE(
     dgm.StandardNormal(8),
-    dgm.Pushforward(dgm.Conditional(dist.Normal, dgm.mlp(8, 64, 2 * 64)), dgm.Levels(LEVELS)),
+    dgm.distributions.Pushforward(
+        dgm.Conditional(dist.Normal, dgm.mlp(8, 64, 2 * 64)), dgm.Levels(LEVELS)
+    ),
     dgm.Conditional(dist.Normal, dgm.mlp(64, 64, 2 * 8)),
     dequantizer=learned_noise(64, 32),
     levels=LEVELS,

@@ -106,7 +106,7 @@ def uniform(data: Digits) -> nn.Module:
 
 def learned(data: Digits) -> nn.Module:
     cube = dgm.Levels(1)
-    embed = nn.Sequential(dgm.Rescale(0, data.levels - 1), dgm.mlp(64, 128, 128))
+    embed = nn.Sequential(dgm.nn.Rescale(0, data.levels - 1), dgm.mlp(64, 128, 128))
     return dgm.Flow(dgm.UnitUniform(64), [dgm.Inverse(cube), *dgm.realnvp(64, 4, 128), cube], embed)
 
 
@@ -128,7 +128,7 @@ def fitted(route: str, data: Digits, seed: int, epochs: int, num: int, compile: 
     likelihood, noise, bound = ROUTES[route]
     torch.manual_seed(seed)
     encoder = dgm.Conditional(
-        dist.Normal, nn.Sequential(dgm.Rescale(0, 16), dgm.mlp(64, HIDDEN, 2 * LATENT))
+        dist.Normal, nn.Sequential(dgm.nn.Rescale(0, 16), dgm.mlp(64, HIDDEN, 2 * LATENT))
     )
     prior = dgm.Flow(dgm.StandardNormal(LATENT), dgm.realnvp(LATENT, 4))
     vae = dgm.VAE(prior, likelihood(data), encoder, noise and noise(data))

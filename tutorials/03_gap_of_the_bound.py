@@ -92,7 +92,7 @@ def variational() -> nn.Module:
     """A flow from uniform noise back onto the unit cube, conditional on the cell."""
     cube = dgm.Pointwise(SigmoidTransform())
     layers = dgm.realnvp(2, layers=4, context=32, hidden=(32,))
-    embed = nn.Sequential(dgm.Rescale(0, LEVELS - 1), dgm.mlp(2, 32, 32))
+    embed = nn.Sequential(dgm.nn.Rescale(0, LEVELS - 1), dgm.mlp(2, 32, 32))
     return dgm.Flow(dgm.UnitUniform(2), [dgm.Inverse(cube), *layers, cube], embed)
 
 
@@ -157,7 +157,7 @@ def picture(guides: dict[str, dgm.Program], path: Path) -> None:
     shown = moons(6000, seed=5)
     for axes, (name, guide) in zip(figure.subplots(1, len(guides)), guides.items(), strict=True):
         noise = dgm.encode(guide, shown)["x_noise"][0]
-        v = dgm.within_cell(shown, noise)
+        v = dgm.distributions.within_cell(shown, noise)
         axes.plot(*v.T, ".", markersize=1.2, alpha=0.6)
         axes.set_xticks(range(LEVELS + 1))
         axes.set_yticks(range(LEVELS + 1))

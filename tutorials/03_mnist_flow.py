@@ -98,7 +98,7 @@ def variational(shape: Shape, levels: int, hidden: int, blocks: int) -> nn.Modul
     return dgm.Flow(
         dgm.UnitUniform(shape),
         [dgm.Inverse(cube), *couplings, cube],
-        embed=dgm.Rescale(0, levels - 1),
+        embed=dgm.nn.Rescale(0, levels - 1),
     )
 
 

@@ -47,7 +47,7 @@ LATENT = 8
 def declare() -> dgm.VAE:
     torch.manual_seed(0)
     encoder = dgm.Conditional(
-        dist.Normal, nn.Sequential(dgm.Rescale(0, 16), dgm.mlp(64, 256, 2 * LATENT)), floor=0.05
+        dist.Normal, nn.Sequential(dgm.nn.Rescale(0, 16), dgm.mlp(64, 256, 2 * LATENT)), floor=0.05
     )
     likelihood = dgm.DiscretizedLogistic(dgm.mlp(LATENT, 256, 2 * 64), digits.levels, min_scale=0.3)
     return dgm.VAE(dgm.StandardNormal(LATENT), likelihood, encoder)

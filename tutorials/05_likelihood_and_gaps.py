@@ -131,7 +131,7 @@ LATENT = 8
 def declare(encoder: nn.Module | None = None) -> dgm.VAE:
     torch.manual_seed(0)
     plain = dgm.Conditional(
-        dist.Normal, nn.Sequential(dgm.Rescale(0, 16), dgm.mlp(64, 256, 2 * LATENT))
+        dist.Normal, nn.Sequential(dgm.nn.Rescale(0, 16), dgm.mlp(64, 256, 2 * LATENT))
     )
     likelihood = dgm.DiscretizedLogistic(dgm.mlp(LATENT, 256, 2 * 64), digits.levels, min_scale=0.3)
     return dgm.VAE(dgm.StandardNormal(LATENT), likelihood, encoder or plain)
@@ -193,7 +193,7 @@ print(dgm.sbc(vae.model, vae.guide, num_data=SIMULATED))
 
 # %%
 some = test[: 5 if SMOKE else 100]
-features = nn.Sequential(dgm.Rescale(0, 16), dgm.mlp(64, 256, 64), nn.SiLU())
+features = nn.Sequential(dgm.nn.Rescale(0, 16), dgm.mlp(64, 256, 64), nn.SiLU())
 base = dgm.Conditional(dist.Normal, dgm.mlp(64, 2 * LATENT))
 bent = fitted(declare(dgm.Flow(base, dgm.iaf(LATENT, layers=2, context=64), features)))
 for name, v in (("normal posterior", vae), ("IAF posterior", bent)):
@@ -215,7 +215,7 @@ for name, v in (("normal posterior", vae), ("IAF posterior", bent)):
 # %%
 samples = dgm.generate(model, 20 if SMOKE else 10_000, seed=1)
 best = max(
-    (dgm.parzen(samples, x, bandwidth).mean().item(), bandwidth)
+    (dgm.diagnostics.parzen(samples, x, bandwidth).mean().item(), bandwidth)
     for bandwidth in (0.1, 0.2, 0.3, 0.5, 0.8)
 )
 print(f"Parzen estimate {best[0]:.2f} nats at bandwidth {best[1]}; exact {evidence.mean():.2f}")

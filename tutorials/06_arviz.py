@@ -48,10 +48,10 @@ digits = Digits()
 train, val, test = digits.train, digits.val, digits.test
 
 
-def fitted(prior: nn.Module, latent: int) -> tuple[dgm.VAE, dgm.History]:
+def fitted(prior: nn.Module, latent: int) -> tuple[dgm.VAE, dgm.results.History]:
     torch.manual_seed(0)
     encoder = dgm.Conditional(
-        dist.Normal, nn.Sequential(dgm.Rescale(0, 16), dgm.mlp(64, 256, 2 * latent))
+        dist.Normal, nn.Sequential(dgm.nn.Rescale(0, 16), dgm.mlp(64, 256, 2 * latent))
     )
     likelihood = dgm.DiscretizedLogistic(dgm.mlp(latent, 256, 2 * 64), digits.levels, min_scale=0.3)
     vae = dgm.VAE(prior, likelihood, encoder)
@@ -113,7 +113,7 @@ for group in ("prior", "posterior"):
 figure = Figure(figsize=(6, 3), layout="constrained")
 axes = figure.subplots()
 axes.hist(found.per_datum["khat"].where(lambda k: abs(k) < 4), 40)
-axes.axvline(dgm.khat_threshold(DRAWS), color="C1", ls="--", label="threshold")
+axes.axvline(dgm.diagnostics.khat_threshold(DRAWS), color="C1", ls="--", label="threshold")
 axes.set(xlabel="k-hat", ylabel="images")
 axes.legend(frameon=False)
 figure.savefig(FIGURES / "khat.png", dpi=120)

@@ -73,18 +73,18 @@ RING = ring(num_modes=8, radius=2.0, sd=0.1)
 
 # %%
 R1 = (dgm.R1(1.0),)
-GAMES: dict[str, tuple[dgm.Game, tuple[dgm.Penalty, ...]]] = {
+GAMES: dict[str, tuple[dgm.gan.Game, tuple[dgm.gan.Penalty, ...]]] = {
     "non-saturating": (dgm.NonSaturating(), R1),
-    "minimax": (dgm.Minimax(), R1),
-    "least squares": (dgm.LeastSquares(), R1),
-    "hinge": (dgm.Hinge(), R1),
-    "wasserstein": (dgm.Wasserstein(), (dgm.GradientPenalty(1.0),)),
+    "minimax": (dgm.gan.Minimax(), R1),
+    "least squares": (dgm.gan.LeastSquares(), R1),
+    "hinge": (dgm.gan.Hinge(), R1),
+    "wasserstein": (dgm.gan.Wasserstein(), (dgm.gan.GradientPenalty(1.0),)),
     "relativistic": (dgm.PairedRelativistic(), (dgm.R1(0.5), dgm.R2(0.5))),
-    "KL": (dgm.FDivergence(dgm.KL()), R1),
-    "reverse KL": (dgm.FDivergence(dgm.ReverseKL()), R1),
-    "Pearson": (dgm.FDivergence(dgm.Pearson()), R1),
-    "Hellinger": (dgm.FDivergence(dgm.SquaredHellinger()), R1),
-    "Jensen-Shannon": (dgm.FDivergence(dgm.JensenShannon()), R1),
+    "KL": (dgm.gan.FDivergence(dgm.gan.KL()), R1),
+    "reverse KL": (dgm.gan.FDivergence(dgm.gan.ReverseKL()), R1),
+    "Pearson": (dgm.gan.FDivergence(dgm.gan.Pearson()), R1),
+    "Hellinger": (dgm.gan.FDivergence(dgm.gan.SquaredHellinger()), R1),
+    "Jensen-Shannon": (dgm.gan.FDivergence(dgm.gan.JensenShannon()), R1),
 }
 
 

@@ -51,7 +51,7 @@ START = time.process_time()
 # %%
 digits = Digits()
 noisy, noisy_val = (
-    dgm.Batches(x, 100, transform=lambda x: dgm.within_cell(x, torch.rand_like(x)))
+    dgm.Batches(x, 100, transform=lambda x: dgm.distributions.within_cell(x, torch.rand_like(x)))
     for x in (digits.train, digits.val)
 )
 
@@ -67,7 +67,7 @@ def declare() -> dgm.VAE:
     torch.manual_seed(0)
     decoder = nn.Sequential(dgm.mlp(8, 256, 256, 64), Grey())
     encoder = dgm.Conditional(
-        dist.Normal, nn.Sequential(dgm.Rescale(0, 17), dgm.mlp(64, 256, 2 * 8))
+        dist.Normal, nn.Sequential(dgm.nn.Rescale(0, 17), dgm.mlp(64, 256, 2 * 8))
     )
     return dgm.VAE(
         dgm.StandardNormal(8), dgm.Normal(decoder), encoder, dequantizer=dgm.UnitUniform()
@@ -75,7 +75,7 @@ def declare() -> dgm.VAE:
 
 
 def new_critic() -> nn.Module:
-    return nn.Sequential(dgm.Rescale(0, 17), dgm.mlp(64, 256, 256, 1))
+    return nn.Sequential(dgm.nn.Rescale(0, 17), dgm.mlp(64, 256, 256, 1))
 
 
 # %% [markdown]
@@ -122,7 +122,7 @@ print(f"data {distances(digits.train[:NUM] + 0.5)}")
 
 # %%
 score = partial(dgm.nll, num=DRAWS)
-curve = dgm.nll_over_scale(
+curve = dgm.diagnostics.nll_over_scale(
     gan, digits.train, digits.val, SCALES, epochs=GUIDE_EPOCHS, batch_size=100, score=score
 )
 print(curve)  # on validation images, by which σ is chosen
@@ -209,7 +209,7 @@ def refine(generator: nn.Module, num: int = NUM) -> Tensor:
     for epoch in range(1 if SMOKE else 20):
         for batch in noisy.epoch(seed=1, epoch=epoch):
             judge.critic_step(*batch)
-    program = dgm.Refined(generator, judge.log_ratio)
+    program = dgm.distributions.Refined(generator, judge.log_ratio)
     run = dgm.hmc(
         program, torch.zeros(num, 64), num=4, chains=1, warmup=5 if SMOKE else 60, leapfrog=5
     )
@@ -234,11 +234,13 @@ for name, x in refined.items():
 # same declaration, and takes as many epochs as the VAE did.
 
 # %%
-adam = dgm.Player(optimizer=partial(torch.optim.Adam, lr=1e-3, fused=True))  # as of `SVITrainer`
+adam = dgm.gan.Player(
+    optimizer=partial(torch.optim.Adam, lr=1e-3, fused=True)
+)  # as of `SVITrainer`
 hybrid = declare()
 objective = dgm.ELBO(hybrid.generator, dgm.AmortizedGuide(hybrid.guide.encoder))
 both = dgm.HybridTrainer(
-    objective, new_critic(), weight=10.0, penalties=(dgm.R1(1.0),), play=dgm.Alternating(adam)
+    objective, new_critic(), weight=10.0, penalties=(dgm.R1(1.0),), play=dgm.gan.Alternating(adam)
 )
 both.fit(noisy, noisy_val, epochs=EPOCHS, progress=False)
 print(f"hybrid {score(hybrid.model, hybrid.guide, digits.test[:NUM])}")

@@ -79,7 +79,7 @@ def fit(
 
 
 samples: dict[str, Tensor] = {}
-scores: dict[str, dgm.NLL] = {}
+scores: dict[str, dgm.results.NLL] = {}
 seconds: dict[str, float] = {}
 
 
@@ -100,10 +100,10 @@ def draw(name: str, make: Callable[[], Tensor]) -> None:
 
 # %%
 torch.manual_seed(0)
-network = dgm.GatedPixelCNN((1, 8, 8), 3 * BUMPS, channels=32, blocks=3)
+network = dgm.nn.GatedPixelCNN((1, 8, 8), 3 * BUMPS, channels=32, blocks=3)
 emission = dgm.DiscretizedLogisticMixture(nn.Identity(), LEVELS, BUMPS, min_scale=0.3, event_dim=3)
 pixelcnn = dgm.DensityModel(
-    dgm.PixelCNN(network, emission, scale=dgm.Rescale(0, LEVELS - 1), progress=False)
+    dgm.PixelCNN(network, emission, scale=dgm.nn.Rescale(0, LEVELS - 1), progress=False)
 )
 train, val, test = (x.reshape(-1, 1, 8, 8) for x in (digits.train, digits.val, digits.test))
 fit(pixelcnn, dgm.EmptyGuide(), PIXEL_EPOCHS, train, val)
@@ -120,7 +120,7 @@ print(scores["PixelCNN"], scores["PixelCNN"].bits_per_dim(64))
 # %%
 torch.manual_seed(0)
 cube = dgm.Levels(1)
-embed = nn.Sequential(dgm.Rescale(0, LEVELS - 1), dgm.mlp(64, 64, 64))
+embed = nn.Sequential(dgm.nn.Rescale(0, LEVELS - 1), dgm.mlp(64, 64, 64))
 noise = dgm.NoiseGuide(
     dgm.Flow(dgm.UnitUniform(64), [dgm.Inverse(cube), *dgm.realnvp(64, 4, 64, (64,)), cube], embed)
 )
@@ -144,7 +144,7 @@ def declare() -> dgm.VAE:
     decoder = dgm.mlp(LATENT, HIDDEN, HIDDEN, 3 * 64)
     likelihood = dgm.DiscretizedLogisticMixture(decoder, LEVELS, num_components=1, min_scale=0.3)
     encoder = dgm.Conditional(
-        dist.Normal, nn.Sequential(dgm.Rescale(0, LEVELS - 1), dgm.mlp(64, HIDDEN, 2 * LATENT))
+        dist.Normal, nn.Sequential(dgm.nn.Rescale(0, LEVELS - 1), dgm.mlp(64, HIDDEN, 2 * LATENT))
     )
     return dgm.VAE(
         dgm.Flow(dgm.StandardNormal(LATENT), dgm.realnvp(LATENT, 4)), likelihood, encoder
@@ -165,7 +165,7 @@ print(scores["VAE"], scores["VAE"].bits_per_dim(64))
 
 # %%
 gan = declare()
-critic = nn.Sequential(dgm.Rescale(0, LEVELS - 1), dgm.mlp(64, HIDDEN, HIDDEN, 1))
+critic = nn.Sequential(dgm.nn.Rescale(0, LEVELS - 1), dgm.mlp(64, HIDDEN, HIDDEN, 1))
 noisy = dgm.Batches(digits.train, 100, transform=lambda x: x + torch.rand_like(x) - 0.5)
 game = dgm.GANTrainer(gan.generator, critic, dgm.NonSaturating(), (dgm.R1(1.0),), ema=0.99)
 game.fit(noisy, epochs=GAN_EPOCHS, progress=False)
@@ -198,10 +198,12 @@ class Around(nn.Module):
         self.mean, self.width = mean, width
 
     def forward(self, z: Tensor) -> dist.TorchDistribution:
-        return dgm.Discretized(dist.Logistic(self.mean(z), self.width), LEVELS).to_event(1)
+        return dgm.distributions.Discretized(
+            dist.Logistic(self.mean(z), self.width), LEVELS
+        ).to_event(1)
 
 
-centre = dgm.MeanOf(gan.generator.likelihood)
+centre = dgm.distributions.MeanOf(gan.generator.likelihood)
 inverse, found = gan, []
 for width in WIDTHS:
     around = gan.replace(likelihood=Around(centre, width))

@@ -245,7 +245,7 @@ class FDivergence(Game):
         Nowozin, Cseke, Tomioka 2016, arXiv:1606.00709.
 
     Example:
-        >>> from pyro_dgm import KL
+        >>> from pyro_dgm.gan import KL
         >>> game = FDivergence(KL())
         >>> game.log_ratio(torch.tensor(1.0))
         tensor(0.)

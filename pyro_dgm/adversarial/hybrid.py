@@ -47,7 +47,7 @@ class HybridTrainer(GANTrainer):
     Example:
         >>> import torch
         >>> import pyro.distributions as dist
-        >>> from pyro_dgm import ELBO, VAE, Conditional, Normal, StandardNormal, mlp
+        >>> from pyro_dgm import Conditional, ELBO, Normal, StandardNormal, VAE, mlp
         >>> vae = VAE(StandardNormal(2), Normal(mlp(2, 9)), Conditional(dist.Normal, mlp(9, 4)))
         >>> trainer = HybridTrainer(ELBO(vae.model, vae.guide), mlp(9, 1), weight=0.1)
         >>> len(trainer.fit(torch.ones(32, 9), epochs=3, progress=False))

@@ -115,7 +115,7 @@ def optimality_report(
         Goodfellow et al. 2014, arXiv:1406.2661 (theorem 1); Lopez-Paz, Oquab 2017, arXiv:1610.06545.
 
     Example:
-        >>> from pyro_dgm import LBFGSFit
+        >>> from pyro_dgm.gan import LBFGSFit
         >>> x = torch.randn(4000, 1, generator=torch.Generator().manual_seed(0))
         >>> report = optimality_report(x[:2000], x[2000:] + 2, lambda: nn.Linear(1, 1), LBFGSFit())
         >>> bool(abs(report.jsd.value - 0.3368) < 5 * report.jsd.stderr), report.kind

@@ -29,7 +29,7 @@ def smooth_weights(log_weight: Tensor) -> Tensor:
 
     Example:
         >>> log_w = torch.randn(1000, 3, generator=torch.Generator().manual_seed(0))
-        >>> smoothed(log_w).logsumexp(0).abs().max() < 1e-12
+        >>> smooth_weights(log_w).logsumexp(0).abs().max() < 1e-12
         tensor(True)
     """
     num_tail = tail_length(len(log_weight))

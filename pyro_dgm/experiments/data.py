@@ -221,7 +221,7 @@ def ring(num_modes: int = 8, radius: float = 2.0, sd: float = 0.1) -> Modes:
     r"""Modes at equal angles $2 \pi m / M$ on a circle.
 
     Example:
-        >>> round(ring().law.log_prob(torch.tensor([2.0, 0.0])).item(), 4)  # -log 8 - log(2 pi sd^2)
+        >>> round(ring().distribution.log_prob(torch.tensor([2.0, 0.0])).item(), 4)  # -log 8 - log(2 pi sd^2)
         0.6879
     """
     angles = torch.arange(num_modes) * (2 * pi / num_modes)

@@ -6,7 +6,8 @@ import pyro.distributions as dist
 from torch import nn
 
 from ..programs.conditionals.conditional import Conditional, StandardNormal
-from ..programs.flows import Flow, iaf, maf
+from ..programs.flows.autoregressive import iaf, maf
+from ..programs.flows.flow import Flow
 from ..programs.likelihoods.elementary import Bernoulli, DiscretizedLogistic
 from ..programs.networks.dense import Rescale, gated_mlp, mlp
 from ..programs.vae import VAE

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pyro.distributions as dist
 from torch import Tensor, nn
 
-from .flows import Bijector, Flow, Inverse
+from .flows.bijector import Bijector, Inverse
+from .flows.flow import Flow
 from .vae import VAE
 
 

@@ -49,13 +49,13 @@ def same(one, other):
 # What a step touches -------------------------------------------------------------------------------------------------
 
 GAMES = [
-    dgm.Minimax(),
+    dgm.gan.Minimax(),
     dgm.NonSaturating(),
-    dgm.LeastSquares(),
-    dgm.Hinge(),
-    dgm.Wasserstein(),
+    dgm.gan.LeastSquares(),
+    dgm.gan.Hinge(),
+    dgm.gan.Wasserstein(),
     dgm.PairedRelativistic(),
-    dgm.FDivergence(dgm.KL()),
+    dgm.gan.FDivergence(dgm.gan.KL()),
 ]
 each_game = over("game", GAMES, ids=lambda game: repr(game))
 
@@ -103,7 +103,7 @@ def our_svi(vae):
 
 
 @over("make", [pyro_svi, our_svi])
-@over("play", [dgm.Alternating(), dgm.Simultaneous()], ids=["alternating", "simultaneous"])
+@over("play", [dgm.gan.Alternating(), dgm.gan.Simultaneous()], ids=["alternating", "simultaneous"])
 def test_a_step_of_svi_after_one_of_the_game_equals_the_step_alone(make, play):
     """From the same weights: nothing of the critic is left in the decoder that both train."""
     first, second = same_toy_vae(), same_toy_vae()
@@ -118,7 +118,7 @@ def test_a_step_of_svi_after_one_of_the_game_equals_the_step_alone(make, play):
 
 def test_each_step_is_that_of_autograd_by_hand():
     """The relativistic game, whose generator reads real data, with a penalty and plain gradient descent."""
-    play = dgm.Alternating(*(dgm.Player(optimizer=partial(torch.optim.SGD, lr=0.1)),) * 2)
+    play = dgm.gan.Alternating(*(dgm.gan.Player(optimizer=partial(torch.optim.SGD, lr=0.1)),) * 2)
     trainer = build(game=dgm.PairedRelativistic(), penalties=(dgm.R1(0.5),), play=play)
     other, x = build(), data()
     generator, critic = list(other.generator.parameters()), list(other.critic.parameters())
@@ -160,16 +160,16 @@ def test_a_penalty_at_the_data_costs_no_further_pass_of_the_critic():
 
 
 def test_steps_of_both_sides_are_counted_over_epochs():
-    trainer = build(play=dgm.Alternating(n_critic=2))
+    trainer = build(play=dgm.gan.Alternating(n_critic=2))
     fit(trainer, epochs=3)
     assert (trainer.num_steps, trainer.num_critic_steps, trainer.num_generator_steps) == (9, 9, 4)
 
 
 def test_the_average_is_of_the_generator_and_takes_in_its_own_steps():
-    trainer = build(play=dgm.Alternating(n_critic=2), ema=0.5)
+    trainer = build(play=dgm.gan.Alternating(n_critic=2), ema=0.5)
     expected = weights(trainer.generator)
     fit(trainer, dgm.Batches(data(4), 4, shuffle=False), epochs=4)
-    other = build(play=dgm.Alternating(n_critic=2))
+    other = build(play=dgm.gan.Alternating(n_critic=2))
     for t in range(1, 3):
         fit(other, dgm.Batches(data(4), 4, shuffle=False), epochs=2)
         d = min(0.5, (1 + t) / (10 + t))
@@ -181,7 +181,7 @@ def test_the_average_is_of_the_generator_and_takes_in_its_own_steps():
 
 
 def test_the_history_has_both_losses_and_the_penalties():
-    trainer = build(penalties=(dgm.R1(1.0), dgm.R2(1.0), dgm.GradientPenalty()))
+    trainer = build(penalties=(dgm.R1(1.0), dgm.R2(1.0), dgm.gan.GradientPenalty()))
     history = fit(trainer, val=data(7), epochs=2)
     terms = ["critic", "generator", "r1", "r2", "gp"]
     assert history.names == [
@@ -212,15 +212,15 @@ def test_evaluation_moves_nothing():
 
 EVERYTHING = {
     "game": dgm.PairedRelativistic(),
-    "penalties": (dgm.R1(0.1), dgm.GradientPenalty(0.3)),
-    "play": dgm.Alternating(dgm.Player(1e-2), dgm.Player(2e-2, clip=0.5), n_critic=2),
+    "penalties": (dgm.R1(0.1), dgm.gan.GradientPenalty(0.3)),
+    "play": dgm.gan.Alternating(dgm.gan.Player(1e-2), dgm.gan.Player(2e-2, clip=0.5), n_critic=2),
     "ema": 0.9,
     "noise": True,
 }
 RUNS = {
     "plain": {},
     "everything": EVERYTHING,
-    "simultaneous": {"play": dgm.Simultaneous(), "ema": 0.9},
+    "simultaneous": {"play": dgm.gan.Simultaneous(), "ema": 0.9},
 }
 
 
@@ -236,7 +236,7 @@ def test_a_run_that_is_resumed_equals_one_that_never_stopped(options, tmp_path):
     def make(seed):
         with fork_rng(seed=seed):
             critic = nn.Sequential(
-                nn.Linear(3, 8), nn.Dropout(0.3), nn.SiLU(), dgm.spectral_norm(nn.Linear(8, 1))
+                nn.Linear(3, 8), nn.Dropout(0.3), nn.SiLU(), dgm.nn.spectral_norm(nn.Linear(8, 1))
             )
         return build(seed, critic, **options)
 
@@ -277,7 +277,7 @@ def far(num=256, dim=4):
     return 3 + 0.1 * torch.randn(num, dim)
 
 
-PLAY = dgm.Alternating(dgm.Player(5e-3), dgm.Player(5e-3))
+PLAY = dgm.gan.Alternating(dgm.gan.Player(5e-3), dgm.gan.Player(5e-3))
 
 
 def test_a_deterministic_decoder_trains():
@@ -351,7 +351,9 @@ def test_integer_data_get_their_noise_from_the_batches():
         dgm.UnitUniform(),
     )
     levels = torch.full((8, 3), 4)
-    noisy = dgm.Batches(levels, 8, transform=lambda x: dgm.within_cell(x, torch.rand(x.shape)))
+    noisy = dgm.Batches(
+        levels, 8, transform=lambda x: dgm.distributions.within_cell(x, torch.rand(x.shape))
+    )
     trainer = dgm.GANTrainer(vae.generator, Called(net, critic), penalties=())
     fit(trainer, noisy, epochs=2)
     real = [x for x in seen if (x.floor() == 4).all()]
@@ -374,7 +376,7 @@ class Called(nn.Module):
 
 
 def test_a_loss_that_is_not_finite_raises_with_its_step():
-    trainer = build(play=dgm.Alternating(critic=dgm.Player(lr=float("inf"))))
+    trainer = build(play=dgm.gan.Alternating(critic=dgm.gan.Player(lr=float("inf"))))
     with pytest.raises(
         ValueError, match=r"expected finite losses, got non-finite generator at or .* before step 3"
     ):
@@ -403,7 +405,7 @@ def test_steps_that_are_not_finite_can_be_passed_over(failing, counts):
 
 
 def test_more_steps_that_are_not_finite_than_allowed_raise():
-    trainer = build(critic=Broken(3, 5), play=dgm.Simultaneous())
+    trainer = build(critic=Broken(3, 5), play=dgm.gan.Simultaneous())
     with pytest.raises(
         ValueError, match=r"got non-finite critic, r1, gradient at .* before step 2"
     ):
@@ -437,19 +439,19 @@ def test_patience_names_a_metric_that_exists():
 
 
 BROKEN_RULES = [
-    ({"game": dgm.Hinge}, r"expected a game, got the class Hinge. Fix: game=Hinge\(\)"),
+    ({"game": dgm.gan.Hinge}, r"expected a game, got the class Hinge. Fix: game=Hinge\(\)"),
     ({"game": "hinge"}, r"expected a game, got 'hinge'. Fix: game=NonSaturating\(\)"),
-    ({"game": dgm.KL()}, r"expected a game, got .*KL.*Fix: game=FDivergence\(.*KL"),
+    ({"game": dgm.gan.KL()}, r"expected a game, got .*KL.*Fix: game=FDivergence\(.*KL"),
     ({"game": dgm.R1(1.0)}, r"expected a game, got R1\(gamma=1.0\). Fix: game="),
     (
         {"penalties": dgm.R1(1.0)},
         r"expected a sequence of penalties, got R1.*Fix: penalties=\(R1\(gamma=1.0\),\)",
     ),
     ({"penalties": 5}, r"expected penalties, got 5. Fix: penalties=\(R1"),
-    ({"penalties": (dgm.Hinge(),)}, r"expected penalties, got Hinge\(\). Fix: penalties=\(R1"),
+    ({"penalties": (dgm.gan.Hinge(),)}, r"expected penalties, got Hinge\(\). Fix: penalties=\(R1"),
     ({"play": 5}, r"expected a play, got 5. Fix: play=Alternating\(\)"),
     (
-        {"play": dgm.Alternating},
+        {"play": dgm.gan.Alternating},
         r"expected a play, got the class Alternating. Fix: play=Alternating",
     ),
 ]
@@ -464,7 +466,7 @@ def test_what_is_no_game_no_penalty_or_no_play_is_refused(options, message):
 @each_game
 def test_a_critic_that_ends_in_a_sigmoid_is_warned_of_where_the_game_takes_logits(game):
     critic = nn.Sequential(dgm.mlp(3, 8, 1), nn.Sequential(nn.Sigmoid(), nn.Flatten()))
-    if isinstance(game, dgm.LeastSquares):
+    if isinstance(game, dgm.gan.LeastSquares):
         build(critic=critic, game=game)  # whose output is D itself; warnings are errors here
         return
     with pytest.warns(UserWarning, match=r"ends in nn.Sigmoid.*Fix: leave the last layer out"):
@@ -474,10 +476,10 @@ def test_a_critic_that_ends_in_a_sigmoid_is_warned_of_where_the_game_takes_logit
 @over(
     ("options", "name"),
     [
-        ({"game": dgm.Hinge()}, "Hinge"),
+        ({"game": dgm.gan.Hinge()}, "Hinge"),
         ({"penalties": (dgm.R1(2.0),)}, "'gamma': 2.0"),
         ({"penalties": ()}, "'penalties': ''"),
-        ({"play": dgm.Alternating(n_critic=2)}, "n_critic=2"),
+        ({"play": dgm.gan.Alternating(n_critic=2)}, "n_critic=2"),
         ({"noise": True}, "'noise': 'True'"),
     ],
 )

@@ -59,7 +59,7 @@ def test_spectral_norm_makes_every_layer_one_lipschitz():
     with torch.no_grad():
         for p in critic.parameters():
             p.mul_(20)
-    assert dgm.spectral_norm(critic) is critic
+    assert dgm.nn.spectral_norm(critic) is critic
     for _ in range(50):
         critic(torch.randn(2, 1, 4, 4))
     for layer in (critic[0], critic[3], critic[5]):
@@ -73,4 +73,4 @@ def test_spectral_norm_of_a_critic_without_layers_raises():
         ValueError,
         match=r"expected a critic with linear or convolutional layers, got Flatten without",
     ):
-        dgm.spectral_norm(nn.Flatten())
+        dgm.nn.spectral_norm(nn.Flatten())

@@ -11,31 +11,31 @@ from torch.distributions import Normal
 
 import pyro_dgm as dgm
 
-CLASSIFIERS = {"minimax": dgm.Minimax(), "non_saturating": dgm.NonSaturating()}
+CLASSIFIERS = {"minimax": dgm.gan.Minimax(), "non_saturating": dgm.NonSaturating()}
 DIVERGENCES = {
-    "kl": dgm.KL(),
-    "reverse_kl": dgm.ReverseKL(),
-    "pearson": dgm.Pearson(),
-    "squared_hellinger": dgm.SquaredHellinger(),
-    "jensen_shannon": dgm.JensenShannon(),
-    "gan": dgm.GANDivergence(),
+    "kl": dgm.gan.KL(),
+    "reverse_kl": dgm.gan.ReverseKL(),
+    "pearson": dgm.gan.Pearson(),
+    "squared_hellinger": dgm.gan.SquaredHellinger(),
+    "jensen_shannon": dgm.gan.JensenShannon(),
+    "gan": dgm.gan.GANDivergence(),
 }
 # The critic that is best at log r; games that know the ratio must find it again.
 BEST = {
     **{name: (game, lambda log_r: log_r) for name, game in CLASSIFIERS.items()},
-    "least_squares": (dgm.LeastSquares(), torch.sigmoid),
+    "least_squares": (dgm.gan.LeastSquares(), torch.sigmoid),
     "paired_relativistic": (dgm.PairedRelativistic(), lambda log_r: log_r + 0.7),
-    "kl": (dgm.FDivergence(dgm.KL()), lambda log_r: log_r + 1),
-    "reverse_kl": (dgm.FDivergence(dgm.ReverseKL()), lambda log_r: log_r),
-    "pearson": (dgm.FDivergence(dgm.Pearson()), lambda log_r: 2 * log_r.expm1()),
-    "squared_hellinger": (dgm.FDivergence(dgm.SquaredHellinger()), lambda log_r: log_r / 2),
-    "jensen_shannon": (dgm.FDivergence(dgm.JensenShannon()), lambda log_r: log_r),
-    "gan": (dgm.FDivergence(dgm.GANDivergence()), lambda log_r: log_r),
+    "kl": (dgm.gan.FDivergence(dgm.gan.KL()), lambda log_r: log_r + 1),
+    "reverse_kl": (dgm.gan.FDivergence(dgm.gan.ReverseKL()), lambda log_r: log_r),
+    "pearson": (dgm.gan.FDivergence(dgm.gan.Pearson()), lambda log_r: 2 * log_r.expm1()),
+    "squared_hellinger": (dgm.gan.FDivergence(dgm.gan.SquaredHellinger()), lambda log_r: log_r / 2),
+    "jensen_shannon": (dgm.gan.FDivergence(dgm.gan.JensenShannon()), lambda log_r: log_r),
+    "gan": (dgm.gan.FDivergence(dgm.gan.GANDivergence()), lambda log_r: log_r),
 }
 GAMES = {
     **{name: game for name, (game, _) in BEST.items()},
-    "hinge": dgm.Hinge(),
-    "wasserstein": dgm.Wasserstein(),
+    "hinge": dgm.gan.Hinge(),
+    "wasserstein": dgm.gan.Wasserstein(),
 }
 
 # m, s, JSD and TV of N(0, 1) and N(m, s²), in nats, by quadrature.
@@ -104,7 +104,7 @@ def test_losses_are_their_equations():
 @over("of", DIVERGENCES.values(), ids=DIVERGENCES)
 def test_the_game_of_a_divergence_is_its_bound(of):
     real, fake = torch.randn(5), torch.randn(5)
-    critic_loss, generator_loss = dgm.FDivergence(of)(real, fake)
+    critic_loss, generator_loss = dgm.gan.FDivergence(of)(real, fake)
     torch.testing.assert_close(critic_loss, of.conjugate(of.g(fake)).mean() - of.g(real).mean())
     torch.testing.assert_close(generator_loss, -of.conjugate(of.g(fake)).mean())
 
@@ -112,7 +112,7 @@ def test_the_game_of_a_divergence_is_its_bound(of):
 def test_the_game_of_the_gan_divergence_is_the_minimax_game():
     real, fake = torch.randn(5), torch.randn(5)
     torch.testing.assert_close(
-        dgm.FDivergence(dgm.GANDivergence())(real, fake), dgm.Minimax()(real, fake)
+        dgm.gan.FDivergence(dgm.gan.GANDivergence())(real, fake), dgm.gan.Minimax()(real, fake)
     )
 
 
@@ -130,16 +130,19 @@ def test_the_equilibrium_is_the_critics_loss_at_a_ratio_of_one(name):
 
 
 def test_the_equilibria_of_games_without_a_ratio():
-    assert dgm.Hinge().critic_loss(torch.zeros(3), torch.zeros(3)) == dgm.Hinge().equilibrium
     assert (
-        dgm.Wasserstein().critic_loss(torch.ones(3), torch.ones(3)) == dgm.Wasserstein().equilibrium
+        dgm.gan.Hinge().critic_loss(torch.zeros(3), torch.zeros(3)) == dgm.gan.Hinge().equilibrium
+    )
+    assert (
+        dgm.gan.Wasserstein().critic_loss(torch.ones(3), torch.ones(3))
+        == dgm.gan.Wasserstein().equilibrium
     )
 
 
 # Gradients at extreme logits -----------------------------------------------------------------------------------------
 
 
-def slopes(game: dgm.Game, at: float) -> dict[str, float]:
+def slopes(game: dgm.gan.Game, at: float) -> dict[str, float]:
     """Derivatives of both losses in one logit, in float32."""
 
     def logit() -> Tensor:
@@ -184,7 +187,7 @@ def test_gradients_are_right_at_extreme_logits_in_float32(name, at):
 
 def test_the_non_saturating_generator_learns_from_a_fake_that_the_critic_is_sure_of_and_minimax_does_not():
     assert slopes(dgm.NonSaturating(), -60.0)["generator"] == -1
-    assert slopes(dgm.Minimax(), -60.0)["generator"] == pytest.approx(-exp(-60), rel=1e-5)
+    assert slopes(dgm.gan.Minimax(), -60.0)["generator"] == pytest.approx(-exp(-60), rel=1e-5)
 
 
 @over("at", [-60.0, 60.0])
@@ -200,7 +203,7 @@ def test_losses_are_finite_at_extreme_logits_in_float32(name, at):
 @table
 def test_the_best_classifier_has_the_value_of_twice_jsd_minus_two_log_two(m, s, jsd, tv):
     laws = Laws(m, s)
-    value = -dgm.Minimax().critic_loss(laws.log_r(laws.real), laws.log_r(laws.fake)).item()
+    value = -dgm.gan.Minimax().critic_loss(laws.log_r(laws.real), laws.log_r(laws.fake)).item()
     assert value == pytest.approx(2 * jsd - 2 * log(2), abs=3e-5)
 
 
@@ -208,7 +211,9 @@ def test_the_best_classifier_has_the_value_of_twice_jsd_minus_two_log_two(m, s, 
 def test_the_best_hinge_critic_has_the_loss_of_two_minus_twice_tv(m, s, jsd, tv):
     laws = Laws(m, s)
     loss = (
-        dgm.Hinge().critic_loss(laws.log_r(laws.real).sign(), laws.log_r(laws.fake).sign()).item()
+        dgm.gan.Hinge()
+        .critic_loss(laws.log_r(laws.real).sign(), laws.log_r(laws.fake).sign())
+        .item()
     )
     assert loss == pytest.approx(2 - 2 * tv, abs=3e-5)
 
@@ -217,7 +222,7 @@ def test_the_best_hinge_critic_has_the_loss_of_two_minus_twice_tv(m, s, jsd, tv)
 def test_the_best_least_squares_critic_has_the_loss_of_its_divergence(m, s, jsd, tv):
     laws = Laws(m, s)
     loss = (
-        dgm.LeastSquares()
+        dgm.gan.LeastSquares()
         .critic_loss(laws.log_r(laws.real).sigmoid(), laws.log_r(laws.fake).sigmoid())
         .item()
     )
@@ -321,7 +326,7 @@ def test_a_game_reads_the_log_ratio_from_its_best_critic(name):
     torch.testing.assert_close(found[near], laws.log_r(laws.x)[near], rtol=1e-6, atol=2e-5)
 
 
-@over(("game", "reason"), [(dgm.Hinge(), "sign"), (dgm.Wasserstein(), "transport")])
+@over(("game", "reason"), [(dgm.gan.Hinge(), "sign"), (dgm.gan.Wasserstein(), "transport")])
 def test_a_critic_that_is_no_log_ratio_says_why(game, reason):
     with pytest.raises(
         ValueError,
@@ -332,9 +337,9 @@ def test_a_critic_that_is_no_log_ratio_says_why(game, reason):
 
 def test_outputs_that_are_no_ratio_have_an_infinite_log():
     torch.testing.assert_close(
-        dgm.LeastSquares().log_ratio(torch.tensor([-1.0, 2.0])), torch.tensor([-1.0, 1.0]) / 0
+        dgm.gan.LeastSquares().log_ratio(torch.tensor([-1.0, 2.0])), torch.tensor([-1.0, 1.0]) / 0
     )
-    assert dgm.FDivergence(dgm.Pearson()).log_ratio(torch.tensor(-3.0)) == -torch.inf
+    assert dgm.gan.FDivergence(dgm.gan.Pearson()).log_ratio(torch.tensor(-3.0)) == -torch.inf
 
 
 def test_the_paired_game_asks_for_the_fakes():
@@ -366,6 +371,10 @@ def test_a_game_prints_its_equation_and_knows_its_divergence(name):
 
 
 def test_games_are_values():
-    assert dgm.FDivergence(dgm.KL()) == dgm.FDivergence(dgm.KL()) != dgm.FDivergence(dgm.Pearson())
-    assert repr(dgm.FDivergence(dgm.KL())) == "FDivergence(of=KL())"
-    assert len({dgm.Minimax(), dgm.Minimax(), dgm.NonSaturating()}) == 2
+    assert (
+        dgm.gan.FDivergence(dgm.gan.KL())
+        == dgm.gan.FDivergence(dgm.gan.KL())
+        != dgm.gan.FDivergence(dgm.gan.Pearson())
+    )
+    assert repr(dgm.gan.FDivergence(dgm.gan.KL())) == "FDivergence(of=KL())"
+    assert len({dgm.gan.Minimax(), dgm.gan.Minimax(), dgm.NonSaturating()}) == 2

@@ -42,8 +42,10 @@ def same(one, other):
 
 
 PLAYS = {
-    "alternating": dgm.Alternating(dgm.Player(optimizer=GD), dgm.Player(optimizer=GD)),
-    "simultaneous": dgm.Simultaneous(dgm.Player(optimizer=GD), dgm.Player(optimizer=GD)),
+    "alternating": dgm.gan.Alternating(dgm.gan.Player(optimizer=GD), dgm.gan.Player(optimizer=GD)),
+    "simultaneous": dgm.gan.Simultaneous(
+        dgm.gan.Player(optimizer=GD), dgm.gan.Player(optimizer=GD)
+    ),
 }
 each_play = over("play", PLAYS.values(), ids=PLAYS)
 
@@ -69,7 +71,9 @@ def test_without_weight_a_step_of_model_and_guide_is_that_of_svi(objective):
     """Under Adam and one seed, bit for bit, three steps in a row."""
     adam = partial(torch.optim.Adam, lr=0.01)
     plain, vae = same_toy_vae(), same_toy_vae()
-    hybrid = build(vae, objective, weight=0.0, play=dgm.Alternating(dgm.Player(optimizer=adam)))
+    hybrid = build(
+        vae, objective, weight=0.0, play=dgm.gan.Alternating(dgm.gan.Player(optimizer=adam))
+    )
     svi = dgm.SVITrainer(objective(plain.model, plain.guide), adam)
     for seed in range(3):
         for step in (hybrid.generator_step, svi.step):
@@ -145,7 +149,7 @@ def test_a_step_of_svi_after_one_of_the_hybrid_equals_the_step_alone(play):
 
 
 def test_the_history_has_the_terms_of_both_and_the_best_bound_is_kept():
-    trainer = build(weight=0.3, play=dgm.Alternating(n_critic=2))
+    trainer = build(weight=0.3, play=dgm.gan.Alternating(n_critic=2))
     history = fit(trainer, epochs=4, val=data())
     terms = {"loss", "nelbo", "rec[x]", "kl[z]", "critic", "generator", "r1"}
     assert {name.removeprefix("val_") for name in history.names if name.startswith("val_")} == terms
@@ -159,7 +163,7 @@ def test_schedules_move_with_the_pair():
     vae = same_toy_vae()
     beta = dgm.LinearWarmup(100)
     objective = dgm.ELBO(vae.model, vae.guide, beta={"z": beta})
-    trainer = dgm.HybridTrainer(objective, dgm.mlp(3, 8, 1), play=dgm.Alternating(n_critic=2))
+    trainer = dgm.HybridTrainer(objective, dgm.mlp(3, 8, 1), play=dgm.gan.Alternating(n_critic=2))
     fit(trainer, epochs=4)
     assert trainer.num_generator_steps == 6
     assert beta().item() == pytest.approx(0.06)

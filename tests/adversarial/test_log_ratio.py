@@ -45,15 +45,15 @@ def same(v):
 # The head that turns a log ratio into the best critic's output, up to what w can take on.
 GAMES = {
     "non_saturating": (dgm.NonSaturating(), same),
-    "minimax": (dgm.Minimax(), same),
-    "least_squares": (dgm.LeastSquares(), torch.sigmoid),
+    "minimax": (dgm.gan.Minimax(), same),
+    "least_squares": (dgm.gan.LeastSquares(), torch.sigmoid),
     "paired_relativistic": (dgm.PairedRelativistic(), same),
-    "kl": (dgm.FDivergence(dgm.KL()), same),
-    "reverse_kl": (dgm.FDivergence(dgm.ReverseKL()), same),
-    "pearson": (dgm.FDivergence(dgm.Pearson()), lambda v: 2 * v.expm1()),
-    "squared_hellinger": (dgm.FDivergence(dgm.SquaredHellinger()), same),
-    "jensen_shannon": (dgm.FDivergence(dgm.JensenShannon()), same),
-    "gan": (dgm.FDivergence(dgm.GANDivergence()), same),
+    "kl": (dgm.gan.FDivergence(dgm.gan.KL()), same),
+    "reverse_kl": (dgm.gan.FDivergence(dgm.gan.ReverseKL()), same),
+    "pearson": (dgm.gan.FDivergence(dgm.gan.Pearson()), lambda v: 2 * v.expm1()),
+    "squared_hellinger": (dgm.gan.FDivergence(dgm.gan.SquaredHellinger()), same),
+    "jensen_shannon": (dgm.gan.FDivergence(dgm.gan.JensenShannon()), same),
+    "gan": (dgm.gan.FDivergence(dgm.gan.GANDivergence()), same),
 }
 
 
@@ -72,16 +72,16 @@ def test_a_critic_fitted_by_its_game_knows_the_log_ratio(name, m, s):
     share = (torch.arange(40_000) + 0.5)[:, None] / 40_000
     real, fake = (dist.Normal(*p).icdf(share)[torch.randperm(40_000)] for p in ((0.0, 1.0), (m, s)))
     trainer = dgm.GANTrainer(Moved(m, s), Quadratic(head), game, noise=True)
-    dgm.LBFGSFit()(trainer.critic, game, (real,), (fake,))
+    dgm.gan.LBFGSFit()(trainer.critic, game, (real,), (fake,))
     x = torch.linspace(-2, 2, 41)[:, None]
     assert (trainer.log_ratio(x, num=40_000) - log_ratio(x, m, s)).abs().max() < 0.04
 
 
 def test_the_trainers_own_critic_steps_arrive_at_the_log_ratio():
     """The generator stays, at learning rate 0; the error of 20,000 data and of the last steps is below 0.1 nats."""
-    still = dgm.Player(optimizer=partial(torch.optim.SGD, lr=0.0))
-    critic = dgm.Player(optimizer=partial(torch.optim.SGD, lr=0.1))
-    play = dgm.Alternating(still, critic)
+    still = dgm.gan.Player(optimizer=partial(torch.optim.SGD, lr=0.0))
+    critic = dgm.gan.Player(optimizer=partial(torch.optim.SGD, lr=0.1))
+    play = dgm.gan.Alternating(still, critic)
     trainer = dgm.GANTrainer(Moved(1.0, 1.0), Quadratic(same), penalties=(), play=play, noise=True)
     trainer.fit(torch.randn(20_000, 1), epochs=20, batch_size=1000, progress=False)
     assert trainer.generator.m.item() == 1.0
@@ -117,7 +117,7 @@ def test_a_log_ratio_takes_the_context_and_leaves_no_trace():
 def paired(ema):
     """The same run with and without an average: only what `fit` leaves in the generator differs."""
     torch.manual_seed(0)
-    play = dgm.Alternating(dgm.Player(lr=0.1), dgm.Player(lr=0.1))
+    play = dgm.gan.Alternating(dgm.gan.Player(lr=0.1), dgm.gan.Player(lr=0.1))
     game = dgm.PairedRelativistic()
     trainer = dgm.GANTrainer(Moved(3.0, 1.0), Quadratic(same), game, play=play, ema=ema, noise=True)
     trainer.fit(torch.randn(64, 1), epochs=5, batch_size=16, progress=False)
@@ -156,7 +156,7 @@ def test_the_log_ratio_of_what_is_no_number_is_none():
     assert trainer.log_ratio(torch.tensor([[torch.nan], [0.0]])).isnan().tolist() == [True, False]
 
 
-@over(("game", "reason"), [(dgm.Hinge(), "sign"), (dgm.Wasserstein(), "Kantorovich")])
+@over(("game", "reason"), [(dgm.gan.Hinge(), "sign"), (dgm.gan.Wasserstein(), "Kantorovich")])
 def test_a_critic_that_is_no_log_ratio_says_why(game, reason):
     trainer = dgm.GANTrainer(Moved(0.0, 1.0), Quadratic(same), game, noise=True)
     with pytest.raises(

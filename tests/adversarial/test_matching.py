@@ -209,13 +209,13 @@ def test_integers_beside_real_numbers_are_warned_of():
     )
     trainer = dgm.GANTrainer(normal(), critic_of_three())
     with pytest.warns(
-        dgm.IntegerWarning,
+        dgm.diagnostics.IntegerWarning,
         match=r"integers, 0 to 16.*generator makes real.*Fix: .*Batches\(x, transform",
     ):
         trainer.preflight(levels)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        trainer.preflight(dgm.within_cell(levels, torch.rand(8, 3)))
+        trainer.preflight(dgm.distributions.within_cell(levels, torch.rand(8, 3)))
 
 
 def test_integers_of_an_integer_dtype_are_told_to_take_noise_and_no_cast():

@@ -54,19 +54,19 @@ def test_balance_counts_ties_half_and_all_pairs():
 
 @over("damping", [0.0, 0.01, 0.05])
 def test_oscillation_is_the_share_of_a_swing_that_is_left_a_period_later(damping):
-    found, period = dgm.oscillation((TIME * 2 * pi / 20).sin() * (-damping * TIME).exp())
+    found, period = dgm.gan.oscillation((TIME * 2 * pi / 20).sin() * (-damping * TIME).exp())
     assert found == pytest.approx(exp(-20 * damping), abs=0.05)
     assert period == 20.0
 
 
 def test_a_growing_swing_has_index_one():
-    found, period = dgm.oscillation((TIME * 2 * pi / 16).cos() * (0.02 * TIME).exp())
+    found, period = dgm.gan.oscillation((TIME * 2 * pi / 16).cos() * (0.02 * TIME).exp())
     assert found == pytest.approx(1.0, abs=0.05)
     assert period == 16.0
 
 
 def test_a_swing_on_a_trend_is_seen():
-    assert dgm.oscillation((TIME * 2 * pi / 20).sin() + 0.05 * TIME)[0] > 0.9
+    assert dgm.gan.oscillation((TIME * 2 * pi / 20).sin() + 0.05 * TIME)[0] > 0.9
 
 
 @over(
@@ -83,12 +83,12 @@ def test_a_swing_on_a_trend_is_seen():
     ids=["constant", "line", "fast decay", "slow decay", "logarithm", "short", "rounding"],
 )
 def test_what_arrives_does_not_oscillate(series):
-    assert dgm.oscillation(series)[0] == 0.0
+    assert dgm.gan.oscillation(series)[0] == 0.0
 
 
 @over(("num", "limit"), [(30, 0.5), (100, 0.35)])
 def test_noise_stays_below_the_limit(num, limit):
-    assert max(dgm.oscillation(torch.randn(num))[0] for _ in range(100)) < limit
+    assert max(dgm.gan.oscillation(torch.randn(num))[0] for _ in range(100)) < limit
 
 
 def test_spread_of_equal_laws_is_ideal():
@@ -123,13 +123,21 @@ def test_one_point_repeated_is_like_itself():
 
 # -- in training ------------------------------------------------------------------------------------------------------
 def dirac(gamma):
-    sgd = dgm.Player(optimizer=partial(torch.optim.SGD, lr=0.1))
+    sgd = dgm.gan.Player(optimizer=partial(torch.optim.SGD, lr=0.1))
     penalties = (dgm.R1(gamma),) if gamma else ()
-    return dgm.GANTrainer(Dirac(), Slope(), penalties=penalties, play=dgm.Simultaneous(sgd, sgd))
+    return dgm.GANTrainer(
+        Dirac(), Slope(), penalties=penalties, play=dgm.gan.Simultaneous(sgd, sgd)
+    )
 
 
 SWINGS = partial(
-    dgm.Limits, identity=torch.inf, strong=1.0, weak=-1.0, spread=0.0, duplicates=1.0, coverage=-1.0
+    dgm.gan.Limits,
+    identity=torch.inf,
+    strong=1.0,
+    weak=-1.0,
+    spread=0.0,
+    duplicates=1.0,
+    coverage=-1.0,
 )
 
 
@@ -141,7 +149,7 @@ def fitted(trainer, monitors, x, epochs=64, batch_size=4):
 def test_the_dirac_game_without_a_penalty_oscillates():
     """Eigenvalues ±i/2 at h = 0.1: a period of 126 steps, which the losses, even in θψ, go round in 63: 16 epochs."""
     trainer, x = dirac(0.0), torch.zeros(16, 1)
-    with pytest.warns(dgm.MonitorWarning) as caught:
+    with pytest.warns(dgm.gan.MonitorWarning) as caught:
         rows = fitted(trainer, dgm.Monitors(trainer, x, limits=SWINGS()), x)
     assert any(
         "a loss swings with index" in str(w.message) and "R1" in str(w.message) for w in caught
@@ -218,14 +226,14 @@ def test_a_game_at_its_end_is_silent():
 def test_what_goes_wrong_is_said_with_its_value_and_what_to_do(program, critic, text):
     monitors = watched(program, critic)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", dgm.MonitorWarning)
-        with pytest.warns(dgm.MonitorWarning, match=f"(?s)epoch 1: .*{text}"):
+        warnings.simplefilter("ignore", dgm.gan.MonitorWarning)
+        with pytest.warns(dgm.gan.MonitorWarning, match=f"(?s)epoch 1: .*{text}"):
             monitors(ROW)
 
 
 def test_a_monitor_warns_once_until_it_has_come_back():
     program = Line(0.0, 0.1)
-    monitors = watched(program, Linear(0.0), limits=dgm.Limits(coverage=-1.0, duplicates=2.0))
+    monitors = watched(program, Linear(0.0), limits=dgm.gan.Limits(coverage=-1.0, duplicates=2.0))
 
     def count(scale):
         program.s.data.fill_(scale)
@@ -243,12 +251,12 @@ def test_no_warning_before_patience_is_over():
     monitors.patience = 3
     for _ in range(3):
         monitors(ROW)
-    with pytest.warns(dgm.MonitorWarning):
+    with pytest.warns(dgm.gan.MonitorWarning):
         monitors(ROW)
 
 
 def test_a_game_without_a_ratio_has_no_identities():
-    monitors = watched(Line(0.0, 1.0), Linear(0.0), dgm.Wasserstein())
+    monitors = watched(Line(0.0, 1.0), Linear(0.0), dgm.gan.Wasserstein())
     monitors(ROW)
     assert "real_over_fake" not in monitors.rows[-1]
     assert "balance" in monitors.rows[-1]

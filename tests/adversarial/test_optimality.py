@@ -69,7 +69,7 @@ def test_every_row_of_the_table_within_two_per_cent(m, s, jsd, value, tv, accura
         Shifted(m, s),
         normal(num + 50_000),
         Quadratic,
-        dgm.LBFGSFit(),
+        dgm.gan.LBFGSFit(),
         held_out=num / (num + 50_000),
     )
     for estimate, exact, zero in (
@@ -84,7 +84,9 @@ def test_every_row_of_the_table_within_two_per_cent(m, s, jsd, value, tv, accura
 
 def test_quantiles_of_the_best_critic_are_those_of_the_law():
     """For m = 1 and s = 1, logit D = ½ − x."""
-    found = dgm.optimality_report(normal(100_000, 1.0), normal(100_000), Quadratic, dgm.LBFGSFit())
+    found = dgm.optimality_report(
+        normal(100_000, 1.0), normal(100_000), Quadratic, dgm.gan.LBFGSFit()
+    )
     for loc, quantiles in ((0.5, found.quantiles_real), (-0.5, found.quantiles_fake)):
         for level, estimate in quantiles.items():
             exact = torch.sigmoid(dist.Normal(loc, 1.0).icdf(torch.tensor(level))).item()
@@ -97,7 +99,7 @@ def test_quantiles_of_the_best_critic_are_those_of_the_law():
 def test_the_standard_errors_are_those_of_repetitions():
     found = [
         dgm.optimality_report(
-            normal(400, 1.0), normal(400), Quadratic, dgm.LBFGSFit(), held_out=0.75, seed=seed
+            normal(400, 1.0), normal(400), Quadratic, dgm.gan.LBFGSFit(), held_out=0.75, seed=seed
         )
         for seed in range(60)
     ]
@@ -113,7 +115,7 @@ def test_a_critic_fitted_to_few_data_stays_below_in_expectation():
     """Twenty pairs to fit to: every critic's own expectation is below the best one's, 0.1114, and so is their mean."""
     found = [
         dgm.optimality_report(
-            normal(2000, 1.0), normal(2000), Quadratic, dgm.LBFGSFit(), held_out=0.99, seed=seed
+            normal(2000, 1.0), normal(2000), Quadratic, dgm.gan.LBFGSFit(), held_out=0.99, seed=seed
         ).jsd
         for seed in range(20)
     ]
@@ -124,7 +126,7 @@ def test_a_critic_fitted_to_few_data_stays_below_in_expectation():
 def test_minibatches_and_a_network_come_close():
     real = normal(20_000)
     found = dgm.optimality_report(
-        Shifted(1.0), real, lambda: dgm.mlp(1, 16, 1), dgm.AdamFit(epochs=5)
+        Shifted(1.0), real, lambda: dgm.mlp(1, 16, 1), dgm.gan.AdamFit(epochs=5)
     )
     assert abs(found.jsd.value - 0.111421) < 5 * found.jsd.stderr + 0.002
 
@@ -132,14 +134,16 @@ def test_minibatches_and_a_network_come_close():
 def test_the_best_epoch_stays_where_a_network_overfits():
     """One law in 20 dims, 200 data: the last epoch's loss is 3 nats or more on new data, that of a fair coin 1.386."""
     critic, game, (real, fake) = dgm.mlp(20, 128, 1), dgm.NonSaturating(), torch.randn(2, 200, 20)
-    dgm.AdamFit(epochs=60, lr=1e-2, batch_size=40)(critic, game, (real,), (fake,))
+    dgm.gan.AdamFit(epochs=60, lr=1e-2, batch_size=40)(critic, game, (real,), (fake,))
     with torch.no_grad():
         assert loss(critic, game, (torch.randn(5000, 20),), (torch.randn(5000, 20),)) < 2.0
 
 
 def test_draws_of_the_observation_where_noise_is_asked_for():
     program = Shifted(2.0, 1.0, latent=False)
-    found = dgm.optimality_report(program, normal(20_000), Quadratic, dgm.LBFGSFit(), noise=True)
+    found = dgm.optimality_report(
+        program, normal(20_000), Quadratic, dgm.gan.LBFGSFit(), noise=True
+    )
     assert abs(found.jsd.value - 0.336831) < 5 * found.jsd.stderr
 
 
@@ -165,15 +169,15 @@ def test_under_a_context_the_law_beside_it_is_compared():
         def forward(self, x, c):
             return self.w[0] * x[:, 0] + self.w[1] * x[:, 0] * c
 
-    found = dgm.optimality_report(OfLabel(), (x, c), Beside, dgm.LBFGSFit())
+    found = dgm.optimality_report(OfLabel(), (x, c), Beside, dgm.gan.LBFGSFit())
     assert abs(found.jsd.value - 0.336831) < 5 * found.jsd.stderr
-    alone = dgm.optimality_report(OfLabel()(None, c), x, Quadratic, dgm.LBFGSFit())
+    alone = dgm.optimality_report(OfLabel()(None, c), x, Quadratic, dgm.gan.LBFGSFit())
     assert abs(alone.jsd.value) < 5 * alone.jsd.stderr + 0.001
 
 
 def test_a_report_leaves_generator_weights_gradients_and_random_state():
     program, before = Shifted(1.0), torch.get_rng_state()
-    dgm.optimality_report(program, normal(100), Quadratic, dgm.AdamFit(epochs=1))
+    dgm.optimality_report(program, normal(100), Quadratic, dgm.gan.AdamFit(epochs=1))
     state = torch.get_rng_state()
     torch.set_rng_state(before)
     normal(100)
@@ -185,7 +189,8 @@ def test_a_report_leaves_generator_weights_gradients_and_random_state():
 def test_one_seed_gives_one_report():
     x, critic = normal(200), lambda: dgm.mlp(1, 8, 1)
     a, b, c = (
-        dgm.optimality_report(Shifted(1.0), x, critic, dgm.AdamFit(2), seed=s) for s in (3, 3, 4)
+        dgm.optimality_report(Shifted(1.0), x, critic, dgm.gan.AdamFit(2), seed=s)
+        for s in (3, 3, 4)
     )
     assert a == b
     assert a != c
@@ -195,13 +200,13 @@ def test_fakes_do_not_repeat_the_draws_of_data_under_the_same_seed():
     """A user's data and our fakes may share a seed; they must not share their noise."""
     torch.manual_seed(0)
     x = normal(20_000)
-    found = dgm.optimality_report(Shifted(0.0), x, Quadratic, dgm.LBFGSFit(), seed=0)
+    found = dgm.optimality_report(Shifted(0.0), x, Quadratic, dgm.gan.LBFGSFit(), seed=0)
     assert found.jsd.value != 0.0
     assert abs(found.jsd.value) < 5 * found.jsd.stderr + 0.001
 
 
 def test_a_report_reads_as_what_it_is():
-    text = str(dgm.optimality_report(normal(400, 1.0), normal(400), Quadratic, dgm.LBFGSFit()))
+    text = str(dgm.optimality_report(normal(400, 1.0), normal(400), Quadratic, dgm.gan.LBFGSFit()))
     assert "JSD" in text
     assert text.count("lower bound in expectation") == 3
     assert "200 held-out" in text
@@ -251,7 +256,7 @@ def test_values_that_are_not_finite_are_refused(value, of_fakes):
     real, fake = normal(200), normal(200, 3.0)
     (fake if of_fakes else real)[7] = value
     with pytest.raises(ValueError, match="expected finite values, got 1 NaN or infinite of 200"):
-        dgm.optimality_report(fake, real, Quadratic, dgm.AdamFit(epochs=1))
+        dgm.optimality_report(fake, real, Quadratic, dgm.gan.AdamFit(epochs=1))
 
 
 class Overflowing(Quadratic):
@@ -270,7 +275,7 @@ def test_a_critic_whose_logits_are_not_finite_is_refused():
 
 def test_a_loss_that_is_not_finite_ends_lbfgs():
     with pytest.raises(ValueError, match="LBFGSFit: expected a finite loss, got nan. Fix: AdamFit"):
-        dgm.optimality_report(normal(40, 4.0), normal(40), Overflowing, dgm.LBFGSFit())
+        dgm.optimality_report(normal(40, 4.0), normal(40), Overflowing, dgm.gan.LBFGSFit())
 
 
 def test_a_fit_without_a_finite_loss_is_refused_and_leaves_the_critic():
@@ -280,7 +285,7 @@ def test_a_fit_without_a_finite_loss_is_refused_and_leaves_the_critic():
         ValueError,
         match="AdamFit: expected a finite loss .* got nan after 2. Fix: AdamFit.lr=0.0002",
     ):
-        dgm.AdamFit(epochs=2)(critic, dgm.NonSaturating(), (normal(40),), (normal(40, 4.0),))
+        dgm.gan.AdamFit(epochs=2)(critic, dgm.NonSaturating(), (normal(40),), (normal(40, 4.0),))
     assert critic.w.tolist() == [0.5] * 3
 
 
@@ -294,5 +299,5 @@ def test_fakes_that_are_not_one_per_context_are_refused(num):
 
 
 def test_fakes_without_context_may_be_fewer():
-    found = dgm.optimality_report(normal(10), normal(20), Quadratic, dgm.LBFGSFit(2))
+    found = dgm.optimality_report(normal(10), normal(20), Quadratic, dgm.gan.LBFGSFit(2))
     assert found.num_held_out == 10

@@ -10,7 +10,7 @@ import pyro_dgm as dgm
 from pyro_dgm.adversarial.critics import Scores
 
 EVENTS = [(1,), (4,), (2, 3), (1, 5, 5)]
-PENALTIES = [dgm.R1(3.0), dgm.R2(3.0), dgm.GradientPenalty(3.0)]
+PENALTIES = [dgm.R1(3.0), dgm.R2(3.0), dgm.gan.GradientPenalty(3.0)]
 over = pytest.mark.parametrize
 
 
@@ -32,14 +32,14 @@ class Linear(nn.Module):
 @over("dtype", ["float32", "float64"], indirect=True)
 def test_a_linear_critic_of_norm_one_costs_nothing_or_half_of_gamma(event, num, dtype):
     critic, real, fake = Linear(*event), torch.randn(num, *event), torch.randn(num, *event)
-    assert dgm.GradientPenalty(10.0)(critic, real, fake) == 0
+    assert dgm.gan.GradientPenalty(10.0)(critic, real, fake) == 0
     assert dgm.R1(3.0)(critic, real, fake) == 1.5
     assert dgm.R2(3.0)(critic, real, fake) == 1.5
 
 
 def test_a_linear_critic_of_another_norm_costs_the_square():
     critic, x = Linear(4, norm=3.0), torch.randn(5, 4)
-    assert dgm.GradientPenalty(10.0)(critic, x, x) == 40
+    assert dgm.gan.GradientPenalty(10.0)(critic, x, x) == 40
     assert dgm.R1(1.0)(critic, x, x) == 4.5
 
 
@@ -51,7 +51,7 @@ def test_penalties_are_means_over_data_and_look_at_their_own_points():
     torch.testing.assert_close(dgm.R1(1.0)(bowl, real, fake), real.square().sum(1).mean() / 2)
     torch.testing.assert_close(dgm.R2(1.0)(bowl, real, fake), fake.square().sum(1).mean() / 2)
     torch.testing.assert_close(
-        dgm.GradientPenalty(1.0)(bowl, real, real), (real.norm(dim=1) - 1).square().mean()
+        dgm.gan.GradientPenalty(1.0)(bowl, real, real), (real.norm(dim=1) - 1).square().mean()
     )
 
 
@@ -63,7 +63,7 @@ def test_interpolates_lie_on_the_way_from_fake_to_real_at_a_place_of_their_own()
         return x.flatten(1).sum(1)
 
     real, fake = torch.randn(50, 2, 3), torch.randn(50, 2, 3)
-    dgm.GradientPenalty()(critic, real, fake)
+    dgm.gan.GradientPenalty()(critic, real, fake)
     share = ((seen[0] - fake) / (real - fake)).flatten(1)
     torch.testing.assert_close(share, share[:, :1].expand_as(share))
     assert share.min() >= 0
@@ -118,7 +118,7 @@ def test_the_gradient_of_a_deep_critic_is_that_of_differences(penalty):
 
 def test_a_critic_without_slope_has_a_finite_gradient():
     critic, x = Linear(3, norm=0.0), torch.randn(4, 3)
-    penalty = dgm.GradientPenalty(10.0)(critic, x, x)
+    penalty = dgm.gan.GradientPenalty(10.0)(critic, x, x)
     penalty.backward()
     assert penalty == 10
     assert critic.weight.grad.isfinite().all()
@@ -155,7 +155,7 @@ def test_a_penalty_under_autocast_takes_a_pass_of_its_own_in_float32(penalty):
     [
         (dgm.R1, "R1: expected gamma"),
         (dgm.R2, "R2: expected gamma"),
-        (dgm.GradientPenalty, "GradientPenalty: expected w"),
+        (dgm.gan.GradientPenalty, "GradientPenalty: expected w"),
     ],
 )
 @over("value", [-1.0, float("nan")])

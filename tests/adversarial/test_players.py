@@ -16,7 +16,7 @@ over = pytest.mark.parametrize
 
 
 def sgd(lr=H):
-    return dgm.Player(optimizer=partial(torch.optim.SGD, lr=lr))
+    return dgm.gan.Player(optimizer=partial(torch.optim.SGD, lr=lr))
 
 
 def dirac(theta, psi, play, gamma=0.0, game=None):
@@ -54,12 +54,12 @@ def alternating(gamma, n=1):
     return torch.tensor([[1.0, H / 2], [0.0, 1.0]]) @ torch.linalg.matrix_power(critic, n)
 
 
-@over("game", [dgm.NonSaturating(), dgm.Minimax()], ids=["non_saturating", "minimax"])
+@over("game", [dgm.NonSaturating(), dgm.gan.Minimax()], ids=["non_saturating", "minimax"])
 @over(("gamma", "expected"), [(0.0, 1.00125), (0.5, 0.976), (1.0, 0.95)])
 def test_simultaneous_steps_have_the_spectral_radius_of_theory(gamma, expected, game):
     """|1 + hλ| with λ = (−γ ± √(γ² − 1)) / 2: without a penalty the game spirals out."""
     # On the axes the step is linear for any size; only so a double eigenvalue (γ = 1) comes out to more than 1e-6.
-    found = jacobian(dgm.Simultaneous(sgd(), sgd()), gamma, game, size=1.0)
+    found = jacobian(dgm.gan.Simultaneous(sgd(), sgd()), gamma, game, size=1.0)
     torch.testing.assert_close(found, simultaneous(gamma), rtol=0, atol=1e-15)
     lam = (-gamma + (torch.tensor(gamma**2 - 1).to(torch.complex128)).sqrt()) / 2
     assert radius(found) == pytest.approx((1 + H * lam).abs().item(), abs=1e-6)
@@ -69,14 +69,14 @@ def test_simultaneous_steps_have_the_spectral_radius_of_theory(gamma, expected, 
 @over(("gamma", "expected"), [(0.0, 1.0), (0.5, 0.95**0.5), (1.0, 0.96)])
 def test_alternating_steps_have_the_spectral_radius_of_theory(gamma, expected):
     """Without a penalty the game circles for ever, √(1 − hγ) where the eigenvalues are complex."""
-    found = jacobian(dgm.Alternating(sgd(), sgd()), gamma)
+    found = jacobian(dgm.gan.Alternating(sgd(), sgd()), gamma)
     torch.testing.assert_close(found, alternating(gamma), rtol=0, atol=1e-8)
     assert radius(found) == pytest.approx(expected, abs=1e-6)
 
 
 @over(
     "play",
-    [dgm.Simultaneous(sgd(), sgd()), dgm.Alternating(sgd(), sgd())],
+    [dgm.gan.Simultaneous(sgd(), sgd()), dgm.gan.Alternating(sgd(), sgd())],
     ids=["simultaneous", "alternating"],
 )
 def test_one_step_is_the_linear_map_in_a_game_of_linear_losses(play):
@@ -87,15 +87,17 @@ def test_one_step_is_the_linear_map_in_a_game_of_linear_losses(play):
         torch.tensor([[1.0, 0.0], [-H, 1 - H * gamma]]),
         torch.tensor([[1.0, H], [0.0, 1.0]]),
     )
-    step = both if isinstance(play, dgm.Simultaneous) else generator @ critic
-    trainer = dirac(*start.tolist(), play, gamma, dgm.Wasserstein())
+    step = both if isinstance(play, dgm.gan.Simultaneous) else generator @ critic
+    trainer = dirac(*start.tolist(), play, gamma, dgm.gan.Wasserstein())
     for _ in range(3):
         start = step @ start
         torch.testing.assert_close(moved(trainer), start)
 
 
 def test_n_critic_steps_of_the_critic_come_before_one_of_the_generator():
-    trainer = dirac(0.3, 0.2, dgm.Alternating(sgd(), sgd(), n_critic=3), 0.5, dgm.Wasserstein())
+    trainer = dirac(
+        0.3, 0.2, dgm.gan.Alternating(sgd(), sgd(), n_critic=3), 0.5, dgm.gan.Wasserstein()
+    )
     counts, thetas = [], []
     for _ in range(7):
         thetas.append(moved(trainer)[0].item())
@@ -105,7 +107,7 @@ def test_n_critic_steps_of_the_critic_come_before_one_of_the_generator():
 
 
 def test_the_generator_moves_against_the_critic_that_has_moved_n_times():
-    trainer = dirac(1e-4, 1e-4, dgm.Alternating(sgd(), sgd(), n_critic=4), 0.5)
+    trainer = dirac(1e-4, 1e-4, dgm.gan.Alternating(sgd(), sgd(), n_critic=4), 0.5)
     for _ in range(4):
         found = moved(trainer)
     torch.testing.assert_close(
@@ -114,7 +116,7 @@ def test_the_generator_moves_against_the_critic_that_has_moved_n_times():
 
 
 def test_learning_rates_are_separate_and_default_to_adam_with_its_betas():
-    play = dgm.Alternating(dgm.Player(lr=1e-3), dgm.Player(lr=5e-3))
+    play = dgm.gan.Alternating(dgm.gan.Player(lr=1e-3), dgm.gan.Player(lr=5e-3))
     trainer = dirac(0.5, 0.5, play)
     first = moved(trainer)
     torch.testing.assert_close((first - 0.5).abs(), torch.tensor([1e-3, 5e-3]), rtol=1e-5, atol=0)
@@ -123,20 +125,20 @@ def test_learning_rates_are_separate_and_default_to_adam_with_its_betas():
 
 
 def test_gradients_are_clipped_side_by_side():
-    play = dgm.Simultaneous(
-        sgd(1.0), dgm.Player(optimizer=partial(torch.optim.SGD, lr=1.0), clip=0.01)
+    play = dgm.gan.Simultaneous(
+        sgd(1.0), dgm.gan.Player(optimizer=partial(torch.optim.SGD, lr=1.0), clip=0.01)
     )
-    found = moved(dirac(100.0, 50.0, play, game=dgm.Wasserstein()))
+    found = moved(dirac(100.0, 50.0, play, game=dgm.gan.Wasserstein()))
     torch.testing.assert_close(found, torch.tensor([150.0, 49.99]))
 
 
 def test_no_critic_step_is_refused():
     with pytest.raises(ValueError, match=r"Alternating: expected n_critic >= 1, got 0"):
-        dgm.Alternating(n_critic=0)
+        dgm.gan.Alternating(n_critic=0)
 
 
 def test_a_player_that_builds_no_torch_optimizer_raises():
-    play = dgm.Alternating(critic=dgm.Player(optimizer=lambda p: pyro.optim.Adam({})))
+    play = dgm.gan.Alternating(critic=dgm.gan.Player(optimizer=lambda p: pyro.optim.Adam({})))
     with pytest.raises(
         TypeError,
         match=r"a torch optimizer for the critic, got one that builds .*Fix: Player\(opti",
@@ -154,7 +156,7 @@ def test_a_player_that_builds_no_torch_optimizer_raises():
 )
 def test_numbers_that_make_no_step_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
-        dgm.Player(**options)
+        dgm.gan.Player(**options)
 
 
 def test_an_optimizer_in_place_of_one_that_builds_it_is_refused():
@@ -162,12 +164,12 @@ def test_an_optimizer_in_place_of_one_that_builds_it_is_refused():
         TypeError,
         match=r"a function that builds a torch optimizer .* got Adam. Fix: Player\(optimize",
     ):
-        dgm.Player(optimizer=torch.optim.Adam(Slope().parameters()))
+        dgm.gan.Player(optimizer=torch.optim.Adam(Slope().parameters()))
 
 
 def test_a_play_says_its_order_and_no_player():
-    assert str(dgm.Alternating(dgm.Player(lr=3.0), n_critic=2)) == "Alternating(n_critic=2)"
-    assert str(dgm.Simultaneous()) == "Simultaneous()"
+    assert str(dgm.gan.Alternating(dgm.gan.Player(lr=3.0), n_critic=2)) == "Alternating(n_critic=2)"
+    assert str(dgm.gan.Simultaneous()) == "Simultaneous()"
 
 
 def test_a_side_without_parameters_to_train_raises():

@@ -170,7 +170,7 @@ def everything(tmp_path=None):
     """All groups of a pair with labels."""
     case = PAIRS["vae_labels"]()
     x, c = case.batch(4)
-    history = dgm.History(
+    history = dgm.results.History(
         [{"epoch": 1, "train_nelbo": 3.5}, {"epoch": 2, "train_nelbo": 3.25, "val_nelbo": 3.75}]
     )
     ranks = dgm.sbc(case.model, case.guide, c, num_data=20, num_draws=9)
@@ -504,7 +504,7 @@ def test_names_that_are_taken_or_missing_raise():
             guide,
             x,
             num=3,
-            extra={"posterior": dgm.training_dataset(dgm.History([{"epoch": 1}]))},
+            extra={"posterior": dgm.training_dataset(dgm.results.History([{"epoch": 1}]))},
         )
     with pytest.raises(
         ValueError,

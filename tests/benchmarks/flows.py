@@ -172,7 +172,7 @@ def by_hand(module: nn.Module, *, draws: bool, compiled: bool) -> Step:
     return drawing(module, kernels(module.draw)) if draws else scoring(module, kernels(module))
 
 
-def ours(stack: dgm.Stack, *, draws: bool, validate: bool) -> Step:
+def ours(stack: dgm.flows.Stack, *, draws: bool, validate: bool) -> Step:
     pyro.enable_validation(validate)
     flow = dgm.Flow(dgm.StandardNormal(DIM), stack)
 
@@ -184,7 +184,7 @@ def ours(stack: dgm.Stack, *, draws: bool, validate: bool) -> Step:
     return drawing(flow, draw) if draws else scoring(flow, lambda x: flow().log_prob(x))
 
 
-def ours_compiled(stack: dgm.Stack) -> Step:
+def ours_compiled(stack: dgm.flows.Stack) -> Step:
     pyro.enable_validation(False)
     flow, x = dgm.Flow(dgm.StandardNormal(DIM), stack), torch.randn(BATCH, DIM)
     trainer = dgm.SVITrainer(
@@ -272,7 +272,9 @@ def by_pyro(name: str, *, draws: bool) -> Step:
     return drawing(module, draw) if draws else scoring(module, log_prob)
 
 
-def suite(name: str, hand: type[nn.Module], stack: Callable[[], dgm.Stack], *, draws: bool) -> dict:
+def suite(
+    name: str, hand: type[nn.Module], stack: Callable[[], dgm.flows.Stack], *, draws: bool
+) -> dict:
     compiled = {} if draws else {"ours, compiled": lambda: ours_compiled(stack())}
     return {
         "by hand, eager (baseline)": lambda: by_hand(hand(), draws=draws, compiled=False),
@@ -286,15 +288,15 @@ def suite(name: str, hand: type[nn.Module], stack: Callable[[], dgm.Stack], *, d
     }
 
 
-def realnvp() -> dgm.Stack:
+def realnvp() -> dgm.flows.Stack:
     return dgm.realnvp(DIM, LAYERS, hidden=HIDDEN)
 
 
-def maf() -> dgm.Stack:
+def maf() -> dgm.flows.Stack:
     return dgm.maf(DIM, LAYERS, hidden=HIDDEN)
 
 
-def iaf() -> dgm.Stack:
+def iaf() -> dgm.flows.Stack:
     return dgm.iaf(DIM, LAYERS, hidden=HIDDEN)
 
 
@@ -324,7 +326,7 @@ def check_floor() -> None:
         torch.testing.assert_close((z, q.log_prob(z)), hand.draw())
 
 
-def with_weights_of(hand: nn.Module, stack: dgm.Stack) -> dist.TransformedDistribution:
+def with_weights_of(hand: nn.Module, stack: dgm.flows.Stack) -> dist.TransformedDistribution:
     for parameter, theirs in zip(stack.parameters(), hand.parameters(), strict=True):
         parameter.copy_(theirs)
     return dgm.Flow(dgm.StandardNormal(DIM), stack)()

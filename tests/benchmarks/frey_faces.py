@@ -42,7 +42,7 @@ DETAILS = ("likelihood", "bounds", "init", "normalize")
 LATENT, HIDDEN, DIM, LEVELS = 40, 300, 560, 256
 
 
-class PublishedLevels(dgm.Discretized):
+class PublishedLevels(dgm.distributions.Discretized):
     r"""$\log(F(x + 1) - F(x) + 10^{-7})$, which does not sum to 1."""
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -85,12 +85,12 @@ def declared(prior: str, details: set[str], data: FreyFaces) -> dgm.VAE:
     if "likelihood" in details:
         likelihood: nn.Module = PublishedLikelihood(decoder)
     else:
-        net = nn.Sequential(decoder, dgm.LevelUnits(LEVELS))
+        net = nn.Sequential(decoder, dgm.nn.LevelUnits(LEVELS))
         likelihood = dgm.DiscretizedLogistic(net, LEVELS, min_scale=0.011 * LEVELS)
     low = -0.5 - (
         LEVELS if "init" in details else 0
     )  # Rescale maps onto [-1, 1]: twice the range gives [0, 1]
-    inputs = dgm.Rescale(low, LEVELS - 0.5)
+    inputs = dgm.nn.Rescale(low, LEVELS - 0.5)
     net = nn.Sequential(inputs, dgm.gated_mlp(DIM, HIDDEN, HIDDEN, 2 * LATENT))
     encoder = (
         BoundedEncoder(net)

@@ -50,7 +50,9 @@ OF_PAIRS: dict[str, Callable[..., Any]] = {
     "impute": lambda m, g, x: dgm.impute(m, g, x, observed=OBSERVED, num=3, num_weights=30, **FEW),
     "decode": lambda m, g, x: dgm.decode(m, x[:, :2]),
     "traverse": lambda m, g, x: dgm.traverse(m, x[:, :2], steps=3),
-    "interpolate": lambda m, g, x: dgm.interpolate(m, x[:, :2], x[:, 1:], steps=3, path=dgm.slerp),
+    "interpolate": lambda m, g, x: dgm.interpolate(
+        m, x[:, :2], x[:, 1:], steps=3, path=dgm.diagnostics.slerp
+    ),
     "preflight": lambda m, g, x: str(dgm.preflight(m, g, x)),
     "to_arviz": lambda m, g, x: dgm.to_arviz(m, g, x, num=5),
     "gaps": lambda m, g, x: dgm.gaps(m, g, x, num=20, num_steps=3),

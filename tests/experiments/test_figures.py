@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from matplotlib.image import imread
 
-from pyro_dgm import History
 from pyro_dgm.experiments.figures import image_grid, learning_curve
+from pyro_dgm.results import History
 
 
 def test_image_grid_shows_every_image_of_every_row(tmp_path):

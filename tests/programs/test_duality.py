@@ -39,7 +39,7 @@ def vae_of(flow: str, encoder: str = "diagonal") -> dgm.VAE:
     return randomize(dgm.VAE(FLOWS[flow](), dgm.Normal(dgm.mlp(3, 8, 4)), ENCODERS[encoder]()), 0.2)
 
 
-def drawn(vae: dgm.VAE, x: torch.Tensor, num: int = 6) -> dgm.Particles:
+def drawn(vae: dgm.VAE, x: torch.Tensor, num: int = 6) -> dgm.results.Particles:
     with fork_rng(seed=3):
         return dgm.draw(vae.model, vae.guide, x, num=num)
 
@@ -123,7 +123,10 @@ def test_the_absorbed_posterior_scores_its_own_draws_without_a_second_pass():
 @in_float64
 def test_contexts_that_base_and_layers_pass_over_or_take_go_through():
     """A conditional VAE whose flow of linear layers passes over the labels."""
-    prior = dgm.Flow(dgm.StandardNormal(3), [dgm.LULinear(3), dgm.Orthogonal(3), dgm.ActNorm(3)])
+    prior = dgm.Flow(
+        dgm.StandardNormal(3),
+        [dgm.flows.LULinear(3), dgm.flows.Orthogonal(3), dgm.flows.ActNorm(3)],
+    )
     likelihood = dgm.Normal(dgm.Concat(dgm.mlp(5, 4)))
     vae = randomize(
         dgm.VAE(prior, likelihood, dgm.Conditional(dist.Normal, dgm.Concat(dgm.mlp(6, 6))))
@@ -202,7 +205,7 @@ def test_a_prior_that_is_no_flow_is_refused_with_the_fix():
     [
         lambda: dgm.Flow(dgm.StandardNormal(3), dgm.realnvp(3, 2, context=5), embed=dgm.mlp(2, 5)),
         lambda: dgm.Flow(dgm.StandardNormal(3), dgm.realnvp(3, 2, context=2)),
-        lambda: dgm.Flow(dgm.StandardNormal(3), dgm.LULinear(3, context=2)),
+        lambda: dgm.Flow(dgm.StandardNormal(3), dgm.flows.LULinear(3, context=2)),
     ],
     ids=["embedded", "coupling", "linear"],
 )
@@ -230,6 +233,6 @@ def test_what_was_never_absorbed_cannot_be_exposed():
         match=r"share one flow, got Pullback and Pushforward\. Fix: expose_prior\(absorb_prior",
     ):
         dgm.expose_prior(mixed)
-    forward = dgm.Pushforward(vae.guide.encoder, vae.model.prior.bijector)
+    forward = dgm.distributions.Pushforward(vae.guide.encoder, vae.model.prior.bijector)
     with pytest.raises(ValueError, match="share one flow, got Pullback and Pushforward"):
         dgm.expose_prior(dgm.VAE(absorbed.model.prior, absorbed.model.likelihood, forward))

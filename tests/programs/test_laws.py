@@ -236,7 +236,9 @@ def counted(bijector: nn.Module) -> list[str]:
     """A list that grows by one entry with every call of a network of the bijector."""
     calls: list[str] = []
     for name, module in bijector.named_modules():
-        if isinstance(module, dgm.MADE | dgm.MLP | dgm.GatedConvNet | ConditionalDenseNN):
+        if isinstance(
+            module, dgm.flows.MADE | dgm.nn.MLP | dgm.nn.GatedConvNet | ConditionalDenseNN
+        ):
             module.register_forward_hook(lambda *_, name=name: calls.append(name))
     return calls
 
@@ -367,7 +369,7 @@ def test_a_law_on_a_bijector_traces_into_one_graph(made, device):
         torch.testing.assert_close(graph(parameters, context), expected)
 
 
-class _WithWeights(dgm.Bijector):
+class _WithWeights(dgm.flows.Bijector):
     """The bijector at other weights."""
 
     def __init__(self, bijector, parameters):
@@ -397,7 +399,7 @@ def _prefixed(parameters):
 
 
 def functional_transform(bijector, parameters, context):
-    return dgm.FlowTransform(_WithWeights(bijector, parameters), context)
+    return dgm.flows.FlowTransform(_WithWeights(bijector, parameters), context)
 
 
 # All modules ---------------------------------------------------------------------------------------------------------

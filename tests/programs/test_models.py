@@ -17,10 +17,10 @@ ROLES: dict[str, Callable[[nn.Module], nn.Module]] = {
     "likelihood": lambda flow: dgm.LatentVariableModel(dgm.StandardNormal(3), flow),
     "density": dgm.DensityModel,
 }
-HOLDERS: dict[str, Callable[[dgm.Bijector], nn.Module]] = {
+HOLDERS: dict[str, Callable[[dgm.flows.Bijector], nn.Module]] = {
     "flow": lambda bijector: dgm.Flow(dgm.StandardNormal(4), bijector),
     "flow_between_layers": lambda bijector: dgm.Flow(
-        dgm.StandardNormal(4), [dgm.Permutation(4), bijector]
+        dgm.StandardNormal(4), [dgm.flows.Permutation(4), bijector]
     ),
     "inverse": lambda bijector: dgm.Flow(dgm.StandardNormal(4), [dgm.Inverse(bijector)]),
     "base_of_a_flow": lambda bijector: dgm.Flow(
@@ -47,12 +47,12 @@ def test_a_bijector_that_goes_one_way_is_refused_by_role_with_the_fix(build, rol
 @pytest.mark.parametrize("holder", HOLDERS)
 def test_it_is_found_wherever_it_stands(holder):
     with pytest.raises(ValueError, match="prior: expected bijectors that go both ways"):
-        ROLES["prior"](HOLDERS[holder](dgm.planar(4, 1)))
+        ROLES["prior"](HOLDERS[holder](dgm.flows.planar(4, 1)))
 
 
 def test_a_vae_refuses_it_as_prior_and_takes_it_as_guide():
-    flow = dgm.Flow(dgm.StandardNormal(4), dgm.planar(4, 2))
-    encoder = dgm.Flow(dgm.Conditional(dist.Normal, dgm.mlp(3, 8)), dgm.planar(4, 2, 3))
+    flow = dgm.Flow(dgm.StandardNormal(4), dgm.flows.planar(4, 2))
+    encoder = dgm.Flow(dgm.Conditional(dist.Normal, dgm.mlp(3, 8)), dgm.flows.planar(4, 2, 3))
     with pytest.raises(ValueError, match="prior: expected bijectors that go both ways"):
         dgm.VAE(flow, dgm.Normal(dgm.mlp(4, 3)), encoder)
     vae = dgm.VAE(dgm.StandardNormal(4), dgm.Normal(dgm.mlp(4, 3)), encoder)

@@ -210,7 +210,13 @@ def test_nuts_runs_on_the_model_itself(name):
 
 
 @pytest.mark.parametrize(
-    **over({n: b for n, b in LATENT.items() if not isinstance(b().model, dgm.Dequantized)})
+    **over(
+        {
+            n: b
+            for n, b in LATENT.items()
+            if not isinstance(b().model, dgm.distributions.Dequantized)
+        }
+    )
 )
 def test_a_conditioned_program_scores_the_given_latent(build):
     case = build()

@@ -45,7 +45,7 @@ def within_five(x, mean, deviation, ess):
     ("log_ratio", "deviation"), [(Quadratic(), 1.0), (narrow, 0.5)], ids=["shifted", "narrow"]
 )
 def test_chains_draw_from_the_law_of_the_data(log_ratio, deviation):
-    refined = dgm.Refined(shifted(), log_ratio)
+    refined = dgm.distributions.Refined(shifted(), log_ratio)
     run = dgm.hmc(refined, torch.zeros(1, 1), num=100, chains=60, warmup=50, leapfrog=5)
     y = run.draws["z"].flatten() + 1
     assert run.worst_rhat < 1.05
@@ -58,7 +58,9 @@ def test_importance_weights_against_the_generator_are_the_ratios():
     """Self-normalised moments; 5 standard errors of the weighted mean."""
     generator, num = shifted(), 20_000
     prior = poutine.block(generator, hide=["x"])
-    particles = dgm.draw(dgm.Refined(generator, narrow), prior, torch.zeros(1, 1), num=num)
+    particles = dgm.draw(
+        dgm.distributions.Refined(generator, narrow), prior, torch.zeros(1, 1), num=num
+    )
     y = particles.values["z"].flatten() + 1
     torch.testing.assert_close(particles.log_weight.flatten(), narrow(y))
     weight = particles.log_weight.flatten().softmax(0)
@@ -70,7 +72,9 @@ def test_importance_weights_against_the_generator_are_the_ratios():
 
 def test_pyro_resamples_it():
     pyro.set_rng_seed(0)
-    posterior = pyro.infer.Importance(dgm.Refined(shifted(), narrow), num_samples=500).run()
+    posterior = pyro.infer.Importance(
+        dgm.distributions.Refined(shifted(), narrow), num_samples=500
+    ).run()
     weight = posterior.get_normalized_weights()
     y = torch.stack([trace.nodes["_RETURN"]["value"] for trace in posterior.exec_traces]).flatten()
     mean = (weight * y).sum()
@@ -78,7 +82,7 @@ def test_pyro_resamples_it():
 
 
 def test_the_factor_stands_in_the_data_plate_and_the_observation_is_gone():
-    refined = dgm.Refined(shifted(3), lambda y: y.sum(1))
+    refined = dgm.distributions.Refined(shifted(3), lambda y: y.sum(1))
     trace = poutine.trace(refined).get_trace(torch.full((4, 3), 9.0))
     trace.compute_log_prob()
     assert "x" not in trace.nodes
@@ -91,14 +95,16 @@ def test_the_factor_stands_in_the_data_plate_and_the_observation_is_gone():
 
 def test_a_noisy_observation_gives_its_mean():
     generator = dgm.LatentVariableModel(dgm.StandardNormal(2), dgm.Normal(nn.Linear(2, 3)))
-    trace = poutine.trace(dgm.Refined(generator, nn.Linear(3, 1))).get_trace(torch.zeros(4, 3))
+    trace = poutine.trace(dgm.distributions.Refined(generator, nn.Linear(3, 1))).get_trace(
+        torch.zeros(4, 3)
+    )
     assert torch.equal(
         trace.nodes["_RETURN"]["value"], generator.likelihood.net(trace.nodes["z"]["value"])
     )
 
 
 def test_without_data_it_makes_one_draw():
-    assert dgm.Refined(shifted(3), nn.Linear(3, 1))(None).shape == (1, 3)
+    assert dgm.distributions.Refined(shifted(3), nn.Linear(3, 1))(None).shape == (1, 3)
 
 
 def test_images_and_labels_reach_the_critic_with_one_batch_dim():
@@ -113,7 +119,7 @@ def test_images_and_labels_reach_the_critic_with_one_batch_dim():
         seen.append((y.shape, c))
         return y.flatten(1).sum(1, keepdim=True) + 100 * c
 
-    refined = dgm.Refined(generator, log_ratio)
+    refined = dgm.distributions.Refined(generator, log_ratio)
     particles = dgm.draw(
         refined,
         poutine.block(generator, hide=["x"]),
@@ -143,7 +149,7 @@ def judged(game, constant=0.5):
 @in_float64
 def test_chains_take_the_ratio_from_the_trainer_itself():
     trainer = judged(dgm.NonSaturating())
-    refined = dgm.Refined(trainer.generator, trainer.log_ratio)
+    refined = dgm.distributions.Refined(trainer.generator, trainer.log_ratio)
     run = dgm.hmc(refined, torch.zeros(1, 1), num=60, chains=40, warmup=40, leapfrog=5)
     assert run.worst_rhat < 1.05
     within_five(run.draws["z"].flatten() + 1, 0.0, 1.0, run.least_ess)
@@ -152,7 +158,7 @@ def test_chains_take_the_ratio_from_the_trainer_itself():
 def test_the_constant_of_the_ratio_comes_from_a_run_that_the_program_does_not_see():
     """The critic of pairs asks for fakes of the same program, in the midst of its plates."""
     trainer = judged(dgm.PairedRelativistic(), constant=0.7)
-    refined = dgm.Refined(trainer.generator, trainer.log_ratio)
+    refined = dgm.distributions.Refined(trainer.generator, trainer.log_ratio)
     trace = poutine.trace(refined).get_trace(torch.zeros(4, 1))
     trace.compute_log_prob()
     assert [name for name in trace.nodes if name not in ("_INPUT", "_RETURN", "data")] == [
@@ -169,9 +175,9 @@ def test_the_constant_of_the_ratio_comes_from_a_run_that_the_program_does_not_se
 
 
 def test_a_game_without_a_ratio_is_refused_by_its_trainer():
-    trainer = judged(dgm.Hinge())
+    trainer = judged(dgm.gan.Hinge())
     with pytest.raises(ValueError, match="log density ratio.*sign"):
-        dgm.Refined(trainer.generator, trainer.log_ratio)(torch.zeros(2, 1))
+        dgm.distributions.Refined(trainer.generator, trainer.log_ratio)(torch.zeros(2, 1))
 
 
 def test_a_trainer_in_place_of_its_ratio_is_refused():
@@ -179,16 +185,16 @@ def test_a_trainer_in_place_of_its_ratio_is_refused():
         TypeError,
         match=r"as a function of y, got GANTrainer. Fix: Refined\(generator, trainer.log_rati",
     ):
-        dgm.Refined(shifted(), judged(dgm.NonSaturating()))
+        dgm.distributions.Refined(shifted(), judged(dgm.NonSaturating()))
 
 
 def test_a_program_without_the_site_is_refused():
     with pytest.raises(ValueError, match="expected a program with the site 'y', got one without"):
-        dgm.Refined(shifted(), Quadratic(), observed="y")(torch.zeros(2, 1))
+        dgm.distributions.Refined(shifted(), Quadratic(), observed="y")(torch.zeros(2, 1))
 
 
 def test_a_ratio_that_is_not_one_number_per_draw_is_refused():
     with pytest.raises(
         ValueError, match=r"expected one number per draw, \(2,\) or \(2, 1\), got shape \(2, 3\)"
     ):
-        dgm.Refined(shifted(3), lambda y: y)(torch.zeros(2, 3))
+        dgm.distributions.Refined(shifted(3), lambda y: y)(torch.zeros(2, 3))

@@ -14,20 +14,20 @@ from torch.distributions import SigmoidTransform
 import pyro_dgm as dgm
 
 H = (16,)
-LAYERS: dict[str, Callable[[int], dgm.Bijector]] = {
-    "coupling": lambda d: dgm.Coupling(d, hidden=H),
-    "additive": lambda d: dgm.Coupling(d, hidden=H, transformer=dgm.Additive()),
+LAYERS: dict[str, Callable[[int], dgm.flows.Bijector]] = {
+    "coupling": lambda d: dgm.flows.Coupling(d, hidden=H),
+    "additive": lambda d: dgm.flows.Coupling(d, hidden=H, transformer=dgm.flows.Additive()),
     "realnvp": lambda d: dgm.realnvp(d, 2, hidden=H),
     "spline_coupling": lambda d: dgm.spline_coupling(d, 2, hidden=H),
     "maf": lambda d: dgm.maf(d, 2, hidden=H),
     "iaf": lambda d: dgm.iaf(d, 2, hidden=H),
     "spline_maf": lambda d: dgm.spline_maf(d, 1, hidden=H),
     "spline_iaf": lambda d: dgm.spline_iaf(d, 1, hidden=H),
-    "lu_linear": lambda d: dgm.LULinear(d),
-    "orthogonal": lambda d: dgm.Orthogonal(d, 2),
-    "act_norm": lambda d: dgm.ActNorm(d),
-    "planar": lambda d: dgm.planar(d, 2),
-    "sylvester": lambda d: dgm.sylvester(d, 2, num_units=2),
+    "lu_linear": lambda d: dgm.flows.LULinear(d),
+    "orthogonal": lambda d: dgm.flows.Orthogonal(d, 2),
+    "act_norm": lambda d: dgm.flows.ActNorm(d),
+    "planar": lambda d: dgm.flows.planar(d, 2),
+    "sylvester": lambda d: dgm.flows.sylvester(d, 2, num_units=2),
     "sigmoid": lambda d: dgm.Pointwise(SigmoidTransform()),
 }
 SLOW = {
@@ -52,7 +52,7 @@ SIZED = {f"{name}-{dim}": (build, dim) for name, build in LAYERS.items() for dim
 @pytest.mark.parametrize("build", marked(REGISTERED, {"spline_maf_of_context", "spline_iaf"}))
 def test_every_bijector_of_the_library_passes(build):
     case = build()
-    dgm.assert_bijector(case.bijector, case.dim, case.context)
+    dgm.flows.assert_bijector(case.bijector, case.dim, case.context)
 
 
 @pytest.mark.parametrize(
@@ -60,13 +60,13 @@ def test_every_bijector_of_the_library_passes(build):
     marked(SIZED, {f"{n}-{d}" for n, least in SLOW.items() for d in (2, 16, 64) if d >= least}),
 )
 def test_every_layer_passes_at_small_and_large_sizes(build, dim):
-    dgm.assert_bijector(build(dim), dim)
+    dgm.flows.assert_bijector(build(dim), dim)
 
 
 def test_the_bijector_and_the_users_random_state_are_left_as_they_are():
     bijector = randomize(dgm.realnvp(4, 2, 3, H))
     before, random = copy.deepcopy(bijector.state_dict()), torch.get_rng_state()
-    dgm.assert_bijector(bijector, 4, 3)
+    dgm.flows.assert_bijector(bijector, 4, 3)
     assert torch.equal(torch.get_rng_state(), random)
     assert all(
         torch.equal(t, before[n]) and t.dtype == before[n].dtype
@@ -78,7 +78,7 @@ def test_the_bijector_and_the_users_random_state_are_left_as_they_are():
 # Broken layers -------------------------------------------------------------------------------------------------------
 
 
-class Scale(dgm.Bijector):
+class Scale(dgm.flows.Bijector):
     """y = e^s x, as it should be; what is broken overrides one of its parts."""
 
     def __init__(self, dim: int = 3):
@@ -205,7 +205,7 @@ class IgnoredContext(Scale):
         return super().inverse(y - context.reshape(y.shape[:-1] + (1,)))
 
 
-BROKEN: dict[type[dgm.Bijector], str] = {
+BROKEN: dict[type[dgm.flows.Bijector], str] = {
     WrongSign: "log det is that of the jacobian",
     WrongSignOfTheInverse: "round trip",
     NotTheInverse: "round trip",
@@ -223,7 +223,7 @@ BROKEN: dict[type[dgm.Bijector], str] = {
 
 
 def test_the_layer_that_the_broken_ones_are_made_of_passes():
-    dgm.assert_bijector(Scale(), 3)
+    dgm.flows.assert_bijector(Scale(), 3)
 
 
 @pytest.mark.parametrize("broken", BROKEN, ids=lambda b: b.__name__)
@@ -231,29 +231,29 @@ def test_a_broken_layer_fails_by_the_name_of_the_law_that_it_breaks(broken):
     with pytest.raises(
         AssertionError, match=rf"{broken.__name__}, torch\.float\d\d, law '({BROKEN[broken]})'"
     ):
-        dgm.assert_bijector(broken(), 3)
+        dgm.flows.assert_bijector(broken(), 3)
 
 
 def test_a_layer_that_does_not_broadcast_its_context_fails():
     with pytest.raises(AssertionError, match="law '(shapes and dtypes|leading dims broadcast)'"):
-        dgm.assert_bijector(IgnoredContext(), 3, 1)
+        dgm.flows.assert_bijector(IgnoredContext(), 3, 1)
 
 
 def test_a_one_way_layer_is_held_to_its_forward_direction():
-    class Planar(dgm.Planar):
+    class Planar(dgm.flows.Planar):
         def forward(self, x, context=None):
             y, log_det = super().forward(x, context)
             return y, log_det + 0.1
 
-    dgm.assert_bijector(dgm.Planar(3), 3)
+    dgm.flows.assert_bijector(dgm.flows.Planar(3), 3)
     with pytest.raises(
         AssertionError, match="Planar, torch.float64, law 'log det is that of the jacobian'"
     ):
-        dgm.assert_bijector(Planar(3), 3)
+        dgm.flows.assert_bijector(Planar(3), 3)
 
 
 def test_a_context_of_another_size_than_the_layers_is_an_error_of_the_first_law():
     with pytest.raises(
         AssertionError, match="law 'shapes and dtypes': .*expected a context of size 3, got 2"
     ):
-        dgm.assert_bijector(dgm.Coupling(4, context=3), 4, 2)
+        dgm.flows.assert_bijector(dgm.flows.Coupling(4, context=3), 4, 2)

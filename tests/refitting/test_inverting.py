@@ -23,7 +23,9 @@ def linear(scale=1.0):
         net.weight.copy_(torch.tensor([[1.0, 0.4], [-0.3, 0.8], [0.5, 0.5]]))
     encoder = dgm.MultivariateNormal(nn.Linear(3, 5), 2)
     return dgm.VAE(
-        dgm.StandardNormal(2), dgm.Normal(dgm.MeanOf(dgm.Deterministic(net)), scale), encoder
+        dgm.StandardNormal(2),
+        dgm.Normal(dgm.distributions.MeanOf(dgm.Deterministic(net)), scale),
+        encoder,
     )
 
 
@@ -111,7 +113,7 @@ def test_the_curve_is_that_of_the_exact_evidence(score):
     r"""$x \sim \mathcal N(0, W W^T + \sigma^2 I)$ at each σ, within 0.05 nats; the least is at the σ of the data."""
     vae = linear()
     train, test = evidence(vae, 0.4).sample((1500,)), evidence(vae, 0.4).sample((100,))
-    curve = dgm.nll_over_scale(
+    curve = dgm.diagnostics.nll_over_scale(
         vae, train, test, (0.2, 0.4, 1.0), epochs=15, batch_size=100, lr=0.02, score=score
     )
     assert curve.scales == (1.0, 0.4, 0.2)
@@ -127,7 +129,9 @@ def test_the_curve_is_that_of_the_exact_evidence(score):
 
 def test_it_prints_a_table_that_says_what_it_is():
     x = torch.randn(20, 3)
-    curve = dgm.nll_over_scale(toy_vae(), x, x, (0.5, 2.0), **QUICK, score=partial(dgm.nll, num=5))
+    curve = dgm.diagnostics.nll_over_scale(
+        toy_vae(), x, x, (0.5, 2.0), **QUICK, score=partial(dgm.nll, num=5)
+    )
     lines = str(curve).split("\n")
     assert "upper bound in expectation" in lines[0]
     assert [line.split()[0] for line in lines[1:]] == ["2", "0.5"]
@@ -139,7 +143,9 @@ def test_context_is_scored_as_well():
     encoder = dgm.Conditional(dist.Normal, dgm.Concat(dgm.mlp(3 + 1, 4)))
     batch = torch.randn(20, 3), torch.randn(20, 1)
     vae = dgm.VAE(dgm.StandardNormal(2), likelihood, encoder)
-    curve = dgm.nll_over_scale(vae, batch, batch, (1.0,), **QUICK, score=partial(dgm.nll, num=5))
+    curve = dgm.diagnostics.nll_over_scale(
+        vae, batch, batch, (1.0,), **QUICK, score=partial(dgm.nll, num=5)
+    )
     assert curve.scores[0].per_datum.shape == (20,)
 
 
@@ -148,10 +154,10 @@ def test_a_likelihood_without_a_scale_is_refused():
     with pytest.raises(
         TypeError, match=r"expected a Normal likelihood, .* got Deterministic.*Fix: vae.replace"
     ):
-        dgm.nll_over_scale(vae, torch.zeros(5, 3), torch.zeros(5, 3), (1.0,))
+        dgm.diagnostics.nll_over_scale(vae, torch.zeros(5, 3), torch.zeros(5, 3), (1.0,))
 
 
 @pytest.mark.parametrize("scales", [(), (1.0, 0.0)])
 def test_scales_that_are_not_positive_are_refused(scales):
     with pytest.raises(ValueError, match="expected at least one σ, and all of them positive"):
-        dgm.nll_over_scale(toy_vae(), torch.zeros(5, 3), torch.zeros(5, 3), scales)
+        dgm.diagnostics.nll_over_scale(toy_vae(), torch.zeros(5, 3), torch.zeros(5, 3), scales)

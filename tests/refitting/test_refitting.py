@@ -51,7 +51,7 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(t, other[n]) for n, t in one.items())
 
 
-def drawn(vae: dgm.VAE, *batch: Tensor) -> dgm.Particles:
+def drawn(vae: dgm.VAE, *batch: Tensor) -> dgm.results.Particles:
     with fork_rng(seed=3), torch.no_grad():
         return dgm.draw(vae.model, vae.guide, *batch, num=20)
 
@@ -63,7 +63,7 @@ def drawn(vae: dgm.VAE, *batch: Tensor) -> dgm.Particles:
 def test_a_linear_flow_finds_the_normal_aggregate_in_closed_form():
     r"""$E_{q_{agg}}[-\log p]$ falls to the entropy of $q_{agg}$; 0.02 nats are left to 2,000 data and to training."""
     vae, x = shifted_vae(), torch.randn(2000, 3)
-    prior = dgm.Flow(dgm.StandardNormal(2), dgm.LULinear(2))
+    prior = dgm.Flow(dgm.StandardNormal(2), dgm.flows.LULinear(2))
     refitted = dgm.refit_prior(vae, x, prior, epochs=15, batch_size=100, lr=0.03)
     exact, law = aggregate_of(vae), refitted.model.prior()
     z = exact.sample((50_000,))
@@ -359,7 +359,7 @@ def test_a_likelihood_without_one_scale_is_refused():
     "prior",
     [
         lambda vae, data: dgm.AggregatePrior(vae.guide.encoder, data),
-        lambda *_: dgm.Flow(dgm.StandardNormal(2), [dgm.LULinear(2)]),
+        lambda *_: dgm.Flow(dgm.StandardNormal(2), [dgm.flows.LULinear(2)]),
     ],
     ids=["aggregate", "linear_flow"],
 )

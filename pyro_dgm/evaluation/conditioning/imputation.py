@@ -101,7 +101,7 @@ def impute(
         Rezende, Mohamed, Wierstra 2014, arXiv:1401.4082 (appendix F); Mattei, Frellsen 2019, *MIWAE*, arXiv:1812.02633.
 
     Example:
-        >>> from pyro_dgm import VAE, Bernoulli, Conditional, StandardNormal, mlp
+        >>> from pyro_dgm import Bernoulli, Conditional, StandardNormal, VAE, mlp
         >>> import pyro.distributions as dist
         >>> vae = VAE(StandardNormal(2), Bernoulli(mlp(2, 9)), Conditional(dist.Normal, mlp(9, 4)))
         >>> x, observed = torch.ones(5, 9), torch.arange(9) < 6
@@ -157,7 +157,7 @@ def marginal_nll(
         NotImplementedError: for a guide with a flow that goes one way only.
 
     Example:
-        >>> from pyro_dgm import EmptyGuide, Conditional, DensityModel
+        >>> from pyro_dgm import Conditional, DensityModel, EmptyGuide
         >>> import pyro.distributions as dist
         >>> model = DensityModel(Conditional(dist.Normal, torch.nn.Linear(2, 6)))
         >>> x, c = torch.tensor([[0.0, torch.nan, 1.0]]), torch.zeros(1, 2)
@@ -199,7 +199,7 @@ def conditional_nll(
         ValueError: as `marginal_nll`.
 
     Example:
-        >>> from pyro_dgm import VAE, Bernoulli, Conditional, StandardNormal, mlp
+        >>> from pyro_dgm import Bernoulli, Conditional, StandardNormal, VAE, mlp
         >>> import pyro.distributions as dist
         >>> vae = VAE(StandardNormal(2), Bernoulli(mlp(2, 9)), Conditional(dist.Normal, mlp(9, 4)))
         >>> left = torch.arange(9) < 3

@@ -145,7 +145,7 @@ def interpolate(
     Example:
         >>> from pyro_dgm import LatentVariableModel, Normal, StandardNormal
         >>> model = LatentVariableModel(StandardNormal(2), Normal(torch.nn.Linear(2, 3)))
-        >>> interpolate(model, torch.zeros(5, 2), torch.ones(5, 2), steps=9, path=spherical).shape
+        >>> interpolate(model, torch.zeros(5, 2), torch.ones(5, 2), steps=9, path=slerp).shape
         torch.Size([9, 5, 3])
     """
     require_positive(steps=steps)
@@ -161,7 +161,7 @@ def lerp(start: Tensor, end: Tensor, t: Tensor) -> Tensor:
     r"""$(1 - t)\, \zeta_0 + t\, \zeta_1$.
 
     Example:
-        >>> linear(torch.tensor([0.0]), torch.tensor([4.0]), torch.tensor(0.25))
+        >>> lerp(torch.tensor([0.0]), torch.tensor([4.0]), torch.tensor(0.25))
         tensor([1.])
     """
     return (1 - t) * start + t * end
@@ -177,7 +177,7 @@ def slerp(start: Tensor, end: Tensor, t: Tensor) -> Tensor:
         Shoemake 1985, *Animating rotation with quaternion curves*; White 2016, arXiv:1609.04468.
 
     Example:
-        >>> spherical(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]), torch.tensor(0.5))
+        >>> slerp(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]), torch.tensor(0.5))
         tensor([0.7071, 0.7071])
     """
     omega = torch.nn.functional.cosine_similarity(start, end, dim=-1).clamp(-1, 1).acos()[..., None]

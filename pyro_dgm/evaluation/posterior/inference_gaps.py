@@ -104,7 +104,7 @@ def gaps(
 
     Example:
         >>> import pyro.distributions as dist
-        >>> from pyro_dgm import VAE, Conditional, Normal, StandardNormal
+        >>> from pyro_dgm import Conditional, Normal, StandardNormal, VAE
         >>> encoder = Conditional(dist.Normal, torch.nn.Linear(3, 4))
         >>> vae = VAE(StandardNormal(2), Normal(torch.nn.Linear(2, 3)), encoder)
         >>> gaps(vae.model, vae.guide, torch.zeros(5, 3), num=10, num_steps=2).amortization_per_datum.shape

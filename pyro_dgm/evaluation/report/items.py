@@ -106,7 +106,7 @@ def group_items(items: Sequence[Item]) -> list[list[Item]]:
     """The items in groups, by their first member in order: together are those that are skipped for one reason.
 
     Example:
-        >>> [as_one(group).name for group in alike([Item(Status.SKIP, "no z", name) for name in ("k-hat", "SBC")])]
+        >>> [merge_items(group).name for group in group_items([Item(Status.SKIP, "no z", name) for name in ("k-hat", "SBC")])]
         ['k-hat, SBC']
     """
     groups: dict[str | int, list[Item]] = {}

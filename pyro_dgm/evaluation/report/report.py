@@ -127,7 +127,7 @@ def check(
 
     Example:
         >>> import pyro.distributions as dist, torch
-        >>> from pyro_dgm import VAE, Conditional, Normal, StandardNormal, mlp
+        >>> from pyro_dgm import Conditional, Normal, StandardNormal, VAE, mlp
         >>> vae = VAE(StandardNormal(2), Normal(mlp(2, 3)), Conditional(dist.Normal, mlp(3, 4)))
         >>> report = check(vae.model, vae.guide, torch.randn(50, 3), num=50, num_simulated=200)
         >>> report["normalization"].status

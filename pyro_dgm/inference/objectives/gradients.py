@@ -80,7 +80,7 @@ class StickingTheLanding(Pathwise):
 
     Example:
         >>> import pyro.distributions as dist
-        >>> from pyro_dgm import IWELBO, VAE, Bernoulli, Conditional, StandardNormal, mlp
+        >>> from pyro_dgm import Bernoulli, Conditional, IWELBO, StandardNormal, VAE, mlp
         >>> vae = VAE(StandardNormal(2), Bernoulli(mlp(2, 9)), Conditional(dist.Normal, mlp(9, 4)))
         >>> IWELBO(vae.model, vae.guide, 1, estimator=StickingTheLanding())(torch.ones(5, 9)).shape
         torch.Size([])
@@ -102,7 +102,7 @@ class DoublyReparameterized(Pathwise):
 
     Example:
         >>> import pyro.distributions as dist
-        >>> from pyro_dgm import IWELBO, VAE, Bernoulli, Conditional, StandardNormal, mlp
+        >>> from pyro_dgm import Bernoulli, Conditional, IWELBO, StandardNormal, VAE, mlp
         >>> vae = VAE(StandardNormal(2), Bernoulli(mlp(2, 9)), Conditional(dist.Normal, mlp(9, 4)))
         >>> IWELBO(vae.model, vae.guide, 8, estimator=DoublyReparameterized())(torch.ones(5, 9)).shape
         torch.Size([])

@@ -35,7 +35,7 @@ class SVITrainer(Trainer):
 
     Example:
         >>> import pyro.distributions as dist
-        >>> from pyro_dgm import ELBO, VAE, Bernoulli, Conditional, StandardNormal, mlp
+        >>> from pyro_dgm import Bernoulli, Conditional, ELBO, StandardNormal, VAE, mlp
         >>> vae = VAE(StandardNormal(2), Bernoulli(mlp(2, 9)), Conditional(dist.Normal, mlp(9, 4)))
         >>> trainer = SVITrainer(ELBO(vae.model, vae.guide), lr=1e-2)
         >>> len(trainer.fit(torch.ones(32, 9), epochs=3, progress=False))

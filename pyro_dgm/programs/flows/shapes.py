@@ -170,7 +170,7 @@ class PerPixel(Bijector):
         Kingma, Dhariwal 2018, *Glow*, arXiv:1807.03039.
 
     Example:
-        >>> from pyro_dgm import LULinear
+        >>> from pyro_dgm.flows import LULinear
         >>> PerPixel(LULinear(3))(torch.zeros(5, 3, 4, 4))[1].shape
         torch.Size([5])
     """

@@ -42,7 +42,8 @@ class PixelCNN(nn.Module):
         2017, *Variational lossy autoencoder*, arXiv:1611.02731.
 
     Example:
-        >>> from pyro_dgm import Categorical, Rescale
+        >>> from pyro_dgm import Categorical
+        >>> from pyro_dgm.nn import Rescale
         >>> network = GatedPixelCNN((1, 4, 4), out_channels=17, context=2)
         >>> pixels = PixelCNN(network, Categorical(nn.Identity(), 17, event_dim=3), scale=Rescale(0, 16))
         >>> pixels(torch.zeros(5, 2)).sample().shape

@@ -20,7 +20,7 @@ SMALL = {"num": 400, "warmup": 200, "leapfrog": 5}
 def assert_moments(draws, mean, variance):
     """First and second moment of `(chains, draws, *rest)` within 5 standard errors, from their own ESS."""
     for found, expected in ((draws, mean), ((draws - mean).square(), variance)):
-        error = found.flatten(0, 1).std(0) / dgm.mean_ess(found).sqrt()
+        error = found.flatten(0, 1).std(0) / dgm.diagnostics.mean_ess(found).sqrt()
         assert ((found.mean((0, 1)) - expected).abs() < 5 * error).all()
         assert (error < 0.25 * variance.sqrt().clamp(min=variance)).all()  # the check can fail
 
@@ -76,7 +76,9 @@ def test_nuts_finds_the_same_moments_of_a_posterior_that_is_not_conjugate():
     for name in ("z", "scale"):
         for power in (1, 2):
             ours, theirs = found[name].pow(power), nuts[name][None].pow(power)
-            variance = [v.flatten(0, 1).var(0) / dgm.mean_ess(v) for v in (ours, theirs)]
+            variance = [
+                v.flatten(0, 1).var(0) / dgm.diagnostics.mean_ess(v) for v in (ours, theirs)
+            ]
             error = (variance[0] + variance[1]).sqrt()
             assert ((ours.mean((0, 1)) - theirs.mean((0, 1))).abs() < 5 * error).all(), (
                 name,

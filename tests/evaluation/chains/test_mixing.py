@@ -39,10 +39,12 @@ CHAINS = {
 def test_they_are_those_of_arviz(build):
     draws = build()
     numbers = draws.numpy()
-    np.testing.assert_allclose(dgm.ess(draws), arviz.ess(numbers), rtol=1e-9)
-    np.testing.assert_allclose(dgm.mean_ess(draws), arviz.ess(numbers, method="mean"), rtol=1e-9)
+    np.testing.assert_allclose(dgm.diagnostics.ess(draws), arviz.ess(numbers), rtol=1e-9)
+    np.testing.assert_allclose(
+        dgm.diagnostics.mean_ess(draws), arviz.ess(numbers, method="mean"), rtol=1e-9
+    )
     if len(draws) > 1:  # ArviZ gives no R-hat of one chain, though split in two it has one
-        np.testing.assert_allclose(dgm.rhat(draws), arviz.rhat(numbers), rtol=1e-9)
+        np.testing.assert_allclose(dgm.diagnostics.rhat(draws), arviz.rhat(numbers), rtol=1e-9)
 
 
 @in_float64
@@ -50,30 +52,30 @@ def test_they_are_those_of_arviz_in_many_random_chains():
     """Where the sum over lags ends differs from chain to chain."""
     draws = torch.stack([autoregressive(rho, 3, 40) for rho in torch.linspace(-0.9, 0.98, 100)], -1)
     expected = [arviz.ess(draws[..., i].numpy()) for i in range(100)]
-    np.testing.assert_allclose(dgm.ess(draws), expected, rtol=1e-9)
+    np.testing.assert_allclose(dgm.diagnostics.ess(draws), expected, rtol=1e-9)
 
 
 def test_every_quantity_has_its_own():
     draws = torch.randn(4, 50, 3, 2)
     draws[0, :, 1, 0] += 3
-    for measure in (dgm.rhat, dgm.ess, dgm.mean_ess):
+    for measure in (dgm.diagnostics.rhat, dgm.diagnostics.ess, dgm.diagnostics.mean_ess):
         found = measure(draws)
         assert found.shape == (3, 2)
         assert found.dtype == torch.float64
         torch.testing.assert_close(found[1, 0], measure(draws[:, :, 1, 0]))
-    assert dgm.rhat(draws).argmax() == 2
+    assert dgm.diagnostics.rhat(draws).argmax() == 2
 
 
 def test_chains_at_different_places_and_of_different_scales_have_a_large_rhat():
-    assert dgm.rhat(CHAINS["independent"]()) < 1.05
-    assert dgm.rhat(CHAINS["shifted"]()) > 1.3
-    assert dgm.rhat(CHAINS["scaled"]()) > 1.1
+    assert dgm.diagnostics.rhat(CHAINS["independent"]()) < 1.05
+    assert dgm.diagnostics.rhat(CHAINS["shifted"]()) > 1.3
+    assert dgm.diagnostics.rhat(CHAINS["scaled"]()) > 1.1
 
 
 @pytest.mark.parametrize("rho", [-0.5, 0.0, 0.5, 0.9])
 def test_the_mean_ess_of_an_autoregressive_law_is_known(rho):
     """S (1 − ρ) / (1 + ρ), within 5 standard errors over 60 repetitions."""
-    found = dgm.mean_ess(autoregressive(rho, 4, 2000, (60,))) / 8000
+    found = dgm.diagnostics.mean_ess(autoregressive(rho, 4, 2000, (60,))) / 8000
     expected = (1 - rho) / (1 + rho)
     assert (
         found.mean() - expected
@@ -82,4 +84,4 @@ def test_the_mean_ess_of_an_autoregressive_law_is_known(rho):
 
 def test_too_few_draws_raise():
     with pytest.raises(ValueError, match=r"at least 4 draws, got shape \(4, 3\)"):
-        dgm.rhat(torch.randn(4, 3))
+        dgm.diagnostics.rhat(torch.randn(4, 3))

@@ -123,9 +123,11 @@ def test_the_marginal_model_is_a_model_for_every_other_estimate():
     """Its log densities are those of the pair, to the bit where all is observed; HMC draws from p(z | x_b)."""
     model, guide, x, observed = linear_gaussian()
     ones = torch.ones_like(observed)
-    found = dgm.nll(dgm.Marginal(model), dgm.Unmasked(guide), x, ones, num=20)
+    found = dgm.nll(
+        dgm.diagnostics.Marginal(model), dgm.diagnostics.Unmasked(guide), x, ones, num=20
+    )
     assert torch.equal(found.per_datum, dgm.nll(model, guide, x, num=20).per_datum)
-    ais = dgm.ais(dgm.Marginal(model), x, observed, num=16, steps=50)
+    ais = dgm.ais(dgm.diagnostics.Marginal(model), x, observed, num=16, steps=50)
     assert (
         (ais.per_datum + log_marginal(model, x, observed)).abs() < 5 * ais.monte_carlo + 1e-3
     ).all()

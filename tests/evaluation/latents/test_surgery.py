@@ -61,7 +61,7 @@ def integrals(x: torch.Tensor, scale: float) -> tuple[float, float]:
     return mutual.item(), marginal.item()
 
 
-def close(estimate: dgm.Estimate, exact: float, num: float = 5) -> bool:
+def close(estimate: dgm.results.Estimate, exact: float, num: float = 5) -> bool:
     return abs(estimate.value - exact) <= num * estimate.stderr
 
 

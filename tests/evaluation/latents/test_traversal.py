@@ -65,7 +65,9 @@ def test_lines_of_every_pair_have_the_shape_of_its_data(build, dtype):
     z = dgm.encode(case.guide, x, *context)[name].mean(0)
     lines = dgm.traverse(case.model, z, *context, steps=3, latent=name)
     assert lines.shape == (z.shape[1], 3, *x.shape)
-    path = dgm.interpolate(case.model, z, z.flip(0), *context, steps=5, latent=name, path=dgm.slerp)
+    path = dgm.interpolate(
+        case.model, z, z.flip(0), *context, steps=5, latent=name, path=dgm.diagnostics.slerp
+    )
     assert path.shape == (5, *x.shape)
     assert path.dtype == dtype or not path.is_floating_point()
     if name == "z":
@@ -122,7 +124,7 @@ def test_an_arc_keeps_its_radius_and_its_speed():
     start, end = torch.randn(7, 3), torch.randn(7, 3)
     start, end = start / start.norm(dim=1, keepdim=True), end / end.norm(dim=1, keepdim=True)
     t = torch.linspace(0, 1, 9)
-    arc = torch.stack([dgm.slerp(start, end, s) for s in t])
+    arc = torch.stack([dgm.diagnostics.slerp(start, end, s) for s in t])
     torch.testing.assert_close(arc.norm(dim=-1), torch.ones(9, 7))
     angles = (arc[1:] * arc[:-1]).sum(-1).clamp(-1, 1).acos()
     torch.testing.assert_close(angles, (start * end).sum(-1).acos().expand(8, 7) / 8)
@@ -133,11 +135,17 @@ def test_an_arc_between_parallel_points_is_straight():
     start = torch.randn(4, 3)
     for end in (start, 2 * start, -start):
         t = torch.tensor(0.3)
-        torch.testing.assert_close(dgm.slerp(start, end, t), dgm.lerp(start, end, t))
+        torch.testing.assert_close(
+            dgm.diagnostics.slerp(start, end, t), dgm.diagnostics.lerp(start, end, t)
+        )
 
 
 def test_an_arc_to_the_origin_is_finite():
-    assert dgm.slerp(torch.randn(4, 3), torch.zeros(4, 3), torch.tensor(0.3)).isfinite().all()
+    assert (
+        dgm.diagnostics.slerp(torch.randn(4, 3), torch.zeros(4, 3), torch.tensor(0.3))
+        .isfinite()
+        .all()
+    )
 
 
 def test_a_bounded_latent_stays_in_its_support():

@@ -232,11 +232,11 @@ def test_the_mean_has_the_standard_error_of_the_data_and_the_summary_says_what_i
 
 
 def test_the_schedule_is_symmetric_and_finest_at_its_ends():
-    betas = dgm.sigmoid_schedule(10)
+    betas = dgm.diagnostics.sigmoid_schedule(10)
     assert (betas[0], betas[-1], len(betas)) == (0.0, 1.0, 11)
     assert all(a + b == pytest.approx(1.0) for a, b in zip(betas, reversed(betas), strict=True))
     assert betas[1] - betas[0] < betas[6] - betas[5]
-    linear = dgm.sigmoid_schedule(4, sharpness=1e-4)
+    linear = dgm.diagnostics.sigmoid_schedule(4, sharpness=1e-4)
     assert linear == pytest.approx((0, 0.25, 0.5, 0.75, 1.0), abs=1e-6)
 
 

@@ -323,13 +323,13 @@ def test_a_model_without_latents_is_scored_exactly_and_says_so():
     batch = case.batch(5)
     score = dgm.nll(case.model, case.guide, *batch, num=2)
     assert score.kind == "exact"
-    assert dgm.NLL.kind == "upper bound in expectation"
+    assert dgm.results.NLL.kind == "upper bound in expectation"
 
 
 @in_float64
 def test_bits_per_dim_of_a_result_are_exact_and_keep_its_kind():
     """Sixteen equal levels are four bits; a guess of spread data has the standard error of its nats."""
-    model = dgm.DensityModel(dgm.Flow(dgm.StandardNormal(3), dgm.Permutation(3)))
+    model = dgm.DensityModel(dgm.Flow(dgm.StandardNormal(3), dgm.flows.Permutation(3)))
     score = dgm.nll(model, dgm.EmptyGuide(), torch.randn(50, 3))
     bits = score.bits_per_dim(3, spacing=0.5)
     assert bits.value == pytest.approx((score.mean / 3 + log(2)) / log(2))
@@ -355,7 +355,7 @@ class Even(nn.Module):
 
 
 def test_a_given_likelihood_has_the_mean_the_error_and_the_kind_that_it_was_given():
-    given = dgm.GivenNLL(torch.tensor([1.0, 2.0, 6.0]), kind="lower bound")
+    given = dgm.results.GivenNLL(torch.tensor([1.0, 2.0, 6.0]), kind="lower bound")
     assert (given.mean, given.kind) == (3.0, "lower bound")
     assert given.stderr == pytest.approx((7 / 3) ** 0.5)
     assert str(given) == "NLL 3.000 ± 1.528 nats per datum (lower bound; 3 data)"

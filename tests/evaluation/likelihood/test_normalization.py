@@ -13,7 +13,7 @@ from conftest import both_dtypes
 from toys import GlobalMean, GlobalMeanGuide, Series, SeriesGuide, linear_gaussian
 
 import pyro_dgm as dgm
-from pyro_dgm import normalization
+from pyro_dgm.diagnostics import normalization
 from pyro_dgm.evaluation.likelihood.total_mass import log_total
 
 LARGE = "does not factorize over its event"
@@ -168,9 +168,9 @@ def test_it_is_repeatable_and_leaves_the_random_state_alone():
 def test_the_bias_is_that_of_a_datum_and_nan_shows():
     """Numbers of either sign do not cancel: half of a hundred too large and half too small is no law."""
     totals = {"x": torch.tensor([[0.1, -0.2], [0.0, 0.1]]), "y": torch.tensor([[1.0], [1.5]])}
-    assert dgm.Normalization(totals, {}).bias == pytest.approx(1.6)
+    assert dgm.results.Normalization(totals, {}).bias == pytest.approx(1.6)
     totals["x"][0, 0] = torch.nan
-    assert isnan(dgm.Normalization(totals, {}).bias)
+    assert isnan(dgm.results.Normalization(totals, {}).bias)
 
 
 def test_a_global_site_raises():

@@ -134,4 +134,4 @@ def test_weights_that_spread_over_thousands_of_nats_are_infinitely_bad():
     [(1, 0.0), (5, 0.0), (10, 0.0), (100, 0.5), (1000, 1 - 1 / 3), (10_000, 0.7), (10**6, 0.7)],
 )
 def test_the_threshold_follows_its_formula(num, expected):
-    assert dgm.khat_threshold(num) == pytest.approx(expected)
+    assert dgm.diagnostics.khat_threshold(num) == pytest.approx(expected)

@@ -240,7 +240,7 @@ def test_the_correction_is_holms():
     """p = 0.01, 0.04, 0.03 of three: 0.03, max(0.06, 0.03), and the last is at least the second."""
     uniform = torch.zeros(2, 3)
 
-    class Known(dgm.SBC):
+    class Known(dgm.results.SBC):
         p_values = torch.tensor([0.01, 0.04, 0.03], dtype=torch.float64)
 
     found = Known(("a", "b", "c"), uniform.long(), uniform, 1)

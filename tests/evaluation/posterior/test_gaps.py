@@ -58,7 +58,7 @@ def test_both_gaps_are_those_of_the_closed_forms(shift, spread):
     """Means over 40 data; 5 standard errors of 2,000 draws, and 0.01 nats for an ascent that stops."""
     exact = Exact(shift, spread)
     x = exact.evidence.sample((40,))
-    truth = dgm.GivenNLL(-exact.evidence.log_prob(x).detach())
+    truth = dgm.results.GivenNLL(-exact.evidence.log_prob(x).detach())
     found = dgm.gaps(exact.vae.model, exact.vae.guide, x, num=2000, num_steps=300, truth=truth)
     moved = torch.full((2,), shift)
     amortization = moved @ exact.precision @ moved / 2 + 2 * (
@@ -211,7 +211,7 @@ def posterior_of_the_bare_model(model, x):
 def test_two_latents_of_a_stranger_reach_the_best_image_of_both_conditionals():
     case = PAIRS["two_latents_bare"]()
     (x,) = case.batch(5)
-    truth = dgm.GivenNLL(-evidence_of_the_bare_model(case.model, x))
+    truth = dgm.results.GivenNLL(-evidence_of_the_bare_model(case.model, x))
     found = dgm.gaps(case.model, case.guide, x, num=4000, num_steps=600, lr=0.2, truth=truth)
     exact = best_of_the_bare_family(case, x)
     assert (
@@ -233,7 +233,7 @@ def evidence_of_the_bare_model(model, x):
 def test_a_site_of_a_further_plate_is_refined_for_each_of_its_rows():
     r"""The best mean field of a normal with precision P loses $\frac12 (\sum_d \log P_{dd} - \log |P|)$."""
     model, guide, x = Series(), SeriesGuide(), torch.randn(4, 3)
-    truth = dgm.GivenNLL(-model.log_evidence(x))
+    truth = dgm.results.GivenNLL(-model.log_evidence(x))
     found = dgm.gaps(model, guide, x, num=4000, truth=truth)
     precision = torch.diag(torch.tensor([4.0, 5, 5, 5]))
     precision[0, 1:] = precision[1:, 0] = -1
@@ -277,7 +277,7 @@ def test_every_pair_has_its_gaps(build):
     """Noise sites, flows that can't score and labels among them; the inference gap is that of `nll`, to the bit."""
     case = build()
     batch = case.batch(3)
-    truth = dgm.GivenNLL(torch.zeros(3, dtype=torch.float64))
+    truth = dgm.results.GivenNLL(torch.zeros(3, dtype=torch.float64))
     found = dgm.gaps(case.model, case.guide, *batch, num=8, num_steps=2, truth=truth)
     total = found.amortization_per_datum + found.approximation_per_datum
     torch.testing.assert_close(total, dgm.nll(case.model, case.guide, *batch, num=8).nelbo)
@@ -295,7 +295,9 @@ def test_the_noise_of_a_dequantized_pair_is_refined_as_well():
 
     x, u = torch.zeros(4, 1), (torch.arange(10_000) + 0.5) / 10_000
     law = dist.Normal(0.8, 0.1)
-    truth = dgm.GivenNLL(-(law.cdf(torch.tensor(1.0)) - law.cdf(torch.tensor(0.0))).log().expand(4))
+    truth = dgm.results.GivenNLL(
+        -(law.cdf(torch.tensor(1.0)) - law.cdf(torch.tensor(0.0))).log().expand(4)
+    )
     found = dgm.gaps(
         dgm.dequantized(density), dgm.NoiseGuide(dgm.UnitUniform()), x, num=4000, truth=truth
     )

@@ -15,7 +15,7 @@ from torch import nn
 from toys import ExactGuide, LinearGaussian, toy_vae
 
 import pyro_dgm as dgm
-from pyro_dgm import Status
+from pyro_dgm.diagnostics import Status
 
 
 @both_dtypes

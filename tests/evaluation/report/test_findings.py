@@ -11,7 +11,7 @@ from reports import NAMES, QUICK, pair, skipped
 from toys import GlobalMean, GlobalMeanGuide, Written
 
 import pyro_dgm as dgm
-from pyro_dgm import Status
+from pyro_dgm.diagnostics import Status
 from pyro_dgm.evaluation.report.findings import Settings, image_like
 
 
@@ -93,7 +93,7 @@ def test_a_large_set_is_scored_at_rows_of_the_seed_and_its_aggregate_is_whole():
                 findings.surgery.num_data,
             )
         )
-        return dgm.Item(Status.PASS, "seen")
+        return dgm.diagnostics.Item(Status.PASS, "seen")
 
     for seed in (0, 1):
         dgm.check(
@@ -102,7 +102,7 @@ def test_a_large_set_is_scored_at_rows_of_the_seed_and_its_aggregate_is_whole():
             model.data(90),
             num=10,
             limit=30,
-            checks=[dgm.Check("sizes", sizes)],
+            checks=[dgm.diagnostics.Check("sizes", sizes)],
             seed=seed,
         )
     assert [row[0] for row in rows] == [90, 90]
@@ -117,7 +117,7 @@ def test_an_error_of_a_check_is_no_skip():
 
     model, guide = pair()
     with pytest.raises(ValueError, match="a bug"):
-        dgm.check(model, guide, model.data(6), checks=[dgm.Check("broken", broken)])
+        dgm.check(model, guide, model.data(6), checks=[dgm.diagnostics.Check("broken", broken)])
 
 
 def test_bad_arguments_raise():
@@ -142,12 +142,15 @@ def test_bad_arguments_raise():
 
 def test_results_and_refusals_are_computed_once():
     model, guide = pair()
-    findings = dgm.Findings(model, guide, (model.data(6),), Settings(num=10))
+    findings = dgm.diagnostics.Findings(model, guide, (model.data(6),), Settings(num=10))
     assert findings.nll is findings.nll
     assert set(findings.found) == {"traces", "nll"}
-    findings, reasons = dgm.Findings(model, guide, (model.data(1),), Settings(num=10)), set()
+    findings, reasons = (
+        dgm.diagnostics.Findings(model, guide, (model.data(1),), Settings(num=10)),
+        set(),
+    )
     for _ in range(2):
-        with pytest.raises(dgm.Skipped) as reason:
+        with pytest.raises(dgm.diagnostics.Skipped) as reason:
             _ = findings.collapse
         reasons.add(str(reason.value))
     assert reasons == {findings.refused["collapse"]}

@@ -10,7 +10,7 @@ from reports import QUICK, pair, report_of_images
 from toys import Series, SeriesGuide
 
 import pyro_dgm as dgm
-from pyro_dgm import Status
+from pyro_dgm.diagnostics import Status
 
 
 @pytest.fixture(scope="module")
@@ -55,10 +55,12 @@ def test_the_page_holds_every_item_and_picture_and_nothing_from_outside(digits, 
 
 def test_the_page_escapes_what_users_name(tmp_path):
     def fine(findings):
-        return dgm.Item(Status.PASS, "a < b & <script>alert(1)</script>")
+        return dgm.diagnostics.Item(Status.PASS, "a < b & <script>alert(1)</script>")
 
     model, guide = pair()
-    report = dgm.check(model, guide, model.data(5), checks=[dgm.Check("<i>mine</i>", fine)])
+    report = dgm.check(
+        model, guide, model.data(5), checks=[dgm.diagnostics.Check("<i>mine</i>", fine)]
+    )
     report.html(tmp_path / "report.html")
     assert "<script>" not in (tmp_path / "report.html").read_text()
     assert "&lt;i&gt;mine&lt;/i&gt;" in (tmp_path / "report.html").read_text()

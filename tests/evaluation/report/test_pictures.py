@@ -37,7 +37,7 @@ def test_every_khat_is_counted_and_those_beyond_the_ends_in_the_outer_bars():
 
 def test_the_band_of_ranks_is_that_of_the_binomial_law():
     uniform = torch.rand(2000, 5, dtype=torch.float64)
-    found = dgm.SBC(("a", "b", "c", "d", "e"), (uniform * 100).long(), uniform, 99)
+    found = dgm.results.SBC(("a", "b", "c", "d", "e"), (uniform * 100).long(), uniform, 99)
     panels = rank_figure(found, [4, 0, 2, 1, 3]).axes
     assert [axes.get_title() for axes in panels[:5]] == ["e", "a", "c", "b", "d"]
     band, *bars = panels[0].patches

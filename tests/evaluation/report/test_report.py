@@ -13,7 +13,7 @@ from reports import QUICK, pair, report_of_images, statuses
 from toys import Written, toy_vae
 
 import pyro_dgm as dgm
-from pyro_dgm import Status
+from pyro_dgm.diagnostics import Status
 
 
 @pytest.fixture(scope="module")
@@ -120,13 +120,13 @@ def test_checks_of_the_user_join_and_only_what_they_ask_for_is_computed():
 
     def large(findings):
         seen.append(dict(findings.found))
-        return dgm.Item(Status.WARN, f"{findings.num_data} data", advice="collect more")
+        return dgm.diagnostics.Item(Status.WARN, f"{findings.num_data} data", advice="collect more")
 
     def never(findings):
-        raise dgm.Skipped("no reason")
+        raise dgm.diagnostics.Skipped("no reason")
 
     model, guide = pair()
-    checks = [dgm.Check("sample size", large), dgm.Check("nothing", never)]
+    checks = [dgm.diagnostics.Check("sample size", large), dgm.diagnostics.Check("nothing", never)]
     report = dgm.check(model, guide, model.data(6), checks=checks)
     assert seen == [{}]
     assert statuses(report) == {"sample size": Status.WARN, "nothing": Status.SKIP}

@@ -69,7 +69,9 @@ def test_one_percent_of_the_truth_costs_at_most_log_100_at_every_point():
     mostly_noise = dist.MixtureSameFamily(
         dist.Categorical(weights), dist.Normal(loc, scale).to_event(1)
     )
-    assert bool((mostly_noise.log_prob(points) >= toy.distribution.log_prob(points) - log(100)).all())
+    assert bool(
+        (mostly_noise.log_prob(points) >= toy.distribution.log_prob(points) - log(100)).all()
+    )
 
 
 def test_the_truth_is_told_from_the_data_by_no_metric(table):
@@ -124,7 +126,7 @@ def small(**changes):
 
 def test_equal_samples_have_equal_rows_and_the_likelihood_is_the_only_difference():
     x, test = torch.randn(90, 2), torch.randn(60, 2)
-    given = dgm.GivenNLL(torch.arange(60.0), kind="upper bound")
+    given = dgm.results.GivenNLL(torch.arange(60.0), kind="upper bound")
     one, two = small(
         samples={"one": x[:30], "two": x[:30].numpy()}, test=test, nll={"two": given}
     ).rows[1:]
@@ -162,11 +164,11 @@ def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="expected models of other names than 'test data'"):
         small(samples={"test data": torch.randn(30, 2)})
     with pytest.raises(ValueError, match=r"expected likelihoods of \['one'\], got one of 'two'"):
-        small(nll={"two": dgm.GivenNLL(torch.zeros(60))})
+        small(nll={"two": dgm.results.GivenNLL(torch.zeros(60))})
     with pytest.raises(
         ValueError, match="likelihood of all 60 test data from 'one', got one of 59 data. Fix: nll"
     ):
-        small(nll={"one": dgm.GivenNLL(torch.zeros(59))})
+        small(nll={"one": dgm.results.GivenNLL(torch.zeros(59))})
     with pytest.raises(
         ValueError, match=r"at least 30 samples of 'one', .*, got 29. Fix: generate\(model, 30\)"
     ):

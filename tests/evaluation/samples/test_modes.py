@@ -79,7 +79,7 @@ def test_three_sigma_is_still_of_high_quality():
     fake = torch.tensor([[0.1875], [0.25]])
     found = dgm.mode_coverage(fake=fake, centres=torch.zeros(1, 1), sd=0.0625)
     assert found.counts.tolist() == [1]
-    assert found.high_quality == dgm.Estimate(0.5, sqrt(0.125))
+    assert found.high_quality == dgm.results.Estimate(0.5, sqrt(0.125))
 
 
 def test_skewed_shares_have_the_spread_that_is_claimed():
@@ -105,7 +105,7 @@ def test_a_mode_without_width_and_other_shapes_are_refused():
 def test_labels_of_a_classifier_count_like_samples_at_the_modes():
     drawn = torch.randint(25, (2500,))
     by_label, by_place = (
-        dgm.label_coverage(labels=drawn.numpy(), num_modes=25),
+        dgm.diagnostics.label_coverage(labels=drawn.numpy(), num_modes=25),
         dgm.mode_coverage(fake=CENTRES[drawn], centres=CENTRES, sd=0.05),
     )
     assert torch.equal(by_label.counts, by_place.counts)
@@ -117,4 +117,4 @@ def test_labels_of_a_classifier_count_like_samples_at_the_modes():
 @pytest.mark.parametrize("labels", [[], [0, 4], [-1]])
 def test_labels_beyond_the_classes_are_refused(labels):
     with pytest.raises(ValueError, match="label_coverage: expected labels 0, …, 3, got"):
-        dgm.label_coverage(labels=labels, num_modes=4)
+        dgm.diagnostics.label_coverage(labels=labels, num_modes=4)

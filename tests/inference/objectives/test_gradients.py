@@ -26,7 +26,7 @@ from pyro_dgm.inference.run.traces import fork_rng
 from pyro_dgm.inference.training.compilation import Compiled, Eager
 
 PATHWISE = [dgm.StickingTheLanding(), dgm.DoublyReparameterized()]
-ESTIMATORS = [dgm.Reparameterized(), *PATHWISE]
+ESTIMATORS = [dgm.training.Reparameterized(), *PATHWISE]
 
 
 def named(estimator):
@@ -132,7 +132,7 @@ def test_the_gradient_of_one_draw_is_the_formula():
 @in_float64
 def test_the_doubly_reparameterized_gradient_is_unbiased_and_has_the_smaller_variance():
     """Means over 400 draws within 5 standard errors of their difference, in each of the guide's 10 numbers."""
-    plain, doubly = loose(dgm.Reparameterized()), loose(dgm.DoublyReparameterized())
+    plain, doubly = loose(dgm.training.Reparameterized()), loose(dgm.DoublyReparameterized())
     assert in_standard_errors(doubly, plain).abs().max() < 5
     assert (doubly.var(0) < 0.5 * plain.var(0)).all()
 
@@ -140,7 +140,9 @@ def test_the_doubly_reparameterized_gradient_is_unbiased_and_has_the_smaller_var
 @in_float64
 def test_sticking_the_landing_is_unbiased_for_one_particle_and_biased_for_more():
     """Within 5 standard errors at K = 1; more than 10 away at K = 8."""
-    one = in_standard_errors(loose(dgm.StickingTheLanding(), 1), loose(dgm.Reparameterized(), 1))
+    one = in_standard_errors(
+        loose(dgm.StickingTheLanding(), 1), loose(dgm.training.Reparameterized(), 1)
+    )
     assert one.abs().max() < 5
     eight = in_standard_errors(loose(dgm.StickingTheLanding()), loose(dgm.DoublyReparameterized()))
     assert eight.abs().max() > 10
@@ -173,7 +175,7 @@ def test_a_guide_of_two_sites_gets_the_right_gradient_in_expectation(num_particl
     """The path through a later draw carries its weight once: within 5 standard errors of the plain gradient."""
     model, guide = PAIRS["two_latents_bare"]().model, Nested()
     x, found = torch.randn(1, 4).expand(100, 4), []
-    for estimator in (dgm.Reparameterized(), dgm.DoublyReparameterized()):
+    for estimator in (dgm.training.Reparameterized(), dgm.DoublyReparameterized()):
         objective = dgm.IWELBO(model, guide, num_particles, estimator=estimator)
         found.append(gradients_of(guide, objective, x, 300))
     assert in_standard_errors(*found).abs().max() < 5
@@ -185,7 +187,7 @@ def test_flows_shared_parameters_and_noise_sites_get_the_right_gradient_in_expec
     """Over all parameters, also those that model and guide share, in 20 random directions of 5 standard errors."""
     case = PAIRS[pair]()
     batch, found = tuple(b[:1].expand(60, *b.shape[1:]) for b in case.batch(1)), []
-    for estimator in (dgm.Reparameterized(), dgm.DoublyReparameterized()):
+    for estimator in (dgm.training.Reparameterized(), dgm.DoublyReparameterized()):
         objective, rows = dgm.IWELBO(case.model, case.guide, 4, estimator=estimator), []
         for _ in range(150):
             slopes = torch.autograd.grad(objective(*batch), [*objective.parameters()])
@@ -198,7 +200,7 @@ def test_flows_shared_parameters_and_noise_sites_get_the_right_gradient_in_expec
 def test_weights_reach_the_draws_of_a_further_plate():
     """One gradient of the guide over all sites, doubly reparameterized within 5 standard errors of the plain one."""
     x, model, guide, found = torch.randn(1, 3).expand(60, 3), Series(), SeriesGuide(), []
-    for estimator in (dgm.Reparameterized(), dgm.DoublyReparameterized()):
+    for estimator in (dgm.training.Reparameterized(), dgm.DoublyReparameterized()):
         objective = dgm.IWELBO(model, guide, 4, estimator=estimator)
         assert objective.preflight(x).depth == 2
         found.append(gradients_of(guide, objective, x, 200))
@@ -325,7 +327,7 @@ def test_a_guide_that_cannot_score_given_points_is_refused():
 def test_a_flow_that_scores_slowly_says_so():
     case = PAIRS["vae_flow"]()
     objective = dgm.IWELBO(case.model, case.guide, 2, estimator=dgm.StickingTheLanding())
-    with pytest.warns(dgm.DirectionWarning, match="scoring a given point"):
+    with pytest.warns(dgm.flows.DirectionWarning, match="scoring a given point"):
         objective(*case.batch(4))
 
 
@@ -340,4 +342,4 @@ def test_the_name_of_an_estimator_is_a_type_error_with_the_fix():
 def test_the_abstract_estimator_has_no_draw():
     vae = toy_vae()
     with pytest.raises(NotImplementedError, match="Estimator has no draw"):
-        dgm.IWELBO(vae.model, vae.guide, 2, estimator=dgm.Estimator())(torch.zeros(2, 3))
+        dgm.IWELBO(vae.model, vae.guide, 2, estimator=dgm.training.Estimator())(torch.zeros(2, 3))

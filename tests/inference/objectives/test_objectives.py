@@ -409,7 +409,7 @@ def test_no_particles_raise():
 def test_the_abstract_objective_has_no_terms():
     vae = toy_vae()
     with pytest.raises(NotImplementedError, match="Objective has no terms"):
-        dgm.Objective(vae.model, vae.guide)(torch.zeros(2, 3))
+        dgm.training.Objective(vae.model, vae.guide)(torch.zeros(2, 3))
 
 
 @pytest.mark.parametrize(**over(PAIRS))

@@ -50,13 +50,13 @@ def test_the_state_of_a_schedule_is_a_buffer(make):
 
 
 def test_values_are_tensors_never_floats():
-    assert isinstance(dgm.Constant(0.5)(), torch.Tensor)
+    assert isinstance(dgm.training.Constant(0.5)(), torch.Tensor)
     assert isinstance(dgm.LinearWarmup(3)(), torch.Tensor)
     assert isinstance(dgm.Cyclical(4)(), torch.Tensor)
 
 
 def test_a_constant_stays():
-    beta = dgm.Constant(0.5)
+    beta = dgm.training.Constant(0.5)
     beta.advance()
     assert beta() == 0.5
 
@@ -121,4 +121,4 @@ def test_an_objective_advances_a_schedule_once_even_if_two_sites_share_it():
 @pytest.mark.parametrize("method", ["forward"])
 def test_the_abstract_schedule_has_no_value(method):
     with pytest.raises(NotImplementedError, match="Schedule has no value"):
-        getattr(dgm.Schedule(), method)()
+        getattr(dgm.training.Schedule(), method)()

@@ -13,7 +13,9 @@ from toys import ExactGuide, LinearGaussian
 import pyro_dgm as dgm
 
 
-def losses(objective: dgm.Objective, x: torch.Tensor, num: int = 400) -> tuple[float, float]:
+def losses(
+    objective: dgm.training.Objective, x: torch.Tensor, num: int = 400
+) -> tuple[float, float]:
     """Mean loss over draws, and its standard error."""
     with torch.no_grad():
         values = torch.stack([objective(x) for _ in range(num)])

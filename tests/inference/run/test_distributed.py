@@ -72,12 +72,12 @@ def shuffled_flow(seed):
     torch.set_default_dtype(torch.float64)
     torch.manual_seed(seed)
     layers = [
-        dgm.Permutation(4, torch.randperm(4).tolist()),
-        dgm.Orthogonal(4),
-        dgm.Coupling(4, hidden=(8,)),
-        dgm.Permutation(4, torch.randperm(4).tolist()),
-        dgm.LULinear(4),
-        dgm.Coupling(4, hidden=(8,)),
+        dgm.flows.Permutation(4, torch.randperm(4).tolist()),
+        dgm.flows.Orthogonal(4),
+        dgm.flows.Coupling(4, hidden=(8,)),
+        dgm.flows.Permutation(4, torch.randperm(4).tolist()),
+        dgm.flows.LULinear(4),
+        dgm.flows.Coupling(4, hidden=(8,)),
     ]
     flow = dgm.Flow(dgm.MixturePrior(4, 3), layers)
     points = torch.randn(9, 4, generator=torch.Generator().manual_seed(1))

@@ -135,7 +135,7 @@ OF_DATA = {
             dgm.reconstruct,
         )
     },
-    **{f.__name__: f for f in (dgm.check, dgm.normalization, dgm.unit_kl)},
+    **{f.__name__: f for f in (dgm.check, dgm.diagnostics.normalization, dgm.unit_kl)},
     "impute": lambda model, guide, *batch: dgm.impute(model, guide, *batch, observed=torch.ones(1)),
     "ais": lambda model, guide, *batch: dgm.ais(model, *batch),
     "hmc": lambda model, guide, *batch: dgm.hmc(model, *batch),

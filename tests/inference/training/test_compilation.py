@@ -123,7 +123,7 @@ def test_convolutions_are_trained_by_a_graph_as_by_the_program(eager_backend):
     x, context, losses = torch.randn(8, 1, 4, 4), torch.randn(8, 2, 4, 4), []
     for compile_ in (False, True):
         torch.manual_seed(0)
-        density = dgm.Conditional(dist.Normal, dgm.GatedConvNet(2, 2, 4, 1), event_dim=3)
+        density = dgm.Conditional(dist.Normal, dgm.nn.GatedConvNet(2, 2, 4, 1), event_dim=3)
         trainer = dgm.SVITrainer(
             dgm.ELBO(dgm.DensityModel(density), dgm.EmptyGuide()), lr=1e-2, compile=compile_
         )

@@ -4,7 +4,7 @@ import pyro_dgm as dgm
 
 
 def history():
-    return dgm.History(
+    return dgm.results.History(
         [{"epoch": 1, "train_loss": 2.0}, {"epoch": 2, "train_loss": 1.0, "val_loss": 1.5}]
     )
 
@@ -26,7 +26,7 @@ def test_it_is_a_sequence_of_rows():
     assert len(rows) == 2
     assert rows[-1] == {"epoch": 2, "train_loss": 1.0, "val_loss": 1.5}
     assert list(rows) == rows.rows
-    assert len(dgm.History()) == 0
+    assert len(dgm.results.History()) == 0
 
 
 def test_the_table_has_a_line_per_epoch_and_blanks_where_nothing_was_measured():
@@ -41,7 +41,7 @@ def test_the_table_has_a_line_per_epoch_and_blanks_where_nothing_was_measured():
 
 def test_rows_are_copies():
     row = {"epoch": 1}
-    rows = dgm.History()
+    rows = dgm.results.History()
     rows.append(row)
     row["epoch"] = 9
     assert rows[0] == {"epoch": 1}

@@ -41,7 +41,7 @@ def test_it_is_refused_as_a_density():
 
 def test_the_mean_shares_the_network_of_its_likelihood():
     model = generator()
-    around = dgm.Normal(dgm.MeanOf(model.likelihood), scale=0.5)
+    around = dgm.Normal(dgm.distributions.MeanOf(model.likelihood), scale=0.5)
     z = torch.randn(7, 2)
     assert torch.equal(around(z).mean, model.likelihood.net(z))
     assert {id(p) for p in model.likelihood.parameters()} < {id(p) for p in around.parameters()}
@@ -50,7 +50,7 @@ def test_the_mean_shares_the_network_of_its_likelihood():
 @pytest.mark.parametrize("likelihood", [dgm.Normal, dgm.Bernoulli, dgm.Deterministic])
 def test_any_likelihood_with_a_mean_has_one(likelihood):
     decoder, z = likelihood(nn.Linear(2, 3)), torch.randn(7, 2)
-    assert torch.equal(dgm.MeanOf(decoder)(z), decoder(z).mean)
+    assert torch.equal(dgm.distributions.MeanOf(decoder)(z), decoder(z).mean)
 
 
 @in_float64
@@ -64,7 +64,9 @@ def test_chains_invert_the_generator_at_data_that_it_made():
         model.likelihood.net.weight.copy_(torch.tensor([[1.0, 0.4], [-0.3, 0.8], [0.5, 0.5]]))
         z = torch.randn(6, 2)
         x = model.likelihood.net(z)
-    observed = dgm.LatentVariableModel(model.prior, dgm.Normal(dgm.MeanOf(model.likelihood), sigma))
+    observed = dgm.LatentVariableModel(
+        model.prior, dgm.Normal(dgm.distributions.MeanOf(model.likelihood), sigma)
+    )
     run = dgm.hmc(observed, x, num=100, chains=8, warmup=80, leapfrog=5)
     draws = run.draws["z"].flatten(0, 1)
     gram = model.likelihood.net.weight.detach().T @ model.likelihood.net.weight.detach() / sigma**2

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import pyro_dgm as dgm
 
-zuko = dgm.import_zuko()
+zuko = dgm.flows.import_zuko()
 H = (8,)
 
 
@@ -49,7 +49,7 @@ PRIORS: dict[str, Callable[[], nn.Module]] = {
     "spline_coupling": flow_over_normal(lambda: dgm.spline_coupling(2, 2, hidden=H)),
     "spline_maf": flow_over_normal(lambda: dgm.spline_maf(2, 2, hidden=H)),
     "flow_over_mixture": lambda: dgm.Flow(dgm.MixturePrior(2, 3), dgm.realnvp(2, 2, hidden=H)),
-    "zuko_maf": lambda: dgm.Zuko(zuko.flows.MAF(2, transforms=2, hidden_features=H)),
+    "zuko_maf": lambda: dgm.flows.Zuko(zuko.flows.MAF(2, transforms=2, hidden_features=H)),
 }
 # The density of a spline has a kink at every knot, and its tails are those of the normal base.
 FINE = {PRIORS[name]: {"reach": 3.5, "num": 561} for name in ("spline_coupling", "spline_maf")}
@@ -373,7 +373,7 @@ def test_images_may_be_stored():
 
 @pytest.mark.parametrize("kind", [dgm.VampPrior, dgm.AggregatePrior])
 def test_an_encoder_that_cannot_score_given_points_is_refused_in_a_prior(kind):
-    encoder = dgm.Flow(diagonal(), dgm.planar(2, 2, 3))
+    encoder = dgm.Flow(diagonal(), dgm.flows.planar(2, 2, 3))
     with pytest.raises(
         ValueError, match=r"prior: expected bijectors that go both ways.*got Stack|got Planar"
     ):

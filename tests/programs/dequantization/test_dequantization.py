@@ -116,18 +116,18 @@ def test_the_floor_of_ten_million_noisy_levels_is_the_level(kind):
     x = torch.arange(256, dtype=kind).repeat(40_000)[:10_000_000]
     u = dgm.UnitUniform()(torch.zeros(len(x), 1, dtype=torch.float32)).sample().squeeze(-1)
     assert u.dtype == torch.float32
-    assert bool((dgm.within_cell(x, u).floor() == x).all())
+    assert bool((dgm.distributions.within_cell(x, u).floor() == x).all())
 
 
 def test_the_ends_of_the_cell_are_kept_at_every_magnitude():
     x = torch.tensor([-70_000.0, -2.0, -1.0, 0.0, 1.0, 255.0, 1_000_000.0])
     for u in (0.0, torch.finfo().tiny, 0.5, 1 - 2**-24, 1.0):
-        assert torch.equal(dgm.within_cell(x, torch.full_like(x, u)).floor(), x)
+        assert torch.equal(dgm.distributions.within_cell(x, torch.full_like(x, u)).floor(), x)
 
 
 def test_the_gradient_of_the_noise_passes_through():
     u = torch.rand(5, requires_grad=True)
-    dgm.within_cell(torch.arange(5), u).sum().backward()
+    dgm.distributions.within_cell(torch.arange(5), u).sum().backward()
     assert torch.equal(u.grad, torch.ones(5))
 
 
@@ -575,7 +575,8 @@ def test_a_context_that_no_layer_takes_asks_for_no_empty_network():
 
 def test_integers_under_a_density_get_a_warning():
     with pytest.warns(
-        dgm.IntegerWarning, match=r"site 'x': the data are integers, 0 to 16.*Fix: dequantized\("
+        dgm.diagnostics.IntegerWarning,
+        match=r"site 'x': the data are integers, 0 to 16.*Fix: dequantized\(",
     ):
         dgm.preflight(pixels(), dgm.EmptyGuide(), digits())
 

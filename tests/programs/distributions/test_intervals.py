@@ -56,7 +56,7 @@ def test_log_intervals_are_those_of_sixty_digits_for_any_centre_and_width(family
             )
     exact, got = (
         torch.tensor(exact, dtype=torch.float64),
-        dgm.log_interval(law, centre, width).double(),
+        dgm.distributions.log_interval(law, centre, width).double(),
     )
     rtol, atol = {torch.float32: (1e-5, 1e-37), torch.float64: (1e-12, 1e-300)}[dtype]
     torch.testing.assert_close(got, exact, rtol=rtol, atol=atol)
@@ -68,7 +68,9 @@ def test_gradients_of_log_intervals_are_the_densities_at_the_ends(family):
     r"""$\partial_c = [f(b) - f(a)] / P$ and $\partial_w = [f(b) + f(a)] / 2 P$, in sixty digits."""
     law = family(torch.zeros(()), torch.ones(()))
     centre, width = (t.requires_grad_() for t in cells(torch.float64))
-    found = torch.autograd.grad(dgm.log_interval(law, centre, width).sum(), (centre, width))
+    found = torch.autograd.grad(
+        dgm.distributions.log_interval(law, centre, width).sum(), (centre, width)
+    )
     exact = torch.tensor(
         [slopes(family, c, w) for c, w in zip(centre.tolist(), width.tolist(), strict=True)],
         dtype=torch.float64,
@@ -101,7 +103,7 @@ def test_gradients_of_log_intervals_are_finite_in_any_dtype(family, dtype):
         torch.zeros(centre.shape, requires_grad=True),
         torch.ones(centre.shape, requires_grad=True),
     )
-    log_p = dgm.log_interval(family(loc, scale), centre, width)
+    log_p = dgm.distributions.log_interval(family(loc, scale), centre, width)
     for gradient in torch.autograd.grad(log_p.sum(), (centre, width, loc, scale)):
         assert bool(gradient.isfinite().all())
 
@@ -115,8 +117,12 @@ def test_log_cdf_and_log_sf_keep_their_digits_in_both_tails(family, dtype):
         [log_mass([(1, family, 0.0, 1.0)], "-inf", v) for v in x.tolist()], dtype=torch.float64
     )
     rtol, atol = {torch.float32: (1e-5, 1e-37), torch.float64: (1e-13, 1e-300)}[dtype]
-    torch.testing.assert_close(dgm.log_cdf(law, x).double(), exact, rtol=rtol, atol=atol)
-    torch.testing.assert_close(dgm.log_sf(law, -x).double(), exact, rtol=rtol, atol=atol)
+    torch.testing.assert_close(
+        dgm.distributions.log_cdf(law, x).double(), exact, rtol=rtol, atol=atol
+    )
+    torch.testing.assert_close(
+        dgm.distributions.log_sf(law, -x).double(), exact, rtol=rtol, atol=atol
+    )
 
 
 @both_dtypes
@@ -124,13 +130,18 @@ def test_the_slope_of_a_normal_tail_is_its_distance(dtype):
     """torch's `log_ndtr` has a slope of 0.4 at -100,000 in float32."""
     x = torch.tensor([1e2, 1e3, 1e5, 1e8], requires_grad=True)
     law = dist.Normal(torch.zeros(()), torch.ones(()))
-    (slope,) = torch.autograd.grad(dgm.log_sf(law, x).sum(), x)
+    (slope,) = torch.autograd.grad(dgm.distributions.log_sf(law, x).sum(), x)
     torch.testing.assert_close(slope, -x.detach(), rtol=2e-4, atol=0)
 
 
 @in_float64
 @pytest.mark.parametrize(
-    "ask", [dgm.log_cdf, dgm.log_sf, lambda law, x: dgm.log_interval(law, x, 0.7)]
+    "ask",
+    [
+        dgm.distributions.log_cdf,
+        dgm.distributions.log_sf,
+        lambda law, x: dgm.distributions.log_interval(law, x, 0.7),
+    ],
 )
 def test_a_mixture_is_the_weighted_sum_of_its_components(ask):
     law = dist.MixtureSameFamily(
@@ -145,10 +156,13 @@ def test_a_mixture_is_the_weighted_sum_of_its_components(ask):
 @pytest.mark.parametrize("family", list(OTHERS.values()), ids=list(OTHERS))
 def test_the_laws_of_torch_and_of_pyro_are_answered_alike(family):
     x = torch.tensor([-40.0, 0.3, 60.0])  # a difference of the CDFs would be 0 there
-    expected = dgm.log_interval(dist.Normal(torch.tensor(0.5), torch.tensor(2.0)), x, 1.0)
+    expected = dgm.distributions.log_interval(
+        dist.Normal(torch.tensor(0.5), torch.tensor(2.0)), x, 1.0
+    )
     assert float(expected.min()) < -400
     torch.testing.assert_close(
-        dgm.log_interval(family(torch.tensor(0.5), torch.tensor(2.0)), x, 1.0), expected
+        dgm.distributions.log_interval(family(torch.tensor(0.5), torch.tensor(2.0)), x, 1.0),
+        expected,
     )
 
 
@@ -156,7 +170,12 @@ def test_an_expanded_law_has_the_shape_of_its_batch():
     law = dist.ExpandedDistribution(dist.Normal(torch.tensor([0.5, 3.0]), 2.0), torch.Size((3, 2)))
     x = torch.tensor(-40.0)
     expected = dist.Normal(torch.tensor([0.5, 3.0]), 2.0)
-    for ask in (dgm.log_cdf, dgm.log_sf, lambda law, x: dgm.log_interval(law, x, 1.0), edge):
+    for ask in (
+        dgm.distributions.log_cdf,
+        dgm.distributions.log_sf,
+        lambda law, x: dgm.distributions.log_interval(law, x, 1.0),
+        edge,
+    ):
         torch.testing.assert_close(ask(law, x), ask(expected, x).expand(3, 2), rtol=0, atol=0)
 
 
@@ -169,9 +188,9 @@ def test_an_open_cell_takes_its_tail(family):
     law, x = family(torch.tensor(0.3), torch.tensor(1.3)), torch.tensor([-2.0, 0.0, 2.0])
     exact = torch.stack(
         [
-            dgm.log_cdf(law, x[0] + 0.5),
-            dgm.log_interval(law, x[1], 1.0),
-            dgm.log_sf(law, x[2] - 0.5),
+            dgm.distributions.log_cdf(law, x[0] + 0.5),
+            dgm.distributions.log_interval(law, x[1], 1.0),
+            dgm.distributions.log_sf(law, x[2] - 0.5),
         ]
     )
     torch.testing.assert_close(edge(law, x), exact)
@@ -181,16 +200,18 @@ def test_an_open_cell_takes_its_tail(family):
 def test_a_law_with_a_cdf_alone_is_read_off_by_differences():
     law, x = dist.Cauchy(torch.tensor(0.5), torch.tensor(1.5)), torch.linspace(-50, 50, 21)
     exact = (law.cdf(x + 0.35) - law.cdf(x - 0.35)).log()
-    torch.testing.assert_close(dgm.log_interval(law, x, 0.7), exact)
-    torch.testing.assert_close(dgm.log_cdf(law, x), law.cdf(x).log())
-    torch.testing.assert_close(dgm.log_sf(law, x), (1 - law.cdf(x)).log())
-    levels = dgm.Discretized(law, 9)
+    torch.testing.assert_close(dgm.distributions.log_interval(law, x, 0.7), exact)
+    torch.testing.assert_close(dgm.distributions.log_cdf(law, x), law.cdf(x).log())
+    torch.testing.assert_close(dgm.distributions.log_sf(law, x), (1 - law.cdf(x)).log())
+    levels = dgm.distributions.Discretized(law, 9)
     torch.testing.assert_close(levels.log_prob(torch.arange(9)).exp().sum(), torch.tensor(1.0))
 
 
 def test_a_mass_that_differences_lose_is_the_smallest_normal_number_and_has_no_gradient():
     loc = torch.tensor(0.0, requires_grad=True)
-    log_p = dgm.log_interval(dist.Cauchy(loc, torch.tensor(1.0)), torch.tensor(1e12), 1.0)
+    log_p = dgm.distributions.log_interval(
+        dist.Cauchy(loc, torch.tensor(1.0)), torch.tensor(1e12), 1.0
+    )
     assert float(log_p.detach()) == float(torch.tensor(torch.finfo(log_p.dtype).tiny).log())
     (gradient,) = torch.autograd.grad(log_p, loc)
     assert float(gradient) == 0
@@ -200,11 +221,11 @@ class Uniform(dist.Uniform):
     """A family of a user's own."""
 
 
-@dgm.log_interval.register
+@dgm.distributions.log_interval.register
 def _(law: Uniform, centre: Tensor, width: float) -> Tensor:
     return (width / (law.high - law.low)).log() + 0 * centre
 
 
 def test_a_family_of_a_users_own_can_be_registered():
-    law = dgm.Discretized(Uniform(torch.tensor(-0.5), torch.tensor(7.5)), 8)
+    law = dgm.distributions.Discretized(Uniform(torch.tensor(-0.5), torch.tensor(7.5)), 8)
     torch.testing.assert_close(law.log_prob(torch.arange(1, 7)), torch.full((6,), 1 / 8).log())

@@ -34,14 +34,14 @@ def extreme(levels: int, dtype: torch.dtype | None = None) -> tuple[Tensor, Tens
 def discretized(
     family: str, loc: Tensor, scale: Tensor, levels: int, dtype: torch.dtype | None = None
 ):
-    return dgm.Discretized(base(family, loc, scale, dtype), levels)
+    return dgm.distributions.Discretized(base(family, loc, scale, dtype), levels)
 
 
 def at(family: str, loc: float, log_scale: float, levels: int):
     return discretized(family, torch.tensor(loc), torch.tensor(log_scale).exp(), levels)
 
 
-def masses(law: dgm.Discretized) -> Tensor:
+def masses(law: dgm.distributions.Discretized) -> Tensor:
     """`(levels, *batch)`."""
     values = torch.arange(law.levels).reshape(-1, *[1] * len(law.batch_shape))
     return law.log_prob(values).exp()
@@ -146,7 +146,7 @@ def test_moments_have_the_dtype_of_the_parameters_and_not_of_the_process(family)
     )
 
 
-def seven_levels(family: str) -> dgm.Discretized:
+def seven_levels(family: str) -> dgm.distributions.Discretized:
     loc, log_scale = (
         torch.tensor([-30.0, 2.2, 4.0, 90.0, 2.5]),
         torch.tensor([1.0, 0.4, -3.0, 8.0, 1.0]),
@@ -168,7 +168,7 @@ def test_cdf_is_the_running_sum_of_the_masses(family):
 @families
 def test_icdf_is_the_smallest_level_whose_cdf_reaches_the_probability(family, levels):
     base_law = seven_levels(family).base
-    law, p = dgm.Discretized(base_law, levels), torch.linspace(0, 1, 41)[:, None]
+    law, p = dgm.distributions.Discretized(base_law, levels), torch.linspace(0, 1, 41)[:, None]
     reached = law.cdf(torch.arange(levels).to(p)[:, None, None]) >= p
     torch.testing.assert_close(law.icdf(p), reached.to(p).argmax(0).to(p), rtol=0, atol=0)
     assert law.icdf(torch.tensor(0.5)).shape == (5,)
@@ -212,7 +212,7 @@ def test_an_expanded_law_scores_and_samples_like_the_law(family):
     torch.testing.assert_close(wide.log_prob(values), law.log_prob(values), rtol=0, atol=0)
     torch.testing.assert_close(wide.mean, law.mean.expand(4, 2), rtol=0, atol=0)
     assert wide.to_event(1).log_prob(values).shape == (4,)
-    assert type(wide) is dgm.Discretized
+    assert type(wide) is dgm.distributions.Discretized
     assert wide.levels == 5
 
 
@@ -278,7 +278,9 @@ def test_a_law_of_levels_traces_into_one_graph(family):
 @pytest.mark.parametrize("value", [-1.0, 5.0, 1.5])
 @families
 def test_a_value_that_is_no_level_is_refused(family, value):
-    law = dgm.Discretized(base(family, torch.tensor(1.0), torch.tensor(1.0)), 5, validate_args=True)
+    law = dgm.distributions.Discretized(
+        base(family, torch.tensor(1.0), torch.tensor(1.0)), 5, validate_args=True
+    )
     for checked in (law, law.expand((2,))):
         with pytest.raises(ValueError, match="within the support"):
             checked.log_prob(torch.tensor(value))
@@ -286,14 +288,14 @@ def test_a_value_that_is_no_level_is_refused(family, value):
 
 def test_one_level_is_refused():
     with pytest.raises(ValueError, match=r"Discretized: expected at least 2 levels, got 1"):
-        dgm.Discretized(dist.Normal(torch.tensor(1.0), 1.0), 1)
+        dgm.distributions.Discretized(dist.Normal(torch.tensor(1.0), 1.0), 1)
 
 
 def test_a_base_of_vectors_is_refused_with_the_fix():
     with pytest.raises(
         ValueError, match=r"base of scalar events, got event_shape \(3,\)\. Fix: .*\.to_event\(1\)"
     ):
-        dgm.Discretized(dist.Normal(torch.zeros(3), 1.0).to_event(1), 4)
+        dgm.distributions.Discretized(dist.Normal(torch.zeros(3), 1.0).to_event(1), 4)
 
 
 # Bases without functions of their own --------------------------------------------------------------------------------
@@ -320,14 +322,14 @@ def test_any_law_with_a_cdf_is_discretized_whatever_its_support(build, validate)
     """Half-levels beyond the support have a CDF of 0 or 1. Masses by definition, gradients by finite differences."""
     with pyro.validation_enabled(validate):
         p = torch.tensor(0.5, requires_grad=True)
-        law = dgm.Discretized(build(p), 6)
+        law = dgm.distributions.Discretized(build(p), 6)
         log_p = law.log_prob(torch.arange(6))
         torch.testing.assert_close(log_p.exp().sum(), torch.ones(()))
         inner = build(p).cdf(torch.tensor([2.5, 3.5]))
         torch.testing.assert_close(log_p[3], (inner[1] - inner[0]).log())
         values = torch.arange(6)
         assert torch.autograd.gradcheck(
-            lambda p: dgm.Discretized(build(p), 6).log_prob(values)[1:].exp(), p
+            lambda p: dgm.distributions.Discretized(build(p), 6).log_prob(values)[1:].exp(), p
         )
         (gradient,) = torch.autograd.grad(log_p.exp().square().sum(), p)
         assert bool(gradient.isfinite())
@@ -336,7 +338,7 @@ def test_any_law_with_a_cdf_is_discretized_whatever_its_support(build, validate)
 
 
 def test_a_law_without_a_cdf_is_refused():
-    law = dgm.Discretized(dist.StudentT(3.0, torch.zeros(()), 1.0), 5)
+    law = dgm.distributions.Discretized(dist.StudentT(3.0, torch.zeros(()), 1.0), 5)
     with pytest.raises(
         TypeError, match=r"StudentT: expected a law with a cdf.*Fix: register functions"
     ):
@@ -349,6 +351,8 @@ def test_masses_of_a_mixture_sum_to_one_for_any_logits(shift, spread):
     """In float32 as well: a network may shift all logits, and the law must not care."""
     logits = (torch.randn(200, 5) * spread + shift).float()
     parts = dist.Logistic(torch.rand(200, 5).float() * 256, torch.randn(200, 5).exp().float() * 10)
-    law = dgm.Discretized(dist.MixtureSameFamily(dist.Categorical(logits=logits), parts), 256)
+    law = dgm.distributions.Discretized(
+        dist.MixtureSameFamily(dist.Categorical(logits=logits), parts), 256
+    )
     total = law.log_prob(torch.arange(256)[:, None]).exp().sum(0)
     assert float((total - 1).abs().max()) < 1e-6

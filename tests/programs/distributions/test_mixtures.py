@@ -25,7 +25,7 @@ def mixture_of(loc, scale, log_weights, contexts=()):
         moved = loc[k] + sum(c.sum(-1, keepdim=True) for c in contexts)
         return dist.Normal(moved, scale[k].expand_as(moved)).to_event(1)
 
-    return dgm.Mixture(component, log_weights, contexts)
+    return dgm.distributions.Mixture(component, log_weights, contexts)
 
 
 def by_hand(loc, scale, log_weights, value):
@@ -89,7 +89,7 @@ def test_chunks_change_neither_density_nor_gradient_and_bound_what_stands_in_mem
         sizes.append(len(k))
         return dist.Normal(loc[k], scale[k]).to_event(1)
 
-    law = dgm.Mixture(component, log_weights, validate_args=False)
+    law = dgm.distributions.Mixture(component, log_weights, validate_args=False)
     sizes.clear()
     log_p = law.log_prob(value)
     assert sum(sizes) == 7
@@ -163,7 +163,7 @@ def test_a_draw_builds_its_own_component_alone():
         asked.append(tuple(k.shape))
         return dist.Normal(k[..., None].double(), 1.0).to_event(1)
 
-    law = dgm.Mixture(component, torch.zeros(1000).log_softmax(-1))
+    law = dgm.distributions.Mixture(component, torch.zeros(1000).log_softmax(-1))
     asked.clear()
     assert law.sample((5,)).shape == (5, 1)
     assert asked == [(5,)]
@@ -233,7 +233,9 @@ def test_the_mean_is_the_weighted_mean_of_the_means():
 @pytest.mark.parametrize("event", [(), (2,), (3, 2), (1, 3, 2)], ids=str)
 def test_events_may_have_any_number_of_dims(event):
     loc, log_weights = torch.randn(5, *event), torch.randn(5).log_softmax(-1)
-    law = dgm.Mixture(lambda k: dist.Normal(loc[k], 1.0).to_event(len(event)), log_weights)
+    law = dgm.distributions.Mixture(
+        lambda k: dist.Normal(loc[k], 1.0).to_event(len(event)), log_weights
+    )
     assert law.event_shape == law.sample().shape == event
     value = law.sample((7,))
     each = torch.stack([dist.Normal(m, 1.0).to_event(len(event)).log_prob(value) for m in loc])
@@ -288,7 +290,7 @@ def test_a_value_of_another_size_and_weights_that_are_no_number_are_refused_unde
 
 
 def test_the_support_is_that_of_the_components():
-    law = dgm.Mixture(
+    law = dgm.distributions.Mixture(
         lambda k: dist.Exponential(1.0 + k[..., None]).to_event(1), torch.zeros(3).log_softmax(-1)
     )
     assert bool(law.support.check(law.sample((9,))).all())
@@ -299,6 +301,8 @@ def test_a_mixture_of_posteriors_is_built_on_the_modules_own_tensors():
     """A component is a function, not a list of laws: an update of the network is seen by the mixture that is built."""
     net = nn.Linear(3, 4)
     encoder = dgm.Conditional(dist.Normal, net)
-    law = dgm.Mixture(lambda k: encoder(torch.eye(3)[k]), torch.zeros(3).log_softmax(-1))
+    law = dgm.distributions.Mixture(
+        lambda k: encoder(torch.eye(3)[k]), torch.zeros(3).log_softmax(-1)
+    )
     law.log_prob(torch.zeros(2)).backward()
     assert bool((net.weight.grad != 0).any())

@@ -10,11 +10,11 @@ from conftest import both_dtypes, in_float64
 import pyro_dgm as dgm
 
 LAWS = {
-    "additive": dgm.Additive,
-    "affine": dgm.Affine,
-    "spline": lambda: dgm.Spline(5, 3.0),
-    "logistic_mixture": lambda: dgm.LogisticMixture(4),
-    "logistic_mixture_of_one": lambda: dgm.LogisticMixture(1),
+    "additive": dgm.flows.Additive,
+    "affine": dgm.flows.Affine,
+    "spline": lambda: dgm.flows.Spline(5, 3.0),
+    "logistic_mixture": lambda: dgm.flows.LogisticMixture(4),
+    "logistic_mixture_of_one": lambda: dgm.flows.LogisticMixture(1),
 }
 laws = pytest.mark.parametrize("build", list(LAWS.values()), ids=list(LAWS))
 both_ways = pytest.mark.parametrize("direction", ["forward", "inverse"])
@@ -80,7 +80,7 @@ def test_a_law_is_the_identity_at_zero(build):
 
 @pytest.mark.parametrize("num", [2, 3, 4, 8, 32])
 def test_a_mixture_starts_near_the_identity_with_slopes_within_0_78_and_1(num):
-    law, x = dgm.LogisticMixture(num), torch.linspace(-20, 20, 401)[:, None]
+    law, x = dgm.flows.LogisticMixture(num), torch.linspace(-20, 20, 401)[:, None]
     y, log_slope = law.forward(x, torch.zeros(401, law.num_params, 1))
     assert float(log_slope.exp().min()) > 0.78
     assert float(log_slope.exp().max()) < 1 + 1e-12
@@ -89,7 +89,7 @@ def test_a_mixture_starts_near_the_identity_with_slopes_within_0_78_and_1(num):
 
 
 def test_equal_components_would_stay_equal_and_those_of_a_mixture_do_not():
-    law, x = dgm.LogisticMixture(3), torch.randn(50, 1)
+    law, x = dgm.flows.LogisticMixture(3), torch.randn(50, 1)
     raw = torch.zeros(law.num_params, 1, requires_grad=True)
     y, log_slope = law.forward(x, raw.expand(50, -1, -1))
     (y.square() / 2 - log_slope).sum().backward()
@@ -125,7 +125,7 @@ def exactly(x: float, raw: list[float], num: int) -> tuple[float, float]:
 @both_dtypes
 @pytest.mark.parametrize("scale", [0.3, 1, 5])
 def test_a_mixture_equals_its_formula_in_60_digits_far_into_both_tails(scale, dtype):
-    num, law = 3, dgm.LogisticMixture(3)
+    num, law = 3, dgm.flows.LogisticMixture(3)
     x = torch.tensor([-3e3, -40.0, -9.0, -1.0, -0.1, 0.0, 0.4, 2.0, 13.0, 60.0, 1e4])[:, None]
     raw = scale * torch.randn(len(x), law.num_params, 1)
     y, log_slope = law.forward(x, raw)
@@ -145,7 +145,7 @@ def test_a_mixture_equals_its_formula_in_60_digits_far_into_both_tails(scale, dt
 @pytest.mark.parametrize("scale", [1, 3, 5, 10, 20])
 def test_a_mixture_inverts_at_any_raw_scale(scale, dtype):
     """Where it is flat x is unknown, so the residual is held to rounding: that of x times the slope, and y's."""
-    law = dgm.LogisticMixture(6)
+    law = dgm.flows.LogisticMixture(6)
     raw, y = scale * torch.randn(2000, law.num_params, 4), 3 * torch.randn(2000, 4)
     x, log_slope = law.inverse(y, raw)
     assert bool(x.isfinite().all())
@@ -164,7 +164,7 @@ def test_a_mixture_inverts_at_any_raw_scale(scale, dtype):
 @both_dtypes
 def test_the_gradients_of_an_inverse_are_finite_where_the_map_is_flat(dtype):
     """Two narrow components, 40 widths apart."""
-    law = dgm.LogisticMixture(2)
+    law = dgm.flows.LogisticMixture(2)
     raw = torch.tensor([0.0, 0.0, 0.0, 0.0, -1.0, 1.0, -9.0, -9.0])[:, None].requires_grad_()
     y = torch.tensor([0.0], requires_grad=True)
     x, log_slope = law.inverse(y, raw)
@@ -175,4 +175,4 @@ def test_the_gradients_of_an_inverse_are_finite_where_the_map_is_flat(dtype):
 
 def test_a_mixture_without_components_is_refused():
     with pytest.raises(ValueError, match="LogisticMixture: expected num_components >= 1, got 0"):
-        dgm.LogisticMixture(0)
+        dgm.flows.LogisticMixture(0)

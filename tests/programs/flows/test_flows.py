@@ -25,7 +25,7 @@ def calls_of(flow: nn.Module) -> list[nn.Module]:
     """A list that grows by one with every network call in the bijectors of a flow."""
     calls: list[nn.Module] = []
     for module in flow.bijector.modules():
-        if isinstance(module, dgm.MADE | dgm.MLP):
+        if isinstance(module, dgm.flows.MADE | dgm.nn.MLP):
             module.register_forward_hook(lambda module, *_: calls.append(module))
     return calls
 
@@ -77,7 +77,7 @@ def jacobian_of(made, dim, context):
 def test_every_parameter_depends_on_all_coordinates_before_it_and_on_no_other(
     hidden, context, reverse
 ):
-    made = randomize(dgm.MADE(6, context, hidden, reverse=reverse))
+    made = randomize(dgm.flows.MADE(6, context, hidden, reverse=reverse))
     allowed = torch.ones(6, 6).tril(-1).bool()
     allowed = allowed.flip(0, 1) if reverse else allowed
     assert torch.equal(jacobian_of(made, 6, context), allowed.repeat(2, 1))
@@ -90,7 +90,7 @@ def test_no_coordinate_is_lost_when_a_hidden_layer_is_narrower_than_the_event(
     hidden, context, reverse
 ):
     """The last parameter may depend on all coordinates before it, however few hidden units there are."""
-    made = randomize(dgm.MADE(12, context, hidden, reverse=reverse))
+    made = randomize(dgm.flows.MADE(12, context, hidden, reverse=reverse))
     seen = jacobian_of(made, 12, context)
     allowed = torch.ones(12, 12).tril(-1).bool()
     assert not bool((seen & ~(allowed.flip(0, 1) if reverse else allowed).repeat(2, 1)).any())
@@ -100,7 +100,7 @@ def test_no_coordinate_is_lost_when_a_hidden_layer_is_narrower_than_the_event(
 
 @pytest.mark.parametrize("reverse", [False, True])
 def test_the_jacobian_of_an_autoregressive_layer_is_triangular(reverse):
-    layer = randomize(dgm.Autoregressive(5, hidden=(16,), reverse=reverse))
+    layer = randomize(dgm.flows.Autoregressive(5, hidden=(16,), reverse=reverse))
     jacobian = torch.autograd.functional.jacobian(lambda x: layer(x)[0], torch.randn(5))
     jacobian = jacobian.flip(0, 1) if reverse else jacobian
     assert torch.equal(jacobian, jacobian.tril())
@@ -110,7 +110,7 @@ def test_the_jacobian_of_an_autoregressive_layer_is_triangular(reverse):
 @pytest.mark.parametrize("dim", [1, 2, 5])
 @pytest.mark.parametrize("reverse", [False, True])
 def test_the_first_coordinate_of_an_autoregressive_layer_depends_on_the_context(dim, reverse):
-    layer, x = randomize(dgm.Autoregressive(dim, 3, (16,), reverse=reverse)), torch.randn(dim)
+    layer, x = randomize(dgm.flows.Autoregressive(dim, 3, (16,), reverse=reverse)), torch.randn(dim)
     first = dim - 1 if reverse else 0
     jacobian = torch.autograd.functional.jacobian(
         lambda c: layer.made(x, c).flatten(), torch.randn(3)
@@ -132,7 +132,7 @@ def test_a_coupling_stack_moves_both_halves(dim):
 
 @pytest.mark.parametrize("flip", [False, True])
 def test_the_kept_half_of_a_coupling_is_untouched_and_the_other_does_not_feed_the_network(flip):
-    layer = randomize(dgm.Coupling(5, hidden=(16,), flip=flip))
+    layer = randomize(dgm.flows.Coupling(5, hidden=(16,), flip=flip))
     jacobian = torch.autograd.functional.jacobian(lambda x: layer(x)[0], torch.randn(5))
     kept, moved = (slice(2, 5), slice(0, 2)) if flip else (slice(0, 2), slice(2, 5))
     assert torch.equal(jacobian[kept, kept], torch.eye(jacobian[kept, kept].shape[0]))
@@ -330,11 +330,11 @@ def test_the_density_is_the_base_density_minus_the_log_det(stack):
 
 
 def test_a_flow_accepts_a_list_of_bijectors_and_one_bijector():
-    layer = randomize(dgm.Coupling(4, hidden=(8,)))
+    layer = randomize(dgm.flows.Coupling(4, hidden=(8,)))
     y = torch.randn(3, 4)
     listed, alone = (
         dgm.Flow(dgm.StandardNormal(4), b)().log_prob(y)
-        for b in ([layer, dgm.Permutation(4)], layer)
+        for b in ([layer, dgm.flows.Permutation(4)], layer)
     )
     assert listed.shape == alone.shape == (3,)
     torch.testing.assert_close(dgm.Flow(dgm.StandardNormal(4), [layer])().log_prob(y), alone)
@@ -408,7 +408,7 @@ def test_an_empty_stack_is_refused():
     with pytest.raises(
         ValueError, match=r"Stack: expected at least one bijector, got none\. Fix: use the base"
     ):
-        dgm.Stack([])
+        dgm.flows.Stack([])
 
 
 def test_a_stack_of_vector_and_image_layers_is_refused():
@@ -417,13 +417,13 @@ def test_a_stack_of_vector_and_image_layers_is_refused():
         ValueError,
         match=r"got Unflatten onto events with 3 dims, then Permutation on .* 1\. Fix: event",
     ):
-        dgm.Stack([dgm.Unflatten((1, 2, 2)), dgm.Permutation(4)])
+        dgm.flows.Stack([dgm.flows.Unflatten((1, 2, 2)), dgm.flows.Permutation(4)])
 
 
 @pytest.mark.parametrize("order", [(0, 0, 1), (0, 1), (1, 2, 3)], ids=str)
 def test_an_order_that_is_no_permutation_is_refused(order):
     with pytest.raises(ValueError, match=r"Permutation: expected a permutation of range\(3\), got"):
-        dgm.Permutation(3, order)
+        dgm.flows.Permutation(3, order)
 
 
 def test_two_contexts_without_an_embedding_are_refused_with_the_fix():
@@ -435,19 +435,19 @@ def test_two_contexts_without_an_embedding_are_refused_with_the_fix():
 
 
 def test_a_bijector_without_a_direction_says_so():
-    class OneWay(dgm.Bijector):
+    class OneWay(dgm.flows.Bijector):
         def forward(self, x, context=None):
             return x, x.new_zeros(x.shape[:-1])
 
     with pytest.raises(NotImplementedError, match="OneWay has no inverse"):
         OneWay().inverse(torch.zeros(2))
     with pytest.raises(NotImplementedError, match="Bijector has no forward pass"):
-        dgm.Bijector()(torch.zeros(2))
+        dgm.flows.Bijector()(torch.zeros(2))
 
 
 def test_the_order_of_a_permutation_travels_in_the_state_dict():
     """Pyro's `permute` is drawn anew on every rank."""
-    one, two = dgm.Permutation(4, (3, 1, 0, 2)), dgm.Permutation(4)
+    one, two = dgm.flows.Permutation(4, (3, 1, 0, 2)), dgm.flows.Permutation(4)
     two.load_state_dict(one.state_dict())
     x = torch.randn(4)
     assert torch.equal(one(x)[0], x[[3, 1, 0, 2]])
@@ -456,7 +456,7 @@ def test_the_order_of_a_permutation_travels_in_the_state_dict():
 
 
 def test_inverse_swaps_domain_and_codomain_with_the_directions():
-    class Exp(dgm.Bijector):
+    class Exp(dgm.flows.Bijector):
         codomain = dist.constraints.independent(dist.constraints.positive, 1)
 
         def forward(self, x, context=None):
@@ -467,7 +467,7 @@ def test_inverse_swaps_domain_and_codomain_with_the_directions():
 
     exp = Exp()
     assert dgm.Inverse(exp).domain is exp.codomain
-    assert dgm.Stack([exp]).codomain is exp.codomain
+    assert dgm.flows.Stack([exp]).codomain is exp.codomain
     flow = dgm.Flow(dgm.StandardNormal(2), [exp])
     value = flow().sample((7,))
     torch.testing.assert_close(
@@ -495,7 +495,7 @@ def test_a_context_of_another_size_is_refused(make, declared, given):
 @pytest.mark.parametrize("scale", [1, 3, 5, 10, 20])
 def test_a_spline_inverts_at_any_raw_scale(scale, dtype):
     """Where the inverses of other libraries fail in most float32 batches at raw scales of 3 to 5."""
-    law = dgm.Spline(num_bins=8)
+    law = dgm.flows.Spline(num_bins=8)
     raw, y = scale * torch.randn(2000, law.num_params, 4), 3 * torch.randn(2000, 4)
     x, log_slope = law.inverse(y, raw)
     assert bool(x.isfinite().all())
@@ -510,7 +510,7 @@ def test_a_spline_inverts_at_any_raw_scale(scale, dtype):
 
 
 def test_a_spline_is_the_identity_outside_and_its_log_slope_exactly_zero_there_and_at_the_bound():
-    law = dgm.Spline(num_bins=5, bound=2.0)
+    law = dgm.flows.Spline(num_bins=5, bound=2.0)
     x = torch.tensor([[-50.0, -2.0, 2.0, 3.5, 1e6]])
     raw = torch.randn(1, law.num_params, 5)
     for direction in (law.forward, law.inverse):
@@ -520,7 +520,7 @@ def test_a_spline_is_the_identity_outside_and_its_log_slope_exactly_zero_there_a
 
 
 def test_a_spline_is_the_identity_at_zero_and_smooth_at_its_knots():
-    law = dgm.Spline(num_bins=4, bound=2.0)
+    law = dgm.flows.Spline(num_bins=4, bound=2.0)
     x = torch.linspace(-3, 3, 61)[:, None]
     zero = torch.zeros(61, law.num_params, 1)
     torch.testing.assert_close(law.forward(x, zero)[0], x)
@@ -532,7 +532,7 @@ def test_a_spline_is_the_identity_at_zero_and_smooth_at_its_knots():
 
 @pytest.mark.parametrize("direction", ["forward", "inverse"])
 def test_the_gradients_of_a_spline_are_those_of_finite_differences(direction):
-    law = dgm.Spline(num_bins=4)
+    law = dgm.flows.Spline(num_bins=4)
     x, raw = (
         torch.randn(3, 2, requires_grad=True),
         torch.randn(3, law.num_params, 2, requires_grad=True),
@@ -543,11 +543,11 @@ def test_the_gradients_of_a_spline_are_those_of_finite_differences(direction):
 @pytest.mark.parametrize("options", [{"num_bins": 1}, {"bound": 0.0}])
 def test_a_spline_without_inside_is_refused(options):
     with pytest.raises(ValueError, match="expected 2 to 50 bins and bound > 0, got"):
-        dgm.Spline(**options)
+        dgm.flows.Spline(**options)
 
 
 def test_an_orthogonal_layer_is_a_rotation_and_starts_as_the_identity():
-    layer, x = dgm.Orthogonal(5), torch.randn(7, 5)
+    layer, x = dgm.flows.Orthogonal(5), torch.randn(7, 5)
     torch.testing.assert_close(layer(x)[0], x)
     y, log_det = randomize(layer)(x)
     torch.testing.assert_close(y.norm(dim=-1), x.norm(dim=-1))
@@ -560,11 +560,11 @@ def test_an_orthogonal_layer_is_a_rotation_and_starts_as_the_identity():
 
 def test_an_orthogonal_layer_without_reflections_is_refused():
     with pytest.raises(ValueError, match="expected num_pairs >= 1, got 0"):
-        dgm.Orthogonal(3, num_pairs=0)
+        dgm.flows.Orthogonal(3, num_pairs=0)
 
 
 def test_act_norm_standardizes_the_data_it_is_given_and_no_other():
-    layer, x = dgm.ActNorm(3), 5 + 2 * torch.randn(100, 3)
+    layer, x = dgm.flows.ActNorm(3), 5 + 2 * torch.randn(100, 3)
     assert torch.equal(layer(x)[0], x)
     layer.initialize(x)
     y, _ = layer(x)
@@ -579,14 +579,16 @@ def test_act_norm_refuses_constant_coordinates():
     with pytest.raises(
         ValueError, match="expected coordinates that vary, got 1 of 3 constant. Fix: drop them"
     ):
-        dgm.ActNorm(3).initialize(x)
+        dgm.flows.ActNorm(3).initialize(x)
 
 
 FURTHER = {
     "spline_coupling": lambda: dgm.spline_coupling(2, 2, hidden=(8,)),
     "spline_maf": lambda: dgm.spline_maf(2, 2, hidden=(8,)),
-    "additive_maf": lambda: dgm.maf(2, 2, hidden=(8,), transformer=dgm.Additive()),
-    "linear": lambda: dgm.Stack([dgm.LULinear(2), dgm.Orthogonal(2), dgm.ActNorm(2)]),
+    "additive_maf": lambda: dgm.maf(2, 2, hidden=(8,), transformer=dgm.flows.Additive()),
+    "linear": lambda: dgm.flows.Stack(
+        [dgm.flows.LULinear(2), dgm.flows.Orthogonal(2), dgm.flows.ActNorm(2)]
+    ),
 }
 
 
@@ -606,17 +608,21 @@ REPORTS = {
     "iaf": (lambda: dgm.iaf(5, 3), 3, 15),
     "spline_maf": (lambda: dgm.spline_maf(5, 2), 10, 2),
     "realnvp": (lambda: dgm.realnvp(5, 4), 4, 4),
-    "linear": (lambda: [dgm.LULinear(5), dgm.Orthogonal(5), dgm.Permutation(5)], 0, 0),
-    "linear_of_context": (lambda: dgm.LULinear(5, 3), 1, 1),
-    "mixed": (lambda: [*dgm.maf(5, 1), dgm.Permutation(5), *dgm.realnvp(5, 2)], 7, 3),
-    "planar": (lambda: dgm.planar(5, 2, 3), 2, None),
+    "linear": (
+        lambda: [dgm.flows.LULinear(5), dgm.flows.Orthogonal(5), dgm.flows.Permutation(5)],
+        0,
+        0,
+    ),
+    "linear_of_context": (lambda: dgm.flows.LULinear(5, 3), 1, 1),
+    "mixed": (lambda: [*dgm.maf(5, 1), dgm.flows.Permutation(5), *dgm.realnvp(5, 2)], 7, 3),
+    "planar": (lambda: dgm.flows.planar(5, 2, 3), 2, None),
 }
 
 
 @pytest.mark.parametrize(("build", "sample", "density"), REPORTS.values(), ids=list(REPORTS))
 def test_the_report_says_what_each_direction_costs(build, sample, density):
     report = dgm.Flow(dgm.StandardNormal(5), build()).directions()
-    assert report == dgm.Directions(sample, density)
+    assert report == dgm.flows.Directions(sample, density)
     told = "impossible" if density is None else f"{density} network calls"
     assert f"its own density: {sample} network calls; the density of a given point: {told}." in str(
         report
@@ -647,7 +653,7 @@ def warned(run) -> list[str]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.resetwarnings()
         run()
-    return [str(w.message) for w in caught if issubclass(w.category, dgm.DirectionWarning)]
+    return [str(w.message) for w in caught if issubclass(w.category, dgm.flows.DirectionWarning)]
 
 
 def training(vae):

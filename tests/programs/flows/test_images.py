@@ -12,14 +12,18 @@ from torch import nn
 import pyro_dgm as dgm
 
 SHAPE = (1, 4, 4)
-IDENTITIES = {"affine": dgm.Affine, "additive": dgm.Additive, "spline": lambda: dgm.Spline(4)}
+IDENTITIES = {
+    "affine": dgm.flows.Affine,
+    "additive": dgm.flows.Additive,
+    "spline": lambda: dgm.flows.Spline(4),
+}
 
 
 def calls_of(flow: nn.Module) -> list[nn.Module]:
     """A list that grows by one with every network call in the bijectors of a flow."""
     calls: list[nn.Module] = []
     for module in flow.modules():
-        if isinstance(module, dgm.GatedConvNet):
+        if isinstance(module, dgm.nn.GatedConvNet):
             module.register_forward_hook(lambda module, *_: calls.append(module))
     return calls
 
@@ -36,7 +40,7 @@ def density(scale=0.3):
 
 
 def test_a_checkerboard_keeps_every_second_pixel_and_its_flip_the_others():
-    mask, flipped = (dgm.checkerboard_mask((2, 3, 4), flip=flip) for flip in (False, True))
+    mask, flipped = (dgm.flows.checkerboard_mask((2, 3, 4), flip=flip) for flip in (False, True))
     assert torch.equal(mask, ~flipped)
     for c, i, j in torch.cartesian_prod(torch.arange(2), torch.arange(3), torch.arange(4)).tolist():
         assert bool(mask[c, i, j]) == ((i + j) % 2 == 0)
@@ -44,17 +48,17 @@ def test_a_checkerboard_keeps_every_second_pixel_and_its_flip_the_others():
 
 @pytest.mark.parametrize("channels", [2, 3, 4])
 def test_a_channel_mask_keeps_the_first_half_of_the_channels_and_its_flip_the_others(channels):
-    mask, flipped = (dgm.channel_mask((channels, 2, 3), flip=flip) for flip in (False, True))
+    mask, flipped = (dgm.flows.channel_mask((channels, 2, 3), flip=flip) for flip in (False, True))
     assert torch.equal(mask, ~flipped)
     assert bool(mask[: channels // 2].all())
     assert not bool(mask[channels // 2 :].any())
 
 
-@pytest.mark.parametrize("make", [dgm.checkerboard_mask, dgm.channel_mask])
+@pytest.mark.parametrize("make", [dgm.flows.checkerboard_mask, dgm.flows.channel_mask])
 @in_float64
 def test_a_coupling_moves_what_is_not_kept_by_what_is_kept_alone(make):
     mask = make((2, 4, 4))
-    layer, x = randomize(dgm.ImageCoupling(mask, hidden=4, blocks=1)), torch.randn(2, 4, 4)
+    layer, x = randomize(dgm.flows.ImageCoupling(mask, hidden=4, blocks=1)), torch.randn(2, 4, 4)
     assert torch.equal(layer(x)[0] != x, ~mask)
     jacobian = torch.autograd.functional.jacobian(lambda x: layer(x)[0], x).reshape(32, 32)
     kept = mask.flatten()
@@ -67,12 +71,12 @@ def test_a_coupling_moves_what_is_not_kept_by_what_is_kept_alone(make):
 def test_the_masks_of_a_stack_alternate_and_move_every_pixel():
     x = torch.randn(9, *SHAPE)
     one, two = (randomize(small(layers=n))(x)[0] != x for n in (1, 2))
-    assert torch.equal(one, (~dgm.checkerboard_mask(SHAPE)).expand_as(one))
+    assert torch.equal(one, (~dgm.flows.checkerboard_mask(SHAPE)).expand_as(one))
     assert bool(two.all())
 
 
 def test_masks_are_buffers_that_no_state_dict_carries():
-    layer = dgm.ImageCoupling(dgm.checkerboard_mask(SHAPE), hidden=4, blocks=1)
+    layer = dgm.flows.ImageCoupling(dgm.flows.checkerboard_mask(SHAPE), hidden=4, blocks=1)
     assert "mask" in dict(layer.named_buffers())
     assert "mask" not in layer.state_dict()
 
@@ -86,13 +90,13 @@ def test_a_mask_that_makes_no_coupling_is_refused(mask):
         ValueError,
         match=r"ImageCoupling: expected a mask \(C, H, W\) that keeps some .*Fix: checker",
     ):
-        dgm.ImageCoupling(mask)
+        dgm.flows.ImageCoupling(mask)
 
 
 def test_one_channel_is_too_few_for_a_channel_mask_unless_there_is_a_context():
     with pytest.raises(ValueError, match="keeps 0 of 16.*channel_mask needs two channels"):
-        dgm.ImageCoupling(dgm.channel_mask(SHAPE))
-    assert dgm.ImageCoupling(dgm.channel_mask(SHAPE), context=1).context == 1
+        dgm.flows.ImageCoupling(dgm.flows.channel_mask(SHAPE))
+    assert dgm.flows.ImageCoupling(dgm.flows.channel_mask(SHAPE), context=1).context == 1
 
 
 # Start, cost, contexts -----------------------------------------------------------------------------------------------
@@ -207,7 +211,7 @@ def test_a_flow_of_two_pixels_has_mass_one():
     """By quadrature over the plane, with a spline in each coupling."""
     shape = (1, 1, 2)
     law = randomize(
-        dgm.Flow(dgm.StandardNormal(shape), small(shape, transformer=dgm.Spline(4))), 0.2
+        dgm.Flow(dgm.StandardNormal(shape), small(shape, transformer=dgm.flows.Spline(4))), 0.2
     )()
     grid, weights = plane(law, num=281)
     mass = (law.log_prob(grid).exp() * weights).sum()
@@ -234,7 +238,7 @@ def test_a_density_of_images_generates_them():
 
 def test_a_stack_of_one_step_is_learned_by_the_other_way_round():
     """`Inverse` scores fast with a law whose inverse is searched for."""
-    stack = randomize(small(transformer=dgm.LogisticMixture(3)), 0.1)
+    stack = randomize(small(transformer=dgm.flows.LogisticMixture(3)), 0.1)
     flow, x = dgm.Flow(dgm.StandardNormal(SHAPE), dgm.Inverse(stack)), torch.randn(5, *SHAPE)
     z, log_det = stack(x)
     torch.testing.assert_close(flow().log_prob(x), flow.base().log_prob(z) + log_det)
@@ -242,7 +246,7 @@ def test_a_stack_of_one_step_is_learned_by_the_other_way_round():
 
 def dequantizer(levels=17):
     layers = [*small(context=1), dgm.Levels(1, alpha=0.0, event_dim=3)]
-    flow = dgm.Flow(dgm.StandardNormal(SHAPE), layers, embed=dgm.Rescale(0, levels - 1))
+    flow = dgm.Flow(dgm.StandardNormal(SHAPE), layers, embed=dgm.nn.Rescale(0, levels - 1))
     return randomize(flow, 0.1)
 
 
@@ -280,7 +284,7 @@ def test_a_density_over_levels_is_finite_at_both_ends():
 
 def test_a_likelihood_of_images_is_a_flow_at_a_decoded_context():
     likelihood = dgm.Flow(
-        dgm.Conditional(dist.Normal, dgm.GatedConvNet(2, 2, 4, 1), event_dim=3),
+        dgm.Conditional(dist.Normal, dgm.nn.GatedConvNet(2, 2, 4, 1), event_dim=3),
         small(context=2),
         embed=dgm.ConvDecoder(3, (2, 4, 4), (4,)),
     )

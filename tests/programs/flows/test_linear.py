@@ -12,9 +12,9 @@ import pyro_dgm as dgm
 from pyro_dgm.programs.flows.linear import ContextParameters, reflected
 
 LAYERS = {
-    "lu": lambda context: dgm.LULinear(4, context),
-    "orthogonal": lambda context: dgm.Orthogonal(4, context=context),
-    "act_norm": lambda context: dgm.ActNorm(4, context),
+    "lu": lambda context: dgm.flows.LULinear(4, context),
+    "orthogonal": lambda context: dgm.flows.Orthogonal(4, context=context),
+    "act_norm": lambda context: dgm.flows.ActNorm(4, context),
 }
 layers = pytest.mark.parametrize("layer", LAYERS)
 
@@ -108,7 +108,7 @@ def test_every_context_has_a_map_of_its_own(layer):
 
 @in_float64
 def test_an_lu_layer_is_the_product_of_its_factors():
-    layer, x = randomize(dgm.LULinear(4)), torch.randn(5, 4)
+    layer, x = randomize(dgm.flows.LULinear(4)), torch.randn(5, 4)
     start = layer.params.starts
     lower = torch.eye(4)
     upper = torch.diag(start["log_diagonal"].exp())
@@ -140,7 +140,7 @@ def test_all_pairs_of_reflections_reach_any_rotation():
     """Fitted to a random rotation of four dims with the default number of pairs."""
     target = torch.linalg.qr(torch.randn(4, 4))[0]
     target[0] *= target.det()
-    layer, x = dgm.Orthogonal(4), torch.eye(4)
+    layer, x = dgm.flows.Orthogonal(4), torch.eye(4)
     assert layer.params.starts["vectors"].shape == (4, 4)
     randomize(layer, 0.5)
     optimizer = torch.optim.LBFGS(layer.parameters(), max_iter=300, line_search_fn="strong_wolfe")
@@ -157,7 +157,7 @@ def test_all_pairs_of_reflections_reach_any_rotation():
 
 @in_float64
 def test_act_norm_with_a_context_standardizes_the_data_at_its_start():
-    layer, x = dgm.ActNorm(3, context=2), 5 + 2 * torch.randn(100, 3)
+    layer, x = dgm.flows.ActNorm(3, context=2), 5 + 2 * torch.randn(100, 3)
     layer.initialize(x)
     y, log_det = layer(x, torch.randn(100, 2))
     torch.testing.assert_close(y.mean(0), torch.zeros(3), atol=1e-10, rtol=0)
@@ -169,7 +169,7 @@ def test_a_flow_of_linear_layers_fits_a_correlated_normal():
     """Its entropy in closed form; 0.02 nats are left to training on 2,000 data."""
     covariance = torch.tensor([[2.0, 1.2], [1.2, 1.0]])
     law = torch.distributions.MultivariateNormal(torch.tensor([3.0, -1.0]), covariance)
-    flow = dgm.Flow(dgm.StandardNormal(2), [dgm.ActNorm(2), dgm.LULinear(2)])
+    flow = dgm.Flow(dgm.StandardNormal(2), [dgm.flows.ActNorm(2), dgm.flows.LULinear(2)])
     trainer = dgm.SVITrainer(dgm.ELBO(dgm.DensityModel(flow), dgm.EmptyGuide()), lr=0.03)
     trainer.fit(law.sample((2000,)), epochs=15, batch_size=100, progress=False)
     z = law.sample((50_000,))

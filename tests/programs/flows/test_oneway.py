@@ -15,7 +15,7 @@ from toys import LinearGaussian
 import pyro_dgm as dgm
 
 
-def set_to(layer: dgm.Bijector, **values: Tensor) -> dgm.Bijector:
+def set_to(layer: dgm.flows.Bijector, **values: Tensor) -> dgm.flows.Bijector:
     with torch.no_grad():
         for name, value in values.items():
             layer.params.starts[name].copy_(value)
@@ -29,7 +29,7 @@ def set_to(layer: dgm.Bijector, **values: Tensor) -> dgm.Bijector:
 def test_a_planar_layer_by_hand():
     """w = (1, 2), u = (0.3, −0.1), so w·u = 0.1 and û = u + (log(1 + (e − 1) e^0.1) − 1 − 0.1) w / 5."""
     w, u, x = torch.tensor([1.0, 2.0]), torch.tensor([0.3, -0.1]), torch.tensor([0.5, -0.2])
-    layer = set_to(dgm.Planar(2), w=w, u=u, b=torch.tensor(0.4))
+    layer = set_to(dgm.flows.Planar(2), w=w, u=u, b=torch.tensor(0.4))
     wanted = math.log(1 + (math.e - 1) * math.exp(0.1)) - 1
     u_hat = u + (wanted - 0.1) * w / 5
     h = math.tanh(0.5 - 0.4 + 0.4)
@@ -44,7 +44,9 @@ def test_a_planar_layer_by_hand():
 def test_a_planar_layer_is_invertible_at_any_weights(scale):
     """Along w it is monotone, and across w it shifts in one direction."""
     for _ in range(20):
-        layer = set_to(dgm.Planar(3), w=torch.randn(3), u=scale * torch.randn(3), b=torch.randn(()))
+        layer = set_to(
+            dgm.flows.Planar(3), w=torch.randn(3), u=scale * torch.randn(3), b=torch.randn(())
+        )
         w = layer.params.starts["w"].detach()
         t = torch.linspace(-6, 6, 2001)
         x = t[:, None] * w / w.square().sum() + torch.randn(3)
@@ -63,7 +65,10 @@ def test_a_planar_layer_is_invertible_at_any_weights(scale):
 def test_the_log_det_of_a_planar_layer_is_finite_where_its_slope_is_steepest(slope, dtype):
     """At w·x + b = 0 the log-det is log(1 + w·û), and w·û must stay above −1 in floats too."""
     layer = set_to(
-        dgm.Planar(2), w=torch.tensor([1.0, 0.0]), u=torch.tensor([slope, 0.0]), b=torch.tensor(0.0)
+        dgm.flows.Planar(2),
+        w=torch.tensor([1.0, 0.0]),
+        u=torch.tensor([slope, 0.0]),
+        b=torch.tensor(0.0),
     )
     x = torch.tensor([[0.0, 0.0], [1e-5, 0.0], [1.0, 0.0], [-30.0, 2.0]]).requires_grad_()
     y, log_det = layer(x)
@@ -81,7 +86,9 @@ def test_a_sylvester_layer_by_hand():
     vectors = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
     outer, inner = torch.tensor([[0.3, 0.7], [9.0, -0.2]]), torch.tensor([[0.5, -0.4], [9.0, 0.6]])
     b, x = torch.tensor([0.1, -0.3]), torch.tensor([0.4, -0.7, 1.1])
-    layer = set_to(dgm.Sylvester(3, num_units=2), vectors=vectors, outer=outer, inner=inner, b=b)
+    layer = set_to(
+        dgm.flows.Sylvester(3, num_units=2), vectors=vectors, outer=outer, inner=inner, b=b
+    )
     q = torch.tensor([[-1.0, 0.0], [0.0, 1.0], [0.0, 0.0]])
     r = torch.tensor([[math.tanh(0.3), 0.7], [0.0, math.tanh(-0.2)]])
     r_tilde = torch.tensor([[math.tanh(0.5), -0.4], [0.0, math.tanh(0.6)]])
@@ -97,7 +104,7 @@ def test_a_sylvester_layer_by_hand():
 @in_float64
 def test_one_unit_of_a_sylvester_layer_is_planar():
     r"""u = r q, w = r̃ q: the same map and the same determinant."""
-    layer = randomize(dgm.Sylvester(3, num_units=1))
+    layer = randomize(dgm.flows.Sylvester(3, num_units=1))
     start, x = layer.params.starts, torch.randn(6, 3)
     v = start["vectors"][0]
     q = torch.eye(3)[0] - 2 * v * v[0] / v.square().sum()
@@ -113,7 +120,7 @@ def test_one_unit_of_a_sylvester_layer_is_planar():
 @pytest.mark.parametrize("scale", [0.3, 3.0])
 def test_a_sylvester_layer_is_invertible_at_any_weights(num, scale):
     """Its Jacobian has a positive determinant, and Newton finds the point that was mapped."""
-    layer = randomize(dgm.Sylvester(4, num_units=num), scale)
+    layer = randomize(dgm.flows.Sylvester(4, num_units=num), scale)
     x = 2 * torch.randn(20, 4)
     y = layer(x)[0].detach()
     jacobian = torch.func.vmap(torch.func.jacrev(lambda v: layer(v)[0]))(x)
@@ -130,7 +137,7 @@ def test_a_sylvester_layer_is_invertible_at_any_weights(num, scale):
 @pytest.mark.parametrize("raw", [5.0, 20.0, 1000.0])
 def test_the_log_det_of_a_sylvester_layer_is_finite_at_huge_weights(raw, dtype):
     """At h = 0 it is Σ log(1 + R_mm R̃_mm), and the product must stay above −1 in floats too."""
-    layer = set_to(dgm.Sylvester(2), outer=raw * torch.eye(2), inner=-raw * torch.eye(2))
+    layer = set_to(dgm.flows.Sylvester(2), outer=raw * torch.eye(2), inner=-raw * torch.eye(2))
     x = torch.tensor([[0.0, 0.0], [1.0, -30.0]])
     y, log_det = layer(x)
     assert bool(log_det.isfinite().all())
@@ -141,7 +148,7 @@ def test_the_log_det_of_a_sylvester_layer_is_finite_at_huge_weights(raw, dtype):
 # Both ----------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("build", [dgm.planar, dgm.sylvester])
+@pytest.mark.parametrize("build", [dgm.flows.planar, dgm.flows.sylvester])
 @pytest.mark.parametrize("context", [0, 3])
 def test_a_fresh_stack_is_the_identity(build, context):
     x, c = torch.randn(7, 4), torch.randn(7, 3) if context else None
@@ -153,7 +160,7 @@ def test_a_fresh_stack_is_the_identity(build, context):
     assert len(build(4, 3, context)) == 3
 
 
-@pytest.mark.parametrize("build", [dgm.planar, dgm.sylvester])
+@pytest.mark.parametrize("build", [dgm.flows.planar, dgm.flows.sylvester])
 def test_the_context_decides_the_layer(build):
     stack, x = randomize(build(4, 2, 3)), torch.randn(4)
     one, other = (stack(x, c)[0] for c in torch.randn(2, 3))
@@ -178,7 +185,7 @@ def test_the_inverse_is_refused_with_the_fix(build):
 
 
 @in_float64
-@pytest.mark.parametrize("build", [dgm.planar, dgm.sylvester])
+@pytest.mark.parametrize("build", [dgm.flows.planar, dgm.flows.sylvester])
 def test_as_a_posterior_it_comes_closer_to_the_evidence_than_its_base(build):
     """A correlated posterior −0.8: a diagonal base misses it, a few layers across the diagonal don't."""
     model = LinearGaussian(scale=0.7)
@@ -206,4 +213,4 @@ def test_units_outside_one_to_dim_are_refused(num):
     with pytest.raises(
         ValueError, match=rf"Sylvester: expected 1 <= num_units <= dim=4, got {num}"
     ):
-        dgm.Sylvester(4, num_units=num)
+        dgm.flows.Sylvester(4, num_units=num)

@@ -92,7 +92,7 @@ def test_a_transform_of_numbers_acts_on_every_coordinate_and_its_log_dets_are_su
 @in_float64
 @pytest.mark.parametrize(**over({n: b for n, b in PYRO.items() if n != "sylvester"}))
 def test_a_transform_of_pyro_has_the_log_det_of_its_jacobian(build):
-    """Not so Pyro's Sylvester (1.9.2), whose own log-det is another number; `dgm.sylvester` has the right one."""
+    """Not so Pyro's Sylvester (1.9.2), whose own log-det is another number; `dgm.flows.sylvester` has the right one."""
     bijector, x = made(build), torch.randn(3, 4)
     y, log_det = bijector(x)
     torch.testing.assert_close(y, bijector.wrapped(x))
@@ -205,7 +205,7 @@ def test_the_same_tensor_has_another_density_after_an_update_and_a_second_backwa
 def test_a_flow_of_pyro_layers_fits_its_data():
     x = 2 + 0.3 * torch.randn(300, 2)
     flow = dgm.Flow(dgm.StandardNormal(2), [dgm.Pointwise(transforms.affine_coupling(2, hidden_dims=[8])),
-                                            dgm.Permutation(2),
+                                            dgm.flows.Permutation(2),
                                             dgm.Pointwise(transforms.affine_coupling(2, hidden_dims=[8]))])  # fmt: skip
     before = float(flow().log_prob(x).mean().detach())
     dgm.SVITrainer(dgm.ELBO(dgm.DensityModel(flow), dgm.EmptyGuide()), lr=0.02).fit(

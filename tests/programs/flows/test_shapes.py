@@ -12,7 +12,7 @@ import pyro_dgm as dgm
 
 def test_a_squeeze_puts_every_square_of_pixels_into_the_channels_of_one():
     x = torch.randn(5, 2, 4, 6)
-    y, log_det = dgm.Squeeze((2, 4, 6))(x)
+    y, log_det = dgm.flows.Squeeze((2, 4, 6))(x)
     assert torch.equal(log_det, torch.zeros(5))
     for c, i, j in torch.cartesian_prod(torch.arange(2), torch.arange(4), torch.arange(6)).tolist():
         assert torch.equal(y[:, 4 * c + 2 * (i % 2) + j % 2, i // 2, j // 2], x[:, c, i, j])
@@ -24,18 +24,18 @@ def test_a_squeeze_refuses_odd_sizes(shape):
         ValueError,
         match=r"Squeeze: expected an even height and width, got .*7.*Fix: pad the images",
     ):
-        dgm.Squeeze(shape)
+        dgm.flows.Squeeze(shape)
 
 
 def test_a_vector_becomes_an_image_row_by_row():
     x = torch.arange(12.0).expand(3, 12)
-    assert torch.equal(dgm.Unflatten((2, 2, 3))(x)[0], x.reshape(3, 2, 2, 3))
+    assert torch.equal(dgm.flows.Unflatten((2, 2, 3))(x)[0], x.reshape(3, 2, 2, 3))
 
 
 @pytest.mark.parametrize("batch", [(), (5,), (2, 5)], ids=str)
 def test_a_flow_from_vectors_to_images_is_a_distribution_over_images(batch):
     """Its density is that of the vector, and so are its draws."""
-    layers = [dgm.Unflatten((4, 1, 3)), dgm.Inverse(dgm.Squeeze((1, 2, 6)))]
+    layers = [dgm.flows.Unflatten((4, 1, 3)), dgm.Inverse(dgm.flows.Squeeze((1, 2, 6)))]
     law = dgm.Flow(dgm.StandardNormal(12), layers)(*([torch.randn(*batch, 2)] if batch else []))
     assert (law.batch_shape, law.event_shape) == (batch, (1, 2, 6))
     x = law.sample((7,))
@@ -46,14 +46,16 @@ def test_a_flow_from_vectors_to_images_is_a_distribution_over_images(batch):
 
 
 def test_a_stack_and_its_inverse_say_the_shapes_of_both_sides():
-    stack = dgm.Stack([dgm.Unflatten((4, 2, 3)), dgm.Inverse(dgm.Squeeze((1, 4, 6)))])
+    stack = dgm.flows.Stack(
+        [dgm.flows.Unflatten((4, 2, 3)), dgm.Inverse(dgm.flows.Squeeze((1, 4, 6)))]
+    )
     assert stack.forward_shape((7, 24)) == (7, 1, 4, 6)
     assert stack.inverse_shape((7, 1, 4, 6)) == (7, 24)
     assert dgm.Inverse(stack).forward_shape((1, 4, 6)) == (24,)
     assert dgm.Inverse(stack).inverse_shape((5, 24)) == (5, 1, 4, 6)
     assert (
-        dgm.Permutation(3).forward_shape((2, 3))
-        == dgm.Permutation(3).inverse_shape((2, 3))
+        dgm.flows.Permutation(3).forward_shape((2, 3))
+        == dgm.flows.Permutation(3).inverse_shape((2, 3))
         == (2, 3)
     )
 
@@ -62,7 +64,7 @@ def test_a_stack_and_its_inverse_say_the_shapes_of_both_sides():
 
 
 def test_the_start_of_the_vector_is_the_half_of_the_channels_that_leaves():
-    layer, x = dgm.FactorOut((3, 2, 2), dgm.Unflatten((1, 2, 2))), torch.randn(5, 12)
+    layer, x = dgm.flows.FactorOut((3, 2, 2), dgm.flows.Unflatten((1, 2, 2))), torch.randn(5, 12)
     y, log_det = layer(x)
     assert torch.equal(y[:, 1:], x[:, :8].reshape(5, 2, 2, 2))
     assert torch.equal(y[:, :1], x[:, 8:].reshape(5, 1, 2, 2))
@@ -77,7 +79,7 @@ def test_a_rest_onto_another_shape_is_refused_with_the_fix(shape, rest):
         ValueError,
         match=r"FactorOut: expected at least 2 channels and a rest onto .*Fix: Unflatten\(",
     ):
-        dgm.FactorOut(shape, dgm.Unflatten(rest))
+        dgm.flows.FactorOut(shape, dgm.flows.Unflatten(rest))
 
 
 @in_float64
@@ -89,9 +91,9 @@ def test_the_parts_of_a_scale_are_as_likely_as_the_published_sum_says():
     second, *rest = factored.rest
     x, normal = torch.randn(6, *shape), torch.distributions.Normal(0.0, 1.0)
     x1, first_log_det = fine.inverse(x)
-    x2, middle_log_det = middle.inverse(dgm.Squeeze(shape)(x1)[0])
+    x2, middle_log_det = middle.inverse(dgm.flows.Squeeze(shape)(x1)[0])
     kept, leaving = x2.split([2, 2], dim=1)
-    z, coarse_log_det = dgm.Squeeze((2, 2, 2))(kept)[0], torch.zeros(6)
+    z, coarse_log_det = dgm.flows.Squeeze((2, 2, 2))(kept)[0], torch.zeros(6)
     for layer in reversed(rest[:-1]):
         z, log_det = layer.inverse(z)
         coarse_log_det = coarse_log_det + log_det
@@ -99,7 +101,7 @@ def test_the_parts_of_a_scale_are_as_likely_as_the_published_sum_says():
     expected = expected + first_log_det + middle_log_det + coarse_log_det
     flow = dgm.Flow(dgm.StandardNormal(16), stack)
     torch.testing.assert_close(flow().log_prob(x), expected)
-    assert isinstance(second, dgm.Unflatten)
+    assert isinstance(second, dgm.flows.Unflatten)
 
 
 # Pixels --------------------------------------------------------------------------------------------------------------
@@ -107,8 +109,8 @@ def test_the_parts_of_a_scale_are_as_likely_as_the_published_sum_says():
 
 @in_float64
 def test_a_linear_map_of_every_pixel_is_a_convolution_of_one_by_one():
-    linear, x = randomize(dgm.LULinear(3)), torch.randn(5, 3, 4, 2)
-    y, log_det = dgm.PerPixel(linear)(x)
+    linear, x = randomize(dgm.flows.LULinear(3)), torch.randn(5, 3, 4, 2)
+    y, log_det = dgm.flows.PerPixel(linear)(x)
     matrix = torch.func.jacrev(lambda v: linear(v)[0])(torch.zeros(3))
     bias = linear(torch.zeros(3))[0]
     torch.testing.assert_close(y, torch.nn.functional.conv2d(x, matrix[:, :, None, None], bias))
@@ -117,7 +119,7 @@ def test_a_linear_map_of_every_pixel_is_a_convolution_of_one_by_one():
 
 def test_the_norm_of_images_standardizes_every_channel():
     layer, images = (
-        dgm.PerPixel(dgm.ActNorm(3)),
+        dgm.flows.PerPixel(dgm.flows.ActNorm(3)),
         5 + torch.tensor([1.0, 2.0, 3.0])[:, None, None] * torch.randn(7, 3, 4, 2),
     )
     layer.bijector.initialize(images.movedim(-3, -1))
@@ -134,4 +136,4 @@ def test_a_layer_of_images_is_no_layer_of_pixels():
         ValueError,
         match=r"PerPixel: expected a bijector of vectors, got Squeeze from events with 3 dims",
     ):
-        dgm.PerPixel(dgm.Squeeze((1, 2, 2)))
+        dgm.flows.PerPixel(dgm.flows.Squeeze((1, 2, 2)))

@@ -15,14 +15,14 @@ from torch.fx.experimental.proxy_tensor import make_fx
 import pyro_dgm as dgm
 
 
-def pixel(levels: int, num: int = 3, spread: float = 1.0) -> dgm.ColourLevels:
+def pixel(levels: int, num: int = 3, spread: float = 1.0) -> dgm.distributions.ColourLevels:
     """A law of one pixel of three channels with parameters drawn at random."""
     loc = levels * torch.rand(3, 1, 1, num)
     scale, coefficients = (
         spread * (0.2 + torch.rand(3, 1, 1, num)),
         2 * torch.rand(3, 1, 1, num) - 1,
     )
-    return dgm.ColourLevels(torch.randn(1, 1, num), loc, scale, coefficients, levels)
+    return dgm.distributions.ColourLevels(torch.randn(1, 1, num), loc, scale, coefficients, levels)
 
 
 def colours(levels: int) -> Tensor:
@@ -53,7 +53,7 @@ def test_the_mass_of_a_colour_is_that_of_its_definition():
                 mu[1] + a[0, k] * (x[0] - 3),
                 mu[2] + a[1, k] * (x[0] - 3) + a[2, k] * (x[1] - 3),
             ])  # fmt: skip
-            kernels = dgm.Discretized(dist.Logistic(moved, law.scale[:, 0, 0, k]), 7)
+            kernels = dgm.distributions.Discretized(dist.Logistic(moved, law.scale[:, 0, 0, k]), 7)
             mass = mass + weights[k] * kernels.log_prob(torch.tensor(x)).sum().exp()
         found = law.log_prob(torch.tensor(x)[:, None, None])
         torch.testing.assert_close(found, mass.log(), rtol=1e-12, atol=1e-12)
@@ -85,7 +85,7 @@ def test_the_pixels_of_an_image_are_independent():
     x = law.sample()
     total = torch.zeros(5)
     for i, j in product(range(2), range(3)):
-        here = dgm.ColourLevels(
+        here = dgm.distributions.ColourLevels(
             law.logits[:, i : i + 1, j : j + 1],
             *(t[:, :, i : i + 1, j : j + 1] for t in (law.loc, law.scale, law.coefficients)),
             levels=8,
@@ -148,7 +148,7 @@ def test_a_law_of_colours_traces_into_one_graph():
 
 
 def test_a_value_that_is_no_level_is_refused():
-    law = dgm.ColourLevels(
+    law = dgm.distributions.ColourLevels(
         torch.zeros(1, 1, 2), *(torch.zeros(3, 1, 1, 2) + v for v in (0.0, 1.0, 0.0)), levels=4
     )
     with pytest.raises(ValueError, match="within the support"):
@@ -158,11 +158,11 @@ def test_a_value_that_is_no_level_is_refused():
 def test_a_law_of_one_level_or_of_other_pairs_is_refused():
     logits, whole = torch.zeros(1, 1, 2), torch.ones(3, 1, 1, 2)
     with pytest.raises(ValueError, match=r"ColourLevels: expected at least 2 levels, got 1"):
-        dgm.ColourLevels(logits, whole, whole, whole, levels=1)
+        dgm.distributions.ColourLevels(logits, whole, whole, whole, levels=1)
     with pytest.raises(
         ValueError, match=r"expected 3 coefficients .* got \(2, 1, 1, 2\)\. Fix: one for each pair"
     ):
-        dgm.ColourLevels(logits, whole, whole, whole[:2], levels=4)
+        dgm.distributions.ColourLevels(logits, whole, whole, whole[:2], levels=4)
 
 
 def test_a_network_with_another_number_of_channels_is_refused_with_the_fix():

@@ -116,7 +116,9 @@ def test_the_edge_levels_of_discretized_logistic_take_the_tails():
 def test_min_scale_is_added_to_the_scale_of_the_network():
     raw = torch.tensor([[1.5, 2.5, -3.0, 0.7]])
     law = dgm.DiscretizedLogistic(nn.Identity(), levels=5, min_scale=0.3)(raw)
-    expected = dgm.Discretized(dist.Logistic(raw[:, :2], 0.3 + raw[:, 2:].exp()), 5).to_event(1)
+    expected = dgm.distributions.Discretized(
+        dist.Logistic(raw[:, :2], 0.3 + raw[:, 2:].exp()), 5
+    ).to_event(1)
     x = torch.tensor([[4.0, 0.0]])
     torch.testing.assert_close(law.log_prob(x), expected.log_prob(x))
 
@@ -172,7 +174,7 @@ def test_a_mixture_reads_logits_locations_and_log_scales_with_the_components_sid
     )
     logits, loc, log_scale = raw.reshape(7, 3, 2, 5).unbind(1)
     loc = 9 * (loc + (torch.arange(5) + 0.5) / 5) - 0.5
-    kernels = dgm.Discretized(dist.Logistic(loc, 0.3 + 0.9 * log_scale.exp()), 9)
+    kernels = dgm.distributions.Discretized(dist.Logistic(loc, 0.3 + 0.9 * log_scale.exp()), 9)
     exact = (logits.log_softmax(-1) + kernels.log_prob(x[..., None])).logsumexp(-1).sum(-1)
     torch.testing.assert_close(law.log_prob(x), exact)
 
@@ -246,7 +248,7 @@ def test_image_likelihoods_split_the_channels_and_keep_height_and_width():
     law = dgm.DiscretizedLogistic(nn.Identity(), levels=7, event_dim=3)(raw)
     x = torch.randint(7, (5, 3, 4, 6)).to(raw.dtype)
     expected = (
-        dgm.Discretized(dist.Logistic(raw[:, :3], raw[:, 3:].exp()), 7)
+        dgm.distributions.Discretized(dist.Logistic(raw[:, :3], raw[:, 3:].exp()), 7)
         .log_prob(x)
         .flatten(1)
         .sum(1)
@@ -298,9 +300,9 @@ def test_the_density_of_an_intensity_and_its_moments_are_exact_for_every_logit(d
 def test_draws_of_an_intensity_have_its_mean_and_their_gradient_is_that_of_the_mean(dtype):
     """Means of 100,000 draws and of their slopes; 5 standard errors allowed, and the precision of a float32 sum."""
     logits = torch.tensor([0.0, 0.02, -3.0, 4.0, 30.0, -200.0])
-    law, num = dgm.ContinuousBernoulliLogits(logits), 100_000
+    law, num = dgm.distributions.ContinuousBernoulliLogits(logits), 100_000
     wide = logits.expand(num, -1).clone().requires_grad_()
-    draws = dgm.ContinuousBernoulliLogits(wide).rsample()
+    draws = dgm.distributions.ContinuousBernoulliLogits(wide).rsample()
     (slopes,) = torch.autograd.grad(draws.sum(), wide)
     assert bool(law.support.check(draws).all())
     for one, exact in (
@@ -314,23 +316,26 @@ def test_draws_of_an_intensity_have_its_mean_and_their_gradient_is_that_of_the_m
 def test_a_density_of_intensities_has_finite_gradients_for_every_logit(dtype):
     logits = torch.tensor(LOGITS, requires_grad=True)
     for x in (0.0, 0.3, 1.0):
-        log_p = dgm.ContinuousBernoulliLogits(logits).log_prob(torch.tensor(x))
+        log_p = dgm.distributions.ContinuousBernoulliLogits(logits).log_prob(torch.tensor(x))
         (gradient,) = torch.autograd.grad(log_p.sum(), logits)
         torch.testing.assert_close(
-            gradient, x - dgm.ContinuousBernoulliLogits(logits).mean.detach(), atol=2e-6, rtol=1e-5
+            gradient,
+            x - dgm.distributions.ContinuousBernoulliLogits(logits).mean.detach(),
+            atol=2e-6,
+            rtol=1e-5,
         )
 
 
 def test_an_expanded_law_of_intensities_scores_and_draws_like_the_law():
-    law = dgm.ContinuousBernoulliLogits(torch.tensor([0.5, -2.0]))
+    law = dgm.distributions.ContinuousBernoulliLogits(torch.tensor([0.5, -2.0]))
     wide = law.expand((3, 2))
     x = wide.rsample()
     assert x.shape == wide.batch_shape == (3, 2)
     torch.testing.assert_close(wide.log_prob(x), law.log_prob(x), rtol=0, atol=0)
     with pytest.raises(ValueError, match="within the support"):
-        dgm.ContinuousBernoulliLogits(torch.zeros(2), validate_args=True).expand((3, 2)).log_prob(
-            torch.tensor(1.5)
-        )
+        dgm.distributions.ContinuousBernoulliLogits(torch.zeros(2), validate_args=True).expand(
+            (3, 2)
+        ).log_prob(torch.tensor(1.5))
 
 
 def test_laplace_and_student_read_their_parameters_in_the_order_of_the_docstring():

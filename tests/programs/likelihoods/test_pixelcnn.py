@@ -30,7 +30,7 @@ EMISSIONS = {
 def pixels(emission="bernoulli", shape=SHAPE, context=0, **settings):
     """A PixelCNN with weights far from those of a factorized law."""
     numbers, _, law = EMISSIONS[emission]
-    network = dgm.GatedPixelCNN(shape, shape[0] * numbers, context, channels=4, blocks=2)
+    network = dgm.nn.GatedPixelCNN(shape, shape[0] * numbers, context, channels=4, blocks=2)
     return randomize(dgm.PixelCNN(network, law(), **settings), scale=0.5)
 
 
@@ -82,7 +82,7 @@ def test_the_density_is_the_product_of_the_conditionals_one_at_a_time(emission):
 
 @in_float64
 def test_the_density_of_continuous_pixels_is_the_product_of_their_conditionals():
-    network = dgm.GatedPixelCNN((1, 1, 2), 2, channels=4, blocks=1)
+    network = dgm.nn.GatedPixelCNN((1, 1, 2), 2, channels=4, blocks=1)
     module = randomize(
         dgm.PixelCNN(network, dgm.Conditional(dist.Normal, nn.Identity(), event_dim=3))
     )
@@ -106,7 +106,7 @@ def test_a_scale_may_change_the_channels_that_the_network_reads():
         def forward(self, x):
             return one_hot(x.squeeze(-3).long(), 3).movedim(-1, -3)
 
-    network = dgm.GatedPixelCNN((3, 2, 2), 3, channels=4, blocks=2)
+    network = dgm.nn.GatedPixelCNN((3, 2, 2), 3, channels=4, blocks=2)
     module = randomize(
         dgm.PixelCNN(network, dgm.Categorical(nn.Identity(), 3, event_dim=3), scale=OneHot())
     )
@@ -143,7 +143,7 @@ def test_draws_have_the_law_that_is_scored(emission, dtype):
 @pytest.mark.parametrize("emission", EMISSIONS)
 def test_a_draw_is_that_of_a_sampler_that_runs_the_whole_network_for_each_pixel(emission, context):
     module, noise = (
-        pixels(emission, (2, 3, 4), context, scale=dgm.Rescale(0, 2)),
+        pixels(emission, (2, 3, 4), context, scale=dgm.nn.Rescale(0, 2)),
         torch.randn(6, 2, 3, 4),
     )
     c = (torch.randn(6, 3),) * bool(context)
@@ -252,7 +252,7 @@ def test_an_expanded_law_scores_and_draws_like_the_law(context):
     assert wide.log_prob(x[0]).shape == (4, 5)
     torch.testing.assert_close(wide.log_prob(x), law.log_prob(x), rtol=0, atol=0)
     torch.testing.assert_close(wide.log_prob(x[0]), law.log_prob(x[0]).expand(4, 5), rtol=0, atol=0)
-    assert type(wide) is dgm.AutoregressivePixels
+    assert type(wide) is dgm.distributions.AutoregressivePixels
 
 
 def test_a_law_of_one_image_is_expanded_by_a_plate():
@@ -304,7 +304,7 @@ def test_without_a_latent_it_learns_what_no_factorized_law_can():
     board = (torch.arange(9) % 2).reshape(1, 1, 3, 3).double()
     model = dgm.DensityModel(
         dgm.PixelCNN(
-            dgm.GatedPixelCNN((1, 3, 3), 1, channels=8, blocks=2), EMISSIONS["bernoulli"][2]()
+            dgm.nn.GatedPixelCNN((1, 3, 3), 1, channels=8, blocks=2), EMISSIONS["bernoulli"][2]()
         )
     )
     x = torch.cat([board, 1 - board])
@@ -339,12 +339,12 @@ def test_without_a_latent_it_learns_what_no_factorized_law_can():
 def test_an_emission_of_other_images_is_refused(emission, out_channels, event):
     message = rf"PixelCNN: expected an emission of the images \(1, 2, 3\) .*got events {event}. Fix: .*event_dim=3"
     with pytest.raises(ValueError, match=message):
-        dgm.PixelCNN(dgm.GatedPixelCNN(SHAPE, out_channels), emission)
+        dgm.PixelCNN(dgm.nn.GatedPixelCNN(SHAPE, out_channels), emission)
 
 
 def test_output_channels_that_are_no_multiple_of_the_levels_are_refused_at_once():
     with pytest.raises(ValueError, match="Categorical: expected a network output"):
-        dgm.PixelCNN(dgm.GatedPixelCNN(SHAPE, 4), dgm.Categorical(nn.Identity(), 3, event_dim=3))
+        dgm.PixelCNN(dgm.nn.GatedPixelCNN(SHAPE, 4), dgm.Categorical(nn.Identity(), 3, event_dim=3))
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from pyro_dgm.programs.networks.causal import VerticalBlock, gated
 
 
 def small(shape=(1, 4, 5), out_channels=3, **settings):
-    return randomize(dgm.GatedPixelCNN(shape, out_channels, channels=4, **settings), scale=0.1)
+    return randomize(dgm.nn.GatedPixelCNN(shape, out_channels, channels=4, **settings), scale=0.1)
 
 
 def seen(network) -> Tensor:
@@ -170,14 +170,14 @@ def test_a_kernel_without_a_middle_or_without_reach_is_refused(kernel):
         ValueError,
         match=rf"GatedPixelCNN: expected an odd kernel >= 3, got {kernel}. Fix: kernel=3",
     ):
-        dgm.GatedPixelCNN((1, 4, 4), 2, kernel=kernel)
+        dgm.nn.GatedPixelCNN((1, 4, 4), 2, kernel=kernel)
 
 
 def test_no_block_is_refused():
     with pytest.raises(
         ValueError, match=r"GatedPixelCNN: expected at least 1 block, got 0. Fix: blocks=4"
     ):
-        dgm.GatedPixelCNN((1, 4, 4), 2, blocks=0)
+        dgm.nn.GatedPixelCNN((1, 4, 4), 2, blocks=0)
 
 
 @pytest.mark.parametrize("wrong", [(1, 3, 5), (2, 4, 5), (4, 5), (20,)], ids=str)

@@ -15,7 +15,7 @@ from pyro_dgm.programs.networks.convolutions import ChannelNorm, ConcatELU, Gate
 
 @pytest.mark.parametrize(("sizes", "num"), [((1, 2, 32, 3), 69_538), ((2, 2, 16, 3), 18_018)])
 def test_the_number_of_parameters_is_the_published_one(sizes, num):
-    assert sum(p.numel() for p in dgm.GatedConvNet(*sizes).parameters()) == num
+    assert sum(p.numel() for p in dgm.nn.GatedConvNet(*sizes).parameters()) == num
 
 
 def test_concat_elu_keeps_both_signs():
@@ -47,7 +47,7 @@ def test_a_block_adds_gated_values():
 @both_dtypes
 @pytest.mark.parametrize("batch", [(), (5,), (2, 5)], ids=str)
 def test_leading_dims_pass_through_and_every_image_is_computed_by_itself(batch, dtype):
-    net, x = dgm.GatedConvNet(2, 3, 8, 2), torch.randn(*batch, 2, 5, 6)
+    net, x = dgm.nn.GatedConvNet(2, 3, 8, 2), torch.randn(*batch, 2, 5, 6)
     y = net(x)
     assert (y.shape, y.dtype) == ((*batch, 3, 5, 6), dtype)
     first = (0,) * len(batch)
@@ -55,26 +55,26 @@ def test_leading_dims_pass_through_and_every_image_is_computed_by_itself(batch, 
 
 
 def test_an_empty_batch_gives_an_empty_batch():
-    assert dgm.GatedConvNet(2, 3, 4, 1)(torch.zeros(0, 2, 4, 4)).shape == (0, 3, 4, 4)
+    assert dgm.nn.GatedConvNet(2, 3, 4, 1)(torch.zeros(0, 2, 4, 4)).shape == (0, 3, 4, 4)
 
 
 def test_levels_are_cast_to_the_dtype_of_the_weights():
     net, levels = (
-        dgm.GatedConvNet(1, 2, 4, 1).float(),
+        dgm.nn.GatedConvNet(1, 2, 4, 1).float(),
         torch.randint(9, (3, 1, 4, 4), dtype=torch.uint8),
     )
     assert torch.equal(net(levels), net(levels.float()))
 
 
 def test_every_parameter_gets_a_gradient():
-    net = dgm.GatedConvNet(2, 3, 8, 2)
+    net = dgm.nn.GatedConvNet(2, 3, 8, 2)
     net(torch.randn(6, 2, 5, 6)).square().sum().backward()
     assert all(bool(p.grad.abs().max() > 0) for p in net.parameters())
 
 
 @pytest.mark.parametrize("blocks", [0, 1, 3])
 def test_an_output_sees_the_pixels_that_the_docstring_names(blocks):
-    net, x = dgm.GatedConvNet(1, 1, 4, blocks), torch.randn(1, 21, 21, requires_grad=True)
+    net, x = dgm.nn.GatedConvNet(1, 1, 4, blocks), torch.randn(1, 21, 21, requires_grad=True)
     net(x)[0, 10, 10].backward()
     seen, reach = x.grad[0] != 0, blocks + 2
     expected = torch.zeros(21, 21, dtype=torch.bool)

@@ -57,7 +57,7 @@ def test_every_parameter_of_a_network_gets_a_gradient(build, into, out):
 
 
 @pytest.mark.parametrize(
-    "make", [dgm.mlp, dgm.gated_mlp, lambda *s: dgm.MLP(s), lambda *s: dgm.GatedMLP(s)]
+    "make", [dgm.mlp, dgm.gated_mlp, lambda *s: dgm.nn.MLP(s), lambda *s: dgm.nn.GatedMLP(s)]
 )
 @pytest.mark.parametrize("sizes", [(), (3,)])
 def test_a_network_of_one_size_is_refused(make, sizes):
@@ -117,8 +117,8 @@ def test_cast_keeps_a_tensor_that_has_the_dtype_already():
 
 
 def test_rescale_maps_levels_onto_minus_one_to_one():
-    assert dgm.Rescale(0, 255)(torch.tensor([0, 255], dtype=torch.uint8)).tolist() == [-1, 1]
-    assert dgm.Rescale(-3, 1)(torch.tensor([-3.0, -1.0, 1.0])).tolist() == [-1, 0, 1]
+    assert dgm.nn.Rescale(0, 255)(torch.tensor([0, 255], dtype=torch.uint8)).tolist() == [-1, 1]
+    assert dgm.nn.Rescale(-3, 1)(torch.tensor([-3.0, -1.0, 1.0])).tolist() == [-1, 0, 1]
 
 
 @pytest.mark.parametrize(("low", "high"), [(1, 1), (2, 1)])
@@ -126,7 +126,7 @@ def test_rescale_refuses_an_empty_range(low, high):
     with pytest.raises(
         ValueError, match=rf"Rescale: expected low < high, got low={low}, high={high}"
     ):
-        dgm.Rescale(low, high)
+        dgm.nn.Rescale(low, high)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 3), (5, 8), (7, 7), (28, 28), (9, 16)], ids=str)
@@ -148,25 +148,25 @@ def test_an_image_of_another_shape_is_refused_with_the_fix(wrong):
 
 def test_level_units_are_locations_within_the_levels_and_log_scales_in_levels():
     raw = torch.randn(5, 6)
-    loc, log_scale = dgm.LevelUnits(17)(raw).chunk(2, -1)
+    loc, log_scale = dgm.nn.LevelUnits(17)(raw).chunk(2, -1)
     torch.testing.assert_close(loc, 16 * torch.sigmoid(raw[:, :3]))
     torch.testing.assert_close(log_scale.exp(), 17 * (raw[:, 3:] - 2).exp())
 
 
 def test_level_units_of_an_image_are_those_of_its_channels():
     raw = torch.randn(5, 2 * 3, 4, 2)
-    image = dgm.LevelUnits(17, dim=-3)(raw)
-    vector = dgm.LevelUnits(17)(raw.movedim(-3, -1))
+    image = dgm.nn.LevelUnits(17, dim=-3)(raw)
+    vector = dgm.nn.LevelUnits(17)(raw.movedim(-3, -1))
     torch.testing.assert_close(image, vector.movedim(-1, -3), rtol=0, atol=0)
-    likelihood = dgm.DiscretizedLogistic(dgm.LevelUnits(17, dim=-3), levels=17, event_dim=3)
+    likelihood = dgm.DiscretizedLogistic(dgm.nn.LevelUnits(17, dim=-3), levels=17, event_dim=3)
     assert likelihood(raw).event_shape == (3, 4, 2)
 
 
 def test_level_units_refuse_one_level_and_an_odd_number_of_outputs():
     with pytest.raises(ValueError, match=r"LevelUnits: expected at least 2 levels, got 1"):
-        dgm.LevelUnits(1)
+        dgm.nn.LevelUnits(1)
     with pytest.raises(
         ValueError,
         match=r"halves of dim -1; got \(2, 6, 4, 3\)\. Fix: LevelUnits\(levels, dim=-3\)",
     ):
-        dgm.LevelUnits(17)(torch.zeros(2, 6, 4, 3))
+        dgm.nn.LevelUnits(17)(torch.zeros(2, 6, 4, 3))

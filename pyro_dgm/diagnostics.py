@@ -1,0 +1,44 @@
+"""What looks behind a number: tails, chains, checks and their thresholds."""
+
+from .arviz_export.smoothing import smooth_weights
+from .evaluation.chains.mixing import ess, mean_ess, rhat
+from .evaluation.conditioning.marginal import Marginal, Unmasked
+from .evaluation.latents.traversal import lerp, slerp
+from .evaluation.likelihood.annealing import sigmoid_schedule
+from .evaluation.likelihood.kernels import parzen, parzen_bandwidth
+from .evaluation.likelihood.psis import khat, khat_threshold
+from .evaluation.likelihood.total_mass import normalization
+from .evaluation.report.checks import CHECKS
+from .evaluation.report.findings import Check, Findings, Skipped
+from .evaluation.report.items import Item, Picture, Status, Threshold
+from .evaluation.samples.modes import label_coverage
+from .inference.run.supports import IntegerWarning
+from .refitting.recognition import nll_over_scale
+
+__all__ = [
+    "CHECKS",
+    "Check",
+    "Findings",
+    "IntegerWarning",
+    "Item",
+    "Marginal",
+    "Picture",
+    "Skipped",
+    "Status",
+    "Threshold",
+    "Unmasked",
+    "ess",
+    "khat",
+    "khat_threshold",
+    "label_coverage",
+    "lerp",
+    "mean_ess",
+    "nll_over_scale",
+    "normalization",
+    "parzen",
+    "parzen_bandwidth",
+    "rhat",
+    "sigmoid_schedule",
+    "slerp",
+    "smooth_weights",
+]

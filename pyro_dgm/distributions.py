@@ -1,0 +1,31 @@
+"""Distributions that torch and Pyro lack, and what they are made of."""
+
+from .programs.conditionals.deterministic import MeanOf
+from .programs.dequantization.noise import within_cell
+from .programs.dequantization.quantization import Dequantize, Dequantized, Quantized
+from .programs.distributions.discretized import ContinuousBernoulliLogits, Discretized
+from .programs.distributions.intervals import log_cdf, log_interval, log_sf
+from .programs.distributions.mixtures import Mixture
+from .programs.duality import Pullback, Pushforward
+from .programs.likelihoods.colour import ColourLevels
+from .programs.likelihoods.pixelcnn import AutoregressivePixels
+from .programs.refined import Refined
+
+__all__ = [
+    "AutoregressivePixels",
+    "ColourLevels",
+    "ContinuousBernoulliLogits",
+    "Dequantize",
+    "Dequantized",
+    "Discretized",
+    "MeanOf",
+    "Mixture",
+    "Pullback",
+    "Pushforward",
+    "Quantized",
+    "Refined",
+    "log_cdf",
+    "log_interval",
+    "log_sf",
+    "within_cell",
+]

@@ -1,0 +1,67 @@
+"""Training against a critic: games, penalties, plays, and what watches them."""
+
+from .adversarial.critics import spectral_norm
+from .adversarial.divergences import (
+    KL,
+    Divergence,
+    GANDivergence,
+    JensenShannon,
+    Pearson,
+    ReverseKL,
+    SquaredHellinger,
+)
+from .adversarial.fitting import AdamFit, CriticFit, LBFGSFit
+from .adversarial.games import (
+    FDivergence,
+    Game,
+    Hinge,
+    LeastSquares,
+    Minimax,
+    NonSaturating,
+    PairedRelativistic,
+    Wasserstein,
+)
+from .adversarial.hybrid import HybridTrainer
+from .adversarial.monitors import Limits, Monitors, MonitorWarning, oscillation
+from .adversarial.optimality import Optimality, optimality_report
+from .adversarial.penalties import R1, R2, GradientPenalty, Penalty
+from .adversarial.players import Alternating, Play, Player, Simultaneous
+from .adversarial.trainer import GANTrainer
+
+__all__ = [
+    "AdamFit",
+    "Alternating",
+    "CriticFit",
+    "Divergence",
+    "FDivergence",
+    "GANDivergence",
+    "GANTrainer",
+    "Game",
+    "GradientPenalty",
+    "Hinge",
+    "HybridTrainer",
+    "JensenShannon",
+    "KL",
+    "LBFGSFit",
+    "LeastSquares",
+    "Limits",
+    "Minimax",
+    "MonitorWarning",
+    "Monitors",
+    "NonSaturating",
+    "Optimality",
+    "PairedRelativistic",
+    "Pearson",
+    "Penalty",
+    "Play",
+    "Player",
+    "R1",
+    "R2",
+    "ReverseKL",
+    "Simultaneous",
+    "SquaredHellinger",
+    "Wasserstein",
+    "optimality_report",
+    "oscillation",
+    "spectral_norm",
+]

@@ -1,0 +1,37 @@
+"""What training is made of: objectives, gradients, schedules, the loop."""
+
+from .inference.objectives.elbo import FreeBits, Objective
+from .inference.objectives.gradients import (
+    DoublyReparameterized,
+    Estimator,
+    Reparameterized,
+    StickingTheLanding,
+)
+from .inference.objectives.schedules import Constant, Cyclical, LinearWarmup, Schedule
+from .inference.run.batches import Batches, binarize
+from .inference.training.checkpoints import load_weights, save_weights
+from .inference.training.compilation import Compiled
+from .inference.training.history import History
+from .inference.training.svi import SVITrainer
+from .inference.training.trainer import Trainer
+
+__all__ = [
+    "Batches",
+    "Compiled",
+    "Constant",
+    "Cyclical",
+    "DoublyReparameterized",
+    "Estimator",
+    "FreeBits",
+    "History",
+    "LinearWarmup",
+    "Objective",
+    "Reparameterized",
+    "SVITrainer",
+    "Schedule",
+    "StickingTheLanding",
+    "Trainer",
+    "binarize",
+    "load_weights",
+    "save_weights",
+]
