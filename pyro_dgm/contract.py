@@ -1,7 +1,62 @@
-"""The few names that a program and its reader share: the plates, and the noise of a discrete site."""
+"""What a program and its reader share: the names of plates and noise, and the types that signatures teach by."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, TypedDict, runtime_checkable
+
+from pyro.distributions import TorchDistribution
+from torch import Tensor
 
 DATA = "data"
 PARTICLES = "particles"
+
+
+@runtime_checkable
+class PyroProgram(Protocol):
+    """A model or a guide: any callable that draws its sites by `pyro.sample`.
+
+    Its first argument is the observation, which a model takes as `None` to generate; the rest is context.
+    """
+
+    def __call__(self, *batch: Any) -> Any:
+        """Run the program on a batch of data."""
+
+
+@runtime_checkable
+class ConditionalDistribution(Protocol):
+    """A prior p(z), a likelihood p(x | z), an encoder q(z | x): a context in, a distribution out, nothing drawn."""
+
+    def __call__(self, *context: Tensor) -> TorchDistribution:
+        """The distribution, given the context."""
+
+
+class Site(TypedDict):
+    """One sample statement of a Pyro trace.
+
+    Attributes:
+        name: by which model and guide agree.
+        type: `"sample"`, or `"param"`.
+        fn: the distribution.
+        value: what was drawn or observed, `(*plates, *event)`.
+        is_observed: whether the value is data.
+        args, kwargs: of the distribution's call.
+        scale: of a subsampling plate or a tempering handler; estimates never see it.
+        mask: of `poutine.mask`; `None` for none.
+        infer: what the program says of its inference.
+        cond_indep_stack: the plates around it, as Pyro's frames.
+    """
+
+    name: str
+    type: str
+    fn: Any
+    value: Tensor
+    is_observed: bool
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    scale: float | Tensor
+    mask: bool | Tensor | None
+    infer: dict[str, Any]
+    cond_indep_stack: tuple[Any, ...]
 
 
 def noise_name(site: str) -> str:

@@ -17,9 +17,7 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor, nn
 from torch.distributions import Independent
 
-from ...contract import PARTICLES
-
-Site = dict[str, Any]
+from ...contract import PARTICLES, Site
 
 
 def run_pair(
