@@ -14,7 +14,7 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 from torch.distributions import Independent
 
-from ...inference.run.estimates import split_rows
+from ...inference.run.data import split_rows
 from ...inference.run.particles import draw
 from ...inference.run.traces import Site, latent_sites, vectorized
 from ..chains.coordinates import chart_of
