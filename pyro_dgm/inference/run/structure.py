@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 from typing import Any
 
 import pyro
@@ -90,21 +91,23 @@ class Structure(Tabular):
             sites.append(SiteInfo.of(name, site, Kind.OBSERVED))
         return cls(pair.depth, tuple(sites), pair.model.format_shapes())
 
-    @property
+    @cached_property
     def latent(self) -> tuple[str, ...]:
         """Names of all sites that are drawn, in the guide's order."""
-        drawn = (Kind.LATENT, Kind.NOISE, Kind.GLOBAL)
-        return tuple(site.name for site in self.sites if site.kind in drawn)
+        return self._names(Kind.LATENT, Kind.NOISE, Kind.GLOBAL)
 
-    @property
+    @cached_property
     def codes(self) -> tuple[str, ...]:
         """Names of the latent sites that make up z: all but the noise of discrete sites, which belongs to the data."""
-        return tuple(site.name for site in self.sites if site.kind in (Kind.LATENT, Kind.GLOBAL))
+        return self._names(Kind.LATENT, Kind.GLOBAL)
 
-    @property
+    @cached_property
     def observed(self) -> tuple[str, ...]:
         """Names of the observed sites."""
-        return tuple(site.name for site in self.sites if site.kind is Kind.OBSERVED)
+        return self._names(Kind.OBSERVED)
+
+    def _names(self, *kinds: Kind) -> tuple[str, ...]:
+        return tuple([site.name for site in self.sites if site.kind in kinds])
 
     @property
     def is_exact(self) -> bool:

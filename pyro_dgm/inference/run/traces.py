@@ -43,17 +43,17 @@ class PairTrace:
     @cached_property
     def latent(self) -> dict[str, Site]:
         """The guide's sites that are drawn, in its order."""
-        return _of_kind(self.guide_sites, observed=False)
+        return _drawn(self.guide_sites)
 
     @cached_property
     def modelled(self) -> dict[str, Site]:
         """The model's sites that are drawn: the prior of `latent`."""
-        return _of_kind(self.model_sites, observed=False)
+        return _drawn(self.model_sites)
 
     @cached_property
     def observed(self) -> dict[str, Site]:
         """The model's sites that are conditioned on data."""
-        return _of_kind(self.model_sites, observed=True)
+        return _conditioned(self.model_sites)
 
     @cached_property
     def depth(self) -> int:
@@ -106,16 +106,20 @@ def sample_sites(trace: Trace) -> Iterator[tuple[str, Site]]:
 
 def latent_sites(trace: Trace) -> dict[str, Site]:
     """The sites of a trace that are drawn."""
-    return _of_kind(dict(sample_sites(trace)), observed=False)
+    return _drawn(dict(sample_sites(trace)))
 
 
 def observed_sites(trace: Trace) -> dict[str, Site]:
     """The sites of a trace that are conditioned on data."""
-    return _of_kind(dict(sample_sites(trace)), observed=True)
+    return _conditioned(dict(sample_sites(trace)))
 
 
-def _of_kind(sites: dict[str, Site], *, observed: bool) -> dict[str, Site]:
-    return {name: site for name, site in sites.items() if site["is_observed"] == observed}
+def _drawn(sites: dict[str, Site]) -> dict[str, Site]:
+    return {name: site for name, site in sites.items() if not site["is_observed"]}
+
+
+def _conditioned(sites: dict[str, Site]) -> dict[str, Site]:
+    return {name: site for name, site in sites.items() if site["is_observed"]}
 
 
 def log_density(site: Site) -> Tensor:
@@ -144,21 +148,22 @@ def depth_of(*sites: Site) -> int:
 
 def plate_names(site: Site) -> list[str]:
     """Names of the plates around a site, outermost dim first."""
-    frames = [frame for frame in site["cond_indep_stack"] if frame.vectorized]
-    frames.sort(key=_dim_of)
-    return [frame.name for frame in frames]
-
-
-def _dim_of(frame: Any) -> int:
-    return frame.dim
+    by_dim = {}
+    for frame in site["cond_indep_stack"]:
+        if frame.vectorized:
+            by_dim[frame.dim] = frame.name
+    return [by_dim[dim] for dim in sorted(by_dim)]
 
 
 def plate_value(site: Site, value: Tensor | None = None) -> Tensor:
     """A site's value `(*plates, *event)`: dims of size 1 that belong to no plate of the site are dropped."""
     value = site["value"] if value is None else value
     num_batch = value.dim() - len(site["fn"].event_shape)
-    framed = {frame.dim for frame in site["cond_indep_stack"] if frame.vectorized}
-    return value.squeeze([dim for dim in range(num_batch) if dim - num_batch not in framed])
+    without_plate = set(range(num_batch))
+    for frame in site["cond_indep_stack"]:
+        if frame.vectorized:
+            without_plate.discard(num_batch + frame.dim)
+    return value.squeeze(tuple(without_plate))
 
 
 def scaled_sum(site: Site, log_p: Tensor, keep: int = 0) -> Tensor:
