@@ -4,6 +4,7 @@ from .adversarial.critics import spectral_norm
 from .adversarial.divergences import (
     KL,
     Divergence,
+    FDivergence,
     GANDivergence,
     JensenShannon,
     Pearson,
@@ -12,7 +13,6 @@ from .adversarial.divergences import (
 )
 from .adversarial.fitting import AdamFit, CriticFit, LBFGSFit
 from .adversarial.games import (
-    FDivergence,
     Game,
     Hinge,
     LeastSquares,

@@ -1,14 +1,18 @@
-r"""f-divergences, $D_f(\pi \| p) = E_p f(\pi / p) \ge E_\pi T - E_p f^*(T)$, as objects that a game is made of."""
+r"""f-divergences, $D_f(\pi \| p) = E_p f(\pi / p) \ge E_\pi T - E_p f^*(T)$, and the game that maximizes the bound."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from math import log
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
+
+from .checks import require_instance
+from .games import Game
 
 
 class Divergence(ABC):
@@ -191,3 +195,64 @@ class GANDivergence(Divergence):
 
     def log_ratio(self, v: Tensor) -> Tensor:
         return v
+
+
+@dataclass(frozen=True)
+class FDivergence(Game):
+    r"""$\min_p \max_v E_\pi g(v) - E_p f^*(g(v))$; at the best critic the value is $D_f(\pi \| p)$.
+
+    Args:
+        of: the divergence, such as `KL()`, `ReverseKL()`, `Pearson()`, `SquaredHellinger()`, `JensenShannon()`,
+            `GANDivergence()`.
+
+    Raises:
+        TypeError: for a class or a game in place of a divergence.
+
+    References:
+        Nowozin, Cseke, Tomioka 2016, arXiv:1606.00709.
+
+    Example:
+        >>> from pyro_dgm.gan import KL
+        >>> game = FDivergence(KL())
+        >>> game.log_ratio(torch.tensor(1.0))
+        tensor(0.)
+        >>> print(game)
+        FDivergence: critic E_p f*(T) − E_π T, generator −E_p f*(T), bound on KL(π‖p)
+    """
+
+    of: Divergence
+
+    def __post_init__(self) -> None:
+        fix = _divergence_fix(self.of)
+        require_instance("FDivergence", self.of, Divergence, "a divergence", fix)
+
+    @property
+    def equation(self) -> str:  # type: ignore[override]
+        return f"critic E_p f*(T) − E_π T, generator −E_p f*(T), bound on {self.of}"
+
+    @property
+    def divergence(self) -> str:  # type: ignore[override]
+        return f"−({self.of})"
+
+    @property
+    def equilibrium(self) -> float:  # type: ignore[override]
+        """$-f(1)$."""
+        return -self.of.f(torch.ones(())).item()
+
+    def critic_loss(self, real: Tensor, fake: Tensor) -> Tensor:
+        return self.of.conjugate_of(fake).mean() - self.of.g(real).mean()
+
+    def generator_loss(self, fake: Tensor, real: Tensor | None = None) -> Tensor:
+        return -self.of.conjugate_of(fake).mean()
+
+    def log_ratio(self, logits: Tensor, fake: Tensor | None = None) -> Tensor:
+        return self.of.log_ratio(logits)
+
+
+def _divergence_fix(value: Any) -> str:
+    """The game that was meant, as code."""
+    if isinstance(value, Game):
+        return f"game={value!r}, which is a game already"
+    if isinstance(value, type) and issubclass(value, Divergence):
+        return f"FDivergence({value.__name__}())"
+    return "FDivergence(KL())"

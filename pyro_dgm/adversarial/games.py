@@ -1,4 +1,4 @@
-r"""Games between a generator p and a critic C that compares it with the data's law π: pure functions of logits.
+r"""Games between a generator p and a critic C that compares it with the data's distribution π: functions of logits.
 
 Every game is a pair of losses, both lower is better. Means over a batch of logits `(B,)` stand for the expectations.
 """
@@ -12,8 +12,6 @@ from math import log
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
-
-from .divergences import Divergence
 
 
 class Game(ABC):
@@ -165,9 +163,10 @@ class Hinge(Game):
         return -fake.mean()
 
     def log_ratio(self, logits: Tensor, fake: Tensor | None = None) -> Tensor:
-        raise _no_ratio(
-            self,
-            "its best critic is sign(π − p), which says which law is denser and not by how much",
+        raise ValueError(
+            "Hinge: expected a game whose critic is a log density ratio, got one whose is not: "
+            "its best critic is sign(π − p), which says which density is higher and not by how much. "
+            "Fix: fit a fresh critic with NonSaturating()."
         )
 
 
@@ -193,8 +192,10 @@ class Wasserstein(Game):
         return -fake.mean()
 
     def log_ratio(self, logits: Tensor, fake: Tensor | None = None) -> Tensor:
-        raise _no_ratio(
-            self, "its best critic is a Kantorovich potential, a cost of transport and no density"
+        raise ValueError(
+            "Wasserstein: expected a game whose critic is a log density ratio, got one whose is not: "
+            "its best critic is a Kantorovich potential, a cost of transport and no density. "
+            "Fix: fit a fresh critic with NonSaturating()."
         )
 
 
@@ -219,82 +220,33 @@ class PairedRelativistic(Game):
     ratio_reads_fake = True
 
     def critic_loss(self, real: Tensor, fake: Tensor) -> Tensor:
-        return softplus(_paired(fake, real)).mean()
+        return softplus(_differences(fake, real)).mean()
 
     def generator_loss(self, fake: Tensor, real: Tensor | None = None) -> Tensor:
-        return softplus(-_paired(fake, real)).mean()
+        return softplus(-_differences(fake, real)).mean()
 
     def log_ratio(self, logits: Tensor, fake: Tensor | None = None) -> Tensor:
         if fake is None:
             raise ValueError(
-                "PairedRelativistic: expected the logits of fakes as well, since its critic knows the log ratio up to "
-                "a constant, got none. Fix: game.log_ratio(logits, fake=critic(fakes))."
+                "PairedRelativistic: expected the logits of fakes as well, since its critic knows "
+                "the log ratio up to a constant, got none. "
+                "Fix: game.log_ratio(logits, fake=critic(fakes))."
             )
-        return logits - (fake.flatten().logsumexp(0) - log(fake.numel()))
+        log_mean_exp = fake.flatten().logsumexp(0) - log(fake.numel())
+        return logits - log_mean_exp
 
 
-@dataclass(frozen=True)
-class FDivergence(Game):
-    r"""$\min_p \max_v E_\pi g(v) - E_p f^*(g(v))$; at the best critic the value is $D_f(\pi \| p)$.
-
-    Args:
-        of: the divergence, such as `KL()`, `ReverseKL()`, `Pearson()`, `SquaredHellinger()`, `JensenShannon()`,
-            `GAN()`.
-
-    References:
-        Nowozin, Cseke, Tomioka 2016, arXiv:1606.00709.
-
-    Example:
-        >>> from pyro_dgm.gan import KL
-        >>> game = FDivergence(KL())
-        >>> game.log_ratio(torch.tensor(1.0))
-        tensor(0.)
-        >>> print(game)
-        FDivergence: critic E_p f*(T) − E_π T, generator −E_p f*(T), bound on KL(π‖p)
-    """
-
-    of: Divergence
-
-    @property
-    def equation(self) -> str:  # type: ignore[override]
-        return f"critic E_p f*(T) − E_π T, generator −E_p f*(T), bound on {self.of}"
-
-    @property
-    def divergence(self) -> str:  # type: ignore[override]
-        return f"−({self.of})"
-
-    @property
-    def equilibrium(self) -> float:  # type: ignore[override]
-        """$-f(1)$."""
-        return -self.of.f(torch.ones(())).item()
-
-    def critic_loss(self, real: Tensor, fake: Tensor) -> Tensor:
-        return self.of.conjugate_of(fake).mean() - self.of.g(real).mean()
-
-    def generator_loss(self, fake: Tensor, real: Tensor | None = None) -> Tensor:
-        return -self.of.conjugate_of(fake).mean()
-
-    def log_ratio(self, logits: Tensor, fake: Tensor | None = None) -> Tensor:
-        return self.of.log_ratio(logits)
-
-
-def _no_ratio(game: Game, reason: str) -> ValueError:
-    return ValueError(
-        f"{type(game).__name__}: expected a game whose critic is a log density ratio, got one whose is not: {reason}. "
-        "Fix: fit a fresh critic with NonSaturating()."
-    )
-
-
-def _paired(fake: Tensor, real: Tensor | None) -> Tensor:
-    """Differences c(y) − c(x) of pairs."""
-    if real is None or real.shape != fake.shape:
-        got = (
-            "no real ones"
-            if real is None
-            else f"{tuple(real.shape)} real ones and {tuple(fake.shape)} fakes"
-        )
+def _differences(fake: Tensor, real: Tensor | None) -> Tensor:
+    """Differences c(y) − c(x) of pairs, `(B,)`."""
+    if real is None:
         raise ValueError(
-            f"PairedRelativistic: expected one real logit for each fake one, got {got}. "
+            "PairedRelativistic: expected one real logit for each fake one, got no real ones. "
+            "Fix: game.generator_loss(fake, real), both (B,)."
+        )
+    if real.shape != fake.shape:
+        raise ValueError(
+            "PairedRelativistic: expected one real logit for each fake one, "
+            f"got {tuple(real.shape)} real ones and {tuple(fake.shape)} fakes. "
             "Fix: game.generator_loss(fake, real), both (B,)."
         )
     return fake - real
