@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..evaluation.estimate import Estimate, estimated
+from ..inference.run.tabular import Tabular
 
 TINY = 1e-300  # one point repeated is as spread as one point repeated
 NEIGHBOUR = 5
@@ -27,7 +28,9 @@ def ratio_identities(log_r_real: Tensor, log_r_fake: Tensor) -> tuple[Estimate, 
         >>> print(ones)
         1.000 ± 0.000
     """
-    return estimated(log_r_fake.double().exp()[None]), estimated((-log_r_real.double()).exp()[None])
+    ratios_of_fakes = log_r_fake.double().exp()
+    inverse_ratios_of_data = (-log_r_real.double()).exp()
+    return estimated(ratios_of_fakes[None]), estimated(inverse_ratios_of_data[None])
 
 
 def critic_balance(real: Tensor, fake: Tensor) -> Estimate:
@@ -46,20 +49,23 @@ def critic_balance(real: Tensor, fake: Tensor) -> Estimate:
         >>> critic_balance(torch.tensor([1.0, 2.0]), torch.tensor([0.0, 1.0])).value
         0.875
     """
-    above, below = _share_below(fake, real), 1 - _share_below(real, fake)
-    variance = above.var().item() / len(real) + below.var().item() / len(fake)
-    return Estimate(above.mean().item(), variance**0.5)
+    fakes_below = _shares_below(fake, real)
+    data_above = 1 - _shares_below(real, fake)
+    variance = fakes_below.var().item() / len(real) + data_above.var().item() / len(fake)
+    return Estimate(fakes_below.mean().item(), variance**0.5)
 
 
-def _share_below(points: Tensor, at: Tensor) -> Tensor:
-    ordered = points.sort().values
-    found = torch.searchsorted(ordered, at) + torch.searchsorted(ordered, at, right=True)
-    return found.double() / (2 * len(points))
+def _shares_below(logits: Tensor, thresholds: Tensor) -> Tensor:
+    """Share of the logits below each threshold; an equal one counts half."""
+    ordered = logits.sort().values
+    num_below = torch.searchsorted(ordered, thresholds)
+    num_at_most = torch.searchsorted(ordered, thresholds, right=True)
+    return (num_below + num_at_most).double() / (2 * len(logits))
 
 
 @dataclass(frozen=True)
-class Spread:
-    """How fakes are spread beside as many real data.
+class Spread(Tabular):
+    """How widely fakes are spread, compared with as many real data.
 
     Attributes:
         spread: mean distance of two fakes over that of two real data.
@@ -83,26 +89,41 @@ def spread(*, real: Tensor, fake: Tensor) -> Spread:
     References:
         Naeem et al. 2020, arXiv:2002.09797 (coverage).
     """
-    real, fake = (x.reshape(len(x), -1).double() for x in (real, fake))
-    within_real, within_fake, across = (
-        torch.cdist(a, b) for a, b in ((real, real), (fake, fake), (real, fake))
-    )
-    nearest_real, nearest_fake = (
-        d.fill_diagonal_(torch.inf).min(1).values for d in (within_real, within_fake)
-    )
-    twin = nearest_real.quantile(0.01)
+    x = real.reshape(len(real), -1).double()
+    y = fake.reshape(len(fake), -1).double()
+    between_data = _distances_to_others(x)
+    between_fakes = _distances_to_others(y)
+    relative_distance = (_mean(between_fakes) + TINY) / (_mean(between_data) + TINY)
     return Spread(
-        spread=((_mean_distance(within_fake) + TINY) / (_mean_distance(within_real) + TINY)).item(),
-        duplicates=(
-            (nearest_fake <= twin).double().mean() - (nearest_real <= twin).double().mean()
-        ).item(),
-        coverage=(across.min(1).values <= within_real.kthvalue(NEIGHBOUR, 1).values)
-        .double()
-        .mean()
-        .item(),
+        spread=relative_distance.item(),
+        duplicates=_duplicates(between_data, between_fakes).item(),
+        coverage=_coverage(between_data, torch.cdist(x, y)).item(),
     )
 
 
-def _mean_distance(distances: Tensor) -> Tensor:
+def _duplicates(between_data: Tensor, between_fakes: Tensor) -> Tensor:
+    """Share of fakes that have a twin, less the share of data that have one."""
+    nearest_datum = between_data.min(1).values
+    nearest_fake = between_fakes.min(1).values
+    twin_distance = nearest_datum.quantile(0.01)
+    share_of_fakes = (nearest_fake <= twin_distance).double().mean()
+    share_of_data = (nearest_datum <= twin_distance).double().mean()
+    return share_of_fakes - share_of_data
+
+
+def _coverage(between_data: Tensor, to_fakes: Tensor) -> Tensor:
+    """Share of the data with a fake no farther than their fifth neighbour among the data."""
+    neighbourhood = between_data.kthvalue(NEIGHBOUR, 1).values
+    nearest_fake = to_fakes.min(1).values
+    return (nearest_fake <= neighbourhood).double().mean()
+
+
+def _distances_to_others(x: Tensor) -> Tensor:
+    """Distances `(n, n)`, infinite on the diagonal, so that no point is its own neighbour."""
+    return torch.cdist(x, x).fill_diagonal_(torch.inf)
+
+
+def _mean(distances: Tensor) -> Tensor:
+    """Mean over the pairs of two different points."""
     num = len(distances)
     return distances.masked_fill(distances.isinf(), 0).sum() / (num * (num - 1))

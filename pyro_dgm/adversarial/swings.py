@@ -1,7 +1,8 @@
-"""Does a series of losses go round in circles?"""
+"""The index of oscillation of a series of losses: does it return after a period, again and again?"""
 
 from __future__ import annotations
 
+from itertools import pairwise
 from math import nan
 
 import torch
@@ -28,24 +29,40 @@ def oscillation(series: Tensor) -> tuple[float, float]:
         >>> index > 0.95, period
         (True, 20.0)
     """
-    series = _detrended(series.double())
-    found = [_swing(series, period) for period in range(4, len(series) // 2 + 1, 2)]
-    best = max(found, default=0.0)
-    if best <= 0:
+    residuals = _detrended(series.double())
+    periods = range(4, len(residuals) // 2 + 1, 2)
+    indices = [_index_at(residuals, period) for period in periods]
+    highest = max(indices, default=0.0)
+    if highest <= 0:
         return 0.0, nan
-    # A multiple of the period returns as well: the first peak that is nearly the highest is the period.
-    peaks = (
-        i
-        for i, w in enumerate(found)
-        if w >= 0.9 * best and w >= max(found[i + 1 : i + 2], default=0.0)
-    )
-    return best, 4.0 + 2 * next(peaks)
+    return highest, float(periods[_first_peak(indices, at_least=0.9 * highest)])
 
 
-def _swing(series: Tensor, period: int) -> float:
-    back, left = _returned(series, period)
-    turned, _ = _returned(series, period // 2)
-    return min(1.0, left) * min(back, -turned)
+def _first_peak(indices: list[float], at_least: float) -> int:
+    """Where the first peak is that is high enough: a multiple of the period returns as well."""
+    for position, (index, following) in enumerate(pairwise(indices)):
+        if index >= at_least and index >= following:
+            return position
+    return len(indices) - 1
+
+
+def _index_at(residuals: Tensor, period: int) -> float:
+    """ω at one period: whether the series returns after it, and is turned round after half of it."""
+    full_correlation, growth = _autocorrelation(residuals, period)
+    half_correlation, _ = _autocorrelation(residuals, period // 2)
+    return min(1.0, growth) * min(full_correlation, -half_correlation)
+
+
+def _autocorrelation(residuals: Tensor, lag: int) -> tuple[float, float]:
+    """Correlation of a series with itself `lag` steps later, and the later over the earlier standard deviation."""
+    earlier = residuals[:-lag] - residuals[:-lag].mean()
+    later = residuals[lag:] - residuals[lag:].mean()
+    earlier_norm = earlier.norm().item()
+    later_norm = later.norm().item()
+    if earlier_norm * later_norm == 0:
+        return 0.0, 0.0
+    correlation = (earlier @ later).item() / (earlier_norm * later_norm)
+    return correlation, later_norm / earlier_norm
 
 
 def _detrended(series: Tensor) -> Tensor:
@@ -53,15 +70,9 @@ def _detrended(series: Tensor) -> Tensor:
     if len(series) < 3:
         return torch.zeros_like(series)
     time = torch.arange(len(series), dtype=series.dtype)
-    time, level = time - time.mean(), series - series.mean()
-    rest = level - (level @ time) / (time @ time) * time
-    return rest if rest.norm() > 1e-9 * series.norm() else torch.zeros_like(rest)
-
-
-def _returned(series: Tensor, lag: int) -> tuple[float, float]:
-    """Correlation of a series with itself some steps later, and the ratio of the later to the earlier deviations."""
-    earlier, later = (part - part.mean() for part in (series[:-lag], series[lag:]))
-    before, after = earlier.norm().item(), later.norm().item()
-    if before * after == 0:
-        return 0.0, 0.0
-    return (earlier @ later).item() / (before * after), after / before
+    time = time - time.mean()
+    centred = series - series.mean()
+    slope = (centred @ time) / (time @ time)
+    residuals = centred - slope * time
+    exceeds_rounding = bool(residuals.norm() > 1e-9 * series.norm())
+    return residuals if exceeds_rounding else torch.zeros_like(residuals)

@@ -12,7 +12,7 @@ from pyro_dgm.adversarial.measures import critic_balance, ratio_identities, spre
 from pyro_dgm.experiments.data import ring
 
 
-def test_the_ratio_of_the_laws_keeps_both_identities():
+def test_the_ratio_of_the_densities_keeps_both_identities():
     """log r = ½ − x between N(0, 1) and N(1, 1)."""
     x, y = torch.randn(100_000), torch.randn(100_000) + 1
     for found in ratio_identities(0.5 - x, 0.5 - y):
@@ -70,3 +70,9 @@ def test_repeated_fakes_are_duplicates_and_missing_modes_are_not_covered():
 def test_one_point_repeated_is_like_itself():
     found = spread(real=torch.ones(10, 2), fake=torch.ones(10, 2))
     assert (found.spread, found.duplicates, found.coverage) == (1.0, 0.0, 1.0)
+
+
+def test_the_spread_is_a_row_of_a_table():
+    table = spread(real=torch.ones(10, 2), fake=torch.ones(10, 2)).to_dataframe()
+    assert list(table.columns) == ["spread", "duplicates", "coverage"]
+    assert table.loc[0].tolist() == [1.0, 0.0, 1.0]
