@@ -1,4 +1,4 @@
-"""Where a monitor warns, and what it says."""
+"""The limits beyond which a monitor warns, and the text of its warnings."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..inference.training.history import Row
 
 @dataclass(frozen=True)
 class Limits:
-    r"""Where the monitors warn; the ideal of each stands beside it.
+    r"""Where the monitors warn; the ideal of each in parentheses.
 
     Attributes:
         identity: distance of $E_p\,r$ and $E_\pi\,1/r$ from 1, beyond 5 standard errors (ideal 0).
@@ -31,56 +31,81 @@ class Limits:
     coverage: float = 0.5
 
 
-def complaints(found: Row, limits: Limits) -> dict[str, str]:
-    """What is outside its range, and what to do."""
-    said, right = {}, f"the critic orders {found['balance']:.3f} of the pairs right"
-    if found["balance"] > limits.strong:
-        said["strong"] = (
-            f"{right} (limit {limits.strong}): it is too strong to teach. Fix: a larger penalty, R1(10.0), or a lower "
-            "critic lr."
-        )
-    if found["balance"] < limits.weak - 5 * found["balance_stderr"]:
-        said["weak"] = (
-            f"{right}, fewer than a guess (limit {limits.weak}): the generator has left it behind. "
-            "Fix: Alternating(n_critic=2), or a higher critic lr."
-        )
-    if found["oscillation"] > limits.oscillation:
-        said["oscillation"] = (
-            f"a loss swings with index {found['oscillation']:.2f} (limit {limits.oscillation}) and period "
-            f"{found['period']:.0f} epochs. Fix: penalties=(R1(1.0),), lower lr, or ema=0.999 for the samples."
-        )
-    return {**said, **_of_fakes(found, limits), **_of_ratio(found, limits)}
-
-
-def _of_fakes(found: Row, limits: Limits) -> dict[str, str]:
-    said = {}
-    if found["spread"] < limits.spread:
-        said["spread"] = (
-            f"two fakes are {found['spread']:.3f} times as far apart as two data (limit {limits.spread}): the "
-            "generator collapses. Fix: R1 with a larger gamma, or a game that looks at pairs, PairedRelativistic()."
-        )
-    if found["duplicates"] > limits.duplicates:
-        said["duplicates"] = (
-            f"{found['duplicates']:.1%} more fakes than data sit on another one (limit {limits.duplicates:.0%}): "
-            "few points are made. Fix: more latent dims, or noise=True."
-        )
-    if found["coverage"] < limits.coverage:
-        said["coverage"] = (
-            f"{found['coverage']:.1%} of the data have a fake near them (limit {limits.coverage:.0%}): modes are "
-            "missing. Fix: train longer, or a larger generator."
-        )
-    return said
-
-
-def _of_ratio(found: Row, limits: Limits) -> dict[str, str]:
+def limit_warnings(row: Row, limits: Limits) -> dict[str, str]:
+    """Name → text, with the value, the limit and what to do, for every limit that a row of a monitor has passed."""
     return {
-        name: f"{name} has mean {found[name]:.3f} ± {found[f'{name}_stderr']:.3f} (expected 1 ± {limits.identity}): "
-        "the critic's log ratio is not that of this generator. Fix: Alternating(n_critic=5), a smaller penalty, or "
-        "optimality_report, which fits a fresh one."
-        for name in ("real_over_fake", "fake_over_real")
-        if name in found and not _near_one(found[name], found[f"{name}_stderr"], limits.identity)
+        **_critic_warnings(row, limits),
+        **_swing_warnings(row, limits),
+        **_fake_warnings(row, limits),
+        **_ratio_warnings(row, limits),
     }
 
 
-def _near_one(value: float, stderr: float, distance: float) -> bool:
-    return isfinite(value) and abs(value - 1) <= distance + 5 * stderr
+def _critic_warnings(row: Row, limits: Limits) -> dict[str, str]:
+    texts = {}
+    balance = row["balance"]
+    share = f"the critic orders {balance:.3f} of the pairs right"
+    if balance > limits.strong:
+        texts["strong"] = (
+            f"{share} (limit {limits.strong}): it is too strong to teach. "
+            "Fix: a larger penalty, R1(10.0), or a lower critic lr."
+        )
+    if balance < limits.weak - 5 * row["balance_stderr"]:
+        texts["weak"] = (
+            f"{share}, fewer than a guess (limit {limits.weak}): the generator has left it behind. "
+            "Fix: Alternating(n_critic=2), or a higher critic lr."
+        )
+    return texts
+
+
+def _swing_warnings(row: Row, limits: Limits) -> dict[str, str]:
+    index = row["oscillation"]
+    if not index > limits.oscillation:
+        return {}
+    text = (
+        f"a loss swings with index {index:.2f} (limit {limits.oscillation}) "
+        f"and period {row['period']:.0f} epochs. "
+        "Fix: penalties=(R1(1.0),), lower lr, or ema=0.999 for the samples."
+    )
+    return {"oscillation": text}
+
+
+def _fake_warnings(row: Row, limits: Limits) -> dict[str, str]:
+    texts = {}
+    if row["spread"] < limits.spread:
+        texts["spread"] = (
+            f"two fakes are {row['spread']:.3f} times as far apart as two data "
+            f"(limit {limits.spread}): the generator collapses. "
+            "Fix: R1 with a larger gamma, or a game that looks at pairs, PairedRelativistic()."
+        )
+    if row["duplicates"] > limits.duplicates:
+        texts["duplicates"] = (
+            f"{row['duplicates']:.1%} more fakes than data sit on another one "
+            f"(limit {limits.duplicates:.0%}): few points are made. "
+            "Fix: more latent dims, or noise=True."
+        )
+    if row["coverage"] < limits.coverage:
+        texts["coverage"] = (
+            f"{row['coverage']:.1%} of the data have a fake near them "
+            f"(limit {limits.coverage:.0%}): modes are missing. "
+            "Fix: train longer, or a larger generator."
+        )
+    return texts
+
+
+def _ratio_warnings(row: Row, limits: Limits) -> dict[str, str]:
+    """Of the mean ratios, which a game without a log ratio does not have."""
+    texts = {}
+    for name in ("real_over_fake", "fake_over_real"):
+        if name not in row:
+            continue
+        mean, stderr = row[name], row[f"{name}_stderr"]
+        is_near_one = isfinite(mean) and abs(mean - 1) <= limits.identity + 5 * stderr
+        if not is_near_one:
+            texts[name] = (
+                f"{name} has mean {mean:.3f} ± {stderr:.3f} (expected 1 ± {limits.identity}): "
+                "the critic's log ratio is not that of this generator. "
+                "Fix: Alternating(n_critic=5), a smaller penalty, "
+                "or optimality_report, which fits a fresh one."
+            )
+    return texts

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from math import nan
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -12,13 +13,15 @@ from ..evaluation.estimate import Estimate
 from ..inference.run.estimates import evaluation_mode, placed, require_positive, take_rows
 from ..inference.run.traces import derive_seed, fork_rng
 from ..inference.training.history import History, Row
+from .checks import require_instance
 from .critics import logits
-from .limits import Limits, complaints
+from .limits import Limits, limit_warnings
 from .measures import critic_balance, ratio_identities, spread
 from .swings import oscillation
 from .trainer import GANTrainer
 
-SHORTEST, WINDOW = 30, 100  # epochs in which a swing is looked for: noise of fewer looks like one
+SHORTEST = 30  # epochs before a swing is looked for: noise of fewer looks like one
+WINDOW = 100  # latest epochs in which it is looked for
 
 
 class MonitorWarning(UserWarning):
@@ -45,7 +48,7 @@ class Monitors:
         seed: of the choice and of the fakes; the random state of training stays as it is.
 
     Raises:
-        TypeError: if the first argument is no trainer of a game.
+        TypeError: if the first argument is no trainer of a game, or `limits` is a class.
         ValueError: for fewer than six data.
     """
 
@@ -58,29 +61,44 @@ class Monitors:
         patience: int = 10,
         seed: int = 0,
     ):
-        if not isinstance(trainer, GANTrainer):
-            raise TypeError(
-                f"Monitors: expected a GANTrainer first, got {type(trainer).__name__}. Fix: Monitors(trainer, x)."
-            )
+        require_instance(
+            "Monitors", trainer, GANTrainer, "a GANTrainer first", "Monitors(trainer, x)"
+        )
+        require_instance(
+            "Monitors", num, Integral, "num as an integer", "Monitors(trainer, (x, c))"
+        )
+        require_instance("Monitors", limits, Limits, "limits", "limits=Limits(strong=0.99)")
         require_positive(num=num)
+        self.trainer = trainer
+        self.num = num
+        self.limits = limits
+        self.patience = patience
+        self.seed = seed
         batch = placed(trainer.module, real if isinstance(real, tuple) else (real,))
-        if min(num, len(batch[0])) < 6:
+        self.real = self._subset(batch)
+        self.rows = History()
+        self.losses = History()
+        self._passed: set[str] = set()  # names of the limits that are passed as things stand
+
+    def _subset(self, batch: tuple[Any, ...]) -> tuple[Any, ...]:
+        """The data to measure by, drawn once."""
+        x = batch[0]
+        if min(self.num, len(x)) < 6:
             raise ValueError(
-                f"Monitors: expected at least 6 data to measure by, got {len(batch[0])} and num={num}. Fix: num=500."
+                f"Monitors: expected at least 6 data to measure by, got {len(x)} and num={self.num}. "
+                "Fix: num=500."
             )
-        with fork_rng(seed=derive_seed(seed, 0)):
-            self.real = take_rows(batch, torch.randperm(len(batch[0]))[:num].to(batch[0].device))
-        self.trainer, self.limits, self.patience, self.seed = trainer, limits, patience, seed
-        self.rows, self.losses = History(), History()
-        self._outside: set[str] = set()
+        with fork_rng(seed=derive_seed(self.seed, 0)):
+            rows = torch.randperm(len(x))[: self.num]
+        return take_rows(batch, rows.to(x.device))
 
     def __call__(self, row: Row) -> None:
         """Measure after an epoch whose row of the history this is, and warn."""
         self.losses.append(row)
-        found = {"epoch": row["epoch"], **self.measured(), **self._oscillation()}
-        self.rows.append(found)
+        measures = {"epoch": row["epoch"], **self.measured(), **self._oscillation()}
+        self.rows.append(measures)
         if len(self.rows) > self.patience:
-            self._warn(found)
+            self._warn(measures)
 
     def measured(self) -> Row:
         """Ratio identities, balance and spread of the game as it stands."""
@@ -88,40 +106,49 @@ class Monitors:
         with evaluation_mode(trainer.module, seed=derive_seed(self.seed, 1, trainer.num_epochs)):
             x, *context = self.real
             fakes = trainer.fakes(x, *context)
-            real, fake = (
-                logits(trainer.critic, x, *context),
-                logits(trainer.critic, fakes, *context),
-            )
-            found = _entries(balance=critic_balance(real, fake)) | vars(spread(real=x, fake=fakes))
+            real_logits = logits(trainer.critic, x, *context)
+            fake_logits = logits(trainer.critic, fakes, *context)
+            balance = critic_balance(real_logits, fake_logits)
+            measures = {**_entries("balance", balance), **vars(spread(real=x, fake=fakes))}
         if not trainer.game.is_log_ratio:
-            return found
-        forward, backward = ratio_identities(
-            *(trainer.game.log_ratio(at, fake) for at in (real, fake))
+            return measures
+        real_over_fake, fake_over_real = ratio_identities(
+            trainer.game.log_ratio(real_logits, fake_logits),
+            trainer.game.log_ratio(fake_logits, fake_logits),
         )
-        return {**found, **_entries(real_over_fake=forward, fake_over_real=backward)}
+        return {
+            **measures,
+            **_entries("real_over_fake", real_over_fake),
+            **_entries("fake_over_real", fake_over_real),
+        }
 
     def _oscillation(self) -> Row:
         """Of the loss that swings more; the last 100 epochs alone, so that an early swing is forgotten."""
         if len(self.losses) < SHORTEST:
             return {"oscillation": 0.0, "period": nan}
-        columns = [
-            torch.tensor(self.losses.column(f"train_{name}")[-WINDOW:])
-            for name in ("critic", "generator")
-        ]
-        index, period = max((oscillation(column) for column in columns), key=lambda found: found[0])
+        of_critic = self._loss_oscillation("train_critic")
+        of_generator = self._loss_oscillation("train_generator")
+        index, period = of_generator if of_generator[0] > of_critic[0] else of_critic
         return {"oscillation": index, "period": period}
 
-    def _warn(self, found: Row) -> None:
-        outside = complaints(found, self.limits)
-        for name, text in outside.items():
-            if name not in self._outside:
-                warnings.warn(MonitorWarning(f"epoch {found['epoch']:.0f}: {text}"), stacklevel=3)
-        self._outside = set(outside)
+    def _loss_oscillation(self, name: str) -> tuple[float, float]:
+        losses = self.losses.column(name)
+        return oscillation(torch.tensor(losses[-WINDOW:]))
+
+    def _warn(self, measures: Row) -> None:
+        texts = limit_warnings(measures, self.limits)
+        for name, text in texts.items():
+            if name not in self._passed:
+                epoch = f"{measures['epoch']:.0f}"
+                warnings.warn(MonitorWarning(f"epoch {epoch}: {text}"), stacklevel=3)
+        self._passed = set(texts)
+
+    def __repr__(self) -> str:
+        return (
+            f"Monitors(num={self.num}, limits={self.limits}, "
+            f"patience={self.patience}, seed={self.seed})"
+        )
 
 
-def _entries(**estimates: Estimate) -> Row:
-    return {
-        f"{name}{end}": v
-        for name, e in estimates.items()
-        for end, v in (("", e.value), ("_stderr", e.stderr))
-    }
+def _entries(name: str, estimate: Estimate) -> Row:
+    return {name: estimate.value, f"{name}_stderr": estimate.stderr}

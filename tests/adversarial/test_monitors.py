@@ -213,3 +213,32 @@ def test_too_few_data_are_refused(num_data, num):
     trainer = dgm.GANTrainer(Line(0.0, 1.0), Linear(0.0))
     with pytest.raises(ValueError, match="at least 6 data to measure by, got.*Fix: num=500"):
         dgm.Monitors(trainer, torch.randn(num_data, 2), num=num)
+
+
+@over(
+    ("options", "message"),
+    [
+        (
+            {"num": torch.ones(10)},
+            r"expected num as an integer, got Tensor. Fix: Monitors\(trainer, \(x, c\)\)",
+        ),
+        (
+            {"limits": dgm.gan.Limits},
+            r"expected limits, got the class Limits. Fix: limits=Limits\(strong",
+        ),
+    ],
+    ids=["context", "class"],
+)
+def test_an_argument_of_another_kind_is_refused(options, message):
+    with pytest.raises(TypeError, match=message):
+        watched(Line(0.0, 1.0), Linear(0.0), **options)
+
+
+def test_monitors_show_their_settings():
+    trainer = dgm.GANTrainer(Line(0.0, 1.0), Linear(0.0))
+    monitors = dgm.Monitors(trainer, torch.randn(10, 2), num=8, limits=dgm.gan.Limits(strong=0.9))
+    text = repr(monitors)
+    assert text.startswith(
+        "Monitors(num=8, limits=Limits(identity=0.5, oscillation=0.5, strong=0.9"
+    )
+    assert text.endswith("patience=10, seed=0)")
