@@ -1,19 +1,23 @@
-r"""Fitting a critic to laws that stay as they are: $\min_C L_C(C, p)$, by minibatches or by full batches."""
+r"""Fitting a critic to distributions that stay as they are: $\min_C L_C(C, p)$, by minibatches or by full batches."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from math import isfinite
+from math import inf, isfinite
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from ..inference.run.estimates import take_rows
+from .checks import require_instance
 from .critics import logits
+from .divergences import Divergence
 from .games import Game
 
-Batch = tuple
+Batch = tuple[Any, ...]
 
 
 class CriticFit(ABC):
@@ -28,6 +32,10 @@ class CriticFit(ABC):
             game: whose critic's loss is minimized.
             real: data `(x, *context)`.
             fake: draws of the generator with their context.
+
+        Raises:
+            TypeError: for a critic that is no module, a divergence or a class in place of a game, or a tensor in
+                place of a tuple.
         """
 
 
@@ -44,6 +52,10 @@ class AdamFit(CriticFit):
 
     Raises:
         ValueError: in a fit, if the loss of the held-out pairs is finite after no epoch; the critic stays as it was.
+
+    Example:
+        >>> AdamFit(epochs=5)
+        AdamFit(epochs=5, lr=0.002, batch_size=256)
     """
 
     epochs: int = 30
@@ -51,38 +63,43 @@ class AdamFit(CriticFit):
     batch_size: int = 256
 
     def __call__(self, critic: nn.Module, game: Game, real: Batch, fake: Batch) -> None:  # noqa: D102
+        _check_arguments(self, critic, game, real, fake)
+        num_train = max(1, 4 * min(len(real[0]), len(fake[0])) // 5)
+        train = [take_rows(batch, slice(num_train)) for batch in (real, fake)]
+        held_out = [take_rows(batch, slice(num_train, None)) for batch in (real, fake)]
         optimizer = torch.optim.Adam(critic.parameters(), lr=self.lr, fused=True)
-        num = max(1, 4 * min(len(real[0]), len(fake[0])) // 5)
-        held_out = [take_rows(batch, slice(num, None)) for batch in (real, fake)]
-        best, kept = torch.inf, _copied(critic)
+        best_loss = inf
+        best_weights = _copy_weights(critic)
         for epoch in range(self.epochs):
             for group in optimizer.param_groups:
                 group["lr"] = self.lr * (1 - epoch / self.epochs)
-            self._epoch(
-                critic, game, optimizer, [take_rows(batch, slice(num)) for batch in (real, fake)]
-            )
-            found = _loss_without_gradient(critic, game, *held_out)
-            if found < best:
-                best, kept = found, _copied(critic)
-        critic.load_state_dict(kept)
-        if self.epochs > 0 and best == torch.inf:
+            self._train_epoch(critic, game, optimizer, train)
+            held_out_loss = _evaluate(critic, game, *held_out)
+            if held_out_loss < best_loss:
+                best_loss = held_out_loss
+                best_weights = _copy_weights(critic)
+        critic.load_state_dict(best_weights)
+        if self.epochs > 0 and best_loss == inf:
             raise ValueError(
-                f"AdamFit: expected a finite loss on held-out pairs after some epoch, got {found} after {self.epochs}. "
+                "AdamFit: expected a finite loss on held-out pairs after some epoch, "
+                f"got {held_out_loss} after {self.epochs}. "
                 f"Fix: AdamFit(lr={self.lr / 10:g}), data of unit scale, and two data or more."
             )
 
-    def _epoch(
-        self, critic: nn.Module, game: Game, optimizer: torch.optim.Optimizer, train: list[Batch]
+    def _train_epoch(
+        self, critic: nn.Module, game: Game, optimizer: Optimizer, train: list[Batch]
     ) -> None:
+        """One pass over real data and fakes, each in an order of its own."""
         critic.train()
-        orders = [torch.randperm(len(x)).to(x.device) for x, *_ in train]
-        for start in range(0, len(orders[0]), self.batch_size):
+        real, fake = train
+        real_order = torch.randperm(len(real[0])).to(real[0].device)
+        fake_order = torch.randperm(len(fake[0])).to(fake[0].device)
+        for start in range(0, len(real_order), self.batch_size):
             rows = slice(start, start + self.batch_size)
-            parts = [
-                take_rows(batch, order[rows]) for batch, order in zip(train, orders, strict=True)
-            ]
+            real_part = take_rows(real, real_order[rows])
+            fake_part = take_rows(fake, fake_order[rows])
             optimizer.zero_grad(set_to_none=True)
-            loss(critic, game, *parts).backward()
+            loss(critic, game, real_part, fake_part).backward()
             optimizer.step()
 
 
@@ -95,35 +112,28 @@ class LBFGSFit(CriticFit):
 
     Raises:
         ValueError: in a fit, for a loss that is NaN or infinite.
+
+    Example:
+        >>> LBFGSFit()
+        LBFGSFit(iterations=200)
     """
 
     iterations: int = 200
 
     def __call__(self, critic: nn.Module, game: Game, real: Batch, fake: Batch) -> None:  # noqa: D102
+        _check_arguments(self, critic, game, real, fake)
         optimizer = torch.optim.LBFGS(
             critic.parameters(), max_iter=self.iterations, line_search_fn="strong_wolfe"
         )
 
         def closure() -> float:
             optimizer.zero_grad(set_to_none=True)
-            value = loss(critic, game, real, fake)
-            value.backward()
-            return _finite(value.item())
+            total = loss(critic, game, real, fake)
+            total.backward()
+            return _require_finite(total.item())
 
         critic.train()
         optimizer.step(closure)
-
-
-def _finite(value: float) -> float:
-    if not isfinite(value):
-        raise ValueError(
-            f"LBFGSFit: expected a finite loss, got {value}. Fix: AdamFit(), of short steps, or data of unit scale."
-        )
-    return value
-
-
-def _copied(critic: nn.Module) -> dict[str, Tensor]:
-    return {name: t.clone() for name, t in critic.state_dict().items()}
 
 
 def loss(critic: nn.Module, game: Game, real: Batch, fake: Batch) -> Tensor:
@@ -131,7 +141,50 @@ def loss(critic: nn.Module, game: Game, real: Batch, fake: Batch) -> Tensor:
     return game.critic_loss(logits(critic, *real), logits(critic, *fake))
 
 
-def _loss_without_gradient(critic: nn.Module, game: Game, real: Batch, fake: Batch) -> float:
+def require_game(owner: str, game: Any) -> None:
+    """Refuse a class, a divergence or anything else in place of a game.
+
+    Args:
+        owner: who was called, for the message.
+        game: what was handed over.
+
+    Raises:
+        TypeError: if it is no game; the fix is the game that was meant.
+    """
+    fix = "NonSaturating()"
+    if isinstance(game, Divergence):
+        fix = f"FDivergence({game!r})"
+    elif isinstance(game, type) and issubclass(game, Divergence):
+        fix = f"FDivergence({game.__name__}())"
+    elif isinstance(game, type) and issubclass(game, Game):
+        fix = f"{game.__name__}()"
+    require_instance(owner, game, Game, "a game", fix)
+
+
+def _check_arguments(fit: CriticFit, critic: Any, game: Any, real: Any, fake: Any) -> None:
+    owner = type(fit).__name__
+    order = "fit(critic, game, (x,), (fakes,))"
+    require_instance(owner, critic, nn.Module, "a critic", order)
+    require_game(owner, game)
+    require_instance(owner, real, tuple, "real data as a tuple (x, *context)", order)
+    require_instance(owner, fake, tuple, "fakes as a tuple (y, *context)", order)
+
+
+def _require_finite(total: float) -> float:
+    if not isfinite(total):
+        raise ValueError(
+            f"LBFGSFit: expected a finite loss, got {total}. "
+            "Fix: AdamFit(), of short steps, or data of unit scale."
+        )
+    return total
+
+
+def _copy_weights(critic: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in critic.state_dict().items()}
+
+
+def _evaluate(critic: nn.Module, game: Game, real: Batch, fake: Batch) -> float:
+    """The critic's loss in evaluation mode, without a gradient."""
     critic.eval()
     with torch.no_grad():
         return loss(critic, game, real, fake).item()
