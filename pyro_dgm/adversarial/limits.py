@@ -95,7 +95,7 @@ def _fake_warnings(row: Row, limits: Limits) -> dict[str, str]:
 
 def _ratio_warnings(row: Row, limits: Limits) -> dict[str, str]:
     """Of the mean ratios, which a game without a log ratio does not have."""
-    texts = {}
+    texts: dict[str, str] = {}
     for name in ("real_over_fake", "fake_over_real"):
         if name not in row:
             continue

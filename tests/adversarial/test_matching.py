@@ -122,7 +122,7 @@ def in_float32():
             critic_of_three,
             zeros,
             {},
-            r"site 'x': expected a law with a mean.*Fix: GANTrainer\(…, noise=True\)",
+            r"site 'x': expected a distribution with a mean.*Fix: GANTrainer\(…, noise=True\)",
         ),
         (
             lambda: dgm.dequantized(
