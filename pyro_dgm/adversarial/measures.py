@@ -1,8 +1,9 @@
-"""What is measured of a game as it stands: ratio identities, balance of the critic, spread of the fakes."""
+"""What is measured of a game as it stands: ratio identities, balance and quantiles of the critic, spread of the fakes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import ceil, floor, sqrt
 
 import torch
 from torch import Tensor
@@ -61,6 +62,25 @@ def _shares_below(logits: Tensor, thresholds: Tensor) -> Tensor:
     num_below = torch.searchsorted(ordered, thresholds)
     num_at_most = torch.searchsorted(ordered, thresholds, right=True)
     return (num_below + num_at_most).double() / (2 * len(logits))
+
+
+def quantile(values: Tensor, level: float) -> Estimate:
+    r"""A quantile with Woodruff's standard error: half the distance of the quantiles at $q \pm \sqrt{q (1 - q) / n}$.
+
+    Args:
+        values: independent draws `(n,)`.
+        level: q in (0, 1).
+
+    References:
+        Woodruff 1952, *Confidence intervals for medians and other position measures*, JASA 47.
+    """
+    ordered = values.sort().values
+    last = len(values) - 1
+    half_width = sqrt(level * (1 - level) / len(values))
+    lower_rank = max(0, floor(last * (level - half_width)))
+    upper_rank = min(last, ceil(last * (level + half_width)))
+    stderr = (ordered[upper_rank] - ordered[lower_rank]).item() / 2
+    return Estimate(ordered[round(last * level)].item(), stderr)
 
 
 @dataclass(frozen=True)
