@@ -22,12 +22,12 @@ from .adversarial.games import (
     Wasserstein,
 )
 from .adversarial.hybrid import HybridTrainer
-from .adversarial.limits import Limits
-from .adversarial.monitors import Monitors, MonitorWarning
+from .adversarial.monitoring.limits import Limits
+from .adversarial.monitoring.monitors import Monitors, MonitorWarning
+from .adversarial.monitoring.swings import oscillation
 from .adversarial.optimality import Optimality, optimality_report
 from .adversarial.penalties import R1, R2, GradientPenalty, Penalty
 from .adversarial.players import Alternating, Play, Player, Simultaneous
-from .adversarial.swings import oscillation
 from .adversarial.trainer import GANTrainer
 
 __all__ = [

@@ -22,7 +22,7 @@ from .critics import logits
 from .drawing import Fakes
 from .fitting import AdamFit, Batch, CriticFit
 from .games import NonSaturating
-from .measures import quantile
+from .monitoring.measures import quantile
 
 BLOCK = 10_000  # data that are generated or scored at once
 LEVELS = (0.05, 0.25, 0.5, 0.75, 0.95)

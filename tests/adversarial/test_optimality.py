@@ -12,7 +12,7 @@ from torch import nn
 
 import pyro_dgm as dgm
 from pyro_dgm.adversarial.fitting import loss
-from pyro_dgm.adversarial.measures import quantile
+from pyro_dgm.adversarial.monitoring.measures import quantile
 
 over = pytest.mark.parametrize
 

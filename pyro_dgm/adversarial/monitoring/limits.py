@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import isfinite
 
-from ..inference.training.history import Row
+from ...inference.training.history import Row
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 
-from pyro_dgm.adversarial.measures import critic_balance, ratio_identities, spread
+from pyro_dgm.adversarial.monitoring.measures import critic_balance, ratio_identities, spread
 from pyro_dgm.experiments.data import ring
 
 

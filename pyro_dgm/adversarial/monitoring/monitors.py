@@ -9,16 +9,16 @@ from typing import Any
 
 import torch
 
-from ..evaluation.estimate import Estimate
-from ..inference.run.estimates import evaluation_mode, placed, require_positive, take_rows
-from ..inference.run.traces import derive_seed, fork_rng
-from ..inference.training.history import History, Row
-from .checks import require_instance
-from .critics import logits
+from ...evaluation.estimate import Estimate
+from ...inference.run.estimates import evaluation_mode, placed, require_positive, take_rows
+from ...inference.run.traces import derive_seed, fork_rng
+from ...inference.training.history import History, Row
+from ..checks import require_instance
+from ..critics import logits
+from ..trainer import GANTrainer
 from .limits import Limits, limit_warnings
 from .measures import critic_balance, ratio_identities, spread
 from .swings import oscillation
-from .trainer import GANTrainer
 
 SHORTEST = 30  # epochs before a swing is looked for: noise of fewer looks like one
 WINDOW = 100  # latest epochs in which it is looked for
