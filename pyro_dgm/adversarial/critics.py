@@ -1,4 +1,4 @@
-"""What a game asks of a critic: one logit per datum, and layers that do not stretch."""
+"""Critics: their output as one logit per datum, one pass per tensor, and layers of spectral norm one."""
 
 from __future__ import annotations
 
@@ -52,9 +52,10 @@ def _shape_or_type(output: Any) -> str:
 
 
 class Scores:
-    """C(x, c) at one context, each tensor once: a penalty at the data shares the pass that the game's loss took.
+    """C(x, c) at one context, with one pass of the critic per tensor, however often it is asked.
 
-    Not under autocast: the loss may take its pass in half precision, a penalty takes another one in float32.
+    A penalty at the data thus shares the pass that the game's loss took. Not under autocast: the loss may
+    take its pass in half precision, a penalty takes another one in float32.
 
     Args:
         critic: called as `critic(x, *context)`.

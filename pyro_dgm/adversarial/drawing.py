@@ -15,10 +15,10 @@ from ..inference.run.traces import eval_mode, fork_rng, observed_sites, plate_de
 
 
 class Fakes:
-    r"""$y = G(z)$ with $z \sim p(z \mid c)$: as many fakes as a batch has data, by running the declared program.
+    r"""$y = G(z)$ with $z \sim p(z \mid c)$: one fake per datum of a batch, by running the program.
 
-    G(z) is the mean $E[x \mid z, c]$ of the observation, or a reparameterized draw of it. Nothing is known of the
-    program but the contract: it generates where its first argument is `None`.
+    G(z) is the mean $E[x \mid z, c]$ of the observation, or a reparameterized draw of it. Nothing is known of
+    the program but the contract: it generates where its first argument is `None`.
 
     Args:
         program: a Pyro program.

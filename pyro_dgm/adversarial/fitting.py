@@ -1,4 +1,4 @@
-r"""Fitting a critic to distributions that stay as they are: $\min_C L_C(C, p)$, by minibatches or by full batches."""
+r"""Fitting a critic while the generator stays as it is: $\min_C L_C(C, p)$."""
 
 from __future__ import annotations
 
@@ -34,16 +34,17 @@ class CriticFit(ABC):
             fake: draws of the generator with their context.
 
         Raises:
-            TypeError: for a critic that is no module, a divergence or a class in place of a game, or a tensor in
-                place of a tuple.
+            TypeError: for a critic that is no module, a divergence or a class in place of a game, or a tensor
+                in place of a tuple.
         """
 
 
 @dataclass(frozen=True)
 class AdamFit(CriticFit):
-    r"""Adam over minibatches, the learning rate falling linearly to 0; the epoch that is best on held-out pairs stays.
+    r"""Adam over minibatches with a learning rate that falls linearly to 0, and early stopping.
 
-    A fifth of the pairs tells the best epoch, so that a critic with more weights than data does not end overfitted.
+    The weights of the epoch stay that is best on a held-out fifth of the pairs, so that a critic with more
+    weights than data does not end overfitted.
 
     Args:
         epochs: passes over the other four fifths.
@@ -51,7 +52,8 @@ class AdamFit(CriticFit):
         batch_size: real data and fakes per step.
 
     Raises:
-        ValueError: in a fit, if the loss of the held-out pairs is finite after no epoch; the critic stays as it was.
+        ValueError: in a fit, if the loss of the held-out pairs is finite after no epoch; the critic stays as
+            it was.
 
     Example:
         >>> AdamFit(epochs=5)

@@ -1,6 +1,7 @@
-r"""Games between a generator p and a critic C that compares it with the data's distribution π: functions of logits.
+r"""Games between a generator p and a critic C that compares it with the data's distribution π.
 
-Every game is a pair of losses, both lower is better. Means over a batch of logits `(B,)` stand for the expectations.
+Every game is a pair of losses, functions of the critic's logits; of both, lower is better. Means over a batch
+of logits `(B,)` stand for the expectations.
 """
 
 from __future__ import annotations
@@ -22,9 +23,11 @@ class Game(ABC):
         divergence: what the critic's best loss measures, as text.
         equilibrium: that loss where p = π.
         generator_reads_real: whether the generator's loss needs the logits of real data.
-        is_log_ratio: whether the critic knows a log density ratio, `log_ratio`; else that raises with the reason.
+        is_log_ratio: whether the critic knows a log density ratio, `log_ratio`; else that raises with the
+            reason.
         ratio_reads_fake: whether `log_ratio` needs logits of fakes, which fix a constant.
-        is_probability: whether the best critic's output is D in [0, 1] itself, where a final `nn.Sigmoid` is right.
+        is_probability: whether the best critic's output is D in [0, 1] itself, where a final `nn.Sigmoid` is
+            right.
     """
 
     equation: str
@@ -78,9 +81,10 @@ class _Logistic(Game):
 
 @dataclass(frozen=True)
 class Minimax(_Logistic):
-    r"""$\min_p \max_D E_\pi \log D + E_p \log(1 - D)$ with $D = \sigma(c)$; at the best D it is $2\,JSD - 2 \log 2$.
+    r"""$\min_p \max_D E_\pi \log D + E_p \log(1 - D)$ with $D = \sigma(c)$, the original game.
 
-    The generator learns nothing from fakes that the critic is sure of: its gradient is $-\sigma(c)$.
+    At the best D its value is $2\,JSD(\pi, p) - 2 \log 2$. The generator learns nothing from fakes that the
+    critic is sure of: its gradient is $-\sigma(c)$.
 
     References:
         Goodfellow et al. 2014, arXiv:1406.2661.
@@ -99,12 +103,14 @@ class Minimax(_Logistic):
 
 @dataclass(frozen=True)
 class NonSaturating(_Logistic):
-    r"""The critic of `Minimax`; the generator minimizes $-E_p \log D$, whose gradient $-\sigma(-c)$ does not vanish.
+    r"""$L_C$ of `Minimax`, $L_p = -E_p \log D$: the generator learns most from the fakes that fool nobody.
 
-    At the best critic the generator descends $KL(p \| \pi) - 2\,JSD(\pi, p)$.
+    Its gradient $-\sigma(-c)$ does not vanish where the critic is sure of a fake. At the best critic the
+    generator descends $KL(p \| \pi) - 2\,JSD(\pi, p)$.
 
     References:
-        Goodfellow et al. 2014, arXiv:1406.2661 (section 3); Arjovsky, Bottou 2017, arXiv:1701.04862 (theorem 2.5).
+        Goodfellow et al. 2014, arXiv:1406.2661 (section 3); Arjovsky, Bottou 2017, arXiv:1701.04862 (theorem
+        2.5).
 
     Example:
         >>> print(NonSaturating())
@@ -119,9 +125,10 @@ class NonSaturating(_Logistic):
 
 @dataclass(frozen=True)
 class LeastSquares(Game):
-    r"""$L_C = \frac12 E_\pi (c - 1)^2 + \frac12 E_p c^2$, $L_p = \frac12 E_p (c - 1)^2$; the output is D itself.
+    r"""$L_C = \frac12 E_\pi (c - 1)^2 + \frac12 E_p c^2$, $L_p = \frac12 E_p (c - 1)^2$.
 
-    At the best critic $L_C = \frac14 - \frac18 \int (\pi - p)^2 / (\pi + p)$.
+    The critic's output is D itself. At the best critic $L_C = \frac14 - \frac18 \int (\pi - p)^2 / (\pi +
+    p)$.
 
     References:
         Mao et al. 2017, arXiv:1611.04076.

@@ -34,9 +34,9 @@ def check_match(fakes: Fakes, critic: nn.Module, batch: tuple[Any, ...]) -> None
         batch: data `(x, *context)`.
 
     Raises:
-        ValueError: with what was expected, what came and the fix, for: empty, NaN or infinite data; a generator or a
-            critic that fails; data that the generator could not have made; a generator that no gradient reaches or
-            that draws nothing; a critic without one logit per datum.
+        ValueError: with what was expected, what came and the fix, for: empty, NaN or infinite data; a
+            generator or a critic that fails; data that the generator could not have made; a generator that no
+            gradient reaches or that draws nothing; a critic without one logit per datum.
     """
     for position, argument in enumerate(batch):
         if isinstance(argument, Tensor):

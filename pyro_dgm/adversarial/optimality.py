@@ -1,4 +1,4 @@
-r"""How far is a generator from the data's distribution? A fresh critic on held-out data bounds it from below."""
+"""How far is a generator from the data's distribution? A fresh critic bounds it, on held-out data."""
 
 from __future__ import annotations
 
@@ -30,10 +30,13 @@ LEVELS = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 @dataclass(frozen=True)
 class Optimality(Tabular):
-    r"""What a fresh critic knows of held-out data: $D = \pi / (\pi + p)$ if it is the best one, ½ everywhere if p = π.
+    r"""How well a fresh critic tells held-out data from fakes, and the divergences that this bounds.
 
-    Every figure is over held-out data, its standard error too, the fitted critic given. No critic exceeds the best
-    one, so that V̂, JSD and TV are lower bounds *in expectation*; how tight they are, the critic's family decides.
+    The best critic is $D = \pi / (\pi + p)$: ½ everywhere if p = π.
+
+    Every figure is over held-out data, its standard error too, the fitted critic given. No critic exceeds the
+    best one, so that V̂, JSD and TV are lower bounds *in expectation*; how tight they are, the critic's
+    family decides.
 
     Attributes:
         value: $\hat V = E_\pi \log D + E_p \log(1 - D)$, nats.
@@ -122,16 +125,17 @@ def optimality_report(
     noise: bool = False,
     seed: int = 0,
 ) -> Optimality:
-    r"""$\max_D E_\pi \log D + E_p \log(1 - D) = 2\,JSD(\pi, p) - 2 \log 2$, by a fresh critic on held-out data.
+    r"""$\max_D E_\pi \log D + E_p \log(1 - D) = 2\,JSD(\pi, p) - 2 \log 2$, by a fresh critic.
 
-    The generator stays as it is. Real data are split; the critic is fitted to one part and as many fresh fakes, and
-    scored on the other part and as many others. Fit it on data that the generator was not trained on, or memorised data
-    look as good as new ones.
+    The generator stays as it is. Real data are split; the critic is fitted to one part and as many fresh
+    fakes, and scored on the other part and as many others. Fit it on data that the generator was not trained
+    on, or memorised data look as good as new ones.
 
     Args:
-        generator: a Pyro program that generates, or fakes `(M, *event)` from anywhere; with context one for each of
-            its rows, in their order.
-        data: `(N, *event)`, or a tuple with context `(x, c, …)`: then the joint distributions of x and c are compared.
+        generator: a Pyro program that generates, or fakes `(M, *event)` from anywhere; with context one for
+            each of its rows, in their order.
+        data: `(N, *event)`, or a tuple with context `(x, c, …)`: then the joint distributions of x and c are
+            compared.
         critic: builds a fresh critic, such as `lambda: mlp(2, 64, 64, 1)`.
         fit: how the critic is fitted; `LBFGSFit()` for one with few weights.
         held_out: share of the data that is scored.
@@ -139,10 +143,11 @@ def optimality_report(
         seed: of the fakes, the split and the critic; the random state outside stays as it is.
 
     Raises:
-        TypeError: if `critic` is a critic and no function that builds one, `data` is a program, `generator` is a class,
-            a distribution or a trainer, or `fit` is a class or a game.
-        ValueError: for a share outside (0, 1), fewer than two data in a part, data and fakes of different shapes, NaN
-            or infinite values in either or in the critic's logits, or fakes that are not one per row of the context.
+        TypeError: if `critic` is a critic and no function that builds one, `data` is a program, `generator`
+            is a class, a distribution or a trainer, or `fit` is a class or a game.
+        ValueError: for a share outside (0, 1), fewer than two data in a part, data and fakes of different
+            shapes, NaN or infinite values in either or in the critic's logits, or fakes that are not one per
+            row of the context.
 
     References:
         Goodfellow et al. 2014, arXiv:1406.2661 (theorem 1); Lopez-Paz, Oquab 2017, arXiv:1610.06545.

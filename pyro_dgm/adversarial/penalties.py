@@ -13,7 +13,7 @@ Score = Callable[[Tensor], Tensor]
 
 
 class Penalty(ABC):
-    """A cost that keeps a critic smooth; abstract. The critic minimizes it together with its loss in the game.
+    """A cost that keeps a critic smooth, and that it minimizes together with its loss in the game; abstract.
 
     Attributes:
         name: of its term in the history.
@@ -92,9 +92,10 @@ class R2(_SquaredSlope):
 
 @dataclass(frozen=True)
 class GradientPenalty(Penalty):
-    r"""$\lambda E (\|\nabla_x C(\hat x)\| - 1)^2$ at $\hat x = \epsilon x + (1 - \epsilon) y$, $\epsilon \sim U[0, 1]$.
+    r"""$\lambda E (\|\nabla_x C(\hat x)\| - 1)^2$ between data and fakes.
 
-    x is a datum, y a fake, ε one number per pair.
+    $\hat x = \epsilon x + (1 - \epsilon) y$, where x is a datum, y a fake, and $\epsilon \sim U[0, 1]$ one
+    number per pair.
 
     Args:
         weight: λ.
@@ -121,7 +122,7 @@ class GradientPenalty(Penalty):
 
 
 def gradient(critic: Score, x: Tensor) -> Tensor:
-    r"""$\nabla_x C(x)$ of each datum, flattened: `(B, D)`, in float32 at least, and differentiable in the weights."""
+    r"""$\nabla_x C(x)$ of each datum, `(B, D)`, in float32 at least, and differentiable in the weights."""
     differentiable = torch.is_grad_enabled()
     points = _points(x, keep_graph=differentiable)
     with torch.enable_grad(), torch.autocast(x.device.type, enabled=False):

@@ -15,7 +15,8 @@ class Limits:
     Attributes:
         identity: distance of $E_p\,r$ and $E_\pi\,1/r$ from 1, beyond 5 standard errors (ideal 0).
         oscillation: index of a loss (ideal 0).
-        strong: share of the pairs that the critic orders right, at most (ideal ½; 0.92 for normals two sd apart).
+        strong: share of the pairs that the critic orders right, at most (ideal ½; 0.92 for normals two sd
+            apart).
         weak: the same share, at least, less 5 standard errors.
         spread: mean distance of two fakes over that of two real data, at least (ideal 1).
         duplicates: share of fakes that sit on another fake, beyond that of the real data (ideal 0).
@@ -32,7 +33,7 @@ class Limits:
 
 
 def limit_warnings(row: Row, limits: Limits) -> dict[str, str]:
-    """Name → text, with the value, the limit and what to do, for every limit that a row of a monitor has passed."""
+    """The warnings of a row of a monitor, by name of the limit: the value, the limit, and what to do."""
     return {
         **_critic_warnings(row, limits),
         **_swing_warnings(row, limits),

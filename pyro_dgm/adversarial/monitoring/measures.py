@@ -1,4 +1,4 @@
-"""What is measured of a game as it stands: ratio identities, balance and quantiles of the critic, spread of the fakes."""
+"""What is measured of a game: ratio identities, balance and quantiles of the critic, spread of the fakes."""
 
 from __future__ import annotations
 
@@ -35,9 +35,10 @@ def ratio_identities(log_r_real: Tensor, log_r_fake: Tensor) -> tuple[Estimate, 
 
 
 def critic_balance(real: Tensor, fake: Tensor) -> Estimate:
-    r"""$P(C(x) > C(y))$, $x \sim \pi$, $y \sim p$: ½ where the critic cannot tell them apart, 1 where it always can.
+    r"""$P(C(x) > C(y))$ for $x \sim \pi$, $y \sim p$: how often the critic orders a datum above a fake.
 
-    A tie counts half. It needs no threshold and no probability, and so means the same in every game.
+    ½ where it cannot tell them apart, 1 where it always can. A tie counts half. It needs no threshold and no
+    probability, and so means the same in every game.
 
     Args:
         real: logits of real data `(m,)`.
@@ -65,7 +66,9 @@ def _shares_below(logits: Tensor, thresholds: Tensor) -> Tensor:
 
 
 def quantile(values: Tensor, level: float) -> Estimate:
-    r"""A quantile with Woodruff's standard error: half the distance of the quantiles at $q \pm \sqrt{q (1 - q) / n}$.
+    r"""A quantile of independent draws with Woodruff's standard error.
+
+    The error is half the distance of the quantiles at $q \pm \sqrt{q (1 - q) / n}$.
 
     Args:
         values: independent draws `(n,)`.
@@ -89,8 +92,8 @@ class Spread(Tabular):
 
     Attributes:
         spread: mean distance of two fakes over that of two real data.
-        duplicates: share of fakes nearer to another fake than 99 % of the real data are to each other, less the share
-            of real data that are.
+        duplicates: share of fakes nearer to another fake than 99 % of the real data are to each other, less
+            the share of real data that are.
         coverage: share of the real data with a fake nearer than their fifth real neighbour.
     """
 

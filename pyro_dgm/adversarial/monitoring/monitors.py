@@ -31,13 +31,14 @@ class MonitorWarning(UserWarning):
 class Monitors:
     r"""Measures a game after every epoch: `trainer.fit(x, on_epoch=Monitors(trainer, x))`.
 
-    Fakes are those of the weights in training, against which the critic plays, not of their average. A monitor warns as
-    it leaves its range, and is silent until it has come back. `rows` keeps all that was measured, by epoch: `balance`,
-    `spread`, `duplicates`, `coverage`, `oscillation` and its `period` in epochs, and `real_over_fake` $E_p\,\pi/p$ and
-    `fake_over_real` $E_\pi\,p/\pi$ where the game makes the critic a log ratio; standard errors as `…_stderr`.
+    Fakes are those of the weights in training, against which the critic plays, not of their average. A
+    monitor warns as it leaves its range, and is silent until it has come back. `rows` keeps all that was
+    measured, by epoch: `balance`, `spread`, `duplicates`, `coverage`, `oscillation` and its `period` in
+    epochs, and `real_over_fake` $E_p\,\pi/p$ and `fake_over_real` $E_\pi\,p/\pi$ where the game makes the
+    critic a log ratio; standard errors as `…_stderr`.
 
-    An epoch's losses are means over its steps: a swing that is shorter than four epochs is not seen as one, and
-    none is before 30 epochs.
+    An epoch's losses are means over its steps: a swing that is shorter than four epochs is not seen as one,
+    and none is before 30 epochs.
 
     Args:
         trainer: whose game.

@@ -10,13 +10,13 @@ from torch import Tensor
 
 
 def oscillation(series: Tensor) -> tuple[float, float]:
-    r"""The index $\omega = \max_\tau \min(1, \tfrac{s_+}{s_-}) \min(\rho_\tau, -\rho_{\tau/2})$ of a series, and its τ.
+    r"""$\omega = \max_\tau \min(1, s_+ / s_-) \min(\rho_\tau, -\rho_{\tau/2})$: how strongly a series swings.
 
-    $\rho_\tau$ is the correlation of the series, less its line of best fit, with itself τ later, over the pairs that
-    there are; $s_-$ and $s_+$ are the standard deviations of the earlier and of the later values. A swing comes back
-    after a period and is turned round after half of one, so that an undamped or growing one has ω = 1, a damped one the
-    share of the swing that is left a period later. A decay to a limit, or a trend, has ω = 0. Of white noise one series
-    in a hundred passes 0.26 for T = 100, 0.43 for T = 30.
+    $\rho_\tau$ is the correlation of the series, less its line of best fit, with itself τ later, over the
+    pairs that there are; $s_-$ and $s_+$ are the standard deviations of the earlier and of the later values.
+    A swing comes back after a period and is turned round after half of one, so that an undamped or growing
+    one has ω = 1, a damped one the share of the swing that is left a period later. A decay to a limit, or a
+    trend, has ω = 0. Of white noise one series in a hundred passes 0.26 for T = 100, 0.43 for T = 30.
 
     Args:
         series: `(T,)`; periods from 4 to T/2 are looked at.
@@ -54,7 +54,7 @@ def _index_at(residuals: Tensor, period: int) -> float:
 
 
 def _autocorrelation(residuals: Tensor, lag: int) -> tuple[float, float]:
-    """Correlation of a series with itself `lag` steps later, and the later over the earlier standard deviation."""
+    """Correlation of a series with itself `lag` steps later, and the ratio of their standard deviations."""
     earlier = residuals[:-lag] - residuals[:-lag].mean()
     later = residuals[lag:] - residuals[lag:].mean()
     earlier_norm = earlier.norm().item()
