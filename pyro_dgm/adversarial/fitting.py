@@ -66,16 +66,13 @@ class AdamFit(CriticFit):
 
     def __call__(self, critic: nn.Module, game: Game, real: Batch, fake: Batch) -> None:  # noqa: D102
         _check_arguments(self, critic, game, real, fake)
-        num_train = max(1, 4 * min(len(real[0]), len(fake[0])) // 5)
-        train = [take_rows(batch, slice(num_train)) for batch in (real, fake)]
-        held_out = [take_rows(batch, slice(num_train, None)) for batch in (real, fake)]
+        train, held_out = _hold_out_a_fifth(real, fake)
         optimizer = torch.optim.Adam(critic.parameters(), lr=self.lr, fused=True)
         best_loss = inf
         best_weights = _copy_weights(critic)
         for epoch in range(self.epochs):
-            for group in optimizer.param_groups:
-                group["lr"] = self.lr * (1 - epoch / self.epochs)
-            self._train_epoch(critic, game, optimizer, train)
+            lr = self.lr * (1 - epoch / self.epochs)
+            self._train_epoch(critic, game, optimizer, lr, train)
             held_out_loss = _evaluate(critic, game, *held_out)
             if held_out_loss < best_loss:
                 best_loss = held_out_loss
@@ -89,9 +86,11 @@ class AdamFit(CriticFit):
             )
 
     def _train_epoch(
-        self, critic: nn.Module, game: Game, optimizer: Optimizer, train: list[Batch]
+        self, critic: nn.Module, game: Game, optimizer: Optimizer, lr: float, train: list[Batch]
     ) -> None:
         """One pass over real data and fakes, each in an order of its own."""
+        for group in optimizer.param_groups:
+            group["lr"] = lr
         critic.train()
         real, fake = train
         real_order = torch.randperm(len(real[0])).to(real[0].device)
@@ -170,6 +169,14 @@ def _check_arguments(fit: CriticFit, critic: Any, game: Any, real: Any, fake: An
     require_game(owner, game)
     require_instance(owner, real, tuple, "real data as a tuple (x, *context)", order)
     require_instance(owner, fake, tuple, "fakes as a tuple (y, *context)", order)
+
+
+def _hold_out_a_fifth(real: Batch, fake: Batch) -> tuple[list[Batch], list[Batch]]:
+    """Real data and fakes to train on, and those that tell the best epoch."""
+    num_train = max(1, 4 * min(len(real[0]), len(fake[0])) // 5)
+    train = [take_rows(batch, slice(num_train)) for batch in (real, fake)]
+    held_out = [take_rows(batch, slice(num_train, None)) for batch in (real, fake)]
+    return train, held_out
 
 
 def _require_finite(total: float) -> float:
