@@ -45,8 +45,8 @@ class Fakes:
             self.run(x, *context)
         if observation.message is None:
             raise ValueError(
-                f"site '{self.site}': expected a draw of it when the first argument is None as well, "
-                f"got none. Fix: pyro.sample('{self.site}', …, obs=x), whether x is None or not."
+                f"site '{self.site}': expected a draw of it when the first argument is None "
+                f"as well, got none. Fix: pyro.sample('{self.site}', …, obs=x), whether x is None or not."
             )
         return data_dim_first(observation.message).flatten(0, 1)
 
@@ -96,8 +96,8 @@ class _Observation(Messenger):
             msg["value"] = _mean(msg["name"], msg["fn"])
         elif not msg["fn"].has_rsample:
             raise ValueError(
-                f"site '{self.site}': expected reparameterized draws, through which a gradient flows, "
-                f"got {msg['fn']}. Fix: noise=False, which takes its mean."
+                f"site '{self.site}': expected reparameterized draws, through which a gradient "
+                f"flows, got {msg['fn']}. Fix: noise=False, which takes its mean."
             )
 
 

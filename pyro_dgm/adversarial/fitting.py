@@ -64,7 +64,9 @@ class AdamFit(CriticFit):
     lr: float = 2e-3
     batch_size: int = 256
 
-    def __call__(self, critic: nn.Module, game: Game, real: Batch, fake: Batch) -> None:  # noqa: D102
+    def __call__(  # noqa: D102
+        self, critic: nn.Module, game: Game, real: Batch, fake: Batch
+    ) -> None:
         _check_arguments(self, critic, game, real, fake)
         train, held_out = _hold_out_a_fifth(real, fake)
         optimizer = torch.optim.Adam(critic.parameters(), lr=self.lr, fused=True)
@@ -121,7 +123,9 @@ class LBFGSFit(CriticFit):
 
     iterations: int = 200
 
-    def __call__(self, critic: nn.Module, game: Game, real: Batch, fake: Batch) -> None:  # noqa: D102
+    def __call__(  # noqa: D102
+        self, critic: nn.Module, game: Game, real: Batch, fake: Batch
+    ) -> None:
         _check_arguments(self, critic, game, real, fake)
         optimizer = torch.optim.LBFGS(
             critic.parameters(), max_iter=self.iterations, line_search_fn="strong_wolfe"

@@ -172,7 +172,7 @@ class Hinge(Game):
     def log_ratio(self, logits: Tensor, fake: Tensor | None = None) -> Tensor:
         raise ValueError(
             "Hinge: expected a game whose critic is a log density ratio, got one whose is not: "
-            "its best critic is sign(π − p), which says which density is higher and not by how much. "
+            "its best critic is sign(π − p), which says which density is higher, not by how much. "
             "Fix: fit a fresh critic with NonSaturating()."
         )
 
@@ -200,8 +200,8 @@ class Wasserstein(Game):
 
     def log_ratio(self, logits: Tensor, fake: Tensor | None = None) -> Tensor:
         raise ValueError(
-            "Wasserstein: expected a game whose critic is a log density ratio, got one whose is not: "
-            "its best critic is a Kantorovich potential, a cost of transport and no density. "
+            "Wasserstein: expected a game whose critic is a log density ratio, "
+            "got one whose is not: its best critic is a Kantorovich potential, a cost of transport and no density. "
             "Fix: fit a fresh critic with NonSaturating()."
         )
 

@@ -126,7 +126,7 @@ def gradient(critic: Score, x: Tensor) -> Tensor:
     differentiable = torch.is_grad_enabled()
     points = _points(x, keep_graph=differentiable)
     with torch.enable_grad(), torch.autocast(x.device.type, enabled=False):
-        # A logit depends on its own datum alone, so that the gradient of their sum holds that of each.
+        # A logit depends on its own datum alone: the gradient of their sum holds that of each.
         total = critic(points).sum()
         (slopes,) = torch.autograd.grad(total, points, create_graph=differentiable)
     return slopes.flatten(1)

@@ -86,8 +86,8 @@ class Monitors:
         x = batch[0]
         if min(self.num, len(x)) < 6:
             raise ValueError(
-                f"Monitors: expected at least 6 data to measure by, got {len(x)} and num={self.num}. "
-                "Fix: num=500."
+                f"Monitors: expected at least 6 data to measure by, got {len(x)} "
+                f"and num={self.num}. Fix: num=500."
             )
         with fork_rng(seed=derive_seed(self.seed, 0)):
             rows = torch.randperm(len(x))[: self.num]
