@@ -201,7 +201,8 @@ class Wasserstein(Game):
     def log_ratio(self, logits: Tensor, fake: Tensor | None = None) -> Tensor:
         raise ValueError(
             "Wasserstein: expected a game whose critic is a log density ratio, "
-            "got one whose is not: its best critic is a Kantorovich potential, a cost of transport and no density. "
+            "got one whose is not: its best critic is a Kantorovich potential, "
+            "a cost of transport and no density. "
             "Fix: fit a fresh critic with NonSaturating()."
         )
 
