@@ -52,8 +52,8 @@ class AdamFit(CriticFit):
         batch_size: real data and fakes per step.
 
     Raises:
-        ValueError: in a fit, if the loss of the held-out pairs is finite after no epoch; the critic stays as
-            it was.
+        ValueError: for a negative number of epochs or learning rate, or an empty batch;
+            in a fit, if the loss of the held-out pairs is finite after no epoch; the critic stays as it was.
 
     Example:
         >>> AdamFit(epochs=5)
@@ -63,6 +63,13 @@ class AdamFit(CriticFit):
     epochs: int = 30
     lr: float = 2e-3
     batch_size: int = 256
+
+    def __post_init__(self) -> None:
+        if self.epochs < 0 or self.batch_size < 1 or not self.lr >= 0:
+            raise ValueError(
+                f"AdamFit: expected epochs >= 0, lr >= 0 and batch_size >= 1, got {self}. "
+                "Fix: AdamFit(epochs=30, lr=2e-3, batch_size=256)."
+            )
 
     def __call__(  # noqa: D102
         self, critic: nn.Module, game: Game, real: Batch, fake: Batch

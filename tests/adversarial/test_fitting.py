@@ -67,3 +67,12 @@ def test_a_fit_moves_the_critic_and_leaves_no_gradient_in_the_data(fit):
 def test_fits_show_their_settings():
     assert repr(dgm.gan.AdamFit(5)) == "AdamFit(epochs=5, lr=0.002, batch_size=256)"
     assert repr(dgm.gan.LBFGSFit()) == "LBFGSFit(iterations=200)"
+
+
+@over("options", [{"epochs": -1}, {"lr": -0.1}, {"lr": float("nan")}, {"batch_size": 0}], ids=str)
+def test_settings_that_fit_nothing_are_refused(options):
+    ((name, value),) = options.items()
+    with pytest.raises(
+        ValueError, match=rf"AdamFit: expected .* got .*{name}={value}.*Fix: AdamFit\("
+    ):
+        dgm.gan.AdamFit(**options)
