@@ -6,7 +6,7 @@ from typing import Any
 from . import diagnostics, distributions, flows, gan, nn, results, training
 from .adversarial.games import NonSaturating, PairedRelativistic
 from .adversarial.hybrid import HybridTrainer
-from .adversarial.monitors import Monitors
+from .adversarial.monitoring.monitors import Monitors
 from .adversarial.optimality import optimality_report
 from .adversarial.penalties import R1, R2
 from .adversarial.trainer import GANTrainer

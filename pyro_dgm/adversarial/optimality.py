@@ -1,35 +1,43 @@
-"""How far is a generator from the data's law? A fresh critic, fitted to the frozen generator, bounds it from below."""
+"""How far is a generator from the data's distribution? A fresh critic bounds it, on held-out data."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from math import ceil, floor, log, sqrt
+from math import log, sqrt
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from ..contract import PyroProgram
 from ..evaluation.estimate import Estimate
-from ..inference.run.data import check_data, split_rows, take_rows
+from ..inference.run.data import split_rows, take_rows
 from ..inference.run.estimates import estimating, placed
 from ..inference.run.states import derive_seed, fork_rng
+from ..inference.run.tabular import Tabular
+from .arguments import check_alike, check_builder, check_data, check_fit, check_generator
+from .checks import describe, require_instance
 from .critics import logits
 from .drawing import Fakes
-from .fitting import AdamFit, CriticFit
+from .fitting import AdamFit, Batch, CriticFit
 from .games import NonSaturating
+from .monitoring.measures import quantile
 
 BLOCK = 10_000  # data that are generated or scored at once
 LEVELS = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
 @dataclass(frozen=True)
-class Optimality:
-    r"""What a fresh critic knows of held-out data: $D = \pi / (\pi + p)$ if it is the best one, ½ everywhere if p = π.
+class Optimality(Tabular):
+    r"""How well a fresh critic tells held-out data from fakes, and the divergences that this bounds.
 
-    Every figure is over held-out data, its standard error too, the fitted critic given. No critic exceeds the best
-    one, so that V̂, JSD and TV are lower bounds *in expectation*; how tight they are, the critic's family decides.
+    The best critic is $D = \pi / (\pi + p)$: ½ everywhere if p = π.
+
+    Every figure is over held-out data, its standard error too, the fitted critic given. No critic exceeds the
+    best one, so that V̂, JSD and TV are lower bounds *in expectation*; how tight they are, the critic's
+    family decides.
 
     Attributes:
         value: $\hat V = E_\pi \log D + E_p \log(1 - D)$, nats.
@@ -60,28 +68,56 @@ class Optimality:
         r"""$TV(\pi, p) \ge 2\,\mathrm{accuracy} - 1$ in expectation, at most 1."""
         return Estimate(2 * self.accuracy.value - 1, 2 * self.accuracy.stderr)
 
+    def columns(self) -> dict[str, list[Any]]:
+        """One row per figure: its value, standard error, 95 % interval, and what kind of figure it is."""
+        table: dict[str, list[Any]] = {
+            name: [] for name in ("figure", "value", "stderr", "low", "high", "kind")
+        }
+        for name, estimate, kind in self._figures():
+            low, high = estimate.interval()
+            table["figure"].append(name)
+            table["value"].append(estimate.value)
+            table["stderr"].append(estimate.stderr)
+            table["low"].append(low)
+            table["high"].append(high)
+            table["kind"].append(kind)
+        return table
+
+    def _figures(self) -> Iterator[tuple[str, Estimate, str]]:
+        yield "V", self.value, self.kind
+        yield "JSD", self.jsd, self.kind
+        yield "TV", self.total_variation, self.kind
+        yield "accuracy", self.accuracy, "of this critic"
+        for level, estimate in self.quantiles_real.items():
+            yield f"D(real) {level:.0%}", estimate, "of this critic"
+        for level, estimate in self.quantiles_fake.items():
+            yield f"D(fake) {level:.0%}", estimate, "of this critic"
+
     def __str__(self) -> str:
-        return "\n".join(
-            [
-                f"a fresh critic, fitted to {self.num_train} real data, on {self.num_held_out} held-out ones:",
-                f"V        {_row(self.value)}  {self.kind}; −1.386 where the laws agree",
-                f"JSD      {_row(self.jsd)}  {self.kind}, nats",
-                f"TV       {_row(self.total_variation)}  {self.kind}",
-                f"accuracy {_row(self.accuracy)}  ½ + ½ TV for the best critic",
-                *(
-                    f"D({name})  "
-                    + ", ".join(f"{level:.0%} {found}" for level, found in quantiles.items())
-                    for name, quantiles in (
-                        ("real", self.quantiles_real),
-                        ("fake", self.quantiles_fake),
-                    )
-                ),
-            ]
-        )
+        num_train, num_held_out = self.num_train, self.num_held_out
+        lines = [
+            f"a fresh critic, fitted to {num_train} real data, on {num_held_out} held-out ones:",
+            f"V        {_figure(self.value)}  {self.kind}; −1.386 where the distributions agree",
+            f"JSD      {_figure(self.jsd)}  {self.kind}, nats",
+            f"TV       {_figure(self.total_variation)}  {self.kind}",
+            f"accuracy {_figure(self.accuracy)}  ½ + ½ TV for the best critic",
+            f"D(real)  {_levels(self.quantiles_real)}",
+            f"D(fake)  {_levels(self.quantiles_fake)}",
+        ]
+        return "\n".join(lines)
+
+
+def _figure(estimate: Estimate) -> str:
+    low, high = estimate.interval()
+    return f"{estimate.value:7.4f} ± {estimate.stderr:.4f}  (95 %: {low:.4f} … {high:.4f})"
+
+
+def _levels(quantiles: dict[float, Estimate]) -> str:
+    return ", ".join(f"{level:.0%} {estimate}" for level, estimate in quantiles.items())
 
 
 def optimality_report(
-    generator: Callable | Tensor,
+    generator: PyroProgram | Tensor,
     data: Any,
     critic: Callable[[], nn.Module],
     fit: CriticFit = AdamFit(),  # noqa: B008 - frozen
@@ -90,16 +126,17 @@ def optimality_report(
     noise: bool = False,
     seed: int = 0,
 ) -> Optimality:
-    r"""$\max_D E_\pi \log D + E_p \log(1 - D) = 2\,JSD(\pi, p) - 2 \log 2$, by a fresh critic on held-out data.
+    r"""$\max_D E_\pi \log D + E_p \log(1 - D) = 2\,JSD(\pi, p) - 2 \log 2$, by a fresh critic.
 
-    The generator stays as it is. Real data are split; the critic is fitted to one part and as many fresh fakes, and
-    scored on the other part and as many others. Fit it on data that the generator was not trained on, or memorised data
-    look as good as new ones.
+    The generator stays as it is. Real data are split; the critic is fitted to one part and as many fresh
+    fakes, and scored on the other part and as many others. Fit it on data that the generator was not trained
+    on, or memorised data look as good as new ones.
 
     Args:
-        generator: a Pyro program that generates, or fakes `(M, *event)` from anywhere; with context one for each of
-            its rows, in their order.
-        data: `(N, *event)`, or a tuple with context `(x, c, …)`: then the laws of x beside c are compared.
+        generator: a Pyro program that generates, or fakes `(M, *event)` from anywhere; with context one for
+            each of its rows, in their order.
+        data: `(N, *event)`, or a tuple with context `(x, c, …)`: then the joint distributions of x and c are
+            compared.
         critic: builds a fresh critic, such as `lambda: mlp(2, 64, 64, 1)`.
         fit: how the critic is fitted; `LBFGSFit()` for one with few weights.
         held_out: share of the data that is scored.
@@ -107,9 +144,11 @@ def optimality_report(
         seed: of the fakes, the split and the critic; the random state outside stays as it is.
 
     Raises:
-        TypeError: if `critic` is a critic and no function that builds one, or `data` is a program.
-        ValueError: for a share outside (0, 1), fewer than two data in a part, data and fakes of different shapes, NaN
-            or infinite values in either or in the critic's logits, or fakes that are not one per row of the context.
+        TypeError: if `critic` is a critic and no function that builds one, `data` is a program, `generator`
+            is a class, a distribution or a trainer, or `fit` is a class or a game.
+        ValueError: for a share outside (0, 1), fewer than two data in a part, data and fakes of different
+            shapes, NaN or infinite values in either or in the critic's logits, or fakes that are not one per
+            row of the context.
 
     References:
         Goodfellow et al. 2014, arXiv:1406.2661 (theorem 1); Lopez-Paz, Oquab 2017, arXiv:1610.06545.
@@ -121,119 +160,101 @@ def optimality_report(
         >>> bool(abs(report.jsd.value - 0.3368) < 5 * report.jsd.stderr), report.kind
         (True, 'lower bound in expectation')
     """
-    if isinstance(critic, nn.Module):
-        raise TypeError(
-            f"optimality_report: expected a function that builds a fresh critic, got {type(critic).__name__}, which "
-            "may have seen the held-out data. Fix: critic=lambda: mlp(2, 64, 1)."
-        )
-    if callable(data):
-        raise TypeError(
-            f"optimality_report: expected the generator and then the data, got {type(data).__name__} as data. "
-            "Fix: optimality_report(generator, x, critic)."
-        )
+    check_generator(generator)
+    check_data(data)
+    check_builder(critic)
+    check_fit(fit)
     real = placed(generator, data if isinstance(data, tuple) else (data,))
-    fake = (_fakes(generator, real, noise, derive_seed(seed, 0)), *real[1:])
-    _check_alike(real, fake[0])
-    with fork_rng(real[0], seed=derive_seed(seed, 1)):
-        parts = [_split(batch, held_out) for batch in (real, fake)]
-        fresh = critic().to(real[0].device)
-        fit(fresh, NonSaturating(), parts[0][0], parts[1][0])
-    return _report(fresh, parts[0][1], parts[1][1], len(parts[0][0][0]))
+    x, *context = real
+    y = _fakes(generator, real, noise=noise, seed=derive_seed(seed, 0))
+    check_alike(real, y)
+    fake = (y, *context)
+    with fork_rng(x, seed=derive_seed(seed, 1)):
+        real_train, real_held_out = _split(real, held_out)
+        fake_train, fake_held_out = _split(fake, held_out)
+        fresh_critic = _build(critic).to(x.device)
+        fit(fresh_critic, NonSaturating(), real_train, fake_train)
+    return _score(fresh_critic, real_held_out, fake_held_out, num_train=len(real_train[0]))
 
 
-def _fakes(generator: Any, real: tuple, noise: bool, seed: int) -> Tensor:  # noqa: FBT001
+def _fakes(generator: Any, real: Batch, *, noise: bool, seed: int) -> Tensor:
     """As many fakes as data, each under the context of its datum; or those that are given."""
     if not callable(generator):
         return torch.as_tensor(generator).to(real[0].device)
     fakes = Fakes(generator, noise=noise)
     with estimating(generator, seed=seed):
-        return torch.cat([fakes(*batch) for batch in split_rows(real, BLOCK)])
+        return torch.cat([fakes(*rows) for rows in split_rows(real, BLOCK)])
 
 
-def _check_alike(batch: tuple, fake: Tensor) -> None:
-    real = batch[0]
-    if real.shape[1:] != fake.shape[1:] or real.dtype != fake.dtype:
-        raise ValueError(
-            "optimality_report: expected data and fakes of one event shape and dtype, got "
-            f"{tuple(real.shape[1:])} {real.dtype} and {tuple(fake.shape[1:])} {fake.dtype}. "
-            f"Fix: data.reshape(len(data), *{tuple(fake.shape[1:])}).to({fake.dtype})."
-        )
-    if len(fake) != len(real) and any(isinstance(c, Tensor) and c.dim() > 0 for c in batch[1:]):
-        raise ValueError(
-            f"optimality_report: expected one fake per row of the context, {len(real)}, got {len(fake)}. "
-            "Fix: optimality_report(generator, (x, c), critic), or the context that the fakes were made under."
-        )
-    check_data(fake, "optimality_report: fakes")
-
-
-def _split(batch: tuple, held_out: float) -> tuple[tuple, tuple]:
+def _split(batch: Batch, held_out: float) -> tuple[Batch, Batch]:
     """The part to fit to and the part to score, at random."""
-    order = torch.randperm(len(batch[0])).to(batch[0].device)
-    num = round(len(order) * (1 - held_out))
-    if not 0 < held_out < 1 or min(num, len(order) - num) < 2:
+    num = len(batch[0])
+    num_train = round(num * (1 - held_out))
+    num_held_out = num - num_train
+    order = torch.randperm(num).to(batch[0].device)
+    if not 0 < held_out < 1 or min(num_train, num_held_out) < 2:
         raise ValueError(
-            f"optimality_report: expected at least two data to fit to and two held out, got {num} and "
-            f"{len(order) - num} for held_out={held_out}. Fix: held_out=0.5, and more data."
+            "optimality_report: expected at least two data to fit to and two held out, "
+            f"got {num_train} and {num_held_out} for held_out={held_out}. "
+            "Fix: held_out=0.5, and more data."
         )
-    return take_rows(batch, order[:num]), take_rows(batch, order[num:])
+    return take_rows(batch, order[:num_train]), take_rows(batch, order[num_train:])
 
 
-def _report(critic: nn.Module, real: tuple, fake: tuple, num_train: int) -> Optimality:
+def _build(critic: Callable[[], nn.Module]) -> nn.Module:
+    fix = "critic=lambda: mlp(2, 64, 1)"
+    try:
+        fresh_critic = critic()
+    except TypeError as error:
+        raise TypeError(
+            "optimality_report: expected a function without arguments that builds a fresh critic, "
+            f"got {describe(critic)}: {error}. Fix: {fix}."
+        ) from error
+    require_instance(
+        "optimality_report", fresh_critic, nn.Module, "critic() to be an nn.Module", fix
+    )
+    return fresh_critic
+
+
+def _score(critic: nn.Module, real: Batch, fake: Batch, num_train: int) -> Optimality:
+    """The figures of a fitted critic on held-out data, from its logits c: D = σ(c)."""
     with estimating(critic, seed=0):
-        of_real, of_fake = (
-            torch.cat([logits(critic, *b) for b in split_rows(batch, BLOCK)])
-            for batch in (real, fake)
-        )
-    of_real, of_fake = (_checked(c.double()) for c in (of_real, of_fake))
-    right = (of_real.sign() + 1) / 2, (1 - of_fake.sign()) / 2
+        c_real = _finite_logits(critic, real)
+        c_fake = _finite_logits(critic, fake)
+    real_right = (1 + c_real.sign()) / 2
+    fake_right = (1 - c_fake.sign()) / 2
     return Optimality(
-        value=_sum_of_means(-softplus(-of_real), -softplus(of_fake)),
-        accuracy=_sum_of_means(right[0] / 2, right[1] / 2),
-        quantiles_real=_quantiles(of_real.sigmoid()),
-        quantiles_fake=_quantiles(of_fake.sigmoid()),
+        value=_sum_of_means(-softplus(-c_real), -softplus(c_fake)),
+        accuracy=_sum_of_means(real_right / 2, fake_right / 2),
+        quantiles_real=_quantiles(c_real.sigmoid()),
+        quantiles_fake=_quantiles(c_fake.sigmoid()),
         num_train=num_train,
-        num_held_out=len(of_real),
+        num_held_out=len(c_real),
         critic=critic.eval(),
     )
 
 
-def _checked(found: Tensor) -> Tensor:
-    """Logits as they are, unless one is NaN, whose sign would be 0, that of a critic that knows nothing."""
-    if num := int((~found.isfinite()).sum()):
+def _finite_logits(critic: nn.Module, batch: Batch) -> Tensor:
+    """Logits in float64, none of them NaN: its sign would be 0, that of a critic that knows nothing."""
+    blocks = [logits(critic, *rows) for rows in split_rows(batch, BLOCK)]
+    c = torch.cat(blocks).double()
+    num_bad = int((~c.isfinite()).sum())
+    if num_bad:
         raise ValueError(
-            "optimality_report: expected finite logits of the fitted critic, got "
-            f"{num} NaN or infinite of {len(found)}. Fix: AdamFit(lr=1e-4), or data of unit scale."
+            "optimality_report: expected finite logits of the fitted critic, "
+            f"got {num_bad} NaN or infinite of {len(c)}. "
+            "Fix: AdamFit(lr=1e-4), or data of unit scale."
         )
-    return found
+    return c
 
 
-def _sum_of_means(*terms: Tensor) -> Estimate:
-    variance = sum(t.var().item() / len(t) for t in terms)
-    return Estimate(sum(t.mean().item() for t in terms), sqrt(variance))
+def _sum_of_means(real_terms: Tensor, fake_terms: Tensor) -> Estimate:
+    """The sum of two means over independent data, with its standard error."""
+    variance_real = real_terms.var().item() / len(real_terms)
+    variance_fake = fake_terms.var().item() / len(fake_terms)
+    value = real_terms.mean().item() + fake_terms.mean().item()
+    return Estimate(value, sqrt(variance_real + variance_fake))
 
 
 def _quantiles(values: Tensor) -> dict[float, Estimate]:
     return {level: quantile(values, level) for level in LEVELS}
-
-
-def quantile(values: Tensor, level: float) -> Estimate:
-    r"""A quantile with Woodruff's standard error: half the distance of the quantiles at $q \pm \sqrt{q (1 - q) / n}$.
-
-    Args:
-        values: independent draws `(n,)`.
-        level: q in (0, 1).
-
-    References:
-        Woodruff 1952, *Confidence intervals for medians and other position measures*, JASA 47.
-    """
-    ordered, last = values.sort().values, len(values) - 1
-    half = sqrt(level * (1 - level) / len(values))
-    below, above = max(0, floor(last * (level - half))), min(last, ceil(last * (level + half)))
-    return Estimate(
-        ordered[round(last * level)].item(), (ordered[above] - ordered[below]).item() / 2
-    )
-
-
-def _row(found: Estimate) -> str:
-    low, high = found.interval()
-    return f"{found.value:7.4f} ± {found.stderr:.4f}  (95 %: {low:.4f} … {high:.4f})"
