@@ -69,7 +69,7 @@ def dataset(
 
 def _sizes(arrays: Arrays) -> dict[str, int]:
     """Dim → its length."""
-    sizes = {}
+    sizes: dict[str, int] = {}
     for dims, values in arrays.values():
         sizes.update(zip(dims, values.shape, strict=True))
     return sizes
