@@ -1,4 +1,4 @@
-"""Objectives: modules over a pair whose forward is a loss in nats per datum."""
+"""The evidence lower bound, with β and free bits."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pyro.distributions.util import scale_and_mask
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor, nn
 
-from ..run.structure import Structure, preflight
+from ..run.structure import Structure
 from ..run.traces import (
     Site,
     each_dim,
@@ -22,54 +22,9 @@ from ..run.traces import (
     run_pair,
     scaled_sum,
 )
+from .free_bits import FreeBits
+from .objective import Objective, check_reparameterized
 from .schedules import Constant, Schedule
-
-
-class Objective(nn.Module):
-    """A loss over a model and a guide; abstract. A subclass gives `terms`, whose entry `loss` is minimized.
-
-    Args:
-        model: the model, a module.
-        guide: its guide, a module.
-        size: number of data in the full set if the programs declare one; losses are then divided by it.
-
-    Raises:
-        TypeError: if a program is no module: its parameters would not be trained.
-    """
-
-    def __init__(self, model: nn.Module, guide: nn.Module, size: int | None = None):
-        super().__init__()
-        for role, program in (("model", model), ("guide", guide)):
-            if not isinstance(program, nn.Module):
-                raise TypeError(
-                    f"{type(self).__name__}: expected the {role} as an nn.Module, got {type(program).__name__}, whose "
-                    "parameters nobody would train. Fix: subclass Program (or nn.Module), or use pyro.infer.SVI."
-                )
-        self.model, self.guide, self.size = model, guide, size
-        self._depth = 1
-
-    def terms(self, *batch: Any) -> dict[str, Tensor]:
-        """Named 0-dim costs in nats per datum, lower is better; `loss` is the one to minimize."""
-        raise NotImplementedError(f"{type(self).__name__} has no terms.")
-
-    def forward(self, *batch: Any) -> Tensor:
-        """The loss, 0-dim, in nats per datum."""
-        return self.terms(*batch)["loss"]
-
-    def advance(self) -> None:
-        """Move every schedule of the objective on by one optimization step."""
-        for module in self.modules():
-            if isinstance(module, Schedule):
-                module.advance()
-
-    def preflight(self, *batch: Any) -> Structure:
-        """Check the pair against the contract on this batch, see `preflight`, and learn how many plates it has."""
-        report = preflight(self.model, self.guide, *batch, size=self.size)
-        self._depth = report.depth
-        return report
-
-    def _num_data(self, batch: tuple) -> int:
-        return self.size or len(next(b for b in batch if isinstance(b, Tensor)))
 
 
 class ELBO(Objective):
@@ -221,56 +176,6 @@ class ELBO(Objective):
         costs = {name: cost * weight for name, cost in costs.items()} | free
         beta = {name: schedule() for name, schedule in self.beta.items()}
         return _sum(cost * beta[name] if name in beta else cost for name, cost in costs.items())
-
-
-class FreeBits(nn.Module):
-    r"""$\sum_j \max(\lambda_j, c_j)$: a cost that presses no further below its free nats λ.
-
-    Args:
-        nats: λ, 0-dim for the cost of a whole site, or of the site's event shape.
-
-    Raises:
-        ValueError: for a negative λ.
-
-    References:
-        Kingma, Salimans, Jozefowicz, Chen, Sutskever, Welling 2016, arXiv:1606.04934, section C.8.
-
-    Example:
-        >>> FreeBits(0.5)(torch.tensor(0.2))
-        tensor(0.5000)
-    """
-
-    nats: Tensor
-
-    def __init__(self, nats: float | Tensor):
-        super().__init__()
-        self.register_buffer("nats", torch.as_tensor(nats, dtype=torch.get_default_dtype()).clone())
-        if bool((self.nats < 0).any()):
-            raise ValueError(f"free_bits: expected nats >= 0, got {nats}.")
-
-    def check(self, name: str, site: Site) -> int:
-        """The number of dims of λ: none, or as many as an event of the site."""
-        expected = tuple(site["fn"].event_shape)
-        if tuple(self.nats.shape) not in ((), expected):
-            raise ValueError(
-                f"site '{name}': expected free bits as one number or of the event shape {expected}, got shape "
-                f"{tuple(self.nats.shape)}. Fix: free_bits={{'{name}': torch.full({expected}, 0.1)}}."
-            )
-        return self.nats.dim()
-
-    def forward(self, cost: Tensor) -> Tensor:
-        """The cost with its floor, 0-dim."""
-        return cost.maximum(self.nats.to(cost.dtype)).sum()
-
-
-def check_reparameterized(name: str, site: Site) -> None:
-    """Refuse a guide site through whose draws no gradient flows."""
-    if not site["fn"].has_rsample:
-        raise ValueError(
-            f"site '{name}': expected reparameterized draws for the gradient of the bound, got {site['fn']}. "
-            "Fix: PyroObjective(model, guide, TraceEnum_ELBO(max_plate_nesting=1)) for a discrete latent, or a family "
-            "with rsample."
-        )
 
 
 def _sum(costs: Iterable[Tensor]) -> Tensor:

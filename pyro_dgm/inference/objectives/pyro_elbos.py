@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..run.structure import Structure, preflight
 from ..run.traces import eval_mode, fork_rng
-from .elbo import Objective
+from .objective import Objective
 
 
 class PyroObjective(Objective):

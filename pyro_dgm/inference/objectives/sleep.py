@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..run.simulation import log_joint, simulated
 from ..run.structure import Structure, check_data
 from ..run.traces import eval_mode, fork_rng, latent_sites, observed_sites, plate_depth, run_pair
-from .elbo import Objective
+from .objective import Objective
 
 
 class Sleep(Objective):

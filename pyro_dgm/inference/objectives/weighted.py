@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from ..run.structure import Structure
 from ..run.traces import latent_sites
-from .elbo import Objective, check_reparameterized
 from .gradients import Estimator, Reparameterized
+from .objective import Objective, check_reparameterized
 
 
 class Weighted(Objective):
