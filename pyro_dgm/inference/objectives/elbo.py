@@ -1,8 +1,9 @@
-"""The evidence lower bound, with β and free bits."""
+"""The evidence lower bound, with β and free bits: the objective of a VAE."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from math import inf
 from typing import Any, cast
 
 import torch
@@ -23,29 +24,31 @@ from ..run.traces import (
     scaled_sum,
 )
 from .free_bits import FreeBits
-from .objective import Objective, check_reparameterized
+from .objective import Objective, check_observed, check_reparameterized
 from .schedules import Constant, Schedule
 
 
 class ELBO(Objective):
-    r"""$-\mathrm{ELBO} = E_q[\log q(z \mid x) - \log p(x, z)] \ge -\log p(x)$, nats per datum: an upper bound.
+    r"""$-\mathrm{ELBO} = E_q[\log q(z \mid x) - \log p(x, z)] \ge -\log p(x)$, nats per datum.
 
-    The guide runs once, the model is replayed against it once, and nothing is read on the host: the loss equals
-    `pyro.infer.Trace_ELBO` (divided by the number of data) under one seed, and traces into one graph. With another
-    gradient it is `IWELBO(model, guide, 1, estimator=StickingTheLanding())`.
+    An upper bound of the NLL. The guide runs once, the model is replayed against it once, and nothing is read
+    on the host: the loss equals `pyro.infer.Trace_ELBO` (divided by the number of data) under one seed, and
+    traces into one graph. With another gradient it is
+    `IWELBO(model, guide, 1, estimator=StickingTheLanding())`.
 
     Args:
         model: the model, a module.
         guide: its guide, with reparameterized sites.
         num_particles: draws per datum, averaged.
-        beta: site → weight of its cost in the loss, a number or a `Schedule`; `{"z": LinearWarmup(1000)}` anneals
-            the KL. The term `nelbo` is always without it.
+        beta: site → weight of its cost in the loss, a number or a `Schedule`; `{"z": LinearWarmup(1000)}`
+            anneals the KL. The term `nelbo` is always without it.
         size: number of data in the full set if the programs declare one.
-        free_bits: latent site → nats λ below which its cost is free: the loss takes $\max(\lambda, c)$ of its mean c
-            over the batch, whose gradient is zero below λ. A number is a floor for the site as a whole, whatever its
-            laws; a tensor of the site's event shape is one for each latent dim, $\sum_j \max(\lambda_j, c_j)$, where
-            the laws have independent dims. β comes after it; the term `nelbo` is without it. A sampled cost is noisy
-            beside λ: `analytic_kl` takes that noise away.
+        free_bits: latent site → nats λ below which its cost is free: the loss takes $\max(\lambda, c)$ of its
+            mean c over the batch, whose gradient is zero below λ. A number is a floor for the site as a
+            whole, whatever its distributions; a tensor of the site's event shape is one for each latent dim,
+            $\sum_j \max(\lambda_j, c_j)$, where the distributions have independent dims. β comes after it;
+            the term `nelbo` is without it. A sampled cost is noisy beside λ: `analytic_kl` takes that noise
+            away.
         analytic_kl: take $KL(q \| p)$ of a latent site in closed form where Pyro knows it.
 
     Terms:
@@ -53,9 +56,12 @@ class ELBO(Objective):
         `kl[z]`: $\log q(z) - \log p(z)$ of a latent site, or its closed form.
 
     Raises:
-        ValueError: for a guide site without reparameterized draws; for β or free bits of an unknown site; for free bits
-            of each dim where the dims are dependent, or not as many; for a closed-form KL when guide and model draw
-            their sites in different orders.
+        TypeError: for what is no pair of programs, see `Objective`; for β or free bits that are not given by
+            site.
+        ValueError: for a guide site without reparameterized draws; for a model without an observed site; for
+            a negative β; for β or free bits of an unknown site; for free bits of each dim where the dims are
+            dependent, or not as many; for a closed-form KL when guide and model draw their sites in different
+            orders.
 
     References:
         Kingma, Welling 2014, arXiv:1312.6114; Higgins et al. 2017 for β; Kingma et al. 2016, arXiv:1606.04934
@@ -65,7 +71,7 @@ class ELBO(Objective):
     def __init__(
         self,
         model: nn.Module,
-        guide: nn.Module,
+        guide: nn.Module | None = None,
         num_particles: int = 1,
         beta: Mapping[str, float | Schedule] | None = None,
         size: int | None = None,
@@ -75,107 +81,176 @@ class ELBO(Objective):
     ):
         super().__init__(model, guide, size)
         if num_particles < 1:
-            raise ValueError(f"ELBO: expected num_particles >= 1, got {num_particles}.")
-        if not isinstance(beta or {}, Mapping):
-            raise TypeError(
-                f"ELBO: expected beta by site, got {beta!r}. Fix: beta={{'z': {beta!r}}}."
+            raise ValueError(
+                f"ELBO: expected num_particles >= 1, got {num_particles}. Fix: num_particles=1."
             )
-        if not isinstance(free_bits or {}, Mapping):
-            raise TypeError(
-                f"ELBO: expected free bits by site, got {free_bits!r}. Fix: free_bits={{'z': {free_bits!r}}}."
-            )
-        self.num_particles, self.analytic_kl = num_particles, analytic_kl
-        weights = {
-            name: b if isinstance(b, Schedule) else Constant(b) for name, b in (beta or {}).items()
-        }
-        self.beta = nn.ModuleDict(weights)
-        self.free_bits = nn.ModuleDict(
-            {name: FreeBits(nats) for name, nats in (free_bits or {}).items()}
+        self.num_particles = num_particles
+        self.analytic_kl = analytic_kl
+        self.beta = _schedules_by_site(beta)
+        self.free_bits = _free_bits_by_site(free_bits)
+
+    def extra_repr(self) -> str:
+        """The settings; β and free bits print themselves."""
+        return (
+            f"num_particles={self.num_particles}, size={self.size}, analytic_kl={self.analytic_kl}"
         )
 
     def preflight(self, *batch: Any) -> Structure:  # noqa: D102
-        report = super().preflight(*batch)
-        unknown = set(self.beta) - {*report.latent, *report.observed}
+        structure = super().preflight(*batch)
+        sites = [*structure.latent, *structure.observed]
+        unknown = set(self.beta) - set(sites)
         if unknown:
             raise ValueError(
-                f"ELBO: expected beta for sites among {[*report.latent, *report.observed]}, got {sorted(unknown)}."
+                f"ELBO: expected beta for sites among {sites}, got {sorted(unknown)}. "
+                f"Fix: beta={{'{sites[0]}': 0.5}}."
             )
-        if unknown := set(self.free_bits) - set(report.latent):
+        latent = list(structure.latent)
+        unknown = set(self.free_bits) - set(latent)
+        if unknown:
             raise ValueError(
-                f"ELBO: expected free_bits for latent sites among {[*report.latent]}, got {sorted(unknown)}."
+                f"ELBO: expected free_bits for latent sites among {latent}, got {sorted(unknown)}. "
+                f"Fix: free_bits={{site: 0.5 for site in {latent}}}."
             )
-        return report
+        return structure
 
     def terms(self, *batch: Any) -> dict[str, Tensor]:  # noqa: D102
-        num = self.num_particles if self.num_particles > 1 else None
-        guide_trace, model_trace = self._traces(batch, num)
-        drawn, modelled = latent_sites(guide_trace), latent_sites(model_trace)
-        if self.analytic_kl and list(drawn) != list(modelled):
-            raise ValueError(
-                "ELBO(analytic_kl=True): expected the guide to draw its sites in the model's order "
-                f"{list(modelled)}, got {list(drawn)}: a closed-form KL may then depend on later draws. "
-                "Fix: analytic_kl=False."
-            )
-        rec = {
-            name: -scaled_sum(site, log_density(site))
-            for name, site in observed_sites(model_trace).items()
-        }
-        kl = {name: self._kl(name, site, modelled[name]) for name, site in drawn.items()}
-        return self._named(rec, kl, 1 / (self.num_particles * self._num_data(batch)))
+        guide_trace, model_trace = self._run(batch)
+        drawn = latent_sites(guide_trace)
+        modelled = latent_sites(model_trace)
+        observed = observed_sites(model_trace)
+        check_observed(observed)
+        if self.analytic_kl:
+            _check_order(drawn, modelled)
+        rec = {}
+        for name, site in observed.items():
+            rec[name] = -scaled_sum(site, log_density(site))
+        kl = {}
+        for name, site in drawn.items():
+            kl[name] = self._kl(name, site, modelled[name])
+        weight = 1 / (self.num_particles * self._num_data(batch))
+        return self._name_terms(rec, kl, weight)
 
-    def _traces(self, batch: tuple, num: int | None) -> tuple[Trace, Trace]:
-        hint = (
-            "ELBO: the programs have more plates than one. Fix: objective.preflight(*batch) first."
-        )
+    def _run(self, batch: tuple[Any, ...]) -> tuple[Trace, Trace]:
+        """Run the pair; refuse more plates than the objective knows, into which the particles would fall."""
+        num = self.num_particles if self.num_particles > 1 else None
         try:
             traces = run_pair(self.model, self.guide, batch, num, self._depth)
         except ValueError as error:
             if "collide" not in str(error):  # Pyro found two plates at one dim
                 raise
-            raise ValueError(hint) from error
+            raise ValueError(
+                "ELBO: the plate of particles collides with one of the programs, "
+                "which have more plates than one. Fix: objective.preflight(*batch) first."
+            ) from error
         if num is not None and plate_depth(*traces) > self._depth + 1:
-            raise ValueError(hint)
+            raise ValueError(
+                "ELBO: expected a plate of particles outside those of the programs, "
+                "which have more plates than one. Fix: objective.preflight(*batch) first."
+            )
         return traces
 
     def _kl(self, name: str, drawn: Site, modelled: Site) -> Tensor:
-        """The cost of a latent site, summed over the batch; `event_shape` where each dim has free bits of its own."""
+        """The cost of a latent site, summed over the batch; one cost for each dim with free bits of its own."""
         check_reparameterized(name, drawn)
-        keep = (
-            cast(FreeBits, self.free_bits[name]).check(name, drawn) if name in self.free_bits else 0
-        )
-        if keep:
-            drawn, modelled = each_dim(name, drawn), each_dim(name, modelled)
+        event_dim = 0
+        if name in self.free_bits:
+            event_dim = cast(FreeBits, self.free_bits[name]).check(name, drawn)
+        if event_dim > 0:
+            drawn = each_dim(name, drawn)
+            modelled = each_dim(name, modelled)
         if self.analytic_kl:
             try:
-                kl = scale_and_mask(kl_divergence(drawn["fn"], modelled["fn"]), mask=drawn["mask"])
-                return scaled_sum(drawn, kl, keep)
+                kl = kl_divergence(drawn["fn"], modelled["fn"])
             except NotImplementedError:  # Pyro knows no closed form for this pair of families
                 pass
-        return scaled_sum(drawn, log_density(drawn), keep) - scaled_sum(
-            modelled, log_density(modelled), keep
-        )
+            else:
+                return scaled_sum(drawn, scale_and_mask(kl, mask=drawn["mask"]), event_dim)
+        log_q = scaled_sum(drawn, log_density(drawn), event_dim)
+        log_p = scaled_sum(modelled, log_density(modelled), event_dim)
+        return log_q - log_p
 
-    def _named(
+    def _name_terms(
         self, rec: dict[str, Tensor], kl: dict[str, Tensor], weight: float
     ) -> dict[str, Tensor]:
-        costs = rec | {name: cost.sum() for name, cost in kl.items()}
-        nelbo = _sum(costs.values()) * weight
-        return {
-            "loss": self._weighted({**rec, **kl}, weight) if self.beta or self.free_bits else nelbo,
-            "nelbo": nelbo,
-            **{f"rec[{name}]": costs[name] * weight for name in rec},
-            **{f"kl[{name}]": costs[name] * weight for name in kl},
-        }
+        """The terms from sums over batch and particles; the weight makes nats per datum of them."""
+        whole_kl = {name: cost.sum() for name, cost in kl.items()}
+        nelbo = _sum([*rec.values(), *whole_kl.values()]) * weight
+        loss = nelbo
+        if self.beta or self.free_bits:
+            loss = self._weighted_loss({**rec, **kl}, weight)
+        terms = {"loss": loss, "nelbo": nelbo}
+        for name, cost in rec.items():
+            terms[f"rec[{name}]"] = cost * weight
+        for name, cost in whole_kl.items():
+            terms[f"kl[{name}]"] = cost * weight
+        return terms
 
-    def _weighted(self, costs: dict[str, Tensor], weight: float) -> Tensor:
-        free = {
-            name: self.free_bits[name](cost * weight)
-            for name, cost in costs.items()
-            if name in self.free_bits
-        }
-        costs = {name: cost * weight for name, cost in costs.items()} | free
-        beta = {name: schedule() for name, schedule in self.beta.items()}
-        return _sum(cost * beta[name] if name in beta else cost for name, cost in costs.items())
+    def _weighted_loss(self, costs: dict[str, Tensor], weight: float) -> Tensor:
+        r"""$\sum_s \beta_s \max(\lambda_s, c_s)$ over the sites s."""
+        weighted = []
+        for name, cost in costs.items():
+            term = cost * weight
+            if name in self.free_bits:
+                term = self.free_bits[name](term)
+            if name in self.beta:
+                term = term * self.beta[name]()
+            weighted.append(term)
+        return _sum(weighted)
+
+
+def _schedules_by_site(beta: Mapping[str, float | Schedule] | None) -> nn.ModuleDict:
+    """A schedule for each site that has a β; a number is a constant one."""
+    if beta is None:
+        return nn.ModuleDict()
+    if not isinstance(beta, Mapping):
+        raise TypeError(f"ELBO: expected beta by site, got {beta!r}. Fix: beta={{'z': {beta!r}}}.")
+    schedules = nn.ModuleDict()
+    for name, value in beta.items():
+        schedules[name] = _as_schedule(name, value)
+    return schedules
+
+
+def _as_schedule(name: str, value: Any) -> Schedule:
+    if isinstance(value, Schedule):
+        return value
+    if not isinstance(value, (int, float, Tensor)):
+        raise TypeError(
+            f"ELBO: expected beta of '{name}' as a number or a Schedule, got {value!r}. "
+            f"Fix: beta={{'{name}': LinearWarmup(1000)}}, or beta={{'{name}': 0.5}}."
+        )
+    weight = float(value)
+    if not 0 <= weight < inf:
+        raise ValueError(
+            f"ELBO: expected a finite beta >= 0 of '{name}', got {weight:g}. "
+            f"Fix: beta={{'{name}': 0.0}} to leave the cost out."
+        )
+    return Constant(weight)
+
+
+def _free_bits_by_site(free_bits: Mapping[str, float | Tensor] | None) -> nn.ModuleDict:
+    """Free bits for each site that has some."""
+    if free_bits is None:
+        return nn.ModuleDict()
+    if not isinstance(free_bits, Mapping):
+        raise TypeError(
+            f"ELBO: expected free bits by site, got {free_bits!r}. "
+            f"Fix: free_bits={{'z': {free_bits!r}}}."
+        )
+    floors = nn.ModuleDict()
+    for name, nats in free_bits.items():
+        floors[name] = FreeBits(nats)
+    return floors
+
+
+def _check_order(drawn: dict[str, Site], modelled: dict[str, Site]) -> None:
+    """Refuse a closed-form KL of sites that the programs draw in different orders."""
+    if list(drawn) != list(modelled):
+        raise ValueError(
+            "ELBO(analytic_kl=True): expected the guide to draw its sites in the model's order "
+            f"{list(modelled)}, got {list(drawn)}: "
+            "a closed-form KL may then depend on later draws. "
+            "Fix: analytic_kl=False."
+        )
 
 
 def _sum(costs: Iterable[Tensor]) -> Tensor:

@@ -144,7 +144,11 @@ def test_a_guide_without_reparameterized_draws_is_refused():
 def test_senseless_arguments_are_refused():
     model = LinearGaussian()
     guide = ExactGuide(model)
-    with pytest.raises(ValueError, match="IWELBO: expected num_particles >= 1, got 0"):
+    with pytest.raises(ValueError, match="IWELBO: expected num_particles >= 1, got 0. Fix"):
         dgm.IWELBO(model, guide, 0)
     with pytest.raises(ValueError, match=r"Renyi: expected alpha other than 1.*Fix: ELBO"):
         dgm.Renyi(model, guide, 1)
+    with pytest.raises(
+        ValueError, match=r"Renyi: expected a finite alpha, got nan. Fix: alpha=0.5"
+    ):
+        dgm.Renyi(model, guide, float("nan"))
