@@ -1,4 +1,4 @@
-"""One yardstick for models of every kind: held-out likelihood where there is one, and the same tests of samples."""
+"""Models of every kind in one table: held-out likelihood if there is one, and the same tests of samples."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from ...inference.run.tabular import Tabular
 from ...inference.run.traces import fork_rng
-from ..estimate import Estimate
+from ..estimate import Estimate, estimate_columns
 from .classifier import c2st
 from .moments import frechet
 from .neighbours import nearest_neighbour, prdc
-from .pools import some, two_samples
+from .pools import as_numbers, subsample, two_samples
 from .twosample import median_distance, mmd
 
 FLOOR = "test data"
@@ -68,14 +69,16 @@ COLUMNS = (
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """Models in rows, metrics in columns; the first row is real data, so that it shows what is ideal at these sizes.
+class Comparison(Tabular):
+    """Models in rows, metrics in columns.
+
+    The first row is real data, so that it shows what is ideal at these sizes.
 
     Attributes:
-        rows: a dict for every model: `model`; `nll`, nats per datum, and `kind`, `None` where there is no likelihood;
-            `c2st` (accuracy) and `auc`, `mmd`, `precision`, `recall`, `density`, `coverage`, `frechet`, `nn_test`,
-            `nn_train`, the standard error of each as `…_stderr`; p-values `c2st_p`, `mmd_p`, `nn_test_p` of different
-            laws and `nn_train_p` of copied training data.
+        rows: a dict for every model: `model`; `nll`, nats per datum, and `kind`, `None` where there is no
+            likelihood; `c2st` (accuracy) and `auc`, `mmd`, `precision`, `recall`, `density`, `coverage`,
+            `frechet`, `nn_test`, `nn_train`, the standard error of each as `…_stderr`; p-values `c2st_p`,
+            `mmd_p`, `nn_test_p` of different distributions and `nn_train_p` of copied training data.
         num: real data and fakes of every model, for all columns but the last.
         seed: of the split, the choices and the tests.
     """
@@ -84,25 +87,33 @@ class Comparison:
     num: int
     seed: int
 
+    def columns(self) -> Mapping[str, Any]:
+        """A row for each model, a column for each key of its dict."""
+        columns = {}
+        for key in self.rows[0]:
+            columns[key] = [row[key] for row in self.rows]
+        return columns
+
     def __str__(self) -> str:
         width = 2 + max(len(row["model"]) for row in self.rows)
-        head = (
-            f"{'':<{width}}{'NLL, nats':>20}"
-            + "".join(f"{c.header:>11} " for c in COLUMNS)
-            + "  kind of NLL"
+        lines = [self._header(width)]
+        for row in self.rows:
+            cells = "".join(f"{column.cell(row):>12}" for column in COLUMNS)
+            line = f"{row['model']:<{width}}{_likelihood_cell(row):>20}{cells}  {row['kind'] or ''}"
+            lines.append(line.rstrip())
+        lines.append(
+            f"{self.num} real, {self.num} fake in each row; "
+            f"'{FLOOR}' is one half of the test set against the other."
         )
-        lines = [
-            f"{row['model']:<{width}}{_likelihood_cell(row):>20}"
-            + "".join(f"{column.cell(row):>12}" for column in COLUMNS)
-            + f"  {row['kind'] or ''}"
-            for row in self.rows
-        ]
-        notes = (
-            f"{self.num} real, {self.num} fake in each row; '{FLOOR}' is one half of the test set against the other.",
-            f"* p ≤ {MARK}: C2ST, MMD², 1-NN test: another law than the data's; 1-NN train: below ½, copies of training"
-            " data.",
+        lines.append(
+            f"* p ≤ {MARK}: C2ST, MMD², 1-NN test: another distribution than the data's; "
+            "1-NN train: below ½, copies of training data."
         )
-        return "\n".join([head.rstrip(), *(line.rstrip() for line in lines), *notes])
+        return "\n".join(lines)
+
+    def _header(self, width: int) -> str:
+        headers = "".join(f"{column.header:>11} " for column in COLUMNS)
+        return f"{'':<{width}}{'NLL, nats':>20}{headers}  kind of NLL"
 
 
 def compare_samples(
@@ -117,49 +128,55 @@ def compare_samples(
     num_permutations: int = 999,
     seed: int = 0,
 ) -> Comparison:
-    r"""VAE, flow, autoregressive model, GAN: anything that draws samples, measured on the same data in the same way.
+    r"""The same metrics on the same data for anything that draws samples: VAE, flow, PixelCNN, GAN.
 
-    The test set is split once. Its first half is the real sample of every row; the second half takes the place of a
-    model's samples in the first row, and as many samples of each model are used, since the metrics depend on sizes. The
-    kernel's bandwidth is the median distance within the training data, the same in all rows. The last column compares
-    all samples (or the whole test set) with the training set, of the larger as many as of the smaller: give as many
-    samples as there are training data to see copies. Time grows as the square of the sizes.
+    The test set is split once. Its first half is the real sample of every row; the second half takes the
+    place of a model's samples in the first row, and as many samples of each model are used, since the metrics
+    depend on sizes. The kernel's bandwidth is the median distance within the training data, the same in all
+    rows. The last column compares all samples (or the whole test set) with the training set, of the larger as
+    many as of the smaller: give as many samples as there are training data to see copies. Time grows as the
+    square of the sizes.
 
     Args:
         samples: name → draws `(n, *event)`, at least half as many as test data.
         train: what the models were trained on `(N, *event)`.
         test: held-out data `(M, *event)`.
         nll: name → likelihood of the *whole* test set, for models that have one.
-        features: maps data to features `(n, *any)` in which samples are compared; default: the data as vectors.
+        features: maps data to features `(n, *any)` in which samples are compared; default: the data as
+            vectors.
         classifier: see `c2st`.
         k: see `prdc`.
         num_permutations: number of relabellings of each test.
         seed: of the split, the choices and the tests; the random state outside stays as it is.
 
     Raises:
-        ValueError: for too few samples or data, different event shapes, NaN, a likelihood of other data or of a model
-            without samples, or a model named 'test data'.
+        ValueError: for too few samples or data, different event shapes, NaN, a likelihood of other data or of
+            a model without samples, or a model named 'test data'.
     """
-    likelihoods = _checked(samples, nll or {}, len(test))
-    of = features or torch.as_tensor
-    train, held_out = two_samples(
-        "compare_models: train, test", of(train), of(test), at_least=4 * k + 4
-    )
-    fakes = {name: _fakes(name, of(x), train, len(test) // 2) for name, x in samples.items()}
+    likelihoods = _check_names(samples, nll)
+    if features is not None:
+        train, test = features(train), features(test)
+        samples = {name: features(draws) for name, draws in samples.items()}
+    at_least = 4 * k + 4
+    train, test = two_samples("compare_samples", train, test, at_least, roles=("train", "test"))
+    _check_lengths(likelihoods, len(test))
+    fakes = _fakes(samples, train, len(test) // 2)
     with fork_rng(train, seed=seed):
-        order = torch.randperm(len(held_out)).to(held_out.device)
-        real, rest = held_out[order].tensor_split(2)
-        chosen = {name: some(x, len(rest)) for name, x in fakes.items()}
-        h = median_distance(train)
-    tests = _Tests(train, real[: len(rest)], h, classifier, k, num_permutations, seed)
-    rows = [tests.row(FLOOR, rest, held_out, None)]
-    rows += [tests.row(name, chosen[name], fakes[name], likelihoods.get(name)) for name in samples]
-    return Comparison(tuple(rows), len(rest), seed)
+        order = torch.randperm(len(test)).to(test.device)
+        real, floor = test[order].tensor_split(2)
+        num = len(floor)
+        chosen = {name: subsample(fake, num) for name, fake in fakes.items()}
+        bandwidth = median_distance(train)
+    metrics = _Metrics(train, real[:num], bandwidth, classifier, k, num_permutations, seed)
+    rows = [metrics.row(FLOOR, floor, test, None)]
+    for name, fake in fakes.items():
+        rows.append(metrics.row(name, chosen[name], fake, likelihoods.get(name)))
+    return Comparison(tuple(rows), num, seed)
 
 
 @dataclass(frozen=True)
-class _Tests:
-    """All metrics of one sample, against real data that are the same for all."""
+class _Metrics:
+    """All metrics of one sample of fakes, against real data that are the same for every model."""
 
     train: Tensor
     real: Tensor
@@ -170,84 +187,125 @@ class _Tests:
     seed: int
 
     def row(
-        self, name: str, fake: Tensor, every: Tensor, likelihood: Likelihood | None
+        self, name: str, fake: Tensor, every_fake: Tensor, likelihood: Likelihood | None
     ) -> dict[str, Any]:
-        pair: dict[str, Any] = {"real": self.real, "fake": fake, "seed": self.seed}
-        again: dict[str, Any] = {"num_permutations": self.num_permutations}
-        told = c2st(**pair, **again, classifier=self.classifier)
-        kernel = mmd(**pair, **again, bandwidth=self.bandwidth)
-        balls, moments = prdc(**pair, k=self.k), frechet(**pair)
-        near = nearest_neighbour(**pair, **again)
-        copies = nearest_neighbour(real=self.train, fake=every, seed=self.seed, **again)
-        numbers = {
-            "c2st": told.accuracy,
-            "auc": told.auc,
-            "mmd": Estimate(kernel.value, kernel.stderr),
-            "precision": balls.precision,
-            "recall": balls.recall,
-            "density": balls.density,
-            "coverage": balls.coverage,
-            "frechet": Estimate(moments.value, moments.stderr),
-            "nn_test": near.accuracy,
-            "nn_train": copies.accuracy,
+        """One row of the table: `fake` against the test data, every fake against the training data."""
+        row: dict[str, Any] = {"model": name}
+        row |= _likelihood_entries(likelihood)
+        row |= self._tests(fake)
+        row |= self._coverage(fake)
+        row |= self._neighbours(fake, every_fake)
+        return row
+
+    def _tests(self, fake: Tensor) -> dict[str, Any]:
+        arguments: dict[str, Any] = {
+            "real": self.real,
+            "fake": fake,
+            "num_permutations": self.num_permutations,
+            "seed": self.seed,
         }
-        p = {
-            "c2st_p": told.p_value,
-            "mmd_p": kernel.p_value,
-            "nn_test_p": near.p_value,
-            "nn_train_p": copies.p_copied,
+        by_classifier = c2st(**arguments, classifier=self.classifier)
+        by_kernel = mmd(**arguments, bandwidth=self.bandwidth)
+        return estimate_columns(
+            {
+                "c2st": by_classifier.accuracy,
+                "auc": by_classifier.auc,
+                "c2st_p": by_classifier.p_value,
+                "mmd": Estimate(by_kernel.value, by_kernel.stderr),
+                "mmd_p": by_kernel.p_value,
+            }
+        )
+
+    def _coverage(self, fake: Tensor) -> dict[str, Any]:
+        balls = prdc(real=self.real, fake=fake, k=self.k, seed=self.seed)
+        moments = frechet(real=self.real, fake=fake, seed=self.seed)
+        return estimate_columns(
+            {
+                "precision": balls.precision,
+                "recall": balls.recall,
+                "density": balls.density,
+                "coverage": balls.coverage,
+                "frechet": Estimate(moments.value, moments.stderr),
+            }
+        )
+
+    def _neighbours(self, fake: Tensor, every_fake: Tensor) -> dict[str, Any]:
+        settings: dict[str, Any] = {
+            "num_permutations": self.num_permutations,
+            "seed": self.seed,
         }
-        return {"model": name} | _of_likelihood(likelihood) | _flat(numbers) | p
+        near_test = nearest_neighbour(real=self.real, fake=fake, **settings)
+        near_train = nearest_neighbour(real=self.train, fake=every_fake, **settings)
+        return estimate_columns(
+            {
+                "nn_test": near_test.accuracy,
+                "nn_test_p": near_test.p_value,
+                "nn_train": near_train.accuracy,
+                "nn_train_p": near_train.p_copied,
+            }
+        )
 
 
-def _flat(numbers: Mapping[str, Estimate]) -> dict[str, float]:
-    """Each number and its standard error under keys of their own."""
-    return {
-        key: value
-        for name, found in numbers.items()
-        for key, value in ((name, found.value), (f"{name}_stderr", found.stderr))
-    }
-
-
-def _of_likelihood(likelihood: Likelihood | None) -> dict[str, Any]:
+def _likelihood_entries(likelihood: Likelihood | None) -> dict[str, Any]:
     if likelihood is None:
         return {"nll": None, "nll_stderr": None, "kind": None}
     return {"nll": likelihood.mean, "nll_stderr": likelihood.stderr, "kind": likelihood.kind}
 
 
 def _likelihood_cell(row: Mapping[str, Any]) -> str:
-    return "–" if row["nll"] is None else f"{row['nll']:.3f} ± {row['nll_stderr']:.3f}"
+    if row["nll"] is None:
+        return "–"
+    return f"{row['nll']:.3f} ± {row['nll_stderr']:.3f}"
 
 
-def _checked(
-    samples: Mapping[str, Any], nll: Mapping[str, Likelihood], num_test: int
+def _check_names(
+    samples: Mapping[str, Any], nll: Mapping[str, Likelihood] | None
 ) -> Mapping[str, Likelihood]:
-    """The likelihoods, each of a model with samples, and of all test data."""
+    """The likelihoods by the model's name, each of a model with samples."""
+    likelihoods = {} if nll is None else nll
+    for role, by_name in (("samples", samples), ("nll", likelihoods)):
+        if not isinstance(by_name, Mapping):
+            raise TypeError(
+                f"compare_samples: expected {role} by the model's name, "
+                f"got {type(by_name).__name__}. Fix: {role}={{'vae': …}}."
+            )
     if FLOOR in samples:
         raise ValueError(
-            f"compare_models: expected models of other names than '{FLOOR}', which is the first row."
+            f"compare_samples: expected models of other names than '{FLOOR}', which is the first "
+            f"row, got {list(samples)}. Fix: {{'model': samples['{FLOOR}']}}."
         )
-    for name, likelihood in nll.items():
+    for name in likelihoods:
         if name not in samples:
             raise ValueError(
-                f"compare_models: expected likelihoods of {list(samples)}, got one of '{name}'."
+                f"compare_samples: expected likelihoods of {list(samples)}, got one of '{name}'. "
+                f"Fix: samples={{'{name}': generate(model, 1000)}} as well."
             )
-        if len(likelihood.per_datum) != num_test:
+    return likelihoods
+
+
+def _check_lengths(likelihoods: Mapping[str, Likelihood], num_test: int) -> None:
+    """Refuse a likelihood of other data than the whole test set."""
+    for name, likelihood in likelihoods.items():
+        num = len(likelihood.per_datum)
+        if num != num_test:
             raise ValueError(
-                f"compare_models: expected the likelihood of all {num_test} test data from '{name}', got one of "
-                f"{len(likelihood.per_datum)} data. Fix: nll(model, guide, test)."
+                f"compare_samples: expected the likelihood of all {num_test} test data "
+                f"from '{name}', got one of {num} data. Fix: nll(model, guide, test)."
             )
-    return nll
 
 
-def _fakes(name: str, samples: Any, like: Tensor, num: int) -> Tensor:
-    """The samples of one model as features, as many as are needed."""
-    flat = torch.as_tensor(samples)
-    flat = flat.reshape(len(flat), -1)
-    _, fakes = two_samples(f"compare_models: {name}", like, flat)
-    if len(fakes) < num:
-        raise ValueError(
-            f"compare_models: expected at least {num} samples of '{name}', half as many as test data, got "
-            f"{len(fakes)}. Fix: generate(model, {num})."
-        )
+def _fakes(samples: Mapping[str, Any], train: Tensor, num_needed: int) -> dict[str, Tensor]:
+    """The samples of each model as feature vectors `(n, D)`, as many as are needed."""
+    fakes = {}
+    for name, draws in samples.items():
+        vectors = as_numbers(f"compare_samples: {name}", draws)
+        if vectors.dim() > 0:
+            vectors = vectors.reshape(len(vectors), -1)
+        _, fake = two_samples(f"compare_samples: {name}", train, vectors, roles=("train", "fake"))
+        if len(fake) < num_needed:
+            raise ValueError(
+                f"compare_samples: expected at least {num_needed} samples of '{name}', "
+                f"half as many as test data, got {len(fake)}. Fix: generate(model, {num_needed})."
+            )
+        fakes[name] = fake
     return fakes

@@ -150,7 +150,7 @@ class ELBO(Objective):
         return traces
 
     def _kl(self, name: str, drawn: Site, modelled: Site) -> Tensor:
-        """The cost of a latent site, summed over the batch; one cost for each dim with free bits of its own."""
+        """The cost of a latent site, summed over the batch; one for each dim with free bits of its own."""
         check_reparameterized(name, drawn)
         event_dim = 0
         if name in self.free_bits:
