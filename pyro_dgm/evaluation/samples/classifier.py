@@ -97,17 +97,14 @@ def c2st(
         0.001
     """
     require_positive(num_permutations=num_permutations)
-    if classifier is None:
-        classifier = _default_classifier()
     model = _copy_with_seed(classifier, seed)
     real, fake = two_samples("c2st", real, fake, at_least=4)
     with fork_rng(real, seed=seed):
         halves = _split(*balance(real, fake))
         num = len(halves.held_out_real)
         labels = relabellings(num, num, num_permutations, torch.device("cpu"))
-    _train(model, halves.train_real, halves.train_fake)
-    # Fakes, whose label is 1, come first, as `relabellings` puts the first sample first.
-    scores = _score(model, torch.cat([halves.held_out_fake, halves.held_out_real]))
+    _train(model, halves)
+    scores = _score(model, halves)
     is_fake = labels[0].bool()
     auc = _auc(scores, labels)
     return C2ST(
@@ -151,9 +148,11 @@ def _default_classifier() -> Any:
 
 
 def _copy_with_seed(classifier: Any, seed: int) -> Any:
-    """An unfitted copy that does not draw from NumPy's global random state."""
+    """An unfitted copy, or the default, that does not draw from NumPy's global random state."""
     from sklearn.base import clone
 
+    if classifier is None:
+        classifier = _default_classifier()
     try:
         unfitted = clone(classifier)
     except TypeError as error:
@@ -168,19 +167,24 @@ def _copy_with_seed(classifier: Any, seed: int) -> Any:
     return unfitted.set_params(**seeds)
 
 
-def _train(classifier: Any, real: Tensor, fake: Tensor) -> None:
+def _train(classifier: Any, halves: _Halves) -> None:
     """Fit the classifier to the label 0 of real data and 1 of fakes."""
     from sklearn.exceptions import ConvergenceWarning
 
-    labels = np.repeat([0, 1], [len(real), len(fake)])
+    data = torch.cat([halves.train_real, halves.train_fake])
+    labels = np.repeat([0, 1], len(halves.train_real))
     with warnings.catch_warnings():
         # The test is valid wherever the training stops.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        classifier.fit(torch.cat([real, fake]).numpy(), labels)
+        classifier.fit(data.numpy(), labels)
 
 
-def _score(classifier: Any, held_out: Tensor) -> Tensor:
-    """Probability of being a fake of every held-out datum `(N,)`."""
+def _score(classifier: Any, halves: _Halves) -> Tensor:
+    """Probability of being a fake of every held-out datum `(2n,)`.
+
+    The fakes, whose label is 1, come first, as `relabellings` puts the first sample first.
+    """
+    held_out = torch.cat([halves.held_out_fake, halves.held_out_real])
     try:
         probability = classifier.predict_proba(held_out.numpy())[:, 1]
     except AttributeError as error:

@@ -98,9 +98,7 @@ class Comparison(Tabular):
         width = 2 + max(len(row["model"]) for row in self.rows)
         lines = [self._header(width)]
         for row in self.rows:
-            cells = "".join(f"{column.cell(row):>12}" for column in COLUMNS)
-            line = f"{row['model']:<{width}}{_likelihood_cell(row):>20}{cells}  {row['kind'] or ''}"
-            lines.append(line.rstrip())
+            lines.append(self._line(row, width))
         lines.append(
             f"{self.num} real, {self.num} fake in each row; "
             f"'{FLOOR}' is one half of the test set against the other."
@@ -114,6 +112,12 @@ class Comparison(Tabular):
     def _header(self, width: int) -> str:
         headers = "".join(f"{column.header:>11} " for column in COLUMNS)
         return f"{'':<{width}}{'NLL, nats':>20}{headers}  kind of NLL"
+
+    def _line(self, row: Mapping[str, Any], width: int) -> str:
+        cells = "".join(f"{column.cell(row):>12}" for column in COLUMNS)
+        likelihood = _likelihood_cell(row)
+        line = f"{row['model']:<{width}}{likelihood:>20}{cells}  {row['kind'] or ''}"
+        return line.rstrip()
 
 
 def compare_samples(
@@ -155,23 +159,36 @@ def compare_samples(
     """
     likelihoods = _check_names(samples, nll)
     if features is not None:
-        train, test = features(train), features(test)
+        train = features(train)
+        test = features(test)
         samples = {name: features(draws) for name, draws in samples.items()}
     at_least = 4 * k + 4
     train, test = two_samples("compare_samples", train, test, at_least, roles=("train", "test"))
     _check_lengths(likelihoods, len(test))
-    fakes = _fakes(samples, train, len(test) // 2)
+    fakes = _fakes(samples, train, num_needed=len(test) // 2)
     with fork_rng(train, seed=seed):
-        order = torch.randperm(len(test)).to(test.device)
-        real, floor = test[order].tensor_split(2)
-        num = len(floor)
-        chosen = {name: subsample(fake, num) for name, fake in fakes.items()}
+        real, chosen = _choose(test, fakes)
         bandwidth = median_distance(train)
-    metrics = _Metrics(train, real[:num], bandwidth, classifier, k, num_permutations, seed)
-    rows = [metrics.row(FLOOR, floor, test, None)]
+    every = {FLOOR: test} | fakes
+    metrics = _Metrics(train, real, bandwidth, classifier, k, num_permutations, seed)
+    rows = []
+    for name, fake in chosen.items():
+        rows.append(metrics.row(name, fake, every[name], likelihoods.get(name)))
+    return Comparison(tuple(rows), len(real), seed)
+
+
+def _choose(test: Tensor, fakes: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    """The real sample of every row, and the sample of each row: the other test data, then each model's fakes.
+
+    All of them have the size of the smaller half of the test data.
+    """
+    order = torch.randperm(len(test)).to(test.device)
+    real, other = test[order].tensor_split(2)
+    num = len(other)
+    chosen = {FLOOR: other}
     for name, fake in fakes.items():
-        rows.append(metrics.row(name, chosen[name], fake, likelihoods.get(name)))
-    return Comparison(tuple(rows), num, seed)
+        chosen[name] = subsample(fake, num)
+    return real[:num], chosen
 
 
 @dataclass(frozen=True)
@@ -269,15 +286,16 @@ def _check_names(
                 f"compare_samples: expected {role} by the model's name, "
                 f"got {type(by_name).__name__}. Fix: {role}={{'vae': …}}."
             )
-    if FLOOR in samples:
+    names = list(samples)
+    if FLOOR in names:
         raise ValueError(
             f"compare_samples: expected models of other names than '{FLOOR}', which is the first "
-            f"row, got {list(samples)}. Fix: {{'model': samples['{FLOOR}']}}."
+            f"row, got {names}. Fix: {{'model': samples['{FLOOR}']}}."
         )
     for name in likelihoods:
-        if name not in samples:
+        if name not in names:
             raise ValueError(
-                f"compare_samples: expected likelihoods of {list(samples)}, got one of '{name}'. "
+                f"compare_samples: expected likelihoods of {names}, got one of '{name}'. "
                 f"Fix: samples={{'{name}': generate(model, 1000)}} as well."
             )
     return likelihoods

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -125,9 +126,11 @@ def _leave_one_out(real: Tensor, fake: Tensor, num_permutations: int) -> Tensor:
 def _nearest(points: Tensor, order: Tensor) -> Tensor:
     """Index of the nearest other point of each; among equally near ones the first in an order."""
     nearest = torch.empty_like(order)
-    for rows, distances in distance_blocks(points[order], points[order]):
+    ordered = points[order]
+    for rows, distances in distance_blocks(ordered, ordered):
         distances.diagonal(rows.start).fill_(torch.inf)  # a point is not its own neighbour
-        nearest[order[rows]] = order[distances.argmin(1)]
+        first = distances.argmin(1)
+        nearest[order[rows]] = order[first]
     return nearest
 
 
@@ -197,14 +200,15 @@ def prdc(*, real: Any, fake: Any, k: int = 5, num_resamples: int = 20, seed: int
     """
     require_positive(k=k, num_resamples=num_resamples)
     real, fake = two_samples("prdc", real, fake, at_least=2 * k + 2)
+    m = len(real)
+    n = len(fake)
     pooled = Pooled(torch.cat([real, fake]))
-    places = torch.arange(len(pooled.points), device=real.device)
-    of_real, of_fake = places.split([len(real), len(fake)])
-    values = _prdc(pooled, of_real, of_fake, k)
+    of_real, of_fake = torch.arange(m + n, device=real.device).split([m, n])
+    numbers = partial(_prdc, pooled, k)
     with fork_rng(real, seed=seed):
-        halves = over_halves(lambda x, y: _prdc(pooled, x, y, k), of_real, of_fake, num_resamples)
-    precision, recall, density, coverage = _estimates(values, halves)
-    return PRDC(precision, recall, density, coverage, k, len(real), len(fake))
+        halves = over_halves(numbers, of_real, of_fake, num_resamples)
+    precision, recall, density, coverage = _estimates(numbers(of_real, of_fake), halves)
+    return PRDC(precision, recall, density, coverage, k, num_real=m, num_fake=n)
 
 
 def _estimates(values: Tensor, halves: Tensor) -> list[Estimate]:
@@ -216,30 +220,34 @@ def _estimates(values: Tensor, halves: Tensor) -> list[Estimate]:
     return estimates
 
 
-def _prdc(pooled: Pooled, real: Tensor, fake: Tensor, k: int) -> Tensor:
+def _prdc(pooled: Pooled, k: int, real: Tensor, fake: Tensor) -> Tensor:
     """Precision, recall, density and coverage `(4,)` of points that are given by their places."""
     radius_real = _radii(pooled, real, k)
     radius_fake = _radii(pooled, fake, k)
     num_balls = torch.zeros_like(radius_fake)  # real balls that each fake lies in
-    in_a_ball_of_fakes = []
-    with_a_fake = []
+    reached = []  # real data in a ball of a fake
+    covered = []  # real data with a fake in their ball
     for rows, distances in pooled.blocks(real, fake):
-        inside_real = distances <= radius_real[rows, None]
-        inside_fake = distances <= radius_fake
-        num_balls += inside_real.sum(0)
-        with_a_fake.append(inside_real.any(1))
-        in_a_ball_of_fakes.append(inside_fake.any(1))
-    precision = (num_balls > 0).double().mean()
-    recall = torch.cat(in_a_ball_of_fakes).double().mean()
+        in_real_ball = distances <= radius_real[rows, None]
+        in_fake_ball = distances <= radius_fake
+        num_balls += in_real_ball.sum(0)
+        covered.append(in_real_ball.any(1))
+        reached.append(in_fake_ball.any(1))
+    precision = _share(num_balls > 0)
+    recall = _share(torch.cat(reached))
     density = (num_balls / k).mean()
-    coverage = torch.cat(with_a_fake).double().mean()
+    coverage = _share(torch.cat(covered))
     return torch.stack([precision, recall, density, coverage])
+
+
+def _share(is_true: Tensor) -> Tensor:
+    return is_true.double().mean()
 
 
 def _radii(pooled: Pooled, places: Tensor, k: int) -> Tensor:
     """Distance of every point to its k-th neighbour."""
     radii = []
     for rows, distances in pooled.blocks(places, places):
-        distances.diagonal(rows.start).fill_(torch.inf)
+        distances.diagonal(rows.start).fill_(torch.inf)  # a point is not its own neighbour
         radii.append(distances.kthvalue(k, dim=1).values)
     return torch.cat(radii)

@@ -12,6 +12,7 @@ from torch import Tensor
 from ...inference.run.structure import check_data
 
 BLOCK = 2**24  # distances that are in memory at once, 128 MiB
+FROM_DIFFERENCES = "donot_use_mm_for_euclid_dist"  # of torch.cdist
 
 
 def two_samples(
@@ -41,25 +42,28 @@ def two_samples(
     _check_shapes(name, roles, real, fake, at_least)
     check_data(real, f"{name}: {roles[0]}")
     check_data(fake, f"{name}: {roles[1]}")
-    return real.reshape(len(real), -1), fake.reshape(len(fake), -1).to(real.device)
+    real_vectors = real.reshape(len(real), -1)
+    fake_vectors = fake.reshape(len(fake), -1)
+    return real_vectors, fake_vectors.to(real.device)
 
 
 def _check_shapes(
     name: str, roles: tuple[str, str], real: Tensor, fake: Tensor, at_least: int
 ) -> None:
     """Refuse samples without a row per datum, with too few data, or of different event shapes."""
-    event = tuple(real.shape[1:])
-    if min(real.dim(), fake.dim()) < 1:
+    real_shape = tuple(real.shape)
+    fake_shape = tuple(fake.shape)
+    if not real_shape or not fake_shape:
         fix = "torch.stack(draws), a row per datum"
-    elif min(len(real), len(fake)) < at_least:
+    elif min(real_shape[0], fake_shape[0]) < at_least:
         fix = f"more data; generate(model, {max(1000, at_least)}) of a model"
-    elif event != tuple(fake.shape[1:]):
-        fix = f"{roles[1]}.reshape(-1, *{event}) if it holds the same variables"
+    elif real_shape[1:] != fake_shape[1:]:
+        fix = f"{roles[1]}.reshape(-1, *{real_shape[1:]}) if it holds the same variables"
     else:
         return
     raise ValueError(
         f"{name}: expected two samples (m, *event), (n, *event) with m, n >= {at_least}, "
-        f"got {tuple(real.shape)}, {tuple(fake.shape)}. Fix: {fix}."
+        f"got {real_shape}, {fake_shape}. Fix: {fix}."
     )
 
 
@@ -107,8 +111,10 @@ def distance_blocks(points: Tensor, others: Tensor) -> Iterator[tuple[slice, Ten
     """
     step = max(1, BLOCK // len(others))
     for start in range(0, len(points), step):
-        rows = slice(start, min(start + step, len(points)))
-        yield rows, torch.cdist(points[rows], others, compute_mode="donot_use_mm_for_euclid_dist")
+        stop = min(start + step, len(points))
+        rows = slice(start, stop)
+        distances = torch.cdist(points[rows], others, compute_mode=FROM_DIFFERENCES)
+        yield rows, distances
 
 
 class Pooled:
@@ -122,22 +128,25 @@ class Pooled:
         self.points = points
         self.whole: Tensor | None = None
         if len(points) ** 2 <= BLOCK:
-            self.whole = torch.cat([block for _, block in distance_blocks(points, points)])
+            blocks = [block for _, block in distance_blocks(points, points)]
+            self.whole = torch.cat(blocks)
 
     def blocks(self, rows: Tensor, columns: Tensor) -> Iterator[tuple[slice, Tensor]]:
         """Distances `(a block of the rows, columns)` at a time; every block is the caller's own."""
         if self.whole is None:
             yield from distance_blocks(self.points[rows], self.points[columns])
         else:
-            yield slice(0, len(rows)), self.whole[rows][:, columns]
+            chosen_rows = self.whole[rows]
+            yield slice(0, len(rows)), chosen_rows[:, columns]
 
 
 def relabellings(num_real: int, num_fake: int, num: int, device: torch.device) -> Tensor:
     """Who belongs to the first sample `(1 + num, m + n)`: as observed, then relabelled at random."""
     total = num_real + num_fake
     first = torch.arange(total, device=device) < num_real
-    orders = torch.rand(num, total, device=device).argsort(1)
-    return torch.cat([first[None], first[orders]]).double()
+    keys = torch.rand(num, total, device=device)
+    relabelled = first[keys.argsort(1)]
+    return torch.cat([first[None], relabelled]).double()
 
 
 def permutation_p(statistics: Tensor) -> float:
@@ -160,10 +169,13 @@ def over_halves(
     References:
         Shao, Wu 1989, *A general theory for jackknife variance estimation*, Annals of Statistics 17.
     """
-    keys = torch.rand(num, max(len(real), len(fake))).to(real.device)
+    size = max(len(real), len(fake))
+    keys = torch.rand(num, size).to(real.device)
     values = []
     for key in keys:
-        values.append(statistic(_half(real, key), _half(fake, key)))
+        half_real = _half(real, key)
+        half_fake = _half(fake, key)
+        values.append(statistic(half_real, half_fake))
     return torch.stack(values)
 
 

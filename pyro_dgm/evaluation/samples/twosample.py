@@ -111,7 +111,8 @@ def _check_bandwidth(bandwidth: float | None) -> None:
 def median_distance(points: Tensor) -> float:
     """Median distance of two different points of the sample, or of a random part of it."""
     if len(points) > MEDIAN_OF:
-        points = points[torch.randperm(len(points))[:MEDIAN_OF].to(points.device)]
+        chosen = torch.randperm(len(points))[:MEDIAN_OF]
+        points = points[chosen.to(points.device)]
     distances = torch.pdist(points)
     median = distances.median().item()
     if median == 0:  # more than half of the pairs are equal
@@ -148,8 +149,10 @@ def _statistics(points: Tensor, labels: Tensor, h: float) -> tuple[Tensor, float
         to_x.append(sums[0])
         to_all.append(kernel.sum(1))
     of_points = torch.cat(to_all)
-    mmd2 = _mmd2(within_x, labels @ of_points, of_points.sum(), labels)
-    return mmd2, _first_order(torch.cat(to_x), of_points, labels[0].bool())
+    from_x = labels @ of_points
+    mmd2 = _mmd2(within_x, from_x, of_points.sum(), labels)
+    first_order = _first_order(torch.cat(to_x), of_points, labels[0].bool())
+    return mmd2, first_order
 
 
 def _mmd2(within_x: Tensor, from_x: Tensor, total: Tensor, labels: Tensor) -> Tensor:
@@ -158,7 +161,9 @@ def _mmd2(within_x: Tensor, from_x: Tensor, total: Tensor, labels: Tensor) -> Te
     n = labels.shape[1] - m
     across = from_x - within_x
     within_y = total - within_x - 2 * across
-    return within_x / (m * (m - 1)) + within_y / (n * (n - 1)) - 2 * across / (m * n)
+    mean_x = within_x / (m * (m - 1))
+    mean_y = within_y / (n * (n - 1))
+    return mean_x + mean_y - 2 * across / (m * n)
 
 
 def _first_order(to_x: Tensor, to_all: Tensor, is_x: Tensor) -> float:
@@ -168,4 +173,5 @@ def _first_order(to_x: Tensor, to_all: Tensor, is_x: Tensor) -> float:
     to_y = to_all - to_x
     h_x = (to_x / (m - 1) - to_y / n)[is_x]
     h_y = (to_y / (n - 1) - to_x / m)[~is_x]
-    return (4 * h_x.var() / m + 4 * h_y.var() / n).item()
+    variance = 4 * h_x.var() / m + 4 * h_y.var() / n
+    return variance.item()
