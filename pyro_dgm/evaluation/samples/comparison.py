@@ -11,12 +11,9 @@ from torch import Tensor
 
 from ...inference.run.tabular import Tabular
 from ...inference.run.traces import fork_rng
-from ..estimate import Estimate, estimate_columns
-from .classifier import c2st
-from .moments import frechet
-from .neighbours import nearest_neighbour, prdc
+from .metrics import SampleMetrics
 from .pools import as_numbers, subsample, two_samples
-from .twosample import median_distance, mmd
+from .twosample import median_distance
 
 FLOOR = "test data"
 MARK = 0.01  # p-values up to it are marked in the printed table
@@ -154,26 +151,22 @@ def compare_samples(
         seed: of the split, the choices and the tests; the random state outside stays as it is.
 
     Raises:
+        TypeError: for samples that are not given by name, or are no numbers.
         ValueError: for too few samples or data, different event shapes, NaN, a likelihood of other data or of
             a model without samples, or a model named 'test data'.
     """
     likelihoods = _check_names(samples, nll)
-    if features is not None:
-        train = features(train)
-        test = features(test)
-        samples = {name: features(draws) for name, draws in samples.items()}
-    at_least = 4 * k + 4
-    train, test = two_samples("compare_samples", train, test, at_least, roles=("train", "test"))
+    train, test, fakes = _read(samples, train, test, features, at_least=4 * k + 4)
     _check_lengths(likelihoods, len(test))
-    fakes = _fakes(samples, train, num_needed=len(test) // 2)
     with fork_rng(train, seed=seed):
         real, chosen = _choose(test, fakes)
         bandwidth = median_distance(train)
     every = {FLOOR: test} | fakes
-    metrics = _Metrics(train, real, bandwidth, classifier, k, num_permutations, seed)
+    metrics = SampleMetrics(train, real, bandwidth, classifier, k, num_permutations, seed)
     rows = []
     for name, fake in chosen.items():
-        rows.append(metrics.row(name, fake, every[name], likelihoods.get(name)))
+        row = {"model": name} | _likelihood_entries(likelihoods.get(name))
+        rows.append(row | metrics.entries(fake, every[name]))
     return Comparison(tuple(rows), len(real), seed)
 
 
@@ -189,78 +182,6 @@ def _choose(test: Tensor, fakes: dict[str, Tensor]) -> tuple[Tensor, dict[str, T
     for name, fake in fakes.items():
         chosen[name] = subsample(fake, num)
     return real[:num], chosen
-
-
-@dataclass(frozen=True)
-class _Metrics:
-    """All metrics of one sample of fakes, against real data that are the same for every model."""
-
-    train: Tensor
-    real: Tensor
-    bandwidth: float
-    classifier: Any
-    k: int
-    num_permutations: int
-    seed: int
-
-    def row(
-        self, name: str, fake: Tensor, every_fake: Tensor, likelihood: Likelihood | None
-    ) -> dict[str, Any]:
-        """One row of the table: `fake` against the test data, every fake against the training data."""
-        row: dict[str, Any] = {"model": name}
-        row |= _likelihood_entries(likelihood)
-        row |= self._tests(fake)
-        row |= self._coverage(fake)
-        row |= self._neighbours(fake, every_fake)
-        return row
-
-    def _tests(self, fake: Tensor) -> dict[str, Any]:
-        arguments: dict[str, Any] = {
-            "real": self.real,
-            "fake": fake,
-            "num_permutations": self.num_permutations,
-            "seed": self.seed,
-        }
-        by_classifier = c2st(**arguments, classifier=self.classifier)
-        by_kernel = mmd(**arguments, bandwidth=self.bandwidth)
-        return estimate_columns(
-            {
-                "c2st": by_classifier.accuracy,
-                "auc": by_classifier.auc,
-                "c2st_p": by_classifier.p_value,
-                "mmd": Estimate(by_kernel.value, by_kernel.stderr),
-                "mmd_p": by_kernel.p_value,
-            }
-        )
-
-    def _coverage(self, fake: Tensor) -> dict[str, Any]:
-        balls = prdc(real=self.real, fake=fake, k=self.k, seed=self.seed)
-        moments = frechet(real=self.real, fake=fake, seed=self.seed)
-        return estimate_columns(
-            {
-                "precision": balls.precision,
-                "recall": balls.recall,
-                "density": balls.density,
-                "coverage": balls.coverage,
-                "frechet": Estimate(moments.value, moments.stderr),
-            }
-        )
-
-    def _neighbours(self, fake: Tensor, every_fake: Tensor) -> dict[str, Any]:
-        settings: dict[str, Any] = {
-            "num_permutations": self.num_permutations,
-            "seed": self.seed,
-        }
-        near_test = nearest_neighbour(real=self.real, fake=fake, **settings)
-        near_train = nearest_neighbour(real=self.train, fake=every_fake, **settings)
-        return estimate_columns(
-            {
-                "nn_test": near_test.accuracy,
-                "nn_test_p": near_test.p_value,
-                "nn_train": near_train.accuracy,
-                "nn_train_p": near_train.p_copied,
-            }
-        )
 
 
 def _likelihood_entries(likelihood: Likelihood | None) -> dict[str, Any]:
@@ -280,12 +201,8 @@ def _check_names(
 ) -> Mapping[str, Likelihood]:
     """The likelihoods by the model's name, each of a model with samples."""
     likelihoods = {} if nll is None else nll
-    for role, by_name in (("samples", samples), ("nll", likelihoods)):
-        if not isinstance(by_name, Mapping):
-            raise TypeError(
-                f"compare_samples: expected {role} by the model's name, "
-                f"got {type(by_name).__name__}. Fix: {role}={{'vae': …}}."
-            )
+    _check_mapping("samples", samples)
+    _check_mapping("nll", likelihoods)
     names = list(samples)
     if FLOOR in names:
         raise ValueError(
@@ -301,6 +218,14 @@ def _check_names(
     return likelihoods
 
 
+def _check_mapping(role: str, by_name: Any) -> None:
+    if not isinstance(by_name, Mapping):
+        raise TypeError(
+            f"compare_samples: expected {role} by the model's name, "
+            f"got {type(by_name).__name__}. Fix: {role}={{'vae': …}}."
+        )
+
+
 def _check_lengths(likelihoods: Mapping[str, Likelihood], num_test: int) -> None:
     """Refuse a likelihood of other data than the whole test set."""
     for name, likelihood in likelihoods.items():
@@ -312,18 +237,39 @@ def _check_lengths(likelihoods: Mapping[str, Likelihood], num_test: int) -> None
             )
 
 
-def _fakes(samples: Mapping[str, Any], train: Tensor, num_needed: int) -> dict[str, Tensor]:
-    """The samples of each model as feature vectors `(n, D)`, as many as are needed."""
+def _read(
+    samples: Mapping[str, Any],
+    train: Any,
+    test: Any,
+    features: Callable[[Any], Any] | None,
+    at_least: int,
+) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """Training data, test data and each model's samples as feature vectors."""
+    if features is None:
+        features = _identity
+    train, test = two_samples(
+        "compare_samples", features(train), features(test), at_least, roles=("train", "test")
+    )
     fakes = {}
     for name, draws in samples.items():
-        vectors = as_numbers(f"compare_samples: {name}", draws)
-        if vectors.dim() > 0:
-            vectors = vectors.reshape(len(vectors), -1)
-        _, fake = two_samples(f"compare_samples: {name}", train, vectors, roles=("train", "fake"))
-        if len(fake) < num_needed:
-            raise ValueError(
-                f"compare_samples: expected at least {num_needed} samples of '{name}', "
-                f"half as many as test data, got {len(fake)}. Fix: generate(model, {num_needed})."
-            )
-        fakes[name] = fake
-    return fakes
+        fakes[name] = _read_fakes(name, features(draws), train, num_needed=len(test) // 2)
+    return train, test, fakes
+
+
+def _identity(data: Any) -> Any:
+    return data
+
+
+def _read_fakes(name: str, draws: Any, train: Tensor, num_needed: int) -> Tensor:
+    """The samples of one model as feature vectors `(n, D)`, as many as are needed."""
+    owner = f"compare_samples: {name}"
+    vectors = as_numbers(owner, draws)
+    if vectors.dim() > 0:
+        vectors = vectors.reshape(len(vectors), -1)
+    _, fake = two_samples(owner, train, vectors, roles=("train", "fake"))
+    if len(fake) < num_needed:
+        raise ValueError(
+            f"compare_samples: expected at least {num_needed} samples of '{name}', "
+            f"half as many as test data, got {len(fake)}. Fix: generate(model, {num_needed})."
+        )
+    return fake

@@ -173,7 +173,8 @@ def _reverse_kl(counts: Tensor) -> Estimate:
     share = counts.double() / num
     log_ratio = (share.clamp(min=1e-300) * num_modes).log()
     kl = (share * log_ratio).sum().item()
-    first_order = (share * (log_ratio - kl).square()).sum().item() / num
+    squared = (log_ratio - kl).square()
+    first_order = (share * squared).sum().item() / num
     by_chance = (num_modes - 1) / (2 * num**2)
     return Estimate(kl, max(first_order - by_chance, by_chance) ** 0.5)
 

@@ -203,11 +203,13 @@ def prdc(*, real: Any, fake: Any, k: int = 5, num_resamples: int = 20, seed: int
     m = len(real)
     n = len(fake)
     pooled = Pooled(torch.cat([real, fake]))
-    of_real, of_fake = torch.arange(m + n, device=real.device).split([m, n])
+    places = torch.arange(m + n, device=real.device)
+    of_real, of_fake = places.split([m, n])
     numbers = partial(_prdc, pooled, k)
     with fork_rng(real, seed=seed):
         halves = over_halves(numbers, of_real, of_fake, num_resamples)
-    precision, recall, density, coverage = _estimates(numbers(of_real, of_fake), halves)
+    values = numbers(of_real, of_fake)
+    precision, recall, density, coverage = _estimates(values, halves)
     return PRDC(precision, recall, density, coverage, k, num_real=m, num_fake=n)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from ...inference.run.structure import check_data
 
 BLOCK = 2**24  # distances that are in memory at once, 128 MiB
+REAL_KINDS = "biuf"  # of NumPy's dtypes: no complex numbers, text, dates or objects
 FROM_DIFFERENCES = "donot_use_mm_for_euclid_dist"  # of torch.cdist
 
 
@@ -77,10 +78,10 @@ def as_numbers(name: str, values: Any) -> Tensor:
         return values.detach().double()
     try:
         array = np.asarray(values)
-        if array.dtype.kind in "biuf":  # not complex, text, dates or objects
-            return torch.from_numpy(np.array(array, dtype=np.float64, order="C"))
-    except (TypeError, ValueError, RuntimeError):
-        pass  # rows of different lengths, or tensors that are no arrays
+    except (TypeError, ValueError, RuntimeError):  # rows of different lengths, tensors on a GPU
+        array = np.empty((), dtype=object)
+    if array.dtype.kind in REAL_KINDS:
+        return torch.from_numpy(np.array(array, dtype=np.float64, order="C"))
     raise TypeError(
         f"{name}: expected real numbers as a tensor or an array (n, *event), "
         f"got {type(values).__name__}. "

@@ -97,20 +97,9 @@ class ELBO(Objective):
 
     def preflight(self, *batch: Any) -> Structure:  # noqa: D102
         structure = super().preflight(*batch)
-        sites = [*structure.latent, *structure.observed]
-        unknown = set(self.beta) - set(sites)
-        if unknown:
-            raise ValueError(
-                f"ELBO: expected beta for sites among {sites}, got {sorted(unknown)}. "
-                f"Fix: beta={{'{sites[0]}': 0.5}}."
-            )
         latent = list(structure.latent)
-        unknown = set(self.free_bits) - set(latent)
-        if unknown:
-            raise ValueError(
-                f"ELBO: expected free_bits for latent sites among {latent}, got {sorted(unknown)}. "
-                f"Fix: free_bits={{site: 0.5 for site in {latent}}}."
-            )
+        _check_known("beta", "sites", self.beta, [*latent, *structure.observed])
+        _check_known("free_bits", "latent sites", self.free_bits, latent)
         return structure
 
     def terms(self, *batch: Any) -> dict[str, Tensor]:  # noqa: D102
@@ -240,6 +229,16 @@ def _free_bits_by_site(free_bits: Mapping[str, float | Tensor] | None) -> nn.Mod
     for name, nats in free_bits.items():
         floors[name] = FreeBits(nats)
     return floors
+
+
+def _check_known(option: str, kind: str, by_site: nn.ModuleDict, known: list[str]) -> None:
+    """Refuse a weight or a floor of a site that the programs do not have."""
+    unknown = sorted(set(by_site) - set(known))
+    if unknown:
+        raise ValueError(
+            f"ELBO: expected {option} for {kind} among {known}, got {unknown}. "
+            f"Fix: {option}={{site: 0.5}} with one of them."
+        )
 
 
 def _check_order(drawn: dict[str, Site], modelled: dict[str, Site]) -> None:

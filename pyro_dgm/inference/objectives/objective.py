@@ -89,27 +89,26 @@ def check_trainable(objective: str, role: str, program: Any) -> None:
     Raises:
         TypeError: for a class, a distribution, a conditional, an objective, a function, or a VAE.
     """
-    expected = f"{objective}: expected the {role} as an nn.Module, got {_describe(program)}"
+    why = ""
+    fix = None
     if isinstance(program, type):
-        is_program = issubclass(program, nn.Module) and not issubclass(program, Objective)
-        fix = f"an instance, {program.__name__}(…)" if is_program else PROGRAM_OF[role]
-        raise TypeError(f"{expected}. Fix: {fix}.")
-    if isinstance(program, Distribution):
-        raise TypeError(f"{expected}, which names no site. Fix: {PROGRAM_OF[role]}.")
-    if not isinstance(program, nn.Module):
+        fix = _fix_of_class(role, program)
+    elif isinstance(program, Distribution):
+        why = ", which names no site"
+        fix = PROGRAM_OF[role]
+    elif not isinstance(program, nn.Module):
+        why = ", whose parameters nobody would train"
+        fix = "subclass Program (or nn.Module), or use pyro.infer.SVI"
+    elif isinstance(program, Objective):
+        why = ", which holds two programs"
+        fix = f"{objective}(objective.model, objective.guide)"
+    elif _returns_distribution(program.forward):
+        why = ", a conditional: its forward returns a distribution and names no site"
+        fix = PROGRAM_OF[role]
+    if fix is not None:
         raise TypeError(
-            f"{expected}, whose parameters nobody would train. "
-            "Fix: subclass Program (or nn.Module), or use pyro.infer.SVI."
-        )
-    if isinstance(program, Objective):
-        raise TypeError(
-            f"{expected}, which holds two programs. "
-            f"Fix: {objective}(objective.model, objective.guide)."
-        )
-    if _returns_distribution(program.forward):
-        raise TypeError(
-            f"{expected}, a conditional: its forward returns a distribution and names no site. "
-            f"Fix: {PROGRAM_OF[role]}."
+            f"{objective}: expected the {role} as an nn.Module, "
+            f"got {_describe(program)}{why}. Fix: {fix}."
         )
     check_program(program)
 
@@ -140,6 +139,12 @@ def check_observed(observed: dict[str, Site]) -> None:
             "model: expected an observed site, got none: are model and guide swapped? "
             "Fix: the model first, then its guide; pyro.sample('x', p_x, obs=x) in the model."
         )
+
+
+def _fix_of_class(role: str, program: type) -> str:
+    if issubclass(program, nn.Module) and not issubclass(program, Objective):
+        return f"an instance, {program.__name__}(…)"
+    return PROGRAM_OF[role]
 
 
 def _describe(program: Any) -> str:
