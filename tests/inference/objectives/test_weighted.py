@@ -8,9 +8,10 @@ import pytest
 import torch
 from conftest import in_float64
 from pyro.infer import RenyiELBO
-from toys import ExactGuide, LinearGaussian
+from toys import ExactGuide, LinearGaussian, toy_vae
 
 import pyro_dgm as dgm
+from pyro_dgm.inference.objectives.weighted import Weighted
 
 
 def losses(
@@ -152,3 +153,11 @@ def test_senseless_arguments_are_refused():
         ValueError, match=r"Renyi: expected a finite alpha, got nan. Fix: alpha=0.5"
     ):
         dgm.Renyi(model, guide, float("nan"))
+
+
+def test_the_abstract_bound_says_what_to_override():
+    vae = toy_vae()
+    with pytest.raises(
+        NotImplementedError, match=r"Weighted has no bound. Fix: def bound\(self, log_w"
+    ):
+        Weighted(vae.model, vae.guide)(torch.zeros(2, 3))
