@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...inference.run.estimates import require_positive
+from ...inference.run.session import require_positive
+from ...inference.run.states import fork_rng
 from ...inference.run.tabular import Tabular
-from ...inference.run.traces import fork_rng
 from ..estimate import Estimate, estimate_columns, estimated
 from .pools import balance, permutation_p, relabellings, two_samples
 

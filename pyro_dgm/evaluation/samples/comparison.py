@@ -9,8 +9,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from ...inference.run.states import fork_rng
 from ...inference.run.tabular import Tabular
-from ...inference.run.traces import fork_rng
 from .metrics import SampleMetrics
 from .pools import as_numbers, subsample, two_samples
 from .twosample import median_distance

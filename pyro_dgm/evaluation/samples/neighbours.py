@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...inference.run.estimates import require_positive
+from ...inference.run.session import require_positive
+from ...inference.run.states import fork_rng
 from ...inference.run.tabular import Tabular
-from ...inference.run.traces import fork_rng
 from ..estimate import Estimate, estimate_columns
 from .pools import (
     Pooled,

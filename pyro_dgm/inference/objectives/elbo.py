@@ -16,10 +16,7 @@ from ..run.traces import (
     PairTrace,
     Site,
     each_dim,
-    latent_sites,
     log_density,
-    observed_sites,
-    plate_depth,
     run_pair,
     scaled_sum,
 )
@@ -103,27 +100,24 @@ class ELBO(Objective):
         return structure
 
     def terms(self, *batch: Any) -> dict[str, Tensor]:  # noqa: D102
-        guide_trace, model_trace = self._run(batch)
-        drawn = latent_sites(guide_trace)
-        modelled = latent_sites(model_trace)
-        observed = observed_sites(model_trace)
-        check_observed(observed)
+        pair = self._run(batch)
+        check_observed(pair.observed)
         if self.analytic_kl:
-            _check_order(drawn, modelled)
+            _check_order(pair.latent, pair.modelled)
         rec = {}
-        for name, site in observed.items():
+        for name, site in pair.observed.items():
             rec[name] = -scaled_sum(site, log_density(site))
         kl = {}
-        for name, site in drawn.items():
-            kl[name] = self._kl(name, site, modelled[name])
+        for name, site in pair.latent.items():
+            kl[name] = self._kl(name, site, pair.modelled[name])
         weight = 1 / (self.num_particles * self._num_data(batch))
         return self._name_terms(rec, kl, weight)
 
-    def _run(self, batch: tuple[Any, ...]) -> tuple[Trace, Trace]:
+    def _run(self, batch: tuple[Any, ...]) -> PairTrace:
         """Run the pair; refuse more plates than the objective knows, into which the particles would fall."""
         num = self.num_particles if self.num_particles > 1 else None
         try:
-            traces = run_pair(self.model, self.guide, batch, num, self._depth)
+            pair = run_pair(self.model, self.guide, batch, num, self._depth)
         except ValueError as error:
             if "collide" not in str(error):  # Pyro found two plates at one dim
                 raise
@@ -131,12 +125,12 @@ class ELBO(Objective):
                 "ELBO: the plate of particles collides with one of the programs, "
                 "which have more plates than one. Fix: objective.preflight(*batch) first."
             ) from error
-        if num is not None and plate_depth(*traces) > self._depth + 1:
+        if num is not None and pair.depth > self._depth + 1:
             raise ValueError(
                 "ELBO: expected a plate of particles outside those of the programs, "
                 "which have more plates than one. Fix: objective.preflight(*batch) first."
             )
-        return traces
+        return pair
 
     def _kl(self, name: str, drawn: Site, modelled: Site) -> Tensor:
         """The cost of a latent site, summed over the batch; one for each dim with free bits of its own."""

@@ -128,7 +128,7 @@ class DoublyReparameterized(Pathwise):
         particles = super().draw(model, guide, *batch, num=num, depth=depth)
         # The bound's own derivative brings the first w̃, to θ and z alike; the second one belongs to z alone.
         weights = particles.log_weight.detach().softmax(0)
-        for site in latent_sites(particles.guide_trace).values():
+        for site in particles.pair.latent.values():
             draws = site["value"]
             if draws.requires_grad:
                 event_dim = len(site["fn"].event_shape)
@@ -151,7 +151,7 @@ def _draw_and_score(
     values = {}
     for name, site in latent_sites(guide_trace).items():
         values[name] = plate_value(site)
-    return Particles(values, log_p, log_q, guide_trace, model_trace)
+    return Particles(values, log_p, log_q, PairTrace(guide_trace, model_trace))
 
 
 def _view_draws(trace: Trace) -> Trace:

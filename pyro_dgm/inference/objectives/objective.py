@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from ..run.estimates import check_program
+from ..run.session import check_program
 from ..run.structure import Structure, preflight
 from ..run.traces import Site
 from .schedules import Schedule

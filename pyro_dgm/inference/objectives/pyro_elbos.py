@@ -12,8 +12,8 @@ from pyro.infer import ELBO, TraceEnum_ELBO, TraceTMC_ELBO
 from torch import Tensor, nn
 
 from ...contract import PyroProgram
+from ..run.states import eval_mode, fork_rng
 from ..run.structure import Structure, preflight
-from ..run.traces import eval_mode, fork_rng
 from .objective import Objective
 
 

@@ -6,13 +6,13 @@ from typing import Any
 
 import pyro
 from pyro import poutine
-from pyro.poutine.trace_struct import Trace
 from torch import Tensor, nn
 
-from ..run.data import check_data
+from ..run.rules import latents_have_the_same_names
 from ..run.simulation import log_joint, simulated
-from ..run.structure import Structure, check_data, run_or_explain
-from ..run.traces import eval_mode, fork_rng, latent_sites, observed_sites, plate_depth
+from ..run.states import eval_mode, fork_rng
+from ..run.structure import Structure, preflight
+from ..run.traces import latent_sites
 from .objective import Objective
 
 
@@ -82,22 +82,12 @@ class Sleep(Objective):
 
         The model's density of x is not looked at, nor where the guide draws: neither is part of the loss.
         """
-        for position, value in enumerate(batch):
-            if isinstance(value, Tensor):
-                check_data(value, f"argument {position}")
+        structure = preflight(self.model, self.guide, *batch, rules=(latents_have_the_same_names,))
+        self._latent, self._depth = list(structure.latent), structure.depth
         with fork_rng(*batch), eval_mode(self.model, self.guide), pyro.validation_enabled(True):
-            guide_trace, model_trace = run_or_explain(self.model, self.guide, batch)
-            _check_same_sites(guide_trace, model_trace)
-            self._latent = list(latent_sites(guide_trace))
-            self._depth = plate_depth(guide_trace, model_trace)
             self._check_shape(batch)
             self._check_scores(batch)
-        return Structure(
-            depth=self._depth,
-            latent=tuple(self._latent),
-            observed=tuple(observed_sites(model_trace)),
-            table=model_trace.format_shapes(),
-        )
+        return structure
 
     def _check_shape(self, batch: tuple[Any, ...]) -> None:
         """Refuse data of another event shape than those that the guide will be fitted to."""
@@ -121,13 +111,3 @@ class Sleep(Objective):
                 "Fix: an encoder with a density of given z, "
                 "whose support holds all that the prior draws."
             ) from error
-
-
-def _check_same_sites(guide_trace: Trace, model_trace: Trace) -> None:
-    drawn = set(latent_sites(guide_trace))
-    latent = set(latent_sites(model_trace))
-    if drawn != latent or not drawn:
-        raise ValueError(
-            f"model and guide: expected the same latent sites, got {sorted(latent)} in the model "
-            f"and {sorted(drawn)} in the guide. Fix: give each the same name in both programs."
-        )

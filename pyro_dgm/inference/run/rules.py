@@ -59,6 +59,16 @@ def _check_swapped(pair: PairTrace) -> None:
         )
 
 
+def latents_have_the_same_names(subject: Subject) -> None:
+    """Both programs draw the same sites, one at least."""
+    latent, drawn = set(subject.pair.modelled), set(subject.pair.latent)
+    if latent != drawn or not drawn:
+        raise ValueError(
+            f"model and guide: expected the same latent sites, got {sorted(latent)} in the model and "
+            f"{sorted(drawn)} in the guide. Fix: give each the same name in both programs."
+        )
+
+
 def _check_names(pair: PairTrace) -> None:
     latent, drawn = set(pair.modelled), set(pair.latent)
     if latent != drawn:

@@ -205,7 +205,9 @@ def test_a_model_that_returns_no_site_needs_its_name():
 
 def test_an_observation_without_a_mean_raises():
     case = PAIRS["vae_pixelcnn"]()
-    with pytest.raises(NotImplementedError, match="site 'x': expected a distribution that has a mean"):
+    with pytest.raises(
+        NotImplementedError, match="site 'x': expected a distribution that has a mean"
+    ):
         dgm.decode(case.model, torch.zeros(3, 2))
 
 
