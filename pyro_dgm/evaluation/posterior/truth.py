@@ -114,8 +114,8 @@ def guide_error(guide: PyroProgram, truth: HMC, *batch: Any, seed: int = 0) -> G
         )
     num_chains, num, _ = truth.log_joint.shape
     with session(None, guide, *batch, num=num_chains * num, seed=seed) as opened:
-        claims = _guide_draws(opened, truth)
-    return _difference(claims, truth)
+        draws = _guide_draws(opened, truth)
+    return _difference(draws, truth)
 
 
 def _guide_draws(opened: Session, truth: HMC) -> Values:
@@ -134,32 +134,40 @@ def _guide_draws(opened: Session, truth: HMC) -> Values:
             f"{missing}. Fix: guide_error(vae.guide, hmc(vae.model, x), x), the guide of the model "
             "that the chains are of."
         )
-    claims = {}
+    draws = {}
     for name, chains in truth.draws.items():
-        draws = plate_value(sites[name])
-        if draws.numel() != chains.numel():
-            raise ValueError(
-                f"site '{name}': expected draws of shape {tuple(chains.shape[2:])}, as those of the "
-                f"chains, got {tuple(draws.shape[1:])} from the guide. "
-                "Fix: guide_error(vae.guide, hmc(vae.model, x), x), one size of z in both programs."
-            )
-        claims[name] = draws.to(chains).reshape(chains.shape)
-    return claims
+        draws[name] = _shaped_as(chains, name, plate_value(sites[name]))
+    return draws
 
 
-def _difference(claims: Values, truth: HMC) -> GuideError:
+def _shaped_as(chains: Tensor, name: str, draws: Tensor) -> Tensor:
+    """Draws `(K, *rest)` as `(chains, draws, *rest)`; refuses those of another shape than the chains'."""
+    if draws.numel() != chains.numel():
+        raise ValueError(
+            f"site '{name}': expected draws of shape {tuple(chains.shape[2:])}, as those of the "
+            f"chains, got {tuple(draws.shape[1:])} from the guide. "
+            "Fix: guide_error(vae.guide, hmc(vae.model, x), x), one size of z in both programs."
+        )
+    return draws.to(chains).reshape(chains.shape)
+
+
+def _difference(draws: Values, truth: HMC) -> GuideError:
     """The statistics of the guide's draws against those of the chains."""
     shift, ratio, wasserstein, mixed = Values(), Values(), Values(), Values()
     for name, chains in truth.draws.items():
-        q = claims[name].flatten(0, 1).double()
+        q = draws[name].flatten(0, 1).double()
         p = chains.flatten(0, 1).double()
         deviation = p.std(0)
         shift[name] = (q.mean(0) - p.mean(0)) / deviation
         ratio[name] = q.std(0) / deviation
-        distance = (q.sort(0).values - p.sort(0).values).abs().mean(0)
-        wasserstein[name] = distance / deviation
-        mixed[name] = rhat(torch.cat([claims[name], chains]))
+        wasserstein[name] = _wasserstein(q, p) / deviation
+        mixed[name] = rhat(torch.cat([draws[name], chains]))
     return GuideError(shift, ratio, wasserstein, mixed, chains=truth.rhat)
+
+
+def _wasserstein(q: Tensor, p: Tensor) -> Tensor:
+    r"""$W_1 = \frac1K \sum_k |q_{(k)} - p_{(k)}|$ of the ordered draws `(K, *rest)`."""
+    return (q.sort(0).values - p.sort(0).values).abs().mean(0)
 
 
 def _flat(values: Values) -> Tensor:
