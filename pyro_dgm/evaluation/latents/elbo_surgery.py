@@ -16,7 +16,7 @@ from ...inference.run.data import split_rows, take_rows
 from ...inference.run.estimates import checked_run, estimating, placed
 from ...inference.run.particles import Particles, draw
 from ...inference.run.session import check_pair, require_positive
-from ...inference.run.simulation import draws_of, names_of_latents
+from ...inference.run.simulation import names_of_latents, site_draws
 from ...inference.run.traces import Site, latent_sites, plate_depth, plate_names
 from ..estimate import Estimate, estimated
 from .aggregate import Aggregate, Points, aggregated, factorized
@@ -213,7 +213,7 @@ def _drawn(
         particles = draw(model, guide, *block, num=num, depth=depth)
         drawn = latent_sites(particles.guide_trace)
         scores.append(_scored(particles, sites, reason))
-        values.append({name: draws_of(drawn[name]) for name in sites})
+        values.append({name: site_draws(drawn[name]) for name in sites})
     return _joined(scores), _joined(values)
 
 

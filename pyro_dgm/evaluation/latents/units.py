@@ -16,7 +16,7 @@ from ...inference.run.estimates import checked_run, estimating, placed
 from ...inference.run.generation import encoded
 from ...inference.run.particles import draw
 from ...inference.run.session import check_pair, require_positive, session
-from ...inference.run.simulation import draws_of, names_of_latents, simulated
+from ...inference.run.simulation import names_of_latents, simulate, site_draws
 from ...inference.run.traces import Site, latent_sites, plate_depth, plate_names, plate_value
 from ..samples.twosample import TwoSample, mmd
 from .aggregate import of_numbers
@@ -230,8 +230,8 @@ def aggregate_draws(
             )
         rows = take_rows(batch, torch.randperm(len(batch[0]))[:num].to(batch[0].device))
         guide_trace = draw(model, guide, *rows, num=1, depth=depth).guide_trace
-        drawn = {name: draws_of(latent_sites(guide_trace)[name])[0] for name in sites}
-        _, prior = simulated(model, len(rows[0]), rows[1:], sites, depth)
+        drawn = {name: site_draws(latent_sites(guide_trace)[name])[0] for name in sites}
+        _, prior = simulate(model, len(rows[0]), rows[1:], sites, depth)
     aggregate, of_prior = (
         torch.cat([z[name].flatten(1).double() for name in sites], 1) for z in (drawn, prior)
     )

@@ -20,11 +20,11 @@ from ...inference.run.particles import draw
 from ...inference.run.rules import check_sites
 from ...inference.run.session import check_pair, require_positive
 from ...inference.run.simulation import (
-    draws_of,
     log_joint,
     names_of_latents,
-    run_of_prior,
-    simulated,
+    run_without_data,
+    simulate,
+    site_draws,
 )
 from ...inference.run.traces import Site, latent_sites, plate_depth, vectorized
 
@@ -181,7 +181,7 @@ class _Sites:
 def _sites(model: Callable, guide: Callable, context: tuple) -> _Sites:
     """What one datum that the model makes shows of a pair."""
     context = _again(context, torch.arange(1))
-    depth = plate_depth(run_of_prior(model, context, guide))
+    depth = plate_depth(run_without_data(model, context, guide))
     made = poutine.trace(vectorized(model, 1, depth)).get_trace(None, *context)
     traces = run_or_explain(model, guide, (generated_value(made).flatten(0, 1), *context))
     check_sites(traces)
@@ -212,11 +212,11 @@ def _statistics(
     model: Callable, guide: Callable, context: tuple, num: int, sites: _Sites, num_draws: int
 ) -> tuple[Tensor, Tensor, float]:
     """Statistics of the draws `(L, N, S)` and of the truth `(N, S)`, float64, and the precision of the programs."""
-    x, truth = simulated(model, num, context, sites.latent, sites.depth)
+    x, truth = simulate(model, num, context, sites.latent, sites.depth)
     particles = draw(model, guide, x, *context, num=num_draws, depth=sites.depth)
     drawn = latent_sites(particles.guide_trace)
     z, z_true = (
-        _joined([draws_of(drawn[n]) for n in sites.z], 2),
+        _joined([site_draws(drawn[n]) for n in sites.z], 2),
         _joined([truth[n] for n in sites.z], 1),
     )
     log_p, log_p_true = particles.log_joint, log_joint(model, (x, *context), truth, sites.depth)

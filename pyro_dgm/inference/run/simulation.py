@@ -14,7 +14,7 @@ from .generation import generated_value
 from .traces import latent_sites, log_density, observed_sites, sample_sites, vectorized
 
 
-def run_of_prior(model: PyroProgram, context: Batch, guide: PyroProgram | None = None) -> Trace:
+def run_without_data(model: PyroProgram, context: Batch, guide: PyroProgram | None = None) -> Trace:
     r"""$(z, x) \sim p(z, x \mid c)$: one run of the model without data, or an error that says why there is none.
 
     Args:
@@ -60,7 +60,7 @@ def _generates(program: PyroProgram) -> bool:
     return True
 
 
-def simulated(
+def simulate(
     model: PyroProgram, num: int, context: Batch, sites: list[str], depth: int
 ) -> tuple[Tensor, dict[str, Tensor]]:
     r"""$z \sim p(z \mid c)$, $x \sim p(x \mid z, c)$: x `(num, *event)` and each site `(num, *plates, *event)`.
@@ -87,7 +87,7 @@ def simulated(
     run_sites = dict(sample_sites(trace))
     latents = {}
     for name in sites:
-        latents[name] = draws_of(run_sites[name]).flatten(0, 1)
+        latents[name] = site_draws(run_sites[name]).flatten(0, 1)
     return x, latents
 
 
@@ -115,7 +115,7 @@ def log_joint(model: PyroProgram, batch: Batch, latents: dict[str, Tensor], dept
     return torch.stack(densities).sum(0)
 
 
-def draws_of(site: Site) -> Tensor:
+def site_draws(site: Site) -> Tensor:
     """The value of a site under K particles, `(K, N, *plates, *event)`: every plate of the run has its dim.
 
     Unlike `data_dim_first`, it keeps dims of size 1 for plates that the site is not in, so that sites line up.
