@@ -2,37 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
 from math import exp, pi, sqrt
 from typing import Any
 
 import torch
-from pyro import poutine
 from torch import Tensor
 
-from ...inference.run.data import take_rows
-from ...inference.run.estimates import estimating, placed_context
+from ...contract import PyroProgram, Site
+from ...inference.run.data import Batch, has_rows, take_rows
 from ...inference.run.explain import run_or_explain
-from ...inference.run.generation import generated_value
-from ...inference.run.particles import draw
+from ...inference.run.particles import Particles, draw
 from ...inference.run.rules import check_sites
-from ...inference.run.session import check_pair, require_positive
-from ...inference.run.simulation import (
-    log_joint,
-    names_of_latents,
-    run_without_data,
-    simulate,
-    site_draws,
-)
-from ...inference.run.traces import Site, latent_sites, plate_depth, vectorized
+from ...inference.run.session import Session, require_positive, session_of_prior
+from ...inference.run.simulation import log_joint, run_without_data, simulate, site_draws
+from ...inference.run.states import fork_rng
+from ...inference.run.structure import Structure
+from ...inference.run.tabular import Tabular
+from ...inference.run.traces import PairTrace, plate_depth
 
-LEVELS = (0.5, 0.8, 0.95)  # of the intervals that are printed
+LEVELS = (0.5, 0.8, 0.95)  # of the intervals whose coverage is printed
+NUM_PRINTED = 10  # statistics, those of the smallest p-values
 
 
 @dataclass(frozen=True)
-class SBC:
+class SBC(Tabular):
     r"""Ranks of $z^*$ among L draws of $q(z \mid x)$, with $z^* \sim p(z)$ and $x \sim p(x \mid z^*)$.
 
     Each statistic's rank is uniform on 0, …, L if the guide is the exact posterior; ties are broken at random.
@@ -77,29 +72,40 @@ class SBC:
         """
         return ((2 * self.uniform - 1).abs() <= level).double().mean(0)
 
+    def columns(self) -> dict[str, Any]:
+        """One row per statistic: its p-value, the same after Holm's correction, and the coverage of intervals."""
+        columns: dict[str, Any] = {
+            "statistic": list(self.names),
+            "p_value": self.p_values,
+            "adjusted": self.adjusted,
+        }
+        for level in LEVELS:
+            columns[f"coverage_{100 * level:.0f}"] = self.coverage(level)
+        return columns
+
     def __str__(self) -> str:
-        p, adjusted, cover = (
-            self.p_values,
-            self.adjusted,
-            [self.coverage(level) for level in LEVELS],
-        )
-        worst = p.argsort()[:10].tolist()
-        head = "".join(f"{f'{level:.0%} interval':>14}" for level in LEVELS)
-        rows = [
-            f"  {self.names[i]:<14}{p[i]:>10.2g}{adjusted[i]:>10.2g}"
-            + "".join(f"{c[i]:>14.1%}" for c in cover)
-            for i in worst
-        ]
-        title = (
+        p, adjusted = self.p_values, self.adjusted
+        coverages = torch.stack([self.coverage(level) for level in LEVELS], 1)
+        lines = [
             f"SBC, {len(self.ranks)} data × {self.num_draws} draws, {len(self.names)} statistics, "
-            f"smallest p after Holm's correction {adjusted.min():.2g}"
-        )
-        return "\n".join([title, f"  {'statistic':<14}{'p':>10}{'Holm':>10}{head}", *rows])
+            f"smallest p after Holm's correction {adjusted.min():.2g}",
+            _line("statistic", "p", "Holm", [f"{level:.0%} interval" for level in LEVELS]),
+        ]
+        for i in p.argsort()[:NUM_PRINTED].tolist():
+            shares = [f"{share:.1%}" for share in coverages[i].tolist()]
+            lines.append(_line(self.names[i], f"{p[i]:.2g}", f"{adjusted[i]:.2g}", shares))
+        return "\n".join(lines)
+
+
+def _line(name: str, p: str, adjusted: str, coverages: list[str]) -> str:
+    """A line of the printed table."""
+    columns = "".join([f"{coverage:>14}" for coverage in coverages])
+    return f"  {name:<14}{p:>10}{adjusted:>10}{columns}"
 
 
 def sbc(
-    model: Callable,
-    guide: Callable,
+    model: PyroProgram,
+    guide: PyroProgram,
     *context: Any,
     num_data: int = 10_000,
     num_draws: int = 99,
@@ -108,9 +114,9 @@ def sbc(
 ) -> SBC:
     r"""Is $q(z \mid x)$ the posterior of the model's own data? $z^* \sim p(z)$, $x \sim p(x \mid z^*)$, ranks of $z^*$.
 
-    Over the joint law, $z^*$ and exact posterior draws are exchangeable, so that ranks are uniform. The test sees the
-    guide on data that the model makes, not on the user's: a wrong model with an exact guide passes. 10,000 data find
-    a mean that is off by a tenth of a posterior standard deviation. Ranks of $\log p(x, z)$ and $\|z\|$ see
+    Over the joint distribution, $z^*$ and exact posterior draws are exchangeable, so that ranks are uniform. The test
+    sees the guide on data that the model makes, not on the user's: a wrong model with an exact guide passes. 10,000
+    data find a mean that is off by a tenth of a posterior standard deviation. Ranks of $\log p(x, z)$ and $\|z\|$ see
     dependences between dims that the dims alone do not.
 
     Args:
@@ -124,31 +130,119 @@ def sbc(
         seed: of data, draws and ties; the random state outside stays as it is.
 
     Raises:
-        ValueError: for counts below 1, a model that does not generate from these arguments alone, a guide without
-            latent sites, or a site outside the data plate.
+        TypeError: for a VAE in place of its two programs.
+        ValueError: for counts below 1, a model that does not generate from these arguments alone, a guide that fails
+            on what it generates, a guide without latent sites, or a site outside the data plate.
 
     References:
         Talts et al. 2018, *Validating Bayesian inference algorithms with simulation-based calibration*,
         arXiv:1804.06788; Modrák et al. 2023, arXiv:2211.02383 (ranks of the joint density);
         Holm 1979, *A simple sequentially rejective multiple test procedure*.
+
+    Example:
+        >>> import pyro.distributions as dist
+        >>> from pyro_dgm import Conditional, Normal, StandardNormal, VAE
+        >>> encoder = Conditional(dist.Normal, torch.nn.Linear(3, 4))
+        >>> vae = VAE(StandardNormal(2), Normal(torch.nn.Linear(2, 3)), encoder)
+        >>> sbc(vae.model, vae.guide, num_data=50, num_draws=9).names
+        ('z[0]', 'z[1]', 'log p(x, z)', '|z|')
     """
-    check_pair(model, guide)
-    require_positive(num_data=num_data, num_draws=num_draws, chunk=chunk)
-    context = placed_context(model, context)
-    with estimating(model, guide, seed=seed):
-        sites = _sites(model, guide, context)
-        blocks = torch.arange(num_data).split(max(1, chunk // num_draws))
-        parts = [
-            _ranks(*_statistics(model, guide, _again(context, rows), len(rows), sites, num_draws))
-            for rows in blocks
-        ]
-        ranks = torch.cat(parts).cpu()
-        uniform = (ranks + torch.rand(ranks.shape, dtype=torch.float64)) / (num_draws + 1)
-    return SBC((*sites.dims, "log p(x, z)", "|z|"), ranks, uniform, num_draws)
+    require_positive(num_data=num_data, num_draws=num_draws)
+    with session_of_prior(model, guide, *context, num=num_draws, chunk=chunk, seed=seed) as pair:
+        return sbc_of(pair, num_data)
+
+
+def sbc_of(pair: Session, num_data: int) -> SBC:
+    """`sbc` of an open session of the prior."""
+    one = _run_on_own_datum(pair)
+    codes = _codes(one)
+    names = []
+    for name in codes:
+        names += _dims(name, one.latent[name])
+    blocks = []
+    for rows in torch.arange(num_data).split(max(1, pair.chunk // pair.num)):
+        context = _repeated_rows(pair.context, rows)
+        x, truth = simulate(pair.model, len(rows), context, list(one.latent), one.depth)
+        particles = draw(pair.model, pair.guide, x, *context, num=pair.num, depth=one.depth)
+        log_p = log_joint(pair.model, (x, *context), truth, one.depth)
+        blocks.append(_block_ranks(codes, particles, truth, log_p))
+    ranks = torch.cat(blocks).cpu()
+    within = torch.rand(ranks.shape, dtype=torch.float64)
+    uniform = (ranks + within) / (pair.num + 1)
+    return SBC((*names, "log p(x, z)", "|z|"), ranks, uniform, pair.num)
+
+
+def _run_on_own_datum(pair: Session) -> PairTrace:
+    """A run of the pair on one datum that the model makes, checked; its noise is not the session's."""
+    context = _repeated_rows(pair.context, torch.arange(1))
+    with fork_rng(torch.empty(0, device=pair.device)):
+        depth = plate_depth(run_without_data(pair.model, context, pair.guide))
+        x, _ = simulate(pair.model, 1, context, [], depth)
+        trace = run_or_explain(pair.model, pair.guide, (x, *context))
+    check_sites(trace)
+    return trace
+
+
+def _codes(trace: PairTrace) -> tuple[str, ...]:
+    """Names of the sites that are ranked; refuses a pair without any."""
+    codes = Structure.of(trace).codes
+    if not codes:
+        raise ValueError(
+            f"sbc: expected a guide with latent sites, got {list(trace.latent)}. "
+            "Fix: nll(model, guide, x) scores such a model."
+        )
+    return codes
+
+
+def _dims(name: str, site: Site) -> list[str]:
+    """Names of the dims of one site, plates first; a site of one number has the site's own."""
+    distribution = site["fn"]
+    plates = [size for size in distribution.batch_shape[:-1] if size > 1]
+    shape = (*plates, *distribution.event_shape)
+    if not shape:
+        return [name]
+    dims = []
+    for index in product(*map(range, shape)):
+        numbers = ", ".join(map(str, index))
+        dims.append(f"{name}[{numbers}]")
+    return dims
+
+
+def _repeated_rows(context: Batch, rows: Tensor) -> Batch:
+    """The contexts of some data; where data are more than contexts, the contexts start over."""
+    lengths = [len(value) for value in context if has_rows(value)]
+    num = max(lengths, default=1)
+    return take_rows(context, rows % num)
+
+
+def _block_ranks(
+    codes: tuple[str, ...], particles: Particles, truth: dict[str, Tensor], log_p: Tensor
+) -> Tensor:
+    """Ranks of the statistics of the true latents `(N, S)`, with log joint density `(N,)`, among those of the draws."""
+    drawn = [site_draws(particles.pair.latent[name]) for name in codes]
+    draws_statistics = _statistics(drawn, particles.log_joint)
+    true_statistics = _statistics([truth[name] for name in codes], log_p)
+    rounding = max(torch.finfo(density.dtype).eps for density in particles.log_p.values())
+    return _ranks(draws_statistics, true_statistics, rounding)
+
+
+def _statistics(values: list[Tensor], log_p: Tensor) -> Tensor:
+    r"""Every number of z, $\log p(x, z)$ and $\|z\|$, `(*batch, S)` in float64, of log joint densities `(*batch)`."""
+    numbers = [value.reshape(*log_p.shape, -1).double() for value in values]
+    z = torch.cat(numbers, -1)
+    return torch.cat([z, log_p[..., None], z.norm(dim=-1, keepdim=True)], -1)
+
+
+def _ranks(draws: Tensor, truth: Tensor, rounding: float) -> Tensor:
+    """How many draws `(L, N, S)` lie below the truth `(N, S)`; a tie is below with a place drawn at random."""
+    margin = 32 * rounding * truth.abs()  # equal up to rounding is equal: discrete latents tie
+    below = (draws < truth - margin).sum(0)
+    tied = (draws <= truth + margin).sum(0) - below
+    return below + (torch.rand_like(truth) * (tied + 1)).long()
 
 
 def kolmogorov(u: Tensor) -> float:
-    r"""p-value of $\max_t |F_n(t) - t|$ for n numbers in (0, 1), by its limiting law with Stephens' correction.
+    r"""p-value of $\max_t |F_n(t) - t|$ for n numbers in (0, 1), by its limit as n grows, with Stephens' correction.
 
     References:
         Stephens 1970, *Use of the Kolmogorov–Smirnov statistics without extensive tables*, JRSS B 32.
@@ -158,84 +252,21 @@ def kolmogorov(u: Tensor) -> float:
         1.0
     """
     num = len(u)
-    steps, u = torch.arange(num + 1).to(u) / num, u.sort().values
-    largest = torch.maximum((steps[1:] - u).max(), (u - steps[:-1]).max()).item()
-    t = (sqrt(num) + 0.12 + 0.11 / sqrt(num)) * largest
+    ordered = u.sort().values
+    steps = torch.arange(num + 1).to(u) / num
+    above = (steps[1:] - ordered).max()
+    below = (ordered - steps[:-1]).max()
+    distance = torch.maximum(above, below).item()
+    return _kolmogorov_tail((sqrt(num) + 0.12 + 0.11 / sqrt(num)) * distance)
+
+
+def _kolmogorov_tail(t: float) -> float:
+    r"""$P(K > t) = 2 \sum_k (-1)^{k - 1} e^{-2 k^2 t^2}$, by two series that both converge in five terms."""
+    total = 0.0
     if t < 1:
-        return 1 - sqrt(2 * pi) / t * sum(
-            exp(-((2 * k - 1) ** 2) * pi**2 / (8 * t**2)) for k in range(1, 6)
-        )
-    return 2 * sum((-1) ** (k - 1) * exp(-2 * k**2 * t**2) for k in range(1, 6))
-
-
-@dataclass(frozen=True)
-class _Sites:
-    """Names of all latent sites, of those that make up z, of the dims of z; and the number of plates."""
-
-    latent: list[str]
-    z: list[str]
-    dims: list[str]
-    depth: int
-
-
-def _sites(model: Callable, guide: Callable, context: tuple) -> _Sites:
-    """What one datum that the model makes shows of a pair."""
-    context = _again(context, torch.arange(1))
-    depth = plate_depth(run_without_data(model, context, guide))
-    made = poutine.trace(vectorized(model, 1, depth)).get_trace(None, *context)
-    traces = run_or_explain(model, guide, (generated_value(made).flatten(0, 1), *context))
-    check_sites(traces)
-    z, latent = names_of_latents(*traces), traces.latent
-    if not z:
-        raise ValueError(
-            f"sbc: expected a guide with latent sites, got {[*latent]}. Fix: nll(model, guide, x) scores such a model."
-        )
-    return _Sites(
-        [*latent], z, [dim for name in z for dim in _dims(name, latent[name])], plate_depth(*traces)
-    )
-
-
-def _dims(name: str, site: Site) -> list[str]:
-    """Names of the dims of one site, plates first."""
-    plates = [size for size in site["fn"].batch_shape[:-1] if size > 1]
-    index = product(*map(range, (*plates, *site["fn"].event_shape)))
-    return [f"{name}[{', '.join(map(str, i))}]" if i else name for i in index]
-
-
-def _again(context: tuple, rows: Tensor) -> tuple:
-    """The contexts of some data; where data are more than contexts, the contexts start over."""
-    num = max([len(c) for c in context if isinstance(c, Tensor) and c.dim() > 0], default=1)
-    return take_rows(context, rows % num)
-
-
-def _statistics(
-    model: Callable, guide: Callable, context: tuple, num: int, sites: _Sites, num_draws: int
-) -> tuple[Tensor, Tensor, float]:
-    """Statistics of the draws `(L, N, S)` and of the truth `(N, S)`, float64, and the precision of the programs."""
-    x, truth = simulate(model, num, context, sites.latent, sites.depth)
-    particles = draw(model, guide, x, *context, num=num_draws, depth=sites.depth)
-    drawn = latent_sites(particles.guide_trace)
-    z, z_true = (
-        _joined([site_draws(drawn[n]) for n in sites.z], 2),
-        _joined([truth[n] for n in sites.z], 1),
-    )
-    log_p, log_p_true = particles.log_joint, log_joint(model, (x, *context), truth, sites.depth)
-    precision = max(torch.finfo(v.dtype).eps for v in particles.log_p.values())
-    return _with(z, log_p), _with(z_true, log_p_true), precision
-
-
-def _joined(values: list[Tensor], start: int) -> Tensor:
-    """All sites as one vector, behind the dims of draws and data."""
-    return torch.cat([v.reshape(*v.shape[:start], -1).double() for v in values], -1)
-
-
-def _with(z: Tensor, log_p: Tensor) -> Tensor:
-    return torch.cat([z, log_p[..., None], z.norm(dim=-1, keepdim=True)], -1)
-
-
-def _ranks(draws: Tensor, truth: Tensor, precision: float) -> Tensor:
-    """How many draws `(L, N, S)` lie below the truth `(N, S)`; a tie is below with a place drawn at random."""
-    margin = 32 * precision * truth.abs()  # equal up to rounding is equal: discrete latents tie
-    below = (draws < truth - margin).sum(0)
-    tied = (draws <= truth + margin).sum(0) - below
-    return below + (torch.rand_like(truth) * (tied + 1)).long()
+        for k in range(1, 6):
+            total += exp(-((2 * k - 1) ** 2) * pi**2 / (8 * t**2))
+        return 1 - sqrt(2 * pi) / t * total
+    for k in range(1, 6):
+        total += (-1) ** (k - 1) * exp(-2 * k**2 * t**2)
+    return 2 * total
