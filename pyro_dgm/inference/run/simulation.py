@@ -28,12 +28,12 @@ def run_without_data(model: PyroProgram, context: Batch, guide: PyroProgram | No
     try:
         return poutine.trace(model).get_trace(None, *context)
     except Exception as error:  # whatever a user's program raises
-        arguments = ", ".join(["None", *["c"] * len(context)])
-        cause = cause_of(error).partition(" Fix: ")[0].rstrip(".")
+        arguments = ["None", *["c"] * len(context)]
+        cause, _, _ = cause_of(error).partition(" Fix: ")
         question, fix = _repair(context, guide)
         raise ValueError(
-            f"expected model({arguments}) to make data, for they are simulated; "
-            f"got the error: {cause}. {question}Fix: {fix}."
+            f"expected model({', '.join(arguments)}) to make data, for they are simulated; "
+            f"got the error: {cause.rstrip('.')}. {question}Fix: {fix}."
         ) from error
 
 
@@ -77,10 +77,13 @@ def simulate(
     """
     trace = generative_trace(model, 1, num, context, depth)
     x = generated_value(trace).flatten(0, 1)
-    rows = next((len(value) for value in context if has_rows(value)), num)
-    if len(x) != rows:
+    expected = num
+    for value in context:
+        if has_rows(value):
+            expected = len(value)
+    if len(x) != expected:
         raise ValueError(
-            f"model: expected {rows} simulated data, one for each row of its further arguments, "
+            f"model: expected {expected} simulated data, one for each row of its further arguments, "
             f"got {len(x)}. Fix: data_plate(x, c), a plate over the further arguments; or leave "
             "the data x out, sbc(model, guide)."
         )
@@ -97,7 +100,9 @@ def generative_trace(model: PyroProgram, num: int, size: int, context: Batch, de
     The rows of a context are the data, and the particles the `num` draws of each; without such rows every particle is
     a datum.
     """
-    num_particles = num if any(has_rows(value) for value in context) else num * size
+    num_particles = num * size
+    if any(has_rows(value) for value in context):
+        num_particles = num
     particles = vectorized(model, num_particles, depth)
     return poutine.trace(particles).get_trace(None, *context)
 
@@ -107,11 +112,14 @@ def log_joint(model: PyroProgram, batch: Batch, latents: dict[str, Tensor], dept
     given = {}
     for name, value in latents.items():
         given[name] = value.movedim(0, depth - 1)[None]  # (1, *plates, N, *event)
-    conditioned = vectorized(poutine.condition(model, data=given), 1, depth)
+    conditioned = poutine.condition(model, data=given)
+    trace = poutine.trace(vectorized(conditioned, 1, depth)).get_trace(*batch)
     densities = []
-    for _, site in sample_sites(poutine.trace(conditioned).get_trace(*batch)):
+    for _, site in sample_sites(trace):
         log_p = log_density(site)
-        densities.append(log_p.reshape(-1, log_p.shape[-1]).sum(0).double())
+        num_data = log_p.shape[-1]
+        over_plates = log_p.reshape(-1, num_data).sum(0)
+        densities.append(over_plates.double())
     return torch.stack(densities).sum(0)
 
 
@@ -121,9 +129,10 @@ def site_draws(site: Site) -> Tensor:
     Unlike `data_dim_first`, it keeps dims of size 1 for plates that the site is not in, so that sites line up.
     """
     distribution = site["fn"]
-    num_plates = len(distribution.batch_shape)
-    value = site["value"].expand(distribution.batch_shape + distribution.event_shape)
-    return value.movedim(num_plates - 1, 1)
+    batch_shape = distribution.batch_shape
+    value = site["value"].expand(batch_shape + distribution.event_shape)
+    data_dim = len(batch_shape) - 1
+    return value.movedim(data_dim, 1)
 
 
 def names_of_latents(guide_trace: Trace, model_trace: Trace) -> list[str]:

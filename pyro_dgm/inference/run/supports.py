@@ -63,7 +63,8 @@ def _check_event_shape(name: str, site: Site) -> None:
 def _outside(distribution: Any, value: Tensor) -> tuple[str, str]:
     """How data leave the support of an observation: what was expected and what came, and the fix."""
     support = _support_of_numbers(innermost(distribution).support)
-    low, high = value.min().item(), value.max().item()
+    low = value.min().item()
+    high = value.max().item()
     bounds = f"from {low:g} to {high:g}"
     if support is dist.constraints.boolean:
         problem = f"expected binary values in {{0, 1}}, got grey values {bounds}"
@@ -173,6 +174,9 @@ def _stated_bounds(support: Any) -> tuple[float, float]:
     high = getattr(support, "upper_bound", None)
     if low is None and high is None:
         return nan, nan
-    least = -inf if low is None else torch.as_tensor(low).min().item()
-    largest = inf if high is None else torch.as_tensor(high).max().item()
+    least, largest = -inf, inf
+    if low is not None:
+        least = torch.as_tensor(low).min().item()
+    if high is not None:
+        largest = torch.as_tensor(high).max().item()
     return least, largest
