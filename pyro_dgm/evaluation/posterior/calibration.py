@@ -47,7 +47,8 @@ class SBC(Tabular):
     @property
     def p_values(self) -> Tensor:
         """Kolmogorov's test of each statistic's uniformity, by itself `(S,)`."""
-        return torch.tensor([kolmogorov(u) for u in self.uniform.T], dtype=torch.float64)
+        p = [kolmogorov(u) for u in self.uniform.T]
+        return torch.tensor(p, dtype=torch.float64)
 
     @property
     def adjusted(self) -> Tensor:
@@ -57,9 +58,10 @@ class SBC(Tabular):
         on each other.
         """
         p, order = self.p_values.sort()
-        num = len(p)
-        stepped = (p * torch.arange(num, 0, -1)).cummax(0).values.clamp(max=1)
-        return torch.empty_like(p).scatter(0, order, stepped)
+        num_left = torch.arange(len(p), 0, -1)
+        adjusted = (p * num_left).cummax(0).values
+        adjusted = adjusted.clamp(max=1)
+        return torch.empty_like(p).scatter(0, order, adjusted)
 
     def passed(self, level: float = 0.01) -> bool:
         """Whether no statistic is refused at a level; an exact guide fails with at most that probability."""
@@ -70,7 +72,8 @@ class SBC(Tabular):
 
         The standard error is $\sqrt{\mathrm{level}\,(1 - \mathrm{level}) / N}$.
         """
-        return ((2 * self.uniform - 1).abs() <= level).double().mean(0)
+        inside = (2 * self.uniform - 1).abs() <= level
+        return inside.double().mean(0)
 
     def columns(self) -> dict[str, Any]:
         """One row per statistic: its p-value, the same after Holm's correction, and the coverage of intervals."""
@@ -84,23 +87,34 @@ class SBC(Tabular):
         return columns
 
     def __str__(self) -> str:
-        p, adjusted = self.p_values, self.adjusted
-        coverages = torch.stack([self.coverage(level) for level in LEVELS], 1)
+        adjusted = self.adjusted
         lines = [
-            f"SBC, {len(self.ranks)} data × {self.num_draws} draws, {len(self.names)} statistics, "
+            f"SBC, {len(self.ranks)} data × {self.num_draws} draws, "
+            f"{len(self.names)} statistics, "
             f"smallest p after Holm's correction {adjusted.min():.2g}",
-            _line("statistic", "p", "Holm", [f"{level:.0%} interval" for level in LEVELS]),
+            _header(),
         ]
+        p = self.p_values
+        coverages = [self.coverage(level) for level in LEVELS]
         for i in p.argsort()[:NUM_PRINTED].tolist():
-            shares = [f"{share:.1%}" for share in coverages[i].tolist()]
-            lines.append(_line(self.names[i], f"{p[i]:.2g}", f"{adjusted[i]:.2g}", shares))
+            line = [
+                f"  {self.names[i]:<14}",
+                f"{p[i]:>10.2g}",
+                f"{adjusted[i]:>10.2g}",
+            ]
+            for coverage in coverages:
+                line.append(f"{coverage[i]:>14.1%}")
+            lines.append("".join(line))
         return "\n".join(lines)
 
 
-def _line(name: str, p: str, adjusted: str, coverages: list[str]) -> str:
-    """A line of the printed table."""
-    columns = "".join([f"{coverage:>14}" for coverage in coverages])
-    return f"  {name:<14}{p:>10}{adjusted:>10}{columns}"
+def _header() -> str:
+    """What stands above the columns of the printed table."""
+    columns = ["  statistic     ", "         p", "      Holm"]
+    for level in LEVELS:
+        interval = f"{level:.0%} interval"
+        columns.append(f"{interval:>14}")
+    return "".join(columns)
 
 
 def sbc(
@@ -154,51 +168,99 @@ def sbc(
 
 def sbc_of(pair: Session, num_data: int) -> SBC:
     """`sbc` of an open session of the prior."""
-    one = _run_on_own_datum(pair)
-    codes = _codes(one)
-    names = []
-    for name in codes:
-        names += _dims(name, one.latent[name])
+    simulation = _Simulation.of(pair)
+    size = max(1, pair.chunk // pair.num)
     blocks = []
-    for rows in torch.arange(num_data).split(max(1, pair.chunk // pair.num)):
-        context = _repeated_rows(pair.context, rows)
-        x, truth = simulate(pair.model, len(rows), context, list(one.latent), one.depth)
-        particles = draw(pair.model, pair.guide, x, *context, num=pair.num, depth=one.depth)
-        log_p = log_joint(pair.model, (x, *context), truth, one.depth)
-        blocks.append(_block_ranks(codes, particles, truth, log_p))
-    ranks = torch.cat(blocks).cpu()
+    for rows in torch.arange(num_data).split(size):
+        ranks = simulation.ranks(rows)
+        blocks.append(ranks.cpu())
+    ranks = torch.cat(blocks)
     within = torch.rand(ranks.shape, dtype=torch.float64)
     uniform = (ranks + within) / (pair.num + 1)
-    return SBC((*names, "log p(x, z)", "|z|"), ranks, uniform, pair.num)
+    return SBC(simulation.names, ranks, uniform, pair.num)
+
+
+@dataclass(frozen=True)
+class _Simulation:
+    """A pair on data that its model makes.
+
+    Attributes:
+        pair: the open session.
+        example: a run on one such datum.
+        codes: names of the latent sites that are ranked.
+    """
+
+    pair: Session
+    example: PairTrace
+    codes: tuple[str, ...]
+
+    @classmethod
+    def of(cls, pair: Session) -> _Simulation:
+        """Run the pair on one datum of its own and check it; refuses a pair without latents."""
+        example = _run_on_own_datum(pair)
+        check_sites(example)
+        codes = Structure.of(example).codes
+        if not codes:
+            raise ValueError(
+                f"sbc: expected a guide with latent sites, got {list(example.latent)}. "
+                "Fix: nll(model, guide, x) scores such a model."
+            )
+        return cls(pair, example, codes)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the statistics."""
+        names = []
+        for code in self.codes:
+            names += _dims(code, self.example.latent[code])
+        return (*names, "log p(x, z)", "|z|")
+
+    def ranks(self, rows: Tensor) -> Tensor:
+        """Ranks of the true latents of some data among draws of the guide `(N, S)`."""
+        model, guide, num = self.pair.model, self.pair.guide, self.pair.num
+        latent = list(self.example.latent)
+        depth = self.example.depth
+        context = _repeated_rows(self.pair.context, rows)
+        # z* ~ p(z), x ~ p(x | z*), z ~ q(z | x)
+        x, truth = simulate(model, len(rows), context, latent, depth)
+        batch = (x, *context)
+        particles = draw(model, guide, *batch, num=num, depth=depth)
+        draws = {}
+        for name, site in particles.pair.latent.items():
+            draws[name] = site_draws(site)
+        return _ranks(
+            self._statistics(draws, particles.log_joint),
+            self._statistics(truth, log_joint(model, batch, truth, depth)),
+            _rounding(particles),
+        )
+
+    def _statistics(self, latents: dict[str, Tensor], log_p: Tensor) -> Tensor:
+        r"""Every number of z, $\log p(x, z)$ and $\|z\|$, `(*batch, S)`, of log joint densities `(*batch)`."""
+        numbers = []
+        for code in self.codes:
+            flat = latents[code].reshape(*log_p.shape, -1)
+            numbers.append(flat.double())
+        z = torch.cat(numbers, -1)
+        norm = z.norm(dim=-1, keepdim=True)
+        return torch.cat([z, log_p[..., None], norm], -1)
 
 
 def _run_on_own_datum(pair: Session) -> PairTrace:
-    """A run of the pair on one datum that the model makes, checked; its noise is not the session's."""
+    """A run of the pair on one datum that the model makes; its noise is not the session's."""
     context = _repeated_rows(pair.context, torch.arange(1))
     with fork_rng(torch.empty(0, device=pair.device)):
-        depth = plate_depth(run_without_data(pair.model, context, pair.guide))
-        x, _ = simulate(pair.model, 1, context, [], depth)
-        trace = run_or_explain(pair.model, pair.guide, (x, *context))
-    check_sites(trace)
-    return trace
-
-
-def _codes(trace: PairTrace) -> tuple[str, ...]:
-    """Names of the sites that are ranked; refuses a pair without any."""
-    codes = Structure.of(trace).codes
-    if not codes:
-        raise ValueError(
-            f"sbc: expected a guide with latent sites, got {list(trace.latent)}. "
-            "Fix: nll(model, guide, x) scores such a model."
-        )
-    return codes
+        trace = run_without_data(pair.model, context, pair.guide)
+        x, _ = simulate(pair.model, 1, context, [], plate_depth(trace))
+        batch = (x, *context)
+        return run_or_explain(pair.model, pair.guide, batch)
 
 
 def _dims(name: str, site: Site) -> list[str]:
     """Names of the dims of one site, plates first; a site of one number has the site's own."""
     distribution = site["fn"]
-    plates = [size for size in distribution.batch_shape[:-1] if size > 1]
-    shape = (*plates, *distribution.event_shape)
+    further_plates = distribution.batch_shape[:-1]
+    shape = [size for size in further_plates if size > 1]
+    shape += distribution.event_shape
     if not shape:
         return [name]
     dims = []
@@ -210,35 +272,27 @@ def _dims(name: str, site: Site) -> list[str]:
 
 def _repeated_rows(context: Batch, rows: Tensor) -> Batch:
     """The contexts of some data; where data are more than contexts, the contexts start over."""
-    lengths = [len(value) for value in context if has_rows(value)]
-    num = max(lengths, default=1)
+    num = 1
+    for value in context:
+        if has_rows(value):
+            num = len(value)
     return take_rows(context, rows % num)
 
 
-def _block_ranks(
-    codes: tuple[str, ...], particles: Particles, truth: dict[str, Tensor], log_p: Tensor
-) -> Tensor:
-    """Ranks of the statistics of the true latents `(N, S)`, with log joint density `(N,)`, among those of the draws."""
-    drawn = [site_draws(particles.pair.latent[name]) for name in codes]
-    draws_statistics = _statistics(drawn, particles.log_joint)
-    true_statistics = _statistics([truth[name] for name in codes], log_p)
-    rounding = max(torch.finfo(density.dtype).eps for density in particles.log_p.values())
-    return _ranks(draws_statistics, true_statistics, rounding)
-
-
-def _statistics(values: list[Tensor], log_p: Tensor) -> Tensor:
-    r"""Every number of z, $\log p(x, z)$ and $\|z\|$, `(*batch, S)` in float64, of log joint densities `(*batch)`."""
-    numbers = [value.reshape(*log_p.shape, -1).double() for value in values]
-    z = torch.cat(numbers, -1)
-    return torch.cat([z, log_p[..., None], z.norm(dim=-1, keepdim=True)], -1)
+def _rounding(particles: Particles) -> float:
+    """The relative error of a number of the programs: the coarsest of their dtypes."""
+    dtypes = {log_p.dtype for log_p in particles.log_p.values()}
+    return max(torch.finfo(dtype).eps for dtype in dtypes)
 
 
 def _ranks(draws: Tensor, truth: Tensor, rounding: float) -> Tensor:
     """How many draws `(L, N, S)` lie below the truth `(N, S)`; a tie is below with a place drawn at random."""
     margin = 32 * rounding * truth.abs()  # equal up to rounding is equal: discrete latents tie
     below = (draws < truth - margin).sum(0)
-    tied = (draws <= truth + margin).sum(0) - below
-    return below + (torch.rand_like(truth) * (tied + 1)).long()
+    not_above = (draws <= truth + margin).sum(0)
+    num_places = not_above - below + 1
+    place = torch.rand_like(truth) * num_places
+    return below + place.long()
 
 
 def kolmogorov(u: Tensor) -> float:
@@ -257,16 +311,23 @@ def kolmogorov(u: Tensor) -> float:
     above = (steps[1:] - ordered).max()
     below = (ordered - steps[:-1]).max()
     distance = torch.maximum(above, below).item()
-    return _kolmogorov_tail((sqrt(num) + 0.12 + 0.11 / sqrt(num)) * distance)
+    root = sqrt(num)
+    corrected = root + 0.12 + 0.11 / root
+    return _kolmogorov_tail(corrected * distance)
 
 
 def _kolmogorov_tail(t: float) -> float:
-    r"""$P(K > t) = 2 \sum_k (-1)^{k - 1} e^{-2 k^2 t^2}$, by two series that both converge in five terms."""
+    r"""$P(K > t) = 2 \sum_k (-1)^{k - 1} e^{-2 k^2 t^2}$, by the one of two series that converges in five terms."""
     total = 0.0
     if t < 1:
-        for k in range(1, 6):
-            total += exp(-((2 * k - 1) ** 2) * pi**2 / (8 * t**2))
-        return 1 - sqrt(2 * pi) / t * total
+        rate = pi**2 / (8 * t**2)
+        for odd in range(1, 11, 2):
+            total += exp(-rate * odd**2)
+        factor = sqrt(2 * pi) / t
+        return 1 - factor * total
+    rate = 2 * t**2
+    sign = 1
     for k in range(1, 6):
-        total += (-1) ** (k - 1) * exp(-2 * k**2 * t**2)
+        total += sign * exp(-rate * k**2)
+        sign = -sign
     return 2 * total

@@ -69,14 +69,16 @@ class GuideError(Tabular):
     def __str__(self) -> str:
         lines = [HEADER]
         for name in self.shift:
-            shift = self.shift[name].abs().mean().item()
-            ratio = self.ratio[name].mean().item()
-            distance = self.wasserstein[name].mean().item()
-            mixed = self.rhat[name].max().item()
-            chains = self.chains[name].max().item()
-            lines.append(
-                f"  {name:<24}{shift:13.3f}{ratio:13.3f}{distance:10.3f}{mixed:14.3f}{chains:15.3f}"
-            )
+            shift = self.shift[name].abs()
+            line = [
+                f"  {name:<24}",
+                f"{shift.mean():13.3f}",
+                f"{self.ratio[name].mean():13.3f}",
+                f"{self.wasserstein[name].mean():10.3f}",
+                f"{self.rhat[name].max():14.3f}",
+                f"{self.chains[name].max():15.3f}",
+            ]
+            lines.append("".join(line))
         lines.append(LEGEND)
         return "\n".join(lines)
 
@@ -155,19 +157,27 @@ def _difference(draws: Values, truth: HMC) -> GuideError:
     """The statistics of the guide's draws against those of the chains."""
     shift, ratio, wasserstein, mixed = Values(), Values(), Values(), Values()
     for name, chains in truth.draws.items():
-        q = draws[name].flatten(0, 1).double()
-        p = chains.flatten(0, 1).double()
+        q = _pooled(draws[name])
+        p = _pooled(chains)
         deviation = p.std(0)
-        shift[name] = (q.mean(0) - p.mean(0)) / deviation
+        distance = q.mean(0) - p.mean(0)
+        shift[name] = distance / deviation
         ratio[name] = q.std(0) / deviation
         wasserstein[name] = _wasserstein(q, p) / deviation
-        mixed[name] = rhat(torch.cat([draws[name], chains]))
+        both = torch.cat([draws[name], chains])
+        mixed[name] = rhat(both)
     return GuideError(shift, ratio, wasserstein, mixed, chains=truth.rhat)
+
+
+def _pooled(draws: Tensor) -> Tensor:
+    """The draws of all chains, `(K, *rest)`."""
+    return draws.flatten(0, 1).double()
 
 
 def _wasserstein(q: Tensor, p: Tensor) -> Tensor:
     r"""$W_1 = \frac1K \sum_k |q_{(k)} - p_{(k)}|$ of the ordered draws `(K, *rest)`."""
-    return (q.sort(0).values - p.sort(0).values).abs().mean(0)
+    distances = q.sort(0).values - p.sort(0).values
+    return distances.abs().mean(0)
 
 
 def _flat(values: Values) -> Tensor:
