@@ -10,6 +10,7 @@ import torch
 from pyro import poutine
 from torch import Tensor, nn
 
+from ..ascent import ascend
 from .dequantization.noise import sampled_noise, within_cell
 from .program import Program, data_plate, explain_errors
 
@@ -117,17 +118,15 @@ class SemiAmortizedGuide(Program):
         """The ascent, hidden from every handler around the guide."""
         with poutine.block(), torch.enable_grad():
             start = self.encoder(x, *context).sample()
-            params = [torch.zeros_like(start).requires_grad_() for _ in range(2)]
-            optimizer = torch.optim.Adam(params, lr=self.lr)
-            schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.num_steps)
-            for _ in range(self.num_steps):
-                loss = -self._elbo(*params, x, *context)
-                for param, gradient in zip(params, torch.autograd.grad(loss, params), strict=True):
-                    param.grad = gradient
-                optimizer.step()
-                schedule.step()
-        shift, log_scale = (p.detach() for p in params)
-        return shift, log_scale
+            shift = torch.zeros_like(start).requires_grad_()
+            log_scale = torch.zeros_like(start).requires_grad_()
+            ascend(
+                lambda: self._elbo(shift, log_scale, x, *context),
+                [shift, log_scale],
+                self.num_steps,
+                self.lr,
+            )
+        return shift.detach(), log_scale.detach()
 
     def _elbo(self, shift: Tensor, log_scale: Tensor, x: Tensor, *context: Tensor) -> Tensor:
         r"""$\sum_i E_{q_i}[\log p(x_i, z) - \log q_i(z)]$, from `num_particles` draws of each datum."""
