@@ -108,9 +108,7 @@ def test_a_flow_prior_of_levels_is_absorbed_exposed_and_refitted():
 
 
 def test_levels_without_a_dequantizer_are_refused():
-    with pytest.raises(
-        ValueError, match=r"VAE: expected a dequantizer with levels=4.*Fix: dequan"
-    ):
+    with pytest.raises(ValueError, match=r"VAE: expected a dequantizer with levels=4.*Fix: dequan"):
         plain(levels=4)
 
 
