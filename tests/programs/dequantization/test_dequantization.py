@@ -401,7 +401,7 @@ def test_a_reconstruction_of_noisy_levels_says_what_it_lacks():
     made = vae()
     with pytest.raises(
         NotImplementedError,
-        match=r"site 'x': expected a law that has a mean, got Quantized.*Fix: draws of it",
+        match=r"site 'x': expected a distribution that has a mean, got Quantized.*Fix: draws of it",
     ):
         dgm.reconstruct(made.model, made.guide, torch.zeros(4, 3))
 
