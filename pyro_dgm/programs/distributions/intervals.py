@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from functools import singledispatch
-from math import log, pi
+from math import log
 from typing import Any
 
 import torch
@@ -11,111 +10,17 @@ from pyro.distributions import ExpandedDistribution, Logistic
 from torch import Tensor
 from torch.distributions import Distribution, Laplace, MixtureSameFamily, Normal
 from torch.nn.functional import logsigmoid
-from torch.special import erfc, erfcx
 
-
-def log1mexp(t: Tensor) -> Tensor:
-    r"""$\log(1 - e^{-t})$ for $t > 0$, accurate at both ends, with finite gradients and no branch.
-
-    References:
-        Mächler 2012, *Accurately computing log(1 - exp(-|a|))*.
-    """
-    small = t < 0.6931
-    near_zero = (-torch.expm1(-torch.where(small, t, 0.5))).log()
-    far = torch.log1p(-torch.exp(-torch.where(small, 1.0, t)))
-    return torch.where(small, near_zero, far)
-
-
-# What can be asked of a law, and the answers for a law that has a CDF and nothing else --------------------------------
-
-
-@singledispatch
-def log_interval(distribution: Any, centre: Tensor, width: Tensor | float) -> Tensor:
-    r"""$\log[F(c + w/2) - F(c - w/2)]$, the log mass of the cell of width w around c, in nats.
-
-    The width is an argument of its own, so that nothing is lost where the cell is narrow beside its distance from the
-    location. Normal, logistic and Laplace laws and mixtures of them are accurate to the last digits everywhere, with
-    finite gradients. **Any other law** with a `cdf` is read off by a difference: that loses all digits of masses below
-    6e-8 (float32; 1e-16 in float64) above its median, and a mass of 0 is scored as the smallest normal number, -87 nats
-    (-708), without a gradient; where torch's own CDF overflows on its way, gradients may be NaN (a `Gumbel` far below
-    its location). `register` a function for a family of your own.
-
-    Of normals, float32 masses next to 1 keep four digits of their logarithm, which is then below 1e-6 nats.
-
-    Shape:
-        centre, width: broadcast against the batch_shape of `law`, whose events are scalars.
-
-    Raises:
-        TypeError: for a law without a `cdf`.
-
-    Example:
-        >>> log_interval(Normal(0.0, 1.0), torch.tensor([0.0, 30.0]), 1.0)
-        tensor([  -0.9599, -439.4295])
-    """
-    return _log_positive(
-        _cdf(distribution, centre + width / 2) - _cdf(distribution, centre - width / 2)
-    )
-
-
-@singledispatch
-def log_cdf(distribution: Any, value: Tensor) -> Tensor:
-    r"""$\log F(x)$, in nats; see `log_interval` for laws of which only the `cdf` is known."""
-    return _log_positive(_cdf(distribution, value))
-
-
-@singledispatch
-def log_sf(distribution: Any, value: Tensor) -> Tensor:
-    r"""$\log(1 - F(x))$, in nats; see `log_interval` for laws of which only the `cdf` is known."""
-    return _log_positive(1 - _cdf(distribution, value))
-
-
-@singledispatch
-def log_cell(
-    distribution: Any, centre: Tensor, width: Tensor | float, first: Tensor, last: Tensor
-) -> Tensor:
-    r"""`log_interval`, where the `first` cell reaches down to −∞ and the `last` one up to ∞.
-
-    To be registered only where the three cases share work.
-    """
-    below, above = (
-        log_cdf(distribution, centre + width / 2),
-        log_sf(distribution, centre - width / 2),
-    )
-    return _open(first, last, below, above, log_interval(distribution, centre, width))
-
-
-def _open(first: Tensor, last: Tensor, below: Tensor, above: Tensor, inside: Tensor) -> Tensor:
-    return torch.where(first, below, torch.where(last, above, inside))
-
-
-def _cdf(distribution: Any, value: Tensor) -> Tensor:
-    """The CDF, 0 below the support and 1 above it, where torch's own functions raise or have no gradient."""
-    low, high = _bounds(distribution.support, value)
-    limits = torch.finfo(low.dtype)
-    within = torch.minimum(
-        torch.maximum(value, torch.maximum(low.nextafter(high), low + limits.tiny)), high
-    )
-    try:
-        inside = distribution.cdf(within)
-    except NotImplementedError as error:
-        raise TypeError(
-            f"{type(distribution).__name__}: expected a law with a cdf, which this one lacks. Fix: register functions for its "
-            "type, log_interval.register, log_cdf.register and log_sf.register, or take a law that has one."
-        ) from error
-    return torch.where(value <= low, 0.0, torch.where(value >= high, 1.0, inside))
-
-
-def _bounds(support: Any, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Where a support ends, infinite where it does not."""
-    dtype = like.dtype if like.is_floating_point() else torch.get_default_dtype()
-    ends = getattr(support, "lower_bound", -torch.inf), getattr(support, "upper_bound", torch.inf)
-    low, high = (torch.as_tensor(end, dtype=dtype, device=like.device).detach() for end in ends)
-    return low, high
-
-
-def _log_positive(mass: Tensor) -> Tensor:
-    return mass.clamp(min=torch.finfo(mass.dtype).tiny).log()
-
+from .cdf_differences import _open, log_cdf, log_cell, log_interval, log_sf
+from .cells import (
+    NARROW,
+    _laplace_interval,
+    _log_cdf_laplace,
+    _log_erfcx,
+    _log_q,
+    _narrow_normal,
+    log1mexp,
+)
 
 # Logistic ------------------------------------------------------------------------------------------------------------
 
@@ -183,8 +88,6 @@ def _unmirrored(
 
 # Normal --------------------------------------------------------------------------------------------------------------
 
-NARROW = 0.1  # where the series of a narrow cell ends, in width times max(1, distance); three terms are exact to 1e-16
-
 
 @log_interval.register
 def _(distribution: Normal, centre: Tensor, width: Tensor | float) -> Tensor:
@@ -225,30 +128,6 @@ def _normal_cell(
     return *_unmirrored(distribution, centre, q_a, torch.log1p(-q_b.exp())), inside
 
 
-def _narrow_normal(m: Tensor, h: Tensor, narrow: Tensor) -> Tensor:
-    r"""$\log \varphi(m)\, h\, [1 + He_2(m) h^2 / 24 + He_4(m) h^4 / 1920 + He_6(m) h^6 / 322560]$."""
-    s, h2 = torch.where(narrow, m, 0.0).square(), torch.where(narrow, h, 0.0).square()
-    he2, he4, he6 = s - 1, (s - 6) * s + 3, ((s - 15) * s + 45) * s - 15
-    series = h2 * (he2 / 24 + h2 * (he4 / 1920 + h2 * he6 / 322560))
-    return -m.square() / 2 - log(2 * pi) / 2 + h.log() + torch.log1p(series)
-
-
-def _log_q(x: Tensor) -> tuple[Tensor, Tensor]:
-    r"""$\log \mathrm{erfcx}(x / \sqrt 2)$ where x > 0, and $\log Q(x)$ with $Q(x) = P(X > x)$.
-
-    $Q(x) = \frac12 \mathrm{erfc}(x / \sqrt 2) = \frac12 e^{-x^2/2}\, \mathrm{erfcx}(x / \sqrt 2)$. Not torch's own
-    `log_ndtr`, whose gradient is off by 4 % at -1,000 in float32, and 0 at a million.
-    """
-    tail = x > 0
-    log_erfcx = _log_erfcx(torch.where(tail, x, 1.0))
-    inside = torch.log1p(-erfc(-torch.where(tail, 0.0, x) * 0.5**0.5) / 2)
-    return log_erfcx, torch.where(tail, log_erfcx - x.square() / 2 - log(2), inside)
-
-
-def _log_erfcx(x: Tensor) -> Tensor:
-    return erfcx(x * 0.5**0.5).log()
-
-
 # Laplace -------------------------------------------------------------------------------------------------------------
 
 
@@ -275,29 +154,6 @@ def _(
     a, b, _, h = _mirrored(distribution, centre, width)
     ends = _unmirrored(distribution, centre, _log_cdf_laplace(-a), _log_cdf_laplace(b))
     return _open(first, last, *ends, _laplace_interval(a, b, h))
-
-
-def _laplace_interval(a: Tensor, b: Tensor, h: Tensor) -> Tensor:
-    r"""$\frac12 e^{-a} (1 - e^{-h})$ beside the mode, $1 - \frac12 (e^{a} + e^{-b})$ around it, in logs."""
-    tail = a >= 0
-    lower, upper = torch.where(tail, -1.0, a), torch.where(tail, -1.0, -b)
-    outside, inside = (
-        (lower.exp() + upper.exp()) / 2,
-        -(torch.expm1(lower) + torch.expm1(upper)) / 2,
-    )
-    large = (
-        outside < 0.5
-    )  # the first log keeps the digits of a mass near 1, the second those of a mass near 0
-    near_one, near_zero = (
-        torch.log1p(-torch.where(large, outside, 0.5)),
-        torch.where(large, 0.5, inside).log(),
-    )
-    return torch.where(tail, -log(2) - a + log1mexp(h), torch.where(large, near_one, near_zero))
-
-
-def _log_cdf_laplace(x: Tensor) -> Tensor:
-    below = x < 0
-    return torch.where(below, x - log(2), torch.log1p(-(-torch.where(below, 0.0, x)).exp() / 2))
 
 
 # Mixtures, and laws that repeat another ------------------------------------------------------------------------------

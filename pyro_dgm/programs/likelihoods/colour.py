@@ -10,7 +10,7 @@ from pyro.distributions import constraints
 from torch import Tensor, nn
 
 from ..distributions.intervals import log_cell
-from .elementary import LevelsLikelihood
+from .discretized import LevelsLikelihood
 
 EVENT_DIMS = {"logits": 3, "loc": 4, "scale": 4, "coefficients": 4}
 

@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 import pyro_dgm as dgm
-from pyro_dgm.programs.distributions.intervals import log1mexp, log_cell
+from pyro_dgm.programs.distributions.cells import log1mexp
+from pyro_dgm.programs.distributions.intervals import log_cell
 
 KERNELS = {family.__name__: family for family in SURVIVAL}
 kernels = pytest.mark.parametrize("family", list(KERNELS.values()), ids=list(KERNELS))

@@ -1,0 +1,100 @@
+"""Likelihood makers for real numbers and for intensities in [0, 1]."""
+
+from __future__ import annotations
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+
+from ..conditionals.conditional import Conditional, positive, raw_of_positive
+from ..distributions.continuous_bernoulli import ContinuousBernoulliLogits
+
+
+class Normal(nn.Module):
+    r"""$p(x \mid c) = \mathcal N(x;\ \mathrm{net}(c),\ \sigma^2 I)$ with one learned σ. Exact.
+
+    For a scale per dim and datum use `Conditional(dist.Normal, net)`; `refit_scale` gives a trained VAE its optimal σ.
+
+    Args:
+        net: maps contexts to locations `(*batch, *event)`.
+        scale: σ at the start, in the unit of the data.
+        event_dim: number of event dims: 1 for vectors, 3 for images.
+
+    Raises:
+        ValueError: if `scale` is not positive.
+    """
+
+    def __init__(self, net: nn.Module, scale: float = 1.0, event_dim: int = 1):
+        super().__init__()
+        if not scale > 0:
+            raise ValueError(f"Normal: expected scale > 0, got {scale}.")
+        self.net, self.event_dim = net, event_dim
+        self.raw_scale = nn.Parameter(torch.tensor(raw_of_positive(scale)))
+
+    @property
+    def scale(self) -> Tensor:
+        """σ, 0-dim."""
+        return positive(self.raw_scale)
+
+    def set_scale(self, scale: float) -> None:
+        """Give σ another value, such as the one that `refit_scale` finds."""
+        with torch.no_grad():
+            self.raw_scale.fill_(raw_of_positive(scale))
+
+    def forward(self, *contexts: Tensor) -> dist.TorchDistribution:
+        return dist.Normal(self.net(*contexts), self.scale).to_event(self.event_dim)
+
+
+class Laplace(Conditional):
+    r"""$p(x \mid c) = \prod_d \frac{1}{2 b_d} e^{-|x_d - \mu_d| / b_d}$: the L1 loss, with a scale per dim. Exact.
+
+    Args:
+        net: maps contexts to `(*batch, 2 * D)`: D locations μ, then D raw scales b (softplus).
+        event_dim: number of event dims: 1 for vectors, 3 for images.
+
+    Example:
+        >>> Laplace(nn.Linear(2, 2 * 9))(torch.zeros(4, 2)).event_shape
+        torch.Size([9])
+    """
+
+    def __init__(self, net: nn.Module, event_dim: int = 1):
+        super().__init__(dist.Laplace, net, ("loc", "scale"), event_dim)
+
+
+class StudentT(Conditional):
+    r"""$p(x \mid c) = \prod_d t_{\nu_d}(x_d;\ \mu_d, s_d)$: a normal law with tails $|x|^{-\nu - 1}$. Exact.
+
+    For one ν of your own: `Conditional(dist.StudentT, net, fixed={"df": 5.0})`.
+
+    Args:
+        net: maps contexts to `(*batch, 3 * D)`: D raw degrees of freedom ν (softplus), D locations, D raw scales.
+        event_dim: number of event dims: 1 for vectors, 3 for images.
+
+    Example:
+        >>> StudentT(nn.Linear(2, 3 * 9))(torch.zeros(4, 2)).event_shape
+        torch.Size([9])
+    """
+
+    def __init__(self, net: nn.Module, event_dim: int = 1):
+        super().__init__(dist.StudentT, net, ("df", "loc", "scale"), event_dim)
+
+
+class ContinuousBernoulli(Conditional):
+    r"""$p(x \mid c) = \prod_d e^{\ell_d x_d - A(\ell_d)}$ on $[0, 1]^D$, $\ell = \mathrm{net}(c)$. Exact.
+
+    The normalised law for intensities in [0, 1], where `Bernoulli` is for zeros and ones alone.
+
+    Args:
+        net: maps contexts to logits `(*batch, *event)`.
+        event_dim: number of event dims: 1 for vectors, 3 for images.
+
+    References:
+        Loaiza-Ganem, Cunningham 2019, arXiv:1907.06845; the density is `ContinuousBernoulliLogits`.
+
+    Example:
+        >>> ContinuousBernoulli(nn.Linear(2, 9))(torch.zeros(4, 2)).event_shape
+        torch.Size([9])
+    """
+
+    def __init__(self, net: nn.Module, event_dim: int = 1):
+        super().__init__(ContinuousBernoulliLogits, net, ("logits",), event_dim)
