@@ -12,7 +12,7 @@ from pyro.distributions import constraints
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ..networks.causal import GatedPixelCNN, flattened
+from ..networks.causal import GatedPixelCNN, flatten_contexts
 
 
 class PixelCNN(nn.Module):
@@ -166,4 +166,6 @@ class AutoregressivePixels(dist.TorchDistribution):
         with torch.no_grad():
             shape = self._extended_shape(sample_shape)
             batch = shape[: -len(self.event_shape)]
-            return self.pixelcnn.draw(prod(batch), *flattened(self.context, batch)).reshape(shape)
+            return self.pixelcnn.draw(prod(batch), *flatten_contexts(self.context, batch)).reshape(
+                shape
+            )

@@ -1,4 +1,4 @@
-"""Maps between the units of data and those that networks read and write: no parameters."""
+"""Maps between the units of the data and those of a network's inputs and outputs; they have no parameters."""
 
 from __future__ import annotations
 
@@ -7,9 +7,21 @@ from math import log
 import torch
 from torch import Tensor, nn
 
+from ..requirements import require_levels
+
 
 class Rescale(nn.Module):
-    r"""$x \mapsto 2 \frac{x - \mathrm{low}}{\mathrm{high} - \mathrm{low}} - 1$: levels onto $[-1, 1]$.
+    r"""$x \mapsto 2 \frac{x - \mathrm{low}}{\mathrm{high} - \mathrm{low}} - 1$: the range of the data onto $[-1, 1]$.
+
+    Args:
+        low: what is sent to −1.
+        high: what is sent to 1, such as the highest level.
+
+    Shape:
+        any, of any dtype  ->  the same, floating point.
+
+    Raises:
+        ValueError: if the range is empty.
 
     Example:
         >>> Rescale(0, 16)(torch.tensor([0, 8, 16]))
@@ -19,14 +31,19 @@ class Rescale(nn.Module):
     def __init__(self, low: float, high: float):
         super().__init__()
         if not low < high:
-            raise ValueError(f"Rescale: expected low < high, got low={low}, high={high}.")
-        self.low, self.high = (
-            float(low),
-            float(high),
-        )  # floats lift uint8 levels, which would overflow
+            raise ValueError(
+                f"Rescale: expected low < high, got low={low}, high={high}. "
+                "Fix: Rescale(0, 255) for bytes, Rescale(0, levels - 1) for levels."
+            )
+        # As floats they lift uint8 levels to floating point, where the difference can't overflow.
+        self.low = float(low)
+        self.high = float(high)
 
     def forward(self, x: Tensor) -> Tensor:
         return 2 * (x - self.low) / (self.high - self.low) - 1
+
+    def extra_repr(self) -> str:
+        return f"low={self.low:g}, high={self.high:g}"
 
 
 class LevelUnits(nn.Module):
@@ -52,17 +69,21 @@ class LevelUnits(nn.Module):
 
     def __init__(self, levels: int, dim: int = -1):
         super().__init__()
-        if levels < 2:
-            raise ValueError(f"LevelUnits: expected at least 2 levels, got {levels}.")
-        self.levels, self.dim = levels, dim
+        require_levels("LevelUnits", levels)
+        self.levels = levels
+        self.dim = dim
 
     def forward(self, raw: Tensor) -> Tensor:
         if raw.shape[self.dim] % 2:
             raise ValueError(
-                f"LevelUnits: expected locations then log-scales, halves of dim {self.dim}; got {tuple(raw.shape)}. "
+                "LevelUnits: expected locations then log-scales, "
+                f"halves of dim {self.dim}; got {tuple(raw.shape)}. "
                 "Fix: LevelUnits(levels, dim=-3) for images, or an even number of outputs."
             )
-        loc, log_scale = raw.chunk(2, dim=self.dim)
-        return torch.cat(
-            [(self.levels - 1) * loc.sigmoid(), log_scale + log(self.levels) - 2], dim=self.dim
-        )
+        raw_loc, raw_log_scale = raw.chunk(2, dim=self.dim)
+        loc = (self.levels - 1) * raw_loc.sigmoid()
+        log_scale = raw_log_scale + log(self.levels) - 2
+        return torch.cat([loc, log_scale], dim=self.dim)
+
+    def extra_repr(self) -> str:
+        return f"levels={self.levels}, dim={self.dim}"
