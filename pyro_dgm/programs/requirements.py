@@ -78,3 +78,21 @@ def require_event_dim(owner: str, event_dim: int) -> None:
             f"{owner}: expected event_dim >= 1, got {event_dim}. "
             "Fix: event_dim=1 for vectors and for scalars (*batch, 1), event_dim=3 for images."
         )
+
+
+def require_distribution(owner: str, argument: Any, example: str) -> None:
+    """Refuse what is no distribution: its class, or a conditional that has not met its context.
+
+    Args:
+        owner: name of what is built on the distribution, for the message.
+        argument: what was handed over.
+        example: code that is right, for the message.
+
+    Raises:
+        TypeError: for anything else.
+    """
+    if isinstance(argument, Distribution):
+        return
+    is_class = isinstance(argument, type)
+    found = f"the class {argument.__name__}" if is_class else type(argument).__name__
+    raise TypeError(f"{owner}: expected a distribution, got {found}. Fix: {example}.")

@@ -1,9 +1,10 @@
-"""Log masses of intervals under any law with a CDF: stable far in its tails, for tiny and for huge cells."""
+"""Log masses of intervals, by family: stable far in the tails, for tiny and for huge cells.
+
+`log_interval`, `log_cdf`, `log_sf` and `log_cell` answer for any distribution with a CDF; what is registered here
+keeps its digits everywhere.
+"""
 
 from __future__ import annotations
-
-from math import log
-from typing import Any
 
 import torch
 from pyro.distributions import ExpandedDistribution, Logistic
@@ -11,23 +12,25 @@ from torch import Tensor
 from torch.distributions import Distribution, Laplace, MixtureSameFamily, Normal
 from torch.nn.functional import logsigmoid
 
-from .cdf_differences import _open, log_cdf, log_cell, log_interval, log_sf
+from .cdf_differences import log_cdf, log_cell, log_interval, log_sf
 from .cells import (
-    NARROW,
-    _laplace_interval,
-    _log_cdf_laplace,
-    _log_erfcx,
-    _log_q,
-    _narrow_normal,
-    log1mexp,
+    laplace_cell,
+    log_laplace_cdf,
+    log_normal_survival,
+    logistic_cell,
+    mirror_cell,
+    mirrored_laplace,
+    normal_cell,
 )
+
+__all__ = ["log_cdf", "log_cell", "log_interval", "log_sf"]
 
 # Logistic ------------------------------------------------------------------------------------------------------------
 
 
 @log_interval.register
 def _(distribution: Logistic, centre: Tensor, width: Tensor | float) -> Tensor:
-    return _logistic_cell(distribution, centre, width)[2]
+    return logistic_cell(distribution, centre, width).inside
 
 
 @log_cdf.register
@@ -42,48 +45,14 @@ def _(distribution: Logistic, value: Tensor) -> Tensor:
 
 @log_cell.register
 def _(
-    distribution: Logistic, centre: Tensor, width: Tensor | float, first: Tensor, last: Tensor
+    distribution: Logistic,
+    centre: Tensor,
+    width: Tensor | float,
+    first: Tensor,
+    last: Tensor,
 ) -> Tensor:
-    return _open(first, last, *_logistic_cell(distribution, centre, width))
-
-
-def _logistic_cell(
-    distribution: Logistic, centre: Tensor, width: Tensor | float
-) -> tuple[Tensor, Tensor, Tensor]:
-    r"""$\log \sigma(b)$, $\log \sigma(-a)$, and $\log[\sigma(b) - \sigma(a)]$: their sum with $\log(1 - e^{a-b})$."""
-    rate = distribution.scale.reciprocal()
-    below = logsigmoid((centre + width / 2 - distribution.loc) * rate)
-    above = logsigmoid((distribution.loc - (centre - width / 2)) * rate)
-    return below, above, below + above + log1mexp(width * rate)
-
-
-# Laws that are symmetric around their location -----------------------------------------------------------------------
-
-
-def _mirrored(
-    distribution: Normal | Laplace, centre: Tensor, width: Tensor | float
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Ends a < b, centre m and width h of a cell in units of the scale, mirrored at the location so that m >= 0."""
-    lower, upper = (
-        (centre - width / 2 - distribution.loc) / distribution.scale,
-        (centre + width / 2 - distribution.loc) / distribution.scale,
-    )
-    left = centre < distribution.loc
-    distance = ((centre - distribution.loc) / distribution.scale).abs()
-    return (
-        torch.where(left, -upper, lower),
-        torch.where(left, -lower, upper),
-        distance,
-        width / distribution.scale,
-    )
-
-
-def _unmirrored(
-    distribution: Normal | Laplace, centre: Tensor, q_a: Tensor, p_b: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Of the mirrored P(X > a) and P(X < b): the mass below the upper end of the cell, and that above its lower end."""
-    left = centre < distribution.loc
-    return torch.where(left, q_a, p_b), torch.where(left, p_b, q_a)
+    masses = logistic_cell(distribution, centre, width)
+    return masses.open_ends(first, last)
 
 
 # Normal --------------------------------------------------------------------------------------------------------------
@@ -91,41 +60,29 @@ def _unmirrored(
 
 @log_interval.register
 def _(distribution: Normal, centre: Tensor, width: Tensor | float) -> Tensor:
-    return _normal_cell(distribution, centre, width)[2]
+    return normal_cell(distribution, centre, width).inside
 
 
 @log_cdf.register
 def _(distribution: Normal, value: Tensor) -> Tensor:
-    return _log_q((distribution.loc - value) / distribution.scale)[1]
+    return log_normal_survival((distribution.loc - value) / distribution.scale)
 
 
 @log_sf.register
 def _(distribution: Normal, value: Tensor) -> Tensor:
-    return _log_q((value - distribution.loc) / distribution.scale)[1]
+    return log_normal_survival((value - distribution.loc) / distribution.scale)
 
 
 @log_cell.register
 def _(
-    distribution: Normal, centre: Tensor, width: Tensor | float, first: Tensor, last: Tensor
+    distribution: Normal,
+    centre: Tensor,
+    width: Tensor | float,
+    first: Tensor,
+    last: Tensor,
 ) -> Tensor:
-    return _open(first, last, *_normal_cell(distribution, centre, width))
-
-
-def _normal_cell(
-    distribution: Normal, centre: Tensor, width: Tensor | float
-) -> tuple[Tensor, Tensor, Tensor]:
-    r"""The masses below, above and inside; a wide cell has $\log Q(a) + \log(1 - e^{-t})$, $t = \log Q(a) - \log Q(b)$.
-
-    Where a > 0, the squares in the logs of Q leave hm alone.
-    """
-    a, b, m, h = _mirrored(distribution, centre, width)
-    (erfcx_a, q_a), erfcx_b = _log_q(a), _log_erfcx(b)
-    q_b = erfcx_b - b.square() / 2 - log(2)
-    t = torch.where(a > 0, h * m + erfcx_a - erfcx_b, q_a - q_b)
-    narrow = h * m.clamp(min=1) < NARROW
-    wide = q_a + log1mexp(torch.where(narrow, 1.0, t))
-    inside = torch.where(narrow, _narrow_normal(m, h, narrow), wide)
-    return *_unmirrored(distribution, centre, q_a, torch.log1p(-q_b.exp())), inside
+    masses = normal_cell(distribution, centre, width)
+    return masses.open_ends(first, last)
 
 
 # Laplace -------------------------------------------------------------------------------------------------------------
@@ -133,47 +90,52 @@ def _normal_cell(
 
 @log_interval.register
 def _(distribution: Laplace, centre: Tensor, width: Tensor | float) -> Tensor:
-    a, b, _, h = _mirrored(distribution, centre, width)
-    return _laplace_interval(a, b, h)
+    return mirrored_laplace(mirror_cell(distribution, centre, width))
 
 
 @log_cdf.register
 def _(distribution: Laplace, value: Tensor) -> Tensor:
-    return _log_cdf_laplace((value - distribution.loc) / distribution.scale)
+    return log_laplace_cdf((value - distribution.loc) / distribution.scale)
 
 
 @log_sf.register
 def _(distribution: Laplace, value: Tensor) -> Tensor:
-    return _log_cdf_laplace((distribution.loc - value) / distribution.scale)
+    return log_laplace_cdf((distribution.loc - value) / distribution.scale)
 
 
 @log_cell.register
 def _(
-    distribution: Laplace, centre: Tensor, width: Tensor | float, first: Tensor, last: Tensor
+    distribution: Laplace,
+    centre: Tensor,
+    width: Tensor | float,
+    first: Tensor,
+    last: Tensor,
 ) -> Tensor:
-    a, b, _, h = _mirrored(distribution, centre, width)
-    ends = _unmirrored(distribution, centre, _log_cdf_laplace(-a), _log_cdf_laplace(b))
-    return _open(first, last, *ends, _laplace_interval(a, b, h))
+    masses = laplace_cell(distribution, centre, width)
+    return masses.open_ends(first, last)
 
 
-# Mixtures, and laws that repeat another ------------------------------------------------------------------------------
+# Mixtures: components stand on a last dim of their own ----------------------------------------------------------------
 
 
 @log_interval.register
 def _(distribution: MixtureSameFamily, centre: Tensor, width: Tensor | float) -> Tensor:
-    return _mixed(
-        distribution, log_interval(distribution.component_distribution, *_beside(centre, width))
-    )
+    components = distribution.component_distribution
+    width = width.unsqueeze(-1) if isinstance(width, Tensor) else width
+    masses = log_interval(components, centre.unsqueeze(-1), width)
+    return _sum_components(distribution, masses)
 
 
 @log_cdf.register
 def _(distribution: MixtureSameFamily, value: Tensor) -> Tensor:
-    return _mixed(distribution, log_cdf(distribution.component_distribution, *_beside(value)))
+    masses = log_cdf(distribution.component_distribution, value.unsqueeze(-1))
+    return _sum_components(distribution, masses)
 
 
 @log_sf.register
 def _(distribution: MixtureSameFamily, value: Tensor) -> Tensor:
-    return _mixed(distribution, log_sf(distribution.component_distribution, *_beside(value)))
+    masses = log_sf(distribution.component_distribution, value.unsqueeze(-1))
+    return _sum_components(distribution, masses)
 
 
 @log_cell.register
@@ -184,36 +146,39 @@ def _(
     first: Tensor,
     last: Tensor,
 ) -> Tensor:
-    return _mixed(
-        distribution,
-        log_cell(distribution.component_distribution, *_beside(centre, width, first, last)),
+    masses = log_cell(
+        distribution.component_distribution,
+        centre.unsqueeze(-1),
+        width.unsqueeze(-1) if isinstance(width, Tensor) else width,
+        first.unsqueeze(-1),
+        last.unsqueeze(-1),
     )
+    return _sum_components(distribution, masses)
 
 
-def _mixed(distribution: MixtureSameFamily, log_mass: Tensor) -> Tensor:
+def _sum_components(distribution: MixtureSameFamily, log_masses: Tensor) -> Tensor:
     r"""$\log \sum_k \pi_k e^{\ell_k}$ over the last dim."""
     # Categorical normalizes in the precision of its largest logit, which may be far from 0.
-    return (distribution.mixture_distribution.logits.log_softmax(-1) + log_mass).logsumexp(-1)
+    log_weights = distribution.mixture_distribution.logits.log_softmax(-1)
+    return (log_weights + log_masses).logsumexp(-1)
 
 
-def _beside(*arguments: Any) -> tuple[Any, ...]:
-    """The arguments with a last dim for the components."""
-    return tuple(x.unsqueeze(-1) if isinstance(x, Tensor) else x for x in arguments)
+# Distributions that repeat another along new batch dims ---------------------------------------------------------------
 
 
 @log_interval.register
 def _(distribution: ExpandedDistribution, centre: Tensor, width: Tensor | float) -> Tensor:
-    return log_interval(distribution.base_dist, _wide(distribution, centre), width)
+    return log_interval(distribution.base_dist, _expand(distribution, centre), width)
 
 
 @log_cdf.register
 def _(distribution: ExpandedDistribution, value: Tensor) -> Tensor:
-    return log_cdf(distribution.base_dist, _wide(distribution, value))
+    return log_cdf(distribution.base_dist, _expand(distribution, value))
 
 
 @log_sf.register
 def _(distribution: ExpandedDistribution, value: Tensor) -> Tensor:
-    return log_sf(distribution.base_dist, _wide(distribution, value))
+    return log_sf(distribution.base_dist, _expand(distribution, value))
 
 
 @log_cell.register
@@ -224,8 +189,10 @@ def _(
     first: Tensor,
     last: Tensor,
 ) -> Tensor:
-    return log_cell(distribution.base_dist, _wide(distribution, centre), width, first, last)
+    centre = _expand(distribution, centre)
+    return log_cell(distribution.base_dist, centre, width, first, last)
 
 
-def _wide(distribution: Distribution, value: Tensor) -> Tensor:
-    return value.expand(torch.broadcast_shapes(value.shape, distribution.batch_shape))
+def _expand(distribution: Distribution, value: Tensor) -> Tensor:
+    shape = torch.broadcast_shapes(value.shape, distribution.batch_shape)
+    return value.expand(shape)
