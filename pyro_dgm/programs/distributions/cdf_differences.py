@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..requirements import require_distribution
 from .cells import CellMasses
+from .requirements import require_distribution
 
 
 @singledispatch

@@ -53,8 +53,10 @@ class ContinuousBernoulliLogits(dist.TorchDistribution):
     def expand(self, batch_shape: Any, _instance: Any = None) -> ContinuousBernoulliLogits:
         new = self._get_checked_instance(ContinuousBernoulliLogits, _instance)
         new.logits = self.logits.expand(batch_shape)
-        parent = super(ContinuousBernoulliLogits, new)
-        parent.__init__(torch.Size(batch_shape), validate_args=False)
+        super(ContinuousBernoulliLogits, new).__init__(
+            torch.Size(batch_shape),
+            validate_args=False,
+        )
         new._validate_args = self._validate_args
         return new
 

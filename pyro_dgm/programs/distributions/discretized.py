@@ -9,8 +9,8 @@ import torch
 from pyro.distributions import constraints
 from torch import Tensor
 
-from ..requirements import require_distribution, require_levels
 from .intervals import log_cdf, log_cell, log_sf
+from .requirements import require_distribution, require_levels
 
 
 class Discretized(dist.TorchDistribution):

@@ -66,8 +66,11 @@ class Mixture(dist.TorchDistribution):
         new.component = self.component
         new.log_weights = self.log_weights
         new.contexts = self.contexts
-        parent = super(Mixture, new)
-        parent.__init__(torch.Size(batch_shape), self.event_shape, validate_args=False)
+        super(Mixture, new).__init__(
+            torch.Size(batch_shape),
+            self.event_shape,
+            validate_args=False,
+        )
         new._validate_args = self._validate_args
         return new
 

@@ -7,7 +7,7 @@ from math import log
 import torch
 from torch import Tensor, nn
 
-from ..requirements import require_levels
+from ..distributions.requirements import require_levels
 
 
 class Rescale(nn.Module):

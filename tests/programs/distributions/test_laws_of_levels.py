@@ -362,7 +362,9 @@ def test_a_class_or_a_conditional_in_place_of_the_base_is_refused_with_the_fix()
     fix = r"Fix: Discretized\(dist.Normal\(loc, scale\), 5\)"
     with pytest.raises(TypeError, match=rf"expected a distribution, got the class Normal. {fix}"):
         dgm.distributions.Discretized(dist.Normal, 5)
-    with pytest.raises(TypeError, match=rf"expected a distribution, got StandardNormal. {fix}"):
+    with pytest.raises(
+        TypeError, match=rf"expected a distribution, got the conditional StandardNormal. {fix}"
+    ):
         dgm.distributions.Discretized(dgm.StandardNormal(3), 5)
     with pytest.raises(ValueError, match=r"expected at least 2 levels, got 1. Fix: levels=256"):
         dgm.distributions.Discretized(dist.Normal(0.0, 1.0), 1)
