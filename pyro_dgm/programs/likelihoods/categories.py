@@ -5,15 +5,20 @@ from __future__ import annotations
 import pyro.distributions as dist
 from torch import Tensor, nn
 
-from ..conditionals.conditional import Conditional
+from ..distributions.requirements import require_levels
+from ..requirements import require_network
+from .base import FamilyLikelihood, require_chunks, require_event_dim
 
 
-class Bernoulli(Conditional):
-    r"""$P(x \mid c) = \prod_d \mathrm{Bern}(x_d;\ \sigma(\mathrm{net}(c)_d))$ for binary x. Exact.
+class Bernoulli(FamilyLikelihood):
+    r"""$P(x \mid c) = \prod_d \mathrm{Bern}(x_d;\ \sigma(\mathrm{net}(c)_d))$ for binary x. Exact, in nats.
 
     Args:
         net: maps contexts to logits `(*batch, *event)`.
         event_dim: number of event dims: 1 for vectors, 3 for images.
+
+    Raises:
+        TypeError: if `net` is no network.
 
     Example:
         >>> import torch
@@ -21,12 +26,12 @@ class Bernoulli(Conditional):
         torch.Size([9])
     """
 
-    def __init__(self, net: nn.Module, event_dim: int = 1):
-        super().__init__(dist.Bernoulli, net, ("logits",), event_dim)
+    family = dist.Bernoulli
+    params = ("logits",)
 
 
 class Categorical(nn.Module):
-    r"""$P(x \mid c) = \prod_d \mathrm{Cat}(x_d;\ \mathrm{softmax}(\mathrm{net}(c)_d))$ over K levels. Exact.
+    r"""$P(x \mid c) = \prod_d \mathrm{Cat}(x_d;\ \mathrm{softmax}(\mathrm{net}(c)_d))$ over K levels. Exact, in nats.
 
     Args:
         net: maps contexts to logits `(*batch, D * levels)`, the K logits of one dim side by side; for images
@@ -38,7 +43,8 @@ class Categorical(nn.Module):
         c: `(*batch, C)`  ->  batch_shape `(*batch)`, event_shape `(D,)`, values in 0, …, K − 1.
 
     Raises:
-        ValueError: if the network's last dim is no multiple of `levels`.
+        TypeError: if `net` is no network.
+        ValueError: for fewer than 2 levels; if the network's last dim is no multiple of `levels`.
 
     Example:
         >>> import torch
@@ -48,14 +54,20 @@ class Categorical(nn.Module):
 
     def __init__(self, net: nn.Module, levels: int, event_dim: int = 1):
         super().__init__()
-        self.net, self.levels, self.event_dim = net, levels, event_dim
+        require_network("Categorical", net)
+        require_levels("Categorical", levels)
+        require_event_dim("Categorical", event_dim)
+        self.net = net
+        self.levels = levels
+        self.event_dim = event_dim
 
     def forward(self, *contexts: Tensor) -> dist.TorchDistribution:
         raw = self.net(*contexts)
-        if raw.shape[-self.event_dim] % self.levels:
-            raise ValueError(
-                f"Categorical: expected a network output (*batch, D * levels) with levels={self.levels}, got "
-                f"{tuple(raw.shape)}. Fix: end the network with nn.Linear(hidden, D * {self.levels})."
-            )
-        logits = raw.unflatten(-self.event_dim, (-1, self.levels)).movedim(-self.event_dim, -1)
+        parts = f"the logits of one dim side by side, levels={self.levels}"
+        require_chunks("Categorical", raw, self.levels, parts, self.event_dim)
+        logits = raw.unflatten(-self.event_dim, (-1, self.levels))
+        logits = logits.movedim(-self.event_dim, -1)
         return dist.Categorical(logits=logits).to_event(self.event_dim)
+
+    def extra_repr(self) -> str:
+        return f"levels={self.levels}, event_dim={self.event_dim}"

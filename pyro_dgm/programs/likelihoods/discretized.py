@@ -1,4 +1,4 @@
-"""Likelihood makers for integer levels in their order: a continuous distribution, discretized."""
+"""Likelihood makers for integer levels in their order: continuous distributions, discretized."""
 
 from __future__ import annotations
 
@@ -10,75 +10,119 @@ import torch
 from torch import Tensor, nn
 
 from ..distributions.discretized import Discretized
+from ..distributions.requirements import require_levels
+from ..requirements import require_network
+from .base import require_chunks, require_event_dim
 
 MAX_LOG_SCALE = 12.0
 
 
 class LevelsLikelihood(nn.Module):
-    """What the discretized likelihoods share: how they read locations and log-scales from a network. Abstract."""
+    """How a network's output becomes locations and scales in levels, for all discretized likelihoods. Abstract.
+
+    Args:
+        net: maps contexts to `(*batch, num * D)`, for images `(*batch, num * channels, height, width)`, where `num`
+            is the number of chunks times that of components.
+        levels: number L of levels.
+        min_scale: added to the scales, in levels.
+        event_dim: number of event dims: 1 for vectors, 3 for images.
+        num_components: number K of components of each dim.
+
+    Attributes:
+        chunks: what the equal parts of the network's output are, in their order.
+
+    Raises:
+        TypeError: if `net` is no network.
+        ValueError: for fewer than 2 levels, or an argument out of range.
+    """
 
     chunks: tuple[str, ...] = ("locations", "log-scales")
 
     def __init__(
-        self, net: nn.Module, levels: int, min_scale: float, event_dim: int, num_components: int = 1
+        self,
+        net: nn.Module,
+        levels: int,
+        min_scale: float,
+        event_dim: int,
+        num_components: int = 1,
     ):
         super().__init__()
+        owner = type(self).__name__
+        require_network(owner, net)
+        require_levels(owner, levels)
+        require_event_dim(owner, event_dim)
         if min_scale < 0:
-            raise ValueError(f"{type(self).__name__}: expected min_scale >= 0, got {min_scale}.")
+            raise ValueError(
+                f"{owner}: expected min_scale >= 0, got {min_scale}. "
+                "Fix: min_scale=0.1, a scale in levels; it is no log-scale."
+            )
         if num_components < 1:
             raise ValueError(
-                f"{type(self).__name__}: expected num_components >= 1, got {num_components}."
+                f"{owner}: expected num_components >= 1, got {num_components}. "
+                "Fix: num_components=5."
             )
-        self.net, self.levels, self.min_scale, self.event_dim = net, levels, min_scale, event_dim
+        self.net = net
+        self.levels = levels
+        self.min_scale = min_scale
+        self.event_dim = event_dim
         self.num_components = num_components
 
-    def read(self, *contexts: Tensor) -> tuple[Tensor, ...]:
+    def read_chunks(self, *contexts: Tensor) -> tuple[Tensor, ...]:
         """The chunks of the network's output."""
-        raw, num = self.net(*contexts), len(self.chunks) * self.num_components
-        if raw.dim() < self.event_dim or raw.shape[-self.event_dim] % num:
-            raise ValueError(
-                f"{type(self).__name__}: expected a network output (*batch, {num} * D), {' then '.join(self.chunks)}, "
-                f"got {tuple(raw.shape)}. Fix: end the network with nn.Linear(hidden, {num} * D)."
-            )
-        return raw.chunk(len(self.chunks), dim=-self.event_dim)
+        raw = self.net(*contexts)
+        num_chunks = len(self.chunks)
+        num = num_chunks * self.num_components
+        parts = " then ".join(self.chunks)
+        require_chunks(type(self).__name__, raw, num, parts, self.event_dim)
+        return raw.chunk(num_chunks, dim=-self.event_dim)
 
     def scale(self, log_scale: Tensor) -> Tensor:
         r"""$s = s_{\min} + e^r$, r clamped to ±12."""
-        return log_scale.clamp(-MAX_LOG_SCALE, MAX_LOG_SCALE).exp() + self.min_scale
+        clamped = log_scale.clamp(-MAX_LOG_SCALE, MAX_LOG_SCALE)
+        return clamped.exp() + self.min_scale
 
-    def by_component(self, chunk: Tensor) -> Tensor:
+    def split_components(self, chunk: Tensor) -> Tensor:
         """`(*batch, K * D)` to `(*batch, D, K)`, for images `(*batch, channels, height, width, K)`."""
-        return chunk.unflatten(-self.event_dim, (-1, self.num_components)).movedim(
-            -self.event_dim, -1
-        )
+        components = chunk.unflatten(-self.event_dim, (-1, self.num_components))
+        return components.movedim(-self.event_dim, -1)
 
-    def spread(self, loc: Tensor, log_scale: Tensor) -> tuple[Tensor, Tensor]:
-        """Locations and scales in levels from the raw ones, components on the last dim."""
-        k, num = (
-            torch.arange(self.num_components, dtype=loc.dtype, device=loc.device),
-            self.num_components,
-        )
-        return self.levels * (loc + (k + 0.5) / num) - 0.5, self.scale(
-            log_scale + log(self.levels / (2 * num))
-        )
+    def space_evenly(self, raw_loc: Tensor, raw_log_scale: Tensor) -> tuple[Tensor, Tensor]:
+        r"""$\mu_k = L\, (r^\mu_k + \frac{k + ½}{K}) - ½$ and $s_k = s_{\min} + \frac{L}{2 K} e^{r^s_k}$, k on the last dim."""
+        num = self.num_components
+        k = torch.arange(num, dtype=raw_loc.dtype, device=raw_loc.device)
+        loc = self.levels * (raw_loc + (k + 0.5) / num) - 0.5
+        scale = self.scale(raw_log_scale + log(self.levels / (2 * num)))
+        return loc, scale
+
+    def extra_repr(self) -> str:
+        return f"levels={self.levels}, min_scale={self.min_scale}, event_dim={self.event_dim}"
 
 
-class OneBump(LevelsLikelihood):
-    """A discretized likelihood with one law of a family of locations and scales for every dim. Abstract."""
+class SingleComponent(LevelsLikelihood):
+    r"""$P(x \mid c) = \prod_d [F(x_d + ½) - F(x_d - ½)]$ with F of one family of locations and scales. Abstract.
+
+    Attributes:
+        family: the class of F, a Pyro distribution with parameters `loc` and `scale`.
+    """
 
     family: type[Any]
 
-    def __init__(self, net: nn.Module, levels: int, min_scale: float = 0.0, event_dim: int = 1):
+    def __init__(
+        self,
+        net: nn.Module,
+        levels: int,
+        min_scale: float = 0.0,
+        event_dim: int = 1,
+    ):
         super().__init__(net, levels, min_scale, event_dim)
 
     def forward(self, *contexts: Tensor) -> dist.TorchDistribution:
-        loc, log_scale = self.read(*contexts)
-        return Discretized(self.family(loc, self.scale(log_scale)), self.levels).to_event(
-            self.event_dim
-        )
+        loc, log_scale = self.read_chunks(*contexts)
+        base = self.family(loc, self.scale(log_scale))
+        return Discretized(base, self.levels).to_event(self.event_dim)
 
 
-class DiscretizedLogistic(OneBump):
+class DiscretizedLogistic(SingleComponent):
     r"""$P(x \mid c) = \prod_d [F(x_d + ½) - F(x_d - ½)]$, F logistic, open tails at the edge levels. Exact, normalised.
 
     Args:
@@ -94,21 +138,22 @@ class DiscretizedLogistic(OneBump):
         c: `(*batch, C)`  ->  batch_shape `(*batch)`, event_shape `(D,)`.
 
     Raises:
-        ValueError: if the network's last dim is odd, or `min_scale` is negative.
+        TypeError: if `net` is no network.
+        ValueError: for fewer than 2 levels; if the network's last dim is odd, or `min_scale` is negative.
 
     References:
         Kingma et al. 2016, arXiv:1606.04934; the density is `Discretized`.
 
     Example:
-        >>> law = DiscretizedLogistic(nn.Identity(), levels=3)(torch.zeros(1, 2))
-        >>> sum(law.log_prob(torch.tensor([[float(y)]])).exp().item() for y in range(3))  # doctest: +ELLIPSIS
-        1.000...
+        >>> x = DiscretizedLogistic(nn.Identity(), levels=3)(torch.zeros(1, 2))
+        >>> round(x.log_prob(torch.arange(3.0)[:, None]).exp().sum().item(), 6)
+        1.0
     """
 
     family = dist.Logistic
 
 
-class DiscretizedNormal(OneBump):
+class DiscretizedNormal(SingleComponent):
     r"""$P(x \mid c) = \prod_d [F(x_d + ½) - F(x_d - ½)]$, F normal, open tails at the edge levels. Exact, normalised.
 
     Network, arguments and units are those of `DiscretizedLogistic`; the tails are lighter, and a level far from the
@@ -121,7 +166,8 @@ class DiscretizedNormal(OneBump):
         event_dim: number of event dims: 1 for vectors, 3 for images.
 
     Raises:
-        ValueError: if the network's last dim is odd, or `min_scale` is negative.
+        TypeError: if `net` is no network.
+        ValueError: for fewer than 2 levels; if the network's last dim is odd, or `min_scale` is negative.
 
     Example:
         >>> DiscretizedNormal(nn.Linear(2, 2 * 9), levels=16)(torch.zeros(4, 2)).event_shape
@@ -150,16 +196,17 @@ class DiscretizedLogisticMixture(LevelsLikelihood):
         event_dim: number of event dims: 1 for vectors, 3 for images.
 
     Raises:
-        ValueError: if that dim of the network's output is no multiple of 3 K, or if `min_scale` or `num_components`
-            is out of range.
+        TypeError: if `net` is no network.
+        ValueError: for fewer than 2 levels; if that dim of the network's output is no multiple of 3 K, or if
+            `min_scale` or `num_components` is out of range.
 
     References:
         Salimans et al. 2017, *PixelCNN++*, arXiv:1701.05517; with channels that depend on each other
         `ColourLogisticMixture`.
 
     Example:
-        >>> law = DiscretizedLogisticMixture(nn.Identity(), levels=256, num_components=5)(torch.zeros(3 * 5 * 2))
-        >>> law.mean
+        >>> likelihood = DiscretizedLogisticMixture(nn.Identity(), levels=256, num_components=5)
+        >>> likelihood(torch.zeros(3 * 5 * 2)).mean
         tensor([127.5000, 127.5000])
     """
 
@@ -176,7 +223,16 @@ class DiscretizedLogisticMixture(LevelsLikelihood):
         super().__init__(net, levels, min_scale, event_dim, num_components)
 
     def forward(self, *contexts: Tensor) -> dist.TorchDistribution:
-        logits, loc, log_scale = (self.by_component(chunk) for chunk in self.read(*contexts))
-        kernels = dist.Logistic(*self.spread(loc, log_scale))
-        mixture = dist.MixtureSameFamily(dist.Categorical(logits=logits), kernels)
+        logits, raw_loc, raw_log_scale = self.read_chunks(*contexts)
+        logits = self.split_components(logits)
+        raw_loc = self.split_components(raw_loc)
+        raw_log_scale = self.split_components(raw_log_scale)
+        loc, scale = self.space_evenly(raw_loc, raw_log_scale)
+        mixture = dist.MixtureSameFamily(
+            dist.Categorical(logits=logits),
+            dist.Logistic(loc, scale),
+        )
         return Discretized(mixture, self.levels).to_event(self.event_dim)
+
+    def extra_repr(self) -> str:
+        return f"num_components={self.num_components}, {super().extra_repr()}"
