@@ -17,6 +17,7 @@ ROOT = Path(pyro_dgm.__file__).parent
 DECLARATION = ("programs",)
 INFERENCE = ("inference", "evaluation", "adversarial", "arviz_export")
 BOTH = ("experiments", "refitting")  # the only floors that see both wings
+NAMESPACES = ("flows", "distributions", "nn", "gan", "results", "diagnostics", "training")
 
 
 def module_name(path: Path) -> str:
@@ -101,12 +102,13 @@ def test_only_experiments_and_the_front_door_see_both_wings():
     for name, targets in GRAPH.items():
         floors = {floor(t) for t in targets}
         if floors & set(DECLARATION) and floors & set(INFERENCE):
-            assert name == "pyro_dgm" or floor(name) in BOTH, f"{name} imports {sorted(targets)}"
+            allowed = name == "pyro_dgm" or floor(name) in (*BOTH, *NAMESPACES)
+            assert allowed, f"{name} imports {sorted(targets)}"
 
 
 def test_no_wing_imports_experiments_or_the_front_door():
     for name, targets in GRAPH.items():
-        if floor(name) in (*DECLARATION, *INFERENCE, "contract"):
+        if floor(name) in (*DECLARATION, *INFERENCE, "contract", "ascent"):
             assert not [t for t in targets if t == "pyro_dgm" or floor(t) in BOTH], name
 
 

@@ -10,14 +10,8 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from ..inference.run.generation import data_dim_first
-from ..inference.run.traces import (
-    Site,
-    eval_mode,
-    fork_rng,
-    observed_sites,
-    plate_depth,
-    vectorized,
-)
+from ..inference.run.states import eval_mode, fork_rng
+from ..inference.run.traces import Site, observed_sites, plate_depth, vectorized
 
 
 class Fakes:

@@ -9,7 +9,7 @@ from math import isfinite
 import torch
 from torch import Tensor, nn
 
-from ..inference.run.estimates import take_rows
+from ..inference.run.data import take_rows
 from .critics import logits
 from .games import Game
 

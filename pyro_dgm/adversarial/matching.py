@@ -10,9 +10,10 @@ from pyro import poutine
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor, nn
 
-from ..inference.run.structure import check_data
+from ..inference.run.data import check_data
+from ..inference.run.states import eval_mode, fork_rng
 from ..inference.run.supports import IntegerWarning
-from ..inference.run.traces import Site, eval_mode, fork_rng, sample_sites
+from ..inference.run.traces import Site, sample_sites
 from .critics import logits
 from .drawing import Fakes
 

@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from ..evaluation.estimate import Estimate, estimated
-from ..inference.run.estimates import evaluation_mode, placed, require_positive, take_rows
-from ..inference.run.traces import derive_seed, fork_rng
+from ..inference.run.data import take_rows
+from ..inference.run.estimates import placed
+from ..inference.run.session import require_positive
+from ..inference.run.states import derive_seed, evaluation_mode, fork_rng
 from ..inference.training.history import History, Row
 from .critics import logits
 from .trainer import GANTrainer

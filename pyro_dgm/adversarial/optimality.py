@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from ..evaluation.estimate import Estimate
-from ..inference.run.estimates import estimating, placed, split_rows, take_rows
-from ..inference.run.structure import check_data
-from ..inference.run.traces import derive_seed, fork_rng
+from ..inference.run.data import check_data, split_rows, take_rows
+from ..inference.run.estimates import estimating, placed
+from ..inference.run.states import derive_seed, fork_rng
 from .critics import logits
 from .drawing import Fakes
 from .fitting import AdamFit, CriticFit

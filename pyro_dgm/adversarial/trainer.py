@@ -11,8 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..inference.run.estimates import device_of, evaluation_mode
-from ..inference.run.traces import derive_seed, eval_mode, without_handlers
+from ..inference.run.states import (
+    derive_seed,
+    device_of,
+    eval_mode,
+    evaluation_mode,
+    without_handlers,
+)
 from ..inference.training.trainer import Terms, Trainer
 from .critics import Scores, logits
 from .divergences import Divergence

@@ -8,14 +8,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..evaluation.likelihood.importance import nll
-from ..inference.run.estimates import (
-    check_pair,
-    estimating,
-    placed,
-    require_positive,
-    split_rows,
-    take_rows,
-)
+from ..inference.run.data import split_rows, take_rows
+from ..inference.run.estimates import estimating, placed
+from ..inference.run.session import check_pair, require_positive
 from .datatree import (
     DATUM,
     REFUSAL,

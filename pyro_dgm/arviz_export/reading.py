@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from ..contract import DATA, PARTICLES
 from ..inference.run.particles import Particles, draw
+from ..inference.run.rules import check_sites
 from ..inference.run.simulation import generative_trace
-from ..inference.run.structure import check_sites
 from ..inference.run.traces import Site, plate_depth, plate_names, plate_value, sample_sites
 from .datatree import DATUM, SAMPLE, Arrays, taken
 from .smoothing import resampled
@@ -45,7 +45,7 @@ class Reading:
     def groups(self, batch: tuple) -> dict[str, Arrays]:
         """The groups of a block of data."""
         particles = draw(self.model, self.guide, *batch, num=self.num)
-        check_sites(particles.guide_trace, particles.model_trace)
+        check_sites(particles.pair)
         found = self._drawn(particles)
         if self.resampled:
             index = resampled(particles.log_weight).cpu().numpy()

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..inference.run.batches import Batches, binarize
-from ..inference.run.traces import fork_rng
+from ..inference.run.states import fork_rng
 
 
 class Data:

@@ -107,9 +107,7 @@ def require_sizes(owner: str, **sizes: int | Sequence[int]) -> None:
     for name, size in sizes.items():
         shape = size if isinstance(size, Sequence) else (size,)
         if any(length < 1 for length in shape):
-            raise ValueError(
-                f"{owner}: expected {name} >= 1, got {size}. Fix: {owner}(…, {name}=8)."
-            )
+            raise ValueError(f"{owner}: expected {name} >= 1, got {size}. Fix: {name}=8.")
 
 
 def describe(value: Any) -> str:

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from ..contract import noise_name
 from ..inference.objectives.elbo import ELBO
 from ..inference.run.batches import Batches
-from ..inference.run.estimates import placed, split_rows
+from ..inference.run.data import split_rows
+from ..inference.run.estimates import placed
 from ..inference.run.generation import encode
-from ..inference.run.traces import derive_seed, eval_mode
+from ..inference.run.states import derive_seed, eval_mode
 from ..inference.training.svi import SVITrainer
 from ..programs.dequantization.noise import within_cell
 from ..programs.guides import EmptyGuide

@@ -13,7 +13,8 @@ from toys import Series, Written
 
 import pyro_dgm as dgm
 from pyro_dgm.adversarial.drawing import Fakes
-from pyro_dgm.inference.run.traces import fork_rng, observed_sites, vectorized
+from pyro_dgm.inference.run.states import fork_rng
+from pyro_dgm.inference.run.traces import observed_sites, vectorized
 
 
 def traced(case, batch, seed=3):

@@ -6,7 +6,7 @@ from toys import ExactGuide, LinearGaussian, heavy
 
 import pyro_dgm as dgm
 from pyro_dgm.arviz_export.smoothing import resampled, smooth_weights
-from pyro_dgm.inference.run.traces import fork_rng
+from pyro_dgm.inference.run.states import fork_rng
 
 
 def of_arviz(log_w):

@@ -23,8 +23,9 @@ from torch.distributions import (
 
 from ...contract import DATA
 from ...inference.run.particles import sum_over_plates
-from ...inference.run.structure import check_sites
+from ...inference.run.rules import check_sites
 from ...inference.run.traces import (
+    PairTrace,
     Site,
     latent_sites,
     log_density,
@@ -228,7 +229,7 @@ class Posterior:
     def __init__(self, model: Callable, batch: tuple, *, whiten: bool = True):
         self.model, self.batch, self.whiten = model, batch, whiten
         trace = poutine.trace(model).get_trace(*batch)
-        check_sites(trace, trace)
+        check_sites(PairTrace(trace, trace))
         self.depth = plate_depth(trace)
         self.places: dict[str, Place] = {}
         self._run(self._placed, 1)
@@ -281,9 +282,9 @@ class Posterior:
     def draws_of(self, program: Callable | None, num: int) -> Values:
         """Draws of every latent site `(K, *plates, N, *event)` from a guide, or from the prior if there is none."""
         if program is not None:
-            guide_trace, model_trace = run_pair(self.model, program, self.batch, num, self.depth)
-            check_sites(guide_trace, model_trace)
-            return {name: site["value"] for name, site in latent_sites(guide_trace).items()}
+            pair = run_pair(self.model, program, self.batch, num, self.depth)
+            check_sites(pair)
+            return {name: site["value"] for name, site in pair.latent.items()}
         trace = poutine.trace(vectorized(self.model, num, self.depth)).get_trace(*self.batch)
         return {name: site["value"] for name, site in latent_sites(trace).items()}
 
@@ -318,10 +319,10 @@ class Posterior:
         shape = chart_of(name, distribution, whiten=self.whiten).shape
         z = distribution.sample()
         sum_over_plates(name, site, z.new_zeros(distribution.batch_shape))  # refuses a global site
-        frames = {key: site[key] for key in ("fn", "cond_indep_stack")}
-        self.places[name] = Place(
-            start, (*shape[1 : self.depth], *shape[self.depth + 1 :]), {**frames, "value": z}
-        )
+        located = site.copy()
+        located["value"] = z
+        free_shape = (*shape[1 : self.depth], *shape[self.depth + 1 :])
+        self.places[name] = Place(start, free_shape, located)
         return z
 
     def _part(self, zeta: Tensor, place: Place) -> Tensor:

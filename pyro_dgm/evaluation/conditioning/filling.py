@@ -12,10 +12,10 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from ...contract import DATA, PARTICLES
-from ...inference.run.estimates import repeat_rows
+from ...inference.run.data import repeat_rows
 from ...inference.run.generation import mean_of
 from ...inference.run.particles import per_datum
-from ...inference.run.structure import check_sites
+from ...inference.run.rules import check_sites
 from ...inference.run.traces import (
     Site,
     latent_sites,
@@ -132,8 +132,9 @@ class FillingMixture:
         trace = poutine.trace(self.model).get_trace(x, *rest)
         for _ in range(self.sweeps):
             x = torch.where(rest[-1], x, redrawn(trace, x))
-            guide_trace, trace = run_pair(self.model, self.guide, (x, *rest))
-            check_sites(guide_trace, trace)
+            pair = run_pair(self.model, self.guide, (x, *rest))
+            check_sites(pair)
+            trace = pair.model
         x = torch.where(rest[-1], x, redrawn(trace, x))
         return [(whole, *block[1:]) for whole in x.chunk(self.fills)]
 

@@ -10,15 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...inference.run.estimates import (
-    check_batch,
-    check_pair,
-    estimating,
-    placed,
-    require_positive,
-    take_rows,
-)
-from ...inference.run.traces import derive_seed, latent_sites, plate_depth, run_pair
+from ...inference.run.data import take_rows
+from ...inference.run.estimates import check_batch, estimating, placed
+from ...inference.run.session import check_pair, require_positive
+from ...inference.run.states import derive_seed
+from ...inference.run.traces import plate_depth, run_pair
 from ..likelihood.importance import NLL, PerDatum, nll, summary_of
 from .filling import FillingMixture, site_of
 from .marginal import Marginal, Unmasked
@@ -273,14 +269,14 @@ def _task(
     first = take_rows((*batch_, observed), slice(0, 1))
     with estimating(model, guide, seed=0):
         traces = run_pair(marginal, unmasked, first)
-        site_of(traces[1], first[0])
-    if not latent_sites(traces[0]):
+        site_of(traces.model, first[0])
+    if not traces.latent:
         num, fills, sweeps = 2, 1, 1  # every draw is the same exact log density
     mixture = FillingMixture(
         marginal, unmasked, ceil(num / (fills + 1)), fills, sweeps, plate_depth(*traces)
     )
     missing = (~observed.reshape(len(observed), -1).all(1)).nonzero()[:, 0]
-    kind = NLL.kind if latent_sites(traces[0]) else "exact"
+    kind = NLL.kind if traces.latent else "exact"
     return _Task(mixture, tuple(batch_), observed, missing, kind)
 
 

@@ -16,7 +16,7 @@ from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 from torch.distributions import Independent
 
-from ...inference.run.estimates import take_rows
+from ...inference.run.data import take_rows
 from ...inference.run.traces import Site, latent_sites, log_density, sample_sites, vectorized
 
 ROWS = 256  # data whose laws are asked of the guide at once

@@ -11,8 +11,10 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from ...contract import DATA
-from ...inference.run.estimates import estimating, placed, repeat_rows, require_positive
+from ...inference.run.data import repeat_rows
+from ...inference.run.estimates import estimating, placed
 from ...inference.run.generation import mean_of
+from ...inference.run.session import require_positive
 from ...inference.run.traces import (
     Site,
     plate_depth,

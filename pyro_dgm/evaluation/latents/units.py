@@ -11,26 +11,13 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from ...contract import DATA
-from ...inference.run.estimates import (
-    check_pair,
-    checked_run,
-    estimating,
-    placed,
-    require_positive,
-    split_rows,
-    take_rows,
-)
+from ...inference.run.data import split_rows, take_rows
+from ...inference.run.estimates import checked_run, estimating, placed
 from ...inference.run.generation import encoded
 from ...inference.run.particles import draw
+from ...inference.run.session import check_pair, require_positive, session
 from ...inference.run.simulation import draws_of, names_of_latents, simulated
-from ...inference.run.traces import (
-    Site,
-    derive_seed,
-    latent_sites,
-    plate_depth,
-    plate_names,
-    plate_value,
-)
+from ...inference.run.traces import Site, latent_sites, plate_depth, plate_names, plate_value
 from ..samples.twosample import TwoSample, mmd
 from .aggregate import of_numbers
 
@@ -59,14 +46,12 @@ def active_units(
     References:
         Burda, Grosse, Salakhutdinov 2016, *Importance weighted autoencoders*, arXiv:1509.00519.
     """
-    require_positive(chunk=chunk)
     if num < 2:
-        raise ValueError(f"active_units: expected num >= 2 draws per datum, got {num}.")
-    blocks = [
-        # A seed for every block: noise that repeats would be taken for variance that the data do not have.
-        encoded(guide, block, num, derive_seed(seed, i))
-        for i, block in enumerate(split_rows(placed(guide, batch), max(1, chunk // num)))
-    ]
+        raise ValueError(
+            f"active_units: expected num >= 2 draws per datum, got {num}. Fix: num=50."
+        )
+    with session(None, guide, *batch, num=num, chunk=chunk, seed=seed) as opened:
+        blocks = [encoded(opened, block) for block in opened.blocks()]
     return {
         name: _between(torch.cat([_by_datum(name, block[name]) for block in blocks], 1))
         for name in blocks[0]

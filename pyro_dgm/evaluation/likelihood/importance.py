@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from math import log, nan, sqrt
 from typing import Any
@@ -10,16 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...inference.run.estimates import (
-    check_pair,
-    checked_run,
-    estimating,
-    placed,
-    require_positive,
-    split_rows,
-)
+from ...contract import PyroProgram
+from ...inference.run.data import Batch
 from ...inference.run.particles import draw
-from ...inference.run.traces import latent_sites, plate_depth
+from ...inference.run.session import Session, session
 from .pareto import LEAST_DRAWS
 from .psis import khat, khat_threshold
 
@@ -146,8 +139,8 @@ class NLL(PerDatum):
 
 
 def nll(
-    model: Callable,
-    guide: Callable,
+    model: PyroProgram,
+    guide: PyroProgram,
     *batch: Any,
     num: int = 1000,
     chunk: int = 20_000,
@@ -173,21 +166,22 @@ def nll(
     References:
         Burda, Grosse, Salakhutdinov 2016, *Importance weighted autoencoders*, arXiv:1509.00519.
     """
-    check_pair(model, guide)
-    require_positive(num=num, chunk=chunk)
-    batch = placed(model, batch)
-    with estimating(model, guide, seed=seed):
-        traces = checked_run(model, guide, batch)
-        depth = plate_depth(*traces)
-        if not latent_sites(traces[0]):
-            num = min(num, 2)  # every draw is the same exact log density
-        rows = max(1, chunk // num)
-        blocks = [
-            summary_of(*weighted(model, guide, block, num, max(1, chunk // rows), depth))
-            for block in split_rows(batch, rows)
-        ]
-    statistics: dict[str, Any] = {name: torch.cat([b[name] for b in blocks]) for name in blocks[0]}
-    kind = NLL.kind if latent_sites(traces[0]) else "exact"
+    with session(model, guide, *batch, num=num, chunk=chunk, seed=seed) as pair:
+        return nll_of(pair)
+
+
+def nll_of(pair: Session) -> NLL:
+    """`nll` of an open session."""
+    blocks = []
+    num = pair.num
+    for block in pair.blocks():
+        if pair.structure.is_exact:
+            num = min(pair.num, 2)  # every draw is the same exact log density
+        depth = pair.structure.depth
+        log_w, kl = weighted(pair.model, pair.guide, block, num, pair.chunk, depth)
+        blocks.append(summary_of(log_w, kl))
+    statistics = {name: torch.cat([block[name] for block in blocks]) for name in blocks[0]}
+    kind = "exact" if pair.structure.is_exact else NLL.kind
     return NLL(num=num, kind=kind, **statistics)
 
 
@@ -208,12 +202,17 @@ def bits_per_dim(nats: float, dim: int, spacing: float = 1.0) -> float:
 
 
 def weighted(
-    model: Callable, guide: Callable, block: tuple, num: int, step: int, depth: int
+    model: PyroProgram, guide: PyroProgram, block: Batch, num: int, chunk: int, depth: int
 ) -> tuple[Tensor, Tensor]:
-    """Log weights and the KL term, both `(K, rows)`."""
-    sizes = [min(step, num - start) for start in range(0, num, step)]
-    parts = [draw(model, guide, *block, num=size, depth=depth) for size in sizes]
-    return torch.cat([p.log_weight for p in parts]), torch.cat([p.kl for p in parts])
+    """Log weights and the KL term of `num` draws for each datum of a block, both `(K, rows)`."""
+    log_w, kl = [], []
+    step = max(1, chunk // len(block[0]))
+    for start in range(0, num, step):
+        size = min(step, num - start)
+        particles = draw(model, guide, *block, num=size, depth=depth)
+        log_w.append(particles.log_weight)
+        kl.append(particles.kl)
+    return torch.cat(log_w), torch.cat(kl)
 
 
 def summary_of(log_w: Tensor, kl: Tensor) -> dict[str, Tensor]:

@@ -12,8 +12,10 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 
 from ...contract import noise_name
-from ...inference.run.estimates import check_pair, checked_run, estimating, placed, take_rows
+from ...inference.run.data import take_rows
+from ...inference.run.estimates import checked_run, estimating, placed
 from ...inference.run.particles import draw
+from ...inference.run.session import check_pair
 from ...inference.run.traces import plate_depth
 from ..chains.coordinates import bijection_onto
 from ..latents.aggregate import of_numbers

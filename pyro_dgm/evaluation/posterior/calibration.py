@@ -12,15 +12,13 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from ...inference.run.estimates import (
-    check_pair,
-    estimating,
-    placed_context,
-    require_positive,
-    take_rows,
-)
+from ...inference.run.data import take_rows
+from ...inference.run.estimates import estimating, placed_context
+from ...inference.run.explain import run_or_explain
 from ...inference.run.generation import generated_value
 from ...inference.run.particles import draw
+from ...inference.run.rules import check_sites
+from ...inference.run.session import check_pair, require_positive
 from ...inference.run.simulation import (
     draws_of,
     log_joint,
@@ -28,7 +26,6 @@ from ...inference.run.simulation import (
     run_of_prior,
     simulated,
 )
-from ...inference.run.structure import check_sites, run_or_explain
 from ...inference.run.traces import Site, latent_sites, plate_depth, vectorized
 
 LEVELS = (0.5, 0.8, 0.95)  # of the intervals that are printed
@@ -187,8 +184,8 @@ def _sites(model: Callable, guide: Callable, context: tuple) -> _Sites:
     depth = plate_depth(run_of_prior(model, context, guide))
     made = poutine.trace(vectorized(model, 1, depth)).get_trace(None, *context)
     traces = run_or_explain(model, guide, (generated_value(made).flatten(0, 1), *context))
-    check_sites(*traces)
-    z, latent = names_of_latents(*traces), latent_sites(traces[0])
+    check_sites(traces)
+    z, latent = names_of_latents(*traces), traces.latent
     if not z:
         raise ValueError(
             f"sbc: expected a guide with latent sites, got {[*latent]}. Fix: nll(model, guide, x) scores such a model."

@@ -9,16 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...inference.run.estimates import (
-    check_pair,
-    checked_run,
-    estimating,
-    extreme_batch,
-    placed,
-    require_positive,
-    take_rows,
-)
-from ...inference.run.traces import derive_seed, fork_rng, latent_sites, plate_depth
+from ...inference.run.data import extreme_batch, take_rows
+from ...inference.run.estimates import checked_run, estimating, placed
+from ...inference.run.session import check_pair, require_positive
+from ...inference.run.states import derive_seed, fork_rng
+from ...inference.run.traces import latent_sites, plate_depth
 from ..estimate import Estimate, estimated
 from ..likelihood.importance import PerDatum, nll, weight_statistics, weighted
 from .refinement import RefinedGuide, guide_draws, is_mean_field_normal, refine
@@ -152,9 +147,7 @@ def _bounds(
     rows, nelbo, cost = max(1, chunk // num), [], []
     for start in range(0, len(batch[0]), rows):
         here = slice(start, start + rows)
-        log_w, _ = weighted(
-            model, best.at(here)(guide), take_rows(batch, here), num, max(1, chunk // rows), depth
-        )
+        log_w, _ = weighted(model, best.at(here)(guide), take_rows(batch, here), num, chunk, depth)
         nelbo.append(-log_w.mean(0).cpu())
         cost.append(weight_statistics(log_w)["per_datum"])
     return torch.cat(nelbo), torch.cat(cost)

@@ -9,21 +9,15 @@ from typing import Any, Generic, TypeVar
 
 import torch
 from pyro import poutine
-from pyro.poutine.trace_struct import Trace
 from torch import Tensor, nn
 
-from ...inference.run.estimates import (
-    check_pair,
-    checked_run,
-    estimating,
-    placed,
-    require_positive,
-    take_rows,
-)
+from ...inference.run.data import take_rows
+from ...inference.run.estimates import checked_run, estimating, placed
+from ...inference.run.explain import cause_of
 from ...inference.run.generation import generated_value
+from ...inference.run.session import check_pair, require_positive
 from ...inference.run.simulation import names_of_latents
-from ...inference.run.structure import cause_of
-from ...inference.run.traces import plate_depth, vectorized
+from ...inference.run.traces import PairTrace, plate_depth, vectorized
 from ..latents.elbo_surgery import Surgery, surgery
 from ..latents.units import Collapse, aggregate_draws, collapse
 from ..likelihood.importance import NLL, nll
@@ -133,7 +127,7 @@ class Findings:
         return sum(int((~p.isfinite()).sum()) for p in {p for m in modules for p in m.parameters()})
 
     @Once
-    def traces(self) -> tuple[Trace, Trace]:
+    def traces(self) -> PairTrace:
         """A run of the pair on its most extreme data, which refuses what can't be scored."""
         if self.num_bad_weights:
             raise ValueError(

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...inference.run.estimates import require_positive
-from ...inference.run.traces import fork_rng
+from ...inference.run.session import require_positive
+from ...inference.run.states import fork_rng
 from ..estimate import Estimate, estimated
 from .pools import balanced, permutation_p, relabellings, two_samples
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from ...inference.run.traces import fork_rng
+from ...inference.run.states import fork_rng
 from ..estimate import Estimate
 from .classifier import c2st
 from .moments import frechet

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...inference.run.estimates import require_positive
-from ...inference.run.traces import fork_rng
+from ...inference.run.session import require_positive
+from ...inference.run.states import fork_rng
 from .pools import over_halves, two_samples
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...inference.run.structure import check_data
+from ...inference.run.data import check_data
 
 BLOCK = 2**24  # distances that are in memory at once, 128 MiB
 

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...inference.run.estimates import require_positive
-from ...inference.run.traces import fork_rng
+from ...inference.run.session import require_positive
+from ...inference.run.states import fork_rng
 from .pools import distance_blocks, permutation_p, relabellings, two_samples
 
 MEDIAN_OF = 2048  # points whose distances choose the bandwidth

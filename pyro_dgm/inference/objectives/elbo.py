@@ -8,11 +8,11 @@ from typing import Any, cast
 import torch
 from pyro.distributions.kl import kl_divergence
 from pyro.distributions.util import scale_and_mask
-from pyro.poutine.trace_struct import Trace
 from torch import Tensor, nn
 
 from ..run.structure import Structure, preflight
 from ..run.traces import (
+    PairTrace,
     Site,
     each_dim,
     latent_sites,
@@ -168,7 +168,7 @@ class ELBO(Objective):
         kl = {name: self._kl(name, site, modelled[name]) for name, site in drawn.items()}
         return self._named(rec, kl, 1 / (self.num_particles * self._num_data(batch)))
 
-    def _traces(self, batch: tuple, num: int | None) -> tuple[Trace, Trace]:
+    def _traces(self, batch: tuple, num: int | None) -> PairTrace:
         hint = (
             "ELBO: the programs have more plates than one. Fix: objective.preflight(*batch) first."
         )

@@ -16,9 +16,9 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from ..run.modules import named_tensors
 from ..run.particles import Particles, draw, per_datum
-from ..run.traces import fork_rng, latent_sites, plate_value, sample_sites, vectorized
+from ..run.states import fork_rng, named_tensors
+from ..run.traces import PairTrace, latent_sites, plate_value, sample_sites, vectorized
 
 
 class Estimator:
@@ -133,9 +133,7 @@ def _draw_and_score(
     log_p = {name: per_datum(name, site) for name, site in sample_sites(model_trace)}
     _, log_q = _scored(guide, batch, num, depth, given)
     values = {name: plate_value(site) for name, site in latent_sites(given).items()}
-    return Particles(
-        values=values, log_p=log_p, log_q=log_q, guide_trace=given, model_trace=model_trace
-    )
+    return Particles(values=values, log_p=log_p, log_q=log_q, pair=PairTrace(given, model_trace))
 
 
 def _apart(trace: Trace) -> Trace:

@@ -12,8 +12,8 @@ from pyro import poutine
 from pyro.infer import ELBO, TraceEnum_ELBO, TraceTMC_ELBO
 from torch import Tensor, nn
 
+from ..run.states import eval_mode, fork_rng
 from ..run.structure import Structure, preflight
-from ..run.traces import eval_mode, fork_rng
 from .elbo import Objective
 
 

@@ -9,9 +9,11 @@ from pyro import poutine
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor, nn
 
+from ..run.data import check_data
 from ..run.simulation import log_joint, simulated
-from ..run.structure import Structure, check_data
-from ..run.traces import eval_mode, fork_rng, latent_sites, observed_sites, plate_depth, run_pair
+from ..run.states import eval_mode, fork_rng
+from ..run.structure import Structure
+from ..run.traces import latent_sites, run_pair
 from .elbo import Objective
 
 
@@ -67,14 +69,9 @@ class Sleep(Objective):
         with fork_rng(*batch), eval_mode(self.model, self.guide), pyro.validation_enabled(True):
             traces = run_pair(self.model, self.guide, batch)
             _check_sites(*traces)
-            self._latent, self._depth = list(latent_sites(traces[0])), plate_depth(*traces)
+            self._latent, self._depth = list(traces.latent), traces.depth
             self._check_scores(batch)
-        return Structure(
-            depth=self._depth,
-            latent=tuple(self._latent),
-            observed=tuple(observed_sites(traces[1])),
-            table=traces[1].format_shapes(),
-        )
+        return Structure.of(traces)
 
     def _sites(self, batch: tuple) -> list[str]:
         if not self._latent:

@@ -6,16 +6,23 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, DistributedSampler, TensorDataset
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, IterableDataset, TensorDataset
 
+from ...contract import PyroProgram
+from .data import (
+    Batch,
+    as_tensors,
+    extreme_rows,
+    is_array,
+    is_stream,
+    take_rows,
+    to_device,
+    to_tensor,
+)
 from .distributed import rank_and_world
-from .structure import check_data, extreme_rows
-from .traces import derive_seed
-
-Batch = tuple[Any, ...]
+from .states import derive_seed
 
 
 def binarize(x: Tensor) -> Tensor:
@@ -63,25 +70,36 @@ class Batches:
         transform: Callable[[Tensor], Tensor] | None = None,
         *,
         shuffle: bool = True,
+        name: str = "data",
     ):
-        parts = data if isinstance(data, (tuple, list)) else (data,)
-        self.tensors = tuple(torch.as_tensor(part) for part in parts)
-        self.batch_size, self.transform, self.shuffle = batch_size, transform, shuffle
         if batch_size < 1:
-            raise ValueError(f"Batches: expected batch_size >= 1, got {batch_size}.")
-        for position, tensor in enumerate(self.tensors):
-            check_data(tensor, f"data[{position}]")
-        lengths = [len(tensor) for tensor in self.tensors]
-        if len(set(lengths)) > 1:
             raise ValueError(
-                f"Batches: expected tensors of one length, got {lengths}. Fix: one row per datum in each."
+                f"Batches: expected batch_size >= 1, got {batch_size}. Fix: batch_size=128."
             )
+        parts = data if isinstance(data, (tuple, list)) else (data,)
+        for position, part in enumerate(parts):
+            if not is_array(part):
+                raise TypeError(
+                    f"{name}[{position}]: expected a tensor or an array (N, *event), got {type(part).__name__}. "
+                    "Fix: torch.as_tensor(x), or a DataLoader for data that come in batches."
+                )
+        self.tensors: tuple[Tensor, ...] = as_tensors(parts, name)
+        self.batch_size, self.transform, self.shuffle = batch_size, transform, shuffle
 
     def to(self, device: torch.device) -> Batches:
         """The same batches with their data on a device."""
         new = object.__new__(type(self))
-        new.__dict__ = {**self.__dict__, "tensors": tuple(t.to(device) for t in self.tensors)}
+        new.__dict__ = {**self.__dict__, "tensors": to_device(self.tensors, device)}
         return new
+
+    def in_order(self) -> Batches:
+        """The same batches without shuffling."""
+        new = object.__new__(type(self))
+        new.__dict__ = {**self.__dict__, "shuffle": False}
+        return new
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self.in_order().epoch()
 
     def __len__(self) -> int:
         """Number of data."""
@@ -91,9 +109,8 @@ class Batches:
         """The minibatches of one epoch; with several processes those of this rank, `even`: as many as of any other."""
         order = torch.arange(len(self))
         if self.shuffle:
-            order = torch.randperm(
-                len(self), generator=torch.Generator().manual_seed(derive_seed(seed, epoch))
-            )
+            generator = torch.Generator().manual_seed(derive_seed(seed, epoch))
+            order = torch.randperm(len(self), generator=generator)
         for rows in _shard(order, pad=even).to(self.tensors[0].device).split(self.batch_size):
             yield self._rows(rows)
 
@@ -102,8 +119,10 @@ class Batches:
         return self._rows(extreme_rows(self.tensors[0], min(self.batch_size, len(self))))
 
     def _rows(self, rows: Tensor) -> Batch:
-        x, *context = (tensor[rows] for tensor in self.tensors)
-        return (x if self.transform is None else self.transform(x), *context)
+        x, *context = take_rows(self.tensors, rows)
+        if self.transform is not None:
+            x = self.transform(x)
+        return (x, *context)
 
 
 class LoaderBatches:
@@ -128,10 +147,7 @@ class LoaderBatches:
         if isinstance(sampler, DistributedSampler):
             sampler.set_epoch(epoch)
         for batch in self.loader:
-            values = self._ordered(batch)
-            yield tuple(
-                v.to(self.device, non_blocking=True) if isinstance(v, Tensor) else v for v in values
-            )
+            yield tuple(self._to_device(value) for value in self._ordered(batch))
 
     def first(self) -> Batch:
         """The first batch.
@@ -145,7 +161,11 @@ class LoaderBatches:
             "data: expected at least one batch, got a loader that yields nothing. Fix: drop_last=False."
         )
 
+    def _to_device(self, value: Any) -> Any:
+        return to_tensor(value).to(self.device, non_blocking=True) if is_array(value) else value
+
     def _ordered(self, batch: Any) -> Batch:
+        """The arguments of the program that a batch holds, in their order."""
         if not isinstance(batch, Mapping):
             return tuple(batch) if isinstance(batch, (tuple, list)) else (batch,)
         if not set(batch) <= set(self.arguments):
@@ -165,9 +185,23 @@ class LoaderBatches:
 
 
 def as_batches(
-    data: Any, batch_size: int, model: nn.Module, device: torch.device, *, shuffle: bool = True
+    data: Any,
+    batch_size: int,
+    model: PyroProgram,
+    device: torch.device,
+    *,
+    shuffle: bool = True,
+    name: str = "data",
 ) -> Batches | LoaderBatches:
-    """Batches of a Tensor, ndarray, tuple of them, `Batches`, Dataset or DataLoader.
+    """Batches of whatever a user calls data: arrays, a tuple of them, `Batches`, a Dataset, a loader, a list of batches.
+
+    Args:
+        data: the data.
+        batch_size: data per batch, where the data do not say it themselves.
+        model: the program whose arguments a batch holds; it orders batches that are dicts.
+        device: where the batches go.
+        shuffle: whether every epoch has a new order, where the data do not say it themselves.
+        name: of the argument, for messages.
 
     Raises:
         TypeError: for anything else.
@@ -176,25 +210,61 @@ def as_batches(
         return data.to(device)
     if isinstance(data, TensorDataset):
         data = data.tensors
-    if isinstance(data, (Tensor, np.ndarray)) or (isinstance(data, (tuple, list)) and data):
-        return Batches(data, batch_size, shuffle=shuffle).to(device)
-    arguments = [n for n in inspect.signature(model.forward).parameters if n != "self"]
+    if is_array(data) or (isinstance(data, tuple) and data):
+        return Batches(data, batch_size, shuffle=shuffle, name=name).to(device)
+    if isinstance(data, IterableDataset):
+        return LoaderBatches(DataLoader(data, batch_size), arguments_of(model), device)
     if isinstance(data, Dataset):
-        sampler: Any = (
-            DistributedSampler(data, shuffle=shuffle) if rank_and_world()[1] > 1 else None
+        return LoaderBatches(
+            _loader(data, batch_size, shuffle=shuffle), arguments_of(model), device
         )
-        loader = DataLoader(data, batch_size, shuffle=shuffle and sampler is None, sampler=sampler)
-        return LoaderBatches(loader, arguments, device)
+    if isinstance(data, list):
+        _check_list(data, name)
     if isinstance(data, Iterator):
         raise TypeError(
-            f"data: expected something to read once per epoch, got an iterator ({type(data).__name__}), which is read "
-            "only once. Fix: a DataLoader, or list(data) joined by torch.cat."
+            f"{name}: expected something to read once per epoch, got an iterator ({type(data).__name__}), which "
+            "is read only once. Fix: a DataLoader, or list(data) joined by torch.cat."
         )
-    if hasattr(type(data), "__iter__") and not isinstance(data, str):
-        return LoaderBatches(data, arguments, device)
+    if is_stream(data):
+        return LoaderBatches(data, arguments_of(model), device)
     raise TypeError(
-        f"data: expected a Tensor, ndarray, tuple of them, Batches, Dataset or DataLoader, got {type(data).__name__}."
+        f"{name}: expected a Tensor, ndarray, DataFrame, tuple of them, Batches, Dataset, DataLoader or list of "
+        f"batches, got {type(data).__name__}. Fix: torch.as_tensor(x), one row per datum."
     )
+
+
+def arguments_of(program: PyroProgram) -> list[str]:
+    """Names of a program's positional arguments, the observation first."""
+    forward = program.forward if isinstance(program, nn.Module) else program
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    names = []
+    for parameter in inspect.signature(forward).parameters.values():
+        if parameter.kind in kinds:
+            names.append(parameter.name)
+    return names
+
+
+def _loader(data: Dataset[Any], batch_size: int, *, shuffle: bool) -> DataLoader[Any]:
+    """A loader over a Dataset; with several processes each reads a part of its own."""
+    if rank_and_world()[1] > 1:
+        sampler: DistributedSampler[Any] = DistributedSampler(data, shuffle=shuffle)
+        return DataLoader(data, batch_size, sampler=sampler)
+    return DataLoader(data, batch_size, shuffle=shuffle)
+
+
+def _check_list(data: list[Any], name: str) -> None:
+    """Refuse a list that holds the arguments of a program, or numbers, in place of batches."""
+    shapes = {tuple(part.shape[1:]) for part in data if is_array(part)}
+    if len(shapes) > 1:
+        raise TypeError(
+            f"{name}: expected a list of batches of one event shape, got {sorted(shapes)}. "
+            "Fix: a tuple for the arguments of a program, (x, labels)."
+        )
+    if not is_stream(data):
+        raise TypeError(
+            f"{name}: expected a tensor, an array or a list of batches, got a list of numbers or an empty one. "
+            "Fix: torch.tensor(x), one row per datum."
+        )
 
 
 def _shard(order: Tensor, *, pad: bool) -> Tensor:

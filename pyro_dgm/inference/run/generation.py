@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,23 +10,14 @@ from pyro.distributions import TorchDistribution
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
-from ...contract import DATA
-from .estimates import check_pair, estimating, placed, placed_context, require_positive, take_rows
-from .particles import draw
-from .structure import check_sites, data_sites
-from .traces import (
-    Site,
-    fork_rng,
-    plate_depth,
-    plate_names,
-    plate_value,
-    sample_sites,
-    vectorized,
-)
+from ...contract import DATA, PyroProgram, Site
+from .data import Batch
+from .session import Session, require_positive, session, session_of_prior
+from .traces import plate_depth, plate_names, plate_value, sample_sites, vectorized
 
 
 def generate(
-    model: Callable,
+    model: PyroProgram,
     num: int,
     *context: Tensor,
     site: str | None = None,
@@ -62,21 +52,17 @@ def generate(
         >>> generate(model, 4).shape, generate(model, 4, mean=True).shape
         (torch.Size([4, 3]), torch.Size([4, 3]))
     """
-    require_positive(num=num, chunk=chunk)
-    context = placed_context(model, context)
-    with estimating(model, seed=seed):
+    with session_of_prior(model, None, *context, chunk=chunk, seed=seed) as opened:
+        context = opened.context
         depth = plate_depth(poutine.trace(model).get_trace(None, *context))
-        traces = (
-            _generated(model, min(chunk, num - start), depth, context)
-            for start in range(0, num, chunk)
-        )
-        x = torch.cat([generated_value(trace, site, mean=mean) for trace in traces])
+        require_positive(num=num)
+        draws = []
+        for start in range(0, num, chunk):
+            particles = vectorized(model, min(chunk, num - start), depth)
+            trace = poutine.trace(particles).get_trace(None, *context)
+            draws.append(generated_value(trace, site, mean=mean))
+        x = torch.cat(draws)
     return x if context else x.flatten(0, 1)[:num]
-
-
-def _generated(model: Callable, num: int, depth: int, context: tuple) -> Trace:
-    """A run of `num` particles that generates."""
-    return poutine.trace(vectorized(model, num, depth)).get_trace(None, *context)
 
 
 def generated_value(trace: Trace, site: str | None = None, *, mean: bool = False) -> Tensor:
@@ -102,7 +88,7 @@ def data_dim_first(site: Site) -> Tensor:
     return value.movedim(names.index(DATA), 1) if DATA in names else value.unsqueeze(1)
 
 
-def encode(guide: Callable, *batch: Any, num: int = 1, seed: int = 0) -> dict[str, Tensor]:
+def encode(guide: PyroProgram, *batch: Any, num: int = 1, seed: int = 0) -> dict[str, Tensor]:
     r"""$z \sim q(z \mid x)$: draws of every latent site.
 
     Args:
@@ -117,53 +103,27 @@ def encode(guide: Callable, *batch: Any, num: int = 1, seed: int = 0) -> dict[st
     Raises:
         ValueError: for counts below 1, bad data, one datum without its dim, or a model in place of the guide.
     """
-    require_positive(num=num)
-    return {
-        name: plate_value(site)
-        for name, site in encoded(guide, placed(guide, batch), num, seed).items()
-    }
+    with session(None, guide, *batch, num=num, seed=seed) as opened:
+        latents = {}
+        for name, site in encoded(opened, opened.batch).items():
+            latents[name] = plate_value(site)
+        return latents
 
 
-def encoded(guide: Callable, batch: tuple, num: int, seed: int) -> dict[str, Site]:
-    """The sites of K draws of the guide, with their plates."""
-    with estimating(guide, seed=seed):
-        _check_rows(guide, batch)
-        trace = poutine.trace(guide).get_trace(*batch)
-        if observed := data_sites(trace):
-            raise ValueError(
-                f"guide: expected a program that draws latents, got {type(guide).__name__}, which observes {observed}: "
-                "is it the model? Fix: encode(guide, x)."
-            )
-        depth = plate_depth(trace)
-        return dict(sample_sites(poutine.trace(vectorized(guide, num, depth)).get_trace(*batch)))
-
-
-def _check_rows(guide: Callable, batch: tuple) -> None:
-    """Refuse one datum in place of a batch: a guide that runs on it as one row, but not on what its first row is."""
-    if _fails(guide, take_rows(batch, slice(1))) and not _fails(
-        guide, tuple(_as_row(value) for value in batch)
-    ):
+def encoded(opened: Session, block: Batch) -> dict[str, Site]:
+    """The sites of K draws of the guide for a block of data, with their plates."""
+    depth = opened.structure.depth
+    if opened.structure.observed:
         raise ValueError(
-            f"data: expected a row per datum, got one datum of event shape {tuple(batch[0].shape)}. "
-            "Fix: x[None] for one datum."
+            f"guide: expected a program that draws latents, got {type(opened.guide).__name__}, which observes "
+            f"{list(opened.structure.observed)}: is it the model? Fix: encode(guide, x)."
         )
-
-
-def _as_row(value: Any) -> Any:
-    return value[None] if isinstance(value, Tensor) else value
-
-
-def _fails(guide: Callable, batch: tuple) -> bool:
-    try:
-        with fork_rng(*batch):
-            guide(*batch)
-    except Exception:  # whatever a user's program raises
-        return True
-    return False
+    particles = vectorized(opened.guide, opened.num, depth)
+    return dict(sample_sites(poutine.trace(particles).get_trace(*block)))
 
 
 def reconstruct(
-    model: Callable, guide: Callable, *batch: Any, num: int = 1, seed: int = 0
+    model: PyroProgram, guide: PyroProgram, *batch: Any, num: int = 1, seed: int = 0
 ) -> dict[str, Tensor]:
     r"""$E[x' \mid z]$ with $z \sim q(z \mid x)$: the mean of every observed site, averaged over K draws of the guide.
 
@@ -180,20 +140,15 @@ def reconstruct(
     Raises:
         NotImplementedError: if an observation has no mean, as a flow likelihood.
     """
-    check_pair(model, guide)
-    require_positive(num=num)
-    batch = placed(model, batch)
-    with estimating(model, guide, seed=seed):
-        particles = draw(model, guide, *batch, num=num)
-        check_sites(particles.guide_trace, particles.model_trace)
-        return {
-            name: mean_of(name, distribution).mean(0)
-            for name, distribution in particles.observations.items()
-        }
+    with session(model, guide, *batch, num=num, seed=seed) as pair:
+        means = {}
+        for name, distribution in pair.draw().observations.items():
+            means[name] = mean_of(name, distribution).mean(0)
+        return means
 
 
 def mean_of(name: str, distribution: TorchDistribution) -> Tensor:
-    """The mean of a site's law.
+    """The mean of a site's distribution.
 
     Raises:
         NotImplementedError: if it has none.
@@ -202,6 +157,6 @@ def mean_of(name: str, distribution: TorchDistribution) -> Tensor:
         return distribution.mean
     except NotImplementedError as error:
         raise NotImplementedError(
-            f"site '{name}': expected a law that has a mean, got {distribution}. Fix: draws of it, "
+            f"site '{name}': expected a distribution that has a mean, got {distribution}. Fix: draws of it, "
             "generate(model, num), to_arviz(…).posterior_predictive, or a likelihood with a mean."
         ) from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,19 +10,9 @@ from pyro.distributions import TorchDistribution
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
-from ...contract import DATA
-from .traces import (
-    Site,
-    fork_rng,
-    latent_sites,
-    log_density,
-    observed_sites,
-    plate_depth,
-    plate_names,
-    plate_value,
-    run_pair,
-    sample_sites,
-)
+from ...contract import DATA, PyroProgram, Site
+from .states import fork_rng
+from .traces import PairTrace, log_density, plate_names, plate_value, run_pair
 
 
 @dataclass(frozen=True)
@@ -34,19 +23,28 @@ class Particles:
         values: latent site → draws `(K, …, N, *event)`, the dims between those of the site's further plates.
         log_p: model site (latent and observed) → log density `(K, N)`.
         log_q: guide site → log density `(K, N)`.
-        guide_trace, model_trace: the runs themselves, for readers that need distributions or plates.
+        pair: the run itself, for readers that need distributions or plates.
     """
 
     values: dict[str, Tensor]
     log_p: dict[str, Tensor]
     log_q: dict[str, Tensor]
-    guide_trace: Trace
-    model_trace: Trace
+    pair: PairTrace
+
+    @property
+    def guide_trace(self) -> Trace:
+        """The trace of the guide."""
+        return self.pair.guide
+
+    @property
+    def model_trace(self) -> Trace:
+        """The trace of the model."""
+        return self.pair.model
 
     @property
     def observations(self) -> dict[str, TorchDistribution]:
         r"""Observed site → its distribution $p(x \mid z^{(k)}_i)$, batch_shape `(K, …, N)`."""
-        return {name: site["fn"] for name, site in observed_sites(self.model_trace).items()}
+        return {name: site["fn"] for name, site in self.pair.observed.items()}
 
     @property
     def log_joint(self) -> Tensor:
@@ -67,11 +65,13 @@ class Particles:
     def kl(self) -> Tensor:
         r"""$\log q(z^{(k)}_i \mid x_i) - \log p(z^{(k)}_i)$ over the latent sites `(K, N)`, in float64."""
         prior = {name: self.log_p[name] for name in self.values}
-        return self.log_guide - (_total(prior) if prior else torch.zeros_like(self.log_guide))
+        if not prior:
+            return torch.zeros_like(self.log_joint)
+        return self.log_guide - _total(prior)
 
 
 def draw(
-    model: Callable, guide: Callable, *batch: Any, num: int, depth: int | None = None
+    model: PyroProgram, guide: PyroProgram, *batch: Any, num: int, depth: int | None = None
 ) -> Particles:
     r"""K draws of the guide for every datum, scored by both programs in one vectorized run.
 
@@ -87,15 +87,16 @@ def draw(
     """
     if depth is None:
         with fork_rng(*batch):
-            depth = plate_depth(*run_pair(model, guide, batch))
-    guide_trace, model_trace = run_pair(model, guide, batch, num, depth)
-    return Particles(
-        values={n: plate_value(s) for n, s in latent_sites(guide_trace).items()},
-        log_p={n: per_datum(n, s) for n, s in sample_sites(model_trace)},
-        log_q={n: per_datum(n, s) for n, s in sample_sites(guide_trace)},
-        guide_trace=guide_trace,
-        model_trace=model_trace,
-    )
+            depth = run_pair(model, guide, batch).depth
+    pair = run_pair(model, guide, batch, num, depth)
+    values, log_p, log_q = {}, {}, {}
+    for name, site in pair.latent.items():
+        values[name] = plate_value(site)
+    for name, site in pair.model_sites.items():
+        log_p[name] = per_datum(name, site)
+    for name, site in pair.guide_sites.items():
+        log_q[name] = per_datum(name, site)
+    return Particles(values, log_p, log_q, pair)
 
 
 def per_datum(name: str, site: Site) -> Tensor:
@@ -118,4 +119,4 @@ def sum_over_plates(name: str, site: Site, log_p: Tensor) -> Tensor:
 
 
 def _total(log_densities: dict[str, Tensor]) -> Tensor:
-    return torch.stack([v.double() for v in log_densities.values()]).sum(0)
+    return torch.stack([log_p.double() for log_p in log_densities.values()]).sum(0)

@@ -11,8 +11,8 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from ...contract import noise_name
+from .explain import cause_of
 from .generation import generated_value
-from .structure import cause_of
 from .traces import (
     Site,
     latent_sites,

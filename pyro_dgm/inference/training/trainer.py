@@ -16,8 +16,8 @@ from tqdm import tqdm
 
 from ..run.batches import Batches, LoaderBatches, as_batches
 from ..run.distributed import all_reduce_sum, from_rank_zero, rank_and_world
-from ..run.estimates import evaluation_mode, require_positive
-from ..run.traces import derive_seed, eval_mode, fork_rng
+from ..run.session import require_positive
+from ..run.states import derive_seed, eval_mode, evaluation_mode, fork_rng
 from .averaging import Ema
 from .checkpoints import (
     check_average,

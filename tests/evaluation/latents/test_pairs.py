@@ -23,7 +23,8 @@ from pyro_dgm.evaluation.latents.aggregate import (
     factorized,
     pairwise,
 )
-from pyro_dgm.inference.run.traces import fork_rng, latent_sites, log_density
+from pyro_dgm.inference.run.states import fork_rng
+from pyro_dgm.inference.run.traces import latent_sites, log_density
 
 NOT_SCORED = {"vae_one_way", "density_flow", "density_dequantized", "density_image"}
 NOISY = {"vae_dequantized", "vae_image_flow"}

@@ -22,7 +22,7 @@ from toys import (
 
 import pyro_dgm as dgm
 from pyro_dgm.inference.run.simulation import log_joint, simulated
-from pyro_dgm.inference.run.traces import fork_rng
+from pyro_dgm.inference.run.states import fork_rng
 
 
 def linear(slope=(1.0, -2.0, 0.5), scale=0.7):

@@ -42,7 +42,7 @@ KINDS = {
     "ndarray": lambda: X.numpy(),
     "tuple": lambda: (X, C),
     "tuple_of_ndarrays": lambda: (X.numpy(), C.numpy()),
-    "list": lambda: [X, C],
+    "list_of_batches": lambda: [(X[:4], C[:4]), (X[4:8], C[4:8]), (X[8:], C[8:])],
     "batches": lambda: Batches(X, 4),
     "tensor_dataset": lambda: TensorDataset(X, C),
     "dataset": lambda: Rows(X),

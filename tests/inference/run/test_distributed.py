@@ -6,6 +6,7 @@ from cases import PAIRS
 from torch import distributed, multiprocessing
 
 import pyro_dgm as dgm
+from pyro_dgm.inference.run.batches import as_batches
 from pyro_dgm.inference.run.distributed import (
     all_reduce_sum,
     average_gradients,
@@ -159,6 +160,6 @@ def test_a_distributed_sampler_is_told_the_epoch():
     dataset = torch.utils.data.TensorDataset(x)
     sampler = torch.utils.data.DistributedSampler(dataset, num_replicas=2, rank=0, shuffle=True)
     loader = torch.utils.data.DataLoader(dataset, 10, sampler=sampler)
-    batches = dgm.inference.batches.as_batches(loader, 10, dgm.EmptyGuide(), torch.device("cpu"))
+    batches = as_batches(loader, 10, dgm.EmptyGuide(), torch.device("cpu"))
     first, second = (next(batches.epoch(0, epoch))[0] for epoch in (0, 1))
     assert not torch.equal(first, second)

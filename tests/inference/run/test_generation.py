@@ -98,7 +98,7 @@ def test_means_have_the_shape_of_the_data_or_say_that_there_are_none(build):
     try:
         found = dgm.generate(case.model, 7, *context, mean=True, chunk=3)
     except NotImplementedError:
-        with pytest.raises(NotImplementedError, match="expected a law that has a mean"):
+        with pytest.raises(NotImplementedError, match="expected a distribution that has a mean"):
             dgm.generate(case.model, 7, *context, mean=True)
         return
     assert found.shape == ((7, 4, *x.shape[1:]) if context else (7, *x.shape[1:]))
@@ -118,7 +118,7 @@ def test_a_law_without_a_mean_says_so():
     model = dgm.DensityModel(dgm.Flow(dgm.StandardNormal(3), dgm.maf(3, 2, hidden=(8,))))
     with pytest.raises(
         NotImplementedError,
-        match=r"site 'x': expected a law that has a mean.*Fix: .*generate\(model",
+        match=r"site 'x': expected a distribution that has a mean.*Fix: .*generate\(model",
     ):
         dgm.generate(model, 3, mean=True)
 
@@ -287,7 +287,7 @@ def test_one_datum_without_its_dim_is_refused_by_guides_with_networks(call):
     vae, x = toy_vae(), torch.randn(5, 3)
     with pytest.raises(
         ValueError,
-        match=r"expected a row per datum, got one datum of event shape \(3,\)\. Fix: x\[None\]",
+        match=r"(?s)fail on a batch of shapes \[\(3,\)\].*Fix: x\[None\] for one datum",
     ):
         call(vae.guide, x[0])
     assert dgm.encode(vae.guide, x[0][None])["z"].shape[:2] == (1, 1)

@@ -17,7 +17,7 @@ from toys import (
 )
 
 import pyro_dgm as dgm
-from pyro_dgm.inference.run.structure import extreme_rows
+from pyro_dgm.inference.run.data import extreme_rows
 
 
 @pytest.mark.parametrize(**over(PAIRS))
@@ -188,7 +188,7 @@ BROKEN = {
     ),
     "wrong_latent_event_shape": (
         model_with_wide_latent,
-        r"site 'z': expected event_shape \(2,\) as in the model, got \(1,\) in the guide. Fix: .to_event",
+        r"site 'z': expected event_shape \(2,\) as in the model, got \(1,\) in the guide. Fix: one size",
     ),
     "forgotten_to_event": (
         model_that_forgets_to_event,
@@ -248,7 +248,7 @@ def test_data_that_are_not_finite_raise(bad):
     model, guide, x = linear_gaussian()
     x[2, 1] = bad
     with pytest.raises(
-        ValueError, match=r"argument 0: expected finite values, got 1 NaN or infinite of 24. Fix:"
+        ValueError, match=r"data\[0\]: expected finite values, got 1 NaN or infinite of 24. Fix:"
     ):
         dgm.preflight(model, guide, x)
 
@@ -264,7 +264,7 @@ def test_empty_data_raise():
 def test_context_that_is_not_finite_raises():
     case = PAIRS["vae_labels"]()
     x, c = case.batch(4)
-    with pytest.raises(ValueError, match="argument 1: expected finite values"):
+    with pytest.raises(ValueError, match=r"data\[1\]: expected finite values"):
         dgm.preflight(case.model, case.guide, x, c / 0)
 
 

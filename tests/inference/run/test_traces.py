@@ -8,9 +8,8 @@ from torch import nn
 from toys import GlobalMean, GlobalMeanGuide, Series, SeriesGuide, linear_gaussian
 
 import pyro_dgm as dgm
+from pyro_dgm.inference.run.states import eval_mode, fork_rng, without_handlers
 from pyro_dgm.inference.run.traces import (
-    eval_mode,
-    fork_rng,
     latent_sites,
     log_density,
     observed_sites,
@@ -20,7 +19,6 @@ from pyro_dgm.inference.run.traces import (
     run_pair,
     sample_sites,
     scaled_sum,
-    without_handlers,
 )
 
 

@@ -1,15 +1,19 @@
 """What every estimate shares: placed data, counts, and no trace left behind."""
 
 import numpy as np
+import pandas
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 from toys import linear_gaussian, toy_vae
 
 import pyro_dgm as dgm
-from pyro_dgm.inference.run.estimates import device_of, estimating, placed, require_positive
+from pyro_dgm.inference.run.estimates import estimating, placed
+from pyro_dgm.inference.run.particles import draw
+from pyro_dgm.inference.run.session import require_positive, session
+from pyro_dgm.inference.run.states import device_of
 
 
 def test_arrays_become_tensors_and_other_arguments_stay():
@@ -152,7 +156,7 @@ def test_every_estimate_refuses_what_is_no_tensor_of_data(call):
         match=r"data: expected x after the programs, got none\. Fix: nll\(model, guide, x\)",
     ):
         call(model, guide)
-    for wrong in (x.tolist(), (x,), DataLoader(x), None):
+    for wrong in (x.tolist(), (x,), None):
         kind = type(wrong).__name__
         with pytest.raises(
             TypeError,
@@ -161,6 +165,120 @@ def test_every_estimate_refuses_what_is_no_tensor_of_data(call):
             call(model, guide, wrong)
     with pytest.raises(ValueError, match=r"got a 0-dim tensor 3\.0\. Fix: x\[None\]"):
         call(model, guide, torch.tensor(3.0))
+
+
+class Rows(Dataset):
+    """A map-style data set of its own kind."""
+
+    def __init__(self, x):
+        self.x = x
+
+    def __len__(self):
+        return len(self.x)
+
+    def __getitem__(self, i):
+        return self.x[i]
+
+
+class Stream(IterableDataset):
+    """Data that can only be read in order."""
+
+    def __init__(self, x):
+        self.x = x
+
+    def __iter__(self):
+        return iter(self.x)
+
+
+FORMS = {
+    "ndarray": lambda x: x.numpy(),
+    "reversed_ndarray": lambda x: x.numpy()[::-1][::-1],
+    "big_endian": lambda x: x.numpy().astype(x.numpy().dtype.newbyteorder(">")),
+    "data_frame": lambda x: pandas.DataFrame(x.numpy()),
+    "tensor_dataset": TensorDataset,
+    "dataset": Rows,
+    "stream": Stream,
+    "loader": lambda x: DataLoader(TensorDataset(x), 4),
+    "loader_of_tensors": lambda x: DataLoader(x, 3),
+    "list_of_batches": lambda x: [(x[:5],), (x[5:],)],
+    "list_of_tensors": lambda x: [x[:5], x[5:]],
+    "batches": lambda x: dgm.Batches(x, 4),
+}
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=list(FORMS))
+def test_an_estimate_of_any_form_of_data_is_that_of_the_tensor(form):
+    """Blocks of 3 data from batches of any size: the noise is that of the concatenated set, to the last bit."""
+    vae, x = toy_vae(), torch.ones(8, 3).bernoulli()
+    whole = dgm.nll(vae.model, vae.guide, x, num=5, chunk=15)
+    found = dgm.nll(vae.model, vae.guide, form(x), num=5, chunk=15)
+    torch.testing.assert_close(found.per_datum, whole.per_datum, rtol=1e-12, atol=1e-12)
+
+
+def test_a_memory_map_is_read_as_the_tensor(tmp_path):
+    model, guide, x = linear_gaussian()
+    np.save(tmp_path / "x.npy", x.numpy())
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    found = dgm.nll(model, guide, mapped, num=5)
+    assert torch.equal(found.per_datum, dgm.nll(model, guide, x, num=5).per_datum)
+
+
+def test_a_loader_is_streamed():
+    """No more than one block of data beyond those at work is read ahead."""
+    model, guide, x = linear_gaussian()
+    seen = []
+
+    class Watched(Stream):
+        def __iter__(self):
+            for i, row in enumerate(self.x):
+                seen.append(i)
+                yield row
+
+    with session(model, guide, DataLoader(Watched(x), 1), num=5, chunk=5) as pair:
+        blocks = pair.blocks()
+        next(blocks)
+        assert seen == [0]
+        assert pair.structure.latent == ("z",)
+
+
+@pytest.mark.parametrize("call", OF_DATA.values(), ids=list(OF_DATA))
+def test_every_estimate_takes_a_loader(call):
+    model, guide, x = linear_gaussian()
+    call(model, guide, DataLoader(TensorDataset(x), 4))
+
+
+@pytest.mark.parametrize("bad", [torch.full((4, 4), torch.nan), torch.empty(0, 4)])
+def test_bad_data_in_a_later_batch_of_a_loader_are_refused(bad):
+    model, guide, x = linear_gaussian()
+    with pytest.raises(ValueError, match=r"data\[0\]: expected (finite values|at least one datum)"):
+        dgm.nll(model, guide, [(x,), (bad,)], num=5)
+
+
+def test_an_empty_loader_is_refused():
+    model, guide, _ = linear_gaussian()
+    with pytest.raises(ValueError, match=r"got a loader that yields none\. Fix: drop_last=False"):
+        dgm.nll(model, guide, DataLoader(torch.zeros(2, 4), 5, drop_last=True), num=5)
+
+
+def test_the_check_takes_nothing_from_the_noise_of_an_estimate():
+    model, guide, x = linear_gaussian()
+    with session(model, guide, x, num=5, seed=3) as pair:
+        checked = pair.structure.latent and pair.draw().log_weight
+    with session(model, guide, x, num=5, seed=3) as pair:
+        unchecked = draw(model, guide, x, num=5, depth=1).log_weight
+    assert torch.equal(checked, unchecked)
+
+
+def test_a_structure_says_what_each_site_is():
+    vae = toy_vae()
+    structure = dgm.preflight(vae.model, vae.guide, torch.ones(4, 3))
+    assert [(site.name, site.kind.value) for site in structure.sites] == [
+        ("z", "latent"),
+        ("x", "observed"),
+    ]
+    assert not structure.is_exact
+    assert list(structure.to_dataframe()["plates"]) == ["data", "data"]
+    assert "log p(x) takes an integral" in str(structure)
 
 
 @pytest.mark.parametrize("call", [dgm.nll, dgm.surgery, dgm.collapse])

@@ -1,0 +1,213 @@
+"""Data as users have them, as tensors: whole sets in memory, or a stream of batches; checked once, as they come."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+Batch = tuple[Any, ...]
+
+# Kinds of numpy that torch does not compute with → those it does, without loss.
+SIGNED = {"uint16": "int32", "uint32": "int64", "uint64": "int64"}
+
+
+def is_array(value: Any) -> bool:
+    """Whether a value holds a row per datum: a tensor, a NumPy array or memory map, a pandas table or column."""
+    if isinstance(value, (Tensor, np.ndarray)):
+        return True
+    pandas = sys.modules.get("pandas")  # who has a DataFrame has imported it
+    return pandas is not None and isinstance(value, (pandas.DataFrame, pandas.Series))
+
+
+def is_stream(value: Any) -> bool:
+    """Whether a value gives batches of data one after the other: a Dataset, a DataLoader, a list of batches."""
+    if is_array(value) or isinstance(value, (str, tuple, nn.Module)):
+        return False
+    if isinstance(value, list):
+        return bool(value) and not isinstance(value[0], (int, float, list))
+    return isinstance(value, (Dataset, Iterable))
+
+
+def to_tensor(value: Any, name: str = "data") -> Tensor:
+    """A tensor of an array's numbers, sharing its memory where torch can.
+
+    Args:
+        value: a tensor, a NumPy array of any byte order and stride, a memory map, a pandas table or column.
+        name: of the argument, for messages.
+
+    Raises:
+        TypeError: for an array of objects or texts.
+    """
+    if isinstance(value, Tensor):
+        return value.clone() if value.is_inference() else value
+    array = np.asanyarray(value)
+    if array.dtype.kind not in "biufc":
+        raise TypeError(
+            f"{name}: expected numbers, got {type(value).__name__} of dtype {array.dtype}. "
+            "Fix: the numeric columns, frame.select_dtypes('number'), or x.astype('float32')."
+        )
+    dtype = array.dtype.newbyteorder("=")
+    array = array.astype(SIGNED.get(dtype.name, dtype), copy=False)
+    if any(stride < 0 for stride in array.strides):
+        array = np.ascontiguousarray(array)
+    with (
+        warnings.catch_warnings()
+    ):  # of arrays that must not be written to, such as memory maps: nobody does
+        warnings.filterwarnings("ignore", message=".*not writable.*")
+        tensor = torch.as_tensor(array)
+    return (
+        tensor.to(torch.int64)
+        if tensor.dtype in (torch.uint16, torch.uint32, torch.uint64)
+        else tensor
+    )
+
+
+def as_tensors(batch: Sequence[Any], name: str = "data") -> Batch:
+    """The arguments of a program with arrays as tensors, checked for NaN and for one row per datum in each.
+
+    What is no array stays as it is, and every tensor where it is.
+
+    Raises:
+        ValueError: for empty, NaN or infinite data, or tensors of different lengths.
+    """
+    values, lengths = [], []
+    for position, argument in enumerate(batch):
+        value = argument
+        if is_array(argument):
+            value = to_tensor(argument, f"{name}[{position}]")
+            check_data(value, f"{name}[{position}]")
+        if has_rows(value):
+            lengths.append(len(value))
+        values.append(value)
+    if len(set(lengths)) > 1:
+        raise ValueError(
+            f"{name}: expected tensors of one length, got {lengths}. Fix: one row per datum in each."
+        )
+    return tuple(values)
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """The arguments with their tensors on a device."""
+    return tuple(value.to(device) if isinstance(value, Tensor) else value for value in batch)
+
+
+def check_data(tensor: Tensor, name: str) -> None:
+    """Refuse empty, NaN and infinite data."""
+    if tensor.numel() == 0:
+        raise ValueError(
+            f"{name}: expected at least one datum, got a tensor of shape {tuple(tensor.shape)}. "
+            "Fix: a row per datum, and at least one."
+        )
+    if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+        num = int((~tensor.isfinite()).sum())
+        raise ValueError(
+            f"{name}: expected finite values, got {num} NaN or infinite of {tensor.numel()}. "
+            "Fix: x = x[x.isfinite().flatten(1).all(1)], or "
+            "dgm.impute(model, guide, x, observed=x.isfinite())."
+        )
+
+
+def check_observation_argument(batch: Sequence[Any]) -> None:
+    """Refuse what can't be the data x of a program: nothing, another program, a list of numbers, one number.
+
+    Raises:
+        TypeError, ValueError: with the call that works.
+    """
+    if not batch:
+        raise ValueError(
+            "data: expected x after the programs, got none. Fix: nll(model, guide, x), encode(guide, x)."
+        )
+    x = batch[0]
+    if callable(x) and not is_stream(x):
+        raise TypeError(
+            f"data: expected x after the programs, got {type(x).__name__}, a program too many. Fix: "
+            "encode(guide, x), active_units(guide, x), ais(model, x, start=guide), hmc(model, x, start=guide)."
+        )
+    if not (is_array(x) or is_stream(x)):
+        raise TypeError(
+            f"data: expected x as a tensor or an array (N, *event), got {type(x).__name__}. Fix: "
+            "torch.as_tensor(x) for a list of numbers, *x for a tuple of arguments."
+        )
+    if is_array(x) and x.ndim == 0:
+        raise ValueError(
+            f"data: expected a tensor (N, *event), got a 0-dim tensor {x}. Fix: x[None], for one datum."
+        )
+
+
+def take_rows(batch: Batch, rows: slice | Tensor) -> Batch:
+    """The arguments at some data; what has no data dim stays whole."""
+    taken = []
+    for value in batch:
+        taken.append(value[rows] if has_rows(value) else value)
+    return tuple(taken)
+
+
+def split_rows(batch: Batch, num: int) -> Iterator[Batch]:
+    """The arguments in blocks of `num` data."""
+    for start in range(0, len(batch[0]), num):
+        yield take_rows(batch, slice(start, start + num))
+
+
+def repeat_rows(value: Any, num: int) -> Any:
+    """An argument whose data are there `num` times, one copy after the other; what has no data dim stays whole."""
+    return value.repeat(num, *[1] * (value.dim() - 1)) if has_rows(value) else value
+
+
+def has_rows(value: Any) -> bool:
+    """Whether an argument has a row for each datum."""
+    return isinstance(value, Tensor) and value.dim() > 0
+
+
+def concat_rows(batches: Sequence[Batch]) -> Batch:
+    """Several batches as one."""
+    if len(batches) == 1:
+        return batches[0]
+    joint = []
+    for values in zip(*batches, strict=True):
+        joint.append(torch.cat(values) if has_rows(values[0]) else values[0])
+    return tuple(joint)
+
+
+def rebatch(batches: Iterable[Batch], num: int) -> Iterator[Batch]:
+    """A stream in blocks of `num` data, whatever the sizes of its batches: the blocks of the concatenated set."""
+    waiting: list[Batch] = []
+    count = 0
+    for batch in batches:
+        waiting.append(batch)
+        count += len(batch[0])
+        if count < num:
+            continue
+        whole = concat_rows(waiting)
+        full = count - count % num
+        yield from split_rows(take_rows(whole, slice(full)), num)
+        waiting = [take_rows(whole, slice(full, None))]
+        count -= full
+    if count:
+        yield concat_rows(waiting)
+
+
+def extreme_rows(tensor: Tensor, num: int) -> Tensor:
+    """Indices of `num` rows: those of the smallest, the largest and the least integer value first, then the first ones.
+
+    A check of these rows finds data outside an elementwise support wherever they hide in the set.
+    """
+    flat = tensor.reshape(len(tensor), -1)
+    if flat.dtype is torch.bool:
+        flat = flat.byte()
+    fraction = (flat - flat.round()).abs() if flat.is_floating_point() else flat
+    smallest, largest = flat.amin(1).argmin(), flat.amax(1).argmax()
+    worst = torch.stack([smallest, largest, fraction.amax(1).argmax()]).tolist()
+    rows = list(dict.fromkeys([*worst, *range(min(num, len(tensor)))]))
+    return torch.tensor(rows[: max(num, len(set(worst)))], device=tensor.device)
+
+
+def extreme_batch(batch: Batch) -> Batch:
+    """The few data in which a value outside a support shows, wherever it hides in the set: what a check looks at."""
+    return take_rows(batch, extreme_rows(batch[0], 1))

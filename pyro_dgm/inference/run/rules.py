@@ -1,0 +1,247 @@
+"""The contract of a pair, rule by rule: each refuses what breaks it, with the site, what came, and the fix."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pyro.distributions as dist
+import torch
+from pyro.poutine.trace_struct import Trace
+from torch import Tensor
+
+from ...contract import DATA, PyroProgram, Site, noise_name
+from .data import Batch, has_rows
+from .explain import fix_of_event
+from .supports import check_draws, check_observation, check_reach, innermost, warn_of_integers
+from .traces import PairTrace, log_density, observed_sites, plate_names, run_pair, sample_sites
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What the rules look at: one run of a pair on a batch.
+
+    Attributes:
+        pair: the run.
+        model, guide: the programs.
+        batch: their arguments.
+        size: number of data that the objective divides by; `None` for the size of the batch.
+    """
+
+    pair: PairTrace
+    model: PyroProgram
+    guide: PyroProgram
+    batch: Batch
+    size: int | None = None
+
+
+Rule = Callable[[Subject], None]
+
+
+def check_sites(pair: PairTrace) -> None:
+    """Refuse a pair that draws different sites, or observes none, or whose values can't be scored."""
+    _check_swapped(pair)
+    _check_names(pair)
+    for name, site in pair.observed.items():
+        check_observation(name, site)
+    for name, site in pair.latent.items():
+        check_draws(name, site, pair.modelled[name])
+
+
+def _check_swapped(pair: PairTrace) -> None:
+    if pair.observed:
+        return
+    observed = data_sites(pair.guide)
+    if observed:
+        raise ValueError(
+            f"model: expected an observed site, got none, and {observed} in the guide: are model and guide "
+            "swapped? Fix: the model first, then its guide."
+        )
+
+
+def _check_names(pair: PairTrace) -> None:
+    latent, drawn = set(pair.modelled), set(pair.latent)
+    if latent != drawn:
+        raise ValueError(
+            f"model and guide: expected the same latent sites, got {sorted(latent)} in the model and "
+            f"{sorted(drawn)} in the guide. Fix: {_fix_of_names(pair)}."
+        )
+    if not pair.observed:
+        raise ValueError(
+            "model: expected an observed site, got none. Fix: pyro.sample('x', p_x, obs=x) in the model."
+        )
+
+
+def data_sites(trace: Trace) -> list[str]:
+    """Names of the sites that score data; a `pyro.factor`, which guides may have, scores none."""
+    names = []
+    for name, site in observed_sites(trace).items():
+        if not isinstance(innermost(site["fn"]), dist.Unit):
+            names.append(name)
+    return names
+
+
+def _fix_of_names(pair: PairTrace) -> str:
+    """What to do where model and guide draw different sites."""
+    latent, drawn = set(pair.modelled), set(pair.latent)
+    noise = {noise_name(name): name for name in pair.observed}
+    others = sorted((latent ^ drawn) - set(noise))
+    also = f"; and draw {others} in both programs" if others else ""
+    undrawn_noise = sorted((latent - drawn) & set(noise))
+    if undrawn_noise:
+        return _fix_of_noise(undrawn_noise[0], noise, only_noise=latent <= set(noise)) + also
+    needless_noise = sorted((drawn - latent) & set(noise))
+    if needless_noise:
+        return (
+            f"dequantized(model, '{noise[needless_noise[0]]}') in place of the model if its distribution is a "
+            f"density; no dequantizer in the guide if it is a mass function{also}"
+        )
+    for name in sorted(latent - drawn):
+        if "enumerate" in (pair.modelled[name]["infer"] or {}):
+            return (
+                f"pyro.sample('{name}', …) in the guide as well, to draw and to weigh it; to train without, "
+                "PyroObjective(model, guide, TraceEnum_ELBO(max_plate_nesting=1)), which sums it out"
+            )
+    return f"give each of {sorted(latent ^ drawn)} the same name in both programs"
+
+
+def _fix_of_noise(name: str, noise: dict[str, str], *, only_noise: bool) -> str:
+    known = "VAE(…, dequantizer=UnitUniform()), AmortizedGuide(encoder, UnitUniform())"
+    if only_noise:
+        known = "NoiseGuide(UnitUniform())"
+    return f"{known} or pyro.sample('{name}', …) in the guide: the model of '{noise[name]}' is dequantized"
+
+
+def sites_agree(subject: Subject) -> None:
+    """Both programs draw the same sites, the model observes one, and all values can be scored."""
+    check_sites(subject.pair)
+
+
+def sites_lie_in_the_data_plate(subject: Subject) -> None:
+    """Every site lies inside the plate `"data"`, at dim −1, over as many data as there are."""
+    for sites in (subject.pair.guide_sites, subject.pair.model_sites):
+        for name, site in sites.items():
+            if DATA in plate_names(site):
+                _check_plate(name, site, subject)
+            else:
+                _check_global(name, site, subject.size)
+
+
+def _check_global(name: str, site: Site, size: int | None) -> None:
+    distribution = site["fn"]
+    if site["is_observed"] or size is None or len(distribution.batch_shape) > 0:
+        raise ValueError(
+            f"site '{name}': expected a site inside the plate '{DATA}', got one outside, of batch_shape "
+            f"{tuple(distribution.batch_shape)} and event_shape {tuple(distribution.event_shape)}. "
+            f"Fix: `with data_plate(x):` around pyro.sample('{name}', …); for a global site, "
+            "data_plate(x, size=N) and ELBO(…, size=N)."
+        )
+
+
+def _check_plate(name: str, site: Site, subject: Subject) -> None:
+    frame = next(f for f in site["cond_indep_stack"] if f.name == DATA)
+    first = subject.batch[0] if subject.batch else None
+    num = len(first) if isinstance(first, Tensor) and has_rows(first) else frame.size
+    if frame.dim != -1 or frame.size != num:
+        raise ValueError(
+            f"site '{name}': expected the plate '{DATA}' at dim -1 with {num} data, got dim {frame.dim} with "
+            f"{frame.size}. Fix: `with data_plate(x):`, and further plates to its left, dim=-2."
+        )
+    total = frame.full_size or frame.size
+    wanted = num if subject.size is None else subject.size
+    if total != wanted:
+        raise ValueError(
+            f"site '{name}': expected a data plate of size {wanted}, got {total}. "
+            f"Fix: the same size in both places, data_plate(x, size={total}) and ELBO(…, size={total})."
+        )
+
+
+def latents_have_one_shape(subject: Subject) -> None:
+    """Every latent site has the same event shape, the same plates and a fitting support in both programs."""
+    for name, drawn in subject.pair.latent.items():
+        _check_latent(name, drawn, subject.pair.modelled[name])
+
+
+def _check_latent(name: str, drawn: Site, modelled: Site) -> None:
+    expected, got = tuple(modelled["fn"].event_shape), tuple(drawn["fn"].event_shape)
+    if got != expected:
+        raise ValueError(
+            f"site '{name}': expected event_shape {expected} as in the model, got {got} in the guide. "
+            f"Fix: {_fix_of_latent(name, expected, got)}."
+        )
+    if set(plate_names(drawn)) != set(plate_names(modelled)):
+        raise ValueError(
+            f"site '{name}': expected the same plates in both programs, got {plate_names(modelled)} in the model "
+            f"and {plate_names(drawn)} in the guide. Fix: the same `with` blocks around both statements."
+        )
+    check_reach(name, drawn, modelled)
+
+
+def _fix_of_latent(name: str, expected: tuple[int, ...], got: tuple[int, ...]) -> str:
+    if len(expected) == len(got) and noise_name("") not in name:
+        return (
+            f"one size for prior and guide: a prior of {got}, or an encoder whose network ends in as many outputs "
+            f"as {expected} needs, 2 per dim for a Normal"
+        )
+    return fix_of_event(name, expected)
+
+
+def integers_have_a_mass(subject: Subject) -> None:
+    """Warn of integers under a density of real numbers."""
+    for name, site in subject.pair.observed.items():
+        warn_of_integers(name, site)
+
+
+def densities_have_the_plates_shape(subject: Subject) -> None:
+    """Every log density can be computed, with validation on, and has one entry per plate."""
+    for trace in subject.pair:
+        for name, site in sample_sites(trace):
+            _check_density(name, site, trace)
+
+
+def _check_density(name: str, site: Site, trace: Trace) -> None:
+    value = site["value"]
+    try:
+        log_p = log_density(site)
+    except Exception as error:  # whatever a distribution raises
+        fix = "\nFix: data of the network's dtype, x.float()."
+        raise ValueError(
+            f"site '{name}': its density fails on a value of shape {tuple(value.shape)} and dtype {value.dtype}: "
+            f"{error}{'' if value.dtype == torch.get_default_dtype() else fix}"
+        ) from error
+    trace.nodes[name]["log_prob"] = log_p  # Pyro's table of shapes shows it
+    expected = []
+    for frame in sorted(site["cond_indep_stack"], key=lambda frame: frame.dim):
+        if frame.vectorized:
+            expected.append(frame.size)
+    if [d for d in log_p.shape if d != 1] != [d for d in expected if d != 1]:
+        raise ValueError(
+            f"site '{name}': expected one log density per plate {plate_names(site)}, {expected}, got shape "
+            f"{tuple(log_p.shape)}. Fix: {fix_of_event(name, tuple(value.shape[1:]))}."
+        )
+
+
+def programs_broadcast_over_particles(subject: Subject) -> None:
+    """Both programs run on two particles per datum, a further dim on the left."""
+    try:
+        pair = run_pair(
+            subject.model, subject.guide, subject.batch, num=2, depth=subject.pair.depth
+        )
+        for trace in pair:
+            trace.compute_log_prob()
+    except Exception as error:  # whatever a user's program raises
+        raise ValueError(
+            f"the programs run on one draw per datum, but not on several: expected networks that broadcast over "
+            f"leading dims, since K draws arrive as (K, N, …); got: {error}\n"
+            "Fix: join inputs with Concat(net)(x, z) in place of torch.cat, and index dims from the right."
+        ) from error
+
+
+RULES: tuple[Rule, ...] = (
+    sites_agree,
+    sites_lie_in_the_data_plate,
+    latents_have_one_shape,
+    integers_have_a_mass,
+    densities_have_the_plates_shape,
+    programs_broadcast_over_particles,
+)

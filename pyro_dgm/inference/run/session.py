@@ -1,0 +1,295 @@
+"""The one door of every estimate, export and check: programs checked, data placed, random state forked, structure found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...contract import PyroProgram
+from .batches import Batches, as_batches
+from .data import (
+    Batch,
+    as_tensors,
+    check_observation_argument,
+    concat_rows,
+    has_rows,
+    is_stream,
+    rebatch,
+    split_rows,
+    take_rows,
+    to_device,
+)
+from .particles import Particles, draw
+from .states import derive_seed, device_of, evaluation_mode, fork_rng, with_own_rng
+from .structure import Structure, structure_of, structure_of_guide, structure_of_model
+
+
+class Session:
+    """A pair of programs, or one of them, and the data it is asked about, in evaluation mode on a fork of the noise.
+
+    `session` opens it; nothing else is needed inside. What it holds:
+
+    Attributes:
+        model: the model; `None` where an estimate needs none.
+        guide: its guide; `None` where an estimate needs none.
+        num: draws K per datum.
+        chunk: how many (draw, datum) pairs are in memory at once.
+        seed: of the draws.
+    """
+
+    def __init__(
+        self,
+        model: PyroProgram | None,
+        guide: PyroProgram | None,
+        batch: Batch,
+        num: int,
+        chunk: int,
+        seed: int,
+    ):
+        self._model, self._guide = model, guide
+        self.num, self.chunk, self.seed = num, chunk, seed
+        self._stream = is_stream(batch[0]) if batch else False
+        self._source = batch
+
+    @property
+    def model(self) -> PyroProgram:
+        """The model."""
+        if self._model is None:
+            raise TypeError(
+                "session: expected a model, got a guide alone. Fix: session(model, guide, x)."
+            )
+        return self._model
+
+    @property
+    def guide(self) -> PyroProgram:
+        """The guide."""
+        if self._guide is None:
+            raise TypeError(
+                "session: expected a guide, got a model alone. Fix: session(model, guide, x)."
+            )
+        return self._guide
+
+    @property
+    def device(self) -> torch.device:
+        """Where the programs' tensors are."""
+        return device_of(self._model, self._guide)
+
+    @cached_property
+    def batch(self) -> Batch:
+        """All the data as tensors, the observation first; a stream is read whole."""
+        return concat_rows(list(self._batches())) if self._stream else self._in_memory()
+
+    @property
+    def context(self) -> Batch:
+        """The further arguments of the programs."""
+        return self.batch[1:]
+
+    def __len__(self) -> int:
+        """Number of data."""
+        return len(self.batch[0])
+
+    @cached_property
+    def structure(self) -> Structure:
+        """What a run on the data shows, checked against the contract; its noise is not the session's."""
+        with fork_rng(torch.empty(0, device=self.device)):
+            return self._structure(self.batch)
+
+    def blocks(self, num: int | None = None) -> Iterator[Batch]:
+        """The data in blocks that hold `chunk` pairs of a draw and a datum; a stream is read as it comes.
+
+        Every block of a stream is checked; of data in memory those are that could be at fault, once. The blocks of a
+        loader are those of its concatenation.
+
+        Args:
+            num: draws per datum; default: the session's.
+        """
+        rows = max(1, self.chunk // (num or self.num))
+        if "batch" in vars(self) or not self._stream:
+            _ = self.structure  # refuses, before the first block, what can't be scored
+            yield from split_rows(self.batch, rows)
+            return
+        for block in rebatch(self._batches(), rows):
+            with fork_rng(torch.empty(0, device=self.device)):
+                structure = self._structure(block)
+            vars(self).setdefault("structure", structure)
+            yield block
+
+    def rows(self, index: slice | Tensor) -> Batch:
+        """The arguments at some data."""
+        return take_rows(self.batch, index)
+
+    def draw(self, block: Batch | None = None, num: int | None = None) -> Particles:
+        """K draws of the guide for every datum of a block, scored by both programs; default: of all data."""
+        block = self.batch if block is None else block
+        depth = self.structure.depth
+        return draw(self.model, self.guide, *block, num=num or self.num, depth=depth)
+
+    def reseed(self) -> None:
+        """Set the random state back to the session's seed: the next estimate draws what it would draw alone."""
+        torch.manual_seed(self.seed)
+
+    def _structure(self, batch: Batch) -> Structure:
+        if self._guide is None:
+            return structure_of_model(self.model, batch)
+        if self._model is None:
+            return structure_of_guide(self._guide, batch)
+        return structure_of(self._model, self._guide, batch)
+
+    def _in_memory(self) -> Batch:
+        if (
+            self._source and self._source[0] is None
+        ):  # the model generates: there are no data but context
+            return (None, *to_device(as_tensors(self._source[1:]), self.device))
+        return to_device(as_tensors(self._source), self.device)
+
+    def _batches(self) -> Iterator[Batch]:
+        """The batches of a stream, on the programs' device, checked for NaN."""
+        program = self._guide if self._model is None else self._model
+        assert program is not None
+        source = self._source[0]
+        if isinstance(source, Batches):
+            source = source.in_order()
+        elif isinstance(source, Iterator):
+            source = list(source)
+        batches = as_batches(source, 512, program, self.device, shuffle=False)
+        found = False
+        for batch in with_own_rng(batches.epoch(), derive_seed(self.seed, 1)):
+            found = True
+            yield as_tensors(batch)
+        if not found:
+            raise ValueError(
+                "data: expected at least one batch, got a loader that yields none. Fix: drop_last=False."
+            )
+
+
+@contextmanager
+def session(
+    model: PyroProgram | None,
+    guide: PyroProgram | None,
+    *batch: Any,
+    num: int = 1,
+    chunk: int = 20_000,
+    seed: int = 0,
+) -> Iterator[Session]:
+    """Open a pair and its data for an estimate.
+
+    Both programs are checked for what they are, the data become tensors on the programs' device, modules are in
+    evaluation mode without gradients, and the random state is a fork that starts at `seed`: weights, modes, seeds and
+    Pyro's validation setting are afterwards what they were.
+
+    Args:
+        model: a Pyro program; `None` for an estimate of the guide alone.
+        guide: its guide; `None` for an estimate of the model alone.
+        batch: the data: tensors, arrays, memory maps or pandas tables with a row per datum, observation first; or one
+            Dataset, DataLoader or list of batches.
+        num: draws K per datum.
+        chunk: how many (draw, datum) pairs are in memory at once.
+        seed: of the draws.
+
+    Raises:
+        TypeError: for what is no program, or no data.
+        ValueError: for counts below 1; when the data are looked at, for what breaks the contract.
+
+    Example:
+        >>> import pyro.distributions as dist
+        >>> from pyro_dgm import VAE, Bernoulli, Conditional, StandardNormal, mlp
+        >>> vae = VAE(StandardNormal(2), Bernoulli(mlp(2, 9)), Conditional(dist.Normal, mlp(9, 4)))
+        >>> with session(vae.model, vae.guide, torch.ones(5, 9), num=3) as pair:
+        ...     print(pair.structure.latent, pair.draw().log_weight.shape)
+        ('z',) torch.Size([3, 5])
+    """
+    check_programs(model, guide)
+    require_positive(num=num, chunk=chunk)
+    check_observation_argument(batch)
+    if len(batch) > 1 and is_stream(batch[0]):
+        raise TypeError(
+            f"data: expected one {type(batch[0]).__name__} whose batches hold all arguments, got {len(batch)} "
+            "arguments. Fix: batches (x, context), as TensorDataset(x, context) gives them."
+        )
+    with evaluation_mode(model, guide, seed=seed):
+        yield Session(model, guide, batch, num, chunk, seed)
+
+
+@contextmanager
+def session_of_prior(
+    model: PyroProgram | None,
+    guide: PyroProgram | None,
+    *context: Any,
+    num: int = 1,
+    chunk: int = 20_000,
+    seed: int = 0,
+) -> Iterator[Session]:
+    """Open a pair for data that the model makes itself: `session` with `None` for the observation.
+
+    Args:
+        model: a Pyro program that generates when its first argument is `None`.
+        guide: its guide; `None` for an estimate of the model alone.
+        context: the further arguments of the programs, with a row per datum.
+        num: draws K per datum.
+        chunk: how many (draw, datum) pairs are in memory at once.
+        seed: of the draws.
+
+    Raises:
+        TypeError: for what is no program.
+        ValueError: for counts below 1.
+    """
+    check_programs(model, guide)
+    require_positive(num=num, chunk=chunk)
+    with evaluation_mode(model, guide, seed=seed):
+        yield Session(model, guide, (None, *context), num, chunk, seed)
+
+
+def check_programs(model: Any, guide: Any) -> None:
+    """Refuse what is no program, such as a VAE in place of one of its programs; `None` stands for no program."""
+    if model is None or guide is None:
+        check_program(guide if model is None else model)
+    else:
+        check_pair(model, guide)
+
+
+def check_pair(model: Any, guide: Any, fix: str = "vae.model, vae.guide in place of vae") -> None:
+    """Refuse what is no pair of programs, such as a VAE in place of its two programs."""
+    if not (is_program(model) and is_program(guide)):
+        raise TypeError(
+            f"expected a model and its guide, got {_described(model)} and {_described(guide)}. Fix: {fix}."
+        )
+
+
+def check_program(program: Any) -> None:
+    """Refuse what can't be run, such as a VAE in place of one of its programs; `None` stands for no program."""
+    if program is not None and not is_program(program):
+        raise TypeError(
+            f"expected a Pyro program, a model or a guide, got {_described(program)}. "
+            "Fix: vae.model or vae.guide in place of vae."
+        )
+
+
+def is_program(value: Any) -> bool:
+    """Whether it is a function, or a module with a forward of its own: a VAE has none, it holds two programs."""
+    if isinstance(value, type):
+        return False
+    if not isinstance(value, nn.Module):
+        return callable(value)
+    forward = value.forward
+    return getattr(forward, "__func__", forward) is not nn.Module.forward
+
+
+def _described(value: Any) -> str:
+    return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
+
+
+def require_positive(**counts: int) -> None:
+    """Refuse counts below 1."""
+    for name, count in counts.items():
+        if count < 1:
+            raise ValueError(f"{name}: expected at least 1, got {count}. Fix: {name}=1 or more.")
+
+
+def has_context(context: Batch) -> bool:
+    """Whether some further argument has a row for each datum."""
+    return any(has_rows(value) for value in context)
