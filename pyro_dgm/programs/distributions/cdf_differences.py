@@ -16,12 +16,13 @@ from .requirements import require_distribution
 def log_interval(distribution: Any, centre: Tensor, width: Tensor | float) -> Tensor:
     r"""$\log[F(c + w/2) - F(c - w/2)]$, the log mass of the cell of width w around c, in nats.
 
-    The width is an argument of its own, so that nothing is lost where the cell is narrow beside its distance from the
-    location. Normal, logistic and Laplace distributions and mixtures of them are accurate to the last digits
-    everywhere, with finite gradients. **Any other distribution** with a `cdf` is read off by a difference: that loses
-    all digits of masses below 6e-8 (float32; 1e-16 in float64) above its median, and a mass of 0 is scored as the
-    smallest normal number, -87 nats (-708), without a gradient; where torch's own CDF overflows on its way, gradients
-    may be NaN (a `Gumbel` far below its location). `register` a function for a family of your own.
+    The width is an argument of its own, so that nothing is lost where the cell is narrow beside its distance
+    from the location. Normal, logistic and Laplace distributions and mixtures of them are accurate to the
+    last digits everywhere, with finite gradients. **Any other distribution** with a `cdf` is read off by a
+    difference: that loses all digits of masses below 6e-8 (float32; 1e-16 in float64) above its median, and a
+    mass of 0 is scored as the smallest normal number, -87 nats (-708), without a gradient; where torch's own
+    CDF overflows on its way, gradients may be NaN (a `Gumbel` far below its location). `register` a function
+    for a family of your own.
 
     Of normals, float32 masses next to 1 keep four digits of their logarithm, which is then below 1e-6 nats.
 

@@ -1,7 +1,7 @@
 r"""Log masses of one cell [c − w/2, c + w/2] under a logistic, normal or Laplace distribution.
 
-They are stable far in the tails, for tiny and for huge cells: each formula stands where it keeps its digits, and is
-fed a harmless number elsewhere, so that `torch.where` passes finite gradients only.
+They are stable far in the tails, for tiny and for huge cells: each formula stands where it keeps its digits,
+and is fed a harmless number elsewhere, so that `torch.where` passes finite gradients only.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch.distributions import Laplace, Normal
 from torch.nn.functional import logsigmoid
 from torch.special import erfc, erfcx
 
-# Below this width, times max(1, distance), a normal cell is narrow: three terms of its series are exact to 1e-16.
+# Below this width, times max(1, distance), a normal cell is narrow: three terms are exact to 1e-16.
 NARROW = 0.1
 
 
@@ -71,7 +71,7 @@ def log1mexp(t: Tensor) -> Tensor:
     return torch.where(small, log_near_zero, log_far)
 
 
-# Logistic ------------------------------------------------------------------------------------------------------------
+# Logistic ----------------------------------------------------------------------------------------
 
 
 def logistic_cell(
@@ -79,7 +79,10 @@ def logistic_cell(
     centre: Tensor,
     width: Tensor | float,
 ) -> CellMasses:
-    r"""$\log \sigma(b)$, $\log \sigma(-a)$, and $\log[\sigma(b) - \sigma(a)]$: their sum with $\log(1 - e^{a-b})$."""
+    r"""$\log \sigma(b)$, $\log \sigma(-a)$, and $\log[\sigma(b) - \sigma(a)]$.
+
+    The last is the sum of the first two and $\log(1 - e^{a-b})$.
+    """
     loc = distribution.loc
     rate = distribution.scale.reciprocal()
     below = logsigmoid((centre + width / 2 - loc) * rate)
@@ -88,7 +91,7 @@ def logistic_cell(
     return CellMasses(below, above, inside)
 
 
-# Distributions that are symmetric around their location ---------------------------------------------------------------
+# Distributions that are symmetric around their location ------------------------------------------
 
 
 def mirror_cell(
@@ -125,7 +128,7 @@ def undo_mirror(
     )
 
 
-# Normal --------------------------------------------------------------------------------------------------------------
+# Normal ------------------------------------------------------------------------------------------
 
 
 def normal_cell(
@@ -133,7 +136,7 @@ def normal_cell(
     centre: Tensor,
     width: Tensor | float,
 ) -> CellMasses:
-    r"""A wide cell has $\log Q(a) + \log(1 - e^{-t})$ with $t = \log Q(a) - \log Q(b)$ and $Q(x) = P(X > x)$."""
+    r"""$\log Q(a) + \log(1 - e^{-t})$ with $t = \log \frac{Q(a)}{Q(b)}$ and $Q(x) = P(X > x)$."""
     cell = mirror_cell(distribution, centre, width)
     log_erfcx_a, log_q_a = _log_erfcx_and_q(cell.lower)
     log_erfcx_b = _log_erfcx(cell.upper)
@@ -170,8 +173,8 @@ def _narrow_normal(m: Tensor, h: Tensor, narrow: Tensor) -> Tensor:
 def _log_erfcx_and_q(x: Tensor) -> tuple[Tensor, Tensor]:
     r"""$\log \mathrm{erfcx}(x / \sqrt 2)$ where x > 0, and $\log Q(x)$ with $Q(x) = P(X > x)$.
 
-    $Q(x) = \frac12 \mathrm{erfc}(x / \sqrt 2) = \frac12 e^{-x^2/2}\, \mathrm{erfcx}(x / \sqrt 2)$. Not torch's own
-    `log_ndtr`, whose gradient is off by 4 % at -1,000 in float32, and 0 at a million.
+    $Q(x) = \frac12 \mathrm{erfc}(x / \sqrt 2) = \frac12 e^{-x^2/2}\, \mathrm{erfcx}(x / \sqrt 2)$. Not
+    torch's own `log_ndtr`, whose gradient is off by 4 % at -1,000 in float32, and 0 at a million.
     """
     tail = x > 0
     log_erfcx = _log_erfcx(torch.where(tail, x, 1.0))
@@ -192,7 +195,7 @@ def _log_erfcx(x: Tensor) -> Tensor:
     return erfcx(x * 0.5**0.5).log()
 
 
-# Laplace -------------------------------------------------------------------------------------------------------------
+# Laplace -----------------------------------------------------------------------------------------
 
 
 def laplace_cell(

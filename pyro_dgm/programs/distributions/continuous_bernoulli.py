@@ -14,19 +14,27 @@ from .cells import log1mexp
 
 # B_2k / (2k)! of the Bernoulli numbers: the series of A'(l) - 1/2, exact to 1e-15 for |l| < 1
 BERNOULLI = (
-    1 / 12, -1 / 720, 1 / 30240, -1 / 1209600, 1 / 47900160, -691 / 1307674368000, 1 / 74724249600,
-    -3617 / 10670622842880000, 43867 / 5109094217170944000,
-)  # fmt: skip
+    1 / 12,
+    -1 / 720,
+    1 / 30240,
+    -1 / 1209600,
+    1 / 47900160,
+    -691 / 1307674368000,
+    1 / 74724249600,
+    -3617 / 10670622842880000,
+    43867 / 5109094217170944000,
+)
 # Its integral and its derivative, term by term: the series of A(l) - l/2 and of A''(l)
 INTEGRAL = tuple(b / (2 * k) for k, b in enumerate(BERNOULLI, 1))
 DERIVATIVE = tuple((2 * k - 1) * b for k, b in enumerate(BERNOULLI, 1))
 
 
 class ContinuousBernoulliLogits(dist.TorchDistribution):
-    r"""$p(x) = e^{\ell x - A(\ell)}$ on [0, 1] with $A(\ell) = \log \frac{e^\ell - 1}{\ell}$; reparameterized.
+    r"""$p(x) = e^{\ell x - A(\ell)}$ on [0, 1], $A(\ell) = \log \frac{e^\ell - 1}{\ell}$; reparameterized.
 
-    torch's own distribution rounds its probabilities to within a float's precision of 0 and 1: in float32 its mass is
-    0.80 at a logit of 20 and 0.32 at 50, which is 1.1 nats a dim. This one is exact, in nats, for every logit.
+    torch's own distribution rounds its probabilities to within a float's precision of 0 and 1: in float32 its
+    mass is 0.80 at a logit of 20 and 0.32 at 50, which is 1.1 nats a dim. This one is exact, in nats, for
+    every logit.
 
     Args:
         logits: $\ell$.

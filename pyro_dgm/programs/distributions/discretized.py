@@ -16,9 +16,9 @@ from .requirements import require_distribution, require_levels
 class Discretized(dist.TorchDistribution):
     r"""$P(y) = F(y + ½) - F(y - ½)$ over the levels 0, …, L − 1, where F is the CDF of any base distribution.
 
-    The edge levels take the tails, so $\sum_y P(y) = 1$ for every location and scale. Exact mass, in nats; normal,
-    logistic and Laplace bases and mixtures of them keep their digits and finite gradients everywhere, other bases
-    within the limits of `log_interval`.
+    The edge levels take the tails, so $\sum_y P(y) = 1$ for every location and scale. Exact mass, in nats;
+    normal, logistic and Laplace bases and mixtures of them keep their digits and finite gradients everywhere,
+    other bases within the limits of `log_interval`.
 
     Args:
         base: a distribution of scalar events on the real line, in level units.
@@ -32,8 +32,8 @@ class Discretized(dist.TorchDistribution):
         TypeError: if `base` is no distribution.
 
     References:
-        Kingma et al. 2016, arXiv:1606.04934 (logistic, without the open ends); Salimans et al. 2017, arXiv:1701.05517
-        (mixtures of logistics).
+        Kingma et al. 2016, arXiv:1606.04934 (logistic, without the open ends); Salimans et al. 2017,
+        arXiv:1701.05517 (mixtures of logistics).
 
     Example:
         >>> levels = Discretized(dist.Normal(torch.tensor(3.0), 1.5), levels=5)
@@ -113,7 +113,10 @@ class Discretized(dist.TorchDistribution):
 
     @property
     def variance(self) -> Tensor:
-        r"""$\sum_{y, y'} P(Y > \max(y, y'))\, P(Y \le \min(y, y'))$ over y, y' in 0, …, L − 2: no term is negative."""
+        r"""$\sum_{y, y'} P(Y > \max(y, y'))\, P(Y \le \min(y, y'))$, no term negative.
+
+        y and y' run over 0, …, L − 2.
+        """
         borders = self._numbers(0.5, self.levels - 0.5)
         above = log_sf(self.base, borders).exp()
         below = log_cdf(self.base, borders).exp()

@@ -1,7 +1,7 @@
 """Log masses of intervals, by family: stable far in the tails, for tiny and for huge cells.
 
-`log_interval`, `log_cdf`, `log_sf` and `log_cell` answer for any distribution with a CDF; what is registered here
-keeps its digits everywhere.
+`log_interval`, `log_cdf`, `log_sf` and `log_cell` answer for any distribution with a CDF; what is registered
+here keeps its digits everywhere.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .cells import (
 
 __all__ = ["log_cdf", "log_cell", "log_interval", "log_sf"]
 
-# Logistic ------------------------------------------------------------------------------------------------------------
+# Logistic ----------------------------------------------------------------------------------------
 
 
 @log_interval.register
@@ -55,7 +55,7 @@ def _(
     return masses.open_ends(first, last)
 
 
-# Normal --------------------------------------------------------------------------------------------------------------
+# Normal ------------------------------------------------------------------------------------------
 
 
 @log_interval.register
@@ -85,7 +85,7 @@ def _(
     return masses.open_ends(first, last)
 
 
-# Laplace -------------------------------------------------------------------------------------------------------------
+# Laplace -----------------------------------------------------------------------------------------
 
 
 @log_interval.register
@@ -115,7 +115,7 @@ def _(
     return masses.open_ends(first, last)
 
 
-# Mixtures: components stand on a last dim of their own ----------------------------------------------------------------
+# Mixtures: components stand on a last dim of their own -------------------------------------------
 
 
 @log_interval.register
@@ -163,7 +163,7 @@ def _sum_components(distribution: MixtureSameFamily, log_masses: Tensor) -> Tens
     return (log_weights + log_masses).logsumexp(-1)
 
 
-# Distributions that repeat another along new batch dims ---------------------------------------------------------------
+# Distributions that repeat another along new batch dims ------------------------------------------
 
 
 @log_interval.register

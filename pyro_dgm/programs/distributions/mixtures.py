@@ -17,11 +17,12 @@ MAX_ELEMENTS = 2**25
 class Mixture(dist.TorchDistribution):
     r"""$p(z \mid c) = \sum_k \pi_k\, p_k(z \mid c)$, joint over the event dims. Exact, in nats.
 
-    A density needs all K components; they are built and summed in chunks, so that `(draws, K, D)` never stands in
-    memory at once. A draw builds its own component alone. Draws are not reparameterized.
+    A density needs all K components; they are built and summed in chunks, so that `(draws, K, D)` never
+    stands in memory at once. A draw builds its own component alone. Draws are not reparameterized.
 
     Args:
-        component: maps indices `(*k)` and contexts to a distribution of batch_shape `(*k)`, broadcast with theirs.
+        component: maps indices `(*k)` and contexts to a distribution of batch_shape `(*k)`, broadcast with
+            theirs.
         log_weights: $\log \pi$ `(K,)`, normalised.
         contexts: tensors `(*batch, C)`.
 
@@ -142,8 +143,8 @@ def _score_under_each(distribution: dist.TorchDistribution, value: Tensor) -> Te
 def _score_under_each_normal(value: Tensor, loc: Tensor, scale: Tensor) -> Tensor:
     r"""$-\frac12 \sum_d (z_d - \mu_{kd})^2 / \sigma_{kd}^2 - \sum_d \log \sigma_{kd} - \frac D2 \log 2\pi$.
 
-    The square is multiplied out, so that matrix products do the work; float64 pays for the cancellation, which is
-    below 0.01 nats while $|z_d - \bar\mu_d| / \sigma_{kd} < 10^6$.
+    The square is multiplied out, so that matrix products do the work; float64 pays for the cancellation,
+    which is below 0.01 nats while $|z_d - \bar\mu_d| / \sigma_{kd} < 10^6$.
     """
     # A common shift changes nothing and keeps the squares small.
     centre = loc.detach().double().mean(0)

@@ -12,7 +12,7 @@ from ..requirements import describe, require_network
 
 
 class FamilyLikelihood(Conditional):
-    r"""$p(x \mid c) = \prod_d \mathrm{family}(x_d;\ \eta_d(c))$: a `Conditional` whose family is known. Abstract.
+    r"""$p(x \mid c) = \prod_d \mathrm{family}(x_d;\ \eta_d(c))$: a `Conditional` of one family. Abstract.
 
     Args:
         net: maps contexts to `(*batch, num_params * D)`, one chunk for each parameter.

@@ -31,7 +31,7 @@ class Bernoulli(FamilyLikelihood):
 
 
 class Categorical(nn.Module):
-    r"""$P(x \mid c) = \prod_d \mathrm{Cat}(x_d;\ \mathrm{softmax}(\mathrm{net}(c)_d))$ over K levels. Exact, in nats.
+    r"""$P(x \mid c) = \prod_d \mathrm{Cat}(x_d;\ \mathrm{softmax}(\mathrm{net}(c)_d))$ over K levels. Exact.
 
     Args:
         net: maps contexts to logits `(*batch, D * levels)`, the K logits of one dim side by side; for images

@@ -1,4 +1,4 @@
-"""Images whose channels depend on each other within a pixel: a distribution and the likelihood that makes it."""
+"""Images whose channels depend on each other within a pixel: their distribution and its likelihood maker."""
 
 from __future__ import annotations
 
@@ -18,17 +18,18 @@ EVENT_DIMS = {"logits": 3, "loc": 4, "scale": 4, "coefficients": 4}
 
 
 class ColourLevels(dist.TorchDistribution):
-    r"""$P(x) = \prod_{\text{pixels}} \sum_k \pi_k \prod_c [F_{ck}(x_c + ½) - F_{ck}(x_c - ½)]$, open at the edges.
+    r"""$P(x) = \prod_{\text{pixels}} \sum_k \pi_k \prod_c [F_{ck}(x_c + ½) - F_{ck}(x_c - ½)]$.
 
-    F is logistic, and its location moves with the channels before it: $\mu_{ck} + \sum_{j < c} a_{cjk} (x_j - m)$ with
-    $m = (L - 1) / 2$. All channels of a pixel share their component k. Exact mass, in nats, in one pass; a draw is one
-    pass per channel, is not reparameterized, and has no mean in closed form.
+    The edge levels take the tails. F is logistic, and its location moves with the channels before it:
+        $\mu_{ck} + \sum_{j < c} a_{cjk} (x_j - m)$ with
+    $m = (L - 1) / 2$. All channels of a pixel share their component k. Exact mass, in nats, in one pass; a
+    draw is one pass per channel, is not reparameterized, and has no mean in closed form.
 
     Args:
         logits: of the components, `(*batch, H, W, K)`.
         loc: μ in levels, `(*batch, C, H, W, K)`.
         scale: in levels, `(*batch, C, H, W, K)`.
-        coefficients: a in [-1, 1], `(*batch, C (C - 1) / 2, H, W, K)`: those of channel 1, then of channel 2, ….
+        coefficients: a in [-1, 1], `(*batch, C (C - 1) / 2, H, W, K)`: of channel 1, then of channel 2, ….
         levels: number L of levels.
 
     Shape:
@@ -38,7 +39,8 @@ class ColourLevels(dist.TorchDistribution):
         ValueError: if there are fewer than 2 levels, or the number of coefficients is another.
 
     References:
-        Salimans et al. 2017, *PixelCNN++*, arXiv:1701.05517, section 2.2 (there without the open ends' normalisation).
+        Salimans et al. 2017, *PixelCNN++*, arXiv:1701.05517, section 2.2 (there without the open ends'
+        normalisation).
 
     Example:
         >>> loc = torch.zeros(3, 2, 2, 5)
@@ -81,7 +83,8 @@ class ColourLevels(dist.TorchDistribution):
 
     @constraints.dependent_property(is_discrete=True, event_dim=3)
     def support(self) -> constraints.Constraint:
-        return constraints.independent(constraints.integer_interval(0, self.levels - 1), 3)
+        levels = constraints.integer_interval(0, self.levels - 1)
+        return constraints.independent(levels, 3)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> ColourLevels:
         new = self._get_checked_instance(ColourLevels, _instance)
@@ -91,7 +94,11 @@ class ColourLevels(dist.TorchDistribution):
             event_shape = tensor.shape[-event_dims:]
             setattr(new, name, tensor.expand(batch_shape + event_shape))
         new.levels = self.levels
-        super(ColourLevels, new).__init__(batch_shape, self.event_shape, validate_args=False)
+        super(ColourLevels, new).__init__(
+            batch_shape,
+            self.event_shape,
+            validate_args=False,
+        )
         new._validate_args = self._validate_args
         return new
 
@@ -159,15 +166,16 @@ def _require_one_coefficient_per_pair(coefficients: Tensor, channels: int) -> No
 
 
 class ColourLogisticMixture(LevelsLikelihood):
-    r"""$P(x \mid c)$, a mixture of K logistics over the colours of each pixel, later channels given earlier ones.
+    r"""A mixture of K logistics over the colours of each pixel, later channels given earlier ones.
 
-    The distribution is `ColourLevels`; locations and scales are those of `DiscretizedLogisticMixture`, coefficients
-    $a = \tanh r$: outputs of 0 are K equal bumps along the grey diagonal, with independent channels within each. Exact.
+    The distribution is `ColourLevels`; locations and scales are those of `DiscretizedLogisticMixture`,
+    coefficients $a = \tanh r$: outputs of 0 are K equal bumps along the grey diagonal, with independent
+    channels within each. Exact.
 
     Args:
-        net: maps contexts to `(*batch, P * K, H, W)` with $P = 1 + 2 C + C (C - 1) / 2$, which is 10 for three
-            channels: logits, C raw locations, C raw log-scales and the raw coefficients, in each the K components side
-            by side.
+        net: maps contexts to `(*batch, P * K, H, W)` with $P = 1 + 2 C + C (C - 1) / 2$, which is 10 for
+            three channels: logits, C raw locations, C raw log-scales and the raw coefficients, in each the K
+            components side by side.
         levels: number L of levels; x takes the values 0, …, L − 1.
         num_components: K.
         channels: C.
@@ -178,7 +186,8 @@ class ColourLogisticMixture(LevelsLikelihood):
 
     Raises:
         TypeError: if `net` is no network.
-        ValueError: for fewer than 2 levels; if the network's number of channels is another, or an argument is out of range.
+        ValueError: for fewer than 2 levels; if the network's number of channels is another, or an argument is
+            out of range.
 
     References:
         Salimans et al. 2017, *PixelCNN++*, arXiv:1701.05517.

@@ -15,7 +15,8 @@ from .base import FamilyLikelihood, require_event_dim, require_tensor
 class Normal(nn.Module):
     r"""$p(x \mid c) = \mathcal N(x;\ \mathrm{net}(c),\ \sigma^2 I)$ with one learned σ. Exact, in nats.
 
-    For a scale per dim and datum use `Conditional(dist.Normal, net)`; `refit_scale` gives a trained VAE its optimal σ.
+    For a scale per dim and datum use `Conditional(dist.Normal, net)`; `refit_scale` gives a trained VAE its
+    optimal σ.
 
     Args:
         net: maps contexts to locations `(*batch, *event)`.
@@ -40,7 +41,8 @@ class Normal(nn.Module):
         require_event_dim("Normal", event_dim)
         if not scale > 0:
             raise ValueError(
-                f"Normal: expected scale > 0, got {scale}. Fix: scale=1.0, or the spread of the noise."
+                f"Normal: expected scale > 0, got {scale}. "
+                "Fix: scale=1.0, or the spread of the noise."
             )
         self.net = net
         self.initial_scale = scale
@@ -67,7 +69,7 @@ class Normal(nn.Module):
 
 
 class Laplace(FamilyLikelihood):
-    r"""$p(x \mid c) = \prod_d \frac{1}{2 b_d} e^{-|x_d - \mu_d| / b_d}$: the L1 loss, with a scale per dim. Exact.
+    r"""$p(x \mid c) = \prod_d \frac{1}{2 b_d} e^{-|x_d - \mu_d| / b_d}$: the L1 loss with a scale. Exact.
 
     Args:
         net: maps contexts to `(*batch, 2 * D)`: D locations μ, then D raw scales b (softplus).
@@ -87,12 +89,13 @@ class Laplace(FamilyLikelihood):
 
 
 class StudentT(FamilyLikelihood):
-    r"""$p(x \mid c) = \prod_d t_{\nu_d}(x_d;\ \mu_d, s_d)$: a bell with tails $|x|^{-\nu - 1}$. Exact, in nats.
+    r"""$p(x \mid c) = \prod_d t_{\nu_d}(x_d;\ \mu_d, s_d)$: tails $|x|^{-\nu - 1}$. Exact, in nats.
 
     For one ν of your own: `Conditional(dist.StudentT, net, fixed={"df": 5.0})`.
 
     Args:
-        net: maps contexts to `(*batch, 3 * D)`: D raw degrees of freedom ν (softplus), D locations, D raw scales.
+        net: maps contexts to `(*batch, 3 * D)`: D raw degrees of freedom ν (softplus), D locations, D raw
+            scales.
         event_dim: number of event dims: 1 for vectors, 3 for images.
 
     Raises:
@@ -109,7 +112,7 @@ class StudentT(FamilyLikelihood):
 
 
 class ContinuousBernoulli(FamilyLikelihood):
-    r"""$p(x \mid c) = \prod_d e^{\ell_d x_d - A(\ell_d)}$ on $[0, 1]^D$, $\ell = \mathrm{net}(c)$. Exact, in nats.
+    r"""$p(x \mid c) = \prod_d e^{\ell_d x_d - A(\ell_d)}$ on $[0, 1]^D$, $\ell = \mathrm{net}(c)$. Exact.
 
     The normalised density of intensities in [0, 1], where `Bernoulli` is for zeros and ones alone.
 

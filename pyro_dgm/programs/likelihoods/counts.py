@@ -11,7 +11,9 @@ from .base import FamilyLikelihood
 
 
 class Binomial(Conditional):
-    r"""$P(x \mid c) = \prod_d \binom{n}{x_d} p_d^{x_d} (1 - p_d)^{n - x_d}$ with $p = \sigma(\mathrm{net}(c))$. Exact.
+    r"""$P(x \mid c) = \prod_d \binom{n}{x_d} p_d^{x_d} (1 - p_d)^{n - x_d}$, $p = \sigma(\mathrm{net}(c))$.
+
+    Exact, in nats.
 
     Args:
         net: maps contexts to logits `(*batch, *event)`.
@@ -47,9 +49,9 @@ class Binomial(Conditional):
 
 
 class Poisson(FamilyLikelihood):
-    r"""$P(x \mid c) = \prod_d e^{-\lambda_d} \lambda_d^{x_d} / x_d!$ with rates $\lambda$ = softplus of the network.
+    r"""$P(x \mid c) = \prod_d e^{-\lambda_d} \lambda_d^{x_d} / x_d!$. Exact, in nats.
 
-    Exact, in nats.
+    The rates λ are softplus of the network's outputs.
 
     Args:
         net: maps contexts to raw rates `(*batch, *event)`.
@@ -126,7 +128,8 @@ class ZeroInflatedNegativeBinomial(FamilyLikelihood):
         ValueError: if the network's last dim is no multiple of 3.
 
     References:
-        Lopez et al. 2018, *Deep generative modeling for single-cell transcriptomics*, Nature Methods 15, 1053-1058.
+        Lopez et al. 2018, *Deep generative modeling for single-cell transcriptomics*, Nature Methods 15,
+        1053-1058.
 
     Example:
         >>> import torch

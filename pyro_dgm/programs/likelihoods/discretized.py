@@ -18,11 +18,11 @@ MAX_LOG_SCALE = 12.0
 
 
 class LevelsLikelihood(nn.Module):
-    """How a network's output becomes locations and scales in levels, for all discretized likelihoods. Abstract.
+    """How all discretized likelihoods read locations and scales from a network's output. Abstract.
 
     Args:
-        net: maps contexts to `(*batch, num * D)`, for images `(*batch, num * channels, height, width)`, where `num`
-            is the number of chunks times that of components.
+        net: maps contexts to `(*batch, num * D)`, for images `(*batch, num * channels, height, width)`, where
+            `num` is the number of chunks times that of components.
         levels: number L of levels.
         min_scale: added to the scales, in levels.
         event_dim: number of event dims: 1 for vectors, 3 for images.
@@ -87,7 +87,7 @@ class LevelsLikelihood(nn.Module):
         return components.movedim(-self.event_dim, -1)
 
     def space_evenly(self, raw_loc: Tensor, raw_log_scale: Tensor) -> tuple[Tensor, Tensor]:
-        r"""$\mu_k = L\, (r^\mu_k + \frac{k + ½}{K}) - ½$ and $s_k = s_{\min} + \frac{L}{2 K} e^{r^s_k}$, k on the last dim."""
+        r"""$\mu_k = L\, (r^\mu_k + \frac{k + ½}{K}) - ½$ and $s_k = s_{\min} + \frac{L}{2 K} e^{r^s_k}$."""
         num = self.num_components
         k = torch.arange(num, dtype=raw_loc.dtype, device=raw_loc.device)
         loc = self.levels * (raw_loc + (k + 0.5) / num) - 0.5
@@ -99,7 +99,7 @@ class LevelsLikelihood(nn.Module):
 
 
 class SingleComponent(LevelsLikelihood):
-    r"""$P(x \mid c) = \prod_d [F(x_d + ½) - F(x_d - ½)]$ with F of one family of locations and scales. Abstract.
+    r"""$P(x \mid c) = \prod_d [F(x_d + ½) - F(x_d - ½)]$ with F of one family. Abstract.
 
     Attributes:
         family: the class of F, a Pyro distribution with parameters `loc` and `scale`.
@@ -123,15 +123,17 @@ class SingleComponent(LevelsLikelihood):
 
 
 class DiscretizedLogistic(SingleComponent):
-    r"""$P(x \mid c) = \prod_d [F(x_d + ½) - F(x_d - ½)]$, F logistic, open tails at the edge levels. Exact, normalised.
+    r"""$P(x \mid c) = \prod_d [F(x_d + ½) - F(x_d - ½)]$, F logistic. Exact, in nats.
+
+    The edge levels take the tails: the masses sum to 1.
 
     Args:
-        net: maps contexts to `(*batch, 2 * D)`: D locations, then D log-scales, both in level units; for images
-            `(*batch, 2 * channels, height, width)`.
+        net: maps contexts to `(*batch, 2 * D)`: D locations, then D log-scales, both in level units; for
+            images `(*batch, 2 * channels, height, width)`.
         levels: number L of levels; x takes the values 0, …, L − 1.
-        min_scale: $s_{\min}$ in $s = s_{\min} + e^r$, r the network's log-scale, clamped to ±12. Where training shows
-            one level only, an unbounded scale shrinks to 0, and a test datum of another level then costs hundreds of
-            nats.
+        min_scale: $s_{\min}$ in $s = s_{\min} + e^r$, r the network's log-scale, clamped to ±12. Where
+            training shows one level only, an unbounded scale shrinks to 0, and a test datum of another level
+            then costs hundreds of nats.
         event_dim: number of event dims: 1 for vectors, 3 for images.
 
     Shape:
@@ -154,10 +156,10 @@ class DiscretizedLogistic(SingleComponent):
 
 
 class DiscretizedNormal(SingleComponent):
-    r"""$P(x \mid c) = \prod_d [F(x_d + ½) - F(x_d - ½)]$, F normal, open tails at the edge levels. Exact, normalised.
+    r"""$P(x \mid c) = \prod_d [F(x_d + ½) - F(x_d - ½)]$, F normal. Exact, in nats.
 
-    Network, arguments and units are those of `DiscretizedLogistic`; the tails are lighter, and a level far from the
-    location costs the square of its distance.
+    Network, arguments and units are those of `DiscretizedLogistic`; the tails are lighter, and a level far
+    from the location costs the square of its distance.
 
     Args:
         net: maps contexts to `(*batch, 2 * D)`: D locations, then D log-scales, both in level units.
@@ -188,8 +190,8 @@ class DiscretizedLogisticMixture(LevelsLikelihood):
     so that outputs of 0 are K equal bumps, spread evenly over the levels.
 
     Args:
-        net: maps contexts to `(*batch, 3 * K * D)`: logits, raw locations, raw log-scales, in each the K components of
-            one dim side by side; for images `(*batch, 3 * K * channels, height, width)`.
+        net: maps contexts to `(*batch, 3 * K * D)`: logits, raw locations, raw log-scales, in each the K
+            components of one dim side by side; for images `(*batch, 3 * K * channels, height, width)`.
         levels: number L of levels; x takes the values 0, …, L − 1.
         num_components: K.
         min_scale: $s_{\min}$ in levels, as in `DiscretizedLogistic`.

@@ -12,24 +12,28 @@ from pyro.distributions import constraints
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ..networks.causal import GatedPixelCNN, flatten_contexts
+from ..networks.causal import GatedPixelCNN
+from ..networks.dense import flatten_contexts
 from ..requirements import describe, require_conditional, require_network
 
 
 class PixelCNN(nn.Module):
-    r"""$p(x \mid c) = \prod_i p(x_i \mid x_{<i}, c)$, every factor an emission given the network's output. Exact.
+    r"""$p(x \mid c) = \prod_i p(x_i \mid x_{<i}, c)$, each factor an emission. Exact, in nats.
 
-    As a likelihood it models the texture that a factorized decoder can't, and leaves what is global to the code. One
-    that sees far enough needs no code and learns to ignore it: take few blocks, and warm up the weight of the KL,
-    `ELBO(…, beta={"z": LinearWarmup(1_500)})`. Without a context it is a density with no latent, for `DensityModel`.
-    A density takes one pass of the network, a draw height · width passes of its horizontal stack over a row.
+    As a likelihood it models the texture that a factorized decoder can't, and leaves what is global to the
+    code. One that sees far enough needs no code and learns to ignore it: take few blocks, and warm up the
+    weight of the KL, `ELBO(…, beta={"z": LinearWarmup(1_500)})`. Without a context it is a density with no
+    latent, for `DensityModel`. A density takes one pass of the network, a draw height · width passes of its
+    horizontal stack over a row.
 
     Args:
         network: a `GatedPixelCNN`.
-        emission: conditional that turns raw outputs `(*batch, out_channels, H, W)` into a distribution with event_shape
-            `(C, H, W)`, each pixel from its own outputs alone: `Categorical(nn.Identity(), levels, event_dim=3)`.
+        emission: conditional that turns raw outputs `(*batch, out_channels, H, W)` into a distribution with
+            event_shape `(C, H, W)`, each pixel from its own outputs alone:
+            `Categorical(nn.Identity(), levels, event_dim=3)`.
         embed: maps the contexts to the one vector that the network takes.
-        scale: maps pixel values to what the network reads, such as `Rescale(0, levels - 1)`, each pixel by itself.
+        scale: maps pixel values to what the network reads, such as `Rescale(0, levels - 1)`, each pixel by
+            itself.
         progress: show a bar while drawing, on a terminal.
 
     Shape:
@@ -40,8 +44,8 @@ class PixelCNN(nn.Module):
         ValueError: if the scaled event of the emission is not the image that the network reads.
 
     References:
-        van den Oord et al. 2016, arXiv:1606.05328; Gulrajani et al. 2016, *PixelVAE*, arXiv:1611.05013; Chen et al.
-        2017, *Variational lossy autoencoder*, arXiv:1611.02731.
+        van den Oord et al. 2016, arXiv:1606.05328; Gulrajani et al. 2016, *PixelVAE*, arXiv:1611.05013; Chen
+        et al. 2017, *Variational lossy autoencoder*, arXiv:1611.02731.
 
     Example:
         >>> from pyro_dgm import Categorical
@@ -90,16 +94,18 @@ class PixelCNN(nn.Module):
         return self.emission(raw)
 
     def draw(self, num: int, *context: Tensor) -> Tensor:
-        """Images `(num, C, H, W)` pixel by pixel; the rows above are read once per row, and only within reach.
+        """Images `(num, C, H, W)` pixel by pixel; the rows above are read once per row, within reach alone.
 
-        On one CPU core this is 10 times as fast as a whole pass per pixel for 64 images of 8×8, 28 times for 16×16.
+        On one CPU core this is 10 times as fast as a whole pass per pixel for 64 images of 8×8, 28 times for
+        16×16.
 
         Args:
             num: of images.
             context: one tensor `(num, Z)`, or none.
 
         References:
-            Ramachandran et al. 2017, *Fast generation for convolutional autoregressive models*, arXiv:1704.06001.
+            Ramachandran et al. 2017, *Fast generation for convolutional autoregressive models*,
+            arXiv:1704.06001.
         """
         height, width = self.network.shape[1:]
         x = self._zeros(num, *self.event_shape)
@@ -168,7 +174,9 @@ def _require_parts(network: Any, emission: Any, embed: Any, scale: Any) -> None:
 
 
 class AutoregressivePixels(dist.TorchDistribution):
-    r"""$\log p(x \mid c) = \sum_i \log p(x_i \mid x_{<i}, c)$ in raster order. Exact, in nats; no `mean`, no `rsample`.
+    r"""$\log p(x \mid c) = \sum_i \log p(x_i \mid x_{<i}, c)$ in raster order. Exact, in nats.
+
+    It has no `mean` and no `rsample`.
 
     Args:
         pixelcnn: the network and the distribution of one pixel.
@@ -202,7 +210,9 @@ class AutoregressivePixels(dist.TorchDistribution):
         new.pixelcnn = self.pixelcnn
         new.context = self.context
         super(AutoregressivePixels, new).__init__(
-            torch.Size(batch_shape), self.event_shape, validate_args=False
+            torch.Size(batch_shape),
+            self.event_shape,
+            validate_args=False,
         )
         new._validate_args = self._validate_args
         return new

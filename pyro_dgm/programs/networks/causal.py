@@ -9,18 +9,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from .dense import cast
+from .dense import cast, flatten_contexts
 from .images import require_image_shape, require_images
 
 
 class GatedPixelCNN(nn.Module):
-    r"""$\eta_{ij} = f(x_{<ij}, c)$, where $<$ is raster order: the network of a `PixelCNN`, without a blind spot.
+    r"""$\eta_{ij} = f(x_{<ij}, c)$, where $<$ is raster order: the network of a `PixelCNN`, no blind spot.
 
-    Two stacks of convolutions with gates $\tanh(a + V_a c) \odot \sigma(b + V_b c)$: the vertical one has seen the rows
-    above, the horizontal one the pixels on the left and, through 1 × 1 convolutions, the vertical one. The image is
-    shifted by one pixel once, so that no weight is masked. With
-    $r = (\mathrm{blocks} + 1)(\mathrm{kernel} - 1) / 2$, its `reach`, a pixel sees the r + 1 rows above, r columns to
-    each side, and the r + 1 pixels on its left: every earlier one, once r + 1 is neither below height nor below width.
+    Two stacks of convolutions with gates $\tanh(a + V_a c) \odot \sigma(b + V_b c)$: the vertical one has
+    seen the rows above, the horizontal one the pixels on the left and, through 1 × 1 convolutions, the
+    vertical one. The image is shifted by one pixel once, so that no weight is masked. With
+    $r = (\mathrm{blocks} + 1)(\mathrm{kernel} - 1) / 2$, its `reach`, a pixel sees the r + 1 rows above, r
+    columns to each side, and the r + 1 pixels on its left: every earlier one, once r + 1 is neither below
+    height nor below width.
 
     Args:
         shape: `(channels, height, width)` of the image.
@@ -31,18 +32,19 @@ class GatedPixelCNN(nn.Module):
         kernel: width of the convolutions, odd.
 
     Shape:
-        x: `(*batch, channels, height, width)` of any dtype; c: `(*batch, context)`; their leading dims broadcast
+        x: `(*batch, channels, height, width)` of any dtype; c: `(*batch, context)`; leading dims broadcast
         ->  `(*batch, out_channels, height, width)`.
 
     Raises:
-        ValueError: for an even kernel, a kernel of 1 or no block; for images of another shape; for a context of another
-            size, or none where one is expected.
+        ValueError: for an even kernel, a kernel of 1 or no block; for images of another shape; for a context
+            of another size, or none where one is expected.
 
     References:
         van den Oord et al. 2016, *Conditional image generation with PixelCNN decoders*, arXiv:1606.05328.
 
     Example:
-        >>> GatedPixelCNN((1, 8, 8), out_channels=17, context=2)(torch.zeros(5, 1, 8, 8), torch.zeros(3, 5, 2)).shape
+        >>> network = GatedPixelCNN((1, 8, 8), out_channels=17, context=2)
+        >>> network(torch.zeros(5, 1, 8, 8), torch.zeros(3, 5, 2)).shape
         torch.Size([3, 5, 17, 8, 8])
     """
 
@@ -102,7 +104,9 @@ class GatedPixelCNN(nn.Module):
         return raw.reshape(*batch_shape, *raw.shape[1:])
 
     def vertical(self, x: Tensor, *context: Tensor) -> list[Tensor]:
-        """What the rows above and the context add to the horizontal gate of each block, `(N, 2 * channels, rows, W)`.
+        """What the rows above and the context add to the horizontal gate of each block.
+
+        Each is `(N, 2 * channels, rows, W)`.
 
         Args:
             x: neighbouring rows of images, `(N, C, rows, W)`. Unless they begin with the first one, the first
@@ -162,7 +166,8 @@ class VerticalBlock(nn.Module):
         context: size of c; 0 for none.
 
     Shape:
-        v: `(N, channels, rows, W)`, c: `(N, context)`  ->  v' of the shape of v, link `(N, 2 * channels, rows, W)`.
+        v: `(N, channels, rows, W)`, c: `(N, context)`  ->  v' of the shape of v, link
+            `(N, 2 * channels, rows, W)`.
     """
 
     def __init__(self, channels: int, kernel: int, context: int):
@@ -277,20 +282,6 @@ def gated_activation(x: Tensor) -> Tensor:
     r"""$\tanh(a) \odot \sigma(b)$ of the two halves of the channels."""
     a, b = x.chunk(2, dim=1)
     return a.tanh() * b.sigmoid()
-
-
-def flatten_contexts(
-    contexts: Sequence[Tensor],
-    batch_shape: Sequence[int],
-) -> tuple[Tensor, ...]:
-    """Contexts `(*batch, C)`, broadcast to `batch_shape`, as `(N, C)`."""
-    num = prod(batch_shape)
-    flat = []
-    for context in contexts:
-        size = context.shape[-1]
-        expanded = context.expand(*batch_shape, size)
-        flat.append(expanded.reshape(num, size))
-    return tuple(flat)
 
 
 def _require_depth(blocks: int, kernel: int) -> None:

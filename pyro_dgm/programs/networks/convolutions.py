@@ -1,4 +1,4 @@
-"""Convolutional networks that keep the size of an image: couplings of images read their parameters from them."""
+"""Convolutional networks that keep the size of an image, for couplings of images to read parameters from."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class GatedBlock(nn.Sequential):
 
 
 class GatedConvNet(nn.Sequential):
-    r"""A 3×3 convolution, residual gated blocks with a norm over the channels after each, and a 3×3 convolution.
+    r"""A 3×3 convolution, gated residual blocks with a norm over the channels each, a 3×3 convolution.
 
     An output sees the `2 (blocks + 2) + 1` pixels a side around it.
 
@@ -74,8 +74,8 @@ class GatedConvNet(nn.Sequential):
         `(*batch, num_in, H, W)` of any dtype  ->  `(*batch, num_out, H, W)`.
 
     References:
-        Ho et al. 2019, *Flow++*, arXiv:1902.00275; Lippe, *UvA deep learning tutorials*, 11: normalizing flows for
-        image modeling, whose network this is.
+        Ho et al. 2019, *Flow++*, arXiv:1902.00275; Lippe, *UvA deep learning tutorials*, 11: normalizing
+        flows for image modeling, whose network this is.
 
     Example:
         >>> GatedConvNet(1, 2, hidden=8)(torch.zeros(7, 5, 1, 4, 4)).shape

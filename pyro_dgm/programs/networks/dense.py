@@ -1,9 +1,10 @@
-"""Dense networks and the concatenation of contexts: they act on the last dim and broadcast over all others."""
+"""Dense networks and the concatenation of contexts: they act on the last dim, all others are batch."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from math import prod
 from typing import Any
 
 import torch
@@ -65,7 +66,7 @@ def mlp(*sizes: int, activation: Activation = nn.SiLU) -> MLP:
 
 
 def zeroed(network: nn.Sequential) -> nn.Sequential:
-    """Fill the last layer with zeros and return the network: what reads it starts where outputs of 0 put it."""
+    """Fill the last layer with zeros, so that the outputs are 0 at the start; return the network."""
     for parameter in network[-1].parameters():
         nn.init.zeros_(parameter)
     return network
@@ -195,6 +196,20 @@ def concat_inputs(*contexts: Tensor, event_dim: int = 1) -> Tensor:
         context = context.to(dtype)
         expanded.append(context.expand(*batch_shape, *event_shape))
     return torch.cat(expanded, dim=-event_dim)
+
+
+def flatten_contexts(
+    contexts: Sequence[Tensor],
+    batch_shape: Sequence[int],
+) -> tuple[Tensor, ...]:
+    """Contexts `(*batch, C)`, broadcast to `batch_shape`, as `(N, C)`."""
+    num = prod(batch_shape)
+    flat = []
+    for context in contexts:
+        size = context.shape[-1]
+        expanded = context.expand(*batch_shape, size)
+        flat.append(expanded.reshape(num, size))
+    return tuple(flat)
 
 
 def _require_two_sizes(owner: str, sizes: Sequence[int]) -> None:

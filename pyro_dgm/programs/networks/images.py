@@ -11,7 +11,7 @@ from .dense import cast
 
 
 class ConvEncoder(nn.Module):
-    r"""$c = W\, \mathrm{vec}(h_L \circ \dots \circ h_1(x)) + b$ with strided convolutions $h_i$: an image to a vector.
+    r"""$c = W\, \mathrm{vec}(h_L \circ \dots \circ h_1(x)) + b$ with strided convolutions $h_i$.
 
     Args:
         shape: `(channels, height, width)` of the image.

@@ -11,7 +11,7 @@ from ..distributions.requirements import require_levels
 
 
 class Rescale(nn.Module):
-    r"""$x \mapsto 2 \frac{x - \mathrm{low}}{\mathrm{high} - \mathrm{low}} - 1$: the range of the data onto $[-1, 1]$.
+    r"""$x \mapsto 2 \frac{x - \mathrm{low}}{\mathrm{high} - \mathrm{low}} - 1$: a range onto $[-1, 1]$.
 
     Args:
         low: what is sent to −1.
@@ -47,10 +47,10 @@ class Rescale(nn.Module):
 
 
 class LevelUnits(nn.Module):
-    r"""$(r^\mu, r^s) \mapsto ((L - 1)\, \sigma(r^\mu),\ r^s + \log L - 2)$: raw outputs to the units of levels.
+    r"""$(r^\mu, r^s) \mapsto ((L - 1)\, \sigma(r^\mu),\ r^s + \log L - 2)$: raw outputs to levels.
 
-    Stands between a network and `DiscretizedLogistic` or `DiscretizedNormal`: locations stay within the levels, and
-    outputs of 0 are one bump in the middle, whose scale is 0.14 of the range.
+    Stands between a network and `DiscretizedLogistic` or `DiscretizedNormal`: locations stay within the
+    levels, and outputs of 0 are one bump in the middle, whose scale is 0.14 of the range.
 
     Args:
         levels: number L of levels.
