@@ -70,7 +70,7 @@ def require_network(owner: str, value: Any) -> None:
         TypeError: with what it got, and the fix.
     """
     refused = isinstance(value, (*DISTRIBUTIONS, type, Program)) or not callable(value)
-    if refused or _returns_a_distribution(value):
+    if refused or _lacks_a_forward(value) or _returns_a_distribution(value):
         raise TypeError(
             f"{owner}: expected a network, which maps a context to raw parameters; "
             f"got {describe(value)}. Fix: net=mlp(num_in, hidden, num_out)."
