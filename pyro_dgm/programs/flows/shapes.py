@@ -1,4 +1,4 @@
-"""Bijectors that move numbers to other places, vectors to images among them: every log-det is 0 or another layer's."""
+"""Bijectors that put numbers in other places, in vectors and images: every log-det is 0 or another layer's."""
 
 from __future__ import annotations
 
@@ -10,9 +10,55 @@ from torch import Size, Tensor
 from torch.distributions import constraints
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
-from .bijector import Bijector, ValueAndLogDet
+from .bijector import Bijector, ValueAndLogDet, check_bijector, check_sizes
 
 REAL_IMAGE = constraints.independent(constraints.real, 3)
+
+
+class Permutation(Bijector):
+    r"""$y_i = x_{\pi(i)}$ with $\log|\det| = 0$; the default reverses the order.
+
+    The permutation is a buffer: it travels in the state dict and is the same on every rank. A context is passed over.
+
+    Args:
+        dim: size D of the event.
+        order: the permutation π as D indices.
+
+    Raises:
+        ValueError: if the order is no permutation of `range(dim)`.
+
+    Example:
+        >>> Permutation(3)(torch.tensor([1., 2., 3.]))[0]
+        tensor([3., 2., 1.])
+    """
+
+    order: Tensor
+    inverse_order: Tensor
+    num_forward = num_inverse = 0
+
+    def __init__(self, dim: int, order: Sequence[int] | None = None):
+        super().__init__()
+        check_sizes("Permutation", dim=dim)
+        indices = torch.arange(dim).flip(0) if order is None else torch.as_tensor(order)
+        if not torch.equal(indices.sort().values, torch.arange(dim)):
+            raise ValueError(
+                f"Permutation: expected a permutation of range({dim}), got {indices.tolist()}. "
+                f"Fix: Permutation({dim}, torch.randperm({dim}))."
+            )
+        self.dim = dim
+        self.register_buffer("order", indices)
+        self.register_buffer("inverse_order", indices.argsort())
+
+    def extra_repr(self) -> str:
+        order = self.order.tolist()
+        is_default = order == list(reversed(range(self.dim)))
+        return f"{self.dim}" if is_default else f"{self.dim}, order={order}"
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> ValueAndLogDet:
+        return x[..., self.order], x.new_zeros(x.shape[:-1])
+
+    def inverse(self, y: Tensor, context: Tensor | None = None) -> ValueAndLogDet:
+        return y[..., self.inverse_order], y.new_zeros(y.shape[:-1])
 
 
 class Squeeze(Bijector):
@@ -40,11 +86,15 @@ class Squeeze(Bijector):
 
     def __init__(self, shape: Sequence[int]):
         super().__init__()
+        self.shape = tuple(shape)
         if shape[-2] % 2 or shape[-1] % 2:
             raise ValueError(
-                f"Squeeze: expected an even height and width, got an image of shape {tuple(shape)}. "
-                "Fix: pad the images, or one scale less."
+                "Squeeze: expected an even height and width, "
+                f"got an image of shape {self.shape}. Fix: pad the images, or one scale less."
             )
+
+    def extra_repr(self) -> str:
+        return f"{self.shape}"
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> ValueAndLogDet:
         return pixel_unshuffle(x, 2), x.new_zeros(x.shape[:-3])
@@ -79,6 +129,9 @@ class Unflatten(Bijector):
     def __init__(self, shape: Sequence[int]):
         super().__init__()
         self.shape = tuple(shape)
+
+    def extra_repr(self) -> str:
+        return f"{self.shape}"
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> ValueAndLogDet:
         return x.unflatten(-1, self.shape), x.new_zeros(x.shape[:-1])
@@ -121,16 +174,26 @@ class FactorOut(Bijector):
 
     def __init__(self, shape: Sequence[int], rest: Bijector):
         super().__init__()
-        num, *size = shape
-        self.kept, self.leaving = (num // 2, *size), (num - num // 2, *size)
+        check_bijector("FactorOut", rest)
+        channels, height, width = shape
+        num_kept = channels // 2
+        self.kept = (num_kept, height, width)
+        self.leaving = (channels - num_kept, height, width)
         got = tuple(rest.forward_shape((prod(self.kept),)))
-        if num < 2 or got != self.kept:
+        if channels < 2 or got != self.kept:
             raise ValueError(
-                f"FactorOut: expected at least 2 channels and a rest onto images of shape {self.kept}, half of "
-                f"{tuple(shape)}; got one onto {got}. Fix: Unflatten({self.kept}) first in the rest."
+                "FactorOut: expected at least 2 channels and a rest onto images of shape "
+                f"{self.kept}, half of {tuple(shape)}; got one onto {got}. "
+                f"Fix: Unflatten({self.kept}) first in the rest."
             )
-        self.rest, self.num_forward, self.num_inverse = rest, rest.num_forward, rest.num_inverse
+        self.rest = rest
+        self.num_forward = rest.num_forward
+        self.num_inverse = rest.num_inverse
         self.context = rest.context
+
+    def extra_repr(self) -> str:
+        channels = self.kept[0] + self.leaving[0]
+        return f"{(channels, *self.kept[1:])}"
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> ValueAndLogDet:
         leaving, coarse = x.split([prod(self.leaving), prod(self.kept)], dim=-1)
@@ -177,27 +240,36 @@ class PerPixel(Bijector):
 
     def __init__(self, bijector: Bijector):
         super().__init__()
-        dims = bijector.domain.event_dim, bijector.codomain.event_dim
-        if dims != (1, 1):
+        check_bijector("PerPixel", bijector)
+        into = bijector.domain.event_dim
+        out = bijector.codomain.event_dim
+        if (into, out) != (1, 1):
             raise ValueError(
-                f"PerPixel: expected a bijector of vectors, got {type(bijector).__name__} from events with {dims[0]} "
-                f"dims to events with {dims[1]}. Fix: use it without PerPixel."
+                f"PerPixel: expected a bijector of vectors, got {type(bijector).__name__} "
+                f"from events with {into} dims to events with {out}. "
+                "Fix: use it without PerPixel."
             )
-        self.bijector, self.context = bijector, bijector.context
-        self.num_forward, self.num_inverse = bijector.num_forward, bijector.num_inverse
+        self.bijector = bijector
+        self.context = bijector.context
+        self.num_forward = bijector.num_forward
+        self.num_inverse = bijector.num_inverse
         self.domain = constraints.independent(bijector.domain, 2)
         self.codomain = constraints.independent(bijector.codomain, 2)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> ValueAndLogDet:
-        return _summed(*self.bijector(*_channels_last(x, context)))
+        vectors, contexts = _channels_last(x, context)
+        return _sum_over_pixels(*self.bijector(vectors, contexts))
 
     def inverse(self, y: Tensor, context: Tensor | None = None) -> ValueAndLogDet:
-        return _summed(*self.bijector.inverse(*_channels_last(y, context)))
+        vectors, contexts = _channels_last(y, context)
+        return _sum_over_pixels(*self.bijector.inverse(vectors, contexts))
 
 
 def _channels_last(value: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    return value.movedim(-3, -1), None if context is None else context.movedim(-3, -1)
+    if context is not None:
+        context = context.movedim(-3, -1)
+    return value.movedim(-3, -1), context
 
 
-def _summed(value: Tensor, log_det: Tensor) -> ValueAndLogDet:
+def _sum_over_pixels(value: Tensor, log_det: Tensor) -> ValueAndLogDet:
     return value.movedim(-1, -3), log_det.sum((-2, -1))
