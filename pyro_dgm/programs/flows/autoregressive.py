@@ -62,17 +62,12 @@ class MADE(nn.Module):
         self.num_params = num_params
         self.reverse = reverse
 
-        degree = degrees_of(dim, reverse=reverse)
-        self.layers = nn.ModuleList()
-        before = degree
-        for size in hidden:
-            after = _hidden_degrees(size, dim, context)
-            self.layers.append(MaskedLinear(after[:, None] >= before[None, :]))
-            before = after
-        self.last = MaskedLinear((degree[:, None] > before[None, :]).repeat(num_params, 1))
+        *hidden_masks, last_mask = _masks(dim, context, hidden, reverse=reverse)
+        self.layers = nn.ModuleList([MaskedLinear(mask) for mask in hidden_masks])
+        self.last = MaskedLinear(last_mask.repeat(num_params, 1))
         self.contexts = nn.ModuleList()
-        for size in hidden:
-            if context:
+        if context:
+            for size in hidden:
                 self.contexts.append(nn.Linear(context, size, bias=False))
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)
@@ -96,6 +91,19 @@ def degrees_of(dim: int, *, reverse: bool) -> Tensor:
     """The place of every coordinate in the order: 0, …, D - 1, or the reverse."""
     degree = torch.arange(dim)
     return degree.flip(0) if reverse else degree
+
+
+def _masks(dim: int, context: int, hidden: Sequence[int], *, reverse: bool) -> list[Tensor]:
+    """Masks `(out, in)` of the hidden layers, and of the last one for one parameter per coordinate."""
+    degree = degrees_of(dim, reverse=reverse)
+    masks = []
+    before = degree
+    for size in hidden:
+        after = _hidden_degrees(size, dim, context)
+        masks.append(after[:, None] >= before[None, :])
+        before = after
+    masks.append(degree[:, None] > before[None, :])
+    return masks
 
 
 def _hidden_degrees(size: int, dim: int, context: int) -> Tensor:

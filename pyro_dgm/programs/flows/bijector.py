@@ -75,9 +75,9 @@ class Inverse(Bijector):
     r"""$f^{-1}$: the same layer the other way round, so the cost of its two directions changes places.
 
     Example:
-        >>> x = torch.randn(5, 3)
+        >>> import torch
         >>> from pyro_dgm import iaf
-        >>> layer = iaf(3, layers=1)
+        >>> layer, x = iaf(3, layers=1), torch.randn(5, 3)
         >>> bool(torch.equal(Inverse(layer).inverse(x)[0], layer(x)[0]))
         True
     """

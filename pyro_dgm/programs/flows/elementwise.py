@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -134,31 +134,35 @@ class LogisticMixture(Elementwise):
 
     def forward(self, x: Tensor, raw: Tensor) -> ValueAndLogSlope:
         shift, log_scale, mixture = self._params(raw)
-        log_odds, log_slope = _log_odds(x, *mixture)
-        return log_odds * log_scale.exp() + shift, log_slope + log_scale
+        log_odds, log_slope = mixture.log_odds(x)
+        y = log_odds * log_scale.exp() + shift
+        return y, log_slope + log_scale
 
     def inverse(self, y: Tensor, raw: Tensor) -> ValueAndLogSlope:
         shift, log_scale, mixture = self._params(raw)
         wanted = (y - shift) * (-log_scale).exp()
-        log_weight, loc, log_width = mixture
-        x = _quantile(wanted.detach(), log_weight.detach(), loc.detach(), log_width.detach())
+        x = _quantile(wanted.detach(), mixture.detach())
 
         # A Newton step without its value, which is rounding alone: it carries the gradient of the implicit function.
-        log_odds, log_slope = _log_odds(x, *mixture)
+        log_odds, log_slope = mixture.log_odds(x)
         step = (wanted - log_odds) * _inverse_slope(log_slope).detach()
         x = x + (step - step.detach())
-        _, log_slope = _log_odds(x, *mixture)
+        _, log_slope = mixture.log_odds(x)
         return x, -log_slope - log_scale
 
-    def _params(self, raw: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor, Tensor]]:
-        """Shift, log-scale, and the components `(*batch, K, D)`: log-weights, locations and log-widths."""
+    def _params(self, raw: Tensor) -> tuple[Tensor, Tensor, _Mixture]:
+        """Shift, log-scale, and the mixture of logistics."""
         num = self.num_components
-        shift, r, weight, loc, width = raw.split([1, 1, num, num, num], dim=-2)
+        sizes = [1, 1, num, num, num]
+        shift, r, weight, loc, width = raw.split(sizes, dim=-2)
         spread = _spread_locations(num, raw)
-        log_weight = weight.log_softmax(-2)
-        log_width = _bounded_log_scale(width)
-        log_scale = _bounded_log_scale(r).squeeze(-2)
-        return shift.squeeze(-2), log_scale, (log_weight, loc + spread[:, None], log_width)
+        mixture = _Mixture(
+            log_weight=weight.log_softmax(-2),
+            loc=loc + spread[:, None],
+            log_width=_bounded_log_scale(width),
+        )
+        log_scale = _bounded_log_scale(r)
+        return shift.squeeze(-2), log_scale.squeeze(-2), mixture
 
 
 def _spread_locations(num: int, like: Tensor) -> Tensor:
@@ -168,37 +172,57 @@ def _spread_locations(num: int, like: Tensor) -> Tensor:
     return torch.linspace(-1.0, 1.0, num, dtype=like.dtype, device=like.device)
 
 
-def _log_odds(x: Tensor, log_weight: Tensor, loc: Tensor, log_width: Tensor) -> ValueAndLogSlope:
-    r"""$\log F(x) - \log(1 - F(x))$ of the mixture, and the log of its slope $p / (F (1 - F))$."""
-    z = (x[..., None, :] - loc) * (-log_width).exp()
-    log_below = log_weight + logsigmoid(z)
-    log_above = logsigmoid(-z)
-    log_cdf = log_below.logsumexp(-2)
-    log_survival = (log_weight + log_above).logsumexp(-2)
-    log_density = (log_below + log_above - log_width).logsumexp(-2)
-    return log_cdf - log_survival, log_density - log_cdf - log_survival
+class _Mixture(NamedTuple):
+    """Log-weights, locations and log-widths of logistic components, each `(*batch, K, D)`."""
+
+    log_weight: Tensor
+    loc: Tensor
+    log_width: Tensor
+
+    def detach(self) -> _Mixture:
+        return _Mixture(self.log_weight.detach(), self.loc.detach(), self.log_width.detach())
+
+    def log_odds(self, x: Tensor) -> ValueAndLogSlope:
+        r"""$\log F(x) - \log(1 - F(x))$ of the mixture, and the log of its slope $p / (F (1 - F))$."""
+        log_weight, loc, log_width = self
+        z = (x[..., None, :] - loc) * (-log_width).exp()
+        log_below = log_weight + logsigmoid(z)
+        log_above = logsigmoid(-z)
+        log_cdf = log_below.logsumexp(-2)
+        log_survival = (log_weight + log_above).logsumexp(-2)
+        log_density = (log_below + log_above - log_width).logsumexp(-2)
+        log_slope = log_density - log_cdf - log_survival
+        return log_cdf - log_survival, log_slope
 
 
 def _inverse_slope(log_slope: Tensor) -> Tensor:
     r"""$1 / f'$, at most 1 / ε of the floats, which can't tell a flatter f; and 0 · ∞ would be no step."""
-    return (-log_slope).exp().clamp(max=1 / torch.finfo(log_slope.dtype).eps)
+    largest = 1 / torch.finfo(log_slope.dtype).eps
+    return (-log_slope).exp().clamp(max=largest)
 
 
-def _quantile(log_odds: Tensor, log_weight: Tensor, loc: Tensor, log_width: Tensor) -> Tensor:
-    """The x of given log-odds: it lies between the least and the greatest of the components' own quantiles."""
-    own_quantiles = loc + log_width.exp() * log_odds[..., None, :]
+def _quantile(log_odds: Tensor, mixture: _Mixture) -> Tensor:
+    """The x of given log-odds: by bisection, then Newton steps that stay within the bracket."""
+    low, high = _bisect(log_odds, mixture)
+    x = (low + high) / 2
+    for _ in range(NUM_NEWTON_STEPS):
+        found, log_slope = mixture.log_odds(x)
+        step = (log_odds - found) * _inverse_slope(log_slope)
+        x = torch.maximum(x + step, low)
+        x = torch.minimum(x, high)
+    return x
+
+
+def _bisect(log_odds: Tensor, mixture: _Mixture) -> tuple[Tensor, Tensor]:
+    """A bracket of x, which lies between the least and the greatest of the components' own quantiles."""
+    width = mixture.log_width.exp()
+    own_quantiles = mixture.loc + width * log_odds[..., None, :]
     low = own_quantiles.amin(-2)
     high = own_quantiles.amax(-2)
     for _ in range(NUM_BISECTIONS):
         x = (low + high) / 2
-        found, _ = _log_odds(x, log_weight, loc, log_width)
+        found, _ = mixture.log_odds(x)
         too_high = found > log_odds
         low = torch.where(too_high, low, x)
         high = torch.where(too_high, x, high)
-
-    x = (low + high) / 2
-    for _ in range(NUM_NEWTON_STEPS):
-        found, log_slope = _log_odds(x, log_weight, loc, log_width)
-        step = (log_odds - found) * _inverse_slope(log_slope)
-        x = torch.minimum(torch.maximum(x + step, low), high)
-    return x
+    return low, high

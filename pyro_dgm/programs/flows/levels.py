@@ -48,7 +48,8 @@ class Levels(Bijector):
         super().__init__()
         if alpha is None:
             alpha = _default_alpha(levels)
-        if levels < 1 or not 0 <= alpha < 0.5 or event_dim < 1:
+        valid = levels >= 1 and 0 <= alpha < 0.5 and event_dim >= 1
+        if not valid:
             raise ValueError(
                 "Levels: expected levels >= 1, 0 <= alpha < 0.5 and event_dim >= 1, "
                 f"got levels={levels}, alpha={alpha}, event_dim={event_dim}. "
@@ -72,15 +73,20 @@ class Levels(Bijector):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> ValueAndLogDet:
         limits = torch.finfo(x.dtype)
-        sigma = x.sigmoid().clamp(limits.tiny, 1 - limits.eps / 2)
+        largest = 1 - limits.eps / 2
+        sigma = x.sigmoid().clamp(limits.tiny, largest)
         share = (sigma - self.alpha) / (1 - 2 * self.alpha)
-        return self.levels * share, self._log_det(logsigmoid(x) + logsigmoid(-x))
+        log_slope = logsigmoid(x) + logsigmoid(-x)
+        return self.levels * share, self._log_det(log_slope)
 
     def inverse(self, y: Tensor, context: Tensor | None = None) -> ValueAndLogDet:
         limits = torch.finfo(y.dtype)
-        log_below = self._sigma(y).clamp(min=limits.tiny).log()
-        log_above = self._sigma(self.levels - y).clamp(min=limits.eps / 2).log()
-        return log_below - log_above, -self._log_det(log_below + log_above)
+        below = self._sigma(y).clamp(min=limits.tiny)
+        above = self._sigma(self.levels - y).clamp(min=limits.eps / 2)
+        log_below = below.log()
+        log_above = above.log()
+        log_det = self._log_det(log_below + log_above)
+        return log_below - log_above, -log_det
 
     def _sigma(self, part: Tensor) -> Tensor:
         r"""$\sigma = \alpha + (1 - 2 \alpha) y / L$, of y or of what is left of y to L."""

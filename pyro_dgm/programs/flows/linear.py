@@ -108,15 +108,17 @@ class LULinear(Bijector):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> ValueAndLogDet:
         lower, upper, log_diagonal, bias = self._factors(context)
-        y = _matvec(lower, _matvec(upper, x)) + bias
-        return y, log_diagonal.sum(-1).expand(y.shape[:-1])
+        y = matvec(lower, matvec(upper, x)) + bias
+        log_det = log_diagonal.sum(-1)
+        return y, log_det.expand(y.shape[:-1])
 
     def inverse(self, y: Tensor, context: Tensor | None = None) -> ValueAndLogDet:
         lower, upper, log_diagonal, bias = self._factors(context)
         centred = (y - bias)[..., None]
         ux = torch.linalg.solve_triangular(lower, centred, upper=False, unitriangular=True)
         x = torch.linalg.solve_triangular(upper, ux, upper=True)[..., 0]
-        return x, -log_diagonal.sum(-1).expand(x.shape[:-1])
+        log_det = -log_diagonal.sum(-1)
+        return x, log_det.expand(x.shape[:-1])
 
     def _factors(self, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """L, U, the log of U's diagonal, and b."""
@@ -170,12 +172,12 @@ class Orthogonal(Bijector):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> ValueAndLogDet:
         (vectors,) = self.params(context)
-        y = _matvec(reflected(vectors), x)
+        y = matvec(reflected(vectors), x)
         return y, y.new_zeros(y.shape[:-1])
 
     def inverse(self, y: Tensor, context: Tensor | None = None) -> ValueAndLogDet:
         (vectors,) = self.params(context)
-        x = _matvec(reflected(vectors).mT, y)
+        x = matvec(reflected(vectors).mT, y)
         return x, x.new_zeros(x.shape[:-1])
 
 
@@ -194,7 +196,7 @@ def _eye_like(matrices: Tensor) -> Tensor:
     return torch.eye(matrices.shape[-1], dtype=matrices.dtype, device=matrices.device)
 
 
-def _matvec(matrix: Tensor, x: Tensor) -> Tensor:
+def matvec(matrix: Tensor, x: Tensor) -> Tensor:
     r"""$A x$ of vectors `(*batch, D)`; one plain matrix product where A has no batch dims."""
     if matrix.dim() == 2:
         return x @ matrix.mT
@@ -246,25 +248,10 @@ class ActNorm(Bijector):
             ValueError: for data of another size, for fewer than two, or if a coordinate is constant: no scale would
                 make its variance 1.
         """
-        if x.dim() < 2 or x.shape[-1] != self.dim:
-            raise ValueError(
-                f"ActNorm: expected data of shape (N, {self.dim}), got {tuple(x.shape)}. "
-                f"Fix: layer.initialize(data.reshape(-1, {self.dim}))."
-            )
+        self._check_data(x)
         data = x.flatten(0, -2)
         if not data.is_floating_point():
             data = cast(data, self)
-        if len(data) < 2:
-            raise ValueError(
-                f"ActNorm: expected at least 2 data to measure their spread, got {len(data)}. "
-                "Fix: layer.initialize(batch) with a batch of a hundred or more."
-            )
-        num_not_finite = int((~data.isfinite()).any(-1).sum())
-        if num_not_finite:
-            raise ValueError(
-                f"ActNorm: expected finite data, got NaN or inf in {num_not_finite} of {len(data)}. "
-                "Fix: layer.initialize(x[x.isfinite().all(-1)])."
-            )
         spread = data.std(0)
         num_constant = int((spread <= 0).sum())
         if num_constant:
@@ -272,15 +259,38 @@ class ActNorm(Bijector):
                 f"ActNorm: expected coordinates that vary, got {num_constant} of {self.dim} "
                 "constant. Fix: drop them, or add a little noise."
             )
-        self.params.starts["log_scale"].copy_(-spread.log())
-        self.params.starts["shift"].copy_(-data.mean(0) / spread)
+        starts = self.params.starts
+        starts["log_scale"].copy_(-spread.log())
+        starts["shift"].copy_(-data.mean(0) / spread)
+
+    def _check_data(self, x: Tensor) -> None:
+        if x.dim() < 2 or x.shape[-1] != self.dim:
+            raise ValueError(
+                f"ActNorm: expected data of shape (N, {self.dim}), got {tuple(x.shape)}. "
+                f"Fix: layer.initialize(data.reshape(-1, {self.dim}))."
+            )
+        num_data = x.shape[:-1].numel()
+        if num_data < 2:
+            raise ValueError(
+                f"ActNorm: expected at least 2 data to measure their spread, got {num_data}. "
+                "Fix: layer.initialize(batch) with a batch of a hundred or more."
+            )
+        num_finite = int(x.isfinite().all(-1).sum())
+        if num_finite < num_data:
+            raise ValueError(
+                "ActNorm: expected finite data, "
+                f"got NaN or inf in {num_data - num_finite} of {num_data}. "
+                "Fix: layer.initialize(x[x.isfinite().all(-1)])."
+            )
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> ValueAndLogDet:
         log_scale, shift = self.params(context)
         y = x * log_scale.exp() + shift
-        return y, log_scale.sum(-1).expand(y.shape[:-1])
+        log_det = log_scale.sum(-1)
+        return y, log_det.expand(y.shape[:-1])
 
     def inverse(self, y: Tensor, context: Tensor | None = None) -> ValueAndLogDet:
         log_scale, shift = self.params(context)
         x = (y - shift) * (-log_scale).exp()
-        return x, -log_scale.sum(-1).expand(x.shape[:-1])
+        log_det = -log_scale.sum(-1)
+        return x, log_det.expand(x.shape[:-1])

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from .bijector import Bijector, Stack, ValueAndLogDet, check_sizes
-from .linear import ContextParameters, dim_and_context, reflected
+from .linear import ContextParameters, dim_and_context, matvec, reflected
 
 LOG_E_MINUS_1 = log(expm1(1.0))
 MARGIN = 1e-4  # kept from the singular map: in floats softplus and tanh reach their limits, and the log-det -inf
@@ -57,10 +57,13 @@ class Planar(Bijector):
         u, w, b = self.params(context)
         slope = (w * u).sum(-1, keepdim=True)
         slope_hat = (softplus(slope + LOG_E_MINUS_1) - 1).clamp(min=MARGIN - 1)
-        u_hat = u + (slope_hat - slope) * w / w.square().sum(-1, keepdim=True)
-        h = ((w * x).sum(-1) + b).tanh()
+        square_norm = w.square().sum(-1, keepdim=True)
+        u_hat = u + (slope_hat - slope) * w / square_norm
+        unit = (w * x).sum(-1) + b
+        h = unit.tanh()
         y = x + u_hat * h[..., None]
-        return y, ((1 - h.square()) * slope_hat[..., 0]).log1p()
+        stretch = (1 - h.square()) * slope_hat[..., 0]
+        return y, stretch.log1p()
 
 
 class Sylvester(Bijector):
@@ -118,16 +121,17 @@ class Sylvester(Bijector):
         q = reflected(vectors)[..., : self.num_units]
         outer = _bounded_triangular(raw_outer)
         inner = _bounded_triangular(raw_inner)
-        into_units = (x[..., None, :] @ q @ inner.mT)[..., 0, :]
-        h = (into_units + b).tanh()
-        y = x + (h[..., None, :] @ outer.mT @ q.mT)[..., 0, :]
+        h = (matvec(inner, matvec(q.mT, x)) + b).tanh()
+        y = x + matvec(q, matvec(outer, h))
         slopes = (outer * inner).diagonal(dim1=-2, dim2=-1)
-        return y, ((1 - h.square()) * slopes).log1p().sum(-1)
+        stretch = (1 - h.square()) * slopes
+        return y, stretch.log1p().sum(-1)
 
 
 def _bounded_triangular(raw: Tensor) -> Tensor:
     """Upper triangular with a diagonal in (−1, 1)."""
-    diagonal = raw.diagonal(dim1=-2, dim2=-1).tanh().clamp(MARGIN - 1, 1 - MARGIN)
+    diagonal = raw.diagonal(dim1=-2, dim2=-1).tanh()
+    diagonal = diagonal.clamp(MARGIN - 1, 1 - MARGIN)
     return raw.triu(1) + torch.diag_embed(diagonal)
 
 

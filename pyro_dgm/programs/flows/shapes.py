@@ -55,10 +55,12 @@ class Permutation(Bijector):
         return f"{self.dim}" if is_default else f"{self.dim}, order={order}"
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> ValueAndLogDet:
-        return x[..., self.order], x.new_zeros(x.shape[:-1])
+        y = x[..., self.order]
+        return y, y.new_zeros(y.shape[:-1])
 
     def inverse(self, y: Tensor, context: Tensor | None = None) -> ValueAndLogDet:
-        return y[..., self.inverse_order], y.new_zeros(y.shape[:-1])
+        x = y[..., self.inverse_order]
+        return x, x.new_zeros(x.shape[:-1])
 
 
 class Squeeze(Bijector):
@@ -97,16 +99,20 @@ class Squeeze(Bijector):
         return f"{self.shape}"
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> ValueAndLogDet:
-        return pixel_unshuffle(x, 2), x.new_zeros(x.shape[:-3])
+        y = pixel_unshuffle(x, 2)
+        return y, y.new_zeros(y.shape[:-3])
 
     def inverse(self, y: Tensor, context: Tensor | None = None) -> ValueAndLogDet:
-        return pixel_shuffle(y, 2), y.new_zeros(y.shape[:-3])
+        x = pixel_shuffle(y, 2)
+        return x, x.new_zeros(x.shape[:-3])
 
     def forward_shape(self, shape: Sequence[int]) -> Size:
-        return Size((*shape[:-3], 4 * shape[-3], shape[-2] // 2, shape[-1] // 2))
+        *batch, channels, height, width = shape
+        return Size((*batch, 4 * channels, height // 2, width // 2))
 
     def inverse_shape(self, shape: Sequence[int]) -> Size:
-        return Size((*shape[:-3], shape[-3] // 4, 2 * shape[-2], 2 * shape[-1]))
+        *batch, channels, height, width = shape
+        return Size((*batch, channels // 4, 2 * height, 2 * width))
 
 
 class Unflatten(Bijector):
@@ -134,16 +140,20 @@ class Unflatten(Bijector):
         return f"{self.shape}"
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> ValueAndLogDet:
-        return x.unflatten(-1, self.shape), x.new_zeros(x.shape[:-1])
+        y = x.unflatten(-1, self.shape)
+        return y, y.new_zeros(y.shape[:-3])
 
     def inverse(self, y: Tensor, context: Tensor | None = None) -> ValueAndLogDet:
-        return y.flatten(-3), y.new_zeros(y.shape[:-3])
+        x = y.flatten(-3)
+        return x, x.new_zeros(x.shape[:-1])
 
     def forward_shape(self, shape: Sequence[int]) -> Size:
-        return Size((*shape[:-1], *self.shape))
+        *batch, _ = shape
+        return Size((*batch, *self.shape))
 
     def inverse_shape(self, shape: Sequence[int]) -> Size:
-        return Size((*shape[:-3], prod(self.shape)))
+        batch = shape[:-3]
+        return Size((*batch, prod(self.shape)))
 
 
 class FactorOut(Bijector):
@@ -176,6 +186,7 @@ class FactorOut(Bijector):
         super().__init__()
         check_bijector("FactorOut", rest)
         channels, height, width = shape
+        self.shape = (channels, height, width)
         num_kept = channels // 2
         self.kept = (num_kept, height, width)
         self.leaving = (channels - num_kept, height, width)
@@ -183,7 +194,7 @@ class FactorOut(Bijector):
         if channels < 2 or got != self.kept:
             raise ValueError(
                 "FactorOut: expected at least 2 channels and a rest onto images of shape "
-                f"{self.kept}, half of {tuple(shape)}; got one onto {got}. "
+                f"{self.kept}, half of {self.shape}; got one onto {got}. "
                 f"Fix: Unflatten({self.kept}) first in the rest."
             )
         self.rest = rest
@@ -192,26 +203,31 @@ class FactorOut(Bijector):
         self.context = rest.context
 
     def extra_repr(self) -> str:
-        channels = self.kept[0] + self.leaving[0]
-        return f"{(channels, *self.kept[1:])}"
+        return f"{self.shape}"
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> ValueAndLogDet:
-        leaving, coarse = x.split([prod(self.leaving), prod(self.kept)], dim=-1)
+        sizes = [prod(self.leaving), prod(self.kept)]
+        leaving, coarse = x.split(sizes, dim=-1)
         kept, log_det = self.rest(coarse, context)
-        leaving = leaving.unflatten(-1, self.leaving).expand(*kept.shape[:-3], *self.leaving)
+        batch = kept.shape[:-3]
+        leaving = leaving.unflatten(-1, self.leaving).expand(*batch, *self.leaving)
         return torch.cat([kept, leaving], dim=-3), log_det
 
     def inverse(self, y: Tensor, context: Tensor | None = None) -> ValueAndLogDet:
-        kept, leaving = y.split([self.kept[0], self.leaving[0]], dim=-3)
+        channels = [self.kept[0], self.leaving[0]]
+        kept, leaving = y.split(channels, dim=-3)
         coarse, log_det = self.rest.inverse(kept, context)
-        leaving = leaving.flatten(-3).expand(*coarse.shape[:-1], -1)
+        batch = coarse.shape[:-1]
+        leaving = leaving.flatten(-3).expand(*batch, -1)
         return torch.cat([leaving, coarse], dim=-1), log_det
 
     def forward_shape(self, shape: Sequence[int]) -> Size:
-        return Size((*shape[:-1], self.kept[0] + self.leaving[0], *self.kept[1:]))
+        *batch, _ = shape
+        return Size((*batch, *self.shape))
 
     def inverse_shape(self, shape: Sequence[int]) -> Size:
-        return Size((*shape[:-3], prod(shape[-3:])))
+        *batch, channels, height, width = shape
+        return Size((*batch, channels * height * width))
 
 
 class PerPixel(Bijector):

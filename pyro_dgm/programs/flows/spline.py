@@ -49,35 +49,38 @@ class Spline(Elementwise):
 
     def forward(self, x: Tensor, raw: Tensor) -> ValueAndLogSlope:
         x, raw = self._broadcast(x, raw)
-        inside = (x > -self.bound) & (x < self.bound)
+        inside = self._is_inside(x)
         bin_ = self._bin_of(x, raw, by_height=False)
-        theta = ((x - bin_.x) / bin_.width).where(inside, 0.5)
-        ends = bin_.height / bin_.width, bin_.slope_left, bin_.slope_right
-        log_slope = torch.where(inside, _log_slope(theta, *ends), 0.0)
-        y = bin_.y + bin_.height * _rise(theta, *ends)
-        return torch.where(inside, y, x), log_slope
+        slopes = bin_.slopes
+        theta = (x - bin_.x) / bin_.width
+        theta = theta.where(inside, 0.5)
+        log_slope = _log_slope(theta, slopes)
+        y = bin_.y + bin_.height * _rise(theta, slopes)
+        return torch.where(inside, y, x), torch.where(inside, log_slope, 0.0)
 
     def inverse(self, y: Tensor, raw: Tensor) -> ValueAndLogSlope:
         y, raw = self._broadcast(y, raw)
-        inside = (y > -self.bound) & (y < self.bound)
+        inside = self._is_inside(y)
         bin_ = self._bin_of(y, raw, by_height=True)
-        s = bin_.height / bin_.width
-        d0, d1 = bin_.slope_left, bin_.slope_right
-        share = ((y - bin_.y) / bin_.height).where(inside, 0.5)
-        theta = _solve_rise(share.detach(), s.detach(), d0.detach(), d1.detach())
-
+        slopes = bin_.slopes
+        share = (y - bin_.y) / bin_.height
+        share = share.where(inside, 0.5)
+        theta = _solve_rise(share.detach(), slopes.detach())
         # One Newton step mends the cancellation in the closed form, and carries the gradient of the implicit function.
-        slope = _log_slope(theta, s, d0, d1).exp() / s
-        theta = theta - (_rise(theta, s, d0, d1) - share) / slope
-        log_slope = torch.where(inside, _log_slope(theta, s, d0, d1), 0.0)
-        return torch.where(inside, bin_.x + bin_.width * theta, y), -log_slope
+        theta = theta - _newton_step(theta, share, slopes)
+        log_slope = _log_slope(theta, slopes)
+        x = bin_.x + bin_.width * theta
+        return torch.where(inside, x, y), -torch.where(inside, log_slope, 0.0)
+
+    def _is_inside(self, value: Tensor) -> Tensor:
+        return (value > -self.bound) & (value < self.bound)
 
     def _broadcast(self, x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
         """Equal batch dims, and the softly clipped parameters of one number last: `(*batch, D, num_params)`."""
         shape = torch.broadcast_shapes(x.shape, raw.shape[:-2] + raw.shape[-1:])
         raw = raw.movedim(-2, -1).expand(*shape, self.num_params)
-        clipped = LEAK * raw + (1 - LEAK) * SOFT_CLIP * (raw / SOFT_CLIP).tanh()
-        return x.expand(shape), clipped
+        within_clip = SOFT_CLIP * (raw / SOFT_CLIP).tanh()
+        return x.expand(shape), LEAK * raw + (1 - LEAK) * within_clip
 
     def _bin_of(self, value: Tensor, raw: Tensor, *, by_height: bool) -> _Bin:
         """The bin that holds each value: of x, or of y if the bins are told apart by height."""
@@ -96,8 +99,8 @@ class Spline(Elementwise):
             y=y_left,
             width=_pick(x, right) - x_left,
             height=_pick(y, right) - y_left,
-            slope_left=_pick(slopes, left),
-            slope_right=_pick(slopes, right),
+            left_slope=_pick(slopes, left),
+            right_slope=_pick(slopes, right),
         )
 
     def _knots(self, raw: Tensor) -> Tensor:
@@ -114,6 +117,17 @@ class Spline(Elementwise):
         return torch.cat([end, inner, end], dim=-1)
 
 
+class _Slopes(NamedTuple):
+    """The mean slope s of one bin per value, and the slopes d0 and d1 at its ends."""
+
+    s: Tensor
+    d0: Tensor
+    d1: Tensor
+
+    def detach(self) -> _Slopes:
+        return _Slopes(self.s.detach(), self.d0.detach(), self.d1.detach())
+
+
 class _Bin(NamedTuple):
     """One bin per value: its left knot (x, y), its size, and the slopes at both ends."""
 
@@ -121,37 +135,55 @@ class _Bin(NamedTuple):
     y: Tensor
     width: Tensor
     height: Tensor
-    slope_left: Tensor
-    slope_right: Tensor
+    left_slope: Tensor
+    right_slope: Tensor
+
+    @property
+    def slopes(self) -> _Slopes:
+        mean_slope = self.height / self.width
+        return _Slopes(mean_slope, self.left_slope, self.right_slope)
 
 
 def _pick(knots: Tensor, index: Tensor) -> Tensor:
     return knots.gather(-1, index).squeeze(-1)
 
 
-# Within one bin: θ in [0, 1], s the mean slope, d0 and d1 the slopes at its ends --------------------------------------
+# Within one bin: θ in [0, 1] is the share of its width, `share` that of its height -----------------------------------
 
 
-def _rise(theta: Tensor, s: Tensor, d0: Tensor, d1: Tensor) -> Tensor:
+def _rise(theta: Tensor, slopes: _Slopes) -> Tensor:
     r"""$\frac{s \theta^2 + d_0 \theta(1-\theta)}{s + (d_1 + d_0 - 2s)\theta(1-\theta)}$, of the bin's height."""
+    s, d0, d1 = slopes
     t = theta * (1 - theta)
-    return (s * theta.square() + d0 * t) / (s + (d1 + d0 - 2 * s) * t)
+    numerator = s * theta.square() + d0 * t
+    denominator = s + (d1 + d0 - 2 * s) * t
+    return numerator / denominator
 
 
-def _solve_rise(share: Tensor, s: Tensor, d0: Tensor, d1: Tensor) -> Tensor:
+def _log_slope(theta: Tensor, slopes: _Slopes) -> Tensor:
+    r"""$\log \frac{s^2 (d_1 \theta^2 + 2 s t + d_0 (1-\theta)^2)}{(s + (d_1 + d_0 - 2s) t)^2}$, with t as in `_rise`."""
+    s, d0, d1 = slopes
+    t = theta * (1 - theta)
+    numerator = d1 * theta.square() + 2 * s * t + d0 * (1 - theta).square()
+    denominator = s + (d1 + d0 - 2 * s) * t
+    return 2 * s.log() + numerator.log() - 2 * denominator.log()
+
+
+def _solve_rise(share: Tensor, slopes: _Slopes) -> Tensor:
     r"""The θ with $\mathrm{rise}(\theta) = \mathrm{share}$: the stable root of a quadratic, and one Newton step."""
+    s, d0, d1 = slopes
     excess = share * (d0 + d1 - 2 * s)
     a = s - d0 + excess
     b = d0 - excess
     c = -s * share
-    root = (b.square() - 4 * a * c).clamp(min=0.0).sqrt()
-    theta = (2 * c / (-b - root)).clamp(0.0, 1.0)
-    slope = _log_slope(theta, s, d0, d1).exp() / s
-    return (theta - (_rise(theta, s, d0, d1) - share) / slope).clamp(0.0, 1.0)
+    discriminant = (b.square() - 4 * a * c).clamp(min=0.0)
+    theta = 2 * c / (-b - discriminant.sqrt())
+    theta = theta.clamp(0.0, 1.0)
+    theta = theta - _newton_step(theta, share, slopes)
+    return theta.clamp(0.0, 1.0)
 
 
-def _log_slope(theta: Tensor, s: Tensor, d0: Tensor, d1: Tensor) -> Tensor:
-    r"""$\log \frac{s^2 (d_1 \theta^2 + 2 s t + d_0 (1-\theta)^2)}{(s + (d_1 + d_0 - 2s) t)^2}$, with t as in `_rise`."""
-    t = theta * (1 - theta)
-    rise = d1 * theta.square() + 2 * s * t + d0 * (1 - theta).square()
-    return 2 * s.log() + rise.log() - 2 * (s + (d1 + d0 - 2 * s) * t).log()
+def _newton_step(theta: Tensor, share: Tensor, slopes: _Slopes) -> Tensor:
+    r"""$(\mathrm{rise}(\theta) - \mathrm{share}) / \mathrm{rise}'(\theta)$."""
+    slope_of_rise = _log_slope(theta, slopes).exp() / slopes.s
+    return (_rise(theta, slopes) - share) / slope_of_rise
