@@ -124,8 +124,8 @@ class _Case:
             return bijector(x, context)[1]
         loc = torch.zeros(self.bijector.inverse_shape(x.shape), dtype=x.dtype)
         base = Independent(Normal(loc, 1.0), len(self.event))
-        transforms = [bijector.transform(context)]
-        return TransformedDistribution(base, transforms, validate_args=False).log_prob(x)
+        transform = bijector.transform(context)
+        return TransformedDistribution(base, transform, validate_args=False).log_prob(x)
 
 
 def _as_shape(size: Shape) -> tuple[int, ...]:
