@@ -143,7 +143,8 @@ class LogisticMixture(Elementwise):
         wanted = (y - shift) * (-log_scale).exp()
         x = _quantile(wanted.detach(), mixture.detach())
 
-        # A Newton step without its value, which is rounding alone: it carries the gradient of the implicit function.
+        # A Newton step without its value, which is rounding alone: it carries the gradient of the implicit
+        # function.
         log_odds, log_slope = mixture.log_odds(x)
         step = (wanted - log_odds) * _inverse_slope(log_slope).detach()
         x = x + (step - step.detach())

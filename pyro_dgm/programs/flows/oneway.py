@@ -13,7 +13,8 @@ from .bijector import Bijector, Stack, ValueAndLogDet, check_sizes
 from .linear import ContextParameters, dim_and_context, matvec, reflected
 
 LOG_E_MINUS_1 = log(expm1(1.0))
-MARGIN = 1e-4  # kept from the singular map: in floats softplus and tanh reach their limits, and the log-det -inf
+# Kept from the singular map: in floats softplus and tanh reach their limits, and the log-det -inf.
+MARGIN = 1e-4
 
 
 class Planar(Bijector):

@@ -66,7 +66,8 @@ class Spline(Elementwise):
         share = (y - bin_.y) / bin_.height
         share = share.where(inside, 0.5)
         theta = _solve_rise(share.detach(), slopes.detach())
-        # One Newton step mends the cancellation in the closed form, and carries the gradient of the implicit function.
+        # One Newton step mends the cancellation in the closed form, and carries the gradient of the implicit
+        # function.
         theta = theta - _newton_step(theta, share, slopes)
         log_slope = _log_slope(theta, slopes)
         x = bin_.x + bin_.width * theta

@@ -40,7 +40,8 @@ class Evaluation:
             return False
         if self.states != (tensor_state(self.x), tensor_state(self.y)):
             return False
-        # A value drawn under no_grad is evaluated again once gradients are wanted; else they would silently be lost.
+        # A value drawn under no_grad is evaluated again once gradients are wanted; else they would silently
+        # be lost.
         return self.with_grad or not torch.is_grad_enabled()
 
 

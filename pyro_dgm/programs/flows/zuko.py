@@ -17,7 +17,8 @@ from torch.distributions.transforms import _InverseTransform
 from ..networks.dense import cast
 from .transform import tensor_state
 
-# What `import zuko` overwrites (1.5 and 1.6). It also adds `Transform.call_and_ladj`, which it needs and torch lacks.
+# What `import zuko` overwrites (1.5 and 1.6). It also adds `Transform.call_and_ladj`, which it needs and
+# torch lacks.
 OVERWRITTEN: tuple[tuple[type, str], ...] = (
     (Distribution, "_validate_args"),
     (Distribution, "arg_constraints"),
@@ -151,7 +152,8 @@ class _Draw:
     def fits(self, value: Tensor) -> bool:
         """Whether this is the density of this very tensor, unchanged since."""
         same = value is self.value and tensor_state(value) == self.state
-        # A value drawn under no_grad is scored again once gradients are wanted; else they would silently be lost.
+        # A value drawn under no_grad is scored again once gradients are wanted; else they would silently be
+        # lost.
         return same and (self.with_grad or not torch.is_grad_enabled())
 
 
