@@ -9,8 +9,7 @@ import pyro.distributions as dist
 import torch
 from torch import Size, Tensor, nn
 
-from ..flows.bijector import Evaluation
-from ..requirements import require_network, require_sizes
+from ..flows.transform import Evaluation
 from .conditional import POSITIVE_FLOOR, positive
 
 
