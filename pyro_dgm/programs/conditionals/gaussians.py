@@ -10,6 +10,7 @@ import torch
 from torch import Size, Tensor, nn
 
 from ..flows.transform import Evaluation
+from ..requirements import require_network, require_sizes
 from .conditional import POSITIVE_FLOOR, positive
 
 
