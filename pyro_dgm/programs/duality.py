@@ -5,13 +5,14 @@ from __future__ import annotations
 import pyro.distributions as dist
 from torch import Tensor, nn
 
+from ..representation import SettingsFirst
 from .flows.bijector import Bijector, Inverse
 from .flows.flow import Flow
 from .requirements import require_conditional
 from .vae import VAE
 
 
-class Pushforward(nn.Module):
+class Pushforward(SettingsFirst):
     r"""$T_\# q(\cdot \mid c)$: the distribution of $T(z)$ with $z \sim q(\cdot \mid c)$. Exact.
 
     T is the same at every context.
@@ -35,7 +36,7 @@ class Pushforward(nn.Module):
         return dist.TransformedDistribution(distribution, [self.bijector.transform()])
 
 
-class Pullback(nn.Module):
+class Pullback(SettingsFirst):
     r"""$p(\cdot \mid T(z), c)$: the conditional of a point that T has mapped, as a decoder of the noise.
 
     Args:

@@ -14,8 +14,9 @@ from torch.utils.data import Dataset
 
 Batch = tuple[Any, ...]
 
-# Kinds of numpy that torch does not compute with → those it does, without loss.
-SIGNED = {"uint16": "int32", "uint32": "int64", "uint64": "int64"}
+# Integers without a sign, which torch stores but does not compute with, become those with one.
+UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)
+SIGNED = {"uint16": "int64", "uint32": "int64", "uint64": "int64"}
 
 
 def is_array(value: Any) -> bool:
@@ -46,7 +47,8 @@ def to_tensor(value: Any, name: str = "data") -> Tensor:
         TypeError: for an array of objects or texts.
     """
     if isinstance(value, Tensor):
-        return value.clone() if value.is_inference() else value
+        value = value.clone() if value.is_inference() else value
+        return value.to(torch.int64) if value.dtype in UNSIGNED else value
     array = np.asanyarray(value)
     if array.dtype.kind not in "biufc":
         raise TypeError(
@@ -57,16 +59,10 @@ def to_tensor(value: Any, name: str = "data") -> Tensor:
     array = array.astype(SIGNED.get(dtype.name, dtype), copy=False)
     if any(stride < 0 for stride in array.strides):
         array = np.ascontiguousarray(array)
-    with (
-        warnings.catch_warnings()
-    ):  # of arrays that must not be written to, such as memory maps: nobody does
+    with warnings.catch_warnings():
+        # Memory maps must not be written to, and nobody does.
         warnings.filterwarnings("ignore", message=".*not writable.*")
-        tensor = torch.as_tensor(array)
-    return (
-        tensor.to(torch.int64)
-        if tensor.dtype in (torch.uint16, torch.uint32, torch.uint64)
-        else tensor
-    )
+        return torch.as_tensor(array)
 
 
 def as_tensors(batch: Sequence[Any], name: str = "data") -> Batch:

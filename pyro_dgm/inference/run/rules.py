@@ -44,6 +44,7 @@ def check_sites(pair: PairTrace) -> None:
     _check_names(pair)
     for name, site in pair.observed.items():
         check_observation(name, site)
+        density_of(name, site)
     for name, site in pair.latent.items():
         check_draws(name, site, pair.modelled[name])
 
@@ -209,16 +210,23 @@ def densities_have_the_plates_shape(subject: Subject) -> None:
             _check_density(name, site, trace)
 
 
-def _check_density(name: str, site: Site, trace: Trace) -> None:
+def density_of(name: str, site: Site) -> Tensor:
+    """The log density of a site, or why there is none."""
     value = site["value"]
     try:
-        log_p = log_density(site)
+        return log_density(site)
     except Exception as error:  # whatever a distribution raises
-        fix = "\nFix: data of the network's dtype, x.float()."
+        fix = "a distribution whose log_prob takes values of this shape."
+        if value.dtype != torch.get_default_dtype():
+            fix = "data of the network's dtype, x.float()."
         raise ValueError(
-            f"site '{name}': its density fails on a value of shape {tuple(value.shape)} and dtype {value.dtype}: "
-            f"{error}{'' if value.dtype == torch.get_default_dtype() else fix}"
+            f"site '{name}': its density fails on a value of shape {tuple(value.shape)} and dtype "
+            f"{value.dtype}: {error}\nFix: {fix}"
         ) from error
+
+
+def _check_density(name: str, site: Site, trace: Trace) -> None:
+    log_p = density_of(name, site)
     trace.nodes[name]["log_prob"] = log_p  # Pyro's table of shapes shows it
     expected = []
     for frame in sorted(site["cond_indep_stack"], key=lambda frame: frame.dim):
@@ -227,7 +235,7 @@ def _check_density(name: str, site: Site, trace: Trace) -> None:
     if [d for d in log_p.shape if d != 1] != [d for d in expected if d != 1]:
         raise ValueError(
             f"site '{name}': expected one log density per plate {plate_names(site)}, {expected}, got shape "
-            f"{tuple(log_p.shape)}. Fix: {fix_of_event(name, tuple(value.shape[1:]))}."
+            f"{tuple(log_p.shape)}. Fix: {fix_of_event(name, tuple(site['value'].shape[1:]))}."
         )
 
 

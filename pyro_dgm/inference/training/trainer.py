@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from ..run.batches import Batches, LoaderBatches, as_batches
 from ..run.distributed import all_reduce_sum, from_rank_zero, rank_and_world
-from ..run.session import require_positive
+from ..run.sessions import require_positive
 from ..run.states import derive_seed, eval_mode, evaluation_mode, fork_rng
 from .averaging import Ema
 from .checkpoints import (

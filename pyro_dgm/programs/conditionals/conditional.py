@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.distributions import transform_to
 from torch.nn.functional import softplus
 
+from ...representation import SettingsFirst
 from ..requirements import describe, require_network, require_sizes
 
 POSITIVE_FLOOR = 1e-6
@@ -50,7 +51,7 @@ def _above(lower_bound: Any, floor: float, raw: Tensor) -> Tensor:
     return lower_bound + positive(raw, floor)
 
 
-class Conditional(nn.Module):
+class Conditional(SettingsFirst):
     r"""$p(x \mid c) = \mathrm{family}(x; \eta(c))$ with $\eta_i = \mathrm{link}_i(\mathrm{net}(c)_i)$.
 
     The first event dim of the network's output (the last dim of vectors, the channels of images) is cut into
@@ -203,7 +204,7 @@ def _check_params(
             )
 
 
-class StandardNormal(nn.Module):
+class StandardNormal(SettingsFirst):
     r"""$p(z) = \mathcal N(z; 0, I_D)$, whatever the context.
 
     Args:

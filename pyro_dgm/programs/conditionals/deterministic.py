@@ -5,10 +5,11 @@ from __future__ import annotations
 import pyro.distributions as dist
 from torch import Tensor, nn
 
+from ...representation import SettingsFirst
 from ..requirements import require_conditional, require_network
 
 
-class Deterministic(nn.Module):
+class Deterministic(SettingsFirst):
     r"""$x = G(c)$ with $G = \mathrm{net}$: an implicit density, to be trained adversarially.
 
     It generates, and scores no datum: `GANTrainer` and `Sleep` take it, an ELBO is refused. For a likelihood
@@ -40,7 +41,7 @@ class Deterministic(nn.Module):
         return dist.Delta(self.net(*contexts), event_dim=self.event_dim)
 
 
-class MeanOf(nn.Module):
+class MeanOf(SettingsFirst):
     r"""$G(c) = E[x \mid c]$ of a likelihood, as the network of another likelihood.
 
     `Normal(MeanOf(generator.likelihood), scale=0.1)` is the observation model $\mathcal N(G(z), \sigma^2)$ of

@@ -9,12 +9,13 @@ import pyro.distributions as dist
 import torch
 from torch import Size, Tensor, nn
 
+from ...representation import SettingsFirst
 from ..flows.transform import Evaluation
 from ..requirements import require_network, require_sizes
 from .conditional import POSITIVE_FLOOR, positive
 
 
-class MultivariateNormal(nn.Module):
+class MultivariateNormal(SettingsFirst):
     r"""$q(z \mid c) = \mathcal N(z; \mu, L L^\top)$, $L = \mathrm{diag}(\sigma)\,(I + N / \sqrt D)$. Exact.
 
     N is strictly lower triangular. Its entries are in units of σ, so that a learning rate changes all of L by
@@ -110,7 +111,7 @@ class CholeskyNormal(dist.MultivariateNormal):
         return -eps.square().sum(-1) / 2 - log_det - log_normalizer
 
 
-class LowRankMultivariateNormal(nn.Module):
+class LowRankMultivariateNormal(SettingsFirst):
     r"""$q(z \mid c) = \mathcal N(z;\ \mu(c),\ W(c) W(c)^\top + \mathrm{diag}\, v(c))$, W of rank R. Exact.
 
     Args:

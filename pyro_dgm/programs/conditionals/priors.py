@@ -8,12 +8,13 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
+from ...representation import SettingsFirst
 from ..distributions.mixtures import Mixture
 from ..requirements import require_conditional, require_sizes
 from .conditional import positive
 
 
-class MixturePrior(nn.Module):
+class MixturePrior(SettingsFirst):
     r"""$p(z) = \sum_{k=1}^K \pi_k\, \mathcal N(z; \mu_k, \mathrm{diag}\, \sigma_k^2)$, all learned. Exact.
 
     Components are joint over the dims: one k for the whole of z. At the start their locations are random and
@@ -56,7 +57,7 @@ class MixturePrior(nn.Module):
         return dist.Normal(self.loc[k], scale).to_event(1)
 
 
-class VampPrior(nn.Module):
+class VampPrior(SettingsFirst):
     r"""$p(z) = \frac1K \sum_{k=1}^K q(z \mid u_k)$: encoder q, learned pseudo-inputs $u_k$. Exact.
 
     The encoder is a reference to the guide's own, not a copy: training moves the two as one. With an encoder
@@ -109,7 +110,7 @@ class VampPrior(nn.Module):
         return _mixture_of_posteriors(self.encoder, self.pseudo_inputs, contexts)
 
 
-class AggregatePrior(nn.Module):
+class AggregatePrior(SettingsFirst):
     r"""$p(z) = \frac1N \sum_{n=1}^N q(z \mid x_n)$, the aggregated posterior of N stored data. Exact.
 
     A density takes N terms. The optimal prior of a fixed encoder on those data, and an overfitting one: a

@@ -13,6 +13,7 @@ from pyro.distributions.util import sum_rightmost
 from torch import Tensor, nn
 
 from ...contract import noise_name
+from ...representation import SettingsFirst
 from ..program import Program, data_plate, require_data
 from ..requirements import distribution_of, require_conditional, require_sizes
 
@@ -82,7 +83,7 @@ class UnitCube(dist.TorchDistribution):
         return sum_rightmost(inside.to(value.dtype).log(), len(self.event_shape))
 
 
-class UnitUniform(nn.Module):
+class UnitUniform(SettingsFirst):
     r"""$q(u \mid x) = U(0, 1)^D$: uniform dequantization, as the dequantizer that learns nothing.
 
     The base of a flow as well: with a `Sigmoid()` σ, `Flow(UnitUniform(D), [Inverse(σ), *layers, σ], net)`

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, silu
 
 from ...deprecation import renamed_argument
+from ...representation import SettingsFirst
 from ..networks.dense import cast
 from .bijector import Bijector, Inverse, Stack, ValueAndLogDet, check_hidden, check_sizes
 from .elementwise import Affine, Elementwise, check_transformer
@@ -28,7 +29,7 @@ class MaskedLinear(nn.Linear):
         return linear(x, self.mask * self.weight, self.bias)
 
 
-class MADE(nn.Module):
+class MADE(SettingsFirst):
     r"""$r_i = \mathrm{net}_i(x_{\pi < i}, c)$: the parameters of i see only the coordinates before it, and the context.
 
     Args:

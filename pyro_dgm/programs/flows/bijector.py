@@ -10,6 +10,7 @@ from typing import Any
 from torch import Size, Tensor, nn
 from torch.distributions import Transform, constraints
 
+from ...representation import SettingsFirst
 from .elementwise import Elementwise
 from .transform import FlowTransform
 
@@ -17,7 +18,7 @@ ValueAndLogDet = tuple[Tensor, Tensor]
 ALTERNATIVE = "realnvp, spline_coupling or maf, which go both ways"
 
 
-class Bijector(nn.Module):
+class Bijector(SettingsFirst):
     r"""$y = f_c(x)$ with $\log|\det \partial y / \partial x|$ from the same pass; abstract.
 
     A bijector holds parameters and buffers and no other state. `transform(c)` lends it to a distribution. A subclass

@@ -11,6 +11,7 @@ import pyro.distributions as dist
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from ...representation import SettingsFirst
 from .bijector import Bijector, Stack, as_layers
 
 
@@ -38,7 +39,7 @@ def _cost(calls: int | None) -> str:
     return "impossible" if calls is None else f"{calls} network calls"
 
 
-class Flow(nn.Module):
+class Flow(SettingsFirst):
     r"""$y = f_c(\varepsilon)$ with $\varepsilon \sim \mathrm{base}(c)$.
 
     $\log p(y) = \log p(\varepsilon) - \log|\det \partial y / \partial \varepsilon|$, exact, in nats per datum.

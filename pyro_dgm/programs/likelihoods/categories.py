@@ -5,6 +5,7 @@ from __future__ import annotations
 import pyro.distributions as dist
 from torch import Tensor, nn
 
+from ...representation import SettingsFirst
 from ..distributions.requirements import require_levels
 from ..requirements import require_network
 from .base import FamilyLikelihood, require_chunks, require_event_dim
@@ -30,7 +31,7 @@ class Bernoulli(FamilyLikelihood):
     params = ("logits",)
 
 
-class Categorical(nn.Module):
+class Categorical(SettingsFirst):
     r"""$P(x \mid c) = \prod_d \mathrm{Cat}(x_d;\ \mathrm{softmax}(\mathrm{net}(c)_d))$ over K levels. Exact.
 
     Args:

@@ -6,13 +6,14 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
+from ...representation import SettingsFirst
 from ..conditionals.conditional import positive, raw_of_positive
 from ..distributions.continuous_bernoulli import ContinuousBernoulliLogits
 from ..requirements import require_network
 from .base import FamilyLikelihood, require_event_dim, require_tensor
 
 
-class Normal(nn.Module):
+class Normal(SettingsFirst):
     r"""$p(x \mid c) = \mathcal N(x;\ \mathrm{net}(c),\ \sigma^2 I)$ with one learned σ. Exact, in nats.
 
     For a scale per dim and datum use `Conditional(dist.Normal, net)`; `refit_scale` gives a trained VAE its

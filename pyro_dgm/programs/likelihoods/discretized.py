@@ -9,6 +9,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
+from ...representation import SettingsFirst
 from ..distributions.discretized import Discretized
 from ..distributions.requirements import require_levels
 from ..requirements import require_network
@@ -17,7 +18,7 @@ from .base import require_chunks, require_event_dim
 MAX_LOG_SCALE = 12.0
 
 
-class LevelsLikelihood(nn.Module):
+class LevelsLikelihood(SettingsFirst):
     """How all discretized likelihoods read locations and scales from a network's output. Abstract.
 
     Args:

@@ -12,12 +12,13 @@ from pyro.distributions import constraints
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from ...representation import SettingsFirst
 from ..networks.causal import GatedPixelCNN
 from ..networks.dense import flatten_contexts
 from ..requirements import describe, require_conditional, require_network
 
 
-class PixelCNN(nn.Module):
+class PixelCNN(SettingsFirst):
     r"""$p(x \mid c) = \prod_i p(x_i \mid x_{<i}, c)$, each factor an emission. Exact, in nats.
 
     As a likelihood it models the texture that a factorized decoder can't, and leaves what is global to the

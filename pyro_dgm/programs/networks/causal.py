@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from ...representation import SettingsFirst
 from .dense import cast, flatten_contexts
 from .images import require_image_shape, require_images
 
 
-class GatedPixelCNN(nn.Module):
+class GatedPixelCNN(SettingsFirst):
     r"""$\eta_{ij} = f(x_{<ij}, c)$, where $<$ is raster order: the network of a `PixelCNN`, no blind spot.
 
     Two stacks of convolutions with gates $\tanh(a + V_a c) \odot \sigma(b + V_b c)$: the vertical one has
@@ -157,7 +158,7 @@ class GatedPixelCNN(nn.Module):
         )
 
 
-class VerticalBlock(nn.Module):
+class VerticalBlock(SettingsFirst):
     r"""$v' = g(K v + V_v c)$ and the link $L (K v + V_v c) + V_h c$, $g(a, b) = \tanh a \odot \sigma(b)$.
 
     Args:
@@ -192,7 +193,7 @@ class VerticalBlock(nn.Module):
         return gated_activation(v), self.link(v) + of_link
 
 
-class HorizontalBlock(nn.Module):
+class HorizontalBlock(SettingsFirst):
     r"""$h' = h + W g(K h + \mathrm{link})$ with $g(a, b) = \tanh a \odot \sigma(b)$.
 
     Args:

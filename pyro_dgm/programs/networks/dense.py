@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...representation import SettingsFirst
 from ..requirements import require_network
 
 Activation = Callable[[], nn.Module]
@@ -72,7 +73,7 @@ def zeroed(network: nn.Sequential) -> nn.Sequential:
     return network
 
 
-class GatedLinear(nn.Module):
+class GatedLinear(SettingsFirst):
     r"""$h(x) = (W x + b) \odot \sigma(V x + c)$, the gated dense layer.
 
     Args:
@@ -143,7 +144,7 @@ def gated_mlp(*sizes: int) -> GatedMLP:
     return GatedMLP(sizes)
 
 
-class Concat(nn.Module):
+class Concat(SettingsFirst):
     r"""$\mathrm{net}([c_1, \dots, c_n])$: contexts concatenated along the last dim, leading dims broadcast.
 
     Args:

@@ -7,10 +7,11 @@ from math import prod
 
 from torch import Tensor, nn
 
+from ...representation import SettingsFirst
 from .dense import cast
 
 
-class ConvEncoder(nn.Module):
+class ConvEncoder(SettingsFirst):
     r"""$c = W\, \mathrm{vec}(h_L \circ \dots \circ h_1(x)) + b$ with strided convolutions $h_i$.
 
     Args:
@@ -62,7 +63,7 @@ class ConvEncoder(nn.Module):
         return f"{self.shape}, out={self.out}, channels={self.channels}"
 
 
-class ConvDecoder(nn.Module):
+class ConvDecoder(SettingsFirst):
     r"""$x = h_1 \circ \dots \circ h_L(W z + b)$ with transposed convolutions $h_i$: `ConvEncoder` mirrored.
 
     Args:
