@@ -227,8 +227,9 @@ RUNS = {
 def states(trainer):
     rows = [{n: v for n, v in row.items() if n != "seconds"} for row in trainer.history]
     ema = None if trainer.ema is None else [t.clone() for t in trainer.ema.average]
-    of_sides = {side: state for side, state in trainer.state().items() if side != "rules"}
-    return dict(trainer.module.state_dict()), trainer._last, of_sides, rows, ema
+    of_sides = trainer.state.state_dict()["trainer"]
+    del of_sides["rules"]
+    return dict(trainer.module.state_dict()), trainer.state.last, of_sides, rows, ema
 
 
 @over("options", RUNS.values(), ids=RUNS)

@@ -1,6 +1,7 @@
 import pyro
 import pytest
 import torch
+import torch._inductor
 from cases import PAIRS
 from pyro import poutine
 from torch.optim.lr_scheduler import StepLR
@@ -9,7 +10,6 @@ from toys import LinearGaussian, same_toy_vae
 
 import pyro_dgm as dgm
 from pyro_dgm.inference.run.traces import fork_rng
-from pyro_dgm.inference.training import compilation
 from pyro_dgm.inference.training.checkpoints import load_state, save_state
 from pyro_dgm.inference.training.trainer import Trainer
 
@@ -41,7 +41,8 @@ def states(trainer):
     rows = [{n: v for n, v in row.items() if n != "seconds"} for row in trainer.history]
     ema = None if trainer.ema is None else [t.clone() for t in trainer.ema.average]
     best = {k: v for k, v in trainer.best.items() if k in ("value", "epoch", "weights")}
-    return dict(trainer.module.state_dict()), trainer._last, trainer.state(), rows, ema, best
+    optimizers = trainer.state.state_dict()["trainer"]
+    return dict(trainer.module.state_dict()), trainer.state.last, optimizers, rows, ema, best
 
 
 def assert_same(one, other):
@@ -145,13 +146,22 @@ def test_a_run_resumed_at_any_step_equals_one_that_never_stopped(
     assert_same(whole, second)
 
 
+def without_kernels(monkeypatch):
+    """Graphs that run as they were captured, in milliseconds; returns the list that they are put into."""
+    graphs = []
+
+    def compiled(graph, *_, **__):
+        graphs.append(graph)
+        return graph
+
+    monkeypatch.setattr(torch._inductor, "compile", compiled)
+    return graphs
+
+
 def test_the_ragged_last_batch_of_a_resumed_epoch_runs_eager_as_it_would_have(
     tmp_path, monkeypatch
 ):
-    made = []
-    monkeypatch.setattr(
-        compilation.torch, "compile", lambda graph, **_: made.append(graph) or graph
-    )
+    graphs = without_kernels(monkeypatch)
     options, file = {**EVERYTHING, "compile": True}, tmp_path / "checkpoint.pt"
     whole, first, second = (
         build(**options),
@@ -160,12 +170,13 @@ def test_the_ragged_last_batch_of_a_resumed_epoch_runs_eager_as_it_would_have(
     )
     fit(whole, data(), epochs=2)
     with pytest.raises(KeyboardInterrupt):
-        fit(first, data(), epochs=2, checkpoint=file, checkpoint_every=5)
-    num = len(made)
+        fit(first, data(), epochs=2, checkpoint=file, checkpoint_every=2)
+    assert len(graphs) == 2
     second.resume(file)
+    assert second.num_steps == 5
     fit(second, data(), epochs=1)
     assert_same(whole, second)
-    assert len(made) == num
+    assert len(graphs) == 2
 
 
 def test_a_file_that_knows_nothing_of_partial_epochs_was_written_between_two(tmp_path):
@@ -192,7 +203,7 @@ def test_steps_between_checkpoints_need_a_file():
 
 
 def test_resumed_graphs_equal_uninterrupted_ones(tmp_path, monkeypatch):
-    monkeypatch.setattr(compilation.torch, "compile", lambda graph, **_: graph)
+    without_kernels(monkeypatch)
     options, train, val = RUNS["everything"]
     assert_same(*halves({**options, "compile": True}, train, val, tmp_path / "checkpoint.pt"))
 
@@ -504,7 +515,7 @@ def test_a_metric_that_does_not_exist_raises_before_the_first_step(monitor, val)
 
 
 def test_patience_without_a_metric_raises():
-    with pytest.raises(ValueError, match=r"fit: patience needs a metric. Fix: give val="):
+    with pytest.raises(ValueError, match=r"fit: patience needs a metric.*Fix: give val="):
         fit(build(), patience=2)
 
 
@@ -737,7 +748,7 @@ def test_every_pair_trains(pair):
 
 def test_the_abstract_trainer_says_what_a_subclass_gives():
     with pytest.raises(
-        TypeError, match="abstract methods end_epoch, load, model, preflight, state, step, terms"
+        TypeError, match="abstract methods end_epoch, model, preflight, step, terms"
     ):
         Trainer(same_toy_vae())
 
@@ -783,7 +794,7 @@ def test_resuming_into_another_trainer_says_what_differs(saved, tmp_path):
 
     for options, message in (
         ({"ema": 0.9}, "EMA"),
-        ({"schedule": schedule}, "learning-rate schedule"),
+        ({"schedule": schedule}, "schedule"),
     ):
         first, second = (options, {}) if saved else ({}, options)
         trainer(**first).save(tmp_path / "checkpoint.pt")
