@@ -25,7 +25,7 @@ from .adversarial.hybrid import HybridTrainer
 from .adversarial.monitors import Limits, Monitors, MonitorWarning, oscillation
 from .adversarial.optimality import Optimality, optimality_report
 from .adversarial.penalties import R1, R2, GradientPenalty, Penalty
-from .adversarial.players import Alternating, Play, Player, Simultaneous
+from .adversarial.players import Alternating, Move, Play, Player, Simultaneous
 from .adversarial.trainer import GANTrainer
 
 __all__ = [
@@ -48,6 +48,7 @@ __all__ = [
     "Minimax",
     "MonitorWarning",
     "Monitors",
+    "Move",
     "NonSaturating",
     "Optimality",
     "PairedRelativistic",

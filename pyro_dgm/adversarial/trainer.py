@@ -290,7 +290,7 @@ class GANTrainer(Trainer):
         bound = None if self.bound is None else type(self.bound).__name__
         return (
             f"GANTrainer({type(self.generator).__name__}, {type(self.critic).__name__}, "
-            f"game={self.game}, penalties={self.penalties}, play={self.play}, ema={ema}, "
+            f"game={self.game!r}, penalties={self.penalties}, play={self.play}, ema={ema}, "
             f"noise={self.fakes.noise}, bound={bound}, weight={self.weight})"
         )
 

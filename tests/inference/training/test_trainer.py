@@ -809,3 +809,113 @@ def test_what_is_no_torch_optimizer_is_a_type_error():
             TypeError, match="expected a torch optimizer or a function that builds one, got"
         ):
             dgm.SVITrainer(dgm.ELBO(vae.model, vae.guide), optimizer=optimizer)
+
+
+# What is handed over -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("objective", "got"),
+    [
+        (lambda vae: vae.model, r"got LatentVariableModel. Fix: SVITrainer\(ELBO\(vae.model, vae"),
+        (lambda vae: vae, r"got VAE. Fix: SVITrainer\(ELBO\(vae.model, vae.guide\)\)"),
+        (lambda vae: dgm.IWELBO, r"got the class IWELBO. Fix: SVITrainer\(IWELBO\(vae.model, vae"),
+        (lambda vae: vae.parameters(), r"got generator. Fix: SVITrainer\(ELBO\(vae.model, vae.gu"),
+    ],
+    ids=["model", "vae", "class", "parameters"],
+)
+def test_what_is_no_objective_is_refused(objective, got):
+    with pytest.raises(TypeError, match=f"SVITrainer: expected an objective over a model.*{got}"):
+        dgm.SVITrainer(objective(same_toy_vae()))
+
+
+def test_an_objective_without_parameters_is_refused():
+    objective = dgm.ELBO(dgm.DensityModel(dgm.StandardNormal(2)), dgm.EmptyGuide())
+    with pytest.raises(ValueError, match=r"with parameters to train, got ELBO without any. Fix: a"):
+        dgm.SVITrainer(objective)
+
+
+def test_an_objective_that_is_frozen_is_refused():
+    vae = same_toy_vae().requires_grad_(False)
+    with pytest.raises(
+        ValueError, match=r"all 9 are frozen. Fix: objective.requires_grad_\(True\)"
+    ):
+        dgm.SVITrainer(dgm.ELBO(vae.model, vae.guide))
+
+
+def test_parameters_made_in_inference_mode_are_refused():
+    with torch.inference_mode():
+        vae = same_toy_vae()
+    with pytest.raises(
+        ValueError, match=r"made inside torch.inference_mode\(\). Fix: build model, guide and"
+    ):
+        dgm.SVITrainer(dgm.ELBO(vae.model, vae.guide))
+
+
+@pytest.mark.parametrize("outside", [torch.no_grad, torch.inference_mode])
+def test_fit_trains_where_gradients_are_switched_off(outside):
+    """Bit for bit, with an average and best weights, and the trainer can be used afterwards."""
+    whole, other = build(**EVERYTHING), build(**EVERYTHING)
+    fit(whole, val=data(7), epochs=4)
+    with outside():
+        fit(other, val=data(7), epochs=2)
+        assert not torch.is_grad_enabled()
+    fit(other, val=data(7), epochs=2)
+    assert_same(whole, other)
+
+
+def test_a_trainer_built_where_gradients_are_switched_off_trains():
+    trainer = build(**EVERYTHING)
+    vae = same_toy_vae(1)
+    with torch.inference_mode():
+        objective = dgm.ELBO(vae.model, vae.guide)
+        other = dgm.SVITrainer(objective, lr=1e-2, ema=0.9, clip=0.5)
+    fit(other, epochs=2)
+    fit(trainer, epochs=2)
+    assert other.num_steps == trainer.num_steps
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"lr": -1.0}, "expected lr >= 0, got -1.0. Fix: lr=1e-3"),
+        ({"lr": float("nan")}, "expected lr >= 0, got nan"),
+        ({"clip": 0.0}, "expected clip > 0, got 0.0. Fix: clip=None"),
+        ({"ema": 1.0}, r"expected a decay in \[0, 1\), got 1.0. Fix: ema=0.999"),
+    ],
+)
+def test_numbers_that_make_no_step_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        build(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"patience": 0}, "expected patience >= 1, got 0. Fix: patience=20"),
+        ({"max_skips": -1}, "expected max_skips >= 0, got -1. Fix: max_skips=0"),
+    ],
+)
+def test_limits_that_stop_before_the_start_are_refused(options, message):
+    trainer = build()
+    with pytest.raises(ValueError, match=message):
+        fit(trainer, val=data(7), **options)
+    assert trainer.num_steps == 0
+
+
+def test_a_bad_batch_deep_in_a_loader_of_validation_data_is_found_in_the_first_epoch():
+    x = data(12)
+    x[9, 1] = torch.nan
+    loader = DataLoader(TensorDataset(x), batch_size=2)
+    with pytest.raises(ValueError, match="expected finite values, got 1 NaN or infinite"):
+        fit(build(), val=loader)
+
+
+def test_a_trainer_prints_its_settings():
+    assert repr(build()) == (
+        "SVITrainer(ELBO, optimizer=Adam(lr=0.01), schedule=None, clip=None, ema=None, compile=False)"
+    )
+    assert repr(build(**EVERYTHING, compile="reduce-overhead")) == (
+        "SVITrainer(ELBO, optimizer=Adam(lr=0.01), schedule=StepLR, clip=0.5, ema=0.9, "
+        "compile='reduce-overhead')"
+    )
