@@ -24,6 +24,11 @@ def check_modules(generator: Any, critic: Any, bound: Any, weight: float) -> Non
     """
     _check_module("generator", generator)
     _check_module("critic", critic)
+    if getattr(generator.forward, "__func__", None) is nn.Module.forward:
+        raise TypeError(
+            f"GANTrainer: expected the generator as one program, got {type(generator).__name__}, "
+            "which has no forward of its own. Fix: vae.generator in place of vae."
+        )
     _check_weight(bound, weight)
     _check_apart(generator, critic)
     if bound is not None:

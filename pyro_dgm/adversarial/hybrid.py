@@ -33,7 +33,7 @@ def HybridTrainer(
         critic: as in `GANTrainer`.
         weight: λ, in nats per datum for one unit of the game's loss.
         game: what is played.
-        penalties: what the critic minimizes beside its loss.
+        penalties: what the critic minimizes in addition to its loss.
         play: who moves when; its generator moves model and guide.
         noise: whether the critic sees reparameterized draws of the observation, in place of its mean.
 

@@ -14,8 +14,8 @@ from ..inference.objectives.elbo import Objective
 from ..inference.run.batches import Batch
 from ..inference.run.estimates import device_of, evaluation_mode
 from ..inference.run.traces import derive_seed, eval_mode, without_handlers
-from ..inference.training.graphs import detach
-from ..inference.training.trainer import Terms, Trainer
+from ..inference.training.graphs import Terms, detach
+from ..inference.training.trainer import Trainer
 from .arguments import check_modules, check_rules, warn_of_sigmoid
 from .critics import Scores, logits
 from .drawing import Fakes

@@ -498,6 +498,13 @@ def test_a_class_in_place_of_a_critic_is_refused():
         dgm.GANTrainer(same_toy_vae().generator, nn.Linear)
 
 
+def test_a_vae_in_place_of_its_generator_is_refused():
+    with pytest.raises(
+        TypeError, match=r"one program, got VAE.*Fix: vae.generator in place of vae"
+    ):
+        dgm.GANTrainer(same_toy_vae(), dgm.mlp(3, 8, 1))
+
+
 def test_a_divergence_in_place_of_a_game_gets_the_game_of_it():
     with pytest.raises(TypeError, match=r"the class KL. Fix: game=FDivergence\(KL\(\)\)"):
         build(game=dgm.gan.KL)

@@ -13,8 +13,9 @@ from torch.optim.lr_scheduler import LRScheduler
 from ..objectives.elbo import Objective
 from ..run.distributed import average_gradients
 from .compilation import Compiled, Eager
+from .graphs import Terms
 from .parameters import trainable_parameters
-from .trainer import Terms, Trainer
+from .trainer import Trainer
 
 
 class SVITrainer(Trainer):
@@ -89,8 +90,8 @@ class SVITrainer(Trainer):
     def step(self, *batch: Any) -> Terms:  # noqa: D102
         # The ragged last batch of an epoch runs eager: it is not worth a graph of its own.
         is_ragged = len(batch[0]) < self.largest_batch
-        road = self.eager if is_ragged else self.compiled
-        terms = road.backward(*batch)
+        backend = self.eager if is_ragged else self.compiled
+        terms = backend.backward(*batch)
         average_gradients(self.parameters)
         if self.state.skips.skip(terms, ["loss"], self.parameters, self.num_steps):
             return {}

@@ -10,7 +10,7 @@ from time import perf_counter
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..run.batches import Batch, LoaderBatches, as_batches
 from ..run.distributed import rank_and_world
@@ -19,15 +19,14 @@ from ..run.traces import eval_mode, fork_rng
 from .averaging import Ema
 from .checkpoints import CheckpointFile
 from .epochs import Epochs, PartialEpoch, Run
+from .graphs import Terms
 from .history import History, Row
 from .monitoring import check_limits, choose_metric, progress_bar, show_epoch
 from .running import RunningMeans, prefixed
 from .state import TrainingState
 
-Terms = dict[str, Tensor]
-LOG_EVERY = (
-    50  # steps between two looks at whether the terms are finite, each a host synchronisation
-)
+# Steps between two looks at whether the terms are finite, each of which reads a value on the host.
+LOOK_EVERY = 50
 
 
 class Trainer(ABC):
@@ -234,7 +233,7 @@ class Trainer(ABC):
     def _end_step(self, epoch: PartialEpoch, file: CheckpointFile) -> None:
         """Every so many steps: look whether the terms are finite, and write the checkpoint."""
         means = epoch.means
-        if means.num_added % LOG_EVERY == 0:
+        if means.num_added % LOOK_EVERY == 0:
             means.refuse_non_finite(self.num_steps)
         path = file.due(means.num_added)
         if path is not None:
