@@ -25,7 +25,7 @@ from .adversarial.hybrid import HybridTrainer
 from .adversarial.monitoring.limits import Limits
 from .adversarial.monitoring.monitors import Monitors, MonitorWarning
 from .adversarial.monitoring.swings import oscillation
-from .adversarial.optimality import Optimality, optimality_report
+from .adversarial.optimum.optimality import Optimality, optimality_report
 from .adversarial.penalties import R1, R2, GradientPenalty, Penalty
 from .adversarial.players import Alternating, Move, Play, Player, Simultaneous
 from .adversarial.trainer import GANTrainer

@@ -12,8 +12,13 @@ from torch import Tensor, nn
 
 from ..inference.objectives.elbo import Objective
 from ..inference.run.batches import Batch
-from ..inference.run.estimates import device_of, evaluation_mode
-from ..inference.run.traces import derive_seed, eval_mode, without_handlers
+from ..inference.run.states import (
+    derive_seed,
+    device_of,
+    eval_mode,
+    evaluation_mode,
+    without_handlers,
+)
 from ..inference.training.graphs import Terms, detach
 from ..inference.training.trainer import Trainer
 from .arguments import check_modules, check_rules, warn_of_sigmoid

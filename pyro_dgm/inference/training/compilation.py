@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from ..objectives.elbo import Objective
 from ..run.batches import Batch
-from ..run.modules import named_tensors
-from ..run.traces import fork_rng
+from ..run.states import fork_rng, named_tensors
 from .graphs import (
     Gradients,
     Graph,

@@ -25,8 +25,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from ..objectives.elbo import Objective
 from ..run.batches import Batch
-from ..run.modules import named_tensors
-from ..run.traces import fork_rng
+from ..run.states import fork_rng, named_tensors
 
 Terms = dict[str, Tensor]
 State = dict[str, Tensor]

@@ -14,8 +14,8 @@ from torch import nn
 
 from ..run.batches import Batch, LoaderBatches, as_batches
 from ..run.distributed import rank_and_world
-from ..run.estimates import evaluation_mode, require_positive
-from ..run.traces import eval_mode, fork_rng
+from ..run.sessions import require_positive
+from ..run.states import eval_mode, evaluation_mode, fork_rng
 from .averaging import Ema
 from .checkpoints import CheckpointFile
 from .epochs import Epochs, PartialEpoch, Run
