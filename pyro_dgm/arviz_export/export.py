@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ..contract import PyroProgram
 from ..evaluation.likelihood.importance import nll_of
 from ..inference.run.data import Batch, split_rows
-from ..inference.run.session import Session, require_positive, session
+from ..inference.run.sessions import Session, require_positive, session
 from .datatree import (
     DATUM,
     REFUSAL,

@@ -13,7 +13,7 @@ from ..contract import DATA, PARTICLES, Site
 from ..inference.run.batches import arguments_of
 from ..inference.run.data import Batch, has_rows
 from ..inference.run.particles import Particles
-from ..inference.run.session import Session
+from ..inference.run.sessions import Session
 from ..inference.run.simulation import generative_trace
 from ..inference.run.traces import plate_names, plate_value, sample_sites
 from .datatree import DATUM, SAMPLE, Array, Arrays, take_draws

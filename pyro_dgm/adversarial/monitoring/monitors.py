@@ -12,7 +12,7 @@ import torch
 from ...evaluation.estimate import Estimate
 from ...inference.run.data import take_rows
 from ...inference.run.estimates import placed
-from ...inference.run.session import require_positive
+from ...inference.run.sessions import require_positive
 from ...inference.run.states import derive_seed, evaluation_mode, fork_rng
 from ...inference.training.history import History, Row
 from ..checks import require_instance

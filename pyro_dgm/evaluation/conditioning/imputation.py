@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ...inference.run.data import take_rows
 from ...inference.run.estimates import check_batch, estimating, placed
-from ...inference.run.session import check_pair, require_positive
+from ...inference.run.sessions import check_pair, require_positive
 from ...inference.run.states import derive_seed
 from ...inference.run.traces import plate_depth, run_pair
 from ..likelihood.importance import NLL, PerDatum, nll, summary_of

@@ -15,7 +15,7 @@ from ...contract import DATA
 from ...inference.run.data import split_rows, take_rows
 from ...inference.run.estimates import checked_run, estimating, placed
 from ...inference.run.particles import Particles, draw
-from ...inference.run.session import check_pair, require_positive
+from ...inference.run.sessions import check_pair, require_positive
 from ...inference.run.simulation import names_of_latents, site_draws
 from ...inference.run.traces import Site, latent_sites, plate_depth, plate_names
 from ..estimate import Estimate, estimated

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...contract import PyroProgram
 from ...inference.run.estimates import estimating, placed
-from ...inference.run.session import require_positive
+from ...inference.run.sessions import require_positive
 from .clamping import ClampedProgram
 
 Interpolator = Callable[[Tensor, Tensor, Tensor], Tensor]

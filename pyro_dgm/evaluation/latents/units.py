@@ -15,7 +15,7 @@ from ...inference.run.data import split_rows, take_rows
 from ...inference.run.estimates import checked_run, estimating, placed
 from ...inference.run.generation import encoded
 from ...inference.run.particles import draw
-from ...inference.run.session import check_pair, require_positive, session
+from ...inference.run.sessions import check_pair, require_positive, session
 from ...inference.run.simulation import names_of_latents, simulate, site_draws
 from ...inference.run.traces import Site, latent_sites, plate_depth, plate_names, plate_value
 from ..samples.twosample import TwoSample, mmd

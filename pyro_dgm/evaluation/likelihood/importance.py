@@ -12,7 +12,7 @@ from torch import Tensor
 from ...contract import PyroProgram
 from ...inference.run.data import Batch
 from ...inference.run.particles import draw
-from ...inference.run.session import Session, session
+from ...inference.run.sessions import Session, session
 from .pareto import LEAST_DRAWS
 from .psis import khat, khat_threshold
 

@@ -15,7 +15,7 @@ from ...inference.run.data import Batch, has_rows, take_rows
 from ...inference.run.explain import run_or_explain
 from ...inference.run.particles import Particles, draw
 from ...inference.run.rules import check_sites
-from ...inference.run.session import Session, require_positive, session_of_prior
+from ...inference.run.sessions import Session, require_positive, session_of_prior
 from ...inference.run.simulation import log_joint, run_without_data, simulate, site_draws
 from ...inference.run.states import fork_rng
 from ...inference.run.structure import Structure

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...contract import PyroProgram
 from ...inference.run.generation import encoded
-from ...inference.run.session import Session, session
+from ...inference.run.sessions import Session, session
 from ...inference.run.tabular import Tabular
 from ...inference.run.traces import plate_value
 from ..chains.hamiltonian import HMC

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...inference.run.session import require_positive
+from ...inference.run.sessions import require_positive
 from ...inference.run.states import fork_rng
 from ...inference.run.tabular import Tabular
 from ..estimate import Estimate, estimate_columns

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...inference.run.session import require_positive
+from ...inference.run.sessions import require_positive
 from ...inference.run.states import fork_rng
 from ...inference.run.tabular import Tabular
 from .pools import distance_blocks, permutation_p, relabellings, two_samples

@@ -8,7 +8,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from ..run.session import check_program
+from ...representation import SettingsFirst
+from ..run.sessions import check_program
 from ..run.structure import Structure, preflight
 from ..run.traces import Site
 from .schedules import Schedule
@@ -19,7 +20,7 @@ PROGRAM_OF = {  # how a conditional, or a distribution, becomes a program
 }
 
 
-class Objective(nn.Module):
+class Objective(SettingsFirst):
     """A loss over a model and a guide, in nats per datum; abstract: a subclass gives `terms`.
 
     Args:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ...contract import DATA, Site, noise_name
-from .traces import plate_names
+from .traces import is_in_plate
 
 
 class IntegerWarning(UserWarning):
@@ -45,7 +45,7 @@ def _check_event_shape(name: str, site: Site) -> None:
     """Refuse one datum without its data dim, and data of another event shape than the distribution's."""
     value = site["value"]
     expected = tuple(site["fn"].event_shape)
-    if DATA in plate_names(site) and value.dim() <= len(expected):
+    if is_in_plate(site, DATA) and value.dim() <= len(expected):
         raise ValueError(
             f"site '{name}': expected data of shape {('N', *expected)}, got {tuple(value.shape)}. "
             "Fix: x[None], a batch of one datum."

@@ -294,7 +294,7 @@ def test_free_bits_of_each_dim_are_refused_where_the_dims_depend_on_each_other(p
     objective = dgm.ELBO(case.model, case.guide, free_bits={"z": torch.ones(shape)})
     with pytest.raises(
         ValueError,
-        match=r"site 'z': expected laws whose dims are independent.*Fix: a number of free",
+        match=r"site 'z': expected distributions whose dims are independent.*Fix: a number of free",
     ):
         objective(*batch)
     number = dgm.ELBO(case.model, case.guide, free_bits={"z": 100.0}).terms(*batch)
