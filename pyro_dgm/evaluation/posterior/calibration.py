@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import product
-from math import exp, pi, sqrt
 from typing import Any
 
 import torch
@@ -21,6 +20,7 @@ from ...inference.run.states import fork_rng
 from ...inference.run.structure import Structure
 from ...inference.run.tabular import Tabular
 from ...inference.run.traces import PairTrace, plate_depth
+from .uniformity import kolmogorov
 
 LEVELS = (0.5, 0.8, 0.95)  # of the intervals whose coverage is printed
 NUM_PRINTED = 10  # statistics, those of the smallest p-values
@@ -97,15 +97,15 @@ class SBC(Tabular):
         p = self.p_values
         coverages = [self.coverage(level) for level in LEVELS]
         for i in p.argsort()[:NUM_PRINTED].tolist():
-            line = [
-                f"  {self.names[i]:<14}",
-                f"{p[i]:>10.2g}",
-                f"{adjusted[i]:>10.2g}",
-            ]
-            for coverage in coverages:
-                line.append(f"{coverage[i]:>14.1%}")
-            lines.append("".join(line))
+            line = f"  {self.names[i]:<14}{p[i]:>10.2g}{adjusted[i]:>10.2g}"
+            lines.append(line + _percent([coverage[i] for coverage in coverages]))
         return "\n".join(lines)
+
+
+def _percent(shares: list[Tensor]) -> str:
+    """Shares in the columns of the printed table."""
+    cells = [f"{share:>14.1%}" for share in shares]
+    return "".join(cells)
 
 
 def _header() -> str:
@@ -217,22 +217,26 @@ class _Simulation:
 
     def ranks(self, rows: Tensor) -> Tensor:
         """Ranks of the true latents of some data among draws of the guide `(N, S)`."""
-        model, guide, num = self.pair.model, self.pair.guide, self.pair.num
-        latent = list(self.example.latent)
-        depth = self.example.depth
-        context = _repeated_rows(self.pair.context, rows)
-        # z* ~ p(z), x ~ p(x | z*), z ~ q(z | x)
-        x, truth = simulate(model, len(rows), context, latent, depth)
-        batch = (x, *context)
-        particles = draw(model, guide, *batch, num=num, depth=depth)
+        pair, depth = self.pair, self.example.depth
+        context = _repeated_rows(pair.context, rows)
+        x, truth, log_p = self._joint_draws(len(rows), context)
+        particles = draw(pair.model, pair.guide, x, *context, num=pair.num, depth=depth)
         draws = {}
         for name, site in particles.pair.latent.items():
             draws[name] = site_draws(site)
         return _ranks(
             self._statistics(draws, particles.log_joint),
-            self._statistics(truth, log_joint(model, batch, truth, depth)),
+            self._statistics(truth, log_p),
             _rounding(particles),
         )
+
+    def _joint_draws(self, num: int, context: Batch) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        r"""$(z^*, x) \sim p(z, x)$: x `(N, *event)`, every site of $z^*$, and $\log p(x, z^*)$ `(N,)`."""
+        depth = self.example.depth
+        latent = list(self.example.latent)
+        x, truth = simulate(self.pair.model, num, context, latent, depth)
+        log_p = log_joint(self.pair.model, (x, *context), truth, depth)
+        return x, truth, log_p
 
     def _statistics(self, latents: dict[str, Tensor], log_p: Tensor) -> Tensor:
         r"""Every number of z, $\log p(x, z)$ and $\|z\|$, `(*batch, S)`, of log joint densities `(*batch)`."""
@@ -272,10 +276,8 @@ def _dims(name: str, site: Site) -> list[str]:
 
 def _repeated_rows(context: Batch, rows: Tensor) -> Batch:
     """The contexts of some data; where data are more than contexts, the contexts start over."""
-    num = 1
-    for value in context:
-        if has_rows(value):
-            num = len(value)
+    lengths = [len(value) for value in context if has_rows(value)]
+    num = max(lengths, default=1)
     return take_rows(context, rows % num)
 
 
@@ -293,41 +295,3 @@ def _ranks(draws: Tensor, truth: Tensor, rounding: float) -> Tensor:
     num_places = not_above - below + 1
     place = torch.rand_like(truth) * num_places
     return below + place.long()
-
-
-def kolmogorov(u: Tensor) -> float:
-    r"""p-value of $\max_t |F_n(t) - t|$ for n numbers in (0, 1), by its limit as n grows, with Stephens' correction.
-
-    References:
-        Stephens 1970, *Use of the Kolmogorov–Smirnov statistics without extensive tables*, JRSS B 32.
-
-    Example:
-        >>> round(kolmogorov((torch.arange(1000) + 0.5) / 1000), 6)
-        1.0
-    """
-    num = len(u)
-    ordered = u.sort().values
-    steps = torch.arange(num + 1).to(u) / num
-    above = (steps[1:] - ordered).max()
-    below = (ordered - steps[:-1]).max()
-    distance = torch.maximum(above, below).item()
-    root = sqrt(num)
-    corrected = root + 0.12 + 0.11 / root
-    return _kolmogorov_tail(corrected * distance)
-
-
-def _kolmogorov_tail(t: float) -> float:
-    r"""$P(K > t) = 2 \sum_k (-1)^{k - 1} e^{-2 k^2 t^2}$, by the one of two series that converges in five terms."""
-    total = 0.0
-    if t < 1:
-        rate = pi**2 / (8 * t**2)
-        for odd in range(1, 11, 2):
-            total += exp(-rate * odd**2)
-        factor = sqrt(2 * pi) / t
-        return 1 - factor * total
-    rate = 2 * t**2
-    sign = 1
-    for k in range(1, 6):
-        total += sign * exp(-rate * k**2)
-        sign = -sign
-    return 2 * total

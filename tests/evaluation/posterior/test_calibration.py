@@ -22,7 +22,8 @@ from toys import (
 )
 
 import pyro_dgm as dgm
-from pyro_dgm.evaluation.posterior.calibration import _ranks, kolmogorov
+from pyro_dgm.evaluation.posterior.calibration import _ranks
+from pyro_dgm.evaluation.posterior.uniformity import kolmogorov
 
 WITH_LATENTS = {n: b for n, b in PAIRS.items() if "density" not in n}
 
