@@ -116,11 +116,15 @@ def log_joint(model: PyroProgram, batch: Batch, latents: dict[str, Tensor], dept
     trace = poutine.trace(vectorized(conditioned, 1, depth)).get_trace(*batch)
     densities = []
     for _, site in sample_sites(trace):
-        log_p = log_density(site)
-        num_data = log_p.shape[-1]
-        over_plates = log_p.reshape(-1, num_data).sum(0)
-        densities.append(over_plates.double())
+        densities.append(_log_density_per_datum(site))
     return torch.stack(densities).sum(0)
+
+
+def _log_density_per_datum(site: Site) -> Tensor:
+    """Log density of a site `(N,)`, summed over its further plates, in float64."""
+    log_p = log_density(site)
+    num_data = log_p.shape[-1]
+    return log_p.reshape(-1, num_data).sum(0).double()
 
 
 def site_draws(site: Site) -> Tensor:

@@ -35,21 +35,26 @@ def check_observation(name: str, site: Site) -> None:
             f"site '{name}': a Delta observation has no density (the ELBO would silently be "
             "infinite). Fix: give an observation model such as Normal(net), or train adversarially."
         )
+    _check_data_dim(name, site)
     _check_event_shape(name, site)
     if not bool(distribution.support.check(value).all()):
         problem, fix = _outside(distribution, value)
         raise ValueError(f"site '{name}': {problem}. Fix: {fix}.")
 
 
-def _check_event_shape(name: str, site: Site) -> None:
-    """Refuse one datum without its data dim, and data of another event shape than the distribution's."""
-    value = site["value"]
-    expected = tuple(site["fn"].event_shape)
-    if is_in_plate(site, DATA) and value.dim() <= len(expected):
+def _check_data_dim(name: str, site: Site) -> None:
+    """Refuse one datum without its data dim."""
+    value, event = site["value"], tuple(site["fn"].event_shape)
+    if is_in_plate(site, DATA) and value.dim() <= len(event):
         raise ValueError(
-            f"site '{name}': expected data of shape {('N', *expected)}, got {tuple(value.shape)}. "
+            f"site '{name}': expected data of shape {('N', *event)}, got {tuple(value.shape)}. "
             "Fix: x[None], a batch of one datum."
         )
+
+
+def _check_event_shape(name: str, site: Site) -> None:
+    """Refuse data of another event shape than the distribution's."""
+    value, expected = site["value"], tuple(site["fn"].event_shape)
     got = tuple(value.shape[value.dim() - len(expected) :])
     if got != expected:
         raise ValueError(
@@ -75,10 +80,14 @@ def _outside(distribution: Any, value: Tensor) -> tuple[str, str]:
     problem = f"expected values in {support}, got {bounds}"
     if not getattr(support, "is_discrete", False):
         return problem, "a distribution with that range, or rescale the data"
-    if not bool((value == value.round()).all()):
-        problem = f"expected integer levels in {support}, got non-integers {bounds}"
-        return problem, "(x * (levels - 1)).round(), or take a continuous likelihood"
-    return problem, _fix_of_levels(low, high)
+    if _are_integers(value):
+        return problem, _fix_of_levels(low, high)
+    problem = f"expected integer levels in {support}, got non-integers {bounds}"
+    return problem, "(x * (levels - 1)).round(), or take a continuous likelihood"
+
+
+def _are_integers(value: Tensor) -> bool:
+    return bool((value == value.round()).all())
 
 
 def _fix_of_levels(low: float, high: float) -> str:
@@ -128,9 +137,8 @@ def warn_of_integers(name: str, site: Site) -> None:
     value = site["value"]
     if getattr(_support_of_numbers(site["fn"].support), "is_discrete", False):
         return
-    has_integers_only = bool((value == value.round()).all())
     is_constant = bool((value == value.flatten()[0]).all())
-    if has_integers_only and not is_constant:
+    if _are_integers(value) and not is_constant:
         warnings.warn(
             f"site '{name}': the data are integers, {value.min().item():g} to "
             f"{value.max().item():g}, and the model is a density of real numbers: its likelihood "
@@ -174,9 +182,6 @@ def _stated_bounds(support: Any) -> tuple[float, float]:
     high = getattr(support, "upper_bound", None)
     if low is None and high is None:
         return nan, nan
-    least, largest = -inf, inf
-    if low is not None:
-        least = torch.as_tensor(low).min().item()
-    if high is not None:
-        largest = torch.as_tensor(high).max().item()
+    least = -inf if low is None else torch.as_tensor(low).min().item()
+    largest = inf if high is None else torch.as_tensor(high).max().item()
     return least, largest
