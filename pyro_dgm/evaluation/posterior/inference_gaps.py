@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -125,21 +126,26 @@ def gaps_of(pair: Session, num_steps: int, lr: float, truth: PerDatum | None = N
     """`gaps` of an open session."""
     with fork_rng(*pair.batch, seed=derive_seed(pair.seed, 1)):  # the ascent's own noise
         kind = _kind_of(pair)
-        best = refine(
-            pair.model,
-            pair.guide,
-            pair.batch,
-            pair.structure.depth,
-            num_steps=num_steps,
-            lr=lr,
-            chunk=pair.chunk,
-        )
+        best = _refine(pair, num_steps, lr)
     pair.reseed()
     amortized = nll_of(pair).nelbo
     pair.reseed()  # q and q* are drawn with the same noise
     nelbo, cost = _bounds(pair, best)
     exact = cost if truth is None else truth.per_datum
     return _split(amortized - nelbo, nelbo - exact, kind)
+
+
+def _refine(pair: Session, num_steps: int, lr: float) -> RefinedGuide:
+    """The guide with its best image for each datum."""
+    return refine(
+        pair.model,
+        pair.guide,
+        pair.batch,
+        pair.structure.depth,
+        num_steps=num_steps,
+        lr=lr,
+        chunk=pair.chunk,
+    )
 
 
 def _check_truth(truth: Any, num_data: int) -> None:
@@ -172,19 +178,24 @@ def _kind_of(pair: Session) -> str:
 
 
 def _bounds(pair: Session, best: RefinedGuide) -> tuple[Tensor, Tensor]:
-    """The −ELBO of the refined guide and its importance estimate of −log p(x), `(N,)` each, in the blocks of `nll`."""
+    """The −ELBO of the refined guide and its importance estimate of −log p(x), `(N,)` each."""
     nelbo, cost = [], []
-    depth = pair.structure.depth
+    for log_w in _refined_weights(pair, best):
+        nelbo.append(-log_w.mean(0).cpu())
+        cost.append(weight_statistics(log_w)["per_datum"])
+    return torch.cat(nelbo), torch.cat(cost)
+
+
+def _refined_weights(pair: Session, best: RefinedGuide) -> Iterator[Tensor]:
+    """Log weights `(K, rows)` of the refined guide in the blocks of `nll`."""
     start = 0
     for block in pair.blocks():
-        rows = slice(start, start + len(block[0]))
-        refined = best.at(rows)(pair.guide)
+        end = start + len(block[0])
+        refined = best.at(slice(start, end))(pair.guide)
+        depth = pair.structure.depth
         log_w, _ = weighted(pair.model, refined, block, pair.num, pair.chunk, depth)
-        statistics = weight_statistics(log_w)
-        nelbo.append(-log_w.mean(0).cpu())
-        cost.append(statistics["per_datum"])
-        start = rows.stop
-    return torch.cat(nelbo), torch.cat(cost)
+        yield log_w
+        start = end
 
 
 def _split(amortization: Tensor, approximation: Tensor, kind: str) -> Gaps:

@@ -122,12 +122,7 @@ def guide_error(guide: PyroProgram, truth: HMC, *batch: Any, seed: int = 0) -> G
 
 def _guide_draws(opened: Session, truth: HMC) -> Values:
     """As many draws of the guide as the chains have, in their shape, `(chains, draws, *plates, N, *event)`."""
-    num_data = truth.log_joint.shape[-1]
-    if len(opened) != num_data:
-        raise ValueError(
-            f"guide_error: expected the {num_data} data of the chains, got {len(opened)}. "
-            "Fix: the same x for both, guide_error(guide, hmc(model, x), x)."
-        )
+    _check_number(len(opened), truth)
     sites = encoded(opened, opened.batch)
     missing = sorted(set(truth.draws) - set(sites))
     if missing:
@@ -140,6 +135,16 @@ def _guide_draws(opened: Session, truth: HMC) -> Values:
     for name, chains in truth.draws.items():
         draws[name] = _shaped_as(chains, name, plate_value(sites[name]))
     return draws
+
+
+def _check_number(num: int, truth: HMC) -> None:
+    """Refuse other data than those of the chains."""
+    expected = truth.log_joint.shape[-1]
+    if num != expected:
+        raise ValueError(
+            f"guide_error: expected the {expected} data of the chains, got {num}. "
+            "Fix: the same x for both, guide_error(guide, hmc(model, x), x)."
+        )
 
 
 def _shaped_as(chains: Tensor, name: str, draws: Tensor) -> Tensor:
@@ -155,7 +160,7 @@ def _shaped_as(chains: Tensor, name: str, draws: Tensor) -> Tensor:
 
 def _difference(draws: Values, truth: HMC) -> GuideError:
     """The statistics of the guide's draws against those of the chains."""
-    shift, ratio, wasserstein, mixed = Values(), Values(), Values(), Values()
+    shift, ratio, wasserstein = Values(), Values(), Values()
     for name, chains in truth.draws.items():
         q = _pooled(draws[name])
         p = _pooled(chains)
@@ -164,9 +169,17 @@ def _difference(draws: Values, truth: HMC) -> GuideError:
         shift[name] = distance / deviation
         ratio[name] = q.std(0) / deviation
         wasserstein[name] = _wasserstein(q, p) / deviation
+    mixed = _mixed_rhat(draws, truth)
+    return GuideError(shift, ratio, wasserstein, mixed, chains=truth.rhat)
+
+
+def _mixed_rhat(draws: Values, truth: HMC) -> Values:
+    """R-hat of the chains together with as many of the guide's draws."""
+    mixed = {}
+    for name, chains in truth.draws.items():
         both = torch.cat([draws[name], chains])
         mixed[name] = rhat(both)
-    return GuideError(shift, ratio, wasserstein, mixed, chains=truth.rhat)
+    return mixed
 
 
 def _pooled(draws: Tensor) -> Tensor:
