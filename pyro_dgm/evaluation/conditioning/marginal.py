@@ -9,7 +9,7 @@ from pyro.distributions import MaskedDistribution, TorchDistribution
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
-from ..latents.aggregate import factorized
+from ...inference.run.supports import independent_numbers
 
 
 class Marginal(nn.Module):
@@ -90,7 +90,7 @@ def masked_dims(name: str, distribution: TorchDistribution, observed: Tensor) ->
     if type(distribution) is MaskedDistribution:  # a mask of data, in the user's program
         inside = masked_dims(name, distribution.base_dist, observed)
         return MaskedDistribution(inside, distribution._mask)
-    base = factorized(distribution) if num_event else distribution
+    base = independent_numbers(distribution)
     if base is None or base.event_shape:
         raise ValueError(
             f"site '{name}': expected a law whose dims are independent given the latents, so that some can be left "

@@ -14,9 +14,9 @@ import torch
 from pyro import poutine
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor
-from torch.distributions import Independent
 
 from ...inference.run.data import take_rows
+from ...inference.run.supports import independent_dims
 from ...inference.run.traces import Site, latent_sites, log_density, sample_sites, vectorized
 
 ROWS = 256  # data whose laws are asked of the guide at once
@@ -88,7 +88,7 @@ def aggregated(
         others: indices j `(M,)` of the data to sum over.
         depth: number of plates of the guide.
         chunk: how many pairs are in memory at once.
-        dims: whether to sum over each dim alone as well; the guide's only latent site must be `factorized`.
+        dims: whether to sum over each dim alone as well; the guide's only latent site must be a product over its dims.
     """
     rows = min(ROWS, chunk)
     watch = Watch(len(points) * len(others))
@@ -142,7 +142,7 @@ def pairwise(guide: Callable, block: tuple, sites: list[str], depth: int) -> Any
     if len(sites) > 1:
         return Replayed(guide, block, latent, depth)
     name, site = sites[0], latent[sites[0]]
-    base = factorized(site["fn"])
+    base = independent_dims(site["fn"])
     if type(base) is dist.Normal and len(site["fn"].batch_shape) == 1:
         return DiagonalNormal(name, site, base)
     return OneSite(name, site)
@@ -159,8 +159,8 @@ class OneSite:
         return sum_over_plates(_masked(self.distribution.log_prob(self._value(points)), self.site))
 
     def dims(self, points: Points) -> Iterator[Tensor]:
-        """Each dim `(S, B)`; the law must be `factorized`."""
-        base, num_event = factorized(self.distribution), len(self.distribution.event_shape)
+        """Each dim `(S, B)`; the law must be a product over its dims."""
+        base, num_event = independent_dims(self.distribution), len(self.distribution.event_shape)
         each: Any = base.log_prob(self._value(points)).flatten(-num_event)
         return (_masked(log_q, self.site) for log_q in each.unbind(-1))
 
@@ -231,19 +231,6 @@ class Replayed:
         return torch.stack(
             [sum_over_plates(log_density(sites[name])).double() for name in points.values]
         ).sum(0)
-
-
-def factorized(distribution: Any) -> Any:
-    """The univariate law of each dim, if the law factorizes over its event dims; else `None`."""
-    base = distribution
-    while isinstance(base, Independent):
-        base = base.base_dist
-    return base if distribution.event_shape and not base.event_shape else None
-
-
-def of_numbers(distribution: Any) -> Any:
-    """The law of every number, for a site of scalars too; `None` if it does not factorize."""
-    return factorized(distribution) if distribution.event_shape else distribution
 
 
 def expand_data_dim(value: Tensor, num: int, num_event: int) -> Tensor:

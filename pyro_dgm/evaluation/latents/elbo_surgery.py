@@ -17,9 +17,10 @@ from ...inference.run.estimates import checked_run, estimating, placed
 from ...inference.run.particles import Particles, draw
 from ...inference.run.session import check_pair, require_positive
 from ...inference.run.simulation import draws_of, names_of_latents
+from ...inference.run.supports import independent_dims
 from ...inference.run.traces import Site, latent_sites, plate_depth, plate_names
 from ..estimate import Estimate, estimated
-from .aggregate import Aggregate, Points, aggregated, factorized
+from .aggregate import Aggregate, Points, aggregated
 
 DRAWS = 20_000  # (draw, datum) pairs that the model sees at once
 
@@ -193,7 +194,7 @@ def _reason(role: str, sites: list[str], trace: Trace) -> str:
     site = latent_sites(trace)[sites[0]]
     if plate_names(site) != [DATA]:
         return f"none: site '{sites[0]}' is inside further plates, {plate_names(site)}"
-    if factorized(site["fn"]) is None:
+    if independent_dims(site["fn"]) is None:
         return f"none: {role} of site '{sites[0]}' does not factorize over dims, {type(site['fn']).__name__}"
     return ""
 
@@ -243,7 +244,7 @@ def _scored(particles: Particles, sites: list[str], reason: dict[str, str]) -> d
 
 def _dims(site: Site) -> Tensor:
     """Log density of each dim `(K, N, D)`."""
-    distribution = factorized(site["fn"])
+    distribution = independent_dims(site["fn"])
     return distribution.log_prob(site["value"]).flatten(-len(site["fn"].event_shape)).double()
 
 

@@ -17,9 +17,9 @@ from ...inference.run.generation import encoded
 from ...inference.run.particles import draw
 from ...inference.run.session import check_pair, require_positive, session
 from ...inference.run.simulation import draws_of, names_of_latents, simulated
+from ...inference.run.supports import independent_numbers
 from ...inference.run.traces import Site, latent_sites, plate_depth, plate_names, plate_value
 from ..samples.twosample import TwoSample, mmd
-from .aggregate import of_numbers
 
 
 def active_units(
@@ -249,7 +249,7 @@ def _kl_of_units(guide_trace: Trace, model_trace: Trace, sites: list[str]) -> di
     found = {}
     for name in sites:
         drawn, modelled = latent_sites(guide_trace)[name], latent_sites(model_trace)[name]
-        distributions = [of_numbers(site["fn"]) for site in (drawn, modelled)]
+        distributions = [independent_numbers(site["fn"]) for site in (drawn, modelled)]
         if None not in distributions:
             log_q, log_p = (distribution.log_prob(drawn["value"]) for distribution in distributions)
             found[name] = (

@@ -16,9 +16,9 @@ from torch.distributions import Independent
 
 from ...inference.run.data import split_rows
 from ...inference.run.particles import draw
+from ...inference.run.supports import independent_numbers
 from ...inference.run.traces import Site, latent_sites, vectorized
 from ..chains.coordinates import chart_of
-from ..latents.aggregate import of_numbers
 
 NUM_PARTICLES = 8  # draws of each datum for one gradient
 NUM_MOMENTS = 64  # draws of each datum that tell where its law is, and how wide
@@ -225,7 +225,7 @@ def is_mean_field_normal(sites: dict[str, Site]) -> bool:
     Args:
         sites: latent sites of a run of the guide with many draws: the moments of a site that hangs on another differ.
     """
-    bases = [of_numbers(_unmasked(site["fn"])) for site in sites.values()]
+    bases = [independent_numbers(_unmasked(site["fn"])) for site in sites.values()]
     return all(type(b) is dist.Normal and _constant(b.loc) and _constant(b.scale) for b in bases)
 
 

@@ -20,10 +20,10 @@ from pyro_dgm.evaluation.latents.aggregate import (
     Replayed,
     Watch,
     aggregated,
-    factorized,
     pairwise,
 )
 from pyro_dgm.inference.run.states import fork_rng
+from pyro_dgm.inference.run.supports import independent_dims
 from pyro_dgm.inference.run.traces import latent_sites, log_density
 
 NOT_SCORED = {"vae_one_way", "density_flow", "density_dequantized", "density_image"}
@@ -170,10 +170,10 @@ def test_at_most_chunk_pairs_are_in_memory(monkeypatch):
 
 def test_factors_are_found_below_any_number_of_event_dims():
     normal = dist.Normal(torch.zeros(2, 3, 4), 1.0)
-    assert factorized(normal.to_event(2)).event_shape == ()
-    assert factorized(normal.to_event(1).to_event(1)).event_shape == ()
-    assert factorized(dist.Dirichlet(torch.ones(2, 3)).to_event(1)) is None
-    assert factorized(normal) is None
+    assert independent_dims(normal.to_event(2)).event_shape == ()
+    assert independent_dims(normal.to_event(1).to_event(1)).event_shape == ()
+    assert independent_dims(dist.Dirichlet(torch.ones(2, 3)).to_event(1)) is None
+    assert independent_dims(normal) is None
 
 
 def test_a_long_run_is_announced_once_with_its_cost(monkeypatch):
