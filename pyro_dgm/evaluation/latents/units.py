@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...contract import DATA, PyroProgram, Site
+from ...contract import PyroProgram
+from ...inference.run.data import Batch
 from ...inference.run.generation import encoded
 from ...inference.run.session import Session, require_positive, session
 from ...inference.run.simulation import draws_of, simulated
-from ...inference.run.supports import independent_numbers
 from ...inference.run.tabular import Tabular
-from ...inference.run.traces import PairTrace, plate_names, plate_value
 from ..samples.twosample import TwoSample, mmd
+from .unit_statistics import KLShares, PosteriorMoments, data_second
 
 
 def active_units(
@@ -118,29 +118,36 @@ class Collapse(Tabular):
 
     def columns(self) -> dict[str, list[Any]]:
         """One row per unit; a unit without a share in the KL has NaN there."""
-        columns: dict[str, list[Any]] = {
-            name: [] for name in ("site", "unit", "variance", "kl", "idle")
-        }
-        for name, idle in self.idle.items():
-            variance = self.variance[name]
-            kl = self.kl.get(name, torch.full_like(variance, torch.nan))
-            columns["site"] += [name] * idle.numel()
-            columns["unit"] += [_unit_name(index) for index in np.ndindex(*idle.shape)]
-            columns["variance"] += variance.flatten().tolist()
-            columns["kl"] += kl.flatten().tolist()
-            columns["idle"] += idle.flatten().tolist()
+        columns: dict[str, list[Any]] = defaultdict(list)
+        for site in self.variance:
+            for name, values in self._columns_of(site).items():
+                columns[name] += values
         return columns
+
+    def _columns_of(self, site: str) -> dict[str, list[Any]]:
+        variance = self.variance[site]
+        no_share = torch.full_like(variance, torch.nan)
+        kl = self.kl.get(site, no_share)
+        units = _unit_names(variance.shape)
+        return {
+            "site": [site] * len(units),
+            "unit": units,
+            "variance": variance.flatten().tolist(),
+            "kl": kl.flatten().tolist(),
+            "idle": self.idle[site].flatten().tolist(),
+        }
 
     def __str__(self) -> str:
         lines = [
             f"idle units (variance of means < {self.min_variance:g}, or KL < {self.min_kl:g} nats)"
         ]
-        for name, idle in self.idle.items():
-            units = [_unit_name(index) for index in np.ndindex(*idle.shape) if idle[index]]
-            line = f"  {name}: {len(units)} of {idle.numel()}"
-            if units:
-                line += f": {', '.join(units[:20])}"
-            if len(units) > 20:
+        for site, is_idle in self.idle.items():
+            units = np.array(_unit_names(is_idle.shape))
+            idle = units[is_idle.flatten().numpy()]
+            line = f"  {site}: {len(idle)} of {len(units)}"
+            if len(idle):
+                line += ": " + ", ".join(idle[:20])
+            if len(idle) > 20:
                 line += ", …"
             lines.append(line)
         return "\n".join(lines)
@@ -241,81 +248,30 @@ def aggregate_draws(
 
 def aggregate_draws_of(pair: Session, num: int) -> tuple[Tensor, Tensor]:
     """`aggregate_draws` of an open session."""
-    codes = list(pair.structure.codes)
-    if not codes:
+    if not pair.structure.codes:
         raise ValueError(
             "aggregate_test: expected a guide with latent sites, got none to compare with a prior. "
             "Fix: nll(model, guide, x), which scores such a model."
         )
-    index = torch.randperm(len(pair))[:num].to(pair.device)
-    x, *context = pair.rows(index)
-    drawn = pair.draw((x, *context), num=1).pair.latent
-    aggregate = {name: draws_of(drawn[name])[0] for name in codes}
-    _, prior = simulated(pair.model, len(x), tuple(context), codes, pair.structure.depth)
-    return _as_vectors(aggregate), _as_vectors(prior)
+    index = torch.randperm(len(pair))[:num]
+    block = pair.rows(index.to(pair.device))
+    encodings = _encodings(pair, block)
+    prior_draws = _prior_draws(pair, block)
+    return _as_vectors(encodings), _as_vectors(prior_draws)
 
 
-class PosteriorMoments:
-    r"""$E[z \mid x_i]$ and $\mathrm{Var}(z \mid x_i)$ of every latent site from K draws, block of data by block."""
-
-    def __init__(self) -> None:
-        self.num_draws = 0
-        self.means: dict[str, list[Tensor]] = defaultdict(list)
-        self.variances: dict[str, list[Tensor]] = defaultdict(list)
-
-    def add(self, name: str, z: Tensor) -> None:
-        """Note the draws `(K, rows, *event)` of a site for a block of data."""
-        self.num_draws = len(z)
-        self.means[name].append(z.mean(0))
-        self.variances[name].append(z.var(0))
-
-    def variance_of_means(self) -> dict[str, Tensor]:
-        r"""Site → $\mathrm{Var}_x(E[z \mid x])$ `(*event)`, without the variance of the K draws in the means."""
-        found = {}
-        for name, means in self.means.items():
-            noise = torch.cat(self.variances[name]).mean(0) / self.num_draws
-            found[name] = torch.cat(means).var(0) - noise
-        return found
+def _encodings(pair: Session, block: Batch) -> dict[str, Tensor]:
+    """Latent site → one draw of the guide for each datum of a block `(N, *plates, *event)`."""
+    sites = pair.draw(block, num=1).pair.latent
+    return {name: draws_of(sites[name])[0] for name in pair.structure.codes}
 
 
-class KLShares:
-    r"""$\log q(z_d \mid x_i) - \log p(z_d)$ of every latent dim, the mean of K draws, block of data by block."""
-
-    def __init__(self) -> None:
-        self.blocks: dict[str, list[Tensor]] = defaultdict(list)
-
-    def add(self, pair: PairTrace, names: tuple[str, ...]) -> None:
-        """Note a run of K draws for a block of data; sites that are no product over their dims have no shares."""
-        for name in names:
-            site = pair.latent[name]
-            q = independent_numbers(site["fn"])
-            p = independent_numbers(pair.modelled[name]["fn"])
-            if q is None or p is None:
-                continue
-            z = site["value"]
-            log_ratio = (q.log_prob(z) - p.log_prob(z)).expand(z.shape)
-            self.blocks[name].append(data_second(name, site, log_ratio).double().mean(0))
-
-    def mean(self) -> dict[str, Tensor]:
-        """Site → the mean over the data `(*plates, *event)`."""
-        return {name: torch.cat(blocks).mean(0) for name, blocks in self.blocks.items()}
-
-
-def data_second(name: str, site: Site, value: Tensor | None = None) -> Tensor:
-    """Draws of a site, or numbers of their shape, `(K, N, *plates, *event)`: the data right behind the draws.
-
-    Raises:
-        ValueError: if the site lies outside the data plate.
-    """
-    value = plate_value(site, value)
-    plates = plate_names(site)
-    if DATA not in plates:
-        raise ValueError(
-            f"site '{name}': expected a site inside the plate '{DATA}', got a global one, which is "
-            f"the same for every datum. Fix: move pyro.sample('{name}', …) under "
-            "`with data_plate(x):`."
-        )
-    return value.movedim(plates.index(DATA), 1)
+def _prior_draws(pair: Session, block: Batch) -> dict[str, Tensor]:
+    """Latent site → one draw of the prior at the context of each datum `(N, *plates, *event)`."""
+    x, *context = block
+    codes = list(pair.structure.codes)
+    _, draws = simulated(pair.model, len(x), tuple(context), codes, pair.structure.depth)
+    return draws
 
 
 def _as_vectors(draws: dict[str, Tensor]) -> Tensor:
@@ -328,8 +284,8 @@ def _require_two_draws(verb: str, num: int) -> None:
         raise ValueError(f"{verb}: expected num >= 2 draws per datum, got {num}. Fix: num=50.")
 
 
-def _unit_name(index: tuple[int, ...]) -> str:
-    """How a unit is called: by its number, or by several in an event of several dims."""
-    if len(index) > 1:
-        return str(index)
-    return str(index[0]) if index else "0"
+def _unit_names(shape: torch.Size) -> list[str]:
+    """How the units of a site are called: by their numbers, in an event of several dims by tuples of them."""
+    if len(shape) > 1:
+        return [str(index) for index in np.ndindex(*shape)]
+    return [str(index) for index in range(shape.numel())]
