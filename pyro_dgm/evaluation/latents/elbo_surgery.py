@@ -20,7 +20,8 @@ from ...inference.run.simulation import draws_of, names_of_latents
 from ...inference.run.supports import independent_dims
 from ...inference.run.traces import Site, latent_sites, plate_depth, plate_names
 from ..estimate import Estimate, estimated
-from .aggregate import Aggregate, Points, aggregated
+from .aggregate import Aggregate, sum_over_others
+from .pairwise import Points
 
 DRAWS = 20_000  # (draw, datum) pairs that the model sees at once
 
@@ -158,7 +159,7 @@ def surgery(
         draws = ceil(num / num_data)
         drawn, values = _drawn(model, guide, take_rows(batch, rows), sites, draws, depth, reason)
         points = Points({name: z.flatten(0, 1) for name, z in values.items()}, rows.repeat(draws))
-        sums = aggregated(guide, batch, points, rest, depth, chunk, dims=not reason["q"])
+        sums = sum_over_others(guide, batch, points, rest, depth, chunk, dims=not reason["q"])
     return Surgery(
         **_of_joint(drawn, sums, num_data),
         **_of_dims(drawn, sums, num_data, reason),

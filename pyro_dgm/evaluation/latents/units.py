@@ -143,7 +143,7 @@ class Collapse(Tabular):
         ]
         for site, is_idle in self.idle.items():
             units = np.array(_unit_names(is_idle.shape))
-            idle = units[is_idle.flatten().numpy()]
+            idle = units[is_idle.flatten().cpu().numpy()]
             line = f"  {site}: {len(idle)} of {len(units)}"
             if len(idle):
                 line += ": " + ", ".join(idle[:20])

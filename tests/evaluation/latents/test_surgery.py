@@ -248,13 +248,14 @@ def test_some_of_the_others_bias_the_mutual_information_upward_and_say_so():
 @in_float64
 def test_the_mean_density_of_some_others_is_unbiased():
     """E exp(log q_agg) over 400 choices of 3 others, at fixed draws, in 5 standard errors."""
-    from pyro_dgm.evaluation.latents.aggregate import Points, aggregated
+    from pyro_dgm.evaluation.latents.aggregate import sum_over_others
+    from pyro_dgm.evaluation.latents.pairwise import Points
 
     guide, x = dgm.AmortizedGuide(Given(1.0)), torch.randn(8, 1)
     points = Points({"z": torch.randn(8, 1)}, torch.arange(8))
     own = dist.Normal(x, 1.0).log_prob(points.values["z"]).sum(-1)
     runs = [
-        aggregated(guide, (x,), points, torch.randperm(8)[:3], 1, 100, dims=False)
+        sum_over_others(guide, (x,), points, torch.randperm(8)[:3], 1, 100, dims=False)
         for _ in range(400)
     ]
     density = torch.stack([run.log_density(own, 8).exp() for run in runs])
