@@ -61,7 +61,8 @@ class Session:
         """The model."""
         if self._model is None:
             raise TypeError(
-                "session: expected a model, got a guide alone. Fix: session(model, guide, x)."
+                f"expected a model and its guide, got a guide alone, {_described(self._guide)}. "
+                "Fix: vae.model, vae.guide."
             )
         return self._model
 
@@ -70,7 +71,8 @@ class Session:
         """The guide."""
         if self._guide is None:
             raise TypeError(
-                "session: expected a guide, got a model alone. Fix: session(model, guide, x)."
+                f"expected a model and its guide, got a model alone, {_described(self._model)}. "
+                "Fix: vae.model, vae.guide, or EmptyGuide() for a model without latents."
             )
         return self._guide
 
