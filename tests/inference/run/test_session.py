@@ -140,7 +140,9 @@ OF_DATA = {
         )
     },
     **{f.__name__: f for f in (dgm.check, dgm.diagnostics.normalization, dgm.unit_kl)},
-    "impute": lambda model, guide, *batch: dgm.impute(model, guide, *batch, observed=torch.ones(1)),
+    "impute": lambda model, guide, *batch: dgm.impute(
+        model, guide, *batch, observed=torch.tensor([True, False, True, True]), num_weights=40
+    ),
     "ais": lambda model, guide, *batch: dgm.ais(model, *batch),
     "hmc": lambda model, guide, *batch: dgm.hmc(model, *batch),
     "active_units": lambda model, guide, *batch: dgm.active_units(guide, *batch),
