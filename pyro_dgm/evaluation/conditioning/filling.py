@@ -104,7 +104,7 @@ class FillingMixture:
         filled = self._fill(block)
         values = self._draw_components(block, filled)
         trace = self._run_at(self.model, values, block, self.size)
-        log_p = {name: per_datum(name, site) for name, site in sample_sites(trace)}
+        log_p = _log_densities(trace)
         log_joint = _sum(log_p.values())
         log_prior = _sum([log_p[name] for name in values])
         log_mixture = self._log_mixture(values, log_prior, filled)
@@ -125,11 +125,11 @@ class FillingMixture:
         observed = rest[-1]
         trace = poutine.trace(self.model).get_trace(x, *rest)
         for _ in range(self.sweeps):
-            x = torch.where(observed, x, draw_observation(trace, x))
+            x = _redraw_missing(trace, x, observed)
             pair = run_pair(self.model, self.guide, (x, *rest))
             check_sites(pair)
             trace = pair.model
-        x = torch.where(observed, x, draw_observation(trace, x))
+        x = _redraw_missing(trace, x, observed)
         return [(x_of_fill, *block[1:]) for x_of_fill in x.chunk(self.fills)]
 
     def _draw_components(self, block: Batch, filled: Sequence[Batch]) -> Values:
@@ -152,7 +152,7 @@ class FillingMixture:
         components = [log_prior]
         for block in filled:
             trace = self._run_at(self.guide, values, block, self.size)
-            components.append(_sum([per_datum(name, site) for name, site in sample_sites(trace)]))
+            components.append(_sum(_log_densities(trace).values()))
         stacked = torch.stack(torch.broadcast_tensors(*components))
         return stacked.logsumexp(0) - log(self.fills + 1)
 
@@ -195,10 +195,19 @@ def draw_observation(trace: Trace, x: Tensor) -> Tensor:
     site = observation_site(trace, x)
     if not (x.is_floating_point() or site["fn"].support.is_discrete):
         raise ValueError(
-            f"site '{site['name']}': expected floating point data of a distribution with a density, "
-            f"got {x.dtype}. Fix: x.float()."
+            f"site '{site['name']}': expected floating point data of a distribution with a "
+            f"density, got {x.dtype}. Fix: x.float()."
         )
     return plate_value(site, site["fn"].sample()).to(x.dtype)
+
+
+def _redraw_missing(trace: Trace, x: Tensor, observed: Tensor) -> Tensor:
+    return torch.where(observed, x, draw_observation(trace, x))
+
+
+def _log_densities(trace: Trace) -> dict[str, Tensor]:
+    """Site → log density `(K, N)`."""
+    return {name: per_datum(name, site) for name, site in sample_sites(trace)}
 
 
 def _sum(log_densities: Iterable[Tensor]) -> Tensor:

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from ...contract import PyroProgram
-from ...inference.run.session import read_data, require_positive, session
+from ...inference.run.session import read_data, require_positive
 from ...inference.run.states import derive_seed
 from ...inference.run.tabular import Tabular
 from ..likelihood.importance import NLL, PerDatum, summary_of
-from .incomplete import IncompleteData, fill_holes
+from .incomplete import IncompleteData, incomplete_session
 
 
 @dataclass(frozen=True)
@@ -114,22 +114,36 @@ def impute(
         >>> impute(vae.model, vae.guide, x, observed=observed, num=3, num_weights=50).draws.shape
         torch.Size([3, 5, 9])
     """
-    require_positive(num=num, num_weights=num_weights, fills=fills, sweeps=sweeps, chunk=chunk)
-    x, *context = read_data(model, guide, *batch, seed=seed)
-    x, mask = fill_holes(x, observed)
+    require_positive(num=num, num_weights=num_weights)
+    with incomplete_session(
+        model,
+        guide,
+        *batch,
+        observed=observed,
+        num=num_weights,
+        fills=fills,
+        sweeps=sweeps,
+        chunk=chunk,
+        seed=seed,
+    ) as data:
+        return impute_of(data, num)
+
+
+def impute_of(data: IncompleteData, num: int) -> Imputation:
+    """`impute` of an open session of incomplete data."""
+    x = data.pair.batch[0]
+    draws = x.expand(num, *x.shape).clone()
     mean = x.to(torch.promote_types(x.dtype, torch.get_default_dtype()))
-    imputations = x.expand(num, *x.shape).clone()
     statistics = []
-    with session(model, guide, x, *context, num=num_weights, chunk=chunk, seed=seed) as pair:
-        data = IncompleteData.of(pair, mask, fills, sweeps)
-        for index, block in data.blocks():
-            draws = data.mixture.draw(block)
-            imputed = data.mixture.draw_observations(draws, block, num)
-            imputations[:, index] = torch.where(mask[index], x[index], imputed)
-            imputed_mean = torch.where(mask[index], x[index], draws.mean_observation())
-            mean[index] = imputed_mean.to(mean.dtype)
-            statistics.append(summary_of(draws.log_weight, draws.kl))
-        return Imputation(imputations, mean, data.nll(statistics))
+    for index, block in data.blocks():
+        x_block, is_observed = block[0], block[-1]
+        latents = data.mixture.draw(block)
+        imputed = data.mixture.draw_observations(latents, block, num)
+        imputed_mean = latents.mean_observation().to(mean.dtype)
+        draws[:, index] = torch.where(is_observed, x_block, imputed)
+        mean[index] = torch.where(is_observed, x_block, imputed_mean)
+        statistics.append(summary_of(latents.log_weight, latents.kl))
+    return Imputation(draws, mean, data.nll(statistics))
 
 
 def marginal_nll(
@@ -174,15 +188,21 @@ def marginal_nll(
         >>> marginal_nll(model, EmptyGuide(), x, c, observed=x.isfinite()).kind
         'exact'
     """
-    require_positive(num=num, fills=fills, sweeps=sweeps, chunk=chunk)
-    x, *context = read_data(model, guide, *batch, seed=seed)
-    x, mask = fill_holes(x, observed)
-    statistics = []
-    with session(model, guide, x, *context, num=num, chunk=chunk, seed=seed) as pair:
-        data = IncompleteData.of(pair, mask, fills, sweeps)
+    with incomplete_session(
+        model,
+        guide,
+        *batch,
+        observed=observed,
+        num=num,
+        fills=fills,
+        sweeps=sweeps,
+        chunk=chunk,
+        seed=seed,
+    ) as data:
+        statistics = []
         for _, block in data.blocks():
-            draws = data.mixture.draw(block)
-            statistics.append(summary_of(draws.log_weight, draws.kl))
+            latents = data.mixture.draw(block)
+            statistics.append(summary_of(latents.log_weight, latents.kl))
         return data.nll(statistics)
 
 

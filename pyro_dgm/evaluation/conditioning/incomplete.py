@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import ceil
 from typing import Any
@@ -11,8 +12,9 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
+from ...contract import PyroProgram
 from ...inference.run.data import Batch, is_array, to_tensor
-from ...inference.run.session import Session
+from ...inference.run.session import Session, read_data, require_positive, session
 from ...inference.run.states import fork_rng
 from ..likelihood.importance import NLL, nll
 from .filling import FillingMixture, observation_site
@@ -71,23 +73,61 @@ class IncompleteData:
 
     def nll(self, blocks: Sequence[dict[str, Tensor]]) -> NLL:
         """The NLL of all data: from the statistics of `blocks`, and by `nll` for the data that miss nothing."""
-        pair = self.pair
-        is_complete = self.is_complete.cpu()
-        complete = None
-        if bool(is_complete.any()):
-            rows = pair.rows(self.is_complete)
-            options = {"num": pair.num, "chunk": pair.chunk, "seed": pair.seed}
-            complete = nll(pair.model, pair.guide, *rows, **options)
-            if not blocks:
-                return complete
+        complete = self._nll_of_complete()
+        if complete and not blocks:
+            return complete
         statistics = {}
         for name in blocks[0]:
             values = torch.cat([block[name] for block in blocks])
-            if complete is not None:
-                values = _merge(is_complete, getattr(complete, name), values)
+            if complete:
+                values = _merge(self.is_complete.cpu(), getattr(complete, name), values)
             statistics[name] = values
-        kind = "exact" if pair.structure.is_exact else NLL.kind
+        kind = "exact" if self.pair.structure.is_exact else NLL.kind
         return NLL(num=self.mixture.size, kind=kind, **statistics)
+
+    def _nll_of_complete(self) -> NLL | None:
+        pair = self.pair
+        if not bool(self.is_complete.any()):
+            return None
+        rows = pair.rows(self.is_complete)
+        return nll(pair.model, pair.guide, *rows, num=pair.num, chunk=pair.chunk, seed=pair.seed)
+
+
+@contextmanager
+def incomplete_session(
+    model: PyroProgram,
+    guide: PyroProgram,
+    *batch: Any,
+    observed: Any,
+    num: int,
+    fills: int,
+    sweeps: int,
+    chunk: int,
+    seed: int,
+) -> Iterator[IncompleteData]:
+    """Open a session of data of which some dims are missing.
+
+    The holes are filled before the session sees the data, by numbers that nothing reads.
+
+    Args:
+        model: a Pyro program.
+        guide: its guide.
+        batch: the data, observation first, as `session` takes them; what they hold at missing dims may be NaN.
+        observed: which dims are there, bool `(N, *event)` in the order of the data, or `(*event)` for all alike.
+        num: number of importance draws of z.
+        fills: in how many ways each datum is filled up.
+        sweeps: turns of the walk that fills it up.
+        chunk: how many (draw, datum) pairs are in memory at once.
+        seed: of the draws.
+
+    Raises:
+        ValueError: see `IncompleteData.of` and `fill_holes`.
+    """
+    require_positive(fills=fills, sweeps=sweeps)
+    x, *context = read_data(model, guide, *batch, seed=seed)
+    x, mask = fill_holes(x, observed)
+    with session(model, guide, x, *context, num=num, chunk=chunk, seed=seed) as pair:
+        yield IncompleteData.of(pair, mask, fills, sweeps)
 
 
 def fill_holes(x: Tensor, observed: Any) -> tuple[Tensor, Tensor]:
@@ -102,13 +142,7 @@ def fill_holes(x: Tensor, observed: Any) -> tuple[Tensor, Tensor]:
     Raises:
         ValueError: for a mask of another shape or dtype, or values that are not finite where observed.
     """
-    mask = to_tensor(observed) if is_array(observed) else torch.as_tensor(observed)
-    if mask.dtype != torch.bool or mask.shape not in (x.shape, x.shape[1:]):
-        raise ValueError(
-            f"observed: expected a bool mask of shape {tuple(x.shape)} or {tuple(x.shape[1:])}, "
-            f"got {mask.dtype} of shape {tuple(mask.shape)}. Fix: observed=x.isfinite()."
-        )
-    mask = mask.to(x.device).expand_as(x).clone()
+    mask = _as_mask(observed, x)
     seen = x[mask]
     num_bad = int((~seen.isfinite()).sum())
     if num_bad:
@@ -116,8 +150,18 @@ def fill_holes(x: Tensor, observed: Any) -> tuple[Tensor, Tensor]:
             f"data[0]: expected finite values where observed, got {num_bad} NaN or infinite. "
             "Fix: observed=observed & x.isfinite()."
         )
-    stand_in = seen.min() if len(seen) else torch.zeros_like(x[:1])
+    stand_in = seen.min() if len(seen) else torch.zeros_like(x)
     return torch.where(mask, x, stand_in), mask
+
+
+def _as_mask(observed: Any, x: Tensor) -> Tensor:
+    mask = to_tensor(observed) if is_array(observed) else torch.as_tensor(observed)
+    if mask.dtype != torch.bool or mask.shape not in (x.shape, x.shape[1:]):
+        raise ValueError(
+            f"observed: expected a bool mask of shape {tuple(x.shape)} or {tuple(x.shape[1:])}, "
+            f"got {mask.dtype} of shape {tuple(mask.shape)}. Fix: observed=x.isfinite()."
+        )
+    return mask.to(x.device).expand_as(x).clone()
 
 
 def _check_marginal(pair: Session, observed: Tensor) -> None:
