@@ -50,18 +50,6 @@ class WeightedDraws:
         """The weights `(K, N)`, normalized over the draws."""
         return self.log_weight.softmax(0)
 
-    def mean_observation(self) -> Tensor:
-        r"""$E[x \mid x_b]$ `(N, *event)`, the weighted mean of $E[x \mid z]$, in float64.
-
-        Raises:
-            NotImplementedError: if the observation has no mean.
-        """
-        mean = plate_value(self.site, mean_of(self.site["name"], self.site["fn"]))
-        weight = self.weight
-        while weight.dim() < mean.dim():
-            weight = weight[..., None]
-        return (weight * mean).sum(0)
-
 
 @dataclass(frozen=True)
 class FillingMixture:
@@ -112,12 +100,28 @@ class FillingMixture:
         site = observation_site(trace, block[0])
         return WeightedDraws(values, log_joint - log_mixture, kl, site)
 
-    def draw_observations(self, draws: WeightedDraws, block: Batch, num: int) -> Tensor:
-        r"""$x \sim p(x \mid x_b)$ `(num, N, *event)`, from latents resampled by their weights."""
+    def impute(self, draws: WeightedDraws, block: Batch, num: int) -> Tensor:
+        r"""$x_a \sim p(x_a \mid x_b)$ `(num, N, *event)` from latents resampled by weight; the dims b as they are."""
+        x, observed = block[0], block[-1]
         index = draws.weight.T.multinomial(num, replacement=True).T
         values = {name: self._take_draws(z, index) for name, z in draws.values.items()}
         trace = self._run_at(self.model, values, block, num)
-        return draw_observation(trace, block[0])
+        return _redraw_missing(trace, x, observed)
+
+    def impute_mean(self, draws: WeightedDraws, block: Batch) -> Tensor:
+        r"""$E[x_a \mid x_b]$ `(N, *event)`, the weighted mean of $E[x_a \mid z]$; the dims b as they are.
+
+        Raises:
+            NotImplementedError: if the observation has no mean.
+        """
+        x, observed = block[0], block[-1]
+        site = draws.site
+        mean_given_z = plate_value(site, mean_of(site["name"], site["fn"]))
+        weight = draws.weight
+        while weight.dim() < mean_given_z.dim():
+            weight = weight[..., None]
+        mean = (weight * mean_given_z).sum(0)  # in float64, as the weights
+        return torch.where(observed, x, mean)
 
     def _fill(self, block: Batch) -> list[Batch]:
         """The block J times, the missing dims of each filled by a walk of its own."""

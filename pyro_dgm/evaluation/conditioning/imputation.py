@@ -136,12 +136,9 @@ def impute_of(data: IncompleteData, num: int) -> Imputation:
     mean = x.to(torch.promote_types(x.dtype, torch.get_default_dtype()))
     statistics = []
     for index, block in data.blocks():
-        x_block, is_observed = block[0], block[-1]
         latents = data.mixture.draw(block)
-        imputed = data.mixture.draw_observations(latents, block, num)
-        imputed_mean = latents.mean_observation().to(mean.dtype)
-        draws[:, index] = torch.where(is_observed, x_block, imputed)
-        mean[index] = torch.where(is_observed, x_block, imputed_mean)
+        draws[:, index] = data.mixture.impute(latents, block, num)
+        mean[index] = data.mixture.impute_mean(latents, block).to(mean.dtype)
         statistics.append(summary_of(latents.log_weight, latents.kl))
     return Imputation(draws, mean, data.nll(statistics))
 
