@@ -41,9 +41,11 @@ class Aggregate:
         """
         if num_data == 1:
             return own
-        log_sum, log_num = self.joint, self.num.log()
+        log_sum = self.joint
+        log_num = self.num.log()
         if own.dim() == 2:
-            log_sum, log_num = self.dims, log_num[:, None]
+            log_sum = self.dims
+            log_num = log_num[:, None]
         others = log_sum + log(num_data - 1) - log_num
         return torch.logaddexp(own, others) - log(num_data)
 
@@ -74,7 +76,8 @@ def sum_over_others(
     stopwatch = Stopwatch(len(points) * len(others))
     log_sums = torch.tensor(-torch.inf, dtype=torch.float64, device=points.rows.device)
     for index in others.split(rows):
-        density = pairwise_density(guide, take_rows(batch, index), list(points.values), depth)
+        block = take_rows(batch, index)
+        density = pairwise_density(guide, block, points.sites, depth)
         of_block = []
         for tile in points.split(max(1, chunk // rows)):
             of_block.append(_log_sums(density, tile, index, dims=dims))

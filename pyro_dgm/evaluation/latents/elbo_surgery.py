@@ -156,13 +156,7 @@ def surgery(
 
 def surgery_of(pair: Session, num: int, others: int | None, chunk: int) -> Surgery:
     """`surgery` of an open session."""
-    structure = pair.structure
-    if not structure.codes:
-        raise ValueError(
-            "surgery: expected a guide with latent sites, got "
-            f"{sorted(structure.latent)}: without z there is no KL to take apart. "
-            "Fix: nll(model, guide, x) scores such a model."
-        )
+    _require_codes(pair)
     num_data = len(pair)
     rows = _random_rows(num_data, num, pair.device)
     other_rows = _random_rows(num_data, others or num_data, pair.device)
@@ -174,11 +168,22 @@ def surgery_of(pair: Session, num: int, others: int | None, chunk: int) -> Surge
         pair.batch,
         points,
         other_rows,
-        structure.depth,
+        pair.structure.depth,
         chunk,
         dims=draws.q_dims is not None,
     )
     return _surgery(draws, aggregate, num_data, min(len(other_rows), num_data - 1))
+
+
+def _require_codes(pair: Session) -> None:
+    """Refuse a pair without latent sites, or with no other than the noise of discrete sites."""
+    structure = pair.structure
+    if not structure.codes:
+        raise ValueError(
+            "surgery: expected a guide with latent sites, got "
+            f"{sorted(structure.latent)}: without z there is no KL to take apart. "
+            "Fix: nll(model, guide, x) scores such a model."
+        )
 
 
 def _random_rows(num_data: int, num: int, device: torch.device) -> Tensor:

@@ -31,6 +31,11 @@ class Points:
     values: dict[str, Tensor]
     rows: Tensor
 
+    @property
+    def sites(self) -> list[str]:
+        """Names of the latent sites."""
+        return list(self.values)
+
     def split(self, size: int) -> Iterator[Points]:
         """The draws in tiles of at most `size`."""
         for start in range(0, len(self), size):
@@ -80,8 +85,10 @@ def pairwise_density(
         return SeveralSites(guide, block, latent, depth)
     name = sites[0]
     site = latent[name]
-    base = independent_dims(site["fn"])
-    if type(base) is dist.Normal and len(site["fn"].batch_shape) == 1:
+    distribution = site["fn"]
+    base = independent_dims(distribution)
+    has_further_plates = len(distribution.batch_shape) > 1
+    if type(base) is dist.Normal and not has_further_plates:
         return DiagonalNormal(name, site, base)
     return OneSite(name, site)
 
@@ -147,7 +154,8 @@ class DiagonalNormal(PairwiseDensity):
         precision = self.scale.square().reciprocal()
         linear = self.loc * precision
         quadratic = -precision / 2
-        constant = (self.loc.square() * precision / 2 + self.log_norm).sum(-1)
+        of_loc = self.loc.square() * precision / 2
+        constant = (of_loc + self.log_norm).sum(-1)
         # One product of twice the width in place of two.
         features = torch.cat([z, z.square()], -1)
         weights = torch.cat([linear, quadratic], -1)
@@ -158,8 +166,9 @@ class DiagonalNormal(PairwiseDensity):
         z = self._centred(points)
         for d in range(z.shape[1]):
             # In place: a tile of (draw, datum) pairs is the largest tensor there is.
-            log_q = (z[:, d, None] - self.loc[:, d]).div_(self.scale[:, d])
-            log_q.square_().mul_(-0.5).sub_(self.log_norm[:, d])
+            distance = z[:, d, None] - self.loc[:, d]
+            log_q = distance.div_(self.scale[:, d]).square_().mul_(-0.5)
+            log_q.sub_(self.log_norm[:, d])
             yield _masked(log_q, self.site)
 
     def _centred(self, points: Points) -> Tensor:
@@ -180,25 +189,33 @@ class SeveralSites(PairwiseDensity):
         self.guide = guide
         self.block = block
         self.depth = depth
-        self.draws = {name: site["value"] for name, site in latent.items()}
-        self.num_event = {name: len(site["fn"].event_shape) for name, site in latent.items()}
+        self.draws: dict[str, Tensor] = {}
+        self.num_event: dict[str, int] = {}
+        for name, site in latent.items():
+            self.draws[name] = site["value"]
+            self.num_event[name] = len(site["fn"].event_shape)
 
     def __call__(self, points: Points) -> Tensor:  # noqa: D102
+        num_data = len(self.block[0])
         given = dict(self.draws)
         for name, value in points.values.items():
-            given[name] = expand_data_dim(value, len(self.block[0]), self.num_event[name])
+            given[name] = expand_data_dim(value, num_data, self.num_event[name])
         conditioned = poutine.condition(self.guide, data=given)
         particles = vectorized(conditioned, len(points), self.depth)
         trace = poutine.trace(particles).get_trace(*self.block)
         sites = dict(sample_sites(trace))
-        log_q = [sum_over_plates(log_density(sites[name])).double() for name in points.values]
+        log_q = []
+        for name in points.values:
+            of_site = log_density(sites[name])
+            log_q.append(sum_over_plates(of_site).double())
         return torch.stack(log_q).sum(0)
 
 
 def expand_data_dim(value: Tensor, num_data: int, num_event: int) -> Tensor:
     """Draws `(S, *plates, *event)` repeated, as a view, for every datum: `(S, *plates, num_data, *event)`."""
     data_dim = value.dim() - num_event
-    plates, event = value.shape[:data_dim], value.shape[data_dim:]
+    plates = value.shape[:data_dim]
+    event = value.shape[data_dim:]
     return value.unsqueeze(data_dim).expand(*plates, num_data, *event)
 
 

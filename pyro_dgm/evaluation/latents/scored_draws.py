@@ -109,4 +109,6 @@ def _log_density_of_dims(site: Site) -> Tensor:
     """Log density of each dim `(K, N, D)`."""
     factors = independent_dims(site["fn"])
     assert factors is not None
-    return factors.log_prob(site["value"]).flatten(-len(site["fn"].event_shape)).double()
+    log_p = factors.log_prob(site["value"])
+    num_event = len(site["fn"].event_shape)
+    return log_p.flatten(-num_event).double()

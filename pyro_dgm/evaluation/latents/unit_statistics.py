@@ -30,7 +30,8 @@ class PosteriorMoments:
         r"""Site → $\mathrm{Var}_x(E[z \mid x])$ `(*event)`, without the variance of the K draws in the means."""
         found = {}
         for name, means in self.means.items():
-            noise = torch.cat(self.variances[name]).mean(0) / self.num_draws
+            variance = torch.cat(self.variances[name])
+            noise = variance.mean(0) / self.num_draws
             found[name] = torch.cat(means).var(0) - noise
         return found
 
@@ -51,7 +52,8 @@ class KLShares:
                 continue
             z = site["value"]
             log_ratio = (q.log_prob(z) - p.log_prob(z)).expand(z.shape)
-            self.blocks[name].append(data_second(name, site, log_ratio).double().mean(0))
+            of_block = data_second(name, site, log_ratio)
+            self.blocks[name].append(of_block.double().mean(0))
 
     def mean(self) -> dict[str, Tensor]:
         """Site → the mean over the data `(*plates, *event)`."""

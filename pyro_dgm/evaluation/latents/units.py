@@ -113,7 +113,7 @@ class Collapse(Tabular):
         for name, variance in self.variance.items():
             idle[name] = variance < self.min_variance
             if name in self.kl:
-                idle[name] = idle[name] | (self.kl[name] < self.min_kl)
+                idle[name] |= self.kl[name] < self.min_kl
         return idle
 
     def columns(self) -> dict[str, list[Any]]:
@@ -268,9 +268,10 @@ def _encodings(pair: Session, block: Batch) -> dict[str, Tensor]:
 
 def _prior_draws(pair: Session, block: Batch) -> dict[str, Tensor]:
     """Latent site → one draw of the prior at the context of each datum `(N, *plates, *event)`."""
+    structure = pair.structure
     x, *context = block
-    codes = list(pair.structure.codes)
-    _, draws = simulated(pair.model, len(x), tuple(context), codes, pair.structure.depth)
+    codes = list(structure.codes)
+    _, draws = simulated(pair.model, len(x), tuple(context), codes, structure.depth)
     return draws
 
 
