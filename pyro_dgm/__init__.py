@@ -6,8 +6,8 @@ from typing import Any
 from . import diagnostics, distributions, flows, gan, nn, results, training
 from .adversarial.games import NonSaturating, PairedRelativistic
 from .adversarial.hybrid import HybridTrainer
-from .adversarial.monitors import Monitors
-from .adversarial.optimality import optimality_report
+from .adversarial.monitoring.monitors import Monitors
+from .adversarial.optimum.optimality import optimality_report
 from .adversarial.penalties import R1, R2
 from .adversarial.trainer import GANTrainer
 from .arviz_export.comparison import compare_elpd, elpd_data
@@ -59,7 +59,9 @@ from .programs.flows.images import image_realnvp, multiscale_realnvp
 from .programs.flows.levels import Levels
 from .programs.flows.pointwise import Pointwise
 from .programs.guides import AmortizedGuide, EmptyGuide, SemiAmortizedGuide
+from .programs.likelihoods.categories import Bernoulli, Categorical
 from .programs.likelihoods.colour import ColourLogisticMixture
+from .programs.likelihoods.continuous import ContinuousBernoulli, Laplace, Normal, StudentT
 from .programs.likelihoods.counts import (
     Binomial,
     NegativeBinomial,
@@ -67,20 +69,15 @@ from .programs.likelihoods.counts import (
     ZeroInflatedNegativeBinomial,
     ZeroInflatedPoisson,
 )
-from .programs.likelihoods.elementary import (
-    Bernoulli,
-    Categorical,
-    ContinuousBernoulli,
+from .programs.likelihoods.discretized import (
     DiscretizedLogistic,
     DiscretizedLogisticMixture,
     DiscretizedNormal,
-    Laplace,
-    Normal,
-    StudentT,
 )
 from .programs.likelihoods.pixelcnn import PixelCNN
 from .programs.models import DensityModel, LatentVariableModel
-from .programs.networks.dense import Concat, ConvDecoder, ConvEncoder, gated_mlp, mlp
+from .programs.networks.dense import Concat, gated_mlp, mlp
+from .programs.networks.images import ConvDecoder, ConvEncoder
 from .programs.program import Program, data_plate
 from .programs.vae import VAE
 from .refitting.generative import refit_prior, refit_scale

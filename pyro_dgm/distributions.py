@@ -3,7 +3,8 @@
 from .programs.conditionals.deterministic import MeanOf
 from .programs.dequantization.noise import within_cell
 from .programs.dequantization.quantization import Dequantize, Dequantized, Quantized
-from .programs.distributions.discretized import ContinuousBernoulliLogits, Discretized
+from .programs.distributions.continuous_bernoulli import ContinuousBernoulliLogits
+from .programs.distributions.discretized import Discretized
 from .programs.distributions.intervals import log_cdf, log_interval, log_sf
 from .programs.distributions.mixtures import Mixture
 from .programs.duality import Pullback, Pushforward

@@ -1,16 +1,9 @@
 """Every bijector, the stacks that are made of them, and what holds a new one to the laws."""
 
 from .programs.flows.autoregressive import MADE, Autoregressive, iaf, maf, spline_iaf, spline_maf
-from .programs.flows.bijector import (
-    Bijector,
-    DirectionWarning,
-    FlowTransform,
-    Inverse,
-    Permutation,
-    Stack,
-)
+from .programs.flows.bijector import Bijector, Inverse, Stack
 from .programs.flows.couplings import Coupling, coupling, realnvp, spline_coupling
-from .programs.flows.elementwise import Additive, Affine, Elementwise, LogisticMixture, Spline
+from .programs.flows.elementwise import Additive, Affine, Elementwise, LogisticMixture
 from .programs.flows.flow import Directions, Flow
 from .programs.flows.images import (
     ImageCoupling,
@@ -23,7 +16,9 @@ from .programs.flows.levels import Levels
 from .programs.flows.linear import ActNorm, LULinear, Orthogonal
 from .programs.flows.oneway import Planar, Sylvester, planar, sylvester
 from .programs.flows.pointwise import Pointwise
-from .programs.flows.shapes import FactorOut, PerPixel, Squeeze, Unflatten
+from .programs.flows.shapes import FactorOut, Permutation, PerPixel, Squeeze, Unflatten
+from .programs.flows.spline import Spline
+from .programs.flows.transform import DirectionWarning, FlowTransform
 from .programs.flows.zuko import Zuko, import_zuko
 from .testing import assert_bijector
 

@@ -4,6 +4,7 @@ from .adversarial.critics import spectral_norm
 from .adversarial.divergences import (
     KL,
     Divergence,
+    FDivergence,
     GANDivergence,
     JensenShannon,
     Pearson,
@@ -12,7 +13,6 @@ from .adversarial.divergences import (
 )
 from .adversarial.fitting import AdamFit, CriticFit, LBFGSFit
 from .adversarial.games import (
-    FDivergence,
     Game,
     Hinge,
     LeastSquares,
@@ -22,10 +22,12 @@ from .adversarial.games import (
     Wasserstein,
 )
 from .adversarial.hybrid import HybridTrainer
-from .adversarial.monitors import Limits, Monitors, MonitorWarning, oscillation
-from .adversarial.optimality import Optimality, optimality_report
+from .adversarial.monitoring.limits import Limits
+from .adversarial.monitoring.monitors import Monitors, MonitorWarning
+from .adversarial.monitoring.swings import oscillation
+from .adversarial.optimum.optimality import Optimality, optimality_report
 from .adversarial.penalties import R1, R2, GradientPenalty, Penalty
-from .adversarial.players import Alternating, Play, Player, Simultaneous
+from .adversarial.players import Alternating, Move, Play, Player, Simultaneous
 from .adversarial.trainer import GANTrainer
 
 __all__ = [
@@ -48,6 +50,7 @@ __all__ = [
     "Minimax",
     "MonitorWarning",
     "Monitors",
+    "Move",
     "NonSaturating",
     "Optimality",
     "PairedRelativistic",

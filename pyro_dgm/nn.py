@@ -6,14 +6,12 @@ from .programs.networks.convolutions import GatedConvNet
 from .programs.networks.dense import (
     MLP,
     Concat,
-    ConvDecoder,
-    ConvEncoder,
     GatedMLP,
-    LevelUnits,
-    Rescale,
     gated_mlp,
     mlp,
 )
+from .programs.networks.images import ConvDecoder, ConvEncoder
+from .programs.networks.units import LevelUnits, Rescale
 
 __all__ = [
     "Concat",

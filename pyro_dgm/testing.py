@@ -11,15 +11,16 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.distributions import Independent, Normal, TransformedDistribution, transform_to
+from torch.distributions.constraints import Constraint
 
 from .programs.flows.bijector import Bijector, ValueAndLogDet
 
-TOLERANCE = {
-    torch.float64: 1e-8,
-    torch.float32: 2e-2,
-}  # relative and absolute; float32 after steep layers is coarse
-BATCHES = ((), (4,), (2, 3, 4))
+# Relative and absolute; float32 after steep layers is coarse.
+TOLERANCE = {torch.float64: 1e-8, torch.float32: 2e-2}
+BATCHES: tuple[tuple[int, ...], ...] = ((), (4,), (2, 3, 4))
 Shape = int | Sequence[int]
+Inputs = tuple[Tensor, Tensor | None]
+BijectorFunction = Callable[[Tensor, Tensor | None], ValueAndLogDet]
 
 
 def assert_bijector(
@@ -30,7 +31,8 @@ def assert_bijector(
     The parameters of the copy are moved by `scale` random numbers first: at the identity any law would hold. Checked
     are, for x and context of any leading dims: shapes and dtypes; the round trip and both log-dets; the log-det against
     the autograd Jacobian; broadcasting; gradients that are finite; scoring through a distribution without a stale
-    value after an update; `deepcopy` after use; `state_dict`; `vmap`; tracing into one graph; float64 and float32.
+    value after an update; `deepcopy` after use; `state_dict`; `vmap`; tracing into one graph. All hold in float64 and
+    in float32, but for the Jacobian and the graph, which float64 decides.
     A bijector with `num_inverse = None` is held to the laws of its forward direction.
 
     Args:
@@ -41,7 +43,7 @@ def assert_bijector(
         seed: of all random numbers; the state outside stays as it is.
 
     Raises:
-        AssertionError: with the name of the law that fails.
+        AssertionError: with the name of the law that fails, and the fix.
 
     Example:
         >>> from pyro_dgm.flows import Coupling
@@ -50,18 +52,23 @@ def assert_bijector(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for dtype in (torch.float64, torch.float32):
-            case = _Case(_moved(bijector, scale, dtype), dim, context, dtype)
-            for distribution in LAWS:
-                try:
-                    distribution(case)
-                except Exception as error:
-                    name = distribution.__name__.strip("_").replace("_", " ")
-                    raise AssertionError(
-                        f"{type(bijector).__name__}, {dtype}, law '{name}': {error}"
-                    ) from error
+            case = _Case(_perturbed_copy(bijector, scale, dtype), dim, context, dtype)
+            for law, fix in LAWS.items():
+                _assert_law(law, case, fix)
 
 
-def _moved(bijector: Bijector, scale: float, dtype: torch.dtype) -> Bijector:
+def _assert_law(law: Callable[[_Case], None], case: _Case, fix: str) -> None:
+    try:
+        law(case)
+    except Exception as error:
+        layer = type(case.bijector).__name__
+        name = law.__name__.strip("_").replace("_", " ")
+        raise AssertionError(
+            f"{layer}, {case.dtype}, law '{name}': {error}\nFix: {fix}."
+        ) from error
+
+
+def _perturbed_copy(bijector: Bijector, scale: float, dtype: torch.dtype) -> Bijector:
     twin = copy.deepcopy(bijector).to(dtype)
     with torch.no_grad():
         for parameter in twin.parameters():
@@ -70,11 +77,11 @@ def _moved(bijector: Bijector, scale: float, dtype: torch.dtype) -> Bijector:
     return twin
 
 
-class _Way(NamedTuple):
-    """One direction: the function, the set that its points come from, and the event shapes of both sides."""
+class _Direction(NamedTuple):
+    """Forward or inverse: the function, the set that its points come from, and the event shapes of both sides."""
 
-    function: Callable[..., ValueAndLogDet]
-    domain: Any
+    function: BijectorFunction
+    domain: Constraint
     event: tuple[int, ...]
     out: tuple[int, ...]
 
@@ -83,177 +90,203 @@ class _Case:
     """A bijector with random points of its domains and contexts."""
 
     def __init__(self, bijector: Bijector, dim: Shape, context: Shape, dtype: torch.dtype):
-        self.bijector, self.dtype = bijector, dtype
-        self.event, self.context = _shape(dim), _shape(context) if context else ()
+        self.bijector = bijector
+        self.dtype = dtype
+        self.event = _as_shape(dim)
+        self.context = _as_shape(context) if context else ()
         self.both_ways = bijector.num_inverse is not None
 
     @property
-    def ways(self) -> list[_Way]:
-        """Every direction that exists."""
-        out, both = tuple(self.bijector.forward_shape(self.event)), self.bijector
-        ways = [
-            _Way(both.forward, both.domain, self.event, out),
-            _Way(both.inverse, both.codomain, out, self.event),
-        ]
-        return ways if self.both_ways else ways[:1]
+    def directions(self) -> list[_Direction]:
+        """Every direction that exists, forward first."""
+        layer = self.bijector
+        out = tuple(layer.forward_shape(self.event))
+        directions = [_Direction(layer.forward, layer.domain, self.event, out)]
+        if self.both_ways:
+            directions.append(_Direction(layer.inverse, layer.codomain, out, self.event))
+        return directions
 
-    def point(self, way: _Way, *batch: int) -> Tensor:
-        return transform_to(way.domain)(torch.randn(*batch, *way.event, dtype=self.dtype))
+    def random_inputs(self, direction: _Direction, *batch: int) -> Inputs:
+        """Points of the direction's domain, and contexts."""
+        raw = torch.randn(*batch, *direction.event, dtype=self.dtype)
+        x = transform_to(direction.domain)(raw)
+        if not self.context:
+            return x, None
+        return x, torch.randn(*batch, *self.context, dtype=self.dtype)
 
-    def at(self, *batch: int) -> Tensor | None:
-        return torch.randn(*batch, *self.context, dtype=self.dtype) if self.context else None
-
-    def close(self, got: Any, expected: Any) -> None:
-        torch.testing.assert_close(
-            got, expected, rtol=TOLERANCE[self.dtype], atol=TOLERANCE[self.dtype]
-        )
+    def assert_close(self, got: Any, expected: Any) -> None:
+        tolerance = TOLERANCE[self.dtype]
+        torch.testing.assert_close(got, expected, rtol=tolerance, atol=tolerance)
 
     def log_prob(self, bijector: Bijector, x: Tensor, context: Tensor | None) -> Tensor:
-        """Of points given to the distribution, or of its own draws where there is no inverse."""
+        """Of points given to the distribution, or the log-det of a draw where there is no inverse."""
         if not self.both_ways:
             return bijector(x, context)[1]
-        base = Normal(torch.zeros(self.bijector.inverse_shape(x.shape), dtype=x.dtype), 1.0)
-        distribution = TransformedDistribution(
-            Independent(base, len(self.event)), [bijector.transform(context)], validate_args=False
-        )
-        return distribution.log_prob(x)
+        loc = torch.zeros(self.bijector.inverse_shape(x.shape), dtype=x.dtype)
+        base = Independent(Normal(loc, 1.0), len(self.event))
+        transform = bijector.transform(context)
+        return TransformedDistribution(base, transform, validate_args=False).log_prob(x)
 
 
-def _shape(size: Shape) -> tuple[int, ...]:
+def _as_shape(size: Shape) -> tuple[int, ...]:
     return (size,) if isinstance(size, int) else tuple(size)
 
 
+# The laws, one function each -----------------------------------------------------------------------------------------
+
+
 def _shapes_and_dtypes(case: _Case) -> None:
-    for way, batch in product(case.ways, BATCHES):
-        y, log_det = way.function(case.point(way, *batch), case.at(*batch))
-        got = (tuple(y.shape), tuple(log_det.shape), y.dtype, log_det.dtype)
-        expected = ((*batch, *way.out), batch, case.dtype, case.dtype)
-        assert got == expected, (
-            f"expected value and log-det of shapes and dtypes {expected}, got {got}"
-        )
-        assert bool(y.isfinite().all() and log_det.isfinite().all()), (
-            "a value or log-det is not finite"
-        )
+    for direction, batch in product(case.directions, BATCHES):
+        y, log_det = direction.function(*case.random_inputs(direction, *batch))
+        _assert_one("value", y, (*batch, *direction.out), case.dtype)
+        _assert_one("log-det", log_det, batch, case.dtype)
+
+
+def _assert_one(name: str, got: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    expected = f"expected a {name} of shape {shape} and {dtype}"
+    assert got.shape == shape, f"{expected}, got shape {tuple(got.shape)}"
+    assert got.dtype == dtype, f"{expected}, got {got.dtype}"
+    assert bool(got.isfinite().all()), f"expected a finite {name}, got NaN or inf"
 
 
 def _round_trip(case: _Case) -> None:
     if not case.both_ways:
         return
-    for way, back_way in (case.ways, case.ways[::-1]):
-        x, context = case.point(way, 7), case.at(7)
-        y, log_det = way.function(x, context)
-        back, back_log_det = back_way.function(y, context)
-        case.close((back, back_log_det), (x, -log_det))
+    forward, inverse = case.directions
+    for there, back in ((forward, inverse), (inverse, forward)):
+        x, context = case.random_inputs(there, 7)
+        y, log_det = there.function(x, context)
+        case.assert_close(back.function(y, context), (x, -log_det))
 
 
 def _log_det_is_that_of_the_jacobian(case: _Case) -> None:
     if case.dtype != torch.float64:
         return
-    for way in case.ways:
-        x, context = case.point(way), case.at()
-        jacobian = torch.autograd.functional.jacobian(
-            lambda x, f=way.function, c=context: f(x, c)[0], x
-        )
-        matrix = jacobian.reshape(prod(way.out), prod(way.event))
-        case.close(way.function(x, context)[1], matrix.slogdet().logabsdet)
+    for direction in case.directions:
+        x, context = case.random_inputs(direction)
+        jacobian = _jacobian(direction.function, x, context)
+        matrix = jacobian.reshape(prod(direction.out), prod(direction.event))
+        _, log_det = direction.function(x, context)
+        case.assert_close(log_det, matrix.slogdet().logabsdet)
+
+
+def _jacobian(function: BijectorFunction, x: Tensor, context: Tensor | None) -> Tensor:
+    """All rows from one batched backward pass; row by row, an inverse of D network calls would take D² of them."""
+
+    def value(x: Tensor) -> Tensor:
+        return function(x, context)[0]
+
+    return torch.autograd.functional.jacobian(value, x, vectorize=True)
 
 
 def _leading_dims_broadcast(case: _Case) -> None:
-    for way in case.ways:
-        x, context = case.point(way, 2, 1), case.at(3)
-        if context is not None:
-            alike = x.expand(2, 3, *way.event), context.expand(2, 3, *case.context)
-            case.close(way.function(x, context), way.function(*alike))
+    for direction in case.directions:
+        x, _ = case.random_inputs(direction, 2, 1)
+        _, context = case.random_inputs(direction, 3)
+        if context is None:
+            continue
+        x_of_all = x.expand(2, 3, *direction.event)
+        context_of_all = context.expand(2, 3, *case.context)
+        expected = direction.function(x_of_all, context_of_all)
+        case.assert_close(direction.function(x, context), expected)
 
 
 def _gradients_are_finite(case: _Case) -> None:
-    for way in case.ways:
+    for direction in case.directions:
         case.bijector.zero_grad()
-        y, log_det = way.function(case.point(way, 16), case.at(16))
-        if not y.requires_grad and not log_det.requires_grad:
+        y, log_det = direction.function(*case.random_inputs(direction, 16))
+        square_norm = y.square().flatten(1).sum(-1)
+        loss = (square_norm + log_det).mean()
+        if not loss.requires_grad:
             continue
-        (y.square().flatten(1).sum(-1) + log_det).mean().backward()
-        bad = [
-            n
-            for n, p in case.bijector.named_parameters()
-            if p.grad is not None and not p.grad.isfinite().all()
-        ]
-        assert not bad, f"expected finite gradients, got others for {bad}"
-
-
-def _no_stale_value_after_an_update(case: _Case) -> None:
-    points, context = [case.point(way, 5) for way in case.ways], case.at(5)
-
-    def values(bijector: Bijector, points: list[Tensor]) -> list:
-        ways = zip((bijector.forward, bijector.inverse), points, strict=False)
-        return [*(f(x, context) for f, x in ways), case.log_prob(bijector, points[-1], context)]
-
-    values(case.bijector, points)
-    twin = _moved(case.bijector, 0.1, case.dtype)
-    with torch.no_grad():
-        for mine, other in zip(case.bijector.parameters(), twin.parameters(), strict=True):
-            mine.copy_(other)
-    case.close(values(case.bijector, points), values(twin, [x.clone() for x in points]))
+        loss.backward()
+        for name, parameter in case.bijector.named_parameters():
+            finite = parameter.grad is None or bool(parameter.grad.isfinite().all())
+            assert finite, f"expected finite gradients, got others for {name}"
 
 
 def _a_deep_copy_after_use_computes_alike(case: _Case) -> None:
-    x, context = case.point(case.ways[0], 5), case.at(5)
+    x, context = case.random_inputs(case.directions[0], 5)
     before = case.bijector(x, context)
-    case.close(copy.deepcopy(case.bijector)(x, context), before)
+    case.assert_close(copy.deepcopy(case.bijector)(x, context), before)
 
 
 def _a_state_dict_carries_everything(case: _Case) -> None:
-    plain = [
-        n
-        for module in case.bijector.modules()
-        for n, value in vars(module).items()
-        if isinstance(value, Tensor)
-    ]
-    assert not plain, (
-        f"expected parameters and buffers, got plain tensors {plain}. Fix: register_buffer"
-    )
-    x, context = case.point(case.ways[0], 5), case.at(5)
-    other = _moved(case.bijector, 1.0, case.dtype)
+    for module in case.bijector.modules():
+        for name, value in vars(module).items():
+            plain = isinstance(value, Tensor)
+            assert not plain, f"expected parameters and buffers, got the plain tensor {name}"
+    x, context = case.random_inputs(case.directions[0], 5)
+    other = _perturbed_copy(case.bijector, 1.0, case.dtype)
     other.load_state_dict(case.bijector.state_dict(), strict=True)
-    case.close(other(x, context), case.bijector(x, context))
+    case.assert_close(other(x, context), case.bijector(x, context))
 
 
 def _vmap_equals_its_own_batch(case: _Case) -> None:
-    for way in case.ways:
-        x, context = case.point(way, 5), case.at(5)
+    for direction in case.directions:
+        x, context = case.random_inputs(direction, 5)
         in_dims = (0, None if context is None else 0)
-        y, log_det = torch.func.vmap(way.function, in_dims=in_dims)(x, context)
-        expected = way.function(x, context)
-        case.close((y, log_det), (expected[0], expected[1].expand_as(log_det)))
+        y, log_det = torch.func.vmap(direction.function, in_dims=in_dims)(x, context)
+        expected_y, expected_log_det = direction.function(x, context)
+        case.assert_close((y, log_det), (expected_y, expected_log_det.expand_as(log_det)))
 
 
 def _traces_into_one_graph(case: _Case) -> None:
+    """In float64 alone: which operations a graph holds does not depend on the dtype, and tracing them is slow."""
     from torch.fx.experimental.proxy_tensor import make_fx  # slow to import
 
-    for way in case.ways:
-        graph = make_fx(_function(way.function))(case.point(way, 5), case.at(5))
-        x, context = case.point(way, 5), case.at(5)
-        case.close(graph(x, context), way.function(x, context))
+    if case.dtype != torch.float64:
+        return
+    for direction in case.directions:
+        trace = make_fx(_without_self(direction.function))
+        graph = trace(*case.random_inputs(direction, 5))
+        others = case.random_inputs(direction, 5)
+        case.assert_close(graph(*others), direction.function(*others))
 
 
-def _function(f: Callable) -> Callable:
+def _without_self(method: BijectorFunction) -> BijectorFunction:
     """A bound method as a function of two arguments, which is what `make_fx` counts."""
 
     def function(x: Tensor, context: Tensor | None) -> ValueAndLogDet:
-        return f(x, context)
+        return method(x, context)
 
     return function
 
 
-LAWS: tuple[Callable[[_Case], None], ...] = (
-    _shapes_and_dtypes,
-    _round_trip,
-    _log_det_is_that_of_the_jacobian,
-    _leading_dims_broadcast,
-    _gradients_are_finite,
-    _a_deep_copy_after_use_computes_alike,
-    _a_state_dict_carries_everything,
-    _vmap_equals_its_own_batch,
-    _traces_into_one_graph,
-    _no_stale_value_after_an_update,
-)
+def _no_stale_value_after_an_update(case: _Case) -> None:
+    """The layer is used, updated in place to the weights of another, and must then compute as that one does."""
+    inputs = [case.random_inputs(direction, 5) for direction in case.directions]
+    _compute_all(case, case.bijector, inputs)
+
+    twin = _perturbed_copy(case.bijector, 0.1, case.dtype)
+    with torch.no_grad():
+        for name, parameter in case.bijector.named_parameters():
+            parameter.copy_(twin.get_parameter(name))
+    got = _compute_all(case, case.bijector, inputs)
+    fresh_inputs = [(x.clone(), context) for x, context in inputs]
+    case.assert_close(got, _compute_all(case, twin, fresh_inputs))
+
+
+def _compute_all(case: _Case, bijector: Bijector, inputs: list[Inputs]) -> list[Any]:
+    """Values and log-dets of every direction, and the density of the last points."""
+    values: list[Any] = [bijector(*inputs[0])]
+    if case.both_ways:
+        values.append(bijector.inverse(*inputs[1]))
+    values.append(case.log_prob(bijector, *inputs[-1]))
+    return values
+
+
+# Each law with what mends a layer that breaks it.
+LAWS: dict[Callable[[_Case], None], str] = {
+    _shapes_and_dtypes: "return the value (*batch, *event) and the log-det (*batch), "
+    "both in the dtype of the input",
+    _round_trip: "let inverse undo forward, datum by datum, and return the negative log-det",
+    _log_det_is_that_of_the_jacobian: "sum log |dy_d / dx_d| over the event",
+    _leading_dims_broadcast: "torch.broadcast_shapes of the leading dims, as concat_inputs does",
+    _gradients_are_finite: "clamp(min=eps) what enters sqrt, log or a division",
+    _a_deep_copy_after_use_computes_alike: "keep no result of a call on the module",
+    _a_state_dict_carries_everything: "self.register_buffer(name, tensor)",
+    _vmap_equals_its_own_batch: "torch.where in place of if, and no statistics of the batch",
+    _traces_into_one_graph: "torch.where in place of if; no .item() and no bool(tensor)",
+    _no_stale_value_after_an_update: "keep no result of a call on the module",
+}

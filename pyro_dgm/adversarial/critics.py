@@ -1,15 +1,29 @@
-"""What a game asks of a critic: one logit per datum, and layers that do not stretch."""
+"""Critics: their output as one logit per datum, one pass per tensor, and layers of spectral norm one."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
+from .checks import require_instance
 
-def logits(critic: nn.Module, x: Tensor, *context: Any) -> Tensor:
+Critic = Callable[..., Tensor]
+LAYERS = (
+    nn.Linear,
+    nn.Conv1d,
+    nn.Conv2d,
+    nn.Conv3d,
+    nn.ConvTranspose1d,
+    nn.ConvTranspose2d,
+    nn.ConvTranspose3d,
+)
+
+
+def logits(critic: Critic, x: Tensor, *context: Any) -> Tensor:
     """C(x) or C(x, c), `(B,)`, in float32 at least: losses and log ratios are no place for half precision.
 
     Args:
@@ -20,38 +34,50 @@ def logits(critic: nn.Module, x: Tensor, *context: Any) -> Tensor:
     Raises:
         ValueError: if the critic's output is neither `(B,)` nor `(B, 1)`.
     """
-    found = critic(x, *context)
-    if not isinstance(found, Tensor) or tuple(found.shape) not in ((len(x),), (len(x), 1)):
-        got = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+    output = critic(x, *context)
+    num = len(x)
+    if not isinstance(output, Tensor) or tuple(output.shape) not in ((num,), (num, 1)):
         raise ValueError(
-            f"critic: expected one logit per datum, ({len(x)},) or ({len(x)}, 1), got {got} from data of shape "
-            f"{tuple(x.shape)}. Fix: end the critic with nn.Flatten(), nn.Linear(hidden, 1)."
+            f"critic: expected one logit per datum, ({num},) or ({num}, 1), "
+            f"got {_shape_or_type(output)} from data of shape {tuple(x.shape)}. "
+            "Fix: end the critic with nn.Flatten(), nn.Linear(hidden, 1)."
         )
-    return found.flatten().to(torch.promote_types(found.dtype, torch.float32))
+    return output.flatten().to(torch.promote_types(output.dtype, torch.float32))
+
+
+def _shape_or_type(output: Any) -> str:
+    if isinstance(output, Tensor):
+        return f"shape {tuple(output.shape)}"
+    return type(output).__name__
 
 
 class Scores:
-    """C(x, c) at one context, each tensor once: a penalty at the data shares the pass that the game's loss took.
+    """C(x, c) at one context, with one pass of the critic per tensor, however often it is asked.
 
-    Not under autocast: the loss may take its pass in half precision, a penalty takes another one in float32.
+    A penalty at the data thus shares the pass that the game's loss took. Not under autocast: the loss may
+    take its pass in half precision, a penalty takes another one in float32.
 
     Args:
         critic: called as `critic(x, *context)`.
         context: labels and the like, `(B, …)`.
+
+    Shape:
+        x: `(B, *event)`  ->  `(B,)`.
     """
 
-    def __init__(self, critic: nn.Module, *context: Any):
-        self.critic, self.context = critic, context
-        self._found: list[tuple[Tensor, bool, Tensor]] = []
+    def __init__(self, critic: Critic, *context: Any):
+        self.critic = critic
+        self.context = context
+        self._passes: list[tuple[Tensor, bool, Tensor]] = []
 
     def __call__(self, x: Tensor) -> Tensor:
-        halved = torch.is_autocast_enabled(x.device.type)
-        for seen, was_halved, found in self._found:
-            if seen is x and was_halved == halved:
-                return found
-        found = logits(self.critic, x, *self.context)
-        self._found.append((x, halved, found))
-        return found
+        autocast = torch.is_autocast_enabled(x.device.type)
+        for earlier_x, earlier_autocast, earlier_logits in self._passes:
+            if earlier_x is x and earlier_autocast == autocast:
+                return earlier_logits
+        output = logits(self.critic, x, *self.context)
+        self._passes.append((x, autocast, output))
+        return output
 
 
 def spectral_norm(critic: nn.Module) -> nn.Module:
@@ -63,6 +89,7 @@ def spectral_norm(critic: nn.Module) -> nn.Module:
         critic: any module; it is changed and returned.
 
     Raises:
+        TypeError: if it is no module.
         ValueError: if there is no such layer.
 
     References:
@@ -73,20 +100,14 @@ def spectral_norm(critic: nn.Module) -> nn.Module:
         >>> bool(torch.isclose(critic.weight.norm(), torch.tensor(1.0), atol=1e-4))
         True
     """
-    kinds = (
-        nn.Linear,
-        nn.Conv1d,
-        nn.Conv2d,
-        nn.Conv3d,
-        nn.ConvTranspose1d,
-        nn.ConvTranspose2d,
-        nn.ConvTranspose3d,
+    require_instance(
+        "spectral_norm", critic, nn.Module, "a critic", "critic = spectral_norm(mlp(2, 64, 1))"
     )
-    layers = [module for module in critic.modules() if isinstance(module, kinds)]
+    layers = [module for module in critic.modules() if isinstance(module, LAYERS)]
     if not layers:
         raise ValueError(
-            f"spectral_norm: expected a critic with linear or convolutional layers, got {type(critic).__name__} "
-            "without any. Fix: build it of nn.Linear or nn.Conv2d."
+            "spectral_norm: expected a critic with linear or convolutional layers, "
+            f"got {type(critic).__name__} without any. Fix: build it of nn.Linear or nn.Conv2d."
         )
     for layer in layers:
         parametrizations.spectral_norm(layer)

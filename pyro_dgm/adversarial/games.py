@@ -1,6 +1,7 @@
-r"""Games between a generator p and a critic C that compares it with the data's law π: pure functions of logits.
+r"""Games between a generator p and a critic C that compares it with the data's distribution π.
 
-Every game is a pair of losses, both lower is better. Means over a batch of logits `(B,)` stand for the expectations.
+Every game is a pair of losses, functions of the critic's logits; of both, lower is better. Means over a batch
+of logits `(B,)` stand for the expectations.
 """
 
 from __future__ import annotations
@@ -13,8 +14,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from .divergences import Divergence
-
 
 class Game(ABC):
     r"""$\min_C L_C(C, p)$ and $\min_p L_p(C, p)$ as functions of the logits $c = C(x)$; abstract.
@@ -24,9 +23,11 @@ class Game(ABC):
         divergence: what the critic's best loss measures, as text.
         equilibrium: that loss where p = π.
         generator_reads_real: whether the generator's loss needs the logits of real data.
-        is_log_ratio: whether the critic knows a log density ratio, `log_ratio`; else that raises with the reason.
+        is_log_ratio: whether the critic knows a log density ratio, `log_ratio`; else that raises with the
+            reason.
         ratio_reads_fake: whether `log_ratio` needs logits of fakes, which fix a constant.
-        is_probability: whether the best critic's output is D in [0, 1] itself, where a final `nn.Sigmoid` is right.
+        is_probability: whether the best critic's output is D in [0, 1] itself, where a final `nn.Sigmoid` is
+            right.
     """
 
     equation: str
@@ -80,9 +81,10 @@ class _Logistic(Game):
 
 @dataclass(frozen=True)
 class Minimax(_Logistic):
-    r"""$\min_p \max_D E_\pi \log D + E_p \log(1 - D)$ with $D = \sigma(c)$; at the best D it is $2\,JSD - 2 \log 2$.
+    r"""$\min_p \max_D E_\pi \log D + E_p \log(1 - D)$ with $D = \sigma(c)$, the original game.
 
-    The generator learns nothing from fakes that the critic is sure of: its gradient is $-\sigma(c)$.
+    At the best D its value is $2\,JSD(\pi, p) - 2 \log 2$. The generator learns nothing from fakes that the
+    critic is sure of: its gradient is $-\sigma(c)$.
 
     References:
         Goodfellow et al. 2014, arXiv:1406.2661.
@@ -101,12 +103,14 @@ class Minimax(_Logistic):
 
 @dataclass(frozen=True)
 class NonSaturating(_Logistic):
-    r"""The critic of `Minimax`; the generator minimizes $-E_p \log D$, whose gradient $-\sigma(-c)$ does not vanish.
+    r"""$L_C$ of `Minimax`, $L_p = -E_p \log D$: the generator learns most from the fakes that fool nobody.
 
-    At the best critic the generator descends $KL(p \| \pi) - 2\,JSD(\pi, p)$.
+    Its gradient $-\sigma(-c)$ does not vanish where the critic is sure of a fake. At the best critic the
+    generator descends $KL(p \| \pi) - 2\,JSD(\pi, p)$.
 
     References:
-        Goodfellow et al. 2014, arXiv:1406.2661 (section 3); Arjovsky, Bottou 2017, arXiv:1701.04862 (theorem 2.5).
+        Goodfellow et al. 2014, arXiv:1406.2661 (section 3); Arjovsky, Bottou 2017, arXiv:1701.04862 (theorem
+        2.5).
 
     Example:
         >>> print(NonSaturating())
@@ -121,9 +125,10 @@ class NonSaturating(_Logistic):
 
 @dataclass(frozen=True)
 class LeastSquares(Game):
-    r"""$L_C = \frac12 E_\pi (c - 1)^2 + \frac12 E_p c^2$, $L_p = \frac12 E_p (c - 1)^2$; the output is D itself.
+    r"""$L_C = \frac12 E_\pi (c - 1)^2 + \frac12 E_p c^2$, $L_p = \frac12 E_p (c - 1)^2$.
 
-    At the best critic $L_C = \frac14 - \frac18 \int (\pi - p)^2 / (\pi + p)$.
+    The critic's output is D itself. At the best critic $L_C = \frac14 - \frac18 \int (\pi - p)^2 / (\pi +
+    p)$.
 
     References:
         Mao et al. 2017, arXiv:1611.04076.
@@ -165,9 +170,10 @@ class Hinge(Game):
         return -fake.mean()
 
     def log_ratio(self, logits: Tensor, fake: Tensor | None = None) -> Tensor:
-        raise _no_ratio(
-            self,
-            "its best critic is sign(π − p), which says which law is denser and not by how much",
+        raise ValueError(
+            "Hinge: expected a game whose critic is a log density ratio, got one whose is not: "
+            "its best critic is sign(π − p), which says which density is higher, not by how much. "
+            "Fix: fit a fresh critic with NonSaturating()."
         )
 
 
@@ -193,8 +199,11 @@ class Wasserstein(Game):
         return -fake.mean()
 
     def log_ratio(self, logits: Tensor, fake: Tensor | None = None) -> Tensor:
-        raise _no_ratio(
-            self, "its best critic is a Kantorovich potential, a cost of transport and no density"
+        raise ValueError(
+            "Wasserstein: expected a game whose critic is a log density ratio, "
+            "got one whose is not: its best critic is a Kantorovich potential, "
+            "a cost of transport and no density. "
+            "Fix: fit a fresh critic with NonSaturating()."
         )
 
 
@@ -219,82 +228,33 @@ class PairedRelativistic(Game):
     ratio_reads_fake = True
 
     def critic_loss(self, real: Tensor, fake: Tensor) -> Tensor:
-        return softplus(_paired(fake, real)).mean()
+        return softplus(_differences(fake, real)).mean()
 
     def generator_loss(self, fake: Tensor, real: Tensor | None = None) -> Tensor:
-        return softplus(-_paired(fake, real)).mean()
+        return softplus(-_differences(fake, real)).mean()
 
     def log_ratio(self, logits: Tensor, fake: Tensor | None = None) -> Tensor:
         if fake is None:
             raise ValueError(
-                "PairedRelativistic: expected the logits of fakes as well, since its critic knows the log ratio up to "
-                "a constant, got none. Fix: game.log_ratio(logits, fake=critic(fakes))."
+                "PairedRelativistic: expected the logits of fakes as well, since its critic knows "
+                "the log ratio up to a constant, got none. "
+                "Fix: game.log_ratio(logits, fake=critic(fakes))."
             )
-        return logits - (fake.flatten().logsumexp(0) - log(fake.numel()))
+        log_mean_exp = fake.flatten().logsumexp(0) - log(fake.numel())
+        return logits - log_mean_exp
 
 
-@dataclass(frozen=True)
-class FDivergence(Game):
-    r"""$\min_p \max_v E_\pi g(v) - E_p f^*(g(v))$; at the best critic the value is $D_f(\pi \| p)$.
-
-    Args:
-        of: the divergence, such as `KL()`, `ReverseKL()`, `Pearson()`, `SquaredHellinger()`, `JensenShannon()`,
-            `GAN()`.
-
-    References:
-        Nowozin, Cseke, Tomioka 2016, arXiv:1606.00709.
-
-    Example:
-        >>> from pyro_dgm.gan import KL
-        >>> game = FDivergence(KL())
-        >>> game.log_ratio(torch.tensor(1.0))
-        tensor(0.)
-        >>> print(game)
-        FDivergence: critic E_p f*(T) − E_π T, generator −E_p f*(T), bound on KL(π‖p)
-    """
-
-    of: Divergence
-
-    @property
-    def equation(self) -> str:  # type: ignore[override]
-        return f"critic E_p f*(T) − E_π T, generator −E_p f*(T), bound on {self.of}"
-
-    @property
-    def divergence(self) -> str:  # type: ignore[override]
-        return f"−({self.of})"
-
-    @property
-    def equilibrium(self) -> float:  # type: ignore[override]
-        """$-f(1)$."""
-        return -self.of.f(torch.ones(())).item()
-
-    def critic_loss(self, real: Tensor, fake: Tensor) -> Tensor:
-        return self.of.conjugate_of(fake).mean() - self.of.g(real).mean()
-
-    def generator_loss(self, fake: Tensor, real: Tensor | None = None) -> Tensor:
-        return -self.of.conjugate_of(fake).mean()
-
-    def log_ratio(self, logits: Tensor, fake: Tensor | None = None) -> Tensor:
-        return self.of.log_ratio(logits)
-
-
-def _no_ratio(game: Game, reason: str) -> ValueError:
-    return ValueError(
-        f"{type(game).__name__}: expected a game whose critic is a log density ratio, got one whose is not: {reason}. "
-        "Fix: fit a fresh critic with NonSaturating()."
-    )
-
-
-def _paired(fake: Tensor, real: Tensor | None) -> Tensor:
-    """Differences c(y) − c(x) of pairs."""
-    if real is None or real.shape != fake.shape:
-        got = (
-            "no real ones"
-            if real is None
-            else f"{tuple(real.shape)} real ones and {tuple(fake.shape)} fakes"
-        )
+def _differences(fake: Tensor, real: Tensor | None) -> Tensor:
+    """Differences c(y) − c(x) of pairs, `(B,)`."""
+    if real is None:
         raise ValueError(
-            f"PairedRelativistic: expected one real logit for each fake one, got {got}. "
+            "PairedRelativistic: expected one real logit for each fake one, got no real ones. "
+            "Fix: game.generator_loss(fake, real), both (B,)."
+        )
+    if real.shape != fake.shape:
+        raise ValueError(
+            "PairedRelativistic: expected one real logit for each fake one, "
+            f"got {tuple(real.shape)} real ones and {tuple(fake.shape)} fakes. "
             "Fix: game.generator_loss(fake, real), both (B,)."
         )
     return fake - real

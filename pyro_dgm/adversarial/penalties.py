@@ -13,7 +13,7 @@ Score = Callable[[Tensor], Tensor]
 
 
 class Penalty(ABC):
-    """A cost that keeps a critic smooth; abstract. The critic minimizes it beside its loss in the game.
+    """A cost that keeps a critic smooth, and that it minimizes together with its loss in the game; abstract.
 
     Attributes:
         name: of its term in the history.
@@ -34,15 +34,16 @@ class Penalty(ABC):
 
 @dataclass(frozen=True)
 class _SquaredSlope(Penalty):
-    r"""$\frac{\gamma}{2} E \|\nabla_x C(x)\|^2$, wherever x comes from."""
+    r"""$\frac{\gamma}{2} E \|\nabla_x C(x)\|^2$, wherever x comes from; abstract."""
 
     gamma: float
 
     def __post_init__(self) -> None:
-        _not_negative(self, gamma=self.gamma)
+        _require_non_negative(self, "gamma", self.gamma)
 
     def _at(self, critic: Score, x: Tensor) -> Tensor:
-        return self.gamma / 2 * gradient(critic, x).square().sum(1).mean()
+        squared_norms = gradient(critic, x).square().sum(1)
+        return self.gamma / 2 * squared_norms.mean()
 
 
 @dataclass(frozen=True)
@@ -91,9 +92,10 @@ class R2(_SquaredSlope):
 
 @dataclass(frozen=True)
 class GradientPenalty(Penalty):
-    r"""$\lambda E (\|\nabla_x C(\hat x)\| - 1)^2$ at $\hat x = \epsilon x + (1 - \epsilon) y$, $\epsilon \sim U[0, 1]$.
+    r"""$\lambda E (\|\nabla_x C(\hat x)\| - 1)^2$ between data and fakes.
 
-    x is a datum, y a fake, ε one number per pair.
+    $\hat x = \epsilon x + (1 - \epsilon) y$, where x is a datum, y a fake, and $\epsilon \sim U[0, 1]$ one
+    number per pair.
 
     Args:
         weight: λ.
@@ -109,32 +111,40 @@ class GradientPenalty(Penalty):
     name = "gp"
 
     def __post_init__(self) -> None:
-        _not_negative(self, weight=self.weight)
+        _require_non_negative(self, "weight", self.weight)
 
     def __call__(self, critic: Score, real: Tensor, fake: Tensor) -> Tensor:
-        share = torch.rand(len(real), *[1] * (real.dim() - 1), dtype=real.dtype, device=real.device)
-        slopes = torch.linalg.vector_norm(gradient(critic, torch.lerp(fake, real, share)), dim=1)
-        return self.weight * (slopes - 1).square().mean()
-
-
-def _not_negative(penalty: Penalty, **weights: float) -> None:
-    """A critic that is paid for its slope has no best slope."""
-    for name, weight in weights.items():
-        if not weight >= 0:
-            raise ValueError(f"{type(penalty).__name__}: expected {name} >= 0, got {weight}.")
+        one_per_pair = [len(real)] + [1] * (real.dim() - 1)
+        epsilon = torch.rand(one_per_pair, dtype=real.dtype, device=real.device)
+        slopes = gradient(critic, torch.lerp(fake, real, epsilon))
+        norms = torch.linalg.vector_norm(slopes, dim=1)
+        return self.weight * (norms - 1).square().mean()
 
 
 def gradient(critic: Score, x: Tensor) -> Tensor:
-    r"""$\nabla_x C(x)$ of each datum, flattened: `(B, D)`, in float32 at least, and differentiable in the weights."""
-    further = torch.is_grad_enabled()
-    half = x.dtype in (torch.float16, torch.bfloat16)
-    # A tensor that has a gradient already may have been scored with it: `Scores` then knows its logits.
-    at = (
-        x
-        if further and x.requires_grad and not half
-        else (x.float() if half else x).detach().requires_grad_()
-    )
+    r"""$\nabla_x C(x)$ of each datum, `(B, D)`, in float32 at least, and differentiable in the weights."""
+    differentiable = torch.is_grad_enabled()
+    points = _points(x, keep_graph=differentiable)
     with torch.enable_grad(), torch.autocast(x.device.type, enabled=False):
-        # A logit depends on its own datum alone, so that the gradient of their sum holds that of each.
-        (found,) = torch.autograd.grad(critic(at).sum(), at, create_graph=further)
-    return found.flatten(1)
+        # A logit depends on its own datum alone: the gradient of their sum holds that of each.
+        total = critic(points).sum()
+        (slopes,) = torch.autograd.grad(total, points, create_graph=differentiable)
+    return slopes.flatten(1)
+
+
+def _points(x: Tensor, *, keep_graph: bool) -> Tensor:
+    """The data as a tensor that a gradient can be taken in."""
+    if x.dtype in (torch.float16, torch.bfloat16):
+        return x.float().detach().requires_grad_()
+    if keep_graph and x.requires_grad:
+        return x  # it may have been scored with its gradient: `Scores` then knows its logits
+    return x.detach().requires_grad_()
+
+
+def _require_non_negative(penalty: Penalty, name: str, weight: float) -> None:
+    """A critic that is paid for its slope has no best slope."""
+    if not weight >= 0:
+        kind = type(penalty).__name__
+        raise ValueError(
+            f"{kind}: expected {name} >= 0, got {weight}. Fix: {kind}({name}=1.0), or no penalty."
+        )

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from ..evaluation.posterior.calibration import SBC
     from ..inference.training.history import History
 
-Arrays = dict[str, tuple[tuple[str, ...], np.ndarray]]
+Array = tuple[tuple[str, ...], "np.ndarray[tuple[int, ...], np.dtype[Any]]"]  # dims and values
+Arrays = dict[str, Array]
 DATUM = "datum"
 SAMPLE = ("chain", "draw")
 STATISTICS = {
@@ -31,7 +32,7 @@ STATISTICS = {
 }
 NOT_FOR_LOO = "not_for_loo_or_waic_as_z_is_local"
 REFUSAL = (
-    "z_i belongs to x_i alone: without x_i its law is the prior, and the mean of 1 / p(x_i | z) over z ~ p(z | x_i), "
+    "z_i belongs to x_i alone: without x_i its distribution is the prior, and the mean of 1 / p(x_i | z) over z ~ p(z | x_i), "
     "which LOO would take, is the harmonic-mean estimate of 1 / p(x_i), of infinite variance where the data say more "
     "of z than the prior. Fix: dgm.compare_elpd({'a': dgm.nll(...), 'b': dgm.nll(...)}) on held-out data."
 )
@@ -39,7 +40,7 @@ REFUSAL = (
 
 def dataset(
     arrays: Arrays,
-    coords: Mapping[str, Sequence] | None = None,
+    coords: Mapping[str, Sequence[Any]] | None = None,
     attrs: Mapping[str, Any] | None = None,
 ) -> xarray.Dataset:
     """A dataset of arrays `name → (dims, values)`.
@@ -55,10 +56,23 @@ def dataset(
     """
     import xarray
 
-    sizes = {d: n for names, a in arrays.values() for d, n in zip(names, a.shape, strict=True)}
-    counts = {d: np.arange(n) for d, n in sizes.items() if d in SAMPLE}
-    given = {d: list(values) for d, values in (coords or {}).items() if d in sizes}
-    return xarray.Dataset(arrays, coords={**counts, **given}, attrs=dict(attrs or {}))
+    sizes = _sizes(arrays)
+    given = dict(coords or {})
+    found = {}
+    for dim, size in sizes.items():
+        if dim in given:
+            found[dim] = list(given[dim])
+        elif dim in SAMPLE:
+            found[dim] = list(range(size))
+    return xarray.Dataset(arrays, coords=found, attrs=dict(attrs or {}))
+
+
+def _sizes(arrays: Arrays) -> dict[str, int]:
+    """Dim → its length."""
+    sizes: dict[str, int] = {}
+    for dims, values in arrays.values():
+        sizes.update(zip(dims, values.shape, strict=True))
+    return sizes
 
 
 def container(datasets: Mapping[str, xarray.Dataset]) -> Any:
@@ -71,23 +85,24 @@ def container(datasets: Mapping[str, xarray.Dataset]) -> Any:
     return arviz.InferenceData.from_datatree(tree) if arviz.__version__.startswith("0.") else tree
 
 
-def joined(blocks: Sequence[Arrays]) -> Arrays:
+def concat_data(blocks: Sequence[Arrays]) -> Arrays:
     """Blocks of data, one after the other along the datum dim.
 
     Example:
         >>> block = {"x": (("datum",), np.zeros(2))}
-        >>> joined([block, block])["x"][1].shape
+        >>> concat_data([block, block])["x"][1].shape
         (4,)
     """
+    if len(blocks) == 1:
+        return blocks[0]
+    whole = Arrays()
+    for name, (dims, _) in blocks[0].items():
+        parts = [block[name][1] for block in blocks]
+        whole[name] = dims, np.concatenate(parts, axis=dims.index(DATUM))
+    return whole
 
-    def join(name: str) -> tuple[tuple[str, ...], np.ndarray]:
-        dims = blocks[0][name][0]
-        return dims, np.concatenate([block[name][1] for block in blocks], axis=dims.index(DATUM))
 
-    return {name: join(name) for name in blocks[0]}
-
-
-def taken(arrays: Arrays, index: np.ndarray) -> Arrays:
+def take_draws(arrays: Arrays, index: np.ndarray[tuple[int, ...], np.dtype[Any]]) -> Arrays:
     """Other draws of each datum: draw $j$ of datum $i$ becomes draw `index[j, i]` of the same datum.
 
     Args:
@@ -96,16 +111,16 @@ def taken(arrays: Arrays, index: np.ndarray) -> Arrays:
 
     Example:
         >>> z = {"z": (("chain", "draw", "datum"), np.array([[[1, 2], [3, 4]]]))}
-        >>> taken(z, np.array([[0, 1], [0, 1]]))["z"][1].tolist()
+        >>> take_draws(z, np.array([[0, 1], [0, 1]]))["z"][1].tolist()
         [[[1, 4], [1, 4]]]
     """
-
-    def take(dims: tuple[str, ...], values: np.ndarray) -> np.ndarray:
+    datum = np.arange(index.shape[1])
+    found = Arrays()
+    for name, (dims, values) in arrays.items():
         axes = (dims.index("draw"), dims.index(DATUM))
-        front = np.moveaxis(values, axes, (0, 1))
-        return np.moveaxis(front[index, np.arange(index.shape[1])], (0, 1), axes)
-
-    return {name: (dims, take(dims, values)) for name, (dims, values) in arrays.items()}
+        draws_first = np.moveaxis(values, axes, (0, 1))
+        found[name] = dims, np.moveaxis(draws_first[index, datum], (0, 1), axes)
+    return found
 
 
 def refused_to_loo(arrays: Arrays) -> Arrays:
@@ -113,11 +128,12 @@ def refused_to_loo(arrays: Arrays) -> Arrays:
 
     ArviZ refuses several variables and names them; the further one is 0 throughout, so that no sum over sites changes.
     """
-    sizes = {d: n for names, a in arrays.values() for d, n in zip(names, a.shape, strict=True)}
-    return {**arrays, NOT_FOR_LOO: (SAMPLE, np.zeros([sizes[d] for d in SAMPLE]))}
+    sizes = _sizes(arrays)
+    zeros = np.zeros([sizes[dim] for dim in SAMPLE])
+    return {**arrays, NOT_FOR_LOO: (SAMPLE, zeros)}
 
 
-def per_datum_dataset(result: NLL | AIS, index: Sequence | None = None) -> xarray.Dataset:
+def per_datum_dataset(result: NLL | AIS, index: Sequence[Any] | None = None) -> xarray.Dataset:
     r"""What is known of every datum, for `to_arviz(…, extra={"per_datum": …})`.
 
     `elbo`, `log_p` (estimate of log p(x)), `log_p_stderr` (its Monte Carlo error), `kl`, `khat`, `ess`, each `(N,)`;
@@ -127,19 +143,18 @@ def per_datum_dataset(result: NLL | AIS, index: Sequence | None = None) -> xarra
         result: of `nll` or `ais`.
         index: names of the data; they count from 0 unless given.
     """
-    found = {
-        name: sign * np.asarray(getattr(result, field))
-        for name, (sign, field) in STATISTICS.items()
-        if hasattr(result, field)
-    }
-    num = len(found["log_p"])
+    arrays = Arrays()
+    for name, (sign, field) in STATISTICS.items():
+        values = getattr(result, field, None)
+        if values is not None:
+            arrays[name] = (DATUM,), sign * np.asarray(values)
+    num = len(result.per_datum)
     about = {
         "unit": "nats; ess in draws",
         "draws": result.num,
         "kind of -log_p": result.kind,
         "kept": f"all {num} data",
     }
-    arrays: Arrays = {name: ((DATUM,), values) for name, values in found.items()}
     return dataset(arrays, {DATUM: range(num) if index is None else index}, about)
 
 
@@ -166,11 +181,10 @@ def training_dataset(history: History) -> xarray.Dataset:
         history: of a trainer.
     """
     rows = list(history)
-    names = [name for name in history.names if name != "epoch"]
-    columns = {
-        name: np.array([row.get(name, np.nan) for row in rows], dtype=np.float64) for name in names
-    }
     epochs = [int(row.get("epoch", i)) for i, row in enumerate(rows, 1)]
-    return dataset(
-        {name: (("epoch",), values) for name, values in columns.items()}, {"epoch": epochs}
-    )
+    arrays = Arrays()
+    for name in history.names:
+        if name != "epoch":
+            values = [row.get(name, np.nan) for row in rows]
+            arrays[name] = ("epoch",), np.array(values, dtype=np.float64)
+    return dataset(arrays, {"epoch": epochs})

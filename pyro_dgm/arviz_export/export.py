@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import torch
-
-from ..evaluation.likelihood.importance import nll
-from ..inference.run.data import split_rows, take_rows
-from ..inference.run.estimates import estimating, placed
-from ..inference.run.session import check_pair, require_positive
+from ..contract import PyroProgram
+from ..evaluation.likelihood.importance import nll_of
+from ..inference.run.data import Batch, split_rows
+from ..inference.run.sessions import Session, require_positive, session
 from .datatree import (
     DATUM,
     REFUSAL,
     Arrays,
+    concat_data,
     container,
     dataset,
-    joined,
     per_datum_dataset,
     refused_to_loo,
 )
-from .reading import Reading, constants
+from .reading import Reading, concat_groups, constants, evenly_spread
 
 if TYPE_CHECKING:
     import xarray
@@ -34,8 +32,8 @@ RESAMPLED = (
 
 
 def to_arviz(
-    model: Callable,
-    guide: Callable,
+    model: PyroProgram,
+    guide: PyroProgram,
     *batch: Any,
     num: int = 1000,
     max_data: int = 200,
@@ -43,7 +41,7 @@ def to_arviz(
     prior: bool = True,
     extra: Mapping[str, xarray.Dataset] | None = None,
     dims: Mapping[str, Sequence[str]] | None = None,
-    coords: Mapping[str, Sequence] | None = None,
+    coords: Mapping[str, Sequence[Any]] | None = None,
     seed: int = 0,
     chunk: int = 20_000,
 ) -> Any:
@@ -63,7 +61,7 @@ def to_arviz(
     Args:
         model: any Pyro program that keeps the contract.
         guide: its guide.
-        batch: the data to describe, observation first.
+        batch: the data to describe, observation first, or a loader of them.
         num: draws K per datum.
         max_data: data whose draws are kept; `max_data=len(x)` keeps all.
         resampled: whether the draws are resampled with Pareto-smoothed importance weights, which brings them from the
@@ -87,81 +85,98 @@ def to_arviz(
     Raises:
         ValueError: for names that are unknown or taken, what `nll` refuses, or a wrong number of names.
     """
-    check_pair(model, guide)
-    require_positive(num=num, max_data=max_data, chunk=chunk)
-    batch, further = placed(model, batch), dict(extra or {})
-    given = {DATUM: range(len(batch[0])), **(coords or {})}
-    kept = (
-        torch.linspace(0, len(batch[0]) - 1, min(max_data, len(batch[0])), dtype=torch.float64)
-        .round()
-        .long()
-    )
-    _one_name_each(given[DATUM], len(batch[0]))
-    reading = Reading(model, guide, num, dims or {}, resampled, prior)
-    groups = _groups(
-        reading, take_rows(batch, kept.to(batch[0].device)), seed, max(1, chunk // num)
-    )
-    _check_names(groups, dims or {}, coords or {}, further)
-    if "per_datum" not in further:
-        result = nll(model, guide, *batch, num=num, chunk=chunk, seed=seed)
-        further["per_datum"] = per_datum_dataset(result, given[DATUM])
-    labels = {**given, DATUM: [given[DATUM][i] for i in kept.tolist()]}
-    about = _attributes(groups, len(batch[0]), len(kept), resampled=resampled)
-    return container({**{n: dataset(a, labels, about[n]) for n, a in groups.items()}, **further})
+    require_positive(max_data=max_data)
+    dims, coords, further = dims or {}, coords or {}, dict(extra or {})
+    with session(model, guide, *batch, num=num, chunk=chunk, seed=seed) as pair:
+        total = len(pair)
+        index = coords.get(DATUM, range(total))
+        _check_index(index, total)
+        kept = evenly_spread(max_data, total)
+        reading = Reading(pair, dims, resampled, prior)
+        groups = _groups(reading, pair.rows(kept.to(pair.device)))
+        _check_names(groups, dims, coords, further)
+        if "per_datum" not in further:
+            pair.reseed()  # the figures of `nll` under the same seed
+            further["per_datum"] = per_datum_dataset(nll_of(pair), index)
+    labels = {**coords, DATUM: [index[i] for i in kept.tolist()]}
+    notes = _notes(groups, total, len(kept), resampled=resampled)
+    for name, arrays in groups.items():
+        further[name] = dataset(arrays, labels, notes[name])
+    return container({name: further[name] for name in (*groups, *_others(further, groups))})
 
 
-def _groups(reading: Reading, batch: tuple, seed: int, rows: int) -> dict[str, Arrays]:
+def _others(datasets: Iterable[str], groups: Iterable[str]) -> list[str]:
+    return [name for name in datasets if name not in set(groups)]
+
+
+def _groups(reading: Reading, batch: Batch) -> dict[str, Arrays]:
     """The groups of all data that are kept, read in blocks."""
-    with estimating(reading.model, reading.guide, seed=seed):
-        blocks = [reading.groups(block) for block in split_rows(batch, rows)]
-    groups = {name: joined([block[name] for block in blocks]) for name in blocks[0]}
+    pair: Session = reading.pair
+    _ = pair.structure  # refuses, before the first draw, what can't be scored
+    rows = max(1, pair.chunk // pair.num)
+    blocks = [reading.groups(block) for block in split_rows(batch, rows)]
+    groups = {}
+    for name, arrays in concat_groups(blocks).items():
+        groups[name] = concat_data(arrays)
     if groups["posterior"]:
         groups["log_likelihood"] = refused_to_loo(groups["log_likelihood"])
-    fixed = constants(reading.model, batch, reading.dims)
-    return {**groups, "constant_data": fixed} if fixed else groups
+    constant_data = constants(pair, batch, reading.dims)
+    if constant_data:
+        groups["constant_data"] = constant_data
+    return groups
 
 
-def _attributes(
+def _notes(
     groups: Iterable[str], total: int, kept: int, *, resampled: bool
 ) -> dict[str, dict[str, str]]:
-    """What is to be known of each group."""
-    which = f"all {total} data" if kept == total else f"{kept} of {total} data, evenly spread"
+    """What is to be known of each group, as attributes."""
+    which = f"{kept} of {total} data, evenly spread"
+    if kept == total:
+        which = f"all {total} data"
     draws = {"draws": RESAMPLED if resampled else GUIDE}
+    of_model = {"draws": "independent, from the model"}
     notes = {
         "posterior": draws,
         "posterior_predictive": draws,
         "log_likelihood": {**draws, "unit": "nats", "loo": REFUSAL},
         "sample_stats": {**draws, "unit": "nats", "log_weight": "lp - log_q"},
-        "prior": {"draws": "independent, from the model"},
-        "prior_predictive": {"draws": "independent, from the model"},
+        "prior": of_model,
+        "prior_predictive": of_model,
     }
     return {name: {**notes.get(name, {}), "kept": which} for name in groups}
 
 
 def _check_names(
-    groups: Mapping[str, Arrays], dims: Mapping, coords: Mapping, extra: Iterable[str]
+    groups: Mapping[str, Arrays],
+    dims: Mapping[str, Sequence[str]],
+    coords: Mapping[str, Sequence[Any]],
+    extra: Iterable[str],
 ) -> None:
+    """Refuse names of sites, dims and groups that are unknown or taken."""
     sites = [*groups["posterior"], *groups["observed_data"], *groups.get("constant_data", ())]
-    _known("dims of sites", dims, sites)
-    _known(
-        "coords of dims",
-        coords,
-        [d for arrays in groups.values() for names, _ in arrays.values() for d in names],
-    )
+    _check_known("dims of sites", dims, sites)
+    known_dims: set[str] = set()
+    for arrays in groups.values():
+        for names, _ in arrays.values():
+            known_dims |= set(names)
+    _check_known("coords of dims", coords, known_dims)
     taken = sorted(set(extra) & set(groups))
     if taken:
         raise ValueError(
-            f"to_arviz: expected extra groups of names other than {sorted(groups)}, got {taken}."
+            f"to_arviz: expected extra groups of names other than {sorted(groups)}, got {taken}. "
+            f"Fix: extra={{'my_{taken[0]}': …}}."
         )
 
 
-def _known(what: str, given: Iterable[str], names: Iterable[str]) -> None:
-    unknown = sorted(set(given) - set(names))
+def _check_known(what: str, given: Iterable[str], names: Iterable[str]) -> None:
+    known, unknown = sorted(set(names)), sorted(set(given) - set(names))
     if unknown:
-        raise ValueError(f"to_arviz: expected {what} among {sorted(set(names))}, got {unknown}.")
+        raise ValueError(
+            f"to_arviz: expected {what} among {known}, got {unknown}. Fix: one of {known}."
+        )
 
 
-def _one_name_each(index: Sequence, num: int) -> None:
+def _check_index(index: Sequence[Any], num: int) -> None:
     if len(index) != num:
         raise ValueError(
             f"to_arviz: expected coords['{DATUM}'] with a name for each of all {num} data, got {len(index)}. "

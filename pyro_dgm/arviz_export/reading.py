@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from pyro import poutine
-from torch import Tensor, nn
+import torch
+from torch import Tensor
 
-from ..contract import DATA, PARTICLES
-from ..inference.run.particles import Particles, draw
-from ..inference.run.rules import check_sites
+from ..contract import DATA, PARTICLES, Site
+from ..inference.run.batches import arguments_of
+from ..inference.run.data import Batch, has_rows
+from ..inference.run.particles import Particles
+from ..inference.run.sessions import Session
 from ..inference.run.simulation import generative_trace
-from ..inference.run.traces import Site, plate_depth, plate_names, plate_value, sample_sites
-from .datatree import DATUM, SAMPLE, Arrays, taken
-from .smoothing import resampled
+from ..inference.run.traces import plate_names, plate_value, sample_sites
+from .datatree import DATUM, SAMPLE, Array, Arrays, take_draws
+from .smoothing import resampled_indices
 
 WEIGHTED = ("posterior", "posterior_predictive", "log_likelihood", "sample_stats")
-ARRAY = tuple[tuple[str, ...], np.ndarray]
+PLATES = {PARTICLES: "draw", DATA: DATUM}  # plate → name of its dim
 
 
 @dataclass(frozen=True)
@@ -28,70 +28,71 @@ class Reading:
     """How the sites of a pair are read.
 
     Attributes:
-        model, guide: the pair.
-        num: draws K per datum.
+        pair: the open session.
         dims: site → names of its event dims.
         resampled: whether the draws of the guide are resampled with their smoothed weights.
         prior: whether the model is drawn from as well.
     """
 
-    model: Callable
-    guide: Callable
-    num: int
+    pair: Session
     dims: Mapping[str, Sequence[str]]
     resampled: bool
     prior: bool
 
-    def groups(self, batch: tuple) -> dict[str, Arrays]:
+    def groups(self, block: Batch) -> dict[str, Arrays]:
         """The groups of a block of data."""
-        particles = draw(self.model, self.guide, *batch, num=self.num)
-        check_sites(particles.pair)
-        found = self._drawn(particles)
+        particles = self.pair.draw(block)
+        groups = self._drawn(particles)
         if self.resampled:
-            index = resampled(particles.log_weight).cpu().numpy()
-            found = {
-                name: taken(group, index) if name in WEIGHTED else group
-                for name, group in found.items()
-            }
+            index = resampled_indices(particles.log_weight).cpu().numpy()
+            for name in WEIGHTED:
+                groups[name] = take_draws(groups[name], index)
         if self.prior:
-            found["prior"], found["prior_predictive"] = self._simulated(batch, particles)
-        return found
+            groups["prior"], groups["prior_predictive"] = self._simulated(block, particles)
+        return groups
 
     def _drawn(self, particles: Particles) -> dict[str, Arrays]:
-        latent = _sites(particles.guide_trace, particles.values)
-        observed = _sites(particles.model_trace, particles.observations)
-        log_p = {n: particles.log_p[n] for n in observed}
+        posterior, predictive, log_likelihood, observed = Arrays(), Arrays(), Arrays(), Arrays()
+        for name, site in particles.pair.latent.items():
+            posterior[name] = self._draws(name, site, particles.values[name])
+        for name, site in particles.pair.observed.items():
+            predictive[name] = self._draws(name, site, plate_value(site, site["fn"].sample()))
+            log_likelihood[name] = _per_draw(particles.log_p[name])
+            observed[name] = self._observation(name, site)
+        log_joint, log_guide = particles.log_joint, particles.log_guide
+        statistics = {
+            "lp": _per_draw(log_joint),
+            "log_q": _per_draw(log_guide),
+            "log_weight": _per_draw(log_joint - log_guide),
+        }
         return {
-            "posterior": {n: self._array(n, s, plate_value(s)) for n, s in latent.items()},
-            "posterior_predictive": {
-                n: self._array(n, s, _predicted(s)) for n, s in observed.items()
-            },
-            "log_likelihood": {n: _per_draw(v) for n, v in log_p.items()},
-            "sample_stats": {n: _per_draw(v) for n, v in _statistics(particles).items()},
-            "observed_data": {n: self._observation(n, s) for n, s in observed.items()},
+            "posterior": posterior,
+            "posterior_predictive": predictive,
+            "log_likelihood": log_likelihood,
+            "sample_stats": statistics,
+            "observed_data": observed,
         }
 
-    def _simulated(self, batch: tuple, particles: Particles) -> tuple[Arrays, Arrays]:
+    def _simulated(self, block: Batch, particles: Particles) -> tuple[Arrays, Arrays]:
         r"""K data sets of the model: $z^{(k)}_i \sim p(z \mid c_i)$, $x^{(k)}_i \sim p(x \mid z^{(k)}_i, c_i)$."""
-        size, context = len(batch[0]), batch[1:]
-        depth = plate_depth(poutine.trace(self.model).get_trace(None, *context))
-        drawn = dict(sample_sites(generative_trace(self.model, self.num, size, context, depth)))
+        num, size = self.pair.num, len(block[0])
+        depth = self.pair.structure.depth
+        trace = generative_trace(self.pair.model, num, size, block[1:], depth)
+        latent, observed = Arrays(), Arrays()
+        for name, site in sample_sites(trace):
+            found = latent if name in particles.values else observed
+            found[name] = self._draws(name, site, _as_data_sets(site, num, size))
+        return latent, observed
 
-        def arrays(names: Iterable[str]) -> Arrays:
-            return {
-                n: self._array(n, drawn[n], _replicated(drawn[n], self.num, size))
-                for n in names
-                if n in drawn
-            }
+    def _draws(self, name: str, site: Site, value: Tensor) -> Array:
+        """Values `(K, …, N, *event)` of a site as one chain of draws."""
+        plates = [PLATES.get(plate, plate) for plate in plate_names(site)]
+        dims = ("chain", *plates, *self._event_dims(name, site))
+        return dims, _numpy(value[None])
 
-        return arrays(particles.values), arrays(particles.observations)
-
-    def _array(self, name: str, site: Site, value: Tensor) -> ARRAY:
-        plates = [{PARTICLES: "draw", DATA: DATUM}.get(p, p) for p in plate_names(site)]
-        return ("chain", *plates, *self._event_dims(name, site)), _numpy(value)[None]
-
-    def _observation(self, name: str, site: Site) -> ARRAY:
-        plates = [{DATA: DATUM}.get(p, p) for p in plate_names(site) if p != PARTICLES]
+    def _observation(self, name: str, site: Site) -> Array:
+        """The observed value of a site, without the dim of the particles."""
+        plates = [PLATES.get(plate, plate) for plate in plate_names(site) if plate != PARTICLES]
         dims = (*plates, *self._event_dims(name, site))
         value = site["value"]
         return dims, _numpy(value.reshape(value.shape[value.dim() - len(dims) :]))
@@ -100,14 +101,24 @@ class Reading:
         return event_dims(name, len(site["fn"].event_shape), self.dims)
 
 
-def constants(program: Callable, batch: tuple, dims: Mapping[str, Sequence[str]]) -> Arrays:
-    """The further arguments of a program that have a row for each datum, under the names it gives them."""
-    names = _further_arguments(program, len(batch) - 1)
-    return {
-        name: ((DATUM, *event_dims(name, value.dim() - 1, dims)), _numpy(value))
-        for name, value in zip(names, batch[1:], strict=True)
-        if isinstance(value, Tensor) and value.dim() > 0
-    }
+def constants(pair: Session, batch: Batch, dims: Mapping[str, Sequence[str]]) -> Arrays:
+    """The further arguments of a model that have a row for each datum, under the names it gives them."""
+    found = Arrays()
+    context = batch[1:]
+    for name, value in zip(_names_of_context(pair, len(context)), context, strict=True):
+        if has_rows(value):
+            found[name] = (DATUM, *event_dims(name, value.dim() - 1, dims)), _numpy(value)
+    return found
+
+
+def _names_of_context(pair: Session, num: int) -> list[str]:
+    """Names of a model's positional arguments behind the first; `context_<i>` for those that have none."""
+    if num == 0:
+        return []
+    names = arguments_of(pair.model)[1 : num + 1]
+    for i in range(len(names), num):
+        names.append(f"context_{i}")
+    return names
 
 
 def event_dims(name: str, num: int, dims: Mapping[str, Sequence[str]]) -> list[str]:
@@ -115,47 +126,38 @@ def event_dims(name: str, num: int, dims: Mapping[str, Sequence[str]]) -> list[s
     given = list(dims.get(name, ()))
     if given and len(given) != num:
         raise ValueError(
-            f"to_arviz: expected {num} names for the event dims of site '{name}', got dims={given}."
+            f"to_arviz: expected {num} names for the event dims of site '{name}', got dims={given}. "
+            f"Fix: dims={{'{name}': {[f'{name}_dim_{i}' for i in range(num)]}}}."
         )
-    return given or [f"{name}_dim_{i}" for i in range(num)]
+    if given:
+        return given
+    return [f"{name}_dim_{i}" for i in range(num)]
 
 
-def _further_arguments(program: Callable, num: int) -> list[str]:
-    """Names of a program's positional arguments behind the first; `context_<i>` for those that have none."""
-    forward = program.forward if isinstance(program, nn.Module) else program
-    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    named = [p.name for p in inspect.signature(forward).parameters.values() if p.kind in kinds][
-        1 : num + 1
-    ]
-    return [*named, *(f"context_{i}" for i in range(len(named), num))]
+def evenly_spread(num: int, total: int) -> Tensor:
+    """Indices of `num` data, evenly spread over the set, the first and the last among them; all if there are fewer."""
+    return torch.linspace(0, total - 1, min(num, total), dtype=torch.float64).round().long()
 
 
-def _replicated(site: Site, num: int, size: int) -> Tensor:
+def _as_data_sets(site: Site, num: int, size: int) -> Tensor:
     """The draws of a generative run as K for each of N data, `(K, …, N, *event)`."""
     value, place = plate_value(site), plate_names(site).index(DATA)
     draws = value.movedim(place, 1).flatten(0, 1)[: num * size]
     return draws.unflatten(0, (num, size)).movedim(1, place)
 
 
-def _sites(trace: Any, names: Iterable[str]) -> dict[str, Site]:
-    return {name: trace.nodes[name] for name in names}
+def _per_draw(value: Tensor) -> Array:
+    return (*SAMPLE, DATUM), _numpy(value[None])
 
 
-def _statistics(particles: Particles) -> dict[str, Tensor]:
-    return {
-        "lp": particles.log_joint,
-        "log_q": particles.log_guide,
-        "log_weight": particles.log_weight,
-    }
-
-
-def _per_draw(value: Tensor) -> ARRAY:
-    return (*SAMPLE, DATUM), _numpy(value)[None]
-
-
-def _predicted(site: Site) -> Tensor:
-    return plate_value(site, site["fn"].sample())
-
-
-def _numpy(value: Tensor) -> np.ndarray:
+def _numpy(value: Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
     return value.detach().cpu().numpy()
+
+
+def concat_groups(blocks: Iterable[dict[str, Arrays]]) -> dict[str, list[Arrays]]:
+    """Group → its arrays in every block."""
+    found: dict[str, list[Arrays]] = {}
+    for block in blocks:
+        for name, arrays in block.items():
+            found.setdefault(name, []).append(arrays)
+    return found

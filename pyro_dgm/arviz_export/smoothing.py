@@ -11,10 +11,10 @@ from ..evaluation.likelihood.pareto import LEAST_TAIL, fitted_tail, tail_length
 
 
 def smooth_weights(log_weight: Tensor) -> Tensor:
-    r"""$\log \tilde w^{(k)}_i$, $\sum_k \tilde w^{(k)}_i = 1$: the largest weights become quantiles of a Pareto law.
+    r"""$\log \tilde w^{(k)}_i$, $\sum_k \tilde w^{(k)}_i = 1$: the largest weights become quantiles of a Pareto distribution.
 
     The M largest weights of a datum are replaced, in their order, by the quantiles $(m - 1/2) / M$ of the generalized
-    Pareto law fitted to them, at most the largest raw weight. That bounds the variance for a little bias, which is
+    Pareto distribution fitted to them, at most the largest raw weight. That bounds the variance for a little bias, which is
     small where `khat` is below its threshold. Where fewer than 5 weights lie above the edge of the tail, as where
     they tie, the raw weights stay.
 
@@ -40,7 +40,7 @@ def smooth_weights(log_weight: Tensor) -> Tensor:
     return log_w.scatter(0, index[:-1], _smoothed_tail(tail)).log_softmax(0)
 
 
-def resampled(log_weight: Tensor) -> Tensor:
+def resampled_indices(log_weight: Tensor) -> Tensor:
     r"""$k_j \sim \mathrm{Categorical}(\tilde w_i)$: which of the K draws of each datum are taken, with replacement.
 
     Draws of the guide taken this way are draws of $p(z \mid x_i)$, up to the bias of `smooth_weights` weights.
@@ -51,9 +51,8 @@ def resampled(log_weight: Tensor) -> Tensor:
     References:
         Rubin 1988, *Using the SIR algorithm to simulate posterior distributions*.
     """
-    return torch.multinomial(
-        smooth_weights(log_weight).exp().T, len(log_weight), replacement=True
-    ).T
+    weight = smooth_weights(log_weight).exp()
+    return torch.multinomial(weight.T, len(log_weight), replacement=True).T
 
 
 def _smoothed_tail(log_tail: Tensor) -> Tensor:
@@ -62,14 +61,14 @@ def _smoothed_tail(log_tail: Tensor) -> Tensor:
     rank = torch.arange(len(tail.excess), dtype=log_tail.dtype, device=log_tail.device)[:, None]
     probability = ((tail.num - rank - 0.5) / tail.num).clamp(min=0)
     smooth = (_quantile(probability, tail.shape, tail.scale) + tail.edge).log().clamp(max=0)
-    return torch.where(
-        (tail.excess > 0) & tail.enough & tail.shape.isfinite(), smooth, log_tail[:-1]
-    )
+    is_fitted = (tail.excess > 0) & tail.enough & tail.shape.isfinite()
+    return torch.where(is_fitted, smooth, log_tail[:-1])
 
 
 def _quantile(probability: Tensor, shape: Tensor, scale: Tensor) -> Tensor:
-    r"""$\sigma ((1 - p)^{-k} - 1) / k$ of a generalized Pareto law; $-\sigma \log(1 - p)$ at k = 0."""
+    r"""$\sigma ((1 - p)^{-k} - 1) / k$ of a generalized Pareto distribution; $-\sigma \log(1 - p)$ at k = 0."""
     exponential = -torch.log1p(-probability)
-    flat = shape.abs() < float_info.epsilon
-    k = torch.where(flat, 1.0, shape)
-    return scale * torch.where(flat, exponential, torch.expm1(k * exponential) / k)
+    is_exponential = shape.abs() < float_info.epsilon
+    k = torch.where(is_exponential, 1.0, shape)
+    curved = torch.expm1(k * exponential) / k
+    return scale * torch.where(is_exponential, exponential, curved)

@@ -8,8 +8,10 @@ from torch import nn
 from ..programs.conditionals.conditional import Conditional, StandardNormal
 from ..programs.flows.autoregressive import iaf, maf
 from ..programs.flows.flow import Flow
-from ..programs.likelihoods.elementary import Bernoulli, DiscretizedLogistic
-from ..programs.networks.dense import Rescale, gated_mlp, mlp
+from ..programs.likelihoods.categories import Bernoulli
+from ..programs.likelihoods.discretized import DiscretizedLogistic
+from ..programs.networks.dense import gated_mlp, mlp
+from ..programs.networks.units import Rescale
 from ..programs.vae import VAE
 
 

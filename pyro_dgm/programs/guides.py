@@ -1,8 +1,6 @@
-"""Guides: programs for q(z | x)."""
+"""Guides: programs that draw the latents z from q(z | x)."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import pyro
 import pyro.distributions as dist
@@ -10,10 +8,14 @@ import torch
 from pyro import poutine
 from torch import Tensor, nn
 
-from .dequantization.noise import sampled_noise, within_cell
-from .program import Program, data_plate, explain_errors
+from ..ascent import ascend
+from ..contract import PyroProgram
+from .dequantization.noise import DEQUANTIZER, sample_noise, within_cell
+from .program import Program, data_plate, require_data
+from .requirements import distribution_of, require_conditional, require_program
 
 REFINEMENT_DIM = -5  # to the left of the plates of any model, and of the particles around the guide
+ENCODER = "Conditional(dist.Normal, net)"  # an example, for messages
 
 
 class AmortizedGuide(Program):
@@ -21,8 +23,8 @@ class AmortizedGuide(Program):
 
     Args:
         encoder: conditional for $q(z \mid x, c)$, called as `encoder(x, *context)`.
-        dequantizer: conditional of the noise $u$, called as `dequantizer(x, *context)`, if the model is `dequantized`;
-            the encoder then sees x + u.
+        dequantizer: conditional of the noise $u$, called as `dequantizer(x, *context)`, if the model is
+            `dequantized`; the encoder then sees x + u.
         size: number of data in the full set, see `data_plate`.
         latent: name of the site z.
         observed: name of the site x, which gives the noise its name.
@@ -31,6 +33,7 @@ class AmortizedGuide(Program):
         x: `(B, *event)`; context: `(B, …)`; returns z `(B, *latent event)`.
 
     Raises:
+        TypeError: for an encoder or a dequantizer that is no conditional.
         ValueError: if x is `None`: a guide explains data.
     """
 
@@ -43,15 +46,26 @@ class AmortizedGuide(Program):
         observed: str = "x",
     ):
         super().__init__()
-        self.encoder, self.dequantizer = encoder, dequantizer
-        self.size, self.latent, self.observed = size, latent, observed
+        require_conditional("encoder", encoder, ENCODER)
+        if dequantizer is not None:
+            require_conditional("dequantizer", dequantizer, DEQUANTIZER)
+        self.encoder = encoder
+        self.dequantizer = dequantizer
+        self.size = size
+        self.latent = latent
+        self.observed = observed
+
+    def extra_repr(self) -> str:
+        return f"size={self.size}, latent={self.latent!r}, observed={self.observed!r}"
 
     def forward(self, x: Tensor | None = None, *context: Tensor) -> Tensor:
-        v = explain_errors(self, x)
+        v = require_data(self, x)
         with data_plate(v, *context, size=self.size):
             if self.dequantizer is not None:
-                v = within_cell(v, sampled_noise(self.dequantizer, self.observed, v, *context))
-            return pyro.sample(self.latent, self.encoder(v, *context))
+                u = sample_noise(self.dequantizer, self.observed, v, *context)
+                v = within_cell(v, u)
+            encoded = distribution_of("encoder", self.encoder, v, *context)
+            return pyro.sample(self.latent, encoded)
 
 
 class EmptyGuide(Program):
@@ -62,12 +76,13 @@ class EmptyGuide(Program):
 
 
 class SemiAmortizedGuide(Program):
-    r"""$q_i(z) = a_i + e^{b_i} \odot q(z \mid x_i)$, $(a_i, b_i)$ fitted to every datum by ascent of its own ELBO.
+    r"""$q_i(z) = a_i + e^{b_i} \odot q(z \mid x_i)$, with $a_i, b_i$ from an ascent of the ELBO of datum i.
 
-    The encoder's answer, refined: the ascent starts at $a = b = 0$ and runs anew in every call, with the encoder and
-    the model as they stand. Over a diagonal normal encoder it ranges over all diagonal normals, so that the bound it
-    reaches is free of the amortization gap. A guide to measure with: `nll(vae.model, refined, x)`; a call costs
-    `num_steps` runs of the model and their gradients. Nothing is learned, and no gradient flows through the ascent.
+    The encoder's posterior, refined: the ascent starts at $a = b = 0$ and runs anew in every call, with the
+    encoder and the model as they stand. Over a diagonal normal encoder it ranges over all diagonal normals,
+    so that the bound it reaches is free of the amortization gap. A guide to measure with, as in
+    `nll(vae.model, refined, x)`; a call costs `num_steps` runs of the model and their gradients. Nothing is
+    learned, and no gradient flows through the ascent.
 
     Args:
         encoder: conditional for $q(z \mid x, c)$ with reparameterized draws.
@@ -81,6 +96,7 @@ class SemiAmortizedGuide(Program):
         x: `(B, *event)`; context: `(B, …)`; returns z `(B, D)`.
 
     Raises:
+        TypeError: for an encoder that is no conditional, or a model that is no program.
         ValueError: if x is `None`.
 
     References:
@@ -91,52 +107,76 @@ class SemiAmortizedGuide(Program):
     def __init__(
         self,
         encoder: nn.Module,
-        model: Callable,
+        model: PyroProgram,
         num_steps: int = 100,
         lr: float = 0.05,
         num_particles: int = 8,
         latent: str = "z",
     ):
         super().__init__()
-        self.encoder, self.model, self.latent = encoder, model, latent
-        self.num_steps, self.lr, self.num_particles = num_steps, lr, num_particles
+        require_conditional("encoder", encoder, ENCODER)
+        require_program(
+            "SemiAmortizedGuide",
+            model,
+            fix="SemiAmortizedGuide(encoder, vae.model)",
+            fix_of_conditional="SemiAmortizedGuide(encoder, LatentVariableModel(…))",
+        )
+        self.encoder = encoder
+        self.model = model
+        self.latent = latent
+        self.num_steps = num_steps
+        self.lr = lr
+        self.num_particles = num_particles
+
+    def extra_repr(self) -> str:
+        return (
+            f"num_steps={self.num_steps}, lr={self.lr}, num_particles={self.num_particles}, "
+            f"latent={self.latent!r}"
+        )
 
     def forward(self, x: Tensor | None = None, *context: Tensor) -> Tensor:
-        x = explain_errors(self, x)
-        shift, log_scale = self._refined(x, *context)
+        x = require_data(self, x)
+        shift, log_scale = self._refine(x, *context)
         with data_plate(x, *context):
-            return pyro.sample(self.latent, self._law(shift, log_scale, x, *context))
+            return pyro.sample(self.latent, self._distribution(shift, log_scale, x, *context))
 
-    def _law(
+    def _distribution(
         self, shift: Tensor, log_scale: Tensor, x: Tensor, *context: Tensor
     ) -> dist.TransformedDistribution:
-        moved = dist.transforms.AffineTransform(shift, log_scale.exp(), event_dim=1, cache_size=1)
-        return dist.TransformedDistribution(self.encoder(x, *context), [moved])
+        r"""$a + e^b \odot q(\cdot \mid x, c)$."""
+        affine = dist.transforms.AffineTransform(shift, log_scale.exp(), event_dim=1, cache_size=1)
+        encoded = distribution_of("encoder", self.encoder, x, *context)
+        return dist.TransformedDistribution(encoded, [affine])
 
-    def _refined(self, x: Tensor, *context: Tensor) -> tuple[Tensor, Tensor]:
-        """The ascent, hidden from every handler around the guide."""
+    def _refine(self, x: Tensor, *context: Tensor) -> tuple[Tensor, Tensor]:
+        """The best $(a, b)$ of every datum, found where no handler around the guide sees it."""
         with poutine.block(), torch.enable_grad():
-            start = self.encoder(x, *context).sample()
-            params = [torch.zeros_like(start).requires_grad_() for _ in range(2)]
-            optimizer = torch.optim.Adam(params, lr=self.lr)
-            schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.num_steps)
-            for _ in range(self.num_steps):
-                loss = -self._elbo(*params, x, *context)
-                for param, gradient in zip(params, torch.autograd.grad(loss, params), strict=True):
-                    param.grad = gradient
-                optimizer.step()
-                schedule.step()
-        shift, log_scale = (p.detach() for p in params)
-        return shift, log_scale
+            z = distribution_of("encoder", self.encoder, x, *context).sample()
+            shift = torch.zeros_like(z).requires_grad_()
+            log_scale = torch.zeros_like(z).requires_grad_()
+            ascend(
+                lambda: self._elbo(shift, log_scale, x, *context),
+                [shift, log_scale],
+                self.num_steps,
+                self.lr,
+            )
+        return shift.detach(), log_scale.detach()
 
     def _elbo(self, shift: Tensor, log_scale: Tensor, x: Tensor, *context: Tensor) -> Tensor:
         r"""$\sum_i E_{q_i}[\log p(x_i, z) - \log q_i(z)]$, from `num_particles` draws of each datum."""
-        distribution = self._law(shift, log_scale, x, *context)
-        z = distribution.rsample((self.num_particles, *[1] * (-1 - REFINEMENT_DIM - 1)))
-        given = poutine.condition(self.model, data={self.latent: z})
-        with pyro.plate("refinement", self.num_particles, dim=REFINEMENT_DIM):
-            trace = poutine.trace(given).get_trace(x, *context)
-        trace.compute_log_prob()
-        sites = (trace.nodes[name] for name in trace.stochastic_nodes + trace.observation_nodes)
-        log_joint = sum(site["unscaled_log_prob"].sum() for site in sites)
+        distribution = self._distribution(shift, log_scale, x, *context)
+        num_dims_between = -REFINEMENT_DIM - 2  # of the particles, at that dim, and the data, at -1
+        z = distribution.rsample((self.num_particles, *[1] * num_dims_between))
+        log_joint = self._log_joint(z, x, *context)
         return (log_joint - distribution.log_prob(z).sum()) / self.num_particles
+
+    def _log_joint(self, z: Tensor, x: Tensor, *context: Tensor) -> Tensor:
+        r"""$\sum_{k, i} \log p(x_i, z_{k i})$, whatever scale a subsampling plate has."""
+        given_z = poutine.condition(self.model, data={self.latent: z})
+        with pyro.plate("refinement", self.num_particles, dim=REFINEMENT_DIM):
+            trace = poutine.trace(given_z).get_trace(x, *context)
+        trace.compute_log_prob()
+        log_joint = z.new_zeros(())
+        for name in trace.stochastic_nodes + trace.observation_nodes:
+            log_joint = log_joint + trace.nodes[name]["unscaled_log_prob"].sum()
+        return log_joint

@@ -1,4 +1,4 @@
-"""Programs: modules whose forward names conditionals as Pyro sites inside the data plate."""
+"""Programs: modules whose forward samples from conditionals, as Pyro sites inside the data plate."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from ..contract import DATA
 
 
 class Program(nn.Module):
-    r"""A Pyro *model* or *guide* with its own parameters: `forward(x=None, *context)` samples inside `data_plate`.
+    r"""A Pyro model or guide with parameters of its own: `forward(x=None, *context)` calls `pyro.sample`.
 
-    Subclass it, build conditionals in `__init__`, and call `pyro.sample` in `forward`. Model and guide take the same
-    arguments; the first is the observation, which is `None` when the model generates.
+    Subclass it, build conditionals in `__init__`, and sample inside `data_plate` in `forward`. Model and guide
+    take the same arguments; the first is the observation, which is `None` when the model generates.
 
-    Under `pyro.infer.SVI` a program announces its parameters as `param` sites, so that plain `nn.Module` parts train.
-    It never touches Pyro's global parameter store: a second instance trains as well as the first.
+    Under `pyro.infer.SVI` a program announces its parameters as `param` sites, so that plain `nn.Module`
+    parts train. It never touches Pyro's global parameter store: a second instance trains as well as the
+    first.
 
     Example:
         >>> class Coin(Program):
@@ -32,32 +33,39 @@ class Program(nn.Module):
     """
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        # SVI.step collects what to optimize with a trace that records `param` sites alone; nobody else needs them.
-        if any(isinstance(frame, TraceMessenger) and frame.param_only for frame in _PYRO_STACK):
-            for name, parameter in self.named_parameters():
-                _announce(name, parameter)
+        # SVI.step collects what to optimize with a trace that records `param` sites alone; nobody
+        # else needs them.
+        for frame in _PYRO_STACK:
+            if isinstance(frame, TraceMessenger) and frame.param_only:
+                self._announce_parameters()
+                break
         return super().__call__(*args, **kwargs)
+
+    def _announce_parameters(self) -> None:
+        for name, parameter in self.named_parameters():
+            _announce(name, parameter)
 
 
 def _announce(name: str, parameter: nn.Parameter) -> None:
     """Emit a `param` message whose value knows its unconstrained leaf, which is all that SVI asks of it."""
     value: Any = parameter.detach()
     value.unconstrained = lambda: parameter
-    # One trace holds the sites of model and guide: the identity keeps equal names of different parameters apart.
-    effectful(lambda *_, **__: value, type="param")(
-        name=f"{name}@{id(parameter):x}", event_dim=None
-    )
+    # One trace holds the sites of model and guide: the identity keeps equal names of different
+    # parameters apart.
+    emit = effectful(lambda *_, **__: value, type="param")
+    emit(name=f"{name}@{id(parameter):x}", event_dim=None)
 
 
-def explain_errors(guide: Program, x: Tensor | None) -> Tensor:
-    """The data of a guide, which has nothing to say without them.
+def require_data(guide: Program, x: Tensor | None) -> Tensor:
+    """The data of a guide, which needs them: its latents are those of given data.
 
     Raises:
         ValueError: if x is `None`.
     """
     if x is None:
         raise ValueError(
-            f"{type(guide).__name__}: expected data x, got None. Fix: guide(x), or generate with the model."
+            f"{type(guide).__name__}: expected data x, got None. "
+            "Fix: guide(x), or generate with the model."
         )
     return x
 
@@ -67,8 +75,8 @@ def data_plate(*batch: Any, size: int | None = None) -> pyro.plate:
 
     Args:
         batch: the program's own arguments, `(x, *context)`; `None` entries are passed over.
-        size: number N of data in the full set. The log densities of a minibatch of B are then scaled by N/B, which
-            matters only beside global sites.
+        size: number N of data in the full set. The log densities of a minibatch of B are then scaled by N/B,
+            which matters only where there are global sites.
 
     Raises:
         ValueError: if a tensor has no batch dim, or the batch is larger than `size`.
@@ -78,18 +86,21 @@ def data_plate(*batch: Any, size: int | None = None) -> pyro.plate:
         ...     len(index)
         5
     """
-    tensors = [b for b in batch if isinstance(b, Tensor)]
+    tensors = [entry for entry in batch if isinstance(entry, Tensor)]
     if not tensors:
         return pyro.plate(DATA, 1, dim=-1)
-    if tensors[0].dim() == 0:
+    first = tensors[0]
+    if first.dim() == 0:
         raise ValueError(
-            f"data_plate: expected a tensor (B, *event), got a 0-dim tensor {tensors[0]}. Fix: x[None]."
+            f"data_plate: expected a tensor (B, *event), got a 0-dim tensor {first}. Fix: x[None]."
         )
-    num = len(tensors[0])
+    num = len(first)
     if size is None:
         return pyro.plate(DATA, num, dim=-1)
     if num > size:
         raise ValueError(
-            f"data_plate: expected a batch of at most size={size} data, got {num}. Fix: size=len(data)."
+            f"data_plate: expected a batch of at most size={size} data, got {num}. "
+            "Fix: size=len(data)."
         )
-    return pyro.plate(DATA, size, subsample=torch.arange(num, device=tensors[0].device), dim=-1)
+    rows = torch.arange(num, device=first.device)
+    return pyro.plate(DATA, size, subsample=rows, dim=-1)

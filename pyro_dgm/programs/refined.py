@@ -1,4 +1,4 @@
-r"""A generator refined by what a critic knows of it: $p(z)\, r(G(z))$ as a program."""
+r"""A generator reweighted by the density ratio of a critic: $p(z)\, r(G(z))$ as a program."""
 
 from __future__ import annotations
 
@@ -9,31 +9,35 @@ import pyro
 from pyro.poutine.messenger import Messenger
 from torch import Size, Tensor
 
+from ..contract import PyroProgram
 from .program import Program
+from .requirements import require_program
 
 
 class Refined(Program):
-    r"""$\tilde p(z \mid c) \propto p(z \mid c)\, r(G(z), c)$ with $r = \pi / p$ a density ratio, G(z) the mean of x.
+    r"""$\tilde p(z \mid c) \propto p(z \mid c)\, r(G(z), c)$, with a density ratio r and the mean G(z) of x.
 
-    Where the critic knows the ratio and G(z) makes up p, the refined draws $G(z)$ have the law π of the data. The ratio
-    is a `pyro.factor` in the data plate, beside which the latents are all that is drawn: `hmc` samples them, and
-    importance weights against the generator itself are the ratios. The value of x that is passed in says how many draws
-    are wanted, and is not read.
+    Where r is the ratio of π, the distribution of the data, to p, that of G(z), the draws $G(z)$ of the
+    refined program are distributed as π. The ratio is a `pyro.factor` in the data plate, and the latents are
+    the only sites that are sampled: `hmc` samples them, and importance weights against the generator itself
+    are the ratios. The x that is passed in says by its length how many draws are wanted; its values are not
+    read.
 
     A ratio is learned where data and fakes lie; chains leave there if it grows beyond.
 
     Args:
-        program: the generator, a program with one observed site whose law has a mean.
-        log_ratio: $\log \pi / p$ of y `(B, *event)`, and context `(B, …)`, as `(B,)` or `(B, 1)`: `trainer.log_ratio`,
-            which raises for a game without one, or the critic of a logistic game itself. A bare module is taken at its
-            word: the logits of `Hinge` and `Wasserstein` are no log ratios, and refine towards no known law.
+        program: the generator, a program with one observed site whose distribution has a mean.
+        log_ratio: $\log \pi / p$ of y `(B, *event)`, and context `(B, …)`, as `(B,)` or `(B, 1)`:
+            `trainer.log_ratio`, which raises for a game without one, or the critic of a logistic game itself.
+            A bare module is trusted: the logits of `Hinge` and `Wasserstein` are no log ratios, and refine
+            towards no known distribution.
         observed: name of the site x.
 
     Shape:
         x: `(B, *event)` or `None` for one draw; context: `(B, …)`; returns G(z) `(B, *event)`.
 
     Raises:
-        TypeError: if the ratio is no function.
+        TypeError: if the program is none, such as a VAE, or the ratio is no function.
         ValueError: if the program has no such site, or the ratio is not one number per draw.
 
     References:
@@ -50,19 +54,30 @@ class Refined(Program):
         torch.Size([30, 9])
     """
 
-    def __init__(self, program: Callable, log_ratio: Callable[..., Tensor], observed: str = "x"):
+    def __init__(self, program: PyroProgram, log_ratio: Callable[..., Tensor], observed: str = "x"):
         super().__init__()
+        require_program(
+            "Refined",
+            program,
+            fix="Refined(vae.generator, trainer.log_ratio)",
+            fix_of_conditional="Refined(LatentVariableModel(prior, likelihood), …)",
+        )
         if not callable(log_ratio):
             raise TypeError(
                 f"Refined: expected log π / p as a function of y, got {type(log_ratio).__name__}. "
                 "Fix: Refined(generator, trainer.log_ratio)."
             )
-        self.program, self.log_ratio, self.observed = program, log_ratio, observed
+        self.program = program
+        self.log_ratio = log_ratio
+        self.observed = observed
+
+    def extra_repr(self) -> str:
+        return f"observed={self.observed!r}"
 
     def forward(self, x: Tensor | None = None, *context: Tensor) -> Any:
-        with _Weighing(self.log_ratio, self.observed, context) as weighing:
+        with _RatioInPlaceOfData(self.log_ratio, self.observed, context) as handler:
             value = self.program(x, *context)
-        if not weighing.met:
+        if not handler.applied:
             raise ValueError(
                 f"Refined: expected a program with the site '{self.observed}', got one without. "
                 "Fix: Refined(…, observed='…')."
@@ -70,30 +85,40 @@ class Refined(Program):
         return value
 
 
-class _Weighing(Messenger):
-    """Puts a factor in the place of an observation, whose value is then its mean."""
+class _RatioInPlaceOfData(Messenger):
+    """Replaces an observation by the factor r(y) at its mean y, which becomes the value of the site."""
 
-    def __init__(self, log_ratio: Callable[..., Tensor], observed: str, context: tuple):
+    def __init__(
+        self, log_ratio: Callable[..., Tensor], observed: str, context: tuple[Tensor, ...]
+    ):
         super().__init__()
-        self.log_ratio, self.observed, self.context = log_ratio, observed, context
-        self.met = False
+        self.log_ratio = log_ratio
+        self.observed = observed
+        self.context = context
+        self.applied = False  # whether the program had the site
 
-    def _pyro_sample(self, msg: dict) -> None:
+    def _pyro_sample(self, msg: Any) -> None:
         if msg["name"] != self.observed:
             return
-        self.met = True
-        y = msg["fn"].mean
-        batch = y.shape[: y.dim() - len(msg["fn"].event_shape)]
-        pyro.factor(f"log_ratio_{self.observed}", self._log_ratios(y, batch))
+        self.applied = True
+        distribution = msg["fn"]
+        y = distribution.mean
+        batch_shape = y.shape[: y.dim() - len(distribution.event_shape)]
+        pyro.factor(f"log_ratio_{self.observed}", self._log_ratios(y, batch_shape))
         msg.update(value=y, done=True, stop=True)
 
-    def _log_ratios(self, y: Tensor, batch: Size) -> Tensor:
-        """Of draws `(*batch, *event)`: critics take one batch dim."""
-        rows = [c.expand(*batch, *c.shape[1:]).flatten(0, len(batch) - 1) for c in self.context]
-        found = self.log_ratio(y.flatten(0, len(batch) - 1), *rows)
-        if found.numel() != batch.numel():
+    def _log_ratios(self, y: Tensor, batch_shape: Size) -> Tensor:
+        r"""$\log r(y, c)$ of draws `(*batch, *event)`, `(*batch)`; a critic sees one batch dim."""
+        last_batch_dim = len(batch_shape) - 1
+        rows = [y.flatten(0, last_batch_dim)]
+        for c in self.context:
+            repeated = c.expand(*batch_shape, *c.shape[1:])
+            rows.append(repeated.flatten(0, last_batch_dim))
+        log_ratios = self.log_ratio(*rows)
+        num = batch_shape.numel()
+        if log_ratios.numel() != num:
             raise ValueError(
-                f"log_ratio: expected one number per draw, ({batch.numel()},) or ({batch.numel()}, 1), got shape "
-                f"{tuple(found.shape)}. Fix: end the critic with nn.Linear(hidden, 1)."
+                f"log_ratio: expected one number per draw, ({num},) or ({num}, 1), got shape "
+                f"{tuple(log_ratios.shape)}. Fix: end the critic with nn.Linear(hidden, 1)."
             )
-        return found.reshape(batch)
+        return log_ratios.reshape(batch_shape)

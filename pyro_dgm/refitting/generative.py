@@ -21,7 +21,7 @@ from ..inference.run.states import derive_seed, eval_mode
 from ..inference.training.svi import SVITrainer
 from ..programs.dequantization.noise import within_cell
 from ..programs.guides import EmptyGuide
-from ..programs.likelihoods.elementary import Normal
+from ..programs.likelihoods.continuous import Normal
 from ..programs.models import DensityModel
 from ..programs.vae import VAE
 

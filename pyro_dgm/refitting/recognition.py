@@ -13,7 +13,7 @@ from ..evaluation.likelihood.annealing import AIS
 from ..evaluation.likelihood.importance import NLL, nll
 from ..inference.objectives.elbo import ELBO, Objective
 from ..inference.training.svi import SVITrainer
-from ..programs.likelihoods.elementary import Normal
+from ..programs.likelihoods.continuous import Normal
 from ..programs.vae import VAE
 from .generative import frozen
 

@@ -74,3 +74,11 @@ def test_spectral_norm_of_a_critic_without_layers_raises():
         match=r"expected a critic with linear or convolutional layers, got Flatten without",
     ):
         dgm.nn.spectral_norm(nn.Flatten())
+
+
+def test_spectral_norm_of_what_is_no_module_raises():
+    with pytest.raises(
+        TypeError,
+        match=r"spectral_norm: expected a critic, got the class Linear. Fix: critic = spectral_norm\(",
+    ):
+        dgm.nn.spectral_norm(nn.Linear)

@@ -18,7 +18,7 @@ from pyro_dgm.inference.run.traces import observed_sites, vectorized
 
 
 def traced(case, batch, seed=3):
-    """Law and value of the observation in Pyro's trace of a generating program."""
+    """Distribution and value of the observation in Pyro's trace of a generating program."""
     (name,) = observed_sites(poutine.trace(case.model).get_trace(*batch))
     with fork_rng(seed=seed):
         program = vectorized(case.model, 1 if len(batch) > 1 else len(batch[0]), 1)
@@ -43,7 +43,7 @@ def test_fakes_without_noise_are_the_means_of_a_trace(build):
     except NotImplementedError:
         with pytest.raises(
             ValueError,
-            match=r"site 'x': expected a law with a mean.*Fix: GANTrainer\(…, noise=True\)",
+            match=r"site 'x': expected a distribution with a mean.*Fix: GANTrainer\(…, noise=True\)",
         ):
             drawn(case, batch)
         return
@@ -145,3 +145,19 @@ def test_several_observed_sites_raise():
         ValueError, match=r"expected one observed site, .* got \['x', 'y'\]. Fix: pyro.sample"
     ):
         Fakes(Written(run))(torch.zeros(3))
+
+
+def test_a_program_that_generates_without_its_site_says_so():
+    def run(program, x):
+        if x is not None:
+            with dgm.data_plate(x):
+                pyro.sample("x", dist.Normal(program.weight, 1.0), obs=x)
+
+    with pytest.raises(
+        ValueError, match=r"site 'x': expected a draw of it when .* Fix: pyro.sample\('x', …, obs=x"
+    ):
+        Fakes(Written(run))(torch.zeros(3))
+
+
+def test_fakes_show_their_settings():
+    assert repr(Fakes(Series(), noise=True)) == "Fakes(Series, noise=True)"

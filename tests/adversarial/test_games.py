@@ -262,7 +262,7 @@ OF_TABLE = {(m, s): jsd for m, s, jsd, _ in TABLE}
 
 
 def exact(name: str, m: float, s: float) -> float:
-    """Closed forms for two normal laws, the table where there is none."""
+    """Closed forms for two normal distributions, the table where there is none."""
     variance, jsd = s**2, OF_TABLE[m, s]
     return {
         "kl": log(s) + (1 + m**2) / (2 * variance) - 1 / 2,
@@ -358,6 +358,26 @@ def test_the_paired_game_asks_for_the_fakes():
         game.generator_loss(torch.zeros(3))
 
 
+# What is refused -----------------------------------------------------------------------------------------------------
+
+
+@over(
+    ("of", "got", "fix"),
+    [
+        (dgm.gan.KL, "the class KL", r"FDivergence\(KL\(\)\)"),
+        (dgm.NonSaturating(), r"NonSaturating\(\)", r"game=NonSaturating\(\), which is a game al"),
+        (dgm.NonSaturating, "the class NonSaturating", r"FDivergence\(KL\(\)\)"),
+        ("kl", "'kl'", r"FDivergence\(KL\(\)\)"),
+    ],
+    ids=["class", "game", "class of games", "name"],
+)
+def test_what_is_no_divergence_is_refused(of, got, fix):
+    with pytest.raises(
+        TypeError, match=rf"FDivergence: expected a divergence, got {got}. Fix: {fix}"
+    ):
+        dgm.gan.FDivergence(of)
+
+
 # Words ---------------------------------------------------------------------------------------------------------------
 
 
@@ -377,4 +397,5 @@ def test_games_are_values():
         != dgm.gan.FDivergence(dgm.gan.Pearson())
     )
     assert repr(dgm.gan.FDivergence(dgm.gan.KL())) == "FDivergence(of=KL())"
+    assert repr(dgm.PairedRelativistic()) == "PairedRelativistic()"
     assert len({dgm.gan.Minimax(), dgm.gan.Minimax(), dgm.NonSaturating()}) == 2

@@ -72,7 +72,7 @@ def in_float32():
             critic_of_three,
             labelled,
             {},
-            r"the generator fails beside a batch of shapes \[\(4, 3\), \(4, 3\)\]",
+            r"the generator fails on a batch of shapes \[\(4, 3\), \(4, 3\)\]",
         ),
         (
             normal,
@@ -101,7 +101,7 @@ def in_float32():
             critic_of_three,
             zeros,
             {},
-            r"(?s)the generator fails beside .*such as vae.generator",
+            r"(?s)the generator fails on .*Fix: .*such as vae.generator",
         ),
         (
             lambda: dgm.LatentVariableModel(dgm.StandardNormal(2), dgm.Bernoulli(dgm.mlp(2, 3))),
@@ -115,14 +115,14 @@ def in_float32():
             critic_of_three,
             zeros,
             {},
-            r"site 'z': expected reparameterized draws from a law with parameters.*Fix: a flow prior, or prior.requ",
+            r"site 'z': expected reparameterized draws from a distribution with param.*Fix: a flow prior, or prior.requ",
         ),
         (
             lambda: dgm.DensityModel(dgm.Flow(dgm.StandardNormal(3), dgm.maf(3, 2, hidden=(8,)))),
             critic_of_three,
             zeros,
             {},
-            r"site 'x': expected a law with a mean.*Fix: GANTrainer\(…, noise=True\)",
+            r"site 'x': expected a distribution with a mean.*Fix: GANTrainer\(…, noise=True\)",
         ),
         (
             lambda: dgm.dequantized(

@@ -160,8 +160,21 @@ def test_a_penalty_under_autocast_takes_a_pass_of_its_own_in_float32(penalty):
 )
 @over("value", [-1.0, float("nan")])
 def test_a_negative_weight_is_refused(build, name, value):
-    with pytest.raises(ValueError, match=f"{name}.* >= 0, got {value}"):
+    fix = rf"Fix: {build.__name__}\((gamma|weight)=1.0\), or no penalty"
+    with pytest.raises(ValueError, match=f"{name}.* >= 0, got {value}. {fix}"):
         build(value)
+
+
+@over(
+    ("penalty", "text"),
+    [
+        (dgm.R1(3.0), "R1(gamma=3.0)"),
+        (dgm.R2(3.0), "R2(gamma=3.0)"),
+        (dgm.gan.GradientPenalty(), "GradientPenalty(weight=10.0)"),
+    ],
+)
+def test_a_penalty_shows_its_weight(penalty, text):
+    assert repr(penalty) == text
 
 
 def test_penalties_score_without_gradients():

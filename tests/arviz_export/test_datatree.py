@@ -207,7 +207,7 @@ def test_epochs_count_from_one_where_no_column_names_them():
 def test_draws_are_taken_per_datum_whatever_the_place_of_its_dim():
     values = np.arange(1 * 5 * 2 * 3 * 2).reshape(1, 5, 2, 3, 2)
     index = np.array([[4, 0, 1], [4, 4, 1], [0, 2, 1], [3, 3, 3], [2, 1, 0]])
-    (dims, found) = datatree.taken(
+    (dims, found) = datatree.take_draws(
         {"u": (("chain", "draw", "time", "datum", "u_dim_0"), values)}, index
     )["u"]
     assert dims == ("chain", "draw", "time", "datum", "u_dim_0")
@@ -218,4 +218,6 @@ def test_draws_are_taken_per_datum_whatever_the_place_of_its_dim():
 
 def test_blocks_are_joined_along_the_data_wherever_their_dim_is():
     blocks = [{"x": (("time", "datum"), np.full((2, n), n))} for n in (3, 1)]
-    np.testing.assert_array_equal(datatree.joined(blocks)["x"][1], [[3, 3, 3, 1], [3, 3, 3, 1]])
+    np.testing.assert_array_equal(
+        datatree.concat_data(blocks)["x"][1], [[3, 3, 3, 1], [3, 3, 3, 1]]
+    )

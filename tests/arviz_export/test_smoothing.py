@@ -5,7 +5,7 @@ import torch
 from toys import ExactGuide, LinearGaussian, heavy
 
 import pyro_dgm as dgm
-from pyro_dgm.arviz_export.smoothing import resampled, smooth_weights
+from pyro_dgm.arviz_export.smoothing import resampled_indices, smooth_weights
 from pyro_dgm.inference.run.states import fork_rng
 
 
@@ -55,7 +55,7 @@ def test_smoothing_leaves_the_weights_alone_and_is_per_datum():
 def test_resampling_takes_draws_as_often_as_their_weight():
     """Weights 1 : 2 : 5 over 12,000 draws; counts are multinomial."""
     log_w = torch.tensor([1.0, 2.0, 5.0]).log().repeat(4000)[:, None]
-    taken = (resampled(log_w) % 3).flatten()
+    taken = (resampled_indices(log_w) % 3).flatten()
     share = torch.bincount(taken) / len(taken)
     p = torch.tensor([1.0, 2.0, 5.0]) / 8
     assert ((share - p).abs() < 5 * (p * (1 - p) / len(taken)).sqrt()).all()
@@ -67,7 +67,7 @@ def test_resampled_draws_of_a_wrong_guide_have_the_moments_of_the_exact_posterio
     guide, exact, x = ExactGuide(model, shift=0.3, spread=1.3), ExactGuide(model), model.data(6)
     with torch.no_grad(), fork_rng(seed=1):
         particles = dgm.draw(model, guide, x, num=20_000)
-        index = resampled(particles.log_weight)
+        index = resampled_indices(particles.log_weight)
     z = particles.values["z"].gather(0, index[..., None].expand(-1, -1, 2))
     ess = 1 / (1 / dgm.nll(model, guide, x, num=20_000).ess.min() + 1 / 20_000)
     mean, covariance = ((x - exact.bias) @ exact.map.T).detach(), exact.root @ exact.root.T

@@ -2,7 +2,7 @@
 
 import torch
 
-from pyro_dgm.evaluation.estimate import Estimate, estimated
+from pyro_dgm.evaluation.estimate import Estimate, estimate_columns, estimated
 
 
 def terms(num: int, generator: torch.Generator) -> torch.Tensor:
@@ -33,3 +33,9 @@ def test_the_error_of_a_single_number_is_unknown():
 
 def test_it_prints_both():
     assert str(Estimate(2.0, 0.25)) == "2.000 ± 0.250"
+
+
+def test_an_estimate_is_a_row_and_two_columns_of_its_owners_table():
+    found = Estimate(0.5, 0.1)
+    assert found.to_dataframe().to_dict("records") == [{"value": 0.5, "stderr": 0.1}]
+    assert estimate_columns({"auc": found, "num": 9}) == {"auc": 0.5, "auc_stderr": 0.1, "num": 9}

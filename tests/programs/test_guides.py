@@ -104,8 +104,8 @@ def test_every_datum_is_refined_by_itself():
     model = with_diagonal_posterior()
     x, encoder = model.data(6), bad_encoder(Frozen)
     guide = refined(model, encoder, num_steps=20)
-    whole = guide._refined(x)
-    part = guide._refined(x[2:4])
+    whole = guide._refine(x)
+    part = guide._refine(x[2:4])
     torch.testing.assert_close(part, tuple(t[2:4] for t in whole))
     assert not torch.allclose(whole[0], torch.zeros(6, 2))
     assert not torch.allclose(whole[1], torch.zeros(6, 2))
@@ -123,11 +123,11 @@ def test_it_starts_anew_in_every_call_and_follows_encoder_and_model_as_they_stan
     model = with_diagonal_posterior()
     x, encoder = model.data(5), bad_encoder(Frozen)
     guide = refined(model, encoder, num_steps=10)
-    first = guide._refined(x)
-    torch.testing.assert_close(guide._refined(x), first, rtol=0, atol=0)
+    first = guide._refine(x)
+    torch.testing.assert_close(guide._refine(x), first, rtol=0, atol=0)
     with torch.no_grad():
         model.bias.add_(1.0)
-    assert not torch.equal(guide._refined(x)[0], first[0])
+    assert not torch.equal(guide._refine(x)[0], first[0])
 
 
 # Handlers ------------------------------------------------------------------------------------------------------------
@@ -147,10 +147,10 @@ def test_a_replayed_latent_does_not_reach_into_the_ascent():
     model = with_diagonal_posterior()
     x, z = model.data(5), torch.full((5, 2), 9.0)
     guide = refined(model, bad_encoder(Frozen), num_steps=5)
-    expected = guide._refined(x)
+    expected = guide._refine(x)
     found = []
     with poutine.condition(data={"z": z}), poutine.mask(mask=False), poutine.scale(scale=7.0):
-        found.append(guide._refined(x))
+        found.append(guide._refine(x))
     torch.testing.assert_close(found[0], expected, rtol=0, atol=0)
 
 
@@ -240,7 +240,7 @@ def test_no_gradient_flows_through_the_ascent():
     """Under an ELBO the encoder is trained as the start of a fixed affine map; model and encoder hold the gradients."""
     model, encoder = LinearGaussian(), bad_encoder()
     guide, x = refined(model, encoder, num_steps=5), model.data(4)
-    shift, log_scale = guide._refined(x)
+    shift, log_scale = guide._refine(x)
     assert not shift.requires_grad
     assert not log_scale.requires_grad
     dgm.ELBO(model, guide)(x).backward()
@@ -260,3 +260,9 @@ def test_no_data_are_refused():
         ValueError, match=r"SemiAmortizedGuide: expected data x, got None\. Fix: guide\(x\)"
     ):
         refined(LinearGaussian())(None)
+
+
+def test_the_representation_shows_the_settings():
+    guide = refined(LinearGaussian(), num_steps=7, lr=0.1)
+    assert "num_steps=7, lr=0.1, num_particles=8, latent='z'" in repr(guide)
+    assert "size=9, latent='z', observed='x'" in repr(dgm.AmortizedGuide(bad_encoder(), size=9))

@@ -64,3 +64,12 @@ def test_a_vae_refuses_it_as_prior_and_takes_it_as_guide():
 def test_what_goes_both_ways_is_taken_even_if_one_way_is_slow(stack, role):
     flow = dgm.Flow(dgm.StandardNormal(4), stack(4, 2))
     assert flow in list(ROLES[role](flow).modules())
+
+
+def test_the_representation_shows_the_settings():
+    model = dgm.LatentVariableModel(
+        dgm.StandardNormal(3), dgm.Normal(dgm.mlp(3, 4)), size=9, latent="code"
+    )
+    assert "size=9, latent='code', observed='x'" in repr(model)
+    assert "StandardNormal(3)" in repr(model)
+    assert "size=None, observed='y'" in repr(dgm.DensityModel(dgm.StandardNormal(3), observed="y"))

@@ -198,3 +198,8 @@ def test_a_ratio_that_is_not_one_number_per_draw_is_refused():
         ValueError, match=r"expected one number per draw, \(2,\) or \(2, 1\), got shape \(2, 3\)"
     ):
         dgm.distributions.Refined(shifted(3), lambda y: y)(torch.zeros(2, 3))
+
+
+def test_the_representation_shows_the_settings():
+    refined = dgm.distributions.Refined(shifted(), nn.Linear(1, 1))
+    assert refined.extra_repr() == "observed='x'"

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ...inference.run.data import extreme_batch, split_rows
 from ...inference.run.estimates import estimating, placed
-from ...inference.run.session import require_positive
+from ...inference.run.sessions import require_positive
 from .coordinates import Posterior, Values
 from .mixing import ess, rhat
 

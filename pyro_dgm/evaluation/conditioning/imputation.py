@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ...contract import PyroProgram
-from ...inference.run.session import read_data, require_positive
+from ...inference.run.sessions import read_data, require_positive
 from ...inference.run.states import derive_seed
 from ...inference.run.tabular import Tabular
 from ..likelihood.importance import NLL, PerDatum, summary_of

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ...contract import PyroProgram
 from ...inference.run.data import Batch, is_array, to_tensor
-from ...inference.run.session import Session, read_data, require_positive, session
+from ...inference.run.sessions import Session, read_data, require_positive, session
 from ...inference.run.states import fork_rng
 from ..likelihood.importance import NLL, nll
 from .filling import FillingMixture, observation_site

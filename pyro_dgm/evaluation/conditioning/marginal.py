@@ -9,7 +9,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
 from ...contract import PyroProgram
-from ...inference.run.session import check_program
+from ...inference.run.sessions import check_program
 from ...inference.run.supports import independent_numbers
 
 

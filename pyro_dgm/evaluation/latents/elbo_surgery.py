@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ...contract import PyroProgram
-from ...inference.run.session import Session, require_positive, session
+from ...inference.run.sessions import Session, require_positive, session
 from ...inference.run.tabular import Tabular
 from ..estimate import Estimate, estimated
 from .aggregate import Aggregate, sum_over_others

@@ -12,7 +12,7 @@ from torch import Tensor
 from ...contract import DATA, PARTICLES, Site
 from ...inference.run.data import Batch, split_rows
 from ...inference.run.particles import Particles
-from ...inference.run.session import Session
+from ...inference.run.sessions import Session
 from ...inference.run.simulation import draws_of
 from ...inference.run.supports import independent_dims
 from ...inference.run.traces import plate_names

@@ -1,35 +1,24 @@
-r"""What lies between and beside points of the latent space: $E[x \mid z]$ along lines and arcs."""
+r"""What a model makes of points, lines and arcs of its latent space: $E[x \mid z]$."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from numbers import Integral
 from typing import Any
 
 import torch
-from pyro import poutine
-from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
-from ...contract import DATA
-from ...inference.run.data import repeat_rows
+from ...contract import PyroProgram
 from ...inference.run.estimates import estimating, placed
-from ...inference.run.generation import mean_of
-from ...inference.run.session import require_positive
-from ...inference.run.traces import (
-    Site,
-    plate_depth,
-    plate_names,
-    plate_value,
-    sample_sites,
-    vectorized,
-)
-from ..chains.coordinates import Chart, chart_of
+from ...inference.run.sessions import require_positive
+from .clamping import ClampedProgram
 
 Interpolator = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def decode(
-    model: Callable,
+    model: PyroProgram,
     z: Tensor,
     *context: Any,
     latent: str = "z",
@@ -39,7 +28,8 @@ def decode(
 ) -> Tensor:
     r"""$E[x \mid z, c]$: the mean of an observation where one latent site is clamped.
 
-    Other latent sites are drawn from the model, and averaged over; there are none in a VAE, and the mean is exact.
+    Other latent sites are drawn from the model, and averaged over; there are none in a VAE, and the mean is
+    exact.
 
     Args:
         model: a Pyro program that generates when its first argument is `None`.
@@ -66,11 +56,11 @@ def decode(
     require_positive(num=num)
     z, *given = placed(model, (z, *context))
     with estimating(model, seed=seed):
-        return _Clamped(model, tuple(given), latent).mean(z, site, num)
+        return ClampedProgram(model, tuple(given), latent).mean(z, site, num)
 
 
 def traverse(
-    model: Callable,
+    model: PyroProgram,
     z: Tensor,
     *context: Any,
     dims: Sequence[int] | None = None,
@@ -95,7 +85,8 @@ def traverse(
         `(len(dims), steps, S, *event of x)`.
 
     Raises:
-        ValueError: as `decode`, and for a discrete latent.
+        TypeError: for one number in place of `dims`.
+        ValueError: as `decode`, for a discrete latent, or a coordinate that the latent does not have.
 
     Example:
         >>> from pyro_dgm import LatentVariableModel, Normal, StandardNormal
@@ -106,18 +97,40 @@ def traverse(
     require_positive(steps=steps)
     z, *given = placed(model, (z, *context))
     with estimating(model, seed=0):
-        clamped = _Clamped(model, tuple(given), latent)
+        clamped = ClampedProgram(model, tuple(given), latent)
         zeta = clamped.coordinates(z, whiten=whiten)
-        dims = range(zeta.shape[1]) if dims is None else dims
-        moved = zeta.expand(len(dims), steps, *zeta.shape).clone()
+        num_coordinates = zeta.shape[1]
+        dims = range(num_coordinates) if dims is None else dims
+        _check_dims(dims, num_coordinates)
         values = torch.linspace(-span, span, steps).to(zeta)
-        for row, dim in enumerate(dims):
-            moved[row, :, :, dim] = values[:, None]
-        return clamped.along(moved, whiten=whiten)
+        lines = _lines_through(zeta, dims, values)
+        return clamped.mean_along(lines, whiten=whiten)
+
+
+def _lines_through(zeta: Tensor, dims: Sequence[int], values: Tensor) -> Tensor:
+    """Copies of points in which one coordinate takes each value: `(len(dims), len(values), S, D)`."""
+    lines = zeta.expand(len(dims), len(values), *zeta.shape).clone()
+    for row, dim in enumerate(dims):
+        lines[row, :, :, dim] = values[:, None]
+    return lines
+
+
+def _check_dims(dims: Any, num: int) -> None:
+    """Refuse coordinates that the latent does not have."""
+    if isinstance(dims, Integral):
+        raise TypeError(
+            f"dims: expected a sequence of coordinates, got {dims!r}. Fix: dims=[0], for the first."
+        )
+    missing = [dim for dim in dims if not -num <= dim < num]
+    if missing:
+        raise ValueError(
+            f"dims: expected coordinates of a latent that has {num}, got {missing}. "
+            f"Fix: dims=range({num})."
+        )
 
 
 def interpolate(
-    model: Callable,
+    model: PyroProgram,
     start: Tensor,
     end: Tensor,
     *context: Any,
@@ -134,7 +147,8 @@ def interpolate(
         end: as many points.
         context: the program's further arguments, one row for each pair of points.
         steps: number of points on the path, both ends among them.
-        path: `lerp` unless given, or `slerp`: any function `(zeta0, zeta1, t) -> zeta` of coordinates `(S, D)`.
+        path: `lerp` unless given, or `slerp`: any function `(zeta0, zeta1, t) -> zeta` of coordinates
+            `(S, D)`.
         latent: name of the latent site.
         whiten: take the path in the base space of a flow prior, so that it does not leave the mass.
 
@@ -142,6 +156,7 @@ def interpolate(
         `(steps, S, *event of x)`.
 
     Raises:
+        TypeError: if `path` is no function.
         ValueError: as `decode`, and for a discrete latent.
 
     Example:
@@ -151,12 +166,20 @@ def interpolate(
         torch.Size([9, 5, 3])
     """
     require_positive(steps=steps)
+    path = lerp if path is None else path
+    if not callable(path):
+        raise TypeError(
+            f"path: expected a function (zeta0, zeta1, t) -> zeta, got {path!r}. "
+            "Fix: path=dgm.diagnostics.slerp."
+        )
     start, end, *given = placed(model, (start, end, *context))
     with estimating(model, seed=0):
-        clamped = _Clamped(model, tuple(given), latent)
-        first, last = (clamped.coordinates(z, whiten=whiten) for z in (start, end))
-        points = [(path or lerp)(first, last, t) for t in torch.linspace(0, 1, steps).to(first)]
-        return clamped.along(torch.stack(points), whiten=whiten)
+        clamped = ClampedProgram(model, tuple(given), latent)
+        zeta_start = clamped.coordinates(start, whiten=whiten)
+        zeta_end = clamped.coordinates(end, whiten=whiten)
+        times = torch.linspace(0, 1, steps).to(zeta_start)
+        points = [path(zeta_start, zeta_end, t) for t in times]
+        return clamped.mean_along(torch.stack(points), whiten=whiten)
 
 
 def lerp(start: Tensor, end: Tensor, t: Tensor) -> Tensor:
@@ -170,10 +193,10 @@ def lerp(start: Tensor, end: Tensor, t: Tensor) -> Tensor:
 
 
 def slerp(start: Tensor, end: Tensor, t: Tensor) -> Tensor:
-    r"""$\frac{\sin((1 - t) \omega)}{\sin \omega} \zeta_0 + \frac{\sin(t \omega)}{\sin \omega} \zeta_1$, ω their angle.
+    r"""$(\sin((1 - t) \omega)\, \zeta_0 + \sin(t \omega)\, \zeta_1) / \sin \omega$, ω their angle.
 
-    Draws of a standard normal in many dims lie near a sphere, which this path follows and the straight line leaves.
-    Straight where the angle is 0 or π.
+    Draws of a standard normal in many dims lie near a sphere, which this path follows and the straight line
+    leaves. Straight where the angle is 0 or π.
 
     References:
         Shoemake 1985, *Animating rotation with quaternion curves*; White 2016, arXiv:1609.04468.
@@ -182,82 +205,11 @@ def slerp(start: Tensor, end: Tensor, t: Tensor) -> Tensor:
         >>> slerp(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]), torch.tensor(0.5))
         tensor([0.7071, 0.7071])
     """
-    omega = torch.nn.functional.cosine_similarity(start, end, dim=-1).clamp(-1, 1).acos()[..., None]
-    bent = omega.sin() > 1e-4
-    safe = torch.where(bent, omega, 1.0)
-    arc = (((1 - t) * safe).sin() * start + (t * safe).sin() * end) / safe.sin()
-    return torch.where(bent, arc, lerp(start, end, t))
-
-
-class _Clamped:
-    """A program whose latent site is given: S points, as data where there is a context and as particles elsewhere."""
-
-    def __init__(self, model: Callable, context: tuple, latent: str):
-        self.model, self.context, self.latent = model, context, latent
-        trace = poutine.trace(model).get_trace(None, *context)
-        self.depth, sites = plate_depth(trace), dict(sample_sites(trace))
-        if latent not in sites or plate_names(sites[latent]) != [DATA]:
-            inside = [name for name, site in sites.items() if plate_names(site) == [DATA]]
-            raise ValueError(
-                f"latent: expected a site inside the plate '{DATA}' alone, one of {inside}, got '{latent}'. "
-                f"Fix: latent='{next(iter(inside), 'z')}'."
-            )
-        self.distribution = sites[latent]["fn"]
-
-    def coordinates(self, z: Tensor, *, whiten: bool) -> Tensor:
-        r"""$\zeta$ `(S, D)` of points `(S, *event)`."""
-        return self._chart(whiten=whiten).of(self._checked(z)).reshape(len(z), -1)
-
-    def along(self, zeta: Tensor, *, whiten: bool) -> Tensor:
-        """The mean of the observation at coordinates `(*lines, S, D)`: `(*lines, S, *event of x)`."""
-        chart, lines = self._chart(whiten=whiten), zeta.shape[:-2]
-        z, *_ = chart.at(
-            zeta.reshape(*zeta.shape[:-1], *chart.shape[len(self.distribution.batch_shape) :]),
-            len(lines) + 1,
-        )
-        again = tuple(repeat_rows(c, lines.numel()) for c in self.context)
-        mean = _Clamped(self.model, again, self.latent).mean(z.flatten(0, len(lines)))
-        return mean.reshape(*lines, -1, *mean.shape[1:])
-
-    def mean(self, z: Tensor, site: str | None = None, num: int = 1) -> Tensor:
-        """The mean of the observation at points `(S, *event)`, over `num` draws of the other latents."""
-        in_rows = any(isinstance(c, Tensor) and c.dim() > 0 for c in self.context)
-        event, between = self._checked(z).shape[1:], [1] * (self.depth - 1)
-        value = (
-            z.reshape(1, *between, -1, *event)
-            if in_rows
-            else repeat_rows(z, num).reshape(-1, *between, 1, *event)
-        )
-        program = poutine.condition(self.model, data={self.latent: value})
-        run = vectorized(program, num if in_rows else len(value), self.depth)
-        observation = _observation(poutine.trace(run).get_trace(None, *self.context), site)
-        mean = plate_value(observation, mean_of(observation["name"], observation["fn"]))
-        mean = mean.movedim(plate_names(observation).index(DATA), 1)
-        return mean.reshape(num, len(z), *mean.shape[2:]).mean(0)
-
-    def _chart(self, *, whiten: bool) -> Chart:
-        return chart_of(self.latent, self.distribution, whiten=whiten)
-
-    def _checked(self, z: Tensor) -> Tensor:
-        expected = tuple(self.distribution.event_shape)
-        if tuple(z.shape[1:]) != expected:
-            raise ValueError(
-                f"site '{self.latent}': expected points of shape (S, {', '.join(map(str, expected))}), got "
-                f"{tuple(z.shape)}. Fix: encode(guide, x)['{self.latent}'].mean(0)."
-            )
-        return z
-
-
-def _observation(trace: Trace, site: str | None) -> Site:
-    """A site by name, or the one whose value the program returned."""
-    sites, returned = dict(sample_sites(trace)), trace.nodes["_RETURN"]["value"]
-    name = (
-        next((n for n, s in sites.items() if s["value"] is returned), None)
-        if site is None
-        else site
-    )
-    if name not in sites:
-        raise ValueError(
-            f"site: expected the name of an observation among {[*sites]}, got {site!r}. Fix: site='x'."
-        )
-    return sites[name]
+    cosine = torch.nn.functional.cosine_similarity(start, end, dim=-1).clamp(-1, 1)
+    omega = cosine.acos()[..., None]
+    is_bent = omega.sin() > 1e-4
+    safe_omega = torch.where(is_bent, omega, 1.0)
+    from_start = ((1 - t) * safe_omega).sin() * start
+    from_end = (t * safe_omega).sin() * end
+    arc = (from_start + from_end) / safe_omega.sin()
+    return torch.where(is_bent, arc, lerp(start, end, t))

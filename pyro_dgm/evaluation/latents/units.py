@@ -13,7 +13,7 @@ from torch import Tensor
 from ...contract import PyroProgram
 from ...inference.run.data import Batch
 from ...inference.run.generation import encoded
-from ...inference.run.session import Session, require_positive, session
+from ...inference.run.sessions import Session, require_positive, session
 from ...inference.run.simulation import draws_of, simulated
 from ...inference.run.tabular import Tabular
 from ..samples.twosample import TwoSample, mmd

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ...inference.run.data import extreme_batch, split_rows
 from ...inference.run.estimates import estimating, placed
-from ...inference.run.session import require_positive
+from ...inference.run.sessions import require_positive
 from ..chains.coordinates import Posterior
 from ..chains.hamiltonian import DualAveraging, LogDensity, first_step, started, transition
 from .importance import PerDatum, weight_statistics

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...inference.run.data import take_rows
 from ...inference.run.estimates import estimating, placed_context
-from ...inference.run.session import require_positive
+from ...inference.run.sessions import require_positive
 from ...inference.run.simulation import run_of_prior, simulated
 from ...inference.run.traces import latent_sites, plate_depth
 from ..chains.coordinates import Posterior, Values

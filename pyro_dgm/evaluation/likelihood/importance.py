@@ -12,7 +12,7 @@ from torch import Tensor
 from ...contract import PyroProgram
 from ...inference.run.data import Batch
 from ...inference.run.particles import draw
-from ...inference.run.session import Session, session
+from ...inference.run.sessions import Session, session
 from .pareto import LEAST_DRAWS
 from .psis import khat, khat_threshold
 
@@ -180,7 +180,7 @@ def nll_of(pair: Session) -> NLL:
         depth = pair.structure.depth
         log_w, kl = weighted(pair.model, pair.guide, block, num, pair.chunk, depth)
         blocks.append(summary_of(log_w, kl))
-    statistics = {name: torch.cat([block[name] for block in blocks]) for name in blocks[0]}
+    statistics = concat_statistics(blocks)
     kind = "exact" if pair.structure.is_exact else NLL.kind
     return NLL(num=num, kind=kind, **statistics)
 
@@ -217,19 +217,29 @@ def weighted(
 
 def summary_of(log_w: Tensor, kl: Tensor) -> dict[str, Tensor]:
     """Per-datum statistics of log weights `(K, N)`, on the CPU."""
-    found = {"nelbo": -log_w.mean(0), "kl": kl.mean(0), "khat": khat(log_w)}
-    return weight_statistics(log_w) | {name: value.cpu() for name, value in found.items()}
+    statistics = weight_statistics(log_w)
+    statistics["nelbo"] = -log_w.mean(0).cpu()
+    statistics["kl"] = kl.mean(0).cpu()
+    statistics["khat"] = khat(log_w).cpu()
+    return statistics
 
 
 def weight_statistics(log_w: Tensor) -> dict[str, Tensor]:
     """Cost, standard error and ESS of the mean of weights, from their logarithms `(K, N)`; each `(N,)`, on the CPU."""
     num = len(log_w)
-    ess = (2 * log_w.logsumexp(0) - (2 * log_w).logsumexp(0)).exp()
+    log_sum = log_w.logsumexp(0)
+    ess = (2 * log_sum - (2 * log_w).logsumexp(0)).exp()
     # Var(mean w) / mean(w)^2 = (K / ESS - 1) / (K - 1)
     relative_variance = (num / ess - 1).clamp(min=0) / (num - 1 or nan)
-    found = {
-        "per_datum": log(num) - log_w.logsumexp(0),
-        "monte_carlo": relative_variance.sqrt(),
-        "ess": ess,
+    return {
+        "per_datum": (log(num) - log_sum).cpu(),
+        "monte_carlo": relative_variance.sqrt().cpu(),
+        "ess": ess.cpu(),
     }
-    return {name: value.cpu() for name, value in found.items()}
+
+
+def concat_statistics(blocks: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The statistics of blocks of data as those of the whole set."""
+    if len(blocks) == 1:
+        return blocks[0]
+    return {name: torch.cat([block[name] for block in blocks]) for name in blocks[0]}

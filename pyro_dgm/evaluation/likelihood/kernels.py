@@ -8,7 +8,7 @@ from math import log, pi
 import torch
 from torch import Tensor
 
-from ...inference.run.session import require_positive
+from ...inference.run.sessions import require_positive
 
 BANDWIDTHS = tuple(10 ** (k / 5 - 2) for k in range(16))  # 0.01, …, 10 in the unit of the data
 

@@ -15,7 +15,7 @@ from ...contract import noise_name
 from ...inference.run.data import take_rows
 from ...inference.run.estimates import checked_run, estimating, placed
 from ...inference.run.particles import draw
-from ...inference.run.session import check_pair
+from ...inference.run.sessions import check_pair
 from ...inference.run.supports import independent_numbers
 from ...inference.run.traces import plate_depth
 from ..chains.coordinates import bijection_onto

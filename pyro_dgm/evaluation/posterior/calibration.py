@@ -18,7 +18,7 @@ from ...inference.run.explain import run_or_explain
 from ...inference.run.generation import generated_value
 from ...inference.run.particles import draw
 from ...inference.run.rules import check_sites
-from ...inference.run.session import check_pair, require_positive
+from ...inference.run.sessions import check_pair, require_positive
 from ...inference.run.simulation import (
     draws_of,
     log_joint,

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...inference.run.data import extreme_batch, take_rows
 from ...inference.run.estimates import checked_run, estimating, placed
-from ...inference.run.session import check_pair, require_positive
+from ...inference.run.sessions import check_pair, require_positive
 from ...inference.run.states import derive_seed, fork_rng
 from ...inference.run.traces import latent_sites, plate_depth
 from ..estimate import Estimate, estimated

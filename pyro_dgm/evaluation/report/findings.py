@@ -15,7 +15,7 @@ from ...inference.run.data import take_rows
 from ...inference.run.estimates import checked_run, estimating, placed
 from ...inference.run.explain import cause_of
 from ...inference.run.generation import generated_value
-from ...inference.run.session import check_pair, require_positive
+from ...inference.run.sessions import check_pair, require_positive
 from ...inference.run.simulation import names_of_latents
 from ...inference.run.traces import PairTrace, plate_depth, vectorized
 from ..latents.elbo_surgery import Surgery, surgery

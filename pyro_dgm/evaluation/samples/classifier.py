@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ...inference.run.session import require_positive
+from ...inference.run.sessions import require_positive
 from ...inference.run.states import fork_rng
-from ..estimate import Estimate, estimated
-from .pools import balanced, permutation_p, relabellings, two_samples
+from ...inference.run.tabular import Tabular
+from ..estimate import Estimate, estimate_columns, estimated
+from .pools import balance, permutation_p, relabellings, two_samples
 
 
 @dataclass(frozen=True)
-class C2ST:
+class C2ST(Tabular):
     r"""How well a classifier knows held-out fakes from held-out real data; ½ is the ideal.
 
     Standard errors are over the held-out data, the trained classifier given. For the best of all classifiers
@@ -44,13 +46,18 @@ class C2ST:
 
     @property
     def total_variation(self) -> Estimate:
-        """A lower bound, in expectation, of the total variation distance of the two laws."""
+        """A lower bound, in expectation, of the total variation distance of the two distributions."""
         return Estimate(2 * self.accuracy.value - 1, 2 * self.accuracy.stderr)
+
+    def columns(self) -> Mapping[str, Any]:
+        """One row: each number, and the standard error of accuracy and AUC."""
+        return estimate_columns(vars(self))
 
     def __str__(self) -> str:
         return (
             f"C2ST accuracy {self.accuracy} (ideal 0.5), AUC {self.auc}, p = {self.p_value:.4f} "
-            f"({self.num_held_out} held-out data of either kind, {self.num_permutations} permutations; "
+            f"({self.num_held_out} held-out data of either kind, "
+            f"{self.num_permutations} permutations; "
             f"{self.classifier} trained on {self.num_train} of either kind)"
         )
 
@@ -60,24 +67,25 @@ def c2st(
 ) -> C2ST:
     r"""Train a classifier on one half of the data, real against fake; test it on the other half.
 
-    The p-value relabels the *held-out* half while the scores stay: given the training half the scores are a fixed
-    function of single data, so under one law for both samples every assignment of the held-out labels is equally
-    probable. That is exact for any classifier and costs no second training. (Over cross-validation folds it would not
-    be: they share their training data.) It compares the AUC, since the accuracy takes so few values that most
-    relabellings would tie.
+    The p-value relabels the *held-out* half while the scores stay: given the training half the scores are a
+    fixed function of single data, so under one distribution for both samples every assignment of the held-out
+    labels is equally probable. That is exact for any classifier and costs no second training. (Over
+    cross-validation folds it would not be: they share their training data.) It compares the AUC, since the
+    accuracy takes so few values that most relabellings would tie.
 
     Args:
         real: `(m, *event)`, an array or a tensor.
         fake: `(n, *event)`; of the larger sample as many are used as of the smaller.
         classifier: an unfitted scikit-learn classifier with `predict_proba`; a copy of it is trained, each
-            `random_state` that is `None` set to the seed. Default: 64 hidden ReLU units on standardised features,
-            `MLPClassifier((64,), solver="lbfgs", alpha=0.3, max_iter=300)`.
+            `random_state` that is `None` set to the seed. Default: 64 hidden ReLU units on standardised
+            features, `MLPClassifier((64,), solver="lbfgs", alpha=0.3, max_iter=300)`.
         num_permutations: number B of relabellings.
         seed: of the split, the classifier and the relabellings; the random state outside stays as it is.
 
     Raises:
         ValueError: for fewer than four data in a sample, different event shapes, or NaN.
-        TypeError: for a classifier without `predict_proba`.
+        TypeError: for samples that are no numbers; for a classifier without `predict_proba`, or a class in
+            place of one.
 
     References:
         Lopez-Paz, Oquab 2017, *Revisiting classifier two-sample tests*, arXiv:1610.06545;
@@ -89,60 +97,94 @@ def c2st(
         0.001
     """
     require_positive(num_permutations=num_permutations)
+    model = _copy_with_seed(classifier, seed)
     real, fake = two_samples("c2st", real, fake, at_least=4)
     with fork_rng(real, seed=seed):
-        real, fake = balanced(real, fake)
-        real, fake = (x[torch.randperm(len(x)).to(x.device)].cpu() for x in (real, fake))
-        num_train, num_held_out = len(real) // 2, len(real) - len(real) // 2
-        labels = relabellings(num_held_out, num_held_out, num_permutations, real.device)
-    model = _seeded(_default() if classifier is None else classifier, seed)
-    scores = _scores(
-        model, [real[:num_train], fake[:num_train]], torch.cat([fake[num_train:], real[num_train:]])
-    )
-    right = ((scores - 0.5) * (2 * labels[0] - 1)).sign() / 2 + 0.5
-    found = _auc(scores, labels)
+        halves = _split(*balance(real, fake))
+        num = len(halves.held_out_real)
+        labels = relabellings(num, num, num_permutations, torch.device("cpu"))
+    _train(model, halves)
+    scores = _score(model, halves)
+    is_fake = labels[0].bool()
+    auc = _auc(scores, labels)
     return C2ST(
-        accuracy=estimated(right[None]),
-        auc=Estimate(found[0].item(), _auc_stderr(scores, labels[0].bool())),
-        p_value=permutation_p(found),
+        accuracy=_accuracy(scores, is_fake),
+        auc=Estimate(auc[0].item(), _auc_stderr(scores, is_fake)),
+        p_value=permutation_p(auc),
         classifier=" ".join(str(model).split()),
-        num_train=num_train,
-        num_held_out=num_held_out,
+        num_train=len(halves.train_real),
+        num_held_out=num,
         num_permutations=num_permutations,
     )
 
 
-def _default() -> Any:
+class _Halves(NamedTuple):
+    """Two samples of equal size, each split at random, on the CPU."""
+
+    train_real: Tensor
+    held_out_real: Tensor
+    train_fake: Tensor
+    held_out_fake: Tensor
+
+
+def _split(real: Tensor, fake: Tensor) -> _Halves:
+    real = _shuffle(real).cpu()
+    fake = _shuffle(fake).cpu()
+    num = len(real) // 2
+    return _Halves(real[:num], real[num:], fake[:num], fake[num:])
+
+
+def _shuffle(sample: Tensor) -> Tensor:
+    return sample[torch.randperm(len(sample)).to(sample.device)]
+
+
+def _default_classifier() -> Any:
     from sklearn.neural_network import MLPClassifier
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    return make_pipeline(
-        StandardScaler(), MLPClassifier((64,), solver="lbfgs", alpha=0.3, max_iter=300)
-    )
+    network = MLPClassifier((64,), solver="lbfgs", alpha=0.3, max_iter=300)
+    return make_pipeline(StandardScaler(), network)
 
 
-def _seeded(classifier: Any, seed: int) -> Any:
-    """An unfitted copy that does not draw from NumPy's global random state."""
+def _copy_with_seed(classifier: Any, seed: int) -> Any:
+    """An unfitted copy, or the default, that does not draw from NumPy's global random state."""
     from sklearn.base import clone
 
-    fresh = clone(classifier)
-    states = {k: v for k, v in fresh.get_params().items() if k.split("__")[-1] == "random_state"}
-    return fresh.set_params(
-        **{name: seed % 2**32 for name, value in states.items() if value is None}
-    )
+    if classifier is None:
+        classifier = _default_classifier()
+    try:
+        unfitted = clone(classifier)
+    except TypeError as error:
+        raise TypeError(
+            f"c2st: expected an unfitted scikit-learn classifier, got {classifier!r}. "
+            "Fix: classifier=LogisticRegression(), an instance."
+        ) from error
+    seeds = {}
+    for name, value in unfitted.get_params().items():
+        if name.split("__")[-1] == "random_state" and value is None:
+            seeds[name] = seed % 2**32
+    return unfitted.set_params(**seeds)
 
 
-def _scores(classifier: Any, train: list[Tensor], held_out: Tensor) -> Tensor:
-    """Probability of being a fake of every held-out datum, by a classifier trained on `[real, fake]`."""
+def _train(classifier: Any, halves: _Halves) -> None:
+    """Fit the classifier to the label 0 of real data and 1 of fakes."""
     from sklearn.exceptions import ConvergenceWarning
 
-    labels = np.repeat([0, 1], len(train[0]))
+    data = torch.cat([halves.train_real, halves.train_fake])
+    labels = np.repeat([0, 1], len(halves.train_real))
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", ConvergenceWarning
-        )  # the test is valid wherever the training stops
-        classifier.fit(torch.cat(train).numpy(), labels)
+        # The test is valid wherever the training stops.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        classifier.fit(data.numpy(), labels)
+
+
+def _score(classifier: Any, halves: _Halves) -> Tensor:
+    """Probability of being a fake of every held-out datum `(2n,)`.
+
+    The fakes, whose label is 1, come first, as `relabellings` puts the first sample first.
+    """
+    held_out = torch.cat([halves.held_out_fake, halves.held_out_real])
     try:
         probability = classifier.predict_proba(held_out.numpy())[:, 1]
     except AttributeError as error:
@@ -153,23 +195,34 @@ def _scores(classifier: Any, train: list[Tensor], held_out: Tensor) -> Tensor:
     return torch.as_tensor(probability).double()
 
 
+def _accuracy(scores: Tensor, is_fake: Tensor) -> Estimate:
+    """Share of the data that are on their own side of ½; a tie counts half."""
+    side = (scores - 0.5) * (2 * is_fake.double() - 1)
+    right = side.sign() / 2 + 0.5
+    return estimated(right[None])
+
+
 def _auc(scores: Tensor, labels: Tensor) -> Tensor:
     """Mann-Whitney statistic of each labelling `(B, N)`, over the number of pairs; ties count half."""
-    m = labels[0].sum()
-    n = labels.shape[1] - m
-    return (labels @ _ranks(scores) - m * (m + 1) / 2) / (m * n)
+    num_fake = labels[0].sum()
+    num_real = labels.shape[1] - num_fake
+    rank_sums = labels @ _ranks(scores)
+    return (rank_sums - num_fake * (num_fake + 1) / 2) / (num_fake * num_real)
 
 
 def _auc_stderr(scores: Tensor, is_fake: Tensor) -> float:
     """From the shares of the other kind that each datum stands above."""
-    ranks, variance = _ranks(scores), 0.0
+    ranks = _ranks(scores)
+    variance = 0.0
     for kind in (is_fake, ~is_fake):
-        above = (ranks[kind] - _ranks(scores[kind])) / (~kind).sum()
-        variance += above.var().item() / int(kind.sum())
+        num_below = ranks[kind] - _ranks(scores[kind])
+        share_below = num_below / (~kind).sum()
+        variance += share_below.var().item() / int(kind.sum())
     return variance**0.5
 
 
 def _ranks(scores: Tensor) -> Tensor:
     """Places 1, …, N in increasing order; equal scores share the mean of theirs."""
     _, index, counts = scores.unique(return_inverse=True, return_counts=True)
-    return (counts.cumsum(0) - (counts - 1) / 2)[index].double()
+    mean_places = counts.cumsum(0) - (counts - 1) / 2
+    return mean_places[index].double()

@@ -1,4 +1,4 @@
-"""One yardstick for models of every kind: held-out likelihood where there is one, and the same tests of samples."""
+"""Models of every kind in one table: held-out likelihood if there is one, and the same tests of samples."""
 
 from __future__ import annotations
 
@@ -10,12 +10,10 @@ import torch
 from torch import Tensor
 
 from ...inference.run.states import fork_rng
-from ..estimate import Estimate
-from .classifier import c2st
-from .moments import frechet
-from .neighbours import nearest_neighbour, prdc
-from .pools import some, two_samples
-from .twosample import median_distance, mmd
+from ...inference.run.tabular import Tabular
+from .metrics import SampleMetrics
+from .pools import as_numbers, subsample, two_samples
+from .twosample import median_distance
 
 FLOOR = "test data"
 MARK = 0.01  # p-values up to it are marked in the printed table
@@ -68,14 +66,16 @@ COLUMNS = (
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """Models in rows, metrics in columns; the first row is real data, so that it shows what is ideal at these sizes.
+class Comparison(Tabular):
+    """Models in rows, metrics in columns.
+
+    The first row is real data, so that it shows what is ideal at these sizes.
 
     Attributes:
-        rows: a dict for every model: `model`; `nll`, nats per datum, and `kind`, `None` where there is no likelihood;
-            `c2st` (accuracy) and `auc`, `mmd`, `precision`, `recall`, `density`, `coverage`, `frechet`, `nn_test`,
-            `nn_train`, the standard error of each as `…_stderr`; p-values `c2st_p`, `mmd_p`, `nn_test_p` of different
-            laws and `nn_train_p` of copied training data.
+        rows: a dict for every model: `model`; `nll`, nats per datum, and `kind`, `None` where there is no
+            likelihood; `c2st` (accuracy) and `auc`, `mmd`, `precision`, `recall`, `density`, `coverage`,
+            `frechet`, `nn_test`, `nn_train`, the standard error of each as `…_stderr`; p-values `c2st_p`,
+            `mmd_p`, `nn_test_p` of different distributions and `nn_train_p` of copied training data.
         num: real data and fakes of every model, for all columns but the last.
         seed: of the split, the choices and the tests.
     """
@@ -84,25 +84,37 @@ class Comparison:
     num: int
     seed: int
 
+    def columns(self) -> Mapping[str, Any]:
+        """A row for each model, a column for each key of its dict."""
+        columns = {}
+        for key in self.rows[0]:
+            columns[key] = [row[key] for row in self.rows]
+        return columns
+
     def __str__(self) -> str:
         width = 2 + max(len(row["model"]) for row in self.rows)
-        head = (
-            f"{'':<{width}}{'NLL, nats':>20}"
-            + "".join(f"{c.header:>11} " for c in COLUMNS)
-            + "  kind of NLL"
+        lines = [self._header(width)]
+        for row in self.rows:
+            lines.append(self._line(row, width))
+        lines.append(
+            f"{self.num} real, {self.num} fake in each row; "
+            f"'{FLOOR}' is one half of the test set against the other."
         )
-        lines = [
-            f"{row['model']:<{width}}{_likelihood_cell(row):>20}"
-            + "".join(f"{column.cell(row):>12}" for column in COLUMNS)
-            + f"  {row['kind'] or ''}"
-            for row in self.rows
-        ]
-        notes = (
-            f"{self.num} real, {self.num} fake in each row; '{FLOOR}' is one half of the test set against the other.",
-            f"* p ≤ {MARK}: C2ST, MMD², 1-NN test: another law than the data's; 1-NN train: below ½, copies of training"
-            " data.",
+        lines.append(
+            f"* p ≤ {MARK}: C2ST, MMD², 1-NN test: another distribution than the data's; "
+            "1-NN train: below ½, copies of training data."
         )
-        return "\n".join([head.rstrip(), *(line.rstrip() for line in lines), *notes])
+        return "\n".join(lines)
+
+    def _header(self, width: int) -> str:
+        headers = "".join(f"{column.header:>11} " for column in COLUMNS)
+        return f"{'':<{width}}{'NLL, nats':>20}{headers}  kind of NLL"
+
+    def _line(self, row: Mapping[str, Any], width: int) -> str:
+        cells = "".join(f"{column.cell(row):>12}" for column in COLUMNS)
+        likelihood = _likelihood_cell(row)
+        line = f"{row['model']:<{width}}{likelihood:>20}{cells}  {row['kind'] or ''}"
+        return line.rstrip()
 
 
 def compare_samples(
@@ -117,137 +129,147 @@ def compare_samples(
     num_permutations: int = 999,
     seed: int = 0,
 ) -> Comparison:
-    r"""VAE, flow, autoregressive model, GAN: anything that draws samples, measured on the same data in the same way.
+    r"""The same metrics on the same data for anything that draws samples: VAE, flow, PixelCNN, GAN.
 
-    The test set is split once. Its first half is the real sample of every row; the second half takes the place of a
-    model's samples in the first row, and as many samples of each model are used, since the metrics depend on sizes. The
-    kernel's bandwidth is the median distance within the training data, the same in all rows. The last column compares
-    all samples (or the whole test set) with the training set, of the larger as many as of the smaller: give as many
-    samples as there are training data to see copies. Time grows as the square of the sizes.
+    The test set is split once. Its first half is the real sample of every row; the second half takes the
+    place of a model's samples in the first row, and as many samples of each model are used, since the metrics
+    depend on sizes. The kernel's bandwidth is the median distance within the training data, the same in all
+    rows. The last column compares all samples (or the whole test set) with the training set, of the larger as
+    many as of the smaller: give as many samples as there are training data to see copies. Time grows as the
+    square of the sizes.
 
     Args:
         samples: name → draws `(n, *event)`, at least half as many as test data.
         train: what the models were trained on `(N, *event)`.
         test: held-out data `(M, *event)`.
         nll: name → likelihood of the *whole* test set, for models that have one.
-        features: maps data to features `(n, *any)` in which samples are compared; default: the data as vectors.
+        features: maps data to features `(n, *any)` in which samples are compared; default: the data as
+            vectors.
         classifier: see `c2st`.
         k: see `prdc`.
         num_permutations: number of relabellings of each test.
         seed: of the split, the choices and the tests; the random state outside stays as it is.
 
     Raises:
-        ValueError: for too few samples or data, different event shapes, NaN, a likelihood of other data or of a model
-            without samples, or a model named 'test data'.
+        TypeError: for samples that are not given by name, or are no numbers.
+        ValueError: for too few samples or data, different event shapes, NaN, a likelihood of other data or of
+            a model without samples, or a model named 'test data'.
     """
-    likelihoods = _checked(samples, nll or {}, len(test))
-    of = features or torch.as_tensor
-    train, held_out = two_samples(
-        "compare_models: train, test", of(train), of(test), at_least=4 * k + 4
-    )
-    fakes = {name: _fakes(name, of(x), train, len(test) // 2) for name, x in samples.items()}
+    likelihoods = _check_names(samples, nll)
+    train, test, fakes = _read(samples, train, test, features, at_least=4 * k + 4)
+    _check_lengths(likelihoods, len(test))
     with fork_rng(train, seed=seed):
-        order = torch.randperm(len(held_out)).to(held_out.device)
-        real, rest = held_out[order].tensor_split(2)
-        chosen = {name: some(x, len(rest)) for name, x in fakes.items()}
-        h = median_distance(train)
-    tests = _Tests(train, real[: len(rest)], h, classifier, k, num_permutations, seed)
-    rows = [tests.row(FLOOR, rest, held_out, None)]
-    rows += [tests.row(name, chosen[name], fakes[name], likelihoods.get(name)) for name in samples]
-    return Comparison(tuple(rows), len(rest), seed)
+        real, chosen = _choose(test, fakes)
+        bandwidth = median_distance(train)
+    every = {FLOOR: test} | fakes
+    metrics = SampleMetrics(train, real, bandwidth, classifier, k, num_permutations, seed)
+    rows = []
+    for name, fake in chosen.items():
+        row = {"model": name} | _likelihood_entries(likelihoods.get(name))
+        rows.append(row | metrics.entries(fake, every[name]))
+    return Comparison(tuple(rows), len(real), seed)
 
 
-@dataclass(frozen=True)
-class _Tests:
-    """All metrics of one sample, against real data that are the same for all."""
+def _choose(test: Tensor, fakes: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    """The real sample of every row, and the sample of each row: the other test data, then each model's fakes.
 
-    train: Tensor
-    real: Tensor
-    bandwidth: float
-    classifier: Any
-    k: int
-    num_permutations: int
-    seed: int
-
-    def row(
-        self, name: str, fake: Tensor, every: Tensor, likelihood: Likelihood | None
-    ) -> dict[str, Any]:
-        pair: dict[str, Any] = {"real": self.real, "fake": fake, "seed": self.seed}
-        again: dict[str, Any] = {"num_permutations": self.num_permutations}
-        told = c2st(**pair, **again, classifier=self.classifier)
-        kernel = mmd(**pair, **again, bandwidth=self.bandwidth)
-        balls, moments = prdc(**pair, k=self.k), frechet(**pair)
-        near = nearest_neighbour(**pair, **again)
-        copies = nearest_neighbour(real=self.train, fake=every, seed=self.seed, **again)
-        numbers = {
-            "c2st": told.accuracy,
-            "auc": told.auc,
-            "mmd": Estimate(kernel.value, kernel.stderr),
-            "precision": balls.precision,
-            "recall": balls.recall,
-            "density": balls.density,
-            "coverage": balls.coverage,
-            "frechet": Estimate(moments.value, moments.stderr),
-            "nn_test": near.accuracy,
-            "nn_train": copies.accuracy,
-        }
-        p = {
-            "c2st_p": told.p_value,
-            "mmd_p": kernel.p_value,
-            "nn_test_p": near.p_value,
-            "nn_train_p": copies.p_copied,
-        }
-        return {"model": name} | _of_likelihood(likelihood) | _flat(numbers) | p
+    All of them have the size of the smaller half of the test data.
+    """
+    order = torch.randperm(len(test)).to(test.device)
+    real, other = test[order].tensor_split(2)
+    num = len(other)
+    chosen = {FLOOR: other}
+    for name, fake in fakes.items():
+        chosen[name] = subsample(fake, num)
+    return real[:num], chosen
 
 
-def _flat(numbers: Mapping[str, Estimate]) -> dict[str, float]:
-    """Each number and its standard error under keys of their own."""
-    return {
-        key: value
-        for name, found in numbers.items()
-        for key, value in ((name, found.value), (f"{name}_stderr", found.stderr))
-    }
-
-
-def _of_likelihood(likelihood: Likelihood | None) -> dict[str, Any]:
+def _likelihood_entries(likelihood: Likelihood | None) -> dict[str, Any]:
     if likelihood is None:
         return {"nll": None, "nll_stderr": None, "kind": None}
     return {"nll": likelihood.mean, "nll_stderr": likelihood.stderr, "kind": likelihood.kind}
 
 
 def _likelihood_cell(row: Mapping[str, Any]) -> str:
-    return "–" if row["nll"] is None else f"{row['nll']:.3f} ± {row['nll_stderr']:.3f}"
+    if row["nll"] is None:
+        return "–"
+    return f"{row['nll']:.3f} ± {row['nll_stderr']:.3f}"
 
 
-def _checked(
-    samples: Mapping[str, Any], nll: Mapping[str, Likelihood], num_test: int
+def _check_names(
+    samples: Mapping[str, Any], nll: Mapping[str, Likelihood] | None
 ) -> Mapping[str, Likelihood]:
-    """The likelihoods, each of a model with samples, and of all test data."""
-    if FLOOR in samples:
+    """The likelihoods by the model's name, each of a model with samples."""
+    likelihoods = {} if nll is None else nll
+    _check_mapping("samples", samples)
+    _check_mapping("nll", likelihoods)
+    names = list(samples)
+    if FLOOR in names:
         raise ValueError(
-            f"compare_models: expected models of other names than '{FLOOR}', which is the first row."
+            f"compare_samples: expected models of other names than '{FLOOR}', which is the first "
+            f"row, got {names}. Fix: {{'model': samples['{FLOOR}']}}."
         )
-    for name, likelihood in nll.items():
-        if name not in samples:
+    for name in likelihoods:
+        if name not in names:
             raise ValueError(
-                f"compare_models: expected likelihoods of {list(samples)}, got one of '{name}'."
+                f"compare_samples: expected likelihoods of {names}, got one of '{name}'. "
+                f"Fix: samples={{'{name}': generate(model, 1000)}} as well."
             )
-        if len(likelihood.per_datum) != num_test:
-            raise ValueError(
-                f"compare_models: expected the likelihood of all {num_test} test data from '{name}', got one of "
-                f"{len(likelihood.per_datum)} data. Fix: nll(model, guide, test)."
-            )
-    return nll
+    return likelihoods
 
 
-def _fakes(name: str, samples: Any, like: Tensor, num: int) -> Tensor:
-    """The samples of one model as features, as many as are needed."""
-    flat = torch.as_tensor(samples)
-    flat = flat.reshape(len(flat), -1)
-    _, fakes = two_samples(f"compare_models: {name}", like, flat)
-    if len(fakes) < num:
-        raise ValueError(
-            f"compare_models: expected at least {num} samples of '{name}', half as many as test data, got "
-            f"{len(fakes)}. Fix: generate(model, {num})."
+def _check_mapping(role: str, by_name: Any) -> None:
+    if not isinstance(by_name, Mapping):
+        raise TypeError(
+            f"compare_samples: expected {role} by the model's name, "
+            f"got {type(by_name).__name__}. Fix: {role}={{'vae': …}}."
         )
-    return fakes
+
+
+def _check_lengths(likelihoods: Mapping[str, Likelihood], num_test: int) -> None:
+    """Refuse a likelihood of other data than the whole test set."""
+    for name, likelihood in likelihoods.items():
+        num = len(likelihood.per_datum)
+        if num != num_test:
+            raise ValueError(
+                f"compare_samples: expected the likelihood of all {num_test} test data "
+                f"from '{name}', got one of {num} data. Fix: nll(model, guide, test)."
+            )
+
+
+def _read(
+    samples: Mapping[str, Any],
+    train: Any,
+    test: Any,
+    features: Callable[[Any], Any] | None,
+    at_least: int,
+) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """Training data, test data and each model's samples as feature vectors."""
+    if features is None:
+        features = _identity
+    train, test = two_samples(
+        "compare_samples", features(train), features(test), at_least, roles=("train", "test")
+    )
+    fakes = {}
+    for name, draws in samples.items():
+        fakes[name] = _read_fakes(name, features(draws), train, num_needed=len(test) // 2)
+    return train, test, fakes
+
+
+def _identity(data: Any) -> Any:
+    return data
+
+
+def _read_fakes(name: str, draws: Any, train: Tensor, num_needed: int) -> Tensor:
+    """The samples of one model as feature vectors `(n, D)`, as many as are needed."""
+    owner = f"compare_samples: {name}"
+    vectors = as_numbers(owner, draws)
+    if vectors.dim() > 0:
+        vectors = vectors.reshape(len(vectors), -1)
+    _, fake = two_samples(owner, train, vectors, roles=("train", "fake"))
+    if len(fake) < num_needed:
+        raise ValueError(
+            f"compare_samples: expected at least {num_needed} samples of '{name}', "
+            f"half as many as test data, got {len(fake)}. Fix: generate(model, {num_needed})."
+        )
+    return fake

@@ -1,8 +1,9 @@
-"""Objectives: modules over a pair whose forward is a loss in nats per datum."""
+"""The evidence lower bound, with β and free bits: the objective of a VAE."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from math import inf
 from typing import Any, cast
 
 import torch
@@ -10,87 +11,41 @@ from pyro.distributions.kl import kl_divergence
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor, nn
 
-from ..run.structure import Structure, preflight
+from ..run.structure import Structure
 from ..run.traces import (
     PairTrace,
     Site,
     each_dim,
-    latent_sites,
     log_density,
-    observed_sites,
-    plate_depth,
     run_pair,
     scaled_sum,
 )
+from .free_bits import FreeBits
+from .objective import Objective, check_observed, check_reparameterized
 from .schedules import Constant, Schedule
 
 
-class Objective(nn.Module):
-    """A loss over a model and a guide; abstract. A subclass gives `terms`, whose entry `loss` is minimized.
-
-    Args:
-        model: the model, a module.
-        guide: its guide, a module.
-        size: number of data in the full set if the programs declare one; losses are then divided by it.
-
-    Raises:
-        TypeError: if a program is no module: its parameters would not be trained.
-    """
-
-    def __init__(self, model: nn.Module, guide: nn.Module, size: int | None = None):
-        super().__init__()
-        for role, program in (("model", model), ("guide", guide)):
-            if not isinstance(program, nn.Module):
-                raise TypeError(
-                    f"{type(self).__name__}: expected the {role} as an nn.Module, got {type(program).__name__}, whose "
-                    "parameters nobody would train. Fix: subclass Program (or nn.Module), or use pyro.infer.SVI."
-                )
-        self.model, self.guide, self.size = model, guide, size
-        self._depth = 1
-
-    def terms(self, *batch: Any) -> dict[str, Tensor]:
-        """Named 0-dim costs in nats per datum, lower is better; `loss` is the one to minimize."""
-        raise NotImplementedError(f"{type(self).__name__} has no terms.")
-
-    def forward(self, *batch: Any) -> Tensor:
-        """The loss, 0-dim, in nats per datum."""
-        return self.terms(*batch)["loss"]
-
-    def advance(self) -> None:
-        """Move every schedule of the objective on by one optimization step."""
-        for module in self.modules():
-            if isinstance(module, Schedule):
-                module.advance()
-
-    def preflight(self, *batch: Any) -> Structure:
-        """Check the pair against the contract on this batch, see `preflight`, and learn how many plates it has."""
-        report = preflight(self.model, self.guide, *batch, size=self.size)
-        self._depth = report.depth
-        return report
-
-    def _num_data(self, batch: tuple) -> int:
-        return self.size or len(next(b for b in batch if isinstance(b, Tensor)))
-
-
 class ELBO(Objective):
-    r"""$-\mathrm{ELBO} = E_q[\log q(z \mid x) - \log p(x, z)] \ge -\log p(x)$, nats per datum: an upper bound.
+    r"""$-\mathrm{ELBO} = E_q[\log q(z \mid x) - \log p(x, z)] \ge -\log p(x)$, nats per datum.
 
-    The guide runs once, the model is replayed against it once, and nothing is read on the host: the loss equals
-    `pyro.infer.Trace_ELBO` (divided by the number of data) under one seed, and traces into one graph. With another
-    gradient it is `IWELBO(model, guide, 1, estimator=StickingTheLanding())`.
+    An upper bound of the NLL. The guide runs once, the model is replayed against it once, and nothing is read
+    on the host: the loss equals `pyro.infer.Trace_ELBO` (divided by the number of data) under one seed, and
+    traces into one graph. With another gradient it is
+    `IWELBO(model, guide, 1, estimator=StickingTheLanding())`.
 
     Args:
         model: the model, a module.
         guide: its guide, with reparameterized sites.
         num_particles: draws per datum, averaged.
-        beta: site → weight of its cost in the loss, a number or a `Schedule`; `{"z": LinearWarmup(1000)}` anneals
-            the KL. The term `nelbo` is always without it.
+        beta: site → weight of its cost in the loss, a number or a `Schedule`; `{"z": LinearWarmup(1000)}`
+            anneals the KL. The term `nelbo` is always without it.
         size: number of data in the full set if the programs declare one.
-        free_bits: latent site → nats λ below which its cost is free: the loss takes $\max(\lambda, c)$ of its mean c
-            over the batch, whose gradient is zero below λ. A number is a floor for the site as a whole, whatever its
-            laws; a tensor of the site's event shape is one for each latent dim, $\sum_j \max(\lambda_j, c_j)$, where
-            the laws have independent dims. β comes after it; the term `nelbo` is without it. A sampled cost is noisy
-            beside λ: `analytic_kl` takes that noise away.
+        free_bits: latent site → nats λ below which its cost is free: the loss takes $\max(\lambda, c)$ of its
+            mean c over the batch, whose gradient is zero below λ. A number is a floor for the site as a
+            whole, whatever its distributions; a tensor of the site's event shape is one for each latent dim,
+            $\sum_j \max(\lambda_j, c_j)$, where the distributions have independent dims. β comes after it;
+            the term `nelbo` is without it. A sampled cost is noisy beside λ: `analytic_kl` takes that noise
+            away.
         analytic_kl: take $KL(q \| p)$ of a latent site in closed form where Pyro knows it.
 
     Terms:
@@ -98,9 +53,12 @@ class ELBO(Objective):
         `kl[z]`: $\log q(z) - \log p(z)$ of a latent site, or its closed form.
 
     Raises:
-        ValueError: for a guide site without reparameterized draws; for β or free bits of an unknown site; for free bits
-            of each dim where the dims are dependent, or not as many; for a closed-form KL when guide and model draw
-            their sites in different orders.
+        TypeError: for what is no pair of programs, see `Objective`; for β or free bits that are not given by
+            site.
+        ValueError: for a guide site without reparameterized draws; for a model without an observed site; for
+            a negative β; for β or free bits of an unknown site; for free bits of each dim where the dims are
+            dependent, or not as many; for a closed-form KL when guide and model draw their sites in different
+            orders.
 
     References:
         Kingma, Welling 2014, arXiv:1312.6114; Higgins et al. 2017 for β; Kingma et al. 2016, arXiv:1606.04934
@@ -110,7 +68,7 @@ class ELBO(Objective):
     def __init__(
         self,
         model: nn.Module,
-        guide: nn.Module,
+        guide: nn.Module | None = None,
         num_particles: int = 1,
         beta: Mapping[str, float | Schedule] | None = None,
         size: int | None = None,
@@ -120,156 +78,171 @@ class ELBO(Objective):
     ):
         super().__init__(model, guide, size)
         if num_particles < 1:
-            raise ValueError(f"ELBO: expected num_particles >= 1, got {num_particles}.")
-        if not isinstance(beta or {}, Mapping):
-            raise TypeError(
-                f"ELBO: expected beta by site, got {beta!r}. Fix: beta={{'z': {beta!r}}}."
+            raise ValueError(
+                f"ELBO: expected num_particles >= 1, got {num_particles}. Fix: num_particles=1."
             )
-        if not isinstance(free_bits or {}, Mapping):
-            raise TypeError(
-                f"ELBO: expected free bits by site, got {free_bits!r}. Fix: free_bits={{'z': {free_bits!r}}}."
-            )
-        self.num_particles, self.analytic_kl = num_particles, analytic_kl
-        weights = {
-            name: b if isinstance(b, Schedule) else Constant(b) for name, b in (beta or {}).items()
-        }
-        self.beta = nn.ModuleDict(weights)
-        self.free_bits = nn.ModuleDict(
-            {name: FreeBits(nats) for name, nats in (free_bits or {}).items()}
+        self.num_particles = num_particles
+        self.analytic_kl = analytic_kl
+        self.beta = _schedules_by_site(beta)
+        self.free_bits = _free_bits_by_site(free_bits)
+
+    def extra_repr(self) -> str:
+        """The settings; β and free bits print themselves."""
+        return (
+            f"num_particles={self.num_particles}, size={self.size}, analytic_kl={self.analytic_kl}"
         )
 
     def preflight(self, *batch: Any) -> Structure:  # noqa: D102
-        report = super().preflight(*batch)
-        unknown = set(self.beta) - {*report.latent, *report.observed}
-        if unknown:
-            raise ValueError(
-                f"ELBO: expected beta for sites among {[*report.latent, *report.observed]}, got {sorted(unknown)}."
-            )
-        if unknown := set(self.free_bits) - set(report.latent):
-            raise ValueError(
-                f"ELBO: expected free_bits for latent sites among {[*report.latent]}, got {sorted(unknown)}."
-            )
-        return report
+        structure = super().preflight(*batch)
+        latent = list(structure.latent)
+        _check_known("beta", "sites", self.beta, [*latent, *structure.observed])
+        _check_known("free_bits", "latent sites", self.free_bits, latent)
+        return structure
 
     def terms(self, *batch: Any) -> dict[str, Tensor]:  # noqa: D102
-        num = self.num_particles if self.num_particles > 1 else None
-        guide_trace, model_trace = self._traces(batch, num)
-        drawn, modelled = latent_sites(guide_trace), latent_sites(model_trace)
-        if self.analytic_kl and list(drawn) != list(modelled):
-            raise ValueError(
-                "ELBO(analytic_kl=True): expected the guide to draw its sites in the model's order "
-                f"{list(modelled)}, got {list(drawn)}: a closed-form KL may then depend on later draws. "
-                "Fix: analytic_kl=False."
-            )
-        rec = {
-            name: -scaled_sum(site, log_density(site))
-            for name, site in observed_sites(model_trace).items()
-        }
-        kl = {name: self._kl(name, site, modelled[name]) for name, site in drawn.items()}
-        return self._named(rec, kl, 1 / (self.num_particles * self._num_data(batch)))
+        pair = self._run(batch)
+        check_observed(pair.observed)
+        if self.analytic_kl:
+            _check_order(pair.latent, pair.modelled)
+        rec = {}
+        for name, site in pair.observed.items():
+            rec[name] = -scaled_sum(site, log_density(site))
+        kl = {}
+        for name, site in pair.latent.items():
+            kl[name] = self._kl(name, site, pair.modelled[name])
+        weight = 1 / (self.num_particles * self._num_data(batch))
+        return self._name_terms(rec, kl, weight)
 
-    def _traces(self, batch: tuple, num: int | None) -> PairTrace:
-        hint = (
-            "ELBO: the programs have more plates than one. Fix: objective.preflight(*batch) first."
-        )
+    def _run(self, batch: tuple[Any, ...]) -> PairTrace:
+        """Run the pair; refuse more plates than the objective knows, into which the particles would fall."""
+        num = self.num_particles if self.num_particles > 1 else None
         try:
-            traces = run_pair(self.model, self.guide, batch, num, self._depth)
+            pair = run_pair(self.model, self.guide, batch, num, self._depth)
         except ValueError as error:
             if "collide" not in str(error):  # Pyro found two plates at one dim
                 raise
-            raise ValueError(hint) from error
-        if num is not None and plate_depth(*traces) > self._depth + 1:
-            raise ValueError(hint)
-        return traces
+            raise ValueError(
+                "ELBO: the plate of particles collides with one of the programs, "
+                "which have more plates than one. Fix: objective.preflight(*batch) first."
+            ) from error
+        if num is not None and pair.depth > self._depth + 1:
+            raise ValueError(
+                "ELBO: expected a plate of particles outside those of the programs, "
+                "which have more plates than one. Fix: objective.preflight(*batch) first."
+            )
+        return pair
 
     def _kl(self, name: str, drawn: Site, modelled: Site) -> Tensor:
-        """The cost of a latent site, summed over the batch; `event_shape` where each dim has free bits of its own."""
+        """The cost of a latent site, summed over the batch; one for each dim with free bits of its own."""
         check_reparameterized(name, drawn)
-        keep = (
-            cast(FreeBits, self.free_bits[name]).check(name, drawn) if name in self.free_bits else 0
-        )
-        if keep:
-            drawn, modelled = each_dim(name, drawn), each_dim(name, modelled)
+        event_dim = 0
+        if name in self.free_bits:
+            event_dim = cast(FreeBits, self.free_bits[name]).check(name, drawn)
+        if event_dim > 0:
+            drawn = each_dim(name, drawn)
+            modelled = each_dim(name, modelled)
         if self.analytic_kl:
             try:
-                kl = scale_and_mask(kl_divergence(drawn["fn"], modelled["fn"]), mask=drawn["mask"])
-                return scaled_sum(drawn, kl, keep)
+                kl = kl_divergence(drawn["fn"], modelled["fn"])
             except NotImplementedError:  # Pyro knows no closed form for this pair of families
                 pass
-        return scaled_sum(drawn, log_density(drawn), keep) - scaled_sum(
-            modelled, log_density(modelled), keep
-        )
+            else:
+                return scaled_sum(drawn, scale_and_mask(kl, mask=drawn["mask"]), event_dim)
+        log_q = scaled_sum(drawn, log_density(drawn), event_dim)
+        log_p = scaled_sum(modelled, log_density(modelled), event_dim)
+        return log_q - log_p
 
-    def _named(
+    def _name_terms(
         self, rec: dict[str, Tensor], kl: dict[str, Tensor], weight: float
     ) -> dict[str, Tensor]:
-        costs = rec | {name: cost.sum() for name, cost in kl.items()}
-        nelbo = _sum(costs.values()) * weight
-        return {
-            "loss": self._weighted({**rec, **kl}, weight) if self.beta or self.free_bits else nelbo,
-            "nelbo": nelbo,
-            **{f"rec[{name}]": costs[name] * weight for name in rec},
-            **{f"kl[{name}]": costs[name] * weight for name in kl},
-        }
+        """The terms from sums over batch and particles; the weight makes nats per datum of them."""
+        whole_kl = {name: cost.sum() for name, cost in kl.items()}
+        nelbo = _sum([*rec.values(), *whole_kl.values()]) * weight
+        loss = nelbo
+        if self.beta or self.free_bits:
+            loss = self._weighted_loss({**rec, **kl}, weight)
+        terms = {"loss": loss, "nelbo": nelbo}
+        for name, cost in rec.items():
+            terms[f"rec[{name}]"] = cost * weight
+        for name, cost in whole_kl.items():
+            terms[f"kl[{name}]"] = cost * weight
+        return terms
 
-    def _weighted(self, costs: dict[str, Tensor], weight: float) -> Tensor:
-        free = {
-            name: self.free_bits[name](cost * weight)
-            for name, cost in costs.items()
-            if name in self.free_bits
-        }
-        costs = {name: cost * weight for name, cost in costs.items()} | free
-        beta = {name: schedule() for name, schedule in self.beta.items()}
-        return _sum(cost * beta[name] if name in beta else cost for name, cost in costs.items())
-
-
-class FreeBits(nn.Module):
-    r"""$\sum_j \max(\lambda_j, c_j)$: a cost that presses no further below its free nats λ.
-
-    Args:
-        nats: λ, 0-dim for the cost of a whole site, or of the site's event shape.
-
-    Raises:
-        ValueError: for a negative λ.
-
-    References:
-        Kingma, Salimans, Jozefowicz, Chen, Sutskever, Welling 2016, arXiv:1606.04934, section C.8.
-
-    Example:
-        >>> FreeBits(0.5)(torch.tensor(0.2))
-        tensor(0.5000)
-    """
-
-    nats: Tensor
-
-    def __init__(self, nats: float | Tensor):
-        super().__init__()
-        self.register_buffer("nats", torch.as_tensor(nats, dtype=torch.get_default_dtype()).clone())
-        if bool((self.nats < 0).any()):
-            raise ValueError(f"free_bits: expected nats >= 0, got {nats}.")
-
-    def check(self, name: str, site: Site) -> int:
-        """The number of dims of λ: none, or as many as an event of the site."""
-        expected = tuple(site["fn"].event_shape)
-        if tuple(self.nats.shape) not in ((), expected):
-            raise ValueError(
-                f"site '{name}': expected free bits as one number or of the event shape {expected}, got shape "
-                f"{tuple(self.nats.shape)}. Fix: free_bits={{'{name}': torch.full({expected}, 0.1)}}."
-            )
-        return self.nats.dim()
-
-    def forward(self, cost: Tensor) -> Tensor:
-        """The cost with its floor, 0-dim."""
-        return cost.maximum(self.nats.to(cost.dtype)).sum()
+    def _weighted_loss(self, costs: dict[str, Tensor], weight: float) -> Tensor:
+        r"""$\sum_s \beta_s \max(\lambda_s, c_s)$ over the sites s."""
+        weighted = []
+        for name, cost in costs.items():
+            term = cost * weight
+            if name in self.free_bits:
+                term = self.free_bits[name](term)
+            if name in self.beta:
+                term = term * self.beta[name]()
+            weighted.append(term)
+        return _sum(weighted)
 
 
-def check_reparameterized(name: str, site: Site) -> None:
-    """Refuse a guide site through whose draws no gradient flows."""
-    if not site["fn"].has_rsample:
+def _schedules_by_site(beta: Mapping[str, float | Schedule] | None) -> nn.ModuleDict:
+    """A schedule for each site that has a β; a number is a constant one."""
+    if beta is None:
+        return nn.ModuleDict()
+    if not isinstance(beta, Mapping):
+        raise TypeError(f"ELBO: expected beta by site, got {beta!r}. Fix: beta={{'z': {beta!r}}}.")
+    schedules = nn.ModuleDict()
+    for name, value in beta.items():
+        schedules[name] = _as_schedule(name, value)
+    return schedules
+
+
+def _as_schedule(name: str, value: Any) -> Schedule:
+    if isinstance(value, Schedule):
+        return value
+    if not isinstance(value, (int, float, Tensor)):
+        raise TypeError(
+            f"ELBO: expected beta of '{name}' as a number or a Schedule, got {value!r}. "
+            f"Fix: beta={{'{name}': LinearWarmup(1000)}}, or beta={{'{name}': 0.5}}."
+        )
+    weight = float(value)
+    if not 0 <= weight < inf:
         raise ValueError(
-            f"site '{name}': expected reparameterized draws for the gradient of the bound, got {site['fn']}. "
-            "Fix: PyroObjective(model, guide, TraceEnum_ELBO(max_plate_nesting=1)) for a discrete latent, or a family "
-            "with rsample."
+            f"ELBO: expected a finite beta >= 0 of '{name}', got {weight:g}. "
+            f"Fix: beta={{'{name}': 0.0}} to leave the cost out."
+        )
+    return Constant(weight)
+
+
+def _free_bits_by_site(free_bits: Mapping[str, float | Tensor] | None) -> nn.ModuleDict:
+    """Free bits for each site that has some."""
+    if free_bits is None:
+        return nn.ModuleDict()
+    if not isinstance(free_bits, Mapping):
+        raise TypeError(
+            f"ELBO: expected free bits by site, got {free_bits!r}. "
+            f"Fix: free_bits={{'z': {free_bits!r}}}."
+        )
+    floors = nn.ModuleDict()
+    for name, nats in free_bits.items():
+        floors[name] = FreeBits(nats)
+    return floors
+
+
+def _check_known(option: str, kind: str, by_site: nn.ModuleDict, known: list[str]) -> None:
+    """Refuse a weight or a floor of a site that the programs do not have."""
+    unknown = sorted(set(by_site) - set(known))
+    if unknown:
+        raise ValueError(
+            f"ELBO: expected {option} for {kind} among {known}, got {unknown}. "
+            f"Fix: {option}={{site: 0.5}} with one of them."
+        )
+
+
+def _check_order(drawn: dict[str, Site], modelled: dict[str, Site]) -> None:
+    """Refuse a closed-form KL of sites that the programs draw in different orders."""
+    if list(drawn) != list(modelled):
+        raise ValueError(
+            "ELBO(analytic_kl=True): expected the guide to draw its sites in the model's order "
+            f"{list(modelled)}, got {list(drawn)}: "
+            "a closed-form KL may then depend on later draws. "
+            "Fix: analytic_kl=False."
         )
 
 

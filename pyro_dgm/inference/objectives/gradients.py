@@ -1,7 +1,8 @@
 r"""Gradient estimators of the importance-weighted bound: the same value under one seed, other gradients.
 
 With $\log w_k = \log p_\theta(x, z_k) - \log q_\phi(z_k \mid x)$, $z_k = T(\varepsilon_k; \phi)$ and
-$\tilde w_k = w_k / \sum_j w_j$, all of them give the model $\sum_k \tilde w_k\, \partial_\theta \log p_\theta$.
+$\tilde w_k = w_k / \sum_j w_j$, all of them give the model
+$\sum_k \tilde w_k\, \partial_\theta \log p_\theta$.
 """
 
 from __future__ import annotations
@@ -22,23 +23,34 @@ from ..run.traces import PairTrace, latent_sites, plate_value, sample_sites, vec
 
 
 class Estimator:
-    r"""A gradient estimator of $\mathcal L_K$: draws whose log weights carry it; abstract: a subclass gives `draw`."""
+    r"""An estimator of the gradient of the importance-weighted bound; abstract: a subclass gives `draw`.
+
+    It draws K particles whose log weights carry the gradient; the value of the bound is the same for all
+    estimators.
+    """
 
     def draw(
         self, model: nn.Module, guide: nn.Module, *batch: Any, num: int, depth: int
     ) -> Particles:
         r"""K draws; the gradient of $\log \sum_k w_k$ of their log weights is the estimator's."""
-        raise NotImplementedError(f"{type(self).__name__} has no draw.")
+        raise NotImplementedError(
+            f"{type(self).__name__} has no draw. "
+            "Fix: def draw(self, model, guide, *batch, num, depth), which returns Particles, "
+            "or estimator=Reparameterized()."
+        )
 
     def check(self, guide: nn.Module, *batch: Any, depth: int) -> None:
         """Refuse a guide that the estimator can't take; called once, before training."""
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
 
 class Reparameterized(Estimator):
-    r"""$\sum_k \tilde w_k \left(\partial_z \log w_k\, \partial_\phi z_k - \partial_\phi \log q_\phi(z_k)\right)$.
+    r"""$\sum_k \tilde w_k (\partial_z \log w_k\, \partial_\phi z_k - \partial_\phi \log q_\phi(z_k))$.
 
-    The derivative of the bound itself, unbiased for every K. Its noise does not vanish at the exact posterior: the
-    score $\partial_\phi \log q_\phi$ is zero in the mean alone.
+    The derivative of the bound itself, unbiased for every K. Its noise does not vanish at the exact
+    posterior: the score $\partial_\phi \log q_\phi$ is zero in the mean alone.
 
     References:
         Kingma, Welling 2014, arXiv:1312.6114; Burda, Grosse, Salakhutdinov 2016, arXiv:1509.00519.
@@ -51,7 +63,7 @@ class Reparameterized(Estimator):
 
 
 class Pathwise(Estimator):
-    """An estimator that scores the guide apart from its draws, so that no gradient comes of its score; abstract."""
+    """An estimator without the score of the guide, which is scored apart from its draws; abstract."""
 
     def draw(  # noqa: D102
         self, model: nn.Module, guide: nn.Module, *batch: Any, num: int, depth: int
@@ -65,12 +77,13 @@ class Pathwise(Estimator):
 class StickingTheLanding(Pathwise):
     r"""$\sum_k \tilde w_k\, \partial_z \log w_k\, \partial_\phi z_k$: the score of the guide is left out.
 
-    Zero, draw by draw, where the guide is the exact posterior. Unbiased at K = 1, the gradient of the ELBO, since the
-    score has mean zero there; for K > 1 the weights depend on z and it is **biased**: `DoublyReparameterized` is not.
+    Zero, draw by draw, where the guide is the exact posterior. Unbiased at K = 1, the gradient of the ELBO,
+    since the score has mean zero there; for K > 1 the weights depend on z and it is **biased**:
+    `DoublyReparameterized` is not.
 
-    The guide is scored a second time, at its own draws and with detached parameters: it must score given points, and
-    use no random numbers beside its sites. An autoregressive flow that samples in one pass (`iaf`) takes D passes to
-    score and gives a `DirectionWarning`; coupling layers cost one pass both ways.
+    The guide is scored a second time, at its own draws and with detached parameters: it must score given
+    points, and use no random numbers beside its sites. An autoregressive flow that samples in one pass
+    (`iaf`) takes D passes to score and gives a `DirectionWarning`; coupling layers cost one pass both ways.
 
     Raises:
         ValueError: in `preflight`, for a guide that draws random numbers while it scores, such as dropout.
@@ -88,11 +101,12 @@ class StickingTheLanding(Pathwise):
 
 
 class DoublyReparameterized(Pathwise):
-    r"""$\sum_k \tilde w_k^2\, \partial_z \log w_k\, \partial_\phi z_k$: the score of the guide, reparameterized again.
+    r"""$\sum_k \tilde w_k^2\, \partial_z \log w_k\, \partial_\phi z_k$: the guide's score is reparameterized.
 
-    Unbiased for every K, since $E[f\, \partial_\phi \log q_\phi(z)] = E[\partial_z f\, \partial_\phi z]$, and its
-    signal-to-noise ratio grows with K where that of `Reparameterized` falls. Zero, draw by draw, where the guide is the
-    exact posterior; at K = 1 it is `StickingTheLanding`, with the same second scoring, cost and conditions.
+    Unbiased for every K, since $E[f\, \partial_\phi \log q_\phi(z)] = E[\partial_z f\, \partial_\phi z]$, and
+    its signal-to-noise ratio grows with K where that of `Reparameterized` falls. Zero, draw by draw, where
+    the guide is the exact posterior; at K = 1 it is `StickingTheLanding`, with the same second scoring, cost
+    and conditions.
 
     Raises:
         ValueError: in `preflight`, for a guide that draws random numbers while it scores, such as dropout.
@@ -114,95 +128,124 @@ class DoublyReparameterized(Pathwise):
         particles = super().draw(model, guide, *batch, num=num, depth=depth)
         # The bound's own derivative brings the first w̃, to θ and z alike; the second one belongs to z alone.
         weights = particles.log_weight.detach().softmax(0)
-        for site in latent_sites(particles.guide_trace).values():
-            if site["value"].requires_grad:
-                site["value"].register_hook(
-                    partial(_weighted, weights, len(site["fn"].event_shape))
-                )
+        for site in particles.pair.latent.values():
+            draws = site["value"]
+            if draws.requires_grad:
+                event_dim = len(site["fn"].event_shape)
+                draws.register_hook(partial(_scale_gradient, weights, event_dim))
         return particles
 
 
 def _draw_and_score(
-    model: nn.Module, guide: nn.Module, batch: tuple, num: int, depth: int
+    model: nn.Module, guide: nn.Module, batch: tuple[Any, ...], num: int, depth: int
 ) -> Particles:
-    r"""K draws, with $\log q$ scored apart from them: no gradient reaches the guide's parameters but through z."""
-    given = _apart(poutine.trace(vectorized(guide, num, depth)).get_trace(*batch))
-    model_trace = poutine.trace(
-        poutine.replay(vectorized(model, num, depth), trace=given)
-    ).get_trace(*batch)
-    log_p = {name: per_datum(name, site) for name, site in sample_sites(model_trace)}
-    _, log_q = _scored(guide, batch, num, depth, given)
-    values = {name: plate_value(site) for name, site in latent_sites(given).items()}
-    return Particles(values=values, log_p=log_p, log_q=log_q, pair=PairTrace(given, model_trace))
+    r"""K draws with $\log q$ scored apart: no gradient reaches the guide's parameters but through z."""
+    drawing = poutine.trace(vectorized(guide, num, depth)).get_trace(*batch)
+    guide_trace = _view_draws(drawing)
+    replayed = poutine.replay(vectorized(model, num, depth), trace=guide_trace)
+    model_trace = poutine.trace(replayed).get_trace(*batch)
+    log_p = {}
+    for name, site in sample_sites(model_trace):
+        log_p[name] = per_datum(name, site)
+    _, log_q = _score_guide(guide, batch, num, depth, guide_trace)
+    values = {}
+    for name, site in latent_sites(guide_trace).items():
+        values[name] = plate_value(site)
+    return Particles(values, log_p, log_q, PairTrace(guide_trace, model_trace))
 
 
-def _apart(trace: Trace) -> Trace:
-    """The trace with each draw as a tensor of its own: a later site of the guide depends on the former tensor."""
-    found = trace.copy()
+def _view_draws(trace: Trace) -> Trace:
+    """A copy of the trace whose draws are tensors of their own.
+
+    A later site of the guide depends on the first tensor, and a hook on it would weigh that path too.
+    """
+    copied = trace.copy()
     for name, site in latent_sites(trace).items():
-        found.nodes[name] = cast(Any, {**site, "value": site["value"].view_as(site["value"])})
-    return found
+        draw_of_its_own = site["value"].view_as(site["value"])
+        copied.nodes[name] = cast(Any, {**site, "value": draw_of_its_own})
+    return copied
 
 
-def _scored(
-    guide: nn.Module, batch: tuple, num: int, depth: int, given: Trace | None = None
+def _score_guide(
+    guide: nn.Module,
+    batch: tuple[Any, ...],
+    num: int,
+    depth: int,
+    given: Trace | None = None,
 ) -> tuple[Trace, dict[str, Tensor]]:
-    """A run of the guide, at given draws or its own, with its log densities `(K, N)`; its tensors stay as they are."""
-    scorer = _Scorer(guide)
-    # Buffers are cloned: batch normalization would else move its statistics twice in one step.
-    tensors = {
-        name: t.detach() if t.requires_grad else t.clone() for name, t in named_tensors(scorer)
-    }
+    """A run of the guide, at given draws or its own, with its log densities `(K, N)`.
+
+    Its parameters are detached, and its buffers stay as they are.
+    """
+    scorer = _GuideScorer(guide)
+    tensors = {}
+    for name, tensor in named_tensors(scorer):
+        # Buffers are cloned: batch normalization would else move its statistics twice in one step.
+        tensors[name] = tensor.detach() if tensor.requires_grad else tensor.clone()
     return functional_call(scorer, tensors, (batch, num, depth, given), tie_weights=False)
 
 
-class _Scorer(nn.Module):
-    """A guide that scores itself while `functional_call` holds its tensors: a flow runs its networks when scored."""
+class _GuideScorer(nn.Module):
+    """A guide that scores itself inside one forward, while `functional_call` holds its tensors.
+
+    Running it there would not be enough: a flow runs its networks when it is scored.
+    """
 
     def __init__(self, guide: nn.Module):
         super().__init__()
         self.guide = guide
 
     def forward(
-        self, batch: tuple, num: int, depth: int, given: Trace | None
+        self, batch: tuple[Any, ...], num: int, depth: int, given: Trace | None
     ) -> tuple[Trace, dict[str, Tensor]]:
         program = vectorized(self.guide, num, depth)
         if given is not None:
             program = poutine.replay(program, trace=given)
         with _DetachParams():
             trace = poutine.trace(program).get_trace(*batch)
-            return trace, {name: per_datum(name, site) for name, site in sample_sites(trace)}
+            log_q = {}
+            for name, site in sample_sites(trace):
+                log_q[name] = per_datum(name, site)
+            return trace, log_q
 
 
 class _DetachParams(Messenger):
     """Detaches what `pyro.param` returns, which no module holds."""
 
-    def _pyro_post_param(self, msg: dict) -> None:
+    def _pyro_post_param(self, msg: dict[str, Any]) -> None:
         msg["value"] = msg["value"].detach()
 
 
-def _weighted(weights: Tensor, event_dim: int, gradient: Tensor) -> Tensor:
+def _scale_gradient(weights: Tensor, event_dim: int, gradient: Tensor) -> Tensor:
     """A gradient `(K, …, N, *event)` times weights `(K, N)`."""
     num, size = weights.shape
-    further = gradient.dim() - event_dim - 2
-    return gradient * weights.to(gradient.dtype).reshape(
-        num, *[1] * further, size, *[1] * event_dim
-    )
+    num_further = gradient.dim() - event_dim - 2
+    shape = (num, *[1] * num_further, size, *[1] * event_dim)
+    return gradient * weights.to(gradient.dtype).reshape(shape)
 
 
-def _check_scoring(estimator: Estimator, guide: nn.Module, batch: tuple, depth: int) -> None:
+def _check_scoring(
+    estimator: Estimator, guide: nn.Module, batch: tuple[Any, ...], depth: int
+) -> None:
+    """Refuse a guide that draws random numbers while its own draws are scored."""
     with fork_rng(*batch), torch.no_grad():
-        given, _ = _scored(guide, batch, 1, depth)
+        given, _ = _score_guide(guide, batch, 1, depth)
         before = _random_state(batch)
-        _scored(guide, batch, 1, depth, given)
-        if not torch.equal(before, _random_state(batch)):
-            raise ValueError(
-                f"{type(estimator).__name__}: expected a guide that scores its draws without random numbers beside its "
-                "sites, got some: it would be scored at other noise than it was drawn with, and the bound be none. "
-                "Fix: no dropout in the guide, or estimator=Reparameterized()."
-            )
+        _score_guide(guide, batch, 1, depth, given)
+        after = _random_state(batch)
+    if not torch.equal(before, after):
+        raise ValueError(
+            f"{type(estimator).__name__}: expected a guide that scores its draws without random "
+            "numbers beside its sites, got some: it would be scored at other noise than it was "
+            "drawn with, and the bound be none. "
+            "Fix: no dropout in the guide, or estimator=Reparameterized()."
+        )
 
 
-def _random_state(batch: tuple) -> Tensor:
-    devices = sorted({b.device.index for b in batch if isinstance(b, Tensor) and b.is_cuda})
-    return torch.cat([torch.get_rng_state(), *(torch.cuda.get_rng_state(d) for d in devices)])
+def _random_state(batch: tuple[Any, ...]) -> Tensor:
+    """The state of the CPU's generator, and of those of the GPUs that hold the batch."""
+    devices = {b.device.index for b in batch if isinstance(b, Tensor) and b.is_cuda}
+    states = [torch.get_rng_state()]
+    for device in sorted(devices):
+        states.append(torch.cuda.get_rng_state(device))
+    return torch.cat(states)

@@ -1,8 +1,7 @@
-"""Pyro's own estimators as objectives: models with discrete latents, which are summed out rather than drawn."""
+"""Pyro's own estimators as objectives, for models whose discrete latents are summed out."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from math import isinf
 from typing import Any
 
@@ -12,21 +11,22 @@ from pyro import poutine
 from pyro.infer import ELBO, TraceEnum_ELBO, TraceTMC_ELBO
 from torch import Tensor, nn
 
+from ...contract import PyroProgram
 from ..run.states import eval_mode, fork_rng
 from ..run.structure import Structure, preflight
-from .elbo import Objective
+from .objective import Objective
 
 
 class PyroObjective(Objective):
-    r"""$-E_q\left[\log \sum_c p(x, z, c) - \log q(z \mid x)\right]$, nats per datum: the loss of one of Pyro's ELBOs.
+    r"""$-E_q[\log \sum_c p(x, z, c) - \log q(z \mid x)]$, the loss of one of Pyro's ELBOs, nats per datum.
 
-    With `TraceEnum_ELBO` a site with `infer={"enumerate": "parallel"}` is summed out exactly: a discrete c, in the
-    model alone or in both programs. Its values arrive in a dim to the left of the plates, so that networks must
-    broadcast, as for particles; the cost grows with the number of values. Eager only: Pyro reads
-    tensors on the host, to pass over values of probability zero and to look for NaN.
+    With `TraceEnum_ELBO` a site with `infer={"enumerate": "parallel"}` is summed out exactly: a discrete c,
+    in the model alone or in both programs. Its values arrive in a dim to the left of the plates, so that
+    networks must broadcast, as for particles; the cost grows with the number of values. Eager only: Pyro
+    reads tensors on the host, to pass over values of probability zero and to look for NaN.
 
-    `nll` and all that stands on `Particles` draw each latent site from the guide: they take the pair if the guide has
-    the discrete sites too, and refuse it otherwise.
+    `nll` and all that stands on `Particles` draw each latent site from the guide: they take the pair if the
+    guide has the discrete sites too, and refuse it otherwise.
 
     Args:
         model: the model, a module.
@@ -39,8 +39,8 @@ class PyroObjective(Objective):
 
     Raises:
         TypeError: if `elbo` is no estimator with a differentiable loss.
-        ValueError: for an estimator that would have to guess the plates; in `preflight`, for programs with more plates
-            than the estimator knows, or that break the contract.
+        ValueError: for an estimator that would have to guess the plates; in `preflight`, for programs with
+            more plates than the estimator knows, or that break the contract.
 
     Example:
         >>> from pyro.infer import Trace_ELBO
@@ -52,62 +52,73 @@ class PyroObjective(Objective):
 
     def __init__(self, model: nn.Module, guide: nn.Module, elbo: ELBO, size: int | None = None):
         super().__init__(model, guide, size)
-        # RenyiELBO, TraceGraph_ELBO and ReweightedWakeSleep have gradients of their own making, and no such loss.
+        # RenyiELBO, TraceGraph_ELBO and ReweightedWakeSleep have gradients of their own making,
+        # and no such loss.
         if not isinstance(elbo, ELBO) or not callable(getattr(elbo, "differentiable_loss", None)):
             raise TypeError(
-                f"PyroObjective: expected one of Pyro's estimators with a differentiable_loss, got {elbo!r}. "
-                "Fix: TraceEnum_ELBO(max_plate_nesting=1)."
+                "PyroObjective: expected one of Pyro's estimators with a differentiable_loss, "
+                f"got {elbo!r}. Fix: TraceEnum_ELBO(max_plate_nesting=1)."
             )
+        name = type(elbo).__name__
         if isinf(elbo.max_plate_nesting):
             raise ValueError(
-                f"PyroObjective: expected an estimator that knows the plates, got {type(elbo).__name__}(), which would "
-                f"guess. Fix: {type(elbo).__name__}(max_plate_nesting=1)."
+                f"PyroObjective: expected an estimator that knows the plates, got {name}(), "
+                f"which would guess. Fix: {name}(max_plate_nesting=1)."
             )
         self.elbo: Any = elbo
 
+    def extra_repr(self) -> str:
+        """The estimator, with the plates that it knows and its particles, and the size."""
+        nesting = f"max_plate_nesting={self.elbo.max_plate_nesting}"
+        particles = f"num_particles={self.elbo.num_particles}"
+        return f"{type(self.elbo).__name__}({nesting}, {particles}), size={self.size}"
+
     def preflight(self, *batch: Any) -> Structure:
         """Check the pair with its summed sites hidden, then Pyro's loss itself with validation on."""
-        sums = isinstance(self.elbo, (TraceEnum_ELBO, TraceTMC_ELBO))
-        model, guide = (
-            _hidden(program) if sums else program for program in (self.model, self.guide)
-        )
+        model: PyroProgram = self.model
+        guide: PyroProgram = self.guide
+        if isinstance(self.elbo, (TraceEnum_ELBO, TraceTMC_ELBO)):
+            model = _hide_summed_sites(model)
+            guide = _hide_summed_sites(guide)
         with eval_mode(self.model, self.guide):
-            report = preflight(model, guide, *batch, size=self.size)
-            self._check_depth(report.depth)
+            structure = preflight(model, guide, *batch, size=self.size)
+            self._check_depth(structure.depth)
             self._check_loss(batch)
-        return report
+        return structure
 
-    def _check_loss(self, batch: tuple) -> None:
+    def _check_depth(self, depth: int) -> None:
+        """Refuse programs with more plates than the estimator knows beside its own plate of particles."""
+        known = self.elbo.max_plate_nesting
+        if self.elbo.vectorize_particles and self.elbo.num_particles > 1:
+            known -= 1
+        if depth > known:
+            name = type(self.elbo).__name__
+            raise ValueError(
+                f"PyroObjective: expected max_plate_nesting={depth} for programs "
+                f"with {depth} plates, got {known}. Fix: {name}(max_plate_nesting={depth})."
+            )
+
+    def _check_loss(self, batch: tuple[Any, ...]) -> None:
+        """Refuse programs that run by themselves, but not over a dim of summed values."""
         try:
             with fork_rng(*batch), pyro.validation_enabled(True):
                 self.terms(*batch)
-        except Exception as error:
+        except Exception as error:  # whatever a user's program raises
             raise ValueError(
-                f"the programs run by themselves, but not under {type(self.elbo).__name__}: expected networks that "
-                f"broadcast over a dim of summed values to the left of the plates; got: {error}\n"
-                "Fix: index dims from the right, and join inputs with Concat(net)(x, z) in place of torch.cat."
+                "the programs run by themselves, but not under "
+                f"{type(self.elbo).__name__}: expected networks that broadcast over a dim of "
+                f"summed values to the left of the plates; got: {error}\n"
+                "Fix: index dims from the right, and join inputs with Concat(net)(x, z) "
+                "in place of torch.cat."
             ) from error
 
-    def _check_depth(self, depth: int) -> None:
-        own = int(
-            self.elbo.vectorize_particles and self.elbo.num_particles > 1
-        )  # Pyro's plate of particles
-        if depth > self.elbo.max_plate_nesting - own:
-            raise ValueError(
-                f"PyroObjective: expected max_plate_nesting={depth} for programs with {depth} plates, got "
-                f"{self.elbo.max_plate_nesting - own}. Fix: {type(self.elbo).__name__}(max_plate_nesting={depth})."
-            )
-
     def terms(self, *batch: Any) -> dict[str, Tensor]:  # noqa: D102
-        with (
-            torch.enable_grad()
-        ):  # Pyro refuses a loss without a gradient, which validation does not ask for
-            loss = self.elbo.differentiable_loss(self.model, self.guide, *batch) / self._num_data(
-                batch
-            )
+        with torch.enable_grad():  # Pyro refuses a loss without one; validation asks for none
+            total = self.elbo.differentiable_loss(self.model, self.guide, *batch)
+            loss = total / self._num_data(batch)
         return {"loss": loss if torch.is_grad_enabled() else loss.detach()}
 
 
-def _hidden(program: nn.Module) -> Callable:
+def _hide_summed_sites(program: PyroProgram) -> PyroProgram:
     """The program whose sites to sum are drawn, and seen by nobody."""
     return poutine.block(program, hide_fn=lambda msg: "enumerate" in (msg["infer"] or {}))

@@ -1,4 +1,4 @@
-"""The sleep phase: an encoder learned from what the generator makes, which needs no density of an observation."""
+"""The sleep objective: an encoder learned from data that the model simulates, without a density of x."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ from typing import Any
 
 import pyro
 from pyro import poutine
-from pyro.poutine.trace_struct import Trace
 from torch import Tensor, nn
 
-from ..run.data import check_data
+from ..run.rules import latents_have_the_same_names
 from ..run.simulation import log_joint, simulated
 from ..run.states import eval_mode, fork_rng
-from ..run.structure import Structure
-from ..run.traces import latent_sites, run_pair
-from .elbo import Objective
+from ..run.structure import Structure, preflight
+from ..run.traces import latent_sites
+from .objective import Objective
 
 
 class Sleep(Objective):
-    r"""$-E_{p(z, x)} \log q(z \mid x) = E_p[KL(p(z \mid x) \,\|\, q(z \mid x))] + H(z \mid x)$, nats per datum.
+    r"""$-E_{p(z, x)} \log q(z \mid x) = E_p[KL(p(z \mid x) \,\|\, q(z \mid x))] + H(z \mid x)$.
 
-    Pairs (z, x) are simulated from the model anew in every step, so that no density of x is asked for: it takes a
-    deterministic decoder with a `Delta` observation, the generator of a GAN, as well as any other. Of a batch only the
-    number of data and the context are used; the guide learns to explain what the model makes, which data need not be.
-    No gradient reaches the model, which runs as it is evaluated. KL is the other way round than in the ELBO: the guide
-    covers the posterior.
+    In nats per datum, an objective of the guide alone: pairs (z, x) are simulated from the model anew in
+    every step, and the guide is fitted to the z of each x by maximum likelihood. No density of x is asked
+    for, so that it takes a deterministic decoder with a `Delta` observation, as the generator of a GAN, as
+    well as any other. Of a batch only the number of data and the context are used. No gradient reaches the
+    model, which runs in evaluation mode. The KL is the other way round than in the ELBO: the guide covers the
+    posterior. The loss is an upper bound of $H(z \mid x)$.
 
     Args:
         model: the model, a module that generates when its first argument is `None`.
@@ -34,72 +34,80 @@ class Sleep(Objective):
         loss: what is minimized; its least value is the conditional entropy of z given x.
 
     Raises:
-        ValueError: in `preflight`, for programs that draw different latent sites, for data of another shape than the
-            model makes, and for a guide that fails on what it makes.
+        TypeError: for what is no pair of programs, see `Objective`.
+        ValueError: in `preflight`, for programs that draw different latent sites, for data of another shape
+            than the model makes, and for a guide that fails on what it makes.
 
     References:
-        Hinton, Dayan, Frey, Neal 1995, *The wake-sleep algorithm for unsupervised neural networks*, Science 268.
+        Hinton, Dayan, Frey, Neal 1995, *The wake-sleep algorithm for unsupervised neural networks*,
+        Science 268.
 
     Example:
         >>> import torch
         >>> import pyro.distributions as dist
-        >>> from pyro_dgm import AmortizedGuide, Conditional, Deterministic, LatentVariableModel, StandardNormal, mlp
+        >>> from pyro_dgm import AmortizedGuide, Conditional, Deterministic, LatentVariableModel
+        >>> from pyro_dgm import StandardNormal, mlp
         >>> generator = LatentVariableModel(StandardNormal(2), Deterministic(mlp(2, 9)))
         >>> guide = AmortizedGuide(Conditional(dist.Normal, mlp(9, 4)))
         >>> Sleep(generator, guide)(torch.zeros(5, 9)).shape
         torch.Size([])
     """
 
-    def __init__(self, model: nn.Module, guide: nn.Module):
+    def __init__(self, model: nn.Module, guide: nn.Module | None = None):
         super().__init__(model, guide)
         self._latent: list[str] = []
 
     def terms(self, *batch: Any) -> dict[str, Tensor]:  # noqa: D102
+        x, latents = self._simulate(batch, self._latent_sites(batch))
+        log_q = log_joint(self.guide, (x, *batch[1:]), latents, self._depth)
+        return {"loss": -log_q.mean()}
+
+    def _simulate(
+        self, batch: tuple[Any, ...], sites: list[str]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """As many data as the batch has, under its context, with the latents they came from; no gradient."""
         with eval_mode(self.model):
-            x, latents = simulated(
-                self.model, len(batch[0]), batch[1:], self._sites(batch), self._depth
-            )
-        return {"loss": -log_joint(self.guide, (x, *batch[1:]), latents, self._depth).mean()}
+            return simulated(self.model, len(batch[0]), batch[1:], sites, self._depth)
 
-    def preflight(self, *batch: Any) -> Structure:
-        """Check that both programs draw the same sites, and that the guide scores what the model makes."""
-        for position, value in enumerate(batch):
-            if isinstance(value, Tensor):
-                check_data(value, f"argument {position}")
-        with fork_rng(*batch), eval_mode(self.model, self.guide), pyro.validation_enabled(True):
-            traces = run_pair(self.model, self.guide, batch)
-            _check_sites(*traces)
-            self._latent, self._depth = list(traces.latent), traces.depth
-            self._check_scores(batch)
-        return Structure.of(traces)
-
-    def _sites(self, batch: tuple) -> list[str]:
+    def _latent_sites(self, batch: tuple[Any, ...]) -> list[str]:
+        """Names of the guide's latent sites, found by one run where `preflight` has not been called."""
         if not self._latent:
             with fork_rng(*batch), eval_mode(self.guide):
-                self._latent = list(latent_sites(poutine.trace(self.guide).get_trace(*batch)))
+                guide_trace = poutine.trace(self.guide).get_trace(*batch)
+            self._latent = list(latent_sites(guide_trace))
         return self._latent
 
-    def _check_scores(self, batch: tuple) -> None:
-        x, _ = simulated(self.model, len(batch[0]), batch[1:], self._latent, self._depth)
-        if x.shape != batch[0].shape:
+    def preflight(self, *batch: Any) -> Structure:
+        """Check that both programs draw the same sites, and that the guide scores what the model simulates.
+
+        The model's density of x is not looked at, nor where the guide draws: neither is part of the loss.
+        """
+        structure = preflight(self.model, self.guide, *batch, rules=(latents_have_the_same_names,))
+        self._latent, self._depth = list(structure.latent), structure.depth
+        with fork_rng(*batch), eval_mode(self.model, self.guide), pyro.validation_enabled(True):
+            self._check_shape(batch)
+            self._check_scores(batch)
+        return structure
+
+    def _check_shape(self, batch: tuple[Any, ...]) -> None:
+        """Refuse data of another event shape than those that the guide will be fitted to."""
+        x, _ = self._simulate(batch, self._latent)
+        expected = tuple(x.shape[1:])
+        got = tuple(batch[0].shape[1:])
+        if expected != got:
             raise ValueError(
-                f"data: expected the event shape {tuple(x.shape[1:])} that the model makes, got "
-                f"{tuple(batch[0].shape[1:])}. Fix: x.reshape(len(x), *{tuple(x.shape[1:])}), or networks for "
-                f"{tuple(batch[0].shape[1:])}."
+                f"data: expected the event shape {expected} that the model makes, got {got}. "
+                f"Fix: x.reshape(len(x), *{expected}), or networks for {got}."
             )
+
+    def _check_scores(self, batch: tuple[Any, ...]) -> None:
+        """Refuse a guide without a density of the latents that the prior draws."""
         try:
             self.terms(*batch)
-        except Exception as error:
+        except Exception as error:  # whatever a user's program raises
             raise ValueError(
-                f"the guide fails to score the model's own latents beside what they made, x of shape {tuple(x.shape)}: "
-                f"{error}\nFix: an encoder with a density of given z, whose support holds all that the prior draws."
+                "the guide fails to score the model's own latents beside the data that they made: "
+                f"{error}\n"
+                "Fix: an encoder with a density of given z, "
+                "whose support holds all that the prior draws."
             ) from error
-
-
-def _check_sites(guide_trace: Trace, model_trace: Trace) -> None:
-    drawn, latent = set(latent_sites(guide_trace)), set(latent_sites(model_trace))
-    if drawn != latent or not drawn:
-        raise ValueError(
-            f"model and guide: expected the same latent sites, got {sorted(latent)} in the model and {sorted(drawn)} "
-            "in the guide. Fix: give each the same name in both programs."
-        )

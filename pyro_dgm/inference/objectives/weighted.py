@@ -2,42 +2,56 @@
 
 from __future__ import annotations
 
-from math import log
+from math import isfinite, log
 from typing import Any
 
 from torch import Tensor, nn
 
 from ..run.structure import Structure
-from ..run.traces import latent_sites
-from .elbo import Objective, check_reparameterized
+from ..run.traces import latent_sites, observed_sites
 from .gradients import Estimator, Reparameterized
+from .objective import Objective, check_observed, check_reparameterized
 
 
 class Weighted(Objective):
-    r"""A loss of the log weights $\log w_k = \log p(x, z_k) - \log q(z_k \mid x)$; abstract: a subclass gives `bound`.
+    r"""A loss of the log weights $\log w_k = \log p(x, z_k) - \log q(z_k \mid x)$; abstract.
 
-    Weights are unscaled: neither N/B nor a temperature is seen, and a site outside the data plate is refused.
+    A subclass gives `bound`. Weights are unscaled: neither N/B nor a temperature is seen, and a site outside
+    the data plate is refused.
     """
 
     def __init__(
-        self, model: nn.Module, guide: nn.Module, num_particles: int = 16, size: int | None = None
+        self,
+        model: nn.Module,
+        guide: nn.Module | None = None,
+        num_particles: int = 16,
+        size: int | None = None,
     ):
         super().__init__(model, guide, size)
         if num_particles < 1:
             raise ValueError(
-                f"{type(self).__name__}: expected num_particles >= 1, got {num_particles}."
+                f"{type(self).__name__}: expected num_particles >= 1, got {num_particles}. "
+                "Fix: num_particles=16."
             )
         self.num_particles = num_particles
         self.estimator: Estimator = Reparameterized()
 
     def bound(self, log_w: Tensor) -> Tensor:
         r"""The bound on $\log p(x)$ of every datum `(N,)` from log weights `(K, N)`."""
-        raise NotImplementedError(f"{type(self).__name__} has no bound.")
+        raise NotImplementedError(
+            f"{type(self).__name__} has no bound. "
+            "Fix: def bound(self, log_w), which returns (N,) bounds, in the subclass; or IWELBO."
+        )
+
+    def extra_repr(self) -> str:
+        """The settings."""
+        return f"num_particles={self.num_particles}, size={self.size}"
 
     def terms(self, *batch: Any) -> dict[str, Tensor]:  # noqa: D102
         particles = self.estimator.draw(
             self.model, self.guide, *batch, num=self.num_particles, depth=self._depth
         )
+        check_observed(observed_sites(particles.model_trace))
         for name, site in latent_sites(particles.guide_trace).items():
             check_reparameterized(name, site)
         log_w = particles.log_weight
@@ -45,11 +59,12 @@ class Weighted(Objective):
 
 
 class IWELBO(Weighted):
-    r"""$-\mathcal L_K = -E\left[\log \frac1K \sum_k \frac{p(x, z_k)}{q(z_k \mid x)}\right]$, in nats per datum.
+    r"""$-\mathcal L_K = -E[\log \frac1K \sum_k p(x, z_k) / q(z_k \mid x)]$, in nats per datum.
 
-    An upper bound of the NLL that falls with K, from the −ELBO at K = 1 to the NLL itself. With its own gradient the
-    signal-to-noise ratio of the encoder's falls as $1/\sqrt K$; with `DoublyReparameterized()` it grows. At K = 1,
-    `StickingTheLanding()` gives the ELBO a gradient that is zero, draw by draw, at the exact posterior.
+    An upper bound of the NLL that falls with K, from the −ELBO at K = 1 to the NLL itself. With its own
+    gradient the signal-to-noise ratio of the encoder's falls as $1/\sqrt K$; with `DoublyReparameterized()`
+    it grows. At K = 1, `StickingTheLanding()` gives the ELBO a gradient that is zero, draw by draw, at the
+    exact posterior.
 
     Args:
         model: the model, a module.
@@ -62,7 +77,7 @@ class IWELBO(Weighted):
         loss: what is minimized; nelbo: the −ELBO from the same draws.
 
     Raises:
-        TypeError: if `estimator` is no `Estimator`.
+        TypeError: for what is no pair of programs, see `Objective`; if `estimator` is no `Estimator`.
         ValueError: for a guide site without reparameterized draws, or a site outside the data plate.
 
     References:
@@ -72,32 +87,39 @@ class IWELBO(Weighted):
     def __init__(
         self,
         model: nn.Module,
-        guide: nn.Module,
+        guide: nn.Module | None = None,
         num_particles: int = 16,
         size: int | None = None,
         estimator: Estimator | None = None,
     ):
         super().__init__(model, guide, num_particles, size)
-        if not isinstance(estimator, (Estimator, type(None))):
+        if estimator is None:
+            estimator = Reparameterized()
+        if not isinstance(estimator, Estimator):
             raise TypeError(
-                f"IWELBO: expected an estimator of the gradient, got {estimator!r}. Fix: DoublyReparameterized()."
+                f"IWELBO: expected an estimator of the gradient, got {estimator!r}. "
+                "Fix: DoublyReparameterized()."
             )
-        self.estimator = estimator or Reparameterized()
+        self.estimator = estimator
+
+    def extra_repr(self) -> str:
+        """The settings."""
+        return f"{super().extra_repr()}, estimator={self.estimator}"
 
     def preflight(self, *batch: Any) -> Structure:  # noqa: D102
-        report = super().preflight(*batch)
-        self.estimator.check(self.guide, *batch, depth=report.depth)
-        return report
+        structure = super().preflight(*batch)
+        self.estimator.check(self.guide, *batch, depth=structure.depth)
+        return structure
 
     def bound(self, log_w: Tensor) -> Tensor:  # noqa: D102
         return log_w.logsumexp(0) - log(self.num_particles)
 
 
 class Renyi(Weighted):
-    r"""$-\mathcal L_\alpha = -\frac{1}{1 - \alpha} E\left[\log \frac1K \sum_k w_k^{1 - \alpha}\right]$, nats per datum.
+    r"""$-\mathcal L_\alpha = -\frac{1}{1 - \alpha} E[\log \frac1K \sum_k w_k^{1 - \alpha}]$, nats per datum.
 
-    The −ELBO at K = 1 and as $\alpha \to 1$; `IWELBO` at $\alpha = 0$. For $\alpha \ge 0$ an upper bound of the NLL for
-    every K; for $\alpha < 0$ none: it falls below the NLL as K grows.
+    The −ELBO at K = 1 and as $\alpha \to 1$; `IWELBO` at $\alpha = 0$. For $\alpha \ge 0$ an upper bound of
+    the NLL for every K; for $\alpha < 0$ none: it falls below the NLL as K grows.
 
     Args:
         model: the model, a module.
@@ -110,7 +132,8 @@ class Renyi(Weighted):
         loss: what is minimized; nelbo: the −ELBO from the same draws.
 
     Raises:
-        ValueError: if `alpha` is 1; for a guide site without reparameterized draws, or one outside the data plate.
+        ValueError: if `alpha` is 1 or not finite; for a guide site without reparameterized draws, or one
+            outside the data plate.
 
     References:
         Li, Turner 2016, *Rényi divergence variational inference*, arXiv:1602.02311.
@@ -127,10 +150,20 @@ class Renyi(Weighted):
         super().__init__(model, guide, num_particles, size)
         if alpha == 1:
             raise ValueError(
-                "Renyi: expected alpha other than 1, where the bound is the ELBO. Fix: ELBO(model, guide)."
+                "Renyi: expected alpha other than 1, where the bound is the ELBO, got 1. "
+                "Fix: ELBO(model, guide)."
+            )
+        if not isfinite(alpha):
+            raise ValueError(
+                f"Renyi: expected a finite alpha, got {alpha}. Fix: alpha=0.5, or IWELBO."
             )
         self.alpha = alpha
 
+    def extra_repr(self) -> str:
+        """The settings."""
+        return f"alpha={self.alpha:g}, {super().extra_repr()}"
+
     def bound(self, log_w: Tensor) -> Tensor:  # noqa: D102
         power = 1 - self.alpha
-        return ((power * log_w).logsumexp(0) - log(self.num_particles)) / power
+        log_mean = (power * log_w).logsumexp(0) - log(self.num_particles)
+        return log_mean / power

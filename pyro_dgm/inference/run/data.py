@@ -14,8 +14,9 @@ from torch.utils.data import Dataset
 
 Batch = tuple[Any, ...]
 
-# Kinds of numpy that torch does not compute with → those it does, without loss.
-SIGNED = {"uint16": "int32", "uint32": "int64", "uint64": "int64"}
+# Integers without a sign, which torch stores but does not compute with, become those with one.
+UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)
+SIGNED = {"uint16": "int64", "uint32": "int64", "uint64": "int64"}
 
 
 def is_array(value: Any) -> bool:
@@ -46,7 +47,8 @@ def to_tensor(value: Any, name: str = "data") -> Tensor:
         TypeError: for an array of objects or texts.
     """
     if isinstance(value, Tensor):
-        return value.clone() if value.is_inference() else value
+        value = value.clone() if value.is_inference() else value
+        return value.to(torch.int64) if value.dtype in UNSIGNED else value
     array = np.asanyarray(value)
     if array.dtype.kind not in "biufc":
         raise TypeError(
@@ -57,16 +59,10 @@ def to_tensor(value: Any, name: str = "data") -> Tensor:
     array = array.astype(SIGNED.get(dtype.name, dtype), copy=False)
     if any(stride < 0 for stride in array.strides):
         array = np.ascontiguousarray(array)
-    with (
-        warnings.catch_warnings()
-    ):  # of arrays that must not be written to, such as memory maps: nobody does
+    with warnings.catch_warnings():
+        # Memory maps must not be written to, and nobody does.
         warnings.filterwarnings("ignore", message=".*not writable.*")
-        tensor = torch.as_tensor(array)
-    return (
-        tensor.to(torch.int64)
-        if tensor.dtype in (torch.uint16, torch.uint32, torch.uint64)
-        else tensor
-    )
+        return torch.as_tensor(array)
 
 
 def as_tensors(batch: Sequence[Any], name: str = "data") -> Batch:
@@ -95,7 +91,8 @@ def as_tensors(batch: Sequence[Any], name: str = "data") -> Batch:
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
     """The arguments with their tensors on a device."""
-    return tuple(value.to(device) if isinstance(value, Tensor) else value for value in batch)
+    moved = [value.to(device) if isinstance(value, Tensor) else value for value in batch]
+    return tuple(moved)
 
 
 def check_data(tensor: Tensor, name: str) -> None:
@@ -125,19 +122,21 @@ def check_observation_argument(batch: Sequence[Any]) -> None:
             "data: expected x after the programs, got none. Fix: nll(model, guide, x), encode(guide, x)."
         )
     x = batch[0]
+    if is_array(x):
+        if x.ndim == 0:
+            raise ValueError(
+                f"data: expected a tensor (N, *event), got a 0-dim tensor {x}. Fix: x[None], for one datum."
+            )
+        return
     if callable(x) and not is_stream(x):
         raise TypeError(
             f"data: expected x after the programs, got {type(x).__name__}, a program too many. Fix: "
             "encode(guide, x), active_units(guide, x), ais(model, x, start=guide), hmc(model, x, start=guide)."
         )
-    if not (is_array(x) or is_stream(x)):
+    if not is_stream(x):
         raise TypeError(
             f"data: expected x as a tensor or an array (N, *event), got {type(x).__name__}. Fix: "
             "torch.as_tensor(x) for a list of numbers, *x for a tuple of arguments."
-        )
-    if is_array(x) and x.ndim == 0:
-        raise ValueError(
-            f"data: expected a tensor (N, *event), got a 0-dim tensor {x}. Fix: x[None], for one datum."
         )
 
 

@@ -19,7 +19,7 @@ from .data import (
 )
 from .explain import run_or_explain
 from .rules import check_sites
-from .session import Session, check_pair, check_program, require_positive
+from .sessions import Session, check_pair, check_program, require_positive
 from .states import device_of, evaluation_mode
 from .structure import BLOCK
 from .supports import is_elementwise

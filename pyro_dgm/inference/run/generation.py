@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ...contract import DATA, PyroProgram, Site
 from .data import Batch
-from .session import Session, require_positive, session, session_of_prior
+from .sessions import Session, require_positive, session, session_of_prior
 from .traces import plate_depth, plate_names, plate_value, sample_sites, vectorized
 
 

@@ -14,7 +14,15 @@ from ...contract import DATA, PyroProgram, Site, noise_name
 from .data import Batch, has_rows
 from .explain import fix_of_event
 from .supports import check_draws, check_observation, check_reach, innermost, warn_of_integers
-from .traces import PairTrace, log_density, observed_sites, plate_names, run_pair, sample_sites
+from .traces import (
+    PairTrace,
+    is_in_plate,
+    log_density,
+    observed_sites,
+    plate_names,
+    run_pair,
+    sample_sites,
+)
 
 
 @dataclass(frozen=True)
@@ -44,6 +52,7 @@ def check_sites(pair: PairTrace) -> None:
     _check_names(pair)
     for name, site in pair.observed.items():
         check_observation(name, site)
+        density_of(name, site)
     for name, site in pair.latent.items():
         check_draws(name, site, pair.modelled[name])
 
@@ -56,6 +65,16 @@ def _check_swapped(pair: PairTrace) -> None:
         raise ValueError(
             f"model: expected an observed site, got none, and {observed} in the guide: are model and guide "
             "swapped? Fix: the model first, then its guide."
+        )
+
+
+def latents_have_the_same_names(subject: Subject) -> None:
+    """Both programs draw the same sites, one at least."""
+    latent, drawn = set(subject.pair.modelled), set(subject.pair.latent)
+    if latent != drawn or not drawn:
+        raise ValueError(
+            f"model and guide: expected the same latent sites, got {sorted(latent)} in the model and "
+            f"{sorted(drawn)} in the guide. Fix: give each the same name in both programs."
         )
 
 
@@ -121,7 +140,7 @@ def sites_lie_in_the_data_plate(subject: Subject) -> None:
     """Every site lies inside the plate `"data"`, at dim −1, over as many data as there are."""
     for sites in (subject.pair.guide_sites, subject.pair.model_sites):
         for name, site in sites.items():
-            if DATA in plate_names(site):
+            if is_in_plate(site, DATA):
                 _check_plate(name, site, subject)
             else:
                 _check_global(name, site, subject.size)
@@ -199,16 +218,23 @@ def densities_have_the_plates_shape(subject: Subject) -> None:
             _check_density(name, site, trace)
 
 
-def _check_density(name: str, site: Site, trace: Trace) -> None:
+def density_of(name: str, site: Site) -> Tensor:
+    """The log density of a site, or why there is none."""
     value = site["value"]
     try:
-        log_p = log_density(site)
+        return log_density(site)
     except Exception as error:  # whatever a distribution raises
-        fix = "\nFix: data of the network's dtype, x.float()."
+        fix = "a distribution whose log_prob takes values of this shape."
+        if value.dtype != torch.get_default_dtype():
+            fix = "data of the network's dtype, x.float()."
         raise ValueError(
-            f"site '{name}': its density fails on a value of shape {tuple(value.shape)} and dtype {value.dtype}: "
-            f"{error}{'' if value.dtype == torch.get_default_dtype() else fix}"
+            f"site '{name}': its density fails on a value of shape {tuple(value.shape)} and dtype "
+            f"{value.dtype}: {error}\nFix: {fix}"
         ) from error
+
+
+def _check_density(name: str, site: Site, trace: Trace) -> None:
+    log_p = density_of(name, site)
     trace.nodes[name]["log_prob"] = log_p  # Pyro's table of shapes shows it
     expected = []
     for frame in sorted(site["cond_indep_stack"], key=lambda frame: frame.dim):
@@ -217,7 +243,7 @@ def _check_density(name: str, site: Site, trace: Trace) -> None:
     if [d for d in log_p.shape if d != 1] != [d for d in expected if d != 1]:
         raise ValueError(
             f"site '{name}': expected one log density per plate {plate_names(site)}, {expected}, got shape "
-            f"{tuple(log_p.shape)}. Fix: {fix_of_event(name, tuple(value.shape[1:]))}."
+            f"{tuple(log_p.shape)}. Fix: {fix_of_event(name, tuple(site['value'].shape[1:]))}."
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 from typing import Any
 
 import pyro
@@ -19,7 +20,7 @@ from .rules import RULES, Rule, Subject, check_sites
 from .states import eval_mode, fork_rng
 from .supports import innermost, is_elementwise
 from .tabular import Tabular
-from .traces import PairTrace, depth_of, plate_names, sample_sites
+from .traces import PairTrace, depth_of, is_in_plate, plate_names, sample_sites, sites_of
 
 BLOCK = 10_000  # data that a check of all of them sees at once
 
@@ -81,7 +82,7 @@ class Structure(Tabular):
         sites = []
         for name, site in (pair.modelled or pair.latent).items():
             kind = Kind.NOISE if name in noise else Kind.LATENT
-            if DATA not in plate_names(site):
+            if not is_in_plate(site, DATA):
                 kind = Kind.GLOBAL
             sites.append(SiteInfo.of(name, site, kind))
         order = list(pair.latent)
@@ -90,21 +91,23 @@ class Structure(Tabular):
             sites.append(SiteInfo.of(name, site, Kind.OBSERVED))
         return cls(pair.depth, tuple(sites), pair.model.format_shapes())
 
-    @property
+    @cached_property
     def latent(self) -> tuple[str, ...]:
         """Names of all sites that are drawn, in the guide's order."""
-        drawn = (Kind.LATENT, Kind.NOISE, Kind.GLOBAL)
-        return tuple(site.name for site in self.sites if site.kind in drawn)
+        return self._names(Kind.LATENT, Kind.NOISE, Kind.GLOBAL)
 
-    @property
+    @cached_property
     def codes(self) -> tuple[str, ...]:
         """Names of the latent sites that make up z: all but the noise of discrete sites, which belongs to the data."""
-        return tuple(site.name for site in self.sites if site.kind in (Kind.LATENT, Kind.GLOBAL))
+        return self._names(Kind.LATENT, Kind.GLOBAL)
 
-    @property
+    @cached_property
     def observed(self) -> tuple[str, ...]:
         """Names of the observed sites."""
-        return tuple(site.name for site in self.sites if site.kind is Kind.OBSERVED)
+        return self._names(Kind.OBSERVED)
+
+    def _names(self, *kinds: Kind) -> tuple[str, ...]:
+        return tuple([site.name for site in self.sites if site.kind in kinds])
 
     @property
     def is_exact(self) -> bool:
@@ -212,6 +215,4 @@ def _structure_of_one(trace: Trace) -> Structure:
         if site["is_observed"]:
             kind = Kind.FACTOR if isinstance(innermost(site["fn"]), Unit) else Kind.OBSERVED
         sites.append(SiteInfo.of(name, site, kind))
-    return Structure(
-        depth_of(*dict(sample_sites(trace)).values()), tuple(sites), trace.format_shapes()
-    )
+    return Structure(depth_of(*sites_of(trace).values()), tuple(sites), trace.format_shapes())

@@ -33,27 +33,27 @@ class PairTrace:
     @cached_property
     def guide_sites(self) -> dict[str, Site]:
         """The guide's sample statements by name."""
-        return dict(sample_sites(self.guide))
+        return sites_of(self.guide)
 
     @cached_property
     def model_sites(self) -> dict[str, Site]:
         """The model's sample statements by name."""
-        return dict(sample_sites(self.model))
+        return sites_of(self.model)
 
     @cached_property
     def latent(self) -> dict[str, Site]:
         """The guide's sites that are drawn, in its order."""
-        return _of_kind(self.guide_sites, observed=False)
+        return _drawn(self.guide_sites)
 
     @cached_property
     def modelled(self) -> dict[str, Site]:
         """The model's sites that are drawn: the prior of `latent`."""
-        return _of_kind(self.model_sites, observed=False)
+        return _drawn(self.model_sites)
 
     @cached_property
     def observed(self) -> dict[str, Site]:
         """The model's sites that are conditioned on data."""
-        return _of_kind(self.model_sites, observed=True)
+        return _conditioned(self.model_sites)
 
     @cached_property
     def depth(self) -> int:
@@ -97,25 +97,36 @@ def vectorized(program: PyroProgram, num: int | None, depth: int) -> PyroProgram
     return inside
 
 
-def sample_sites(trace: Trace) -> Iterator[tuple[str, Site]]:
-    """The sample statements of a trace, without the index sites of plates."""
+def sites_of(trace: Trace) -> dict[str, Site]:
+    """The sample statements of a trace by name, without the index sites of plates."""
+    sites = {}
     for name, site in trace.nodes.items():
         if site["type"] == "sample" and not isinstance(site["fn"], _Subsample):
-            yield name, cast(Site, site)
+            sites[name] = cast(Site, site)
+    return sites
+
+
+def sample_sites(trace: Trace) -> Iterator[tuple[str, Site]]:
+    """Name and site of every sample statement of a trace."""
+    return iter(sites_of(trace).items())
 
 
 def latent_sites(trace: Trace) -> dict[str, Site]:
     """The sites of a trace that are drawn."""
-    return _of_kind(dict(sample_sites(trace)), observed=False)
+    return _drawn(sites_of(trace))
 
 
 def observed_sites(trace: Trace) -> dict[str, Site]:
     """The sites of a trace that are conditioned on data."""
-    return _of_kind(dict(sample_sites(trace)), observed=True)
+    return _conditioned(sites_of(trace))
 
 
-def _of_kind(sites: dict[str, Site], *, observed: bool) -> dict[str, Site]:
-    return {name: site for name, site in sites.items() if site["is_observed"] == observed}
+def _drawn(sites: dict[str, Site]) -> dict[str, Site]:
+    return {name: site for name, site in sites.items() if not site["is_observed"]}
+
+
+def _conditioned(sites: dict[str, Site]) -> dict[str, Site]:
+    return {name: site for name, site in sites.items() if site["is_observed"]}
 
 
 def log_density(site: Site) -> Tensor:
@@ -128,7 +139,7 @@ def plate_depth(*traces: Trace) -> int:
     """How many dims the plates of the traces take, the data plate included."""
     sites: list[Site] = []
     for trace in traces:
-        sites += dict(sample_sites(trace)).values()
+        sites += sites_of(trace).values()
     return depth_of(*sites)
 
 
@@ -142,23 +153,32 @@ def depth_of(*sites: Site) -> int:
     return depth
 
 
+def is_in_plate(site: Site, name: str) -> bool:
+    """Whether a site lies in the plate of a name."""
+    for frame in site["cond_indep_stack"]:
+        if frame.name == name and frame.vectorized:
+            return True
+    return False
+
+
 def plate_names(site: Site) -> list[str]:
     """Names of the plates around a site, outermost dim first."""
-    frames = [frame for frame in site["cond_indep_stack"] if frame.vectorized]
-    frames.sort(key=_dim_of)
-    return [frame.name for frame in frames]
-
-
-def _dim_of(frame: Any) -> int:
-    return frame.dim
+    by_dim = {}
+    for frame in site["cond_indep_stack"]:
+        if frame.vectorized:
+            by_dim[frame.dim] = frame.name
+    return [by_dim[dim] for dim in sorted(by_dim)]
 
 
 def plate_value(site: Site, value: Tensor | None = None) -> Tensor:
     """A site's value `(*plates, *event)`: dims of size 1 that belong to no plate of the site are dropped."""
     value = site["value"] if value is None else value
     num_batch = value.dim() - len(site["fn"].event_shape)
-    framed = {frame.dim for frame in site["cond_indep_stack"] if frame.vectorized}
-    return value.squeeze([dim for dim in range(num_batch) if dim - num_batch not in framed])
+    without_plate = set(range(num_batch))
+    for frame in site["cond_indep_stack"]:
+        if frame.vectorized:
+            without_plate.discard(num_batch + frame.dim)
+    return value.squeeze(tuple(without_plate))
 
 
 def scaled_sum(site: Site, log_p: Tensor, keep: int = 0) -> Tensor:

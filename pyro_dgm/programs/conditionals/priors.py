@@ -1,4 +1,4 @@
-"""Priors beyond the standard normal: mixtures, and those that are made of the encoder's own posteriors."""
+"""Priors beyond the standard normal: a mixture of normals, and mixtures of the encoder's own posteriors."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
+from ...representation import SettingsFirst
 from ..distributions.mixtures import Mixture
+from ..requirements import require_conditional, require_sizes
 from .conditional import positive
 
 
-class MixturePrior(nn.Module):
-    r"""$p(z) = \sum_{k=1}^K \pi_k\, \mathcal N(z;\ \mu_k, \mathrm{diag}\, \sigma_k^2)$, everything learned. Exact.
+class MixturePrior(SettingsFirst):
+    r"""$p(z) = \sum_{k=1}^K \pi_k\, \mathcal N(z; \mu_k, \mathrm{diag}\, \sigma_k^2)$, all learned. Exact.
 
-    Components are joint over the dims: one k for the whole of z. At the start their locations are random and the
-    mixture has about zero mean and unit variance.
+    Components are joint over the dims: one k for the whole of z. At the start their locations are random and
+    the mixture has about zero mean and unit variance.
 
     Args:
         dim: size D of z.
@@ -25,6 +27,9 @@ class MixturePrior(nn.Module):
     Shape:
         c: nothing, or `(*batch, C)`  ->  batch_shape `()` or `(*batch)`, event_shape `(dim,)`.
 
+    Raises:
+        ValueError: for a size or a number of components below 1.
+
     Example:
         >>> MixturePrior(2, num_components=5)().log_prob(torch.zeros(7, 2)).shape
         torch.Size([7])
@@ -32,31 +37,40 @@ class MixturePrior(nn.Module):
 
     def __init__(self, dim: int, num_components: int):
         super().__init__()
-        if num_components < 1:
-            raise ValueError(f"MixturePrior: expected num_components >= 1, got {num_components}.")
-        self.loc = nn.Parameter(0.5**0.5 * torch.randn(num_components, dim))
-        self.raw_scale = nn.Parameter(torch.full((num_components, dim), log(expm1(0.5**0.5))))
+        require_sizes("MixturePrior", dim=dim, num_components=num_components)
+        # Half of the unit variance lies between the components, half within each.
+        std = 0.5**0.5
+        raw_scale = log(expm1(std))
+        self.loc = nn.Parameter(std * torch.randn(num_components, dim))
+        self.raw_scale = nn.Parameter(torch.full((num_components, dim), raw_scale))
         self.logits = nn.Parameter(torch.zeros(num_components))
+
+    def extra_repr(self) -> str:
+        num_components, dim = self.loc.shape
+        return f"{dim}, {num_components}"
 
     def forward(self, *contexts: Tensor) -> Mixture:
         return Mixture(self._component, self.logits.log_softmax(-1), contexts)
 
     def _component(self, k: Tensor, *contexts: Tensor) -> dist.TorchDistribution:
-        return dist.Normal(self.loc[k], positive(self.raw_scale[k])).to_event(1)
+        scale = positive(self.raw_scale[k])
+        return dist.Normal(self.loc[k], scale).to_event(1)
 
 
-class VampPrior(nn.Module):
-    r"""$p(z) = \frac1K \sum_{k=1}^K q(z \mid u_k)$ with the encoder q and K learned pseudo-inputs $u_k$. Exact.
+class VampPrior(SettingsFirst):
+    r"""$p(z) = \frac1K \sum_{k=1}^K q(z \mid u_k)$: encoder q, learned pseudo-inputs $u_k$. Exact.
 
-    The encoder is a reference to the guide's own, not a copy: training moves the two as one. With an encoder that
-    scores given points slowly (`iaf`) the density takes D network calls; coupling layers take one.
+    The encoder is a reference to the guide's own, not a copy: training moves the two as one. With an encoder
+    that scores given points slowly (`iaf`) the density takes D network calls; coupling layers take one.
 
     Args:
         encoder: the guide's conditional for $q(z \mid x)$, of any family that can score given points.
-        pseudo_inputs: where the $u_k$ start `(K, *event)`: data, as in `train[:500]`, or random numbers like them.
-            They are learned in units of their own spread, so that one learning rate suits every scale of data.
+        pseudo_inputs: where the $u_k$ start `(K, *event)`: data, as in `train[:500]`, or random numbers like
+            them. They are learned in units of their own spread, so that one learning rate suits every scale
+            of data.
 
     Raises:
+        TypeError: for an encoder that is no conditional.
         ValueError: for no pseudo-inputs.
 
     References:
@@ -74,13 +88,18 @@ class VampPrior(nn.Module):
 
     def __init__(self, encoder: nn.Module, pseudo_inputs: Tensor):
         super().__init__()
-        inputs = _stored("VampPrior", "pseudo_inputs", pseudo_inputs)
-        inputs = inputs if inputs.is_floating_point() else inputs.to(torch.get_default_dtype())
+        require_conditional("encoder", encoder, "Conditional(dist.Normal, net)")
+        inputs = _require_rows("VampPrior", "pseudo_inputs", pseudo_inputs)
+        if not inputs.is_floating_point():
+            inputs = inputs.to(torch.get_default_dtype())
         spread = inputs.std(correction=0)
         self.encoder = encoder
         self.register_buffer("centre", inputs.mean())
         self.register_buffer("spread", spread.where(spread > 0, 1.0))
         self.standardized = nn.Parameter((inputs - self.centre) / self.spread)
+
+    def extra_repr(self) -> str:
+        return f"pseudo_inputs={tuple(self.standardized.shape)}"
 
     @property
     def pseudo_inputs(self) -> Tensor:
@@ -91,17 +110,18 @@ class VampPrior(nn.Module):
         return _mixture_of_posteriors(self.encoder, self.pseudo_inputs, contexts)
 
 
-class AggregatePrior(nn.Module):
-    r"""$p(z) = \frac1N \sum_{n=1}^N q(z \mid x_n)$, the aggregated posterior of N stored data. Exact; N terms a point.
+class AggregatePrior(SettingsFirst):
+    r"""$p(z) = \frac1N \sum_{n=1}^N q(z \mid x_n)$, the aggregated posterior of N stored data. Exact.
 
-    The optimal prior of a fixed encoder on those data, and an overfitting one: a yardstick. The encoder is a
-    reference to the guide's own; the data travel in the state dict.
+    A density takes N terms. The optimal prior of a fixed encoder on those data, and an overfitting one: a
+    yardstick. The encoder is a reference to the guide's own; the data travel in the state dict.
 
     Args:
         encoder: the guide's conditional for $q(z \mid x)$, of any family that can score given points.
         data: the stored data `(N, *event)`.
 
     Raises:
+        TypeError: for an encoder that is no conditional.
         ValueError: for no data.
 
     References:
@@ -112,8 +132,12 @@ class AggregatePrior(nn.Module):
 
     def __init__(self, encoder: nn.Module, data: Tensor):
         super().__init__()
+        require_conditional("encoder", encoder, "Conditional(dist.Normal, net)")
         self.encoder = encoder
-        self.register_buffer("data", _stored("AggregatePrior", "data", data).clone())
+        self.register_buffer("data", _require_rows("AggregatePrior", "data", data).clone())
+
+    def extra_repr(self) -> str:
+        return f"data={tuple(self.data.shape)}"
 
     def forward(self, *contexts: Tensor) -> Mixture:
         return _mixture_of_posteriors(self.encoder, self.data, contexts)
@@ -123,16 +147,20 @@ def _mixture_of_posteriors(
     encoder: nn.Module, inputs: Tensor, contexts: tuple[Tensor, ...]
 ) -> Mixture:
     r"""$\frac1K \sum_k q(z \mid u_k, c)$."""
+    num = len(inputs)
+    log_weights = torch.full((num,), -log(num), device=inputs.device)
     reference = contexts[0] if contexts else inputs
-    log_weights = torch.full((len(inputs),), -log(len(inputs)), device=inputs.device)
-    log_weights = log_weights.to(reference.dtype) if reference.is_floating_point() else log_weights
+    if reference.is_floating_point():
+        log_weights = log_weights.to(reference.dtype)
     return Mixture(lambda k, *c: encoder(inputs[k], *c), log_weights, contexts)
 
 
-def _stored(name: str, argument: str, tensor: Tensor) -> Tensor:
+def _require_rows(owner: str, argument: str, tensor: Tensor) -> Tensor:
+    """The tensor of one or more data, detached."""
     tensor = torch.as_tensor(tensor).detach()
     if tensor.dim() < 2 or len(tensor) < 1:
         raise ValueError(
-            f"{name}: expected {argument} of shape (K, *event), got {tuple(tensor.shape)}. Fix: {argument}=train[:500]."
+            f"{owner}: expected {argument} of shape (K, *event), got {tuple(tensor.shape)}. "
+            f"Fix: {argument}=train[:500]."
         )
     return tensor

@@ -8,9 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, silu
 
+from ...deprecation import renamed_argument
+from ...representation import SettingsFirst
 from ..networks.dense import cast
-from .bijector import Bijector, Inverse, Stack, ValueAndLogDet
-from .elementwise import Affine, Elementwise, Spline
+from .bijector import Bijector, Inverse, Stack, ValueAndLogDet, check_hidden, check_sizes
+from .elementwise import Affine, Elementwise, check_transformer
+from .spline import Spline
 
 
 class MaskedLinear(nn.Linear):
@@ -26,7 +29,7 @@ class MaskedLinear(nn.Linear):
         return linear(x, self.mask * self.weight, self.bias)
 
 
-class MADE(nn.Module):
+class MADE(SettingsFirst):
     r"""$r_i = \mathrm{net}_i(x_{\pi < i}, c)$: the parameters of i see only the coordinates before it, and the context.
 
     Args:
@@ -53,32 +56,65 @@ class MADE(nn.Module):
         reverse: bool = False,
     ):
         super().__init__()
+        check_sizes("MADE", dim=dim, context=context, num_params=num_params)
+        check_hidden("MADE", hidden)
+        self.dim = dim
+        self.context = context
         self.num_params = num_params
-        degree = torch.arange(dim).flip(0) if reverse else torch.arange(dim)
-        # A hidden unit of degree h sees the coordinates up to h; those of degree -1 see the context alone.
-        lowest, num = (-1, dim) if context else (0, max(dim - 1, 1))
-        # Spread evenly, so that a narrow layer still reaches the highest degree and no coordinate is lost.
-        degrees = [
-            degree,
-            *(torch.linspace(lowest, lowest + num - 1, size).round() for size in hidden),
-        ]
-        pairs = zip(degrees[:-1], degrees[1:], strict=True)
-        self.layers = nn.ModuleList(
-            MaskedLinear(out[:, None] >= into[None, :]) for into, out in pairs
-        )
-        self.last = MaskedLinear((degree[:, None] > degrees[-1][None, :]).repeat(num_params, 1))
-        self.contexts = nn.ModuleList(
-            nn.Linear(context, size, bias=False) for size in hidden if context
-        )
+        self.reverse = reverse
+
+        *hidden_masks, last_mask = _masks(dim, context, hidden, reverse=reverse)
+        self.layers = nn.ModuleList([MaskedLinear(mask) for mask in hidden_masks])
+        self.last = MaskedLinear(last_mask.repeat(num_params, 1))
+        self.contexts = nn.ModuleList()
+        if context:
+            for size in hidden:
+                self.contexts.append(nn.Linear(context, size, bias=False))
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)
 
+    def extra_repr(self) -> str:
+        options = f"num_params={self.num_params}, reverse={self.reverse}"
+        return f"{self.dim}, context={self.context}, {options}"
+
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        context = None if context is None else cast(context, self)
+        if context is not None:
+            context = cast(context, self)
         for i, layer in enumerate(self.layers):
-            x = layer(x)
-            x = silu(x if context is None else x + self.contexts[i](context))
+            h = layer(x)
+            if context is not None:
+                h = h + self.contexts[i](context)
+            x = silu(h)
         return self.last(x).unflatten(-1, (self.num_params, -1))
+
+
+def degrees_of(dim: int, *, reverse: bool) -> Tensor:
+    """The place of every coordinate in the order: 0, …, D - 1, or the reverse."""
+    degree = torch.arange(dim)
+    return degree.flip(0) if reverse else degree
+
+
+def _masks(dim: int, context: int, hidden: Sequence[int], *, reverse: bool) -> list[Tensor]:
+    """Masks `(out, in)` of the hidden layers, and of the last one for one parameter per coordinate."""
+    degree = degrees_of(dim, reverse=reverse)
+    masks = []
+    before = degree
+    for size in hidden:
+        after = _hidden_degrees(size, dim, context)
+        masks.append(after[:, None] >= before[None, :])
+        before = after
+    masks.append(degree[:, None] > before[None, :])
+    return masks
+
+
+def _hidden_degrees(size: int, dim: int, context: int) -> Tensor:
+    """A hidden unit of degree h sees the coordinates up to h; those of degree -1 see the context alone.
+
+    Spread evenly, so that a narrow layer still reaches the highest degree and no coordinate is lost.
+    """
+    highest = dim - 2
+    lowest = -1 if context else 0
+    return torch.linspace(lowest, max(highest, lowest), size).round()
 
 
 class Autoregressive(Bijector):
@@ -99,10 +135,15 @@ class Autoregressive(Bijector):
     References:
         Kingma et al. 2016, *Improving variational inference with inverse autoregressive flow*, arXiv:1606.04934;
         Papamakarios et al. 2017, *Masked autoregressive flow for density estimation*, arXiv:1705.07057.
+
+    Raises:
+        ValueError: for no coordinates.
+        TypeError: for anything but an elementwise transformer, its class included.
     """
 
     degree: Tensor
 
+    @renamed_argument(law="transformer")
     def __init__(
         self,
         dim: int,
@@ -113,26 +154,40 @@ class Autoregressive(Bijector):
         reverse: bool = False,
     ):
         super().__init__()
-        self.context, self.transformer, self.num_inverse = context, transformer or Affine(), dim
+        check_sizes("Autoregressive", dim=dim, context=context)
+        check_hidden("Autoregressive", hidden)
+        check_transformer("Autoregressive", transformer)
+        self.dim = dim
+        self.context = context
+        self.transformer = transformer or Affine()
+        self.reverse = reverse
+        self.num_inverse = dim
         self.made = MADE(dim, context, hidden, self.transformer.num_params, reverse=reverse)
-        self.register_buffer("degree", torch.arange(dim).flip(0) if reverse else torch.arange(dim))
+        self.register_buffer("degree", degrees_of(dim, reverse=reverse))
+
+    def extra_repr(self) -> str:
+        options = f"transformer={self.transformer}, reverse={self.reverse}"
+        return f"{self.dim}, context={self.context}, {options}"
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> ValueAndLogDet:
-        self._check_context(context, self.context)
+        self._check_context(context)
         y, log_slope = self.transformer.forward(x, self.made(x, context))
         return y, log_slope.sum(-1)
 
     def inverse(self, y: Tensor, context: Tensor | None = None) -> ValueAndLogDet:
-        self._check_context(context, self.context)
-        x, raw = torch.zeros_like(y), self.made(torch.zeros_like(y), context)
-        for step in range(len(self.degree)):
-            # Coordinates not yet reached stay 0, so that their unfinished values can't overflow into the network.
-            x = torch.where(self.degree == step, self.transformer.inverse(y, raw)[0], x)
-            if step + 1 < len(self.degree):
+        self._check_context(context)
+        # Coordinates not yet reached stay 0, so that their unfinished values can't overflow into the network.
+        x = torch.zeros_like(y)
+        raw = self.made(x, context)
+        for step in range(self.dim):
+            found, log_slope = self.transformer.inverse(y, raw)
+            x = torch.where(self.degree == step, found, x)
+            if step + 1 < self.dim:
                 raw = self.made(x, context)
-        return x, self.transformer.inverse(y, raw)[1].sum(-1)
+        return x, log_slope.sum(-1)
 
 
+@renamed_argument(law="transformer")
 def iaf(
     dim: int,
     layers: int,
@@ -151,18 +206,23 @@ def iaf(
         hidden: hidden sizes of each network.
         transformer: the elementwise map; default `Affine()`.
 
+    Raises:
+        ValueError: for no coordinates or no layers.
+        TypeError: for anything but an elementwise transformer.
+
     Example:
         >>> iaf(4, layers=2, context=3)(torch.zeros(7, 4), torch.zeros(7, 3))[0].shape
         torch.Size([7, 4])
     """
-    return Stack(
-        [
-            Autoregressive(dim, context, hidden, transformer, reverse=bool(i % 2))
-            for i in range(layers)
-        ]
-    )
+    check_sizes("iaf", dim=dim, layers=layers)
+    bijectors = []
+    for i in range(layers):
+        reverse = i % 2 == 1
+        bijectors.append(Autoregressive(dim, context, hidden, transformer, reverse=reverse))
+    return Stack(bijectors)
 
 
+@renamed_argument(law="transformer")
 def maf(
     dim: int,
     layers: int,
@@ -178,6 +238,7 @@ def maf(
         >>> maf(4, layers=2).inverse(torch.zeros(7, 4))[1].shape
         torch.Size([7])
     """
+    check_sizes("maf", dim=dim, layers=layers)
     return Stack([Inverse(layer) for layer in iaf(dim, layers, context, hidden, transformer)])
 
 

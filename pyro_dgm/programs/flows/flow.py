@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
+from typing import Any
 
 import pyro.distributions as dist
 from torch import Tensor, nn
+from torch.distributions import Distribution
 
-from .bijector import Bijector, Stack
+from ...representation import SettingsFirst
+from .bijector import Bijector, Stack, as_layers
 
 
 @dataclass(frozen=True)
@@ -24,19 +28,21 @@ class Directions:
     density: int | None
 
     def __str__(self) -> str:
-        sample, density = (
-            "impossible" if n is None else f"{n} network calls" for n in (self.sample, self.density)
-        )
         return (
-            f"a draw, with its own density: {sample}; the density of a given point: {density}.\n"
+            f"a draw, with its own density: {_cost(self.sample)}; "
+            f"the density of a given point: {_cost(self.density)}.\n"
             "A posterior is trained on draws, a prior or a density on given points."
         )
 
 
-class Flow(nn.Module):
+def _cost(calls: int | None) -> str:
+    return "impossible" if calls is None else f"{calls} network calls"
+
+
+class Flow(SettingsFirst):
     r"""$y = f_c(\varepsilon)$ with $\varepsilon \sim \mathrm{base}(c)$.
 
-    $\log p(y) = \log p(\varepsilon) - \log|\det \partial y / \partial \varepsilon|$, exact, in nats.
+    $\log p(y) = \log p(\varepsilon) - \log|\det \partial y / \partial \varepsilon|$, exact, in nats per datum.
 
     One type for the flow prior (choose `maf`: it scores fast), the flow posterior (choose `iaf`: it samples fast; its
     own draws are scored from the forward pass), and a flow likelihood. The other way round works as well and takes D
@@ -50,6 +56,10 @@ class Flow(nn.Module):
 
     Shape:
         c: `(*batch, C)` or nothing  ->  a Pyro `TransformedDistribution`, batch_shape `(*batch)`, event_shape `(D,)`.
+
+    Raises:
+        TypeError: for a distribution or a class in place of the base, or anything but bijectors.
+        ValueError: for no bijector, and in the call for several contexts without `embed`.
 
     Example:
         >>> from pyro_dgm import StandardNormal, maf
@@ -65,11 +75,14 @@ class Flow(nn.Module):
         embed: nn.Module | None = None,
     ):
         super().__init__()
-        self.base, self.embed = base, embed
-        self.bijector = bijectors if isinstance(bijectors, Stack) else Stack(bijectors)
+        _check_base(base)
+        self.base = base
+        self.embed = embed
+        layers = as_layers("Flow", bijectors)
+        self.bijector = bijectors if isinstance(bijectors, Stack) else Stack(layers)
 
     def directions(self) -> Directions:
-        """The direction report: what a draw and what a density costs.
+        """The network calls that a draw and a density cost.
 
         Example:
             >>> from pyro_dgm import StandardNormal, iaf
@@ -83,8 +96,33 @@ class Flow(nn.Module):
             contexts = (self.embed(*contexts),)
         if len(contexts) > 1:
             raise ValueError(
-                f"Flow: expected one context, got {len(contexts)}. Fix: embed=Concat(mlp(...)), which joins them."
+                f"Flow: expected one context, got {len(contexts)}. "
+                "Fix: embed=Concat(mlp(...)), which concatenates them."
             )
-        return dist.TransformedDistribution(
-            self.base(*contexts), [self.bijector.transform(*contexts)]
-        )
+        base = self.base(*contexts)
+        return dist.TransformedDistribution(base, [self.bijector.transform(*contexts)])
+
+
+def _check_base(base: Any) -> None:
+    """Raise unless the base is a conditional: a callable that returns a distribution."""
+    not_a_conditional = Distribution | Bijector | type
+    if callable(base) and not isinstance(base, not_a_conditional):
+        return
+    fix = "Flow(StandardNormal(8), …)"
+    if isinstance(base, Distribution):
+        got = f"the distribution {type(base).__name__} itself"
+        size = prod(base.event_shape or base.batch_shape)
+        fix = f"Flow(StandardNormal({size}), …), or a module whose forward() returns it"
+    elif isinstance(base, type):
+        got = f"the class {base.__name__}"
+        if not issubclass(base, Distribution):
+            fix = f"an instance, Flow({base.__name__}(…), …)"
+    elif isinstance(base, Bijector):
+        got = f"the bijector {type(base).__name__}"
+        fix = "Flow(base, bijectors): the base first"
+    else:
+        got = f"a {type(base).__name__}"
+    raise TypeError(
+        f"Flow (base): expected a conditional of the noise, such as StandardNormal(8), "
+        f"got {got}. Fix: {fix}."
+    )

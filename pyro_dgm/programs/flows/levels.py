@@ -47,36 +47,56 @@ class Levels(Bijector):
     def __init__(self, levels: int, alpha: float | None = None, event_dim: int = 1):
         super().__init__()
         if alpha is None:
-            alpha = 0.0 if levels == 1 else 1e-5
-        if levels < 1 or not 0 <= alpha < 0.5 or event_dim < 1:
+            alpha = _default_alpha(levels)
+        valid = levels >= 1 and 0 <= alpha < 0.5 and event_dim >= 1
+        if not valid:
             raise ValueError(
-                "Levels: expected levels >= 1, 0 <= alpha < 0.5 and event_dim >= 1, got "
-                f"levels={levels}, alpha={alpha}, event_dim={event_dim}."
+                "Levels: expected levels >= 1, 0 <= alpha < 0.5 and event_dim >= 1, "
+                f"got levels={levels}, alpha={alpha}, event_dim={event_dim}. "
+                "Fix: Levels(256, event_dim=1)."
             )
-        self.levels, self.alpha, self.event_dim = levels, alpha, event_dim
+        self.levels = levels
+        self.alpha = alpha
+        self.event_dim = event_dim
         margin = alpha * levels / (1 - 2 * alpha)
+        range_of_levels = constraints.interval(-margin, levels + margin)
         self.domain = constraints.independent(constraints.real, event_dim)
-        self.codomain = constraints.independent(
-            constraints.interval(-margin, levels + margin), event_dim
-        )
+        self.codomain = constraints.independent(range_of_levels, event_dim)
+
+    def extra_repr(self) -> str:
+        settings = [f"{self.levels}"]
+        if self.alpha != _default_alpha(self.levels):
+            settings.append(f"alpha={self.alpha}")
+        if self.event_dim != 1:
+            settings.append(f"event_dim={self.event_dim}")
+        return ", ".join(settings)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> ValueAndLogDet:
         limits = torch.finfo(x.dtype)
-        share = (x.sigmoid().clamp(limits.tiny, 1 - limits.eps / 2) - self.alpha) / (
-            1 - 2 * self.alpha
-        )
-        return self.levels * share, self._summed(logsigmoid(x) + logsigmoid(-x))
+        largest = 1 - limits.eps / 2
+        sigma = x.sigmoid().clamp(limits.tiny, largest)
+        share = (sigma - self.alpha) / (1 - 2 * self.alpha)
+        log_slope = logsigmoid(x) + logsigmoid(-x)
+        return self.levels * share, self._log_det(log_slope)
 
     def inverse(self, y: Tensor, context: Tensor | None = None) -> ValueAndLogDet:
         limits = torch.finfo(y.dtype)
-        log_below = self._mixed(y).clamp(min=limits.tiny).log()
-        log_above = self._mixed(self.levels - y).clamp(min=limits.eps / 2).log()
-        return log_below - log_above, -self._summed(log_below + log_above)
+        below = self._sigma(y).clamp(min=limits.tiny)
+        above = self._sigma(self.levels - y).clamp(min=limits.eps / 2)
+        log_below = below.log()
+        log_above = above.log()
+        log_det = self._log_det(log_below + log_above)
+        return log_below - log_above, -log_det
 
-    def _mixed(self, part: Tensor) -> Tensor:
-        r"""$\alpha + (1 - 2 \alpha) y / L$, of y or of what is left of y to L."""
+    def _sigma(self, part: Tensor) -> Tensor:
+        r"""$\sigma = \alpha + (1 - 2 \alpha) y / L$, of y or of what is left of y to L."""
         return self.alpha + (1 - 2 * self.alpha) * part / self.levels
 
-    def _summed(self, log_slope: Tensor) -> Tensor:
+    def _log_det(self, log_slope: Tensor) -> Tensor:
+        r"""The sum over the event of $\log \sigma(x) + \log \sigma(-x)$ and the constant $\log L / (1 - 2 \alpha)$."""
         constant = log(self.levels) - log1p(-2 * self.alpha)
         return (log_slope + constant).flatten(-self.event_dim).sum(-1)
+
+
+def _default_alpha(levels: int) -> float:
+    return 0.0 if levels == 1 else 1e-5

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from .bijector import Bijector, Stack, ValueAndLogDet
-from .linear import ContextParameters, reflected
+from .bijector import Bijector, Stack, ValueAndLogDet, check_sizes
+from .linear import ContextParameters, dim_and_context, matvec, reflected
 
 LOG_E_MINUS_1 = log(expm1(1.0))
-MARGIN = 1e-4  # kept from the singular map: in floats softplus and tanh reach their limits, and the log-det -inf
+# Kept from the singular map: in floats softplus and tanh reach their limits, and the log-det -inf.
+MARGIN = 1e-4
 
 
 class Planar(Bijector):
@@ -36,18 +37,34 @@ class Planar(Bijector):
 
     def __init__(self, dim: int, context: int = 0, hidden: Sequence[int] = ()):
         super().__init__()
-        self.context, self.num_forward = context, int(context > 0)
-        starts = {"u": torch.zeros(dim), "w": torch.randn(dim) / dim**0.5, "b": torch.zeros(())}
-        self.params = ContextParameters(context, hidden, **starts)
+        check_sizes("Planar", dim=dim, context=context)
+        self.dim = dim
+        self.context = context
+        self.num_forward = int(context > 0)
+        self.params = ContextParameters(
+            context,
+            hidden,
+            layer="Planar",
+            u=torch.zeros(dim),
+            w=torch.randn(dim) / dim**0.5,
+            b=torch.zeros(()),
+        )
+
+    def extra_repr(self) -> str:
+        return dim_and_context(self)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> ValueAndLogDet:
-        self._check_context(context, self.context)
+        self._check_context(context)
         u, w, b = self.params(context)
         slope = (w * u).sum(-1, keepdim=True)
-        wanted = (softplus(slope + LOG_E_MINUS_1) - 1).clamp(min=MARGIN - 1)
-        u = u + (wanted - slope) * w / w.square().sum(-1, keepdim=True)
-        h = ((w * x).sum(-1) + b).tanh()
-        return x + u * h[..., None], ((1 - h.square()) * wanted[..., 0]).log1p()
+        slope_hat = (softplus(slope + LOG_E_MINUS_1) - 1).clamp(min=MARGIN - 1)
+        square_norm = w.square().sum(-1, keepdim=True)
+        u_hat = u + (slope_hat - slope) * w / square_norm
+        unit = (w * x).sum(-1) + b
+        h = unit.tanh()
+        y = x + u_hat * h[..., None]
+        stretch = (1 - h.square()) * slope_hat[..., 0]
+        return y, stretch.log1p()
 
 
 class Sylvester(Bijector):
@@ -76,35 +93,46 @@ class Sylvester(Bijector):
         self, dim: int, context: int = 0, hidden: Sequence[int] = (), num_units: int | None = None
     ):
         super().__init__()
+        check_sizes("Sylvester", dim=dim, context=context)
         num = dim if num_units is None else num_units
         if not 1 <= num <= dim:
-            raise ValueError(f"Sylvester: expected 1 <= num_units <= dim={dim}, got {num}.")
-        self.context, self.num_units, self.num_forward = context, num, int(context > 0)
-        starts = {
-            "vectors": torch.randn(num, dim),
-            "outer": torch.zeros(num, num),
-            "inner": torch.eye(num) + torch.randn(num, num) / num,
-            "b": torch.zeros(num),
-        }
-        self.params = ContextParameters(context, hidden, **starts)
+            raise ValueError(
+                f"Sylvester: expected 1 <= num_units <= dim={dim}, got {num}. Fix: num_units={dim}."
+            )
+        self.dim = dim
+        self.num_units = num
+        self.context = context
+        self.num_forward = int(context > 0)
+        self.params = ContextParameters(
+            context,
+            hidden,
+            layer="Sylvester",
+            vectors=torch.randn(num, dim),
+            outer=torch.zeros(num, num),
+            inner=torch.eye(num) + torch.randn(num, num) / num,
+            b=torch.zeros(num),
+        )
+
+    def extra_repr(self) -> str:
+        return f"{dim_and_context(self)}, num_units={self.num_units}"
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> ValueAndLogDet:
-        self._check_context(context, self.context)
-        vectors, outer, inner, b = self.params(context)
-        q, outer, inner = (
-            reflected(vectors)[..., : self.num_units],
-            _bounded(outer),
-            _bounded(inner),
-        )
-        h = ((x[..., None, :] @ q @ inner.mT)[..., 0, :] + b).tanh()
-        y = x + (h[..., None, :] @ outer.mT @ q.mT)[..., 0, :]
+        self._check_context(context)
+        vectors, raw_outer, raw_inner, b = self.params(context)
+        q = reflected(vectors)[..., : self.num_units]
+        outer = _bounded_triangular(raw_outer)
+        inner = _bounded_triangular(raw_inner)
+        h = (matvec(inner, matvec(q.mT, x)) + b).tanh()
+        y = x + matvec(q, matvec(outer, h))
         slopes = (outer * inner).diagonal(dim1=-2, dim2=-1)
-        return y, ((1 - h.square()) * slopes).log1p().sum(-1)
+        stretch = (1 - h.square()) * slopes
+        return y, stretch.log1p().sum(-1)
 
 
-def _bounded(raw: Tensor) -> Tensor:
+def _bounded_triangular(raw: Tensor) -> Tensor:
     """Upper triangular with a diagonal in (−1, 1)."""
-    diagonal = raw.diagonal(dim1=-2, dim2=-1).tanh().clamp(MARGIN - 1, 1 - MARGIN)
+    diagonal = raw.diagonal(dim1=-2, dim2=-1).tanh()
+    diagonal = diagonal.clamp(MARGIN - 1, 1 - MARGIN)
     return raw.triu(1) + torch.diag_embed(diagonal)
 
 
@@ -115,6 +143,7 @@ def planar(dim: int, layers: int, context: int = 0, hidden: Sequence[int] = ()) 
         >>> planar(4, layers=3)(torch.zeros(7, 4))[1].shape
         torch.Size([7])
     """
+    check_sizes("planar", dim=dim, layers=layers)
     return Stack([Planar(dim, context, hidden) for _ in range(layers)])
 
 
@@ -131,4 +160,5 @@ def sylvester(
         >>> sylvester(4, layers=2, num_units=2)(torch.zeros(7, 4))[0].shape
         torch.Size([7, 4])
     """
+    check_sizes("sylvester", dim=dim, layers=layers)
     return Stack([Sylvester(dim, context, hidden, num_units) for _ in range(layers)])

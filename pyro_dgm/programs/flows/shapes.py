@@ -1,4 +1,4 @@
-"""Bijectors that move numbers to other places, vectors to images among them: every log-det is 0 or another layer's."""
+"""Bijectors that put numbers in other places, in vectors and images: every log-det is 0 or another layer's."""
 
 from __future__ import annotations
 
@@ -10,9 +10,57 @@ from torch import Size, Tensor
 from torch.distributions import constraints
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
-from .bijector import Bijector, ValueAndLogDet
+from .bijector import Bijector, ValueAndLogDet, check_bijector, check_sizes
 
 REAL_IMAGE = constraints.independent(constraints.real, 3)
+
+
+class Permutation(Bijector):
+    r"""$y_i = x_{\pi(i)}$ with $\log|\det| = 0$; the default reverses the order.
+
+    The permutation is a buffer: it travels in the state dict and is the same on every rank. A context is passed over.
+
+    Args:
+        dim: size D of the event.
+        order: the permutation π as D indices.
+
+    Raises:
+        ValueError: if the order is no permutation of `range(dim)`.
+
+    Example:
+        >>> Permutation(3)(torch.tensor([1., 2., 3.]))[0]
+        tensor([3., 2., 1.])
+    """
+
+    order: Tensor
+    inverse_order: Tensor
+    num_forward = num_inverse = 0
+
+    def __init__(self, dim: int, order: Sequence[int] | None = None):
+        super().__init__()
+        check_sizes("Permutation", dim=dim)
+        indices = torch.arange(dim).flip(0) if order is None else torch.as_tensor(order)
+        if not torch.equal(indices.sort().values, torch.arange(dim)):
+            raise ValueError(
+                f"Permutation: expected a permutation of range({dim}), got {indices.tolist()}. "
+                f"Fix: Permutation({dim}, torch.randperm({dim}))."
+            )
+        self.dim = dim
+        self.register_buffer("order", indices)
+        self.register_buffer("inverse_order", indices.argsort())
+
+    def extra_repr(self) -> str:
+        order = self.order.tolist()
+        is_default = order == list(reversed(range(self.dim)))
+        return f"{self.dim}" if is_default else f"{self.dim}, order={order}"
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> ValueAndLogDet:
+        y = x[..., self.order]
+        return y, y.new_zeros(y.shape[:-1])
+
+    def inverse(self, y: Tensor, context: Tensor | None = None) -> ValueAndLogDet:
+        x = y[..., self.inverse_order]
+        return x, x.new_zeros(x.shape[:-1])
 
 
 class Squeeze(Bijector):
@@ -40,23 +88,31 @@ class Squeeze(Bijector):
 
     def __init__(self, shape: Sequence[int]):
         super().__init__()
+        self.shape = tuple(shape)
         if shape[-2] % 2 or shape[-1] % 2:
             raise ValueError(
-                f"Squeeze: expected an even height and width, got an image of shape {tuple(shape)}. "
-                "Fix: pad the images, or one scale less."
+                "Squeeze: expected an even height and width, "
+                f"got an image of shape {self.shape}. Fix: pad the images, or one scale less."
             )
 
+    def extra_repr(self) -> str:
+        return f"{self.shape}"
+
     def forward(self, x: Tensor, context: Tensor | None = None) -> ValueAndLogDet:
-        return pixel_unshuffle(x, 2), x.new_zeros(x.shape[:-3])
+        y = pixel_unshuffle(x, 2)
+        return y, y.new_zeros(y.shape[:-3])
 
     def inverse(self, y: Tensor, context: Tensor | None = None) -> ValueAndLogDet:
-        return pixel_shuffle(y, 2), y.new_zeros(y.shape[:-3])
+        x = pixel_shuffle(y, 2)
+        return x, x.new_zeros(x.shape[:-3])
 
     def forward_shape(self, shape: Sequence[int]) -> Size:
-        return Size((*shape[:-3], 4 * shape[-3], shape[-2] // 2, shape[-1] // 2))
+        *batch, channels, height, width = shape
+        return Size((*batch, 4 * channels, height // 2, width // 2))
 
     def inverse_shape(self, shape: Sequence[int]) -> Size:
-        return Size((*shape[:-3], shape[-3] // 4, 2 * shape[-2], 2 * shape[-1]))
+        *batch, channels, height, width = shape
+        return Size((*batch, channels // 4, 2 * height, 2 * width))
 
 
 class Unflatten(Bijector):
@@ -80,17 +136,24 @@ class Unflatten(Bijector):
         super().__init__()
         self.shape = tuple(shape)
 
+    def extra_repr(self) -> str:
+        return f"{self.shape}"
+
     def forward(self, x: Tensor, context: Tensor | None = None) -> ValueAndLogDet:
-        return x.unflatten(-1, self.shape), x.new_zeros(x.shape[:-1])
+        y = x.unflatten(-1, self.shape)
+        return y, y.new_zeros(y.shape[:-3])
 
     def inverse(self, y: Tensor, context: Tensor | None = None) -> ValueAndLogDet:
-        return y.flatten(-3), y.new_zeros(y.shape[:-3])
+        x = y.flatten(-3)
+        return x, x.new_zeros(x.shape[:-1])
 
     def forward_shape(self, shape: Sequence[int]) -> Size:
-        return Size((*shape[:-1], *self.shape))
+        *batch, _ = shape
+        return Size((*batch, *self.shape))
 
     def inverse_shape(self, shape: Sequence[int]) -> Size:
-        return Size((*shape[:-3], prod(self.shape)))
+        batch = shape[:-3]
+        return Size((*batch, prod(self.shape)))
 
 
 class FactorOut(Bijector):
@@ -121,34 +184,50 @@ class FactorOut(Bijector):
 
     def __init__(self, shape: Sequence[int], rest: Bijector):
         super().__init__()
-        num, *size = shape
-        self.kept, self.leaving = (num // 2, *size), (num - num // 2, *size)
+        check_bijector("FactorOut", rest)
+        channels, height, width = shape
+        self.shape = (channels, height, width)
+        num_kept = channels // 2
+        self.kept = (num_kept, height, width)
+        self.leaving = (channels - num_kept, height, width)
         got = tuple(rest.forward_shape((prod(self.kept),)))
-        if num < 2 or got != self.kept:
+        if channels < 2 or got != self.kept:
             raise ValueError(
-                f"FactorOut: expected at least 2 channels and a rest onto images of shape {self.kept}, half of "
-                f"{tuple(shape)}; got one onto {got}. Fix: Unflatten({self.kept}) first in the rest."
+                "FactorOut: expected at least 2 channels and a rest onto images of shape "
+                f"{self.kept}, half of {self.shape}; got one onto {got}. "
+                f"Fix: Unflatten({self.kept}) first in the rest."
             )
-        self.rest, self.num_forward, self.num_inverse = rest, rest.num_forward, rest.num_inverse
+        self.rest = rest
+        self.num_forward = rest.num_forward
+        self.num_inverse = rest.num_inverse
         self.context = rest.context
 
+    def extra_repr(self) -> str:
+        return f"{self.shape}"
+
     def forward(self, x: Tensor, context: Tensor | None = None) -> ValueAndLogDet:
-        leaving, coarse = x.split([prod(self.leaving), prod(self.kept)], dim=-1)
+        sizes = [prod(self.leaving), prod(self.kept)]
+        leaving, coarse = x.split(sizes, dim=-1)
         kept, log_det = self.rest(coarse, context)
-        leaving = leaving.unflatten(-1, self.leaving).expand(*kept.shape[:-3], *self.leaving)
+        batch = kept.shape[:-3]
+        leaving = leaving.unflatten(-1, self.leaving).expand(*batch, *self.leaving)
         return torch.cat([kept, leaving], dim=-3), log_det
 
     def inverse(self, y: Tensor, context: Tensor | None = None) -> ValueAndLogDet:
-        kept, leaving = y.split([self.kept[0], self.leaving[0]], dim=-3)
+        channels = [self.kept[0], self.leaving[0]]
+        kept, leaving = y.split(channels, dim=-3)
         coarse, log_det = self.rest.inverse(kept, context)
-        leaving = leaving.flatten(-3).expand(*coarse.shape[:-1], -1)
+        batch = coarse.shape[:-1]
+        leaving = leaving.flatten(-3).expand(*batch, -1)
         return torch.cat([leaving, coarse], dim=-1), log_det
 
     def forward_shape(self, shape: Sequence[int]) -> Size:
-        return Size((*shape[:-1], self.kept[0] + self.leaving[0], *self.kept[1:]))
+        *batch, _ = shape
+        return Size((*batch, *self.shape))
 
     def inverse_shape(self, shape: Sequence[int]) -> Size:
-        return Size((*shape[:-3], prod(shape[-3:])))
+        *batch, channels, height, width = shape
+        return Size((*batch, channels * height * width))
 
 
 class PerPixel(Bijector):
@@ -177,27 +256,36 @@ class PerPixel(Bijector):
 
     def __init__(self, bijector: Bijector):
         super().__init__()
-        dims = bijector.domain.event_dim, bijector.codomain.event_dim
-        if dims != (1, 1):
+        check_bijector("PerPixel", bijector)
+        into = bijector.domain.event_dim
+        out = bijector.codomain.event_dim
+        if (into, out) != (1, 1):
             raise ValueError(
-                f"PerPixel: expected a bijector of vectors, got {type(bijector).__name__} from events with {dims[0]} "
-                f"dims to events with {dims[1]}. Fix: use it without PerPixel."
+                f"PerPixel: expected a bijector of vectors, got {type(bijector).__name__} "
+                f"from events with {into} dims to events with {out}. "
+                "Fix: use it without PerPixel."
             )
-        self.bijector, self.context = bijector, bijector.context
-        self.num_forward, self.num_inverse = bijector.num_forward, bijector.num_inverse
+        self.bijector = bijector
+        self.context = bijector.context
+        self.num_forward = bijector.num_forward
+        self.num_inverse = bijector.num_inverse
         self.domain = constraints.independent(bijector.domain, 2)
         self.codomain = constraints.independent(bijector.codomain, 2)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> ValueAndLogDet:
-        return _summed(*self.bijector(*_channels_last(x, context)))
+        vectors, contexts = _channels_last(x, context)
+        return _sum_over_pixels(*self.bijector(vectors, contexts))
 
     def inverse(self, y: Tensor, context: Tensor | None = None) -> ValueAndLogDet:
-        return _summed(*self.bijector.inverse(*_channels_last(y, context)))
+        vectors, contexts = _channels_last(y, context)
+        return _sum_over_pixels(*self.bijector.inverse(vectors, contexts))
 
 
 def _channels_last(value: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    return value.movedim(-3, -1), None if context is None else context.movedim(-3, -1)
+    if context is not None:
+        context = context.movedim(-3, -1)
+    return value.movedim(-3, -1), context
 
 
-def _summed(value: Tensor, log_det: Tensor) -> ValueAndLogDet:
+def _sum_over_pixels(value: Tensor, log_det: Tensor) -> ValueAndLogDet:
     return value.movedim(-1, -3), log_det.sum((-2, -1))

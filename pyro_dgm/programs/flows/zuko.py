@@ -15,9 +15,10 @@ from torch.distributions import Distribution, Independent, Uniform, constraints
 from torch.distributions.transforms import _InverseTransform
 
 from ..networks.dense import cast
-from .bijector import _state
+from .transform import tensor_state
 
-# What `import zuko` overwrites (1.5 and 1.6). It also adds `Transform.call_and_ladj`, which it needs and torch lacks.
+# What `import zuko` overwrites (1.5 and 1.6). It also adds `Transform.call_and_ladj`, which it needs and
+# torch lacks.
 OVERWRITTEN: tuple[tuple[type, str], ...] = (
     (Distribution, "_validate_args"),
     (Distribution, "arg_constraints"),
@@ -55,22 +56,21 @@ def import_zuko() -> ModuleType:
             setattr(owner, name, value)
     if is_validation_enabled() and not Distribution._validate_args:
         warnings.warn(
-            "argument validation is off in torch.distributions and on in Pyro, which is what a plain `import zuko` "
-            "leaves behind. Fix: zuko = pyro_dgm.import_zuko() in its place, or pyro.enable_validation(True) after it.",
+            "argument validation is off in torch.distributions and on in Pyro, "
+            "which is what a plain `import zuko` leaves behind. "
+            "Fix: zuko = pyro_dgm.import_zuko() in its place, "
+            "or pyro.enable_validation(True) after it.",
             stacklevel=2,
         )
     return zuko
 
 
 def _declare_no_arguments(module: ModuleType) -> None:
-    """Give zuko's own laws the empty `arg_constraints` that it sets on all laws; else validation warns of each."""
-    for distribution in vars(module).values():
-        if (
-            isinstance(distribution, type)
-            and distribution.__module__ == module.__name__
-            and "arg_constraints" not in vars(distribution)
-        ):
-            distribution.arg_constraints = {}  # type: ignore[attr-defined]
+    """Give zuko's own distributions the empty `arg_constraints` that it sets on all; else validation warns of each."""
+    for value in vars(module).values():
+        is_own_class = isinstance(value, type) and value.__module__ == module.__name__
+        if is_own_class and "arg_constraints" not in vars(value):
+            value.arg_constraints = {}
 
 
 class Zuko(nn.Module):
@@ -109,25 +109,29 @@ class Zuko(nn.Module):
         super().__init__()
         if not isinstance(flow, import_zuko().lazy.Flow):
             raise TypeError(
-                f"Zuko: expected a zuko flow, got {type(flow).__name__}. Fix: Zuko(zuko.flows.MAF(features=8)): the "
-                "module itself, not the distribution that it returns; other conditionals need no adapter."
+                f"Zuko: expected a zuko flow, got {type(flow).__name__}. "
+                "Fix: Zuko(zuko.flows.MAF(features=8)): the module itself, "
+                "not the distribution that it returns; other conditionals need no adapter."
             )
-        self.flow, self.embed = flow, embed
+        self.flow = flow
+        self.embed = embed
 
-    def forward(self, *contexts: Tensor) -> ZukoLaw:
+    def forward(self, *contexts: Tensor) -> ZukoDistribution:
         if self.embed is not None and contexts:
             contexts = (self.embed(*contexts),)
         if len(contexts) > 1:
             raise ValueError(
-                f"Zuko: expected one context, got {len(contexts)}. Fix: embed=Concat(mlp(...)), which joins them."
+                f"Zuko: expected one context, got {len(contexts)}. "
+                "Fix: embed=Concat(mlp(...)), which concatenates them."
             )
-        distribution = self.flow(*(cast(c, self.flow) for c in contexts))
+        distribution = self.flow(*[cast(context, self.flow) for context in contexts])
         if isinstance(_univariate(distribution.base), Uniform):
             raise ValueError(
-                f"Zuko: expected a base on the whole space, got {distribution.base}, on a box: the flow does not say where its "
-                "density ends. Fix: a flow on a normal base, such as zuko.flows.NSF in place of NCSF."
+                f"Zuko: expected a base on the whole space, got {distribution.base}, on a box: "
+                "the flow does not say where its density ends. "
+                "Fix: a flow on a normal base, such as zuko.flows.NSF in place of NCSF."
             )
-        return ZukoLaw(distribution)
+        return ZukoDistribution(distribution)
 
 
 def _univariate(distribution: Distribution) -> Distribution:
@@ -140,16 +144,20 @@ class _Draw:
     """A value with its log density, its state, and whether gradients were recorded."""
 
     def __init__(self, value: Tensor, log_p: Tensor):
-        self.value, self.log_p = value, log_p
-        self.state, self.with_grad = _state(value), torch.is_grad_enabled()
+        self.value = value
+        self.log_p = log_p
+        self.state = tensor_state(value)
+        self.with_grad = torch.is_grad_enabled()
 
     def fits(self, value: Tensor) -> bool:
-        same = value is self.value and _state(value) == self.state
-        # A value drawn under no_grad is scored again once gradients are wanted; else they would silently be lost.
+        """Whether this is the density of this very tensor, unchanged since."""
+        same = value is self.value and tensor_state(value) == self.state
+        # A value drawn under no_grad is scored again once gradients are wanted; else they would silently be
+        # lost.
         return same and (self.with_grad or not torch.is_grad_enabled())
 
 
-class ZukoLaw(dist.TorchDistribution):
+class ZukoDistribution(dist.TorchDistribution):
     r"""$\log p(x) = \log p_\varepsilon(f(x)) + \log|\det \partial f / \partial x|$: a zuko flow as a Pyro distribution.
 
     It keeps its last draw with the log density of the same pass, so that scoring its own draw needs no network call.
@@ -163,7 +171,8 @@ class ZukoLaw(dist.TorchDistribution):
     arg_constraints: dict[str, constraints.Constraint] = {}
 
     def __init__(self, flow: Any, validate_args: bool | None = None):  # noqa: FBT001
-        self.flow, self.has_rsample = flow, flow.base.has_rsample
+        self.flow = flow
+        self.has_rsample = flow.base.has_rsample
         self._last: _Draw | None = None
         super().__init__(flow.batch_shape, flow.event_shape, validate_args=validate_args)
 
@@ -173,21 +182,23 @@ class ZukoLaw(dist.TorchDistribution):
         missing = len(self.event_shape) - domain.event_dim
         return constraints.independent(domain, missing) if missing > 0 else domain
 
-    def expand(self, batch_shape: Any, _instance: Any = None) -> ZukoLaw:
-        return ZukoLaw(self.flow.expand(Size(batch_shape)), validate_args=self._validate_args)
+    def expand(self, batch_shape: Any, _instance: Any = None) -> ZukoDistribution:
+        return ZukoDistribution(
+            self.flow.expand(Size(batch_shape)), validate_args=self._validate_args
+        )
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
         if not self.has_rsample:
             raise NotImplementedError(
                 f"{self.flow.base} has no reparameterized draws. Fix: sample()."
             )
-        return self._drawn(sample_shape)
+        return self._draw(sample_shape)
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
         with torch.no_grad():
-            return self._drawn(sample_shape)
+            return self._draw(sample_shape)
 
-    def _drawn(self, sample_shape: Any) -> Tensor:
+    def _draw(self, sample_shape: Any) -> Tensor:
         self._last = _Draw(*self.flow.rsample_and_log_prob(Size(sample_shape)))
         return self._last.value
 

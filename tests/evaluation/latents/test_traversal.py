@@ -205,7 +205,9 @@ def test_a_model_that_returns_no_site_needs_its_name():
 
 def test_an_observation_without_a_mean_raises():
     case = PAIRS["vae_pixelcnn"]()
-    with pytest.raises(NotImplementedError, match="site 'x': expected a law that has a mean"):
+    with pytest.raises(
+        NotImplementedError, match="site 'x': expected a distribution that has a mean"
+    ):
         dgm.decode(case.model, torch.zeros(3, 2))
 
 
@@ -216,3 +218,27 @@ def test_counts_below_one_raise(name):
         run(toy_vae().model, torch.zeros(3, 2), **{name: 0})
     with pytest.raises(ValueError, match="steps: expected at least 1, got 0"):
         dgm.interpolate(toy_vae().model, torch.zeros(3, 2), torch.zeros(3, 2), steps=0)
+
+
+@pytest.mark.parametrize("dims", [[2], [0, -3]])
+def test_a_coordinate_that_the_latent_does_not_have_raises(dims):
+    with pytest.raises(
+        ValueError,
+        match=rf"expected coordinates of a latent that has 2, got \[{dims[-1]}\]. Fix: dims=range\(2",
+    ):
+        dgm.traverse(toy_vae().model, torch.zeros(3, 2), dims=dims)
+
+
+def test_one_number_in_place_of_coordinates_raises():
+    with pytest.raises(
+        TypeError, match=r"expected a sequence of coordinates, got 1. Fix: dims=\[0\]"
+    ):
+        dgm.traverse(toy_vae().model, torch.zeros(3, 2), dims=1)
+
+
+def test_a_name_in_place_of_a_path_raises():
+    with pytest.raises(
+        TypeError,
+        match=r"expected a function \(zeta0, .* got 'slerp'. Fix: path=dgm.diagnostics.slerp",
+    ):
+        dgm.interpolate(toy_vae().model, torch.zeros(3, 2), torch.ones(3, 2), path="slerp")

@@ -15,6 +15,7 @@ from pyro_dgm.evaluation.chains.coordinates import chart_of
 from pyro_dgm.evaluation.posterior.refinement import (
     AffineImage,
     RefinedGuide,
+    concatenate,
     is_mean_field_normal,
     refine,
 )
@@ -46,7 +47,7 @@ def test_an_image_has_the_density_of_the_change_of_variables(law):
     """In coordinates: log q'(ζ') = log q(ζ) - Σ s, both sides made densities of z by their own determinants."""
     law = law()
     image, chart = image_of(law)
-    moved = image.of("z", law).log_prob
+    moved = image.pushforward("z", law).log_prob
 
     def density(value, at):
         """Log density of ζ."""
@@ -71,7 +72,7 @@ def test_draws_are_the_images_of_draws_and_stay_in_the_support(law):
         torch.manual_seed(1)
         z = law.expand((5, 3)).rsample()
         torch.manual_seed(1)
-        moved = image.of("z", law).expand((5, 3)).rsample()
+        moved = image.pushforward("z", law).expand((5, 3)).rsample()
     to = image.centre + image.log_scale.exp() * (
         chart.of(z) - image.centre + image.unit * image.shift
     )
@@ -82,7 +83,7 @@ def test_draws_are_the_images_of_draws_and_stay_in_the_support(law):
 def test_an_image_at_some_data_is_that_of_their_rows():
     image, _ = image_of(LAWS["normal"]())
     torch.testing.assert_close(image.at(slice(1, 3)).shift, image.shift[1:])
-    parts = image.at(slice(0, 1)).joined(image.at(slice(1, 3)))
+    parts = concatenate([image.at(slice(0, 1)), image.at(slice(1, 3))])
     torch.testing.assert_close(parts.centre, image.centre)
 
 
@@ -104,8 +105,8 @@ def test_a_later_site_sees_the_moved_draw_of_the_earlier():
 def test_a_masked_law_keeps_its_mask():
     law = LAWS["normal"]()
     image, mask = image_of(law)[0], torch.tensor([True, False, True])
-    masked, z = image.of("z", law.mask(mask)), law.sample()
-    expected = torch.where(mask, image.of("z", law).log_prob(z), torch.zeros(()))
+    masked, z = image.pushforward("z", law.mask(mask)), law.sample()
+    expected = torch.where(mask, image.pushforward("z", law).log_prob(z), torch.zeros(()))
     torch.testing.assert_close(masked.log_prob(z), expected)
 
 

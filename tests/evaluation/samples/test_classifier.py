@@ -121,3 +121,12 @@ def test_a_classifier_without_probabilities_is_refused():
         match="expected a classifier with predict_proba, got LinearSVC. Fix: .*Calibrated",
     ):
         dgm.c2st(real=torch.randn(20, 2), fake=torch.randn(20, 2), classifier=LinearSVC())
+
+
+@pytest.mark.parametrize("classifier", [LogisticRegression, "forest"])
+def test_what_is_no_unfitted_classifier_is_refused(classifier):
+    with pytest.raises(
+        TypeError,
+        match=r"expected an unfitted scikit-learn classifier, got .*Fix: classifier=Logis",
+    ):
+        dgm.c2st(real=torch.randn(20, 2), fake=torch.randn(20, 2), classifier=classifier)

@@ -161,7 +161,7 @@ def test_metrics_see_the_features_alone():
 
 
 def test_what_does_not_fit_is_refused():
-    with pytest.raises(ValueError, match="expected models of other names than 'test data'"):
+    with pytest.raises(ValueError, match="expected models of other names than 'test data'.*Fix:"):
         small(samples={"test data": torch.randn(30, 2)})
     with pytest.raises(ValueError, match=r"expected likelihoods of \['one'\], got one of 'two'"):
         small(nll={"two": dgm.results.GivenNLL(torch.zeros(60))})
@@ -174,14 +174,26 @@ def test_what_does_not_fit_is_refused():
     ):
         small(samples={"one": torch.randn(29, 2)})
     with pytest.raises(
-        ValueError, match=r"compare_models: one: expected two samples .* got \(40, 2\), \(30, 3\)"
+        ValueError, match=r"compare_samples: one: expected two samples .* got \(40, 2\), \(30, 3\)"
     ):
         small(samples={"one": torch.randn(30, 3)})
     with pytest.raises(
-        ValueError, match="compare_models: one: fake: expected finite values, got 60 NaN"
+        ValueError, match="compare_samples: one: fake: expected finite values, got 60 NaN"
     ):
         small(samples={"one": torch.full((30, 2), torch.nan)})
-    with pytest.raises(
-        ValueError, match=r"compare_models: train, test: expected two samples .* m, n >= 24"
-    ):
+    with pytest.raises(ValueError, match=r"compare_samples: expected two samples .* m, n >= 24"):
         small(test=torch.randn(23, 2))
+    for arguments in ({"samples": torch.randn(30, 2)}, {"nll": torch.zeros(60)}):
+        with pytest.raises(
+            TypeError, match=r"by the model's name, got Tensor. Fix: (samples|nll)="
+        ):
+            small(**arguments)
+
+
+def test_a_comparison_is_a_table_with_a_row_for_each_model():
+    found = small()
+    frame = found.to_dataframe()
+    assert list(frame["model"]) == ["test data", "one"]
+    assert frame["c2st_stderr"][1] == found.rows[1]["c2st_stderr"]
+    assert list(frame.columns) == list(found.rows[0])
+    assert "test data" in found._repr_html_()

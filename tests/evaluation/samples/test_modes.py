@@ -94,7 +94,7 @@ def test_skewed_shares_have_the_spread_that_is_claimed():
 
 
 def test_a_mode_without_width_and_other_shapes_are_refused():
-    with pytest.raises(ValueError, match="mode_coverage: expected sd > 0, got 0"):
+    with pytest.raises(ValueError, match="mode_coverage: expected sd > 0, got 0. Fix: sd="):
         dgm.mode_coverage(fake=CENTRES, centres=CENTRES, sd=0)
     with pytest.raises(
         ValueError, match=r"mode_coverage: expected two samples .* got \(25, 2\), \(4, 3\)"
@@ -116,5 +116,22 @@ def test_labels_of_a_classifier_count_like_samples_at_the_modes():
 
 @pytest.mark.parametrize("labels", [[], [0, 4], [-1]])
 def test_labels_beyond_the_classes_are_refused(labels):
-    with pytest.raises(ValueError, match="label_coverage: expected labels 0, …, 3, got"):
+    with pytest.raises(
+        ValueError, match=r"label_coverage: expected labels 0, …, 3, got .*Fix: num_modes=M"
+    ):
         dgm.diagnostics.label_coverage(labels=labels, num_modes=4)
+
+
+def test_the_centres_are_named_and_labels_are_numbers():
+    with pytest.raises(ValueError, match="mode_coverage: centres: expected finite values, got 50"):
+        dgm.mode_coverage(fake=CENTRES, centres=CENTRES * torch.nan, sd=1.0)
+    with pytest.raises(TypeError, match="label_coverage: labels: expected real numbers .*Fix: "):
+        dgm.diagnostics.label_coverage(labels=["cat"], num_modes=4)
+
+
+def test_a_coverage_is_a_table_of_one_row():
+    found = dgm.mode_coverage(fake=CENTRES[:3], centres=CENTRES, sd=1.0)
+    row = found.to_dataframe().iloc[0]
+    assert (row["captured"], row["num_modes"], row["num"]) == (3, 25, 3)
+    assert row["reverse_kl_stderr"] == found.reverse_kl.stderr
+    assert row["floor"] == found.floor

@@ -1,10 +1,13 @@
 """What all sample metrics share: sizes and shapes, blocks, halves; and what all of them refuse."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from conftest import in_float64
 from sklearn.linear_model import LogisticRegression
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 import pyro_dgm as dgm
 from pyro_dgm.evaluation.samples import pools as samples
@@ -80,6 +83,88 @@ def test_what_is_no_pair_of_samples_is_refused(name):
         METRICS[name](real=good, fake=bad)
     with pytest.raises(ValueError, match=rf"{name}: expected two samples .* got \(\)"):
         METRICS[name](real=torch.tensor(1.0), fake=good)
+
+
+@every_metric
+def test_numbers_of_any_kind_are_the_same_sample(name):
+    y = np.arange(60.0).reshape(30, 2) % 7
+    x = np.ascontiguousarray(y[::-1] % 5)
+    first = METRICS[name](real=x, fake=y)
+    read_only = y.copy()
+    read_only.flags.writeable = False
+    kinds = {
+        "unsigned": y.astype(np.uint16),
+        "big-endian": y.astype(">f8"),
+        "negative strides": np.ascontiguousarray(y[::-1])[::-1],
+        "read-only": read_only,
+        "table": pd.DataFrame(y),
+        "list": y.tolist(),
+        "list of tensors": list(torch.as_tensor(y)),
+    }
+    for kind, fake in kinds.items():
+        assert METRICS[name](real=x, fake=fake) == first, kind
+
+
+NO_NUMBERS = {
+    "model": lambda: nn.Linear(2, 2),
+    "loader": lambda: DataLoader(TensorDataset(torch.zeros(30, 2)), 10),
+    "nothing": lambda: None,
+    "text": lambda: ["a", "b"],
+    "ragged": lambda: [torch.zeros(3, 2), torch.zeros(2, 2)],
+    "complex": lambda: torch.zeros(30, 2, dtype=torch.complex64),
+    "complex array": lambda: np.zeros((30, 2), dtype=complex),
+    "dates": lambda: np.zeros((30, 2), dtype="datetime64[s]"),
+}
+
+
+@every_metric
+@pytest.mark.parametrize("mistake", NO_NUMBERS)
+@pytest.mark.parametrize("role", ["real", "fake"])
+def test_what_holds_no_numbers_is_a_type_error_with_the_fix(name, mistake, role):
+    samples = {"real": torch.randn(30, 2), "fake": torch.randn(30, 2)}
+    samples[role] = NO_NUMBERS[mistake]()
+    with pytest.raises(
+        TypeError, match=rf"{name}: {role}: expected real numbers .* got \w+\. Fix: torch.stack"
+    ):
+        METRICS[name](**samples)
+
+
+@every_metric
+def test_every_refusal_of_a_sample_names_its_fix(name):
+    good = torch.randn(30, 2)
+    for bad, fix in (
+        (torch.zeros(0, 2), r"got \(30, 2\), \(0, 2\). Fix: more data; generate\(model, 1000\)"),
+        (good[:1], r"Fix: more data; generate\(model, 1000\)"),
+        (good[0, 0], r"Fix: torch.stack\(draws\), a row per datum"),
+        (
+            good.reshape(30, 1, 2),
+            r"Fix: fake.reshape\(-1, \*\(2,\)\) if it holds the same variables",
+        ),
+        (good.reshape(30, 2, 1) / 0, r"Fix: fake.reshape"),
+        (good / 0, r"fake: expected finite values, got 60 NaN or infinite of 60. Fix"),
+    ):
+        with pytest.raises(ValueError, match=fix):
+            METRICS[name](real=good, fake=bad)
+    with pytest.raises(ValueError, match="expected at least one datum"):
+        METRICS[name](real=torch.zeros(30, 0), fake=torch.zeros(30, 0))
+
+
+COLUMNS = {
+    "c2st": ["accuracy", "accuracy_stderr", "auc", "auc_stderr", "p_value", "classifier"],
+    "mmd": ["value", "stderr", "p_value", "bandwidth", "num_real", "num_fake", "num_permutations"],
+    "nearest_neighbour": ["accuracy", "accuracy_stderr", "accuracy_real", "accuracy_fake"],
+    "prdc": ["precision", "precision_stderr", "recall", "recall_stderr", "density"],
+    "frechet": ["value", "stderr", "bias", "num_real", "num_fake", "dim"],
+}
+
+
+@every_metric
+def test_a_result_is_a_table_of_one_row(name):
+    result = METRICS[name](real=torch.randn(30, 2), fake=torch.randn(30, 2))
+    frame = result.to_dataframe()
+    assert len(frame) == 1
+    assert list(frame.columns)[: len(COLUMNS[name])] == COLUMNS[name]
+    assert str(result)[:9] in result._repr_html_()
 
 
 @every_metric

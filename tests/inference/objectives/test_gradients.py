@@ -341,5 +341,5 @@ def test_the_name_of_an_estimator_is_a_type_error_with_the_fix():
 
 def test_the_abstract_estimator_has_no_draw():
     vae = toy_vae()
-    with pytest.raises(NotImplementedError, match="Estimator has no draw"):
+    with pytest.raises(NotImplementedError, match=r"Estimator has no draw. Fix: def draw"):
         dgm.IWELBO(vae.model, vae.guide, 2, estimator=dgm.training.Estimator())(torch.zeros(2, 3))

@@ -294,7 +294,7 @@ def test_free_bits_of_each_dim_are_refused_where_the_dims_depend_on_each_other(p
     objective = dgm.ELBO(case.model, case.guide, free_bits={"z": torch.ones(shape)})
     with pytest.raises(
         ValueError,
-        match=r"site 'z': expected laws whose dims are independent.*Fix: a number of free",
+        match=r"site 'z': expected distributions whose dims are independent.*Fix: a number of free",
     ):
         objective(*batch)
     number = dgm.ELBO(case.model, case.guide, free_bits={"z": 100.0}).terms(*batch)
@@ -310,8 +310,16 @@ def test_free_bits_that_make_no_sense_raise():
         ValueError, match=r"expected free_bits for latent sites among \['z'\], got \['x'\]"
     ):
         dgm.ELBO(vae.model, vae.guide, free_bits={"x": 0.5}).preflight(x)
-    with pytest.raises(ValueError, match="free_bits: expected nats >= 0, got -1.0"):
-        dgm.ELBO(vae.model, vae.guide, free_bits={"z": -1.0})
+    for nonsense in (-1.0, float("nan"), float("inf"), torch.tensor([0.1, -0.1])):
+        with pytest.raises(
+            ValueError, match=r"free_bits: expected nats >= 0, got .*Fix: free_bits="
+        ):
+            dgm.ELBO(vae.model, vae.guide, free_bits={"z": nonsense})
+    for nonsense in ("much", dgm.training.FreeBits):
+        with pytest.raises(
+            TypeError, match=r"free_bits: expected nats as a number or a tensor, got .*Fix: free_b"
+        ):
+            dgm.ELBO(vae.model, vae.guide, free_bits={"z": nonsense})
     with pytest.raises(
         TypeError, match=r"expected free bits by site, got 0\.5\. Fix: free_bits=\{'z': 0\.5\}"
     ):
@@ -402,13 +410,13 @@ def test_a_program_that_is_no_module_is_a_type_error(role):
 
 def test_no_particles_raise():
     vae = toy_vae()
-    with pytest.raises(ValueError, match="ELBO: expected num_particles >= 1, got 0"):
+    with pytest.raises(ValueError, match="ELBO: expected num_particles >= 1, got 0. Fix"):
         dgm.ELBO(vae.model, vae.guide, num_particles=0)
 
 
 def test_the_abstract_objective_has_no_terms():
     vae = toy_vae()
-    with pytest.raises(NotImplementedError, match="Objective has no terms"):
+    with pytest.raises(NotImplementedError, match=r"Objective has no terms. Fix: def terms"):
         dgm.training.Objective(vae.model, vae.guide)(torch.zeros(2, 3))
 
 
@@ -436,3 +444,21 @@ def test_a_beta_without_its_site_is_a_type_error_with_the_fix():
         TypeError, match=r"expected beta by site, got 0\.5\. Fix: beta=\{'z': 0\.5\}"
     ):
         dgm.ELBO(vae.model, vae.guide, beta=0.5)
+
+
+@pytest.mark.parametrize("beta", [-0.5, float("nan"), float("inf"), torch.tensor(-1.0)])
+def test_a_beta_that_rewards_a_cost_is_refused_at_its_site(beta):
+    vae = toy_vae()
+    with pytest.raises(
+        ValueError, match=r"expected a finite beta >= 0 of 'z', got .*Fix: beta=\{'z': 0.0\}"
+    ):
+        dgm.ELBO(vae.model, vae.guide, beta={"z": beta})
+
+
+@pytest.mark.parametrize("beta", ["0.5", None, dgm.LinearWarmup])
+def test_a_beta_that_is_no_weight_is_a_type_error_with_the_fix(beta):
+    vae = toy_vae()
+    with pytest.raises(
+        TypeError, match=r"beta of 'z' as a number or a Schedule, got .*Fix: beta=\{'z': LinearW"
+    ):
+        dgm.ELBO(vae.model, vae.guide, beta={"z": beta})

@@ -120,5 +120,21 @@ def test_an_objective_advances_a_schedule_once_even_if_two_sites_share_it():
 
 @pytest.mark.parametrize("method", ["forward"])
 def test_the_abstract_schedule_has_no_value(method):
-    with pytest.raises(NotImplementedError, match="Schedule has no value"):
+    with pytest.raises(NotImplementedError, match=r"Schedule has no value. Fix: def forward"):
         getattr(dgm.training.Schedule(), method)()
+
+
+@pytest.mark.parametrize("value", [-0.5, float("nan"), float("inf")])
+def test_a_schedule_that_rewards_a_cost_is_refused(value):
+    for build in (dgm.training.Constant, lambda start: dgm.LinearWarmup(4, start)):
+        with pytest.raises(
+            ValueError, match=r"expected a finite value >= 0, got .*Fix: 0.0 leaves"
+        ):
+            build(value)
+
+
+def test_the_repr_of_a_schedule_is_its_configuration():
+    assert repr(dgm.LinearWarmup(10)) == "LinearWarmup(10)"
+    assert repr(dgm.LinearWarmup(10, 0.25)) == "LinearWarmup(10, start=0.25)"
+    assert repr(dgm.Cyclical(8, cycles=2)) == "Cyclical(8, cycles=2, ramp=0.5)"
+    assert repr(dgm.training.Constant(0.1)) == "Constant(0.1)"

@@ -204,6 +204,12 @@ def test_a_guide_that_cannot_score_the_prior_is_refused():
         dgm.Sleep(model, guide).preflight(torch.zeros(4, 3))
 
 
+def test_images_that_are_not_flattened_are_explained_as_everywhere():
+    vae = toy_vae()
+    with pytest.raises(ValueError, match=r"(?s)the programs fail on a batch .*Fix: x.flatten\(1\)"):
+        dgm.Sleep(vae.model, vae.guide).preflight(torch.zeros(4, 3, 1))
+
+
 def test_nan_is_refused():
     vae = toy_vae()
     with pytest.raises(ValueError, match="expected finite values"):

@@ -8,9 +8,10 @@ import pytest
 import torch
 from conftest import in_float64
 from pyro.infer import RenyiELBO
-from toys import ExactGuide, LinearGaussian
+from toys import ExactGuide, LinearGaussian, toy_vae
 
 import pyro_dgm as dgm
+from pyro_dgm.inference.objectives.weighted import Weighted
 
 
 def losses(
@@ -144,7 +145,19 @@ def test_a_guide_without_reparameterized_draws_is_refused():
 def test_senseless_arguments_are_refused():
     model = LinearGaussian()
     guide = ExactGuide(model)
-    with pytest.raises(ValueError, match="IWELBO: expected num_particles >= 1, got 0"):
+    with pytest.raises(ValueError, match="IWELBO: expected num_particles >= 1, got 0. Fix"):
         dgm.IWELBO(model, guide, 0)
     with pytest.raises(ValueError, match=r"Renyi: expected alpha other than 1.*Fix: ELBO"):
         dgm.Renyi(model, guide, 1)
+    with pytest.raises(
+        ValueError, match=r"Renyi: expected a finite alpha, got nan. Fix: alpha=0.5"
+    ):
+        dgm.Renyi(model, guide, float("nan"))
+
+
+def test_the_abstract_bound_says_what_to_override():
+    vae = toy_vae()
+    with pytest.raises(
+        NotImplementedError, match=r"Weighted has no bound. Fix: def bound\(self, log_w"
+    ):
+        Weighted(vae.model, vae.guide)(torch.zeros(2, 3))

@@ -12,7 +12,7 @@ from toys import linear_gaussian, toy_vae
 import pyro_dgm as dgm
 from pyro_dgm.inference.run.estimates import estimating, placed
 from pyro_dgm.inference.run.particles import draw
-from pyro_dgm.inference.run.session import read_data, require_positive, session
+from pyro_dgm.inference.run.sessions import read_data, require_positive, session
 from pyro_dgm.inference.run.states import device_of
 
 

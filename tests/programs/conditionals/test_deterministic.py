@@ -79,3 +79,14 @@ def test_chains_invert_the_generator_at_data_that_it_made():
     assert ((draws.std(0) / deviation - 1).abs() < 5 / (2 * run.ess["z"]).sqrt()).all()
     assert ((draws.mean(0) - z).abs() < 5 * deviation).all()
     assert float(deviation.max()) < 0.1  # the data say where z is: the prior has 1
+
+
+def test_the_representation_shows_the_settings():
+    assert "event_dim=3" in repr(dgm.Deterministic(nn.Identity(), event_dim=3))
+
+
+def test_a_network_in_place_of_a_likelihood_has_no_mean():
+    with pytest.raises(
+        TypeError, match=r"likelihood: expected a conditional.*got MLP, .*Fix: likel"
+    ):
+        dgm.distributions.MeanOf(dgm.mlp(2, 3))

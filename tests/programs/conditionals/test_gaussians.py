@@ -192,7 +192,7 @@ def test_a_network_of_another_width_is_refused_with_the_fix():
 
 @pytest.mark.parametrize("rank", [0, 5])
 def test_a_rank_outside_one_to_dim_is_refused(rank):
-    with pytest.raises(ValueError, match=rf"expected 1 <= rank <= dim=4, got {rank}"):
+    with pytest.raises(ValueError, match=rf"expected 1 <= rank <= dim=4, got {rank}\. Fix: rank=2"):
         dgm.LowRankMultivariateNormal(nn.Linear(3, 16), dim=4, rank=rank)
 
 
@@ -212,3 +212,22 @@ def test_an_own_draw_is_scored_exactly_though_the_covariance_is_ill_conditioned(
     assert not torch.allclose(law.log_prob(z.clone()), expected), (
         "the way back is exact: this test is idle"
     )
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: dgm.MultivariateNormal(nn.Linear(3, 2), dim=0),
+        lambda: dgm.LowRankMultivariateNormal(nn.Linear(3, 2), dim=0, rank=1),
+    ],
+)
+def test_a_size_below_one_is_refused(build):
+    with pytest.raises(ValueError, match=r"expected dim >= 1, got 0\. Fix: .*dim=8"):
+        build()
+
+
+def test_the_representation_shows_the_settings():
+    full = dgm.MultivariateNormal(nn.Linear(3, 5), dim=2, floor=0.1)
+    assert "dim=2, floor=0.1" in repr(full)
+    low_rank = dgm.LowRankMultivariateNormal(nn.Linear(3, 8), dim=2, rank=2)
+    assert "dim=2, rank=2, floor=1e-06" in repr(low_rank)

@@ -170,8 +170,29 @@ def test_a_mixture_prior_is_the_mixture_of_its_parameters():
 
 
 def test_a_mixture_without_components_is_refused():
-    with pytest.raises(ValueError, match="MixturePrior: expected num_components >= 1, got 0"):
+    with pytest.raises(
+        ValueError, match=r"MixturePrior: expected num_components >= 1, got 0\. Fix"
+    ):
         dgm.MixturePrior(2, 0)
+    with pytest.raises(ValueError, match=r"MixturePrior: expected dim >= 1, got 0\. Fix"):
+        dgm.MixturePrior(0, 2)
+
+
+def test_the_representation_shows_the_settings():
+    assert repr(dgm.MixturePrior(3, 5)) == "MixturePrior(3, 5)"
+    vamp, aggregate = (
+        k(diagonal(), torch.randn(5, 3)) for k in (dgm.VampPrior, dgm.AggregatePrior)
+    )
+    assert "pseudo_inputs=(5, 3)" in repr(vamp)
+    assert "data=(5, 3)" in repr(aggregate)
+
+
+@pytest.mark.parametrize("kind", [dgm.VampPrior, dgm.AggregatePrior])
+def test_a_network_in_place_of_the_encoder_is_refused(kind):
+    with pytest.raises(
+        TypeError, match=r"encoder: expected a conditional.*got MLP.*Fix: encoder=Con"
+    ):
+        kind(dgm.mlp(3, 4), torch.randn(5, 3))
 
 
 # Pseudo-inputs -------------------------------------------------------------------------------------------------------

@@ -401,7 +401,7 @@ def test_a_reconstruction_of_noisy_levels_says_what_it_lacks():
     made = vae()
     with pytest.raises(
         NotImplementedError,
-        match=r"site 'x': expected a law that has a mean, got Quantized.*Fix: draws of it",
+        match=r"site 'x': expected a distribution that has a mean, got Quantized.*Fix: draws of it",
     ):
         dgm.reconstruct(made.model, made.guide, torch.zeros(4, 3))
 
@@ -526,11 +526,22 @@ def test_one_datum_needs_a_batch_dim(refuse):
     assert_refuses(refuse, dgm.dequantized(pixels()), NOISY, digits()[0], r"Fix: x\[None\]")
 
 
+class Unannotated(nn.Module):
+    """A conditional that does not say what its forward returns."""
+
+    def __init__(self):
+        super().__init__()
+        self.density = pixels().density
+
+    def forward(self, *context):
+        return self.density(*context)
+
+
 @BOTH
-def test_a_conditional_is_no_program(refuse):
+def test_a_conditional_that_does_not_say_so_is_no_program_when_it_runs(refuse):
     assert_refuses(
         refuse,
-        dgm.dequantized(pixels().density),
+        dgm.dequantized(Unannotated()),
         NOISY,
         digits(),
         r"Fix: dequantized\(DensityModel\(flow\)\)",
@@ -544,10 +555,21 @@ def test_a_conditional_is_no_program(refuse):
             lambda: dgm.dequantized(pixels(), 17),
             r"name of a site, got 17. Fix: dequantized\(model, levels=17\)",
         ),
-        (lambda: dgm.dequantized(vae()), r"got VAE. Fix: dequantized\(vae.generator\)"),
+        (
+            lambda: dgm.dequantized(vae()),
+            r"got VAE, which has no forward. Fix: dequantized\(vae.generator\)",
+        ),
+        (
+            lambda: dgm.dequantized(pixels().density),
+            r"got the conditional Flow. Fix: dequantized\(DensityModel\(flow\)\)",
+        ),
+        (
+            lambda: dgm.dequantized(17),
+            r"dequantized: expected a program.*got int. Fix: dequantized\(vae.generator\)",
+        ),
         (
             lambda: dgm.NoiseGuide(dist.Uniform(0.0, 1.0)),
-            r"got the law Uniform.*Fix: NoiseGuide\(UnitUniform\(\)\)",
+            r"got the distribution Uniform.*Fix: dequantizer=UnitUniform\(\)",
         ),
         (
             lambda: dgm.ais(vae().model, vae().guide, digits()),
@@ -598,5 +620,18 @@ def test_a_vae_knows_the_levels_of_its_data():
         torch.full((4, 3), 3.0),
         r"expected values in IntegerInterval.*upper_bound=2",
     )
-    with pytest.raises(ValueError, match=r"VAE: expected a dequantizer beside levels=3"):
+    with pytest.raises(ValueError, match=r"VAE: expected a dequantizer with levels=3"):
         made.replace(dequantizer=None)
+
+
+def test_the_representation_shows_the_settings():
+    assert repr(dgm.UnitUniform()) == "UnitUniform()"
+    assert repr(dgm.UnitUniform(4)) == "UnitUniform(4)"
+    assert repr(dgm.UnitUniform((1, 2, 2))) == "UnitUniform((1, 2, 2))"
+    assert dgm.NoiseGuide(dgm.UnitUniform(), size=9).extra_repr() == "size=9, observed='x'"
+    assert dgm.dequantized(pixels(), levels=17).extra_repr() == "sites=('x',), levels=17"
+
+
+def test_noise_without_dims_is_refused():
+    with pytest.raises(ValueError, match=r"UnitUniform: expected shape >= 1, got 0\. Fix"):
+        dgm.UnitUniform(0)

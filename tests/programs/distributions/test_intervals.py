@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 import pyro_dgm as dgm
-from pyro_dgm.programs.distributions.intervals import log1mexp, log_cell
+from pyro_dgm.programs.distributions.cells import log1mexp
+from pyro_dgm.programs.distributions.intervals import log_cell
 
 KERNELS = {family.__name__: family for family in SURVIVAL}
 kernels = pytest.mark.parametrize("family", list(KERNELS.values()), ids=list(KERNELS))
@@ -229,3 +230,12 @@ def _(law: Uniform, centre: Tensor, width: float) -> Tensor:
 def test_a_family_of_a_users_own_can_be_registered():
     law = dgm.distributions.Discretized(Uniform(torch.tensor(-0.5), torch.tensor(7.5)), 8)
     torch.testing.assert_close(law.log_prob(torch.arange(1, 7)), torch.full((6,), 1 / 8).log())
+
+
+@pytest.mark.parametrize("ask", [dgm.distributions.log_cdf, dgm.distributions.log_sf])
+def test_the_interval_of_a_class_is_refused_with_the_fix(ask):
+    message = r"expected a distribution, got the class Normal. Fix: log_interval\(dist.Normal\(0"
+    with pytest.raises(TypeError, match=message):
+        ask(dist.Normal, torch.zeros(2))
+    with pytest.raises(TypeError, match=message):
+        dgm.distributions.log_interval(dist.Normal, torch.zeros(2), 1.0)

@@ -1,4 +1,4 @@
-"""Laws of `programs/laws.py`: exact masses over levels, far outside the range, at tiny and huge scales."""
+"""Laws of `distributions/discretized.py`: exact masses over levels, far outside the range, at tiny and huge scales."""
 
 from __future__ import annotations
 
@@ -340,7 +340,7 @@ def test_any_law_with_a_cdf_is_discretized_whatever_its_support(build, validate)
 def test_a_law_without_a_cdf_is_refused():
     law = dgm.distributions.Discretized(dist.StudentT(3.0, torch.zeros(()), 1.0), 5)
     with pytest.raises(
-        TypeError, match=r"StudentT: expected a law with a cdf.*Fix: register functions"
+        TypeError, match=r"StudentT: expected a distribution with a cdf.*Fix: register functions"
     ):
         law.log_prob(torch.arange(5))
 
@@ -356,3 +356,20 @@ def test_masses_of_a_mixture_sum_to_one_for_any_logits(shift, spread):
     )
     total = law.log_prob(torch.arange(256)[:, None]).exp().sum(0)
     assert float((total - 1).abs().max()) < 1e-6
+
+
+def test_a_class_or_a_conditional_in_place_of_the_base_is_refused_with_the_fix():
+    fix = r"Fix: Discretized\(dist.Normal\(loc, scale\), 5\)"
+    with pytest.raises(TypeError, match=rf"expected a distribution, got the class Normal. {fix}"):
+        dgm.distributions.Discretized(dist.Normal, 5)
+    with pytest.raises(
+        TypeError, match=rf"expected a distribution, got the conditional StandardNormal. {fix}"
+    ):
+        dgm.distributions.Discretized(dgm.StandardNormal(3), 5)
+    with pytest.raises(ValueError, match=r"expected at least 2 levels, got 1. Fix: levels=256"):
+        dgm.distributions.Discretized(dist.Normal(0.0, 1.0), 1)
+
+
+def test_a_discretized_distribution_prints_its_base_and_its_levels():
+    law = dgm.distributions.Discretized(dist.Normal(0.0, 2.0), 5)
+    assert repr(law) == "Discretized(Normal(loc: 0.0, scale: 2.0), levels=5)"

@@ -306,3 +306,12 @@ def test_a_mixture_of_posteriors_is_built_on_the_modules_own_tensors():
     )
     law.log_prob(torch.zeros(2)).backward()
     assert bool((net.weight.grad != 0).any())
+
+
+def test_components_that_are_no_function_are_refused_with_the_fix():
+    laws = [dist.Normal(0.0, 1.0), dist.Normal(1.0, 1.0)]
+    for components in (laws, laws[0]):
+        name = type(components).__name__
+        message = rf"expected component as a function .* got {name}. Fix: Mixture\(lambda k: dist"
+        with pytest.raises(TypeError, match=message):
+            dgm.distributions.Mixture(components, torch.zeros(2).log_softmax(-1))

@@ -28,8 +28,8 @@ def calls_of(flow: nn.Module) -> list[nn.Module]:
     return calls
 
 
-def small(shape=SHAPE, layers=2, context=0, law=None):
-    return dgm.image_realnvp(shape, layers, context, hidden=4, blocks=1, transformer=law)
+def small(shape=SHAPE, layers=2, context=0, transformer=None):
+    return dgm.image_realnvp(shape, layers, context, hidden=4, blocks=1, transformer=transformer)
 
 
 def density(scale=0.3):

@@ -21,7 +21,7 @@ from toys import captured, loss_and_grad
 
 import pyro_dgm as dgm
 from pyro_dgm.inference.run.states import fork_rng
-from pyro_dgm.programs.flows.zuko import OVERWRITTEN, Zuko, ZukoLaw, import_zuko
+from pyro_dgm.programs.flows.zuko import OVERWRITTEN, Zuko, ZukoDistribution, import_zuko
 
 try:
     zuko = import_zuko()
@@ -262,7 +262,7 @@ def test_validation_refuses_values_outside_the_support_and_of_another_shape():
         law.log_prob(torch.tensor([0.0, torch.nan]))
     with pytest.raises(ValueError, match="must match event_shape"):
         law.log_prob(torch.zeros(3))
-    assert ZukoLaw(law.flow, validate_args=False).expand((3,))._validate_args is False
+    assert ZukoDistribution(law.flow, validate_args=False).expand((3,))._validate_args is False
 
 
 @needs_zuko

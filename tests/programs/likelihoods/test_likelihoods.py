@@ -49,7 +49,7 @@ def test_categorical_reads_the_logits_of_one_dim_side_by_side():
 
 def test_categorical_refuses_a_network_with_another_number_of_outputs():
     with pytest.raises(
-        ValueError, match=r"Categorical: expected .* levels=4, got \(2, 9\)\. Fix: .*D \* 4\)"
+        ValueError, match=r"Categorical: expected .* levels=4, got \(2, 9\)\. Fix: .*4 \* D\)"
     ):
         dgm.Categorical(nn.Linear(3, 9), levels=4)(torch.zeros(2, 3))
 
@@ -345,3 +345,130 @@ def test_laplace_and_student_read_their_parameters_in_the_order_of_the_docstring
     torch.testing.assert_close(dgm.Laplace(nn.Identity())(raw[:, :4]).log_prob(x), laplace)
     student = dist.StudentT(positive(first), second, positive(third)).to_event(1).log_prob(x)
     torch.testing.assert_close(dgm.StudentT(nn.Identity())(raw).log_prob(x), student)
+
+
+# Settings and mistakes -----------------------------------------------------------------------------------------------
+
+MAKERS = {
+    "Bernoulli": (dgm.Bernoulli, "event_dim=1"),
+    "Categorical": (partial(dgm.Categorical, levels=4), "levels=4, event_dim=1"),
+    "Normal": (partial(dgm.Normal, scale=0.5), "scale=0.5, event_dim=1"),
+    "Laplace": (dgm.Laplace, "event_dim=1"),
+    "StudentT": (dgm.StudentT, "event_dim=1"),
+    "ContinuousBernoulli": (dgm.ContinuousBernoulli, "event_dim=1"),
+    "Binomial": (partial(dgm.Binomial, total_count=16), "total_count=16, event_dim=1"),
+    "Poisson": (dgm.Poisson, "event_dim=1"),
+    "NegativeBinomial": (dgm.NegativeBinomial, "event_dim=1"),
+    "ZeroInflatedPoisson": (dgm.ZeroInflatedPoisson, "event_dim=1"),
+    "ZeroInflatedNegativeBinomial": (dgm.ZeroInflatedNegativeBinomial, "event_dim=1"),
+    "DiscretizedLogistic": (
+        partial(dgm.DiscretizedLogistic, levels=17, min_scale=0.5),
+        "levels=17, min_scale=0.5, event_dim=1",
+    ),
+    "DiscretizedNormal": (
+        partial(dgm.DiscretizedNormal, levels=17),
+        "levels=17, min_scale=0.0, event_dim=1",
+    ),
+    "DiscretizedLogisticMixture": (
+        partial(dgm.DiscretizedLogisticMixture, levels=17, num_components=5),
+        "num_components=5, levels=17, min_scale=0.0, event_dim=1",
+    ),
+    "ColourLogisticMixture": (
+        partial(dgm.ColourLogisticMixture, levels=17, num_components=5),
+        "levels=17, num_components=5, channels=3, min_scale=0.0",
+    ),
+}
+every_maker = pytest.mark.parametrize("name", list(MAKERS))
+WITH_LEVELS = [name for name, (_, settings) in MAKERS.items() if "levels=" in settings]
+
+
+@every_maker
+def test_a_maker_prints_its_settings(name):
+    make, settings = MAKERS[name]
+    assert repr(make(nn.Identity())) == f"{name}(\n  {settings}\n  (net): Identity()\n)"
+
+
+def vae() -> dgm.VAE:
+    encoder = dgm.Conditional(dist.Normal, dgm.mlp(9, 4))
+    return dgm.VAE(dgm.StandardNormal(2), dgm.Normal(dgm.mlp(2, 9)), encoder)
+
+
+NO_NETWORKS = {
+    "the distribution Normal": lambda: dist.Normal(0.0, 1.0),
+    "the class Linear": lambda: nn.Linear,
+    "the conditional Conditional": lambda: dgm.Conditional(dist.Normal, nn.Linear(2, 18)),
+    "the program LatentVariableModel": lambda: vae().model,
+    "VAE, which has no forward": vae,
+    "int": lambda: 256,
+}
+
+
+@pytest.mark.parametrize("found", list(NO_NETWORKS))
+@every_maker
+def test_what_is_no_network_is_refused_where_it_is_handed_over(name, found):
+    message = rf"{name}: expected a network.* got {found}.*Fix: net=mlp\(num_in, hidden, num_out"
+    with pytest.raises(TypeError, match=message):
+        MAKERS[name][0](NO_NETWORKS[found]())
+
+
+@pytest.mark.parametrize("found", list(NO_NETWORKS))
+def test_a_concatenation_for_what_is_no_network_is_refused(found):
+    with pytest.raises(TypeError, match=rf"Concat: expected a network.* got {found}.*Fix: net="):
+        dgm.Concat(NO_NETWORKS[found]())
+
+
+@pytest.mark.parametrize("levels", [1, 0])
+@pytest.mark.parametrize("name", WITH_LEVELS)
+def test_fewer_than_two_levels_are_refused_with_the_fix(name, levels):
+    message = rf"{name}: expected at least 2 levels, got {levels}. Fix: levels=256 for bytes"
+    with pytest.raises(ValueError, match=message):
+        MAKERS[name][0](nn.Identity(), levels=levels)
+
+
+@pytest.mark.parametrize("name", ["Categorical", "Normal", "DiscretizedLogistic"])
+def test_an_event_without_dims_is_refused_with_the_fix(name):
+    message = rf"{name}: expected event_dim >= 1, got 0. Fix: event_dim=1 for vectors"
+    with pytest.raises(ValueError, match=message):
+        MAKERS[name][0](nn.Identity(), event_dim=0)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Normal",
+        "Categorical",
+        "DiscretizedLogistic",
+        "DiscretizedLogisticMixture",
+        "ColourLogisticMixture",
+    ],
+)
+def test_a_function_that_returns_no_tensor_is_refused_where_it_runs(name):
+    message = rf"{name}: expected a network whose output is one tensor, got tuple. Fix: net=mlp"
+    with pytest.raises(TypeError, match=message):
+        MAKERS[name][0](lambda z: (z, z))(torch.zeros(2, 3))
+
+
+@pytest.mark.parametrize(
+    ("make", "num"),
+    [
+        (partial(dgm.DiscretizedLogistic, levels=17), 2),
+        (partial(dgm.DiscretizedLogisticMixture, levels=17, num_components=5), 15),
+        (partial(dgm.Categorical, levels=17), 17),
+    ],
+)
+def test_too_few_outputs_are_refused_with_the_right_number(make, num):
+    """A network that gives one number per dim, in place of all that a dim needs."""
+    message = rf"nn.Linear\(hidden, {num} \* D\), which is {num * 9} outputs for D = 9"
+    with pytest.raises(ValueError, match=message):
+        make(nn.Linear(2, 9))(torch.zeros(4, 2))
+
+
+def test_arguments_out_of_range_name_their_fix():
+    with pytest.raises(ValueError, match=r"Normal: expected scale > 0, got 0. Fix: scale=1.0"):
+        dgm.Normal(nn.Identity(), scale=0)
+    with pytest.raises(ValueError, match=r"min_scale >= 0, got -1. Fix: min_scale=0.1"):
+        dgm.DiscretizedNormal(nn.Identity(), 5, min_scale=-1)
+    with pytest.raises(ValueError, match=r"num_components >= 1, got 0. Fix: num_components=5"):
+        dgm.DiscretizedLogisticMixture(nn.Identity(), 5, 0)
+    with pytest.raises(ValueError, match=r"channels >= 1, got 0. Fix: channels=3 for colours"):
+        dgm.ColourLogisticMixture(nn.Identity(), 5, 2, channels=0)

@@ -380,3 +380,23 @@ def test_two_contexts_are_joined_by_an_embedding():
 def test_a_density_without_a_context_takes_none():
     with pytest.raises(ValueError, match=r"GatedPixelCNN: expected no context, got sizes \[3\]"):
         pixels()(torch.zeros(5, 3)).sample()
+
+
+def test_parts_of_the_wrong_kind_are_refused_where_they_are_handed_over():
+    network, emission = dgm.nn.GatedPixelCNN(SHAPE, 1), dgm.Bernoulli(nn.Identity(), event_dim=3)
+    with pytest.raises(
+        TypeError, match=r"a GatedPixelCNN as network, got .*MLP.* Fix: PixelCNN\(G"
+    ):
+        dgm.PixelCNN(dgm.mlp(2, 3), emission)
+    with pytest.raises(TypeError, match=r"emission: expected a conditional.* Fix: emission=Cat"):
+        dgm.PixelCNN(network, dist.Bernoulli(0.5))
+    with pytest.raises(TypeError, match=r"PixelCNN\(embed=…\): expected a network.* the class MLP"):
+        dgm.PixelCNN(network, emission, embed=dgm.nn.MLP)
+    with pytest.raises(TypeError, match=r"PixelCNN\(scale=…\): expected a net.* the class Rescale"):
+        dgm.PixelCNN(network, emission, scale=dgm.nn.Rescale)
+
+
+def test_a_pixelcnn_prints_its_settings():
+    assert repr(pixels(progress=False)).startswith(
+        "PixelCNN(\n  progress=False\n  (network): Gated"
+    )

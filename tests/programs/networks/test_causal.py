@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import conv2d, pad
 
 import pyro_dgm as dgm
-from pyro_dgm.programs.networks.causal import VerticalBlock, gated
+from pyro_dgm.programs.networks.causal import VerticalBlock, gated_activation
 
 
 def small(shape=(1, 4, 5), out_channels=3, **settings):
@@ -77,11 +77,11 @@ def test_a_convolution_over_the_rows_above_is_one_with_masked_weights():
 @in_float64
 def test_a_gate_is_tanh_times_sigmoid_and_the_context_is_its_bias():
     a, b = torch.randn(3, 2, 4, 5), torch.randn(3, 2, 4, 5)
-    torch.testing.assert_close(gated(torch.cat([a, b], 1)), a.tanh() * b.sigmoid())
+    torch.testing.assert_close(gated_activation(torch.cat([a, b], 1)), a.tanh() * b.sigmoid())
     block, v, c = VerticalBlock(2, 3, 6), torch.randn(3, 2, 4, 5), torch.randn(3, 6)
     of_v, of_h = (c @ block.of_context.weight.T)[..., None, None].split(4, dim=1)
     out, link = block(v, c)
-    torch.testing.assert_close(out, gated(block.above(v) + of_v))
+    torch.testing.assert_close(out, gated_activation(block.above(v) + of_v))
     torch.testing.assert_close(link, block.link(block.above(v) + of_v) + of_h)
 
 
@@ -89,7 +89,7 @@ def test_a_gate_is_tanh_times_sigmoid_and_the_context_is_its_bias():
 def test_the_border_is_no_dark_pixel():
     """The first layer alone: a row of dark pixels is another input than the padding above the image."""
     network = small((1, 3, 3))
-    v = network.above(pad(network._read(torch.zeros(1, 1, 3, 3)), (0, 0, 1, -1)))
+    v = network.above(pad(network._with_ones(torch.zeros(1, 1, 3, 3)), (0, 0, 1, -1)))
     assert not torch.isclose(v[..., 0, 1], v[..., 1, 1]).any()
 
 

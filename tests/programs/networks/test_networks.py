@@ -8,6 +8,8 @@ from conftest import both_dtypes
 from torch import nn
 
 import pyro_dgm as dgm
+from pyro_dgm.programs.networks.causal import CausalConv, HorizontalBlock, VerticalBlock
+from pyro_dgm.programs.networks.convolutions import GatedBlock
 from pyro_dgm.programs.networks.dense import GatedLinear, cast, concat_inputs
 
 NETWORKS = {
@@ -170,3 +172,72 @@ def test_level_units_refuse_one_level_and_an_odd_number_of_outputs():
         match=r"halves of dim -1; got \(2, 6, 4, 3\)\. Fix: LevelUnits\(levels, dim=-3\)",
     ):
         dgm.nn.LevelUnits(17)(torch.zeros(2, 6, 4, 3))
+
+
+# Settings and mistakes -----------------------------------------------------------------------------------------------
+
+REPRS = {
+    "MLP(\n  sizes=(4, 8, 3)\n": lambda: dgm.mlp(4, 8, 3),
+    "GatedMLP(\n  sizes=(4, 8, 3)\n": lambda: dgm.gated_mlp(4, 8, 3),
+    "GatedLinear(\n  3, 2\n": lambda: GatedLinear(3, 2),
+    "Rescale(low=0, high=255)": lambda: dgm.nn.Rescale(0, 255),
+    "LevelUnits(levels=17, dim=-3)": lambda: dgm.nn.LevelUnits(17, dim=-3),
+    "ConvEncoder(\n  (1, 8, 8), out=4, channels=(2, 3)\n": lambda: dgm.ConvEncoder(
+        (1, 8, 8), 4, [2, 3]
+    ),
+    "ConvDecoder(\n  code=4, shape=(1, 8, 8), channels=(2, 3)\n": lambda: dgm.ConvDecoder(
+        4, (1, 8, 8), (2, 3)
+    ),
+    "GatedConvNet(\n  1, 2, hidden=4, blocks=1\n": lambda: dgm.nn.GatedConvNet(1, 2, 4, 1),
+    "GatedBlock(\n  channels=3\n": lambda: GatedBlock(3),
+    "GatedPixelCNN(\n  (1, 4, 4), out_channels=2, context=3, channels=4, blocks=1, kernel=5\n": (
+        lambda: dgm.nn.GatedPixelCNN((1, 4, 4), 2, 3, 4, 1, 5)
+    ),
+    "VerticalBlock(\n  channels=4, kernel=3, context=0\n": lambda: VerticalBlock(4, 3, 0),
+    "HorizontalBlock(\n  channels=4, kernel=3\n": lambda: HorizontalBlock(4, 3),
+    "CausalConv(1, 2, kernel_size=(2, 3), stride=(1, 1), zeros=(1, 1, 1, 0))": lambda: CausalConv(
+        1, 2, (2, 3), (1, 1, 1, 0)
+    ),
+}
+
+
+@pytest.mark.parametrize(("start", "build"), list(REPRS.items()), ids=range(len(REPRS)))
+def test_a_network_prints_its_settings(start, build):
+    assert repr(build()).startswith(start)
+
+
+@pytest.mark.parametrize("make", [dgm.mlp, lambda *s, **k: dgm.nn.MLP(s, **k)])
+def test_a_built_activation_is_refused_with_the_fix(make):
+    with pytest.raises(
+        TypeError, match=r"MLP: expected an activation .* got the module ReLU. Fix: .*=nn.ReLU,"
+    ):
+        make(3, 4, 2, activation=nn.ReLU())
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda shape: dgm.ConvEncoder(shape, 4),
+        lambda shape: dgm.ConvDecoder(4, shape),
+        lambda shape: dgm.nn.GatedPixelCNN(shape, 2),
+    ],
+    ids=["ConvEncoder", "ConvDecoder", "GatedPixelCNN"],
+)
+def test_the_shape_of_what_is_no_image_is_refused_with_the_fix(build):
+    message = (
+        r"expected shape \(channels, height, width\), got \(28, 28\). Fix: shape=\(1, 28, 28\)"
+    )
+    with pytest.raises(ValueError, match=message):
+        build((28, 28))
+
+
+def test_a_concatenation_of_no_context_is_refused_with_the_fix():
+    with pytest.raises(ValueError, match=r"Concat: expected at least one context, got none. Fix: "):
+        dgm.Concat(nn.Identity())()
+
+
+def test_an_empty_range_and_one_level_name_their_fix():
+    with pytest.raises(ValueError, match=r"Fix: Rescale\(0, 255\) for bytes"):
+        dgm.nn.Rescale(1, 1)
+    with pytest.raises(ValueError, match=r"got 1. Fix: levels=256 for bytes"):
+        dgm.nn.LevelUnits(1)

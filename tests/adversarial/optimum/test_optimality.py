@@ -1,4 +1,4 @@
-"""The optimality report against the closed forms of two normal laws."""
+"""The optimality report against the closed forms of two normal distributions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import nn
 
 import pyro_dgm as dgm
 from pyro_dgm.adversarial.fitting import loss
-from pyro_dgm.adversarial.optimality import quantile
+from pyro_dgm.adversarial.monitoring.measures import quantile
 
 over = pytest.mark.parametrize
 
@@ -29,7 +29,7 @@ TABLE = [
 
 
 class Quadratic(nn.Module):
-    r"""$C(x) = w_0 + w_1 x + w_2 x^2$, which contains $\log \pi / p$ of two normal laws."""
+    r"""$C(x) = w_0 + w_1 x + w_2 x^2$, which contains $\log \pi / p$ of two normal distributions."""
 
     def __init__(self):
         super().__init__()
@@ -62,7 +62,7 @@ def normal(num, m=0.0, s=1.0):
 def test_every_row_of_the_table_within_two_per_cent(m, s, jsd, value, tv, accuracy):
     """500,000 held-out pairs put 2 % at 5 standard errors or more; JSD = 0.0303 takes 1.5 million for 4.4 of them.
 
-    Where the laws agree JSD and TV are 0, and 2 % of nothing is nothing: there 0.001 nats and 0.005.
+    Where the distributions agree JSD and TV are 0, and 2 % of nothing is nothing: there 0.001 nats and 0.005.
     """
     num = 1_500_000 if 0 < jsd < 0.05 else 500_000
     found = dgm.optimality_report(
@@ -82,7 +82,7 @@ def test_every_row_of_the_table_within_two_per_cent(m, s, jsd, value, tv, accura
         assert abs(estimate.value - exact) < 5 * estimate.stderr
 
 
-def test_quantiles_of_the_best_critic_are_those_of_the_law():
+def test_quantiles_of_the_best_critic_are_those_of_its_logits():
     """For m = 1 and s = 1, logit D = ½ − x."""
     found = dgm.optimality_report(
         normal(100_000, 1.0), normal(100_000), Quadratic, dgm.gan.LBFGSFit()
@@ -132,7 +132,7 @@ def test_minibatches_and_a_network_come_close():
 
 
 def test_the_best_epoch_stays_where_a_network_overfits():
-    """One law in 20 dims, 200 data: the last epoch's loss is 3 nats or more on new data, that of a fair coin 1.386."""
+    """One distribution in 20 dims, 200 data: the last epoch's loss is 3 nats or more on new data, that of a fair coin 1.386."""
     critic, game, (real, fake) = dgm.mlp(20, 128, 1), dgm.NonSaturating(), torch.randn(2, 200, 20)
     dgm.gan.AdamFit(epochs=60, lr=1e-2, batch_size=40)(critic, game, (real,), (fake,))
     with torch.no_grad():
@@ -156,7 +156,7 @@ class OfLabel(dgm.Program):
             return pyro.sample("x", dist.Delta(z + c[:, None]).to_event(1), obs=x)
 
 
-def test_under_a_context_the_law_beside_it_is_compared():
+def test_under_a_context_the_joint_distributions_are_compared():
     """x beside c differs although x alone does not: π puts x at −c, p at +c."""
     c = torch.randint(2, (20_000,)).mul(2).sub(1).to(torch.get_default_dtype())
     x = normal(20_000) - c[:, None]
@@ -214,6 +214,20 @@ def test_a_report_reads_as_what_it_is():
     assert "D(fake)" in text
 
 
+def test_a_report_is_a_table_with_a_row_per_figure():
+    found = dgm.optimality_report(normal(400, 1.0), normal(400), Quadratic, dgm.gan.LBFGSFit())
+    table = found.to_dataframe().set_index("figure")
+    assert list(table.columns) == ["value", "stderr", "low", "high", "kind"]
+    assert list(table.index[:4]) == ["V", "JSD", "TV", "accuracy"]
+    assert len(table) == 4 + 2 * 5
+    assert table.loc["JSD", "value"] == found.jsd.value
+    assert (table.loc["JSD", "low"], table.loc["JSD", "high"]) == found.jsd.interval()
+    assert table.loc["JSD", "kind"] == "lower bound in expectation"
+    assert table.loc["D(fake) 50%", "stderr"] == found.quantiles_fake[0.5].stderr
+    assert table.loc["D(fake) 50%", "kind"] == "of this critic"
+    assert "<table" in found._repr_html_()
+
+
 def test_woodruffs_error_is_that_of_a_median():
     """Standard error of the median of n normal draws: √(π / 2n)."""
     found = quantile(torch.randn(100_000), 0.5)
@@ -225,6 +239,58 @@ def test_woodruffs_error_is_that_of_a_median():
 def test_a_critic_that_is_not_fresh_is_refused():
     with pytest.raises(TypeError, match="builds a fresh critic, got Quadratic.*Fix: critic=lambda"):
         dgm.optimality_report(normal(10), normal(10), Quadratic())
+
+
+@over(
+    ("critic", "message"),
+    [
+        (
+            torch.zeros(10, 1),
+            r"builds a fresh critic, got Tensor. Fix: optimality_report\(.*\(x, c\)",
+        ),
+        (
+            lambda: torch.zeros(10),
+            r"expected critic\(\) to be an nn.Module, got Tensor. Fix: critic=",
+        ),
+        (nn.Linear, r"a function without arguments .*, got the class Linear: .*Fix: critic=lambda"),
+    ],
+    ids=["context", "no module", "class with arguments"],
+)
+def test_what_builds_no_critic_is_refused(critic, message):
+    with pytest.raises(TypeError, match=message):
+        dgm.optimality_report(normal(10), normal(10), critic)
+
+
+@over(
+    ("generator", "got"),
+    [
+        (Shifted, "the class Shifted"),
+        (dist.Normal(torch.zeros(1), 1.0), "Normal"),
+        (None, "None"),
+    ],
+    ids=["class", "distribution", "nothing"],
+)
+def test_what_is_no_generator_is_refused(generator, got):
+    with pytest.raises(
+        TypeError,
+        match=rf"a program that generates, or fakes .* got {got}. Fix: vae.generator or trainer.gen",
+    ):
+        dgm.optimality_report(generator, normal(10), Quadratic)
+
+
+@over(
+    ("fit", "message"),
+    [
+        (dgm.gan.LBFGSFit, r"got the class LBFGSFit. Fix: fit=LBFGSFit\(\)"),
+        (dgm.NonSaturating(), r"got NonSaturating\(\). Fix: fit=AdamFit\(\)"),
+        (dgm.R1(1.0), r"got R1\(gamma=1.0\). Fix: fit=AdamFit\(\)"),
+        (30, r"got 30. Fix: fit=AdamFit\(\)"),
+    ],
+    ids=["class", "game", "penalty", "number"],
+)
+def test_what_is_no_fit_is_refused(fit, message):
+    with pytest.raises(TypeError, match=f"expected a fit of a critic, {message}"):
+        dgm.optimality_report(normal(10), normal(10), Quadratic, fit)
 
 
 @over("fake", [torch.zeros(10, 2), torch.zeros(10, 1, dtype=torch.int64)])
@@ -252,7 +318,7 @@ def test_data_before_the_generator_are_refused_with_their_order():
 @over("value", [torch.nan, torch.inf])
 @over("of_fakes", [True, False])
 def test_values_that_are_not_finite_are_refused(value, of_fakes):
-    """One in 200 of laws 3 sd apart: the sign of NaN is 0, so that the critic would seem to know nothing."""
+    """One in 200 of normals 3 sd apart: the sign of NaN is 0, so that the critic would seem to know nothing."""
     real, fake = normal(200), normal(200, 3.0)
     (fake if of_fakes else real)[7] = value
     with pytest.raises(ValueError, match="expected finite values, got 1 NaN or infinite of 200"):

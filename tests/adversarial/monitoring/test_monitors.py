@@ -1,10 +1,9 @@
-"""Monitors: each measure where its value is known, and the warnings of a game that goes wrong."""
+"""Monitors: the warnings of a game that goes wrong."""
 
 from __future__ import annotations
 
 import warnings
 from functools import partial
-from math import exp, pi, sqrt
 
 import pyro
 import pyro.distributions as dist
@@ -14,114 +13,10 @@ from torch import nn
 from toys import Dirac, Slope
 
 import pyro_dgm as dgm
-from pyro_dgm.adversarial.monitors import critic_balance, ratio_identities, spread
-from pyro_dgm.experiments.data import ring
 
 over = pytest.mark.parametrize
-TIME = torch.arange(100.0)
 
 
-# -- measures ---------------------------------------------------------------------------------------------------------
-def test_the_ratio_of_the_laws_keeps_both_identities():
-    """log r = ½ − x between N(0, 1) and N(1, 1)."""
-    x, y = torch.randn(100_000), torch.randn(100_000) + 1
-    for found in ratio_identities(0.5 - x, 0.5 - y):
-        assert abs(found.value - 1) < 5 * found.stderr
-        assert found.stderr == pytest.approx(sqrt((exp(1) - 1) / 100_000), rel=0.2)  # Var r = e − 1
-
-
-def test_another_ratio_breaks_the_identities():
-    x, y = torch.randn(10_000), torch.randn(10_000) + 1
-    forward, backward = ratio_identities(1.5 - x, 1.5 - y)
-    assert forward.value == pytest.approx(exp(1), rel=0.1)
-    assert backward.value == pytest.approx(exp(-1), rel=0.1)
-
-
-def test_balance_is_the_probability_of_the_right_order():
-    """P(x > y) = Φ(d / √2) for two normals d apart; 0.5 for d = 0."""
-    for d in (0.0, 1.0, 2.0):
-        found = critic_balance(torch.randn(20_000) + d, torch.randn(30_000))
-        exact = dist.Normal(0.0, 1.0).cdf(torch.tensor(d / sqrt(2))).item()
-        assert abs(found.value - exact) < 5 * found.stderr
-        assert 0 < found.stderr < 0.004
-
-
-def test_balance_counts_ties_half_and_all_pairs():
-    x, y = torch.randint(4, (30,)), torch.randint(5, (20,))
-    pairs = (x[:, None] > y).double() + (x[:, None] == y).double() / 2
-    assert critic_balance(x, y).value == pytest.approx(pairs.mean().item())
-
-
-@over("damping", [0.0, 0.01, 0.05])
-def test_oscillation_is_the_share_of_a_swing_that_is_left_a_period_later(damping):
-    found, period = dgm.gan.oscillation((TIME * 2 * pi / 20).sin() * (-damping * TIME).exp())
-    assert found == pytest.approx(exp(-20 * damping), abs=0.05)
-    assert period == 20.0
-
-
-def test_a_growing_swing_has_index_one():
-    found, period = dgm.gan.oscillation((TIME * 2 * pi / 16).cos() * (0.02 * TIME).exp())
-    assert found == pytest.approx(1.0, abs=0.05)
-    assert period == 16.0
-
-
-def test_a_swing_on_a_trend_is_seen():
-    assert dgm.gan.oscillation((TIME * 2 * pi / 20).sin() + 0.05 * TIME)[0] > 0.9
-
-
-@over(
-    "series",
-    [
-        torch.ones(100),
-        TIME,
-        (-TIME / 3).exp(),
-        (-TIME / 30).exp(),
-        TIME.log1p(),
-        torch.zeros(2),
-        torch.full((100,), 1e6) + 1e-11 * TIME.sin(),
-    ],
-    ids=["constant", "line", "fast decay", "slow decay", "logarithm", "short", "rounding"],
-)
-def test_what_arrives_does_not_oscillate(series):
-    assert dgm.gan.oscillation(series)[0] == 0.0
-
-
-@over(("num", "limit"), [(30, 0.5), (100, 0.35)])
-def test_noise_stays_below_the_limit(num, limit):
-    assert max(dgm.gan.oscillation(torch.randn(num))[0] for _ in range(100)) < limit
-
-
-def test_spread_of_equal_laws_is_ideal():
-    found = spread(real=torch.randn(500, 3), fake=torch.randn(500, 3))
-    assert abs(found.spread - 1) < 0.1
-    assert abs(found.duplicates) < 0.03
-    assert found.coverage > 0.93  # 1 − 2⁻⁵ = 0.97 in expectation
-
-
-def test_spread_scales_with_the_fakes():
-    x = torch.randn(100, 2)
-    assert spread(real=x, fake=3 * x).spread == pytest.approx(3.0)
-
-
-def test_repeated_fakes_are_duplicates_and_missing_modes_are_not_covered():
-    real = ring().sample(400)
-    half = real[real[:, 1] > 0.1]
-    few = half[:4].repeat(100, 1)
-    assert spread(real=real, fake=few).duplicates > 0.98
-    assert (
-        spread(
-            real=real, fake=half[torch.randint(len(half), (400,))] + 0.01 * torch.randn(400, 2)
-        ).coverage
-        < 0.6
-    )
-
-
-def test_one_point_repeated_is_like_itself():
-    found = spread(real=torch.ones(10, 2), fake=torch.ones(10, 2))
-    assert (found.spread, found.duplicates, found.coverage) == (1.0, 0.0, 1.0)
-
-
-# -- in training ------------------------------------------------------------------------------------------------------
 def dirac(gamma):
     sgd = dgm.gan.Player(optimizer=partial(torch.optim.SGD, lr=0.1))
     penalties = (dgm.R1(gamma),) if gamma else ()
@@ -318,3 +213,32 @@ def test_too_few_data_are_refused(num_data, num):
     trainer = dgm.GANTrainer(Line(0.0, 1.0), Linear(0.0))
     with pytest.raises(ValueError, match="at least 6 data to measure by, got.*Fix: num=500"):
         dgm.Monitors(trainer, torch.randn(num_data, 2), num=num)
+
+
+@over(
+    ("options", "message"),
+    [
+        (
+            {"num": torch.ones(10)},
+            r"expected num as an integer, got Tensor. Fix: Monitors\(trainer, \(x, c\)\)",
+        ),
+        (
+            {"limits": dgm.gan.Limits},
+            r"expected limits, got the class Limits. Fix: limits=Limits\(strong",
+        ),
+    ],
+    ids=["context", "class"],
+)
+def test_an_argument_of_another_kind_is_refused(options, message):
+    with pytest.raises(TypeError, match=message):
+        watched(Line(0.0, 1.0), Linear(0.0), **options)
+
+
+def test_monitors_show_their_settings():
+    trainer = dgm.GANTrainer(Line(0.0, 1.0), Linear(0.0))
+    monitors = dgm.Monitors(trainer, torch.randn(10, 2), num=8, limits=dgm.gan.Limits(strong=0.9))
+    text = repr(monitors)
+    assert text.startswith(
+        "Monitors(num=8, limits=Limits(identity=0.5, oscillation=0.5, strong=0.9"
+    )
+    assert text.endswith("patience=10, seed=0)")

@@ -1,0 +1,134 @@
+r"""A program with one latent site clamped: the mean of its observation at given points, $E[x \mid z]$."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pyro import poutine
+from pyro.poutine.trace_struct import Trace
+from torch import Tensor
+
+from ...contract import DATA, PyroProgram, Site
+from ...inference.run.data import repeat_rows
+from ...inference.run.generation import mean_of
+from ...inference.run.traces import (
+    plate_depth,
+    plate_names,
+    plate_value,
+    sample_sites,
+    vectorized,
+)
+from ..chains.coordinates import Chart, chart_of
+
+
+class ClampedProgram:
+    """A program whose latent site has S given values: as data under a context, as particles without one.
+
+    Args:
+        model: a Pyro program that generates when its first argument is `None`.
+        context: its further arguments, one row for each value.
+        latent: name of the site that is clamped.
+
+    Raises:
+        ValueError: if the program has no such site inside the data plate alone.
+    """
+
+    def __init__(self, model: PyroProgram, context: tuple[Any, ...], latent: str):
+        self.model = model
+        self.context = context
+        self.latent = latent
+        self.has_rows = any(isinstance(c, Tensor) and c.dim() > 0 for c in context)
+        trace = poutine.trace(model).get_trace(None, *context)
+        self.depth = plate_depth(trace)
+        self.distribution = _latent_site(trace, latent)["fn"]
+
+    def coordinates(self, z: Tensor, *, whiten: bool) -> Tensor:
+        r"""$\zeta$ `(S, D)` of points `(S, *event)`."""
+        self._check_points(z)
+        return self._chart(whiten=whiten).of(z).reshape(len(z), -1)
+
+    def mean_along(self, zeta: Tensor, *, whiten: bool) -> Tensor:
+        """The mean of the observation at coordinates `(*lines, S, D)`: `(*lines, S, *event of x)`."""
+        chart = self._chart(whiten=whiten)
+        lines = zeta.shape[:-2]
+        free_event = chart.shape[len(self.distribution.batch_shape) :]
+        free = zeta.reshape(*zeta.shape[:-1], *free_event)
+        z, *_ = chart.at(free, len(lines) + 1)
+        # Every point of every line is a datum, with the context of the point where its line starts.
+        context = tuple(repeat_rows(c, lines.numel()) for c in self.context)
+        clamped = ClampedProgram(self.model, context, self.latent)
+        mean = clamped.mean(z.flatten(0, len(lines)))
+        return mean.reshape(*lines, -1, *mean.shape[1:])
+
+    def mean(self, z: Tensor, site: str | None = None, num: int = 1) -> Tensor:
+        """The mean of the observation at points `(S, *event)`, over `num` draws of the other latents."""
+        self._check_points(z)
+        value = self._with_plates(z, num)
+        program = poutine.condition(self.model, data={self.latent: value})
+        num_particles = num if self.has_rows else num * len(z)
+        run = vectorized(program, num_particles, self.depth)
+        trace = poutine.trace(run).get_trace(None, *self.context)
+        mean = _observation_mean(_observation(trace, site))
+        return mean.reshape(num, len(z), *mean.shape[2:]).mean(0)
+
+    def _with_plates(self, z: Tensor, num: int) -> Tensor:
+        """The points with the dims of particles and plates that the latent site has in a run."""
+        event = z.shape[1:]
+        other_plates = [1] * (self.depth - 1)
+        if self.has_rows:
+            return z.reshape(1, *other_plates, -1, *event)
+        return repeat_rows(z, num).reshape(-1, *other_plates, 1, *event)
+
+    def _chart(self, *, whiten: bool) -> Chart:
+        return chart_of(self.latent, self.distribution, whiten=whiten)
+
+    def _check_points(self, z: Tensor) -> None:
+        event = tuple(self.distribution.event_shape)
+        if tuple(z.shape[1:]) != event:
+            shape = ", ".join(["S", *map(str, event)])
+            raise ValueError(
+                f"site '{self.latent}': expected points of shape ({shape}), got {tuple(z.shape)}. "
+                f"Fix: encode(guide, x)['{self.latent}'].mean(0)."
+            )
+
+
+def _latent_site(trace: Trace, name: str) -> Site:
+    """The site to clamp: one inside the data plate alone."""
+    sites = {}
+    for site_name, site in sample_sites(trace):
+        if plate_names(site) == [DATA]:
+            sites[site_name] = site
+    if name not in sites:
+        raise ValueError(
+            f"latent: expected a site inside the plate '{DATA}' alone, one of {list(sites)}, "
+            f"got '{name}'. Fix: latent='{next(iter(sites), 'z')}'."
+        )
+    return sites[name]
+
+
+def _observation(trace: Trace, name: str | None) -> Site:
+    """A site by name, or the one whose value the program returned."""
+    sites = dict(sample_sites(trace))
+    if name is None:
+        name = _returned_site(sites, trace.nodes["_RETURN"]["value"])
+    if name not in sites:
+        raise ValueError(
+            f"site: expected the name of an observation among {list(sites)}, got {name!r}. "
+            "Fix: site='x'."
+        )
+    return sites[name]
+
+
+def _returned_site(sites: dict[str, Site], returned: Any) -> str | None:
+    for name, site in sites.items():
+        if site["value"] is returned:
+            return name
+    return None
+
+
+def _observation_mean(observation: Site) -> Tensor:
+    """The mean of a site, `(particles, data, *further plates, *event)`."""
+    mean = mean_of(observation["name"], observation["fn"])
+    mean = plate_value(observation, mean)
+    data_dim = plate_names(observation).index(DATA)
+    return mean.movedim(data_dim, 1)

@@ -1,0 +1,165 @@
+"""The objective: a module over a model and its guide whose forward is a loss in nats per datum."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from ...representation import SettingsFirst
+from ..run.sessions import check_program
+from ..run.structure import Structure, preflight
+from ..run.traces import Site
+from .schedules import Schedule
+
+PROGRAM_OF = {  # how a conditional, or a distribution, becomes a program
+    "model": "LatentVariableModel(prior, likelihood), or DensityModel(p_x) with EmptyGuide()",
+    "guide": "AmortizedGuide(Conditional(dist.Normal, net))",
+}
+
+
+class Objective(SettingsFirst):
+    """A loss over a model and a guide, in nats per datum; abstract: a subclass gives `terms`.
+
+    Args:
+        model: the model, a module.
+        guide: its guide, a module.
+        size: number of data in the full set if the programs declare one; losses are then divided by it.
+
+    Raises:
+        TypeError: for no guide; for a program that is no module, whose parameters would not be trained; for a
+            VAE, a class, another objective, a distribution or a conditional in place of a program.
+    """
+
+    def __init__(self, model: nn.Module, guide: nn.Module | None = None, size: int | None = None):
+        super().__init__()
+        name = type(self).__name__
+        if guide is None:
+            raise TypeError(
+                f"{name}: expected a model and its guide, got {_describe(model)} alone. "
+                f"Fix: {name}(model, guide); of a VAE {name}(vae.model, vae.guide); "
+                "EmptyGuide() for a model without latents."
+            )
+        check_trainable(name, "model", model)
+        check_trainable(name, "guide", guide)
+        self.model = model
+        self.guide = guide
+        self.size = size
+        self._depth = 1
+
+    def terms(self, *batch: Any) -> dict[str, Tensor]:
+        """Named 0-dim costs in nats per datum, lower is better; `loss` is the one to minimize."""
+        raise NotImplementedError(
+            f"{type(self).__name__} has no terms. "
+            "Fix: def terms(self, *batch): return {'loss': …}, in the subclass; or ELBO."
+        )
+
+    def forward(self, *batch: Any) -> Tensor:
+        """The loss, 0-dim, in nats per datum."""
+        return self.terms(*batch)["loss"]
+
+    def advance(self) -> None:
+        """Move every schedule of the objective on by one optimization step."""
+        for module in self.modules():
+            if isinstance(module, Schedule):
+                module.advance()
+
+    def preflight(self, *batch: Any) -> Structure:
+        """Check the pair on this batch, see `preflight`, and learn how many plates the programs have."""
+        structure = preflight(self.model, self.guide, *batch, size=self.size)
+        self._depth = structure.depth
+        return structure
+
+    def _num_data(self, batch: tuple[Any, ...]) -> int:
+        """The number of data that a loss is divided by: of the full set if it is known, else of the batch."""
+        if self.size:
+            return self.size
+        return len(next(value for value in batch if isinstance(value, Tensor)))
+
+
+def check_trainable(objective: str, role: str, program: Any) -> None:
+    """Refuse what is no program whose parameters an optimizer sees, and name the fix of the mix-up.
+
+    Args:
+        objective: its name, for the message.
+        role: "model" or "guide".
+        program: what was handed over in this role.
+
+    Raises:
+        TypeError: for a class, a distribution, a conditional, an objective, a function, or a VAE.
+    """
+    why = ""
+    fix = None
+    if isinstance(program, type):
+        fix = _fix_of_class(role, program)
+    elif isinstance(program, Distribution):
+        why = ", which names no site"
+        fix = PROGRAM_OF[role]
+    elif not isinstance(program, nn.Module):
+        why = ", whose parameters nobody would train"
+        fix = "subclass Program (or nn.Module), or use pyro.infer.SVI"
+    elif isinstance(program, Objective):
+        why = ", which holds two programs"
+        fix = f"{objective}(objective.model, objective.guide)"
+    elif _returns_distribution(program.forward):
+        why = ", a conditional: its forward returns a distribution and names no site"
+        fix = PROGRAM_OF[role]
+    if fix is not None:
+        raise TypeError(
+            f"{objective}: expected the {role} as an nn.Module, "
+            f"got {_describe(program)}{why}. Fix: {fix}."
+        )
+    check_program(program)
+
+
+def check_reparameterized(name: str, site: Site) -> None:
+    """Refuse a guide site through whose draws no gradient flows.
+
+    Raises:
+        ValueError: if its distribution has no `rsample`.
+    """
+    if not site["fn"].has_rsample:
+        raise ValueError(
+            f"site '{name}': expected reparameterized draws for the gradient of the bound, "
+            f"got {site['fn']}. "
+            "Fix: PyroObjective(model, guide, TraceEnum_ELBO(max_plate_nesting=1)) "
+            "for a discrete latent, or a family with rsample."
+        )
+
+
+def check_observed(observed: dict[str, Site]) -> None:
+    """Refuse a model that scores no data: a bound on log p(x) would be one on nothing.
+
+    Raises:
+        ValueError: if there is no observed site.
+    """
+    if not observed:
+        raise ValueError(
+            "model: expected an observed site, got none: are model and guide swapped? "
+            "Fix: the model first, then its guide; pyro.sample('x', p_x, obs=x) in the model."
+        )
+
+
+def _fix_of_class(role: str, program: type) -> str:
+    if issubclass(program, nn.Module) and not issubclass(program, Objective):
+        return f"an instance, {program.__name__}(…)"
+    return PROGRAM_OF[role]
+
+
+def _describe(program: Any) -> str:
+    if isinstance(program, type):
+        return f"the class {program.__name__}"
+    return type(program).__name__
+
+
+def _returns_distribution(forward: Callable[..., Any]) -> bool:
+    """Whether a forward says in its signature that it returns a distribution, as a conditional does."""
+    returned = getattr(forward, "__annotations__", {}).get("return")
+    if isinstance(returned, str):  # as `from __future__ import annotations` leaves it
+        name = returned.rpartition(".")[2]
+        if name.endswith("Distribution"):
+            return True
+        returned = getattr(forward, "__globals__", {}).get(name)
+    return isinstance(returned, type) and issubclass(returned, Distribution)

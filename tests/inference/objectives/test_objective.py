@@ -1,0 +1,127 @@
+"""What every objective refuses when it is built, and how it prints itself."""
+
+import pyro.distributions as dist
+import pytest
+import torch
+from pyro.infer import Trace_ELBO
+from torch import nn
+from toys import toy_vae
+
+import pyro_dgm as dgm
+
+OBJECTIVES = {
+    "ELBO": dgm.ELBO,
+    "IWELBO": dgm.IWELBO,
+    "Renyi": lambda model, guide=None: dgm.Renyi(model, guide, 0.5),
+    "Sleep": dgm.Sleep,
+    "PyroObjective": lambda model, guide=None: dgm.PyroObjective(
+        model, guide, Trace_ELBO(max_plate_nesting=1)
+    ),
+}
+every_objective = pytest.mark.parametrize("name", OBJECTIVES)
+
+
+def encoder():
+    return dgm.Conditional(dist.Normal, dgm.mlp(3, 4))
+
+
+NO_PROGRAMS = {
+    "class": (lambda: dgm.AmortizedGuide, "the class AmortizedGuide", "an instance, Amort"),
+    "objective_class": (lambda: dgm.ELBO, "the class ELBO", "LatentVariableModel|AmortizedGuide"),
+    "family": (lambda: dist.Normal, "the class Normal", "LatentVariableModel|AmortizedGuide"),
+    "objective": (
+        lambda: dgm.ELBO(toy_vae().model, toy_vae().guide),
+        "ELBO, which holds two programs",
+        r"\w+\(objective.model, objective.guide\)",
+    ),
+    "distribution": (
+        lambda: dist.Normal(torch.zeros(2), 1.0),
+        "Normal, which names no site",
+        "LatentVariableModel|AmortizedGuide",
+    ),
+    "prior": (
+        lambda: dgm.StandardNormal(2),
+        "StandardNormal, a conditional: its forward returns a distribution",
+        "LatentVariableModel|AmortizedGuide",
+    ),
+    "flow": (
+        lambda: dgm.Flow(dgm.StandardNormal(3), dgm.maf(3, 1)),
+        "Flow, a conditional",
+        "LatentVariableModel|AmortizedGuide",
+    ),
+    "encoder": (encoder, "Conditional, a conditional", "LatentVariableModel|AmortizedGuide"),
+    "function": (lambda: print, "builtin_function", r"subclass Program \(or nn.Module\)"),
+}
+
+
+@every_objective
+@pytest.mark.parametrize("role", ["model", "guide"])
+@pytest.mark.parametrize("mistake", NO_PROGRAMS)
+def test_what_is_no_program_is_refused_when_the_objective_is_built(name, role, mistake):
+    vae = toy_vae()
+    build, got, fix = NO_PROGRAMS[mistake]
+    programs = {"model": vae.model, "guide": vae.guide} | {role: build()}
+    message = rf"{name}: expected the {role} as an nn.Module, got {got}.*Fix: ({fix})"
+    with pytest.raises(TypeError, match=message):
+        OBJECTIVES[name](**programs)
+
+
+@every_objective
+def test_a_model_without_its_guide_and_a_vae_are_refused_with_the_fix(name):
+    vae = toy_vae()
+    with pytest.raises(
+        TypeError,
+        match=rf"{name}: expected a model and its guide, got VAE alone. "
+        rf"Fix: .*{name}\(vae.model, vae.guide\)",
+    ):
+        OBJECTIVES[name](vae)
+    with pytest.raises(TypeError, match=rf"got LatentVariableModel alone. Fix: {name}\(model, gu"):
+        OBJECTIVES[name](vae.model)
+    for programs in ({"model": vae, "guide": vae.guide}, {"model": vae.model, "guide": vae}):
+        with pytest.raises(TypeError, match=r"expected a Pyro program.*got VAE. Fix: vae.model or"):
+            OBJECTIVES[name](**programs)
+
+
+@pytest.mark.parametrize("name", ["ELBO", "IWELBO", "Renyi"])
+@pytest.mark.parametrize("check", ["loss", "preflight"])
+def test_a_swapped_pair_is_refused_by_the_first_loss_and_by_preflight(name, check):
+    vae = toy_vae()
+    objective = OBJECTIVES[name](vae.guide, vae.model)
+    entry = objective if check == "loss" else objective.preflight
+    with pytest.raises(
+        ValueError,
+        match=r"(?s)expected an observed site, got none.*swapped\?.*Fix: the model first",
+    ):
+        entry(torch.randn(5, 3))
+
+
+def test_a_network_that_annotates_a_tensor_is_no_conditional():
+    """A program says nothing of a distribution in its signature, whatever else it returns."""
+
+    class Model(nn.Module):
+        def forward(self, x: torch.Tensor | None = None) -> "torch.Tensor":
+            return x
+
+    assert dgm.ELBO(Model(), dgm.EmptyGuide()).size is None
+
+
+def test_the_repr_of_an_objective_is_its_configuration():
+    vae = toy_vae()
+    pair = vae.model, vae.guide
+    lines = {
+        "ELBO": repr(dgm.ELBO(*pair, 3, beta={"z": dgm.LinearWarmup(10)}, free_bits={"z": 0.5})),
+        "IWELBO": repr(dgm.IWELBO(*pair, 8, estimator=dgm.DoublyReparameterized())),
+        "Renyi": repr(dgm.Renyi(*pair, 0.5, size=60)),
+        "PyroObjective": repr(dgm.PyroObjective(*pair, Trace_ELBO(max_plate_nesting=1))),
+    }
+    for name, settings in {
+        "ELBO": "num_particles=3, size=None, analytic_kl=False",
+        "IWELBO": "num_particles=8, size=None, estimator=DoublyReparameterized()",
+        "Renyi": "alpha=0.5, num_particles=16, size=60",
+        "PyroObjective": "Trace_ELBO(max_plate_nesting=1, num_particles=1), size=None",
+    }.items():
+        head, second, *_ = lines[name].splitlines()
+        assert (head, second.strip()) == (f"{name}(", settings)
+    assert "(z): LinearWarmup(10)" in lines["ELBO"]
+    assert "(z): FreeBits(0.5)" in lines["ELBO"]
+    assert repr(dgm.training.FreeBits(torch.ones(2))) == "FreeBits(shape=(2,))"
