@@ -53,7 +53,7 @@ class Data:
 
 
 class Digits(Data):
-    """The 1,797 handwritten 8×8 digits that scikit-learn carries: integers 0, …, 16, shuffled once by a fixed seed.
+    """The 1,797 handwritten 8×8 digits of scikit-learn: integers 0, …, 16, shuffled once by a fixed seed.
 
     Args:
         num_val: size of the validation split.
@@ -83,8 +83,8 @@ class SquareBytes(Data):
     Args:
         first: training images `(N, D)`, uint8.
         test: test images.
-        binary: dynamic binarization of the training images and one fixed draw (seed 0) of the others; otherwise the
-            256 grey levels.
+        binary: dynamic binarization of the training images and one fixed draw (seed 0) of the others;
+            otherwise the 256 grey levels.
     """
 
     def __init__(self, first: Tensor, test: Tensor, *, binary: bool):
@@ -204,7 +204,7 @@ def _read_faces(path: Path) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Modes:
-    r"""$p(x) = \frac1M \sum_m \mathcal N(x; \mu_m, \sigma^2 I)$: a toy whose density, sampler and modes are known.
+    r"""$p(x) = \frac1M \sum_m \mathcal N(x; \mu_m, \sigma^2 I)$: a toy of known density and modes.
 
     Attributes:
         centres: the $\mu_m$ `(M, D)`, all distinct.

@@ -1,4 +1,4 @@
-"""One part of a trained VAE fitted again: the prior to the aggregated posterior, the scale to the residuals."""
+"""The prior of a trained VAE, fitted to its aggregated posterior, and its scale, fitted to the residuals."""
 
 from __future__ import annotations
 
@@ -39,18 +39,18 @@ def refit_prior(
     compile: bool = False,
     progress: bool = False,
 ) -> VAE:
-    r"""$\max_\lambda E_{x \sim \mathrm{data}}\, E_{q(z \mid x)} \log p_\lambda(z)$: a new prior for a trained VAE.
+    r"""$\max_\lambda E_{x \sim \mathrm{data}}\, E_{q(z \mid x)} \log p_\lambda(z)$: a new prior for a VAE.
 
-    Encoder and likelihood stay as they are, so that every nat that the prior gains in $-KL(q_{agg} \| p)$ is gained in
-    the bound on these data. Fresh draws of z are taken each time a datum is seen. The VAE that is given, and the prior
-    that is given, are left as they are.
+    Encoder and likelihood stay as they are, so that every nat that the prior gains in
+    $-KL(q_{agg} \| p)$ is gained in the bound on these data. Each time a datum is seen its z is drawn
+    anew. The VAE that is given, and the prior that is given, are left as they are.
 
     Args:
         vae: the trained VAE.
         data: its data `(N, *event)`, or a tuple: observation first, then context.
-        prior: a conditional with parameters to learn, such as `Flow(MixturePrior(8, 10), maf(8, 2))`; or one without,
-            such as `AggregatePrior(vae.guide.encoder, data[:1000])`, which is taken as it is. A `VampPrior` learns its
-            pseudo-inputs; the encoder that it shares stays as it is.
+        prior: a conditional with parameters to learn, such as `Flow(MixturePrior(8, 10), maf(8, 2))`;
+            or one without, such as `AggregatePrior(vae.guide.encoder, data[:1000])`, which stays as it
+            is. A `VampPrior` learns its pseudo-inputs; the encoder that it shares stays as it is.
         val: held-out data; the prior of the best epoch on them is kept.
         epochs: passes over the data.
         batch_size: data per step.
@@ -67,7 +67,8 @@ def refit_prior(
         TypeError: for anything but a VAE.
 
     References:
-        Hoffman, Johnson 2016, *ELBO surgery*; Ghosh et al. 2020, arXiv:1903.12436 (density estimation ex post).
+        Hoffman, Johnson 2016, *ELBO surgery*; Ghosh et al. 2020, arXiv:1903.12436 (density estimation
+        ex post).
     """
     require_vae(vae, "refit_prior")
     # One copy of all: a prior that refers to the encoder refers to the new one.
@@ -95,10 +96,10 @@ def refit_prior(
 
 
 def refit_scale(vae: VAE, *batch: Any, num: int = 10, seed: int = 0) -> VAE:
-    r"""$\sigma_*^2 = \frac{1}{N D} \sum_i E_{q(z \mid x_i)} \|x_i - \mu(z)\|^2$: the optimal scale of a VAE's `Normal`.
+    r"""$\sigma_*^2 = \frac{1}{N D} \sum_i E_{q(z \mid x_i)} \|x_i - \mu(z)\|^2$: a VAE's optimal σ.
 
-    No other σ gives these data a larger ELBO. The expectation is over `num` draws of the guide, the noise of a
-    dequantizer among them. The VAE that is given is left as it is.
+    No other scale of its `Normal` likelihood gives these data a larger ELBO. The expectation is over
+    `num` draws of the guide, the noise of a dequantizer among them. The VAE that is given is left as it is.
 
     Args:
         vae: the trained VAE, its likelihood a `Normal`.
@@ -113,7 +114,8 @@ def refit_scale(vae: VAE, *batch: Any, num: int = 10, seed: int = 0) -> VAE:
         TypeError: for anything but a VAE, and if its likelihood is no `Normal`.
 
     References:
-        Rybkin, Daniilidis, Levine 2021, *Simple and effective VAE training with calibrated decoders*, arXiv:2006.13202.
+        Rybkin, Daniilidis, Levine 2021, *Simple and effective VAE training with calibrated decoders*,
+        arXiv:2006.13202.
     """
     require_vae(vae, "refit_scale")
     refitted = copy.deepcopy(vae)
@@ -143,7 +145,7 @@ def require_vae(vae: object, caller: str) -> None:
 
 @contextmanager
 def frozen(module: nn.Module) -> Iterator[None]:
-    """No parameter of the module asks for a gradient, and it is run as it is evaluated, whatever a trainer says."""
+    """No parameter of the module asks for a gradient, and it runs in evaluation mode inside a trainer too."""
     trainable = [p for p in module.parameters() if p.requires_grad]
     was_training = [(part, part.training) for part in module.modules()]
     # A trainer sets all modules to training mode; the hook sets this one back before each call.
@@ -165,7 +167,7 @@ def _set_to_evaluation(module: nn.Module, _: Any) -> None:
 
 
 def _mean_squares(vae: VAE, likelihood: Normal, block: Batch, num: int, seed: int) -> Tensor:
-    r"""$\frac1D E_{q(z \mid x_i)} \|x_i - \mu(z)\|^2$ of every datum `(N,)`, float64; of x + u where there is noise."""
+    r"""$\frac1D E_{q(z \mid x_i)} \|x_i - \mu(z)\|^2$ `(N,)`, float64; of x + u where there is noise."""
     x, *context = block
     draws = encode(vae.guide, x, *context, num=num, seed=seed)
     with eval_mode(vae):

@@ -37,11 +37,11 @@ def refit_guide(
     compile: bool = False,
     progress: bool = False,
 ) -> VAE:
-    r"""$\max_\phi E_{x \sim \mathrm{data}}\, \mathrm{ELBO}(p, q_\phi; x)$: a new guide for a generator that stays.
+    r"""$\max_\phi E_{x \sim \mathrm{data}}\, \mathrm{ELBO}(p, q_\phi; x)$: a new guide for a generator.
 
-    A generator that was trained against a critic has no guide. With an observation model around its output,
-    `VAE(prior, Normal(MeanOf(generator.likelihood), 0.1), encoder)`, it gets one here, and its likelihood can be told.
-    The VAE that is given, and the encoder that is given, are left as they are.
+    A generator that was trained against a critic has no guide. With an observation model around its
+    output, `VAE(prior, Normal(MeanOf(generator.likelihood), 0.1), encoder)`, it gets one here, and its
+    likelihood can be estimated. The VAE that is given, and the encoder that is given, are left as they are.
 
     Args:
         vae: a VAE whose generator is trained.
@@ -53,20 +53,21 @@ def refit_guide(
         lr: learning rate (Adam).
         patience: stop after so many epochs without a better validation.
         seed: of draws and order.
-        objective: makes the loss of model and guide: `ELBO`, `partial(IWELBO, num_particles=8)`, or `Sleep`, which
-            learns from the model's own draws.
+        objective: makes the loss of model and guide: `ELBO`, `partial(IWELBO, num_particles=8)`, or
+            `Sleep`, which learns from the model's own draws.
         compile: as in `SVITrainer`.
         progress: whether to show a bar.
 
     Returns:
-        A new VAE with a copy of the generator, and the fitted encoder. A dequantizer with parameters is fitted as well.
+        A new VAE with a copy of the generator, and the fitted encoder. A dequantizer with parameters is
+        fitted as well.
 
     Raises:
         TypeError: for anything but a VAE.
 
     References:
-        Wu, Burda, Salakhutdinov, Grosse 2017, *On the quantitative analysis of decoder-based generative models*,
-        arXiv:1611.04273.
+        Wu, Burda, Salakhutdinov, Grosse 2017, *On the quantitative analysis of decoder-based generative
+        models*, arXiv:1611.04273.
     """
     require_vae(vae, "refit_guide")
     refitted = copy.deepcopy(vae.replace(encoder=encoder)).to(next(vae.parameters()).device)
@@ -92,7 +93,7 @@ class ScaleCurve(Tabular):
 
     @property
     def best(self) -> int:
-        """The position of the least mean. As a result of these data it is a little too good: choose σ on others."""
+        """The position of the least mean NLL. It is a little too good for these data: choose σ on others."""
         costs = self.columns()["nll"]
         return costs.index(min(costs))
 
@@ -131,11 +132,12 @@ def nll_over_scale(
     objective: Callable[[nn.Module, nn.Module], Objective] = ELBO,
     progress: bool = False,
 ) -> ScaleCurve:
-    r"""$\sigma \mapsto -\log \int p(z)\, \mathcal N(x; G(z), \sigma^2)\, dz$: the likelihood of a GAN's generator.
+    r"""$\sigma \mapsto -\log \int p(z)\, \mathcal N(x; G(z), \sigma^2)\, dz$: the NLL of a GAN's generator.
 
-    The σ is no part of the generator, so the curve as a whole is the result. It falls while σ shrinks towards the
-    distance of the data to the nearest G(z), and rises like $d^2 / 2 \sigma^2$ where it is too small for them. The
-    guide is fitted at each σ, from the largest to the smallest, and goes on from the last: wide posteriors are easy.
+    The σ is no part of the generator, so the curve as a whole is the result. It falls while σ shrinks
+    towards the distance of the data to the nearest G(z), and rises like $d^2 / 2 \sigma^2$ where it is
+    too small for them. The guide is fitted at each σ, from the largest to the smallest, and goes on from
+    the last: wide posteriors are easy.
 
     Args:
         vae: prior, `Normal(MeanOf(generator.likelihood))` or another `Normal`, and the encoder to begin with.
