@@ -18,7 +18,7 @@ from torch import nn
 
 from .. import __version__
 from ..inference.objectives.elbo import ELBO, Objective
-from ..inference.run.estimates import require_positive
+from ..inference.run.sessions import require_positive
 from ..inference.training.history import Row
 from ..inference.training.svi import SVITrainer
 from ..programs.vae import VAE

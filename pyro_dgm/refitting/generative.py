@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from ..contract import noise_name
 from ..inference.objectives.elbo import ELBO
 from ..inference.run.batches import Batch, Batches
-from ..inference.run.estimates import placed, split_rows
+from ..inference.run.data import split_rows
+from ..inference.run.estimates import placed
 from ..inference.run.generation import encode
 from ..inference.run.states import derive_seed, eval_mode
 from ..inference.training.svi import SVITrainer

@@ -272,9 +272,7 @@ class Trainer(ABC):
         return Run(train_batches, val_batches, seed, file, first_epoch=self.num_epochs)
 
     # -- data and checks -------------------------------------------------------------------------------
-    def _batches(
-        self, data: Any, batch_size: int, *, shuffle: bool, name: str = "data"
-    ) -> Epochs:
+    def _batches(self, data: Any, batch_size: int, *, shuffle: bool, name: str = "data") -> Epochs:
         device = self.state.device
         return as_batches(data, batch_size, self.model, device, shuffle=shuffle, name=name)
 
