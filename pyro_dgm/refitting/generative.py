@@ -14,9 +14,8 @@ from torch import Tensor, nn
 from ..contract import noise_name
 from ..inference.objectives.elbo import ELBO
 from ..inference.run.batches import Batch, Batches
-from ..inference.run.data import split_rows
-from ..inference.run.estimates import placed
 from ..inference.run.generation import encode
+from ..inference.run.sessions import session
 from ..inference.run.states import derive_seed, eval_mode
 from ..inference.training.svi import SVITrainer
 from ..programs.dequantization.noise import within_cell
@@ -126,10 +125,10 @@ def refit_scale(vae: VAE, *batch: Any, num: int = 10, seed: int = 0) -> VAE:
             "refit_scale: expected a Normal likelihood, whose one σ has an optimum in closed form, "
             f"got {type(likelihood).__name__}. Fix: VAE(…, likelihood=Normal(net))."
         )
-    data_per_block = max(1, 20_000 // num)
     squares = []
-    for i, block in enumerate(split_rows(placed(refitted, batch), data_per_block)):
-        squares.append(_mean_squares(refitted, likelihood, block, num, derive_seed(seed, i)))
+    with session(refitted.model, refitted.guide, *batch, num=num, seed=seed) as pair:
+        for i, block in enumerate(pair.blocks()):
+            squares.append(_mean_squares(refitted, likelihood, block, num, derive_seed(seed, i)))
     likelihood.set_scale(sqrt(torch.cat(squares).mean().item()))
     return refitted
 

@@ -15,7 +15,7 @@ from ..inference.objectives.elbo import ELBO, Objective
 from ..inference.run.tabular import Tabular
 from ..inference.training.svi import SVITrainer
 from ..programs.guides import AmortizedGuide
-from ..programs.likelihoods.elementary import Normal
+from ..programs.likelihoods.continuous import Normal
 from ..programs.vae import VAE
 from .generative import frozen, require_vae
 
