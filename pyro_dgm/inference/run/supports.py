@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ...contract import DATA, noise_name
-from .traces import Site, plate_names
+from .traces import Site, is_in_plate
 
 
 class IntegerWarning(UserWarning):
@@ -35,7 +35,7 @@ def check_observation(name: str, site: Site) -> None:
             f"site '{name}': a Delta observation has no density (the ELBO would silently be infinite). "
             "Fix: give an observation model such as Normal(net), or train adversarially."
         )
-    if DATA in plate_names(site) and value.dim() <= len(distribution.event_shape):
+    if is_in_plate(site, DATA) and value.dim() <= len(distribution.event_shape):
         raise ValueError(
             f"site '{name}': expected data of shape {('N', *distribution.event_shape)}, got {tuple(value.shape)}. "
             "Fix: x[None], a batch of one datum."
