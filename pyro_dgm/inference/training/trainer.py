@@ -267,13 +267,14 @@ class Trainer(ABC):
     ) -> Run:
         val_batches = None
         if val is not None:
-            val_batches = self._batches(val, batch_size, shuffle=False)
+            val_batches = self._batches(val, batch_size, shuffle=False, name="val")
         train_batches = self._batches(train, batch_size, shuffle=True)
         return Run(train_batches, val_batches, seed, file, first_epoch=self.num_epochs)
 
     # -- data and checks -------------------------------------------------------------------------------
-    def _batches(self, data: Any, batch_size: int, *, shuffle: bool) -> Epochs:
-        return as_batches(data, batch_size, self.model, self.state.device, shuffle=shuffle)
+    def _batches(self, data: Any, batch_size: int, *, shuffle: bool, name: str = "data") -> Epochs:
+        device = self.state.device
+        return as_batches(data, batch_size, self.model, device, shuffle=shuffle, name=name)
 
     def _forked(self) -> AbstractContextManager[None]:
         """A fork of the random state, so that a check takes no noise from a run."""
