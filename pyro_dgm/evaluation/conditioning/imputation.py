@@ -15,7 +15,8 @@ from ...inference.run.estimates import check_batch, estimating, placed
 from ...inference.run.session import check_pair, require_positive
 from ...inference.run.states import derive_seed
 from ...inference.run.traces import plate_depth, run_pair
-from ..likelihood.importance import NLL, PerDatum, nll, summary_of
+from ..likelihood.importance import nll, summary_of
+from ..likelihood.results import NLL, PerDatum
 from .filling import FillingMixture, site_of
 from .marginal import Marginal, Unmasked
 

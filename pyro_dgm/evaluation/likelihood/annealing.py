@@ -16,8 +16,9 @@ from ...inference.run.estimates import estimating, placed
 from ...inference.run.session import require_positive
 from ..chains.coordinates import Posterior
 from ..chains.hamiltonian import DualAveraging, LogDensity, first_step, started, transition
-from .importance import PerDatum, weight_statistics
+from .importance import weight_statistics
 from .psis import khat
+from .results import PerDatum
 
 ACCEPTANCE = 0.65  # what the pilot's step sizes aim at, as Wu et al.
 NUM_PILOTS, WARMUP, RATE = (

@@ -15,7 +15,8 @@ from ...inference.run.session import check_pair, require_positive
 from ...inference.run.states import derive_seed, fork_rng
 from ...inference.run.traces import latent_sites, plate_depth
 from ..estimate import Estimate, estimated
-from ..likelihood.importance import PerDatum, nll, weight_statistics, weighted
+from ..likelihood.importance import nll, weight_statistics, weighted
+from ..likelihood.results import PerDatum
 from .refinement import RefinedGuide, guide_draws, is_mean_field_normal, refine
 
 WHOLE_FAMILY = "q* the best diagonal normal of each datum"
