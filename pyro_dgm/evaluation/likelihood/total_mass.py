@@ -17,7 +17,7 @@ from ...inference.run.estimates import checked_run, estimating, placed
 from ...inference.run.particles import draw
 from ...inference.run.session import check_pair
 from ...inference.run.traces import plate_depth
-from ..chains.coordinates import bijection_onto
+from ..chains.charts import bijection_onto
 from ..latents.aggregate import of_numbers
 
 MAX_VALUES = 20_000  # values of one number, or of one event, that are summed over

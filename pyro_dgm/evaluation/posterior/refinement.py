@@ -17,7 +17,7 @@ from torch.distributions import Independent
 from ...inference.run.data import split_rows
 from ...inference.run.particles import draw
 from ...inference.run.traces import Site, latent_sites, vectorized
-from ..chains.coordinates import chart_of
+from ..chains.charts import chart_of
 from ..latents.aggregate import of_numbers
 
 NUM_PARTICLES = 8  # draws of each datum for one gradient
