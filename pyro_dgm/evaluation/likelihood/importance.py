@@ -1,4 +1,4 @@
-"""Importance sampling: the likelihood of data under a fitted model by draws of its guide."""
+"""Importance sampling: the likelihood of data under a fitted model, by draws of its guide."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def nll(
     r"""$-\log p(x) \le -E\left[\log \frac1K \sum_k \frac{p(x, z_k)}{q(z_k \mid x)}\right]$, $z_k \sim q$, per datum.
 
     Streams over data and draws under a memory bound; weights are in float64, unscaled by plate sizes or β. Neither
-    weights nor random state outside change, and a subset of the data gives other noise but the same law.
+    weights nor random state outside change, and a subset of the data gives other noise but the same distribution.
 
     Args:
         model: any Pyro program that keeps the contract.
         guide: its guide.
-        batch: the data, observation first; every tensor has the data along its first dim.
+        batch: the data, observation first, a row per datum in each argument; or one loader of such batches.
         num: number K of importance draws.
         chunk: how many (draw, datum) pairs are in memory at once.
         seed: of the draws.
@@ -50,17 +50,18 @@ def nll(
 
 def nll_of(pair: Session) -> NLL:
     """`nll` of an open session."""
-    blocks = []
+    model, guide = pair.model, pair.guide
     num = pair.num
+    kind = NLL.kind
+    blocks = []
     for block in pair.blocks():
-        if pair.structure.is_exact:
-            num = min(pair.num, 2)  # every draw is the same exact log density
-        depth = pair.structure.depth
-        log_w, kl = weighted(pair.model, pair.guide, block, num, pair.chunk, depth)
+        structure = pair.structure
+        if structure.is_exact:
+            num = min(num, 2)  # every draw is the same exact log density
+            kind = "exact"
+        log_w, kl = weighted(model, guide, block, num, pair.chunk, structure.depth)
         blocks.append(summary_of(log_w, kl))
-    statistics = concat_statistics(blocks)
-    kind = "exact" if pair.structure.is_exact else NLL.kind
-    return NLL(num=num, kind=kind, **statistics)
+    return NLL(num=num, kind=kind, **concat_statistics(blocks))
 
 
 def weighted(
@@ -91,8 +92,9 @@ def weight_statistics(log_w: Tensor) -> dict[str, Tensor]:
     num = len(log_w)
     log_sum = log_w.logsumexp(0)
     ess = (2 * log_sum - (2 * log_w).logsumexp(0)).exp()
-    # Var(mean w) / mean(w)^2 = (K / ESS - 1) / (K - 1)
-    relative_variance = (num / ess - 1).clamp(min=0) / (num - 1 or nan)
+    # Var(mean w) / mean(w)^2 = (K / ESS - 1) / (K - 1), which one draw does not tell
+    degrees = num - 1 if num > 1 else nan
+    relative_variance = (num / ess - 1).clamp(min=0) / degrees
     return {
         "per_datum": (log(num) - log_sum).cpu(),
         "monte_carlo": relative_variance.sqrt().cpu(),
@@ -101,7 +103,11 @@ def weight_statistics(log_w: Tensor) -> dict[str, Tensor]:
 
 
 def concat_statistics(blocks: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """The statistics of blocks of data as those of the whole set."""
+    """The statistics of blocks of data, `(…, N)` each, as those of the whole set."""
     if len(blocks) == 1:
         return blocks[0]
-    return {name: torch.cat([block[name] for block in blocks]) for name in blocks[0]}
+    joint = {}
+    for name in blocks[0]:
+        parts = [block[name] for block in blocks]
+        joint[name] = torch.cat(parts, -1)
+    return joint

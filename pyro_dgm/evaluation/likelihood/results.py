@@ -3,17 +3,34 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import log, sqrt
+from math import log, nan, sqrt
 
 import torch
 from torch import Tensor
 
+from ...inference.run.tabular import Tabular
 from .pareto import LEAST_DRAWS
 from .psis import khat_threshold
 
 
+def bits_per_dim(nats: float, dim: int, spacing: float = 1.0) -> float:
+    r"""$\frac{\mathrm{nats} - D \log \Delta}{D \log 2}$: bits per dim of discrete data whose levels are Δ apart.
+
+    Args:
+        nats: negative log-likelihood per datum. A mass has no unit, so Δ = 1; a density is in units of 1/x^D, and one
+            of data rescaled by 1/255 has levels Δ = 1/255 apart.
+        dim: number D of dims of one datum.
+        spacing: Δ.
+
+    Example:
+        >>> round(bits_per_dim(64 * log(16), 64), 12)
+        4.0
+    """
+    return (nats / dim - log(spacing)) / log(2)
+
+
 @dataclass(frozen=True)
-class BitsPerDim:
+class BitsPerDim(Tabular):
     """Negative log-likelihood in bits per dim, comparable between all models of the same discrete data.
 
     Attributes:
@@ -30,8 +47,8 @@ class BitsPerDim:
         return f"{self.value:.4f} ± {self.stderr:.4f} bits/dim ({self.kind})"
 
 
-class PerDatum:
-    r"""A cost $-\log p(x_i)$ for every datum, in nats, and its mean."""
+class PerDatum(Tabular):
+    r"""A cost $-\log p(x_i)$ for every datum, in nats, and its mean; as a table one row per datum. Abstract."""
 
     per_datum: Tensor
     kind: str
@@ -45,11 +62,10 @@ class PerDatum:
     @property
     def stderr(self) -> float:
         """Standard error of the mean over the data; it holds the spread of the data and of the draws."""
-        return (
-            self.per_datum.std().item() / sqrt(len(self.per_datum))
-            if len(self.per_datum) > 1
-            else float("nan")
-        )
+        num_data = len(self.per_datum)
+        if num_data < 2:
+            return nan
+        return self.per_datum.std().item() / sqrt(num_data)
 
     def tails(self) -> Tensor:
         """k-hat of each datum's weights `(N,)`; −∞ where there are none, as for an exact figure."""
@@ -57,22 +73,22 @@ class PerDatum:
 
     def bits_per_dim(self, dim: int, spacing: float = 1.0) -> BitsPerDim:
         """The same in bits per dim, see `bits_per_dim`; exact or a bound as this is."""
-        return BitsPerDim(
-            bits_per_dim(self.mean, dim, spacing), self.stderr / dim / log(2), self.kind
-        )
+        value = bits_per_dim(self.mean, dim, spacing)
+        stderr = self.stderr / dim / log(2)
+        return BitsPerDim(value, stderr, self.kind)
 
 
 @dataclass(frozen=True)
 class GivenNLL(PerDatum):
-    r"""A known or foreign $-\log p(x_i)$, such as that of the law which made the data, to stand beside an `NLL`.
+    r"""A known or foreign $-\log p(x_i)$, such as that of the distribution which made the data, beside an `NLL`.
 
     Attributes:
         per_datum: nats `(N,)`.
         kind: exact, or what sort of bound.
 
     Example:
-        >>> law = torch.distributions.Exponential(2.0)
-        >>> round(GivenNLL(-law.log_prob(torch.tensor([0.5, 1.5]))).mean, 4)
+        >>> truth = torch.distributions.Exponential(2.0)
+        >>> round(GivenNLL(-truth.log_prob(torch.tensor([0.5, 1.5]))).mean, 4)
         1.3069
     """
 
@@ -80,7 +96,9 @@ class GivenNLL(PerDatum):
     kind: str = "exact"
 
     def __str__(self) -> str:
-        return f"NLL {self.mean:.3f} ± {self.stderr:.3f} nats per datum ({self.kind}; {len(self.per_datum)} data)"
+        num_data = len(self.per_datum)
+        mean = f"{self.mean:.3f} ± {self.stderr:.3f} nats per datum"
+        return f"NLL {mean} ({self.kind}; {num_data} data)"
 
 
 @dataclass(frozen=True)
@@ -112,38 +130,27 @@ class NLL(PerDatum):
     @property
     def share_unreliable(self) -> float:
         """Share of the data whose k̂ is above `khat_threshold(num)`: their error bars are too small."""
-        return (self.khat > khat_threshold(self.num)).double().mean().item()
+        is_unreliable = self.khat > khat_threshold(self.num)
+        return is_unreliable.double().mean().item()
 
     def worst(self, num: int = 10) -> Tensor:
         """Indices of the data whose importance weights have the heaviest tails, the worst first `(num,)`."""
-        return self.khat.nan_to_num(nan=float("inf")).argsort(descending=True, stable=True)[:num]
+        heaviness = self.khat.nan_to_num(nan=torch.inf)
+        return heaviness.argsort(descending=True, stable=True)[:num]
 
     def tails(self) -> Tensor:  # noqa: D102
         return self.khat
 
     def __str__(self) -> str:
-        text = f"NLL {self.mean:.3f} ± {self.stderr:.3f} nats per datum ({self.kind}; {len(self.per_datum)} data"
+        num_data = len(self.per_datum)
+        text = (
+            f"NLL {self.mean:.3f} ± {self.stderr:.3f} nats per datum ({self.kind}; {num_data} data"
+        )
         if self.kind == "exact":
             return f"{text})"
-        tails = (
-            f"{self.share_unreliable:.0%} of the data with k-hat > {khat_threshold(self.num):.2f}"
-        )
         if self.num < LEAST_DRAWS:
             tails = f"no k-hat below {LEAST_DRAWS} draws"
+        else:
+            threshold = khat_threshold(self.num)
+            tails = f"{self.share_unreliable:.0%} of the data with k-hat > {threshold:.2f}"
         return f"{text}, {self.num} draws, mean ESS {self.ess.mean():.1f}, {tails})"
-
-
-def bits_per_dim(nats: float, dim: int, spacing: float = 1.0) -> float:
-    r"""$\frac{\mathrm{nats} - D \log \Delta}{D \log 2}$: bits per dim of discrete data whose levels are Δ apart.
-
-    Args:
-        nats: negative log-likelihood per datum. A mass has no unit, so Δ = 1; a density is in units of 1/x^D, and one
-            of data rescaled by 1/255 has levels Δ = 1/255 apart.
-        dim: number D of dims of one datum.
-        spacing: Δ.
-
-    Example:
-        >>> round(bits_per_dim(64 * log(16), 64), 12)
-        4.0
-    """
-    return (nats / dim - log(spacing)) / log(2)
