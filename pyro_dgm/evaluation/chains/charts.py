@@ -1,4 +1,4 @@
-r"""Charts: free coordinates $\zeta$ of one distribution, with the density that they have."""
+r"""Charts: free coordinates $\zeta \in R^D$ of one distribution, and the density that they have."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from torch.distributions import (
 
 @dataclass(frozen=True)
 class Chart:
-    r"""$z = T(b(\zeta))$: free coordinates of a law, b onto the support of its base, T the flow (or nothing).
+    r"""$z = T(b(\zeta))$: free coordinates ζ, b onto the support of a base distribution, T the flow (or nothing).
 
-    Where a law is the image of one on all reals under bijections, as a flow prior is, ζ lives in the space of its base.
-    No inverse is run there, and the density of ζ is that of the base.
+    Where a distribution is the image of one on all reals under bijections, as a flow prior is, ζ lives in the space
+    of its base. No inverse is run there, and the density of ζ is that of the base.
 
     Attributes:
-        base: law of $b(\zeta)$.
+        base: distribution of $b(\zeta)$.
         onto: b.
         transforms: the parts of T.
     """
@@ -39,13 +39,19 @@ class Chart:
         return self.onto.inverse_shape(self.base.batch_shape + self.base.event_shape)
 
     def at(self, coordinates: Tensor, num_batch: int) -> tuple[Tensor, Tensor, Tensor]:
-        r"""$z$, $\log p(\zeta)$ and $\log|\det \partial z / \partial \zeta|$, the last two of shape `(*batch)`."""
+        r"""$z$, $\log p(\zeta)$ and $\log|\det \partial z / \partial \zeta|$, the last two of shape `(*batch)`.
+
+        Args:
+            coordinates: ζ `(*batch, *free event)`.
+            num_batch: number of its batch dims.
+        """
         z = self.onto(coordinates)
-        log_det = _beyond(self.onto.log_abs_det_jacobian(coordinates, z), num_batch)
-        log_p = _beyond(self.base.log_prob(z), num_batch) + log_det
+        log_det = _sum_event(self.onto.log_abs_det_jacobian(coordinates, z), num_batch)
+        log_p = _sum_event(self.base.log_prob(z), num_batch) + log_det
         for transform in self.transforms:
-            eps, z = z, transform(z)
-            log_det = log_det + _beyond(transform.log_abs_det_jacobian(eps, z), num_batch)
+            eps = z
+            z = transform(eps)
+            log_det = log_det + _sum_event(transform.log_abs_det_jacobian(eps, z), num_batch)
         return z, log_p, log_det
 
     def of(self, value: Tensor) -> Tensor:
@@ -56,34 +62,39 @@ class Chart:
 
 
 def chart_of(name: str, distribution: Distribution, *, whiten: bool) -> Chart:
-    """The chart of a site's law; through the base space of a flow if `whiten`.
+    """The chart of a site's distribution; through the base space of a flow if `whiten`.
 
     Raises:
-        ValueError: for a discrete law, or a support without free coordinates.
+        ValueError: for a discrete distribution, or a support without free coordinates.
     """
     support = distribution.support
     if support is None or support.is_discrete:
         raise ValueError(
-            f"site '{name}': expected a continuous latent, got a discrete one, {type(distribution).__name__}, on which there is "
-            "no gradient. Fix: sum it out, pyro.infer.TraceEnum_ELBO, or dgm.nll, which draws it from the guide."
+            f"site '{name}': expected a continuous latent, got a discrete one, "
+            f"{type(distribution).__name__}, on which there is no gradient. Fix: sum it out, "
+            "pyro.infer.TraceEnum_ELBO, or dgm.nll, which draws it from the guide."
         )
     try:
         onto = bijection_onto(support)
     except NotImplementedError as error:
         raise ValueError(
-            f"site '{name}': expected a support that torch.distributions.biject_to knows, got {support}. "
-            "Fix: biject_to.register(…) a bijection from the reals onto it."
+            f"site '{name}': expected a support that torch.distributions.biject_to knows, got "
+            f"{support}. Fix: biject_to.register(…) a bijection from the reals onto it."
         ) from error
-    base, transforms = _unfolded(distribution) if whiten else (distribution, ())
-    free = onto.inverse_shape(distribution.batch_shape + distribution.event_shape).numel()
-    # A law such as RelaxedOneHotCategorical has more numbers in its base than degrees of freedom.
-    if (
-        transforms
-        and _on_reals(base.support)
-        and (base.batch_shape + base.event_shape).numel() == free
-    ):
-        return Chart(base, biject_to(base.support), transforms)
-    return Chart(distribution, onto, ())
+    chart = Chart(distribution, onto, ())
+    return _whiten(chart) if whiten else chart
+
+
+def _whiten(chart: Chart) -> Chart:
+    """The chart in the base space of a flow whose base lies on all reals; another chart stays as it is."""
+    base, transforms = _unfold(chart.base)
+    if not transforms or not _on_reals(base.support):
+        return chart
+    # RelaxedOneHotCategorical, for one, has more numbers in its base than degrees of freedom.
+    num_base = (base.batch_shape + base.event_shape).numel()
+    if num_base != chart.shape.numel():
+        return chart
+    return Chart(base, biject_to(base.support), transforms)
 
 
 def bijection_onto(support: Any) -> Transform:
@@ -92,28 +103,34 @@ def bijection_onto(support: Any) -> Transform:
         return biject_to(support)
     except NotImplementedError:
         inner = getattr(support, "base_constraint", None)
-        if inner is None or any(isinstance(bound, Tensor) for bound in vars(inner).values()):
+        if inner is None or _has_tensors(inner):
             raise
         return bijection_onto(inner)
 
 
-def _unfolded(distribution: Distribution) -> tuple[Distribution, tuple[Transform, ...]]:
-    """A law as the image of its innermost base under bijections."""
+def _has_tensors(support: Any) -> bool:
+    return any(isinstance(bound, Tensor) for bound in vars(support).values())
+
+
+def _unfold(distribution: Distribution) -> tuple[Distribution, tuple[Transform, ...]]:
+    """A distribution as the image of its innermost base under bijections."""
     if isinstance(distribution, Independent):
-        return _unfolded(distribution.base_dist)
-    if isinstance(distribution, TransformedDistribution) and all(
-        t.bijective for t in distribution.transforms
-    ):
-        base, transforms = _unfolded(distribution.base_dist)
-        return base, (*transforms, *distribution.transforms)
-    return distribution, ()
+        return _unfold(distribution.base_dist)
+    if not isinstance(distribution, TransformedDistribution):
+        return distribution, ()
+    if not all(transform.bijective for transform in distribution.transforms):
+        return distribution, ()
+    base, inner = _unfold(distribution.base_dist)
+    return base, (*inner, *distribution.transforms)
 
 
 def _on_reals(support: Any) -> bool:
-    inner = getattr(support, "base_constraint", support)
-    return inner is constraints.real if inner is support else _on_reals(inner)
+    inner = getattr(support, "base_constraint", None)
+    return support is constraints.real if inner is None else _on_reals(inner)
 
 
-def _beyond(value: Tensor, num_batch: int) -> Tensor:
+def _sum_event(value: Tensor, num_batch: int) -> Tensor:
     """Sum over what lies beyond the batch dims."""
-    return value.flatten(num_batch).sum(-1) if value.dim() > num_batch else value
+    if value.dim() <= num_batch:
+        return value
+    return value.flatten(num_batch).sum(-1)

@@ -13,23 +13,23 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor
 
-from ...contract import DATA
+from ...contract import DATA, PyroProgram, Site
+from ...inference.run.data import Batch
 from ...inference.run.particles import sum_over_plates
 from ...inference.run.rules import check_sites
 from ...inference.run.traces import (
     PairTrace,
-    Site,
     latent_sites,
     log_density,
-    plate_depth,
     plate_names,
     plate_value,
     run_pair,
     vectorized,
 )
-from .charts import chart_of
+from .charts import Chart, chart_of
 
 Values = dict[str, Tensor]
+ValueOf = Callable[[Site], Tensor]  # the value that a site gets
 
 
 @dataclass(frozen=True)
@@ -61,36 +61,46 @@ class Visit(Messenger):
     integrates to one.
 
     Args:
-        value: takes the site, with its law as `fn`, and returns its value.
+        value: takes the site, with its distribution as `fn`, and returns its value.
         observed: takes every observed site, if given.
     """
 
-    def __init__(
-        self, value: Callable[[Site], Tensor], observed: Callable[[Site], None] | None = None
-    ):
+    def __init__(self, value: ValueOf, observed: Callable[[Site], None] | None = None):
         self.value, self.observed = value, observed
 
     def _pyro_sample(self, msg: Any) -> None:
         if isinstance(msg["fn"], _Subsample) or msg["infer"].get("_do_not_trace"):
             return
         if not msg["is_observed"]:
-            msg["value"], msg["done"] = self.value(msg), True
+            msg["value"] = self.value(msg)
+            msg["done"] = True
         elif self.observed is not None:
             self.observed(msg)
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where one site lies in the vector of coordinates."""
+    """Where one site lies in the vector of coordinates.
+
+    Attributes:
+        start: its first column.
+        shape: `(*plates, *free event)`, without particles and data.
+        site: the site, as one run of the model has it.
+    """
 
     start: int
-    shape: tuple[int, ...]  # (*plates, *free event), without particles and data
+    shape: tuple[int, ...]
     site: Site
+
+    @property
+    def stop(self) -> int:
+        """The first column behind it."""
+        return self.start + prod(self.shape)
 
     @property
     def columns(self) -> slice:
         """Its part of the vector."""
-        return slice(self.start, self.start + prod(self.shape))
+        return slice(self.start, self.stop)
 
     @property
     def datum_dim(self) -> int:
@@ -116,18 +126,19 @@ class Posterior:
         ValueError: for a model without latent sites, a discrete or global one, or data outside the support.
     """
 
-    def __init__(self, model: Callable, batch: tuple, *, whiten: bool = True):
+    def __init__(self, model: PyroProgram, batch: Batch, *, whiten: bool = True):
         self.model, self.batch, self.whiten = model, batch, whiten
         trace = poutine.trace(model).get_trace(*batch)
-        check_sites(PairTrace(trace, trace))
-        self.depth = plate_depth(trace)
-        self.places: dict[str, Place] = {}
-        self._run(self._placed, 1)
-        if not self.places:
+        run = PairTrace(trace, trace)
+        check_sites(run)
+        if not run.modelled:
             raise ValueError(
-                f"model: expected a latent site, got the observed {list(trace.observation_nodes)} alone. "
+                f"model: expected a latent site, got the observed {list(run.observed)} alone. "
                 "Fix: dgm.nll(model, EmptyGuide(), x), which is exact for a model without latents."
             )
+        self.depth = run.depth
+        self.places: dict[str, Place] = {}
+        self._run(self._locate, 1)
 
     def log_joint(self, zeta: Tensor) -> Tensor:
         r"""$\log p(x, \zeta)$ `(K, N)`."""
@@ -136,25 +147,23 @@ class Posterior:
     def __call__(self, zeta: Tensor) -> Point:
         """The point of coordinates `(K, N, D)`."""
         values: Values = {}
-        densities: dict[str, list[Tensor]] = {"log_prior": [], "log_likelihood": [], "log_det": []}
+        log_prior: list[Tensor] = []
+        log_det: list[Tensor] = []
+        log_likelihood: list[Tensor] = []
 
-        def place(site: Site) -> Tensor:
-            name, chart = site["name"], chart_of(site["name"], site["fn"], whiten=self.whiten)
-            z, log_p, log_det = chart.at(self._part(zeta, self.places[name]), self.depth + 1)
-            densities["log_prior"].append(sum_over_plates(name, site, log_p).double())
-            densities["log_det"].append(sum_over_plates(name, site, log_det).double())
-            values[name] = z
+        def value_at(site: Site) -> Tensor:
+            coordinates = self._coordinates_of(site["name"], zeta)
+            z, log_p, log_volume = self._chart(site).at(coordinates, self.depth + 1)
+            log_prior.append(_per_datum(site, log_p))
+            log_det.append(_per_datum(site, log_volume))
+            values[site["name"]] = z
             return z
 
         def score(site: Site) -> None:
-            densities["log_likelihood"].append(
-                sum_over_plates(site["name"], site, log_density(site)).double()
-            )
+            log_likelihood.append(_per_datum(site, log_density(site)))
 
-        self._run(place, len(zeta), score)
-        return Point(
-            values, **{name: torch.stack(parts).sum(0) for name, parts in densities.items()}
-        )
+        self._run(value_at, len(zeta), score)
+        return Point(values, _total(log_prior), _total(log_likelihood), _total(log_det))
 
     def coordinates(self, values: Values, num: int) -> Tensor:
         r"""$\zeta$ `(K, N, D)` of given values `(K, *plates, N, *event)`."""
@@ -162,60 +171,75 @@ class Posterior:
 
         def locate(site: Site) -> Tensor:
             name = site["name"]
-            zeta = chart_of(name, site["fn"], whiten=self.whiten).of(values[name])
-            parts[name] = zeta.movedim(self.depth, 1).reshape(num, zeta.shape[self.depth], -1)
+            zeta = self._chart(site).of(values[name])
+            num_data = zeta.shape[self.depth]
+            parts[name] = zeta.movedim(self.depth, 1).reshape(num, num_data, -1)
             return values[name]
 
         self._run(locate, num)
         return torch.cat([parts[name] for name in self.places], -1)
 
-    def draws_of(self, program: Callable | None, num: int) -> Values:
+    def draws_of(self, guide: PyroProgram | None, num: int) -> Values:
         """Draws of every latent site `(K, *plates, N, *event)` from a guide, or from the prior if there is none."""
-        if program is not None:
-            pair = run_pair(self.model, program, self.batch, num, self.depth)
+        if guide is not None:
+            pair = run_pair(self.model, guide, self.batch, num, self.depth)
             check_sites(pair)
-            return {name: site["value"] for name, site in pair.latent.items()}
-        trace = poutine.trace(vectorized(self.model, num, self.depth)).get_trace(*self.batch)
-        return {name: site["value"] for name, site in latent_sites(trace).items()}
+            latent = pair.latent
+        else:
+            prior = vectorized(self.model, num, self.depth)
+            latent = latent_sites(poutine.trace(prior).get_trace(*self.batch))
+        return {name: site["value"] for name, site in latent.items()}
 
-    def log_guide(self, guide: Callable, values: Values, num: int) -> Tensor:
+    def log_guide(self, guide: PyroProgram, values: Values, num: int) -> Tensor:
         r"""$\log q(z \mid x)$ `(K, N)` of given values: a density of z, not of ζ."""
-        found: list[Tensor] = []
+        log_q: list[Tensor] = []
 
         def score(site: Site) -> Tensor:
             value = values[site["name"]]
-            found.append(sum_over_plates(site["name"], site, site["fn"].log_prob(value)).double())
+            log_q.append(_per_datum(site, site["fn"].log_prob(value)))
             return value
 
         with Visit(score):
             vectorized(guide, num, self.depth)(*self.batch)
-        return torch.stack(found).sum(0)
+        return _total(log_q)
 
     def sites(self, values: Values) -> Values:
         """Values without the dims of size 1 that belong to no plate of their site."""
         return {name: plate_value(self.places[name].site, value) for name, value in values.items()}
 
-    def _run(self, value: Callable, num: int, observed: Callable | None = None) -> None:
+    def _run(
+        self, value: ValueOf, num: int, observed: Callable[[Site], None] | None = None
+    ) -> None:
         with Visit(value, observed):
             vectorized(self.model, num, self.depth)(*self.batch)
 
-    def _placed(self, site: Site) -> Tensor:
-        """Draw a site and give it its columns."""
-        name, distribution, start = (
-            site["name"],
-            site["fn"],
-            sum(prod(p.shape) for p in self.places.values()),
-        )
-        shape = chart_of(name, distribution, whiten=self.whiten).shape
+    def _chart(self, site: Site) -> Chart:
+        return chart_of(site["name"], site["fn"], whiten=self.whiten)
+
+    def _locate(self, site: Site) -> Tensor:
+        """Draw a site and give it the columns behind those of the sites before it."""
+        name, distribution = site["name"], site["fn"]
+        shape = self._chart(site).shape
         z = distribution.sample()
         sum_over_plates(name, site, z.new_zeros(distribution.batch_shape))  # refuses a global site
-        located = site.copy()
-        located["value"] = z
-        free_shape = (*shape[1 : self.depth], *shape[self.depth + 1 :])
-        self.places[name] = Place(start, free_shape, located)
+        with_value = site.copy()
+        with_value["value"] = z
+        start = max([place.stop for place in self.places.values()], default=0)
+        without_data = (*shape[1 : self.depth], *shape[self.depth + 1 :])
+        self.places[name] = Place(start, without_data, with_value)
         return z
 
-    def _part(self, zeta: Tensor, place: Place) -> Tensor:
+    def _coordinates_of(self, name: str, zeta: Tensor) -> Tensor:
         """One site's coordinates `(K, *plates, N, *free event)`."""
+        place = self.places[name]
         part = zeta[..., place.columns].to(place.site["value"].dtype)
         return part.reshape(*zeta.shape[:2], *place.shape).movedim(1, self.depth)
+
+
+def _per_datum(site: Site, log_p: Tensor) -> Tensor:
+    """A site's log density, summed over its further plates `(K, N)`, in float64."""
+    return sum_over_plates(site["name"], site, log_p).double()
+
+
+def _total(log_densities: list[Tensor]) -> Tensor:
+    return torch.stack(log_densities).sum(0)
