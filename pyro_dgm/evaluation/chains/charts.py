@@ -46,12 +46,12 @@ class Chart:
             num_batch: number of its batch dims.
         """
         z = self.onto(coordinates)
-        log_det = _sum_event(self.onto.log_abs_det_jacobian(coordinates, z), num_batch)
-        log_p = _sum_event(self.base.log_prob(z), num_batch) + log_det
+        log_det = sum_event(self.onto.log_abs_det_jacobian(coordinates, z), num_batch)
+        log_p = sum_event(self.base.log_prob(z), num_batch) + log_det
         for transform in self.transforms:
             eps = z
             z = transform(eps)
-            log_det = log_det + _sum_event(transform.log_abs_det_jacobian(eps, z), num_batch)
+            log_det = log_det + sum_event(transform.log_abs_det_jacobian(eps, z), num_batch)
         return z, log_p, log_det
 
     def of(self, value: Tensor) -> Tensor:
@@ -129,7 +129,7 @@ def _on_reals(support: Any) -> bool:
     return support is constraints.real if inner is None else _on_reals(inner)
 
 
-def _sum_event(value: Tensor, num_batch: int) -> Tensor:
+def sum_event(value: Tensor, num_batch: int) -> Tensor:
     """Sum over what lies beyond the batch dims."""
     if value.dim() <= num_batch:
         return value

@@ -10,7 +10,7 @@ from toys import ExactGuide, GlobalMean, LinearGaussian, Series, Written, linear
 
 import pyro_dgm as dgm
 from pyro_dgm.evaluation.chains.coordinates import Posterior
-from pyro_dgm.evaluation.likelihood.bidirectional import _made
+from pyro_dgm.evaluation.likelihood.bidirectional import _simulate
 
 SMALL = {"num_data": 40, "num": 8, "leapfrog": 4}
 
@@ -112,7 +112,7 @@ def test_the_simulated_pairs_are_draws_of_the_joint_with_their_context():
     density = dgm.LatentVariableModel(dgm.StandardNormal(2), Offset())
     context = torch.tensor([[0.0], [100.0], [-100.0]])
     with torch.no_grad():
-        (x, c), truth = _made(density, 4, (context,))
+        (x, c), truth = _simulate(density, 4, (context,))
     assert x.shape == (12, 2)
     assert torch.equal(c, context.repeat(4, 1))
     assert ((x - truth["z"] - c).abs() < 1).all()
@@ -128,7 +128,7 @@ def test_the_truth_of_every_pair_stays_with_its_datum():
     """The joint density of the simulated (z*, x), read back datum by datum, is that of the run that made them."""
     model = Series()
     with torch.no_grad():
-        batch, truth = _made(model, 5, ())
+        batch, truth = _simulate(model, 5, ())
         posterior = Posterior(model, batch)
         zeta = posterior.coordinates(
             {n: z.movedim(0, posterior.depth - 1)[None] for n, z in truth.items() if n != "x"}, 1
@@ -189,6 +189,23 @@ def test_the_gap_has_the_standard_error_of_the_data():
         f"of 6 simulated data from {found.lower.mean():.3f} to {found.upper.mean():.3f} nats"
         in str(found)
     )
+
+
+def test_it_is_a_table_of_one_row_per_datum():
+    model, _, _ = linear_gaussian()
+    found = dgm.bdmc(model, num_data=6, num=2, steps=3)
+    table = found.to_dataframe()
+    assert list(table.columns) == ["lower", "upper", "gap", "lower_error", "upper_error"]
+    assert table["gap"].to_list() == found.gap.tolist()
+    assert "6 simulated data" in found._repr_html_()
+
+
+def test_programs_that_are_none_raise():
+    vae = toy_vae()
+    with pytest.raises(TypeError, match="Fix: vae.model or vae.guide in place of vae"):
+        dgm.bdmc(vae)
+    with pytest.raises(TypeError, match="Fix: vae.model, vae.guide in place of vae"):
+        dgm.bdmc(vae.model, start=vae)
 
 
 @pytest.mark.parametrize("name", ["num_data", "num", "steps", "leapfrog", "chunk"])
