@@ -140,30 +140,20 @@ class Posterior:
         self.places: dict[str, Place] = {}
         self._run(self._locate, 1)
 
+    @property
+    def dim(self) -> int:
+        """Number D of coordinates of one datum."""
+        return max([place.stop for place in self.places.values()], default=0)
+
     def log_joint(self, zeta: Tensor) -> Tensor:
         r"""$\log p(x, \zeta)$ `(K, N)`."""
         return self(zeta).log_joint
 
     def __call__(self, zeta: Tensor) -> Point:
         """The point of coordinates `(K, N, D)`."""
-        values: Values = {}
-        log_prior: list[Tensor] = []
-        log_det: list[Tensor] = []
-        log_likelihood: list[Tensor] = []
-
-        def value_at(site: Site) -> Tensor:
-            coordinates = self._coordinates_of(site["name"], zeta)
-            z, log_p, log_volume = self._chart(site).at(coordinates, self.depth + 1)
-            log_prior.append(_per_datum(site, log_p))
-            log_det.append(_per_datum(site, log_volume))
-            values[site["name"]] = z
-            return z
-
-        def score(site: Site) -> None:
-            log_likelihood.append(_per_datum(site, log_density(site)))
-
-        self._run(value_at, len(zeta), score)
-        return Point(values, _total(log_prior), _total(log_likelihood), _total(log_det))
+        evaluation = _Evaluation(self, zeta)
+        self._run(evaluation.value_at, len(zeta), evaluation.score)
+        return evaluation.point()
 
     def coordinates(self, values: Values, num: int) -> Tensor:
         r"""$\zeta$ `(K, N, D)` of given values `(K, *plates, N, *event)`."""
@@ -171,7 +161,7 @@ class Posterior:
 
         def locate(site: Site) -> Tensor:
             name = site["name"]
-            zeta = self._chart(site).of(values[name])
+            zeta = self.chart(site).of(values[name])
             num_data = zeta.shape[self.depth]
             parts[name] = zeta.movedim(self.depth, 1).reshape(num, num_data, -1)
             return values[name]
@@ -207,33 +197,63 @@ class Posterior:
         """Values without the dims of size 1 that belong to no plate of their site."""
         return {name: plate_value(self.places[name].site, value) for name, value in values.items()}
 
+    def chart(self, site: Site) -> Chart:
+        """The free coordinates of a site, given what was drawn before it."""
+        return chart_of(site["name"], site["fn"], whiten=self.whiten)
+
+    def part(self, zeta: Tensor, name: str) -> Tensor:
+        """One site's coordinates `(K, *plates, N, *free event)` among those of all `(K, N, D)`."""
+        place = self.places[name]
+        part = zeta[..., place.columns].to(place.site["value"].dtype)
+        return part.reshape(*zeta.shape[:2], *place.shape).movedim(1, self.depth)
+
     def _run(
         self, value: ValueOf, num: int, observed: Callable[[Site], None] | None = None
     ) -> None:
         with Visit(value, observed):
             vectorized(self.model, num, self.depth)(*self.batch)
 
-    def _chart(self, site: Site) -> Chart:
-        return chart_of(site["name"], site["fn"], whiten=self.whiten)
-
     def _locate(self, site: Site) -> Tensor:
         """Draw a site and give it the columns behind those of the sites before it."""
         name, distribution = site["name"], site["fn"]
-        shape = self._chart(site).shape
+        shape = self.chart(site).shape
         z = distribution.sample()
         sum_over_plates(name, site, z.new_zeros(distribution.batch_shape))  # refuses a global site
         with_value = site.copy()
         with_value["value"] = z
-        start = max([place.stop for place in self.places.values()], default=0)
         without_data = (*shape[1 : self.depth], *shape[self.depth + 1 :])
-        self.places[name] = Place(start, without_data, with_value)
+        self.places[name] = Place(self.dim, without_data, with_value)
         return z
 
-    def _coordinates_of(self, name: str, zeta: Tensor) -> Tensor:
-        """One site's coordinates `(K, *plates, N, *free event)`."""
-        place = self.places[name]
-        part = zeta[..., place.columns].to(place.site["value"].dtype)
-        return part.reshape(*zeta.shape[:2], *place.shape).movedim(1, self.depth)
+
+class _Evaluation:
+    """What the sites of one run of the model add to the point of coordinates `(K, N, D)`."""
+
+    def __init__(self, posterior: Posterior, zeta: Tensor):
+        self.posterior, self.zeta = posterior, zeta
+        self.values: Values = {}
+        self.log_prior: list[Tensor] = []
+        self.log_likelihood: list[Tensor] = []
+        self.log_det: list[Tensor] = []
+
+    def value_at(self, site: Site) -> Tensor:
+        """The value of a latent site at its coordinates."""
+        part = self.posterior.part(self.zeta, site["name"])
+        chart = self.posterior.chart(site)
+        z, log_p, log_det = chart.at(part, self.posterior.depth + 1)
+        self.values[site["name"]] = z
+        self.log_prior.append(_per_datum(site, log_p))
+        self.log_det.append(_per_datum(site, log_det))
+        return z
+
+    def score(self, site: Site) -> None:
+        """Take in an observed site."""
+        self.log_likelihood.append(_per_datum(site, log_density(site)))
+
+    def point(self) -> Point:
+        """The point, after the run."""
+        log_prior, log_det = _total(self.log_prior), _total(self.log_det)
+        return Point(self.values, log_prior, _total(self.log_likelihood), log_det)
 
 
 def _per_datum(site: Site, log_p: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from ...inference.run.data import extreme_batch
 from ...inference.run.session import Session, require_positive, session
 from ...inference.run.states import fork_rng
 from ...inference.run.tabular import Tabular
-from .coordinates import Posterior, Values
+from .coordinates import Point, Posterior, Values
 from .mixing import ess, rhat
 from .transitions import transition
 from .warmup import WarmChains, warm_up
@@ -146,61 +146,56 @@ def draw_coordinates(posterior: Posterior, start: PyroProgram | None, num: int) 
 # Draws ---------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Block:
-    """What the chains of a block of data found, on the CPU.
-
-    Attributes:
-        draws: latent site → `(chains, draws, *plates, N, *event)`.
-        datum_dim: latent site → which dim of its draws counts the data.
-        log_joint: `(chains, draws, N)`.
-        acceptance: `(N,)`.
-        step_size: `(N,)`.
-    """
-
-    draws: Values
-    datum_dim: dict[str, int]
-    log_joint: Tensor
-    acceptance: Tensor
-    step_size: Tensor
-
-
-def _sample(posterior: Posterior, warm: WarmChains, num: int, leapfrog: int) -> _Block:
+def _sample(posterior: Posterior, warm: WarmChains, num: int, leapfrog: int) -> _Record:
     """Draws of a block of data after the warm-up."""
-    names = list(posterior.places)
-    draws: dict[str, list[Tensor]] = {name: [] for name in names}
-    log_joint = []
+    record = _Record(posterior, warm.step_size)
     zeta, step = warm.zeta, warm.steps
-    acceptance = torch.zeros_like(warm.step_size, dtype=torch.float64)
     for _ in range(num):
         zeta, accept = transition(posterior.log_joint, zeta, step, leapfrog)
-        acceptance = acceptance + accept.mean(0) / num
-        point = posterior(zeta)
-        for name, value in posterior.sites(point.values).items():
-            draws[name].append(value.cpu())
-        log_joint.append((point.log_joint - point.log_det).cpu())
-    return _Block(
-        draws={name: torch.stack(draws[name], 1) for name in names},
-        datum_dim={name: 1 + posterior.places[name].datum_dim for name in names},
-        log_joint=torch.stack(log_joint, 1),
-        acceptance=acceptance.cpu(),
-        step_size=warm.step_size.cpu(),
-    )
+        record.add(posterior(zeta), accept)
+    return record
 
 
-def _result(blocks: list[_Block]) -> HMC:
+class _Record:
+    """What the chains of a block of data have drawn, on the CPU.
+
+    Args:
+        posterior: of the block.
+        step_size: leapfrog step of every datum `(N,)`.
+    """
+
+    def __init__(self, posterior: Posterior, step_size: Tensor):
+        self.posterior = posterior
+        self.step_size = step_size.cpu()
+        self.values: list[Values] = []
+        self.log_joint: list[Tensor] = []
+        self.accept: list[Tensor] = []
+
+    def add(self, point: Point, accept: Tensor) -> None:
+        """Take in one draw of all chains and its acceptance probabilities `(K, N)`."""
+        sites = self.posterior.sites(point.values)
+        self.values.append({name: value.cpu() for name, value in sites.items()})
+        self.log_joint.append((point.log_joint - point.log_det).cpu())
+        self.accept.append(accept.mean(0).cpu())
+
+    def draws(self, name: str) -> Tensor:
+        """Draws of a site `(chains, draws, *plates, N, *event)`."""
+        return torch.stack([values[name] for values in self.values], 1)
+
+
+def _result(blocks: list[_Record]) -> HMC:
     """The blocks of data as the whole set, with the diagnostics of their chains."""
-    draws, rhats, sizes = {}, {}, {}
-    for name, dim in blocks[0].datum_dim.items():
-        joint = torch.cat([block.draws[name] for block in blocks], dim)
-        draws[name] = joint
-        rhats[name] = rhat(joint)
-        sizes[name] = ess(joint)
+    draws = {}
+    for name, place in blocks[0].posterior.places.items():
+        parts = [block.draws(name) for block in blocks]
+        draws[name] = torch.cat(parts, 1 + place.datum_dim)
+    log_joint = [torch.stack(block.log_joint, 1) for block in blocks]
+    acceptance = [torch.stack(block.accept).mean(0) for block in blocks]
     return HMC(
         draws=draws,
-        log_joint=torch.cat([block.log_joint for block in blocks], -1),
-        acceptance=torch.cat([block.acceptance for block in blocks]),
+        log_joint=torch.cat(log_joint, -1),
+        acceptance=torch.cat(acceptance),
         step_size=torch.cat([block.step_size for block in blocks]),
-        rhat=rhats,
-        ess=sizes,
+        rhat={name: rhat(values) for name, values in draws.items()},
+        ess={name: ess(values) for name, values in draws.items()},
     )

@@ -118,27 +118,40 @@ def _autocorrelation_time(rho: Tensor) -> Tensor:
     sums = pairs.sum(1)
     num_positive = (sums > 0).long().cumprod(0).sum(0)
     last = num_positive.clamp(max=num_pairs - 1)
-
-    index = torch.arange(num_pairs, device=rho.device).reshape(-1, *[1] * (rho.dim() - 1))
     falling = sums.cummin(0).values
-    total = torch.where(index < last, falling, 0.0).sum(0)
+    even_lag = _at(pairs[:, 0], last)
+    counts = (even_lag > 0) | (_at(sums, last) >= 0)
+    return -1 + 2 * _sum_before(falling, last) + torch.where(counts, even_lag, 0.0)
 
-    even_lag = pairs[:, 0].gather(0, last[None])[0]
-    last_sum = sums.gather(0, last[None])[0]
-    counts = (even_lag > 0) | (last_sum >= 0)
-    return -1 + 2 * total + torch.where(counts, even_lag, 0.0)
+
+def _at(values: Tensor, index: Tensor) -> Tensor:
+    """The entry of each column of values `(L, *rest)` at its own index `(*rest)`."""
+    return values.gather(0, index[None])[0]
+
+
+def _sum_before(values: Tensor, index: Tensor) -> Tensor:
+    """The sum of each column of values `(L, *rest)` before its own index `(*rest)`."""
+    rows = torch.arange(len(values), device=values.device)
+    rows = rows.reshape(-1, *[1] * index.dim())
+    return torch.where(rows < index, values, 0.0).sum(0)
 
 
 def _autocorrelation(chains: Tensor) -> Tensor:
     r"""$\rho_t = 1 - (W - \bar\gamma_t) / \hat V$ of all lags `(draws, *rest)`, over all chains."""
     num = chains.shape[1]
-    centred = chains - chains.mean(1, keepdim=True)
-    spectrum = torch.fft.rfft(centred, n=2 * num, dim=1)
-    power = spectrum.abs().square()
-    products = torch.fft.irfft(power, n=2 * num, dim=1)[:, :num]
-    autocovariance = products.mean(0) / num
+    autocovariance = _autocovariance(chains).mean(0)
     within = autocovariance[0] * num / (num - 1)
     total = autocovariance[0] + chains.mean(1).var(0)
     rho = 1 - (within - autocovariance) / total
     rho[0] = 1
     return rho
+
+
+def _autocovariance(chains: Tensor) -> Tensor:
+    r"""$\gamma_t = \frac1n \sum_s (x_s - \bar x)(x_{s+t} - \bar x)$ of every chain, by its power spectrum."""
+    num = chains.shape[1]
+    centred = chains - chains.mean(1, keepdim=True)
+    spectrum = torch.fft.rfft(centred, n=2 * num, dim=1)  # with zeros behind: no lag wraps around
+    power = spectrum.abs().square()
+    products = torch.fft.irfft(power, n=2 * num, dim=1)
+    return products[:, :num] / num

@@ -3,6 +3,7 @@ r"""One transition of Hamiltonian Monte Carlo, on a density of any (chain, datum
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -22,25 +23,48 @@ def transition(log_f: LogDensity, zeta: Tensor, step: Tensor, num: int) -> tuple
     Returns:
         the next coordinates and the acceptance probabilities `(K, N)`.
     """
-    step = step * (0.8 + 0.4 * torch.rand_like(zeta[..., :1]))
+    jitter = 0.8 + 0.4 * torch.rand_like(zeta[..., :1])
     momentum = torch.randn_like(zeta)
     value, gradient = value_and_gradient(log_f, zeta)
-    energy = _kinetic(momentum) - value
     length = int(torch.randint(1, num + 1, (), device="cpu"))  # no device waits for it
-
-    proposal = zeta
-    momentum = momentum + step / 2 * gradient
-    for i in range(length):
-        proposal = proposal + step * momentum
-        value, gradient = value_and_gradient(log_f, proposal)
-        is_last = i == length - 1
-        momentum = momentum + (step / 2 if is_last else step) * gradient
-
+    begin = _State(zeta, momentum, value, gradient)
+    end = _leapfrog(log_f, begin, step * jitter, length)
+    energy = _kinetic(begin.momentum) - begin.value
     # A trajectory that leaves the numbers has no energy, and is refused.
-    log_accept = (energy + value - _kinetic(momentum)).clamp(max=0)
+    log_accept = (energy + end.value - _kinetic(end.momentum)).clamp(max=0)
     accept = log_accept.exp().nan_to_num(0.0)
     is_accepted = torch.rand_like(accept) < accept
-    return torch.where(is_accepted[..., None], proposal, zeta), accept
+    return torch.where(is_accepted[..., None], end.zeta, zeta), accept
+
+
+@dataclass(frozen=True)
+class _State:
+    """Where a trajectory is.
+
+    Attributes:
+        zeta: coordinates `(K, N, D)`.
+        momentum: `(K, N, D)`.
+        value: log density `(K, N)`.
+        gradient: of the log density `(K, N, D)`.
+    """
+
+    zeta: Tensor
+    momentum: Tensor
+    value: Tensor
+    gradient: Tensor
+
+
+def _leapfrog(log_f: LogDensity, state: _State, step: Tensor, num: int) -> _State:
+    """The trajectory after `num` steps, at least one; a momentum takes half a step first and last."""
+    zeta, value, gradient = state.zeta, state.value, state.gradient
+    momentum = state.momentum + step / 2 * gradient
+    for i in range(num):
+        if i > 0:
+            momentum = momentum + step * gradient
+        zeta = zeta + step * momentum
+        value, gradient = value_and_gradient(log_f, zeta)
+    momentum = momentum + step / 2 * gradient
+    return _State(zeta, momentum, value, gradient)
 
 
 def value_and_gradient(log_f: LogDensity, zeta: Tensor) -> tuple[Tensor, Tensor]:

@@ -118,7 +118,7 @@ def ais(
             statistics["log_weight"] = log_w.cpu()
             statistics["acceptance"] = acceptance.mean(0).cpu()
             blocks.append(statistics)
-    return AIS(num=num, steps=steps, **concat_statistics(blocks))
+    return AIS(num=num, steps=steps, kind=AIS.kind, **concat_statistics(blocks))
 
 
 def sigmoid_schedule(steps: int, sharpness: float = 4.0) -> tuple[float, ...]:

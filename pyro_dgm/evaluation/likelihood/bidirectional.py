@@ -111,6 +111,7 @@ def bdmc(
         arXiv:1511.02543; Wu, Burda, Salakhutdinov, Grosse 2017, arXiv:1611.04273.
 
     Example:
+        >>> import torch
         >>> from pyro_dgm import LatentVariableModel, Normal, StandardNormal
         >>> model = LatentVariableModel(StandardNormal(2), Normal(torch.nn.Linear(2, 3)))
         >>> bdmc(model, num_data=5, num=4, steps=5).gap.shape

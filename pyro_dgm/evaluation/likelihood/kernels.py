@@ -44,6 +44,18 @@ def parzen(samples: Tensor, x: Tensor, bandwidth: float, chunk: int = 1_000_000)
         True
     """
     require_positive(chunk=chunk)
+    _check_arguments(samples, x, bandwidth)
+    centres = samples.detach().flatten(1).double() / bandwidth
+    data = x.detach().flatten(1).double() / bandwidth
+    num, dim = centres.shape
+    log_sums = []
+    for block in data.split(max(1, chunk // num)):
+        log_sums.append(_log_kernels(block, centres).logsumexp(1))
+    log_unit = log(2 * pi) / 2 + log(bandwidth)
+    return torch.cat(log_sums) - log(num) - dim * log_unit
+
+
+def _check_arguments(samples: Tensor, x: Tensor, bandwidth: float) -> None:
     if not bandwidth > 0:
         raise ValueError(
             f"parzen: expected a bandwidth above 0, got {bandwidth}. "
@@ -54,14 +66,6 @@ def parzen(samples: Tensor, x: Tensor, bandwidth: float, chunk: int = 1_000_000)
             "parzen: expected samples (S, *event) of the data's event shape "
             f"{tuple(x.shape[1:])}, got {tuple(samples.shape)}. Fix: generate(model, 10_000)."
         )
-    centres = samples.detach().flatten(1).double() / bandwidth
-    data = x.detach().flatten(1).double() / bandwidth
-    num, dim = centres.shape
-    log_sums = []
-    for block in data.split(max(1, chunk // num)):
-        log_sums.append(_log_kernels(block, centres).logsumexp(1))
-    log_unit = log(2 * pi) / 2 + log(bandwidth)
-    return torch.cat(log_sums) - log(num) - dim * log_unit
 
 
 def parzen_bandwidth(

@@ -68,25 +68,34 @@ def _fit_pareto(excess: Tensor, num: Tensor) -> tuple[Tensor, Tensor]:
     References:
         Zhang, Stephens 2009, *A new and efficient estimation method for the generalized Pareto distribution*.
     """
-    num_grid = GRID + num.double().sqrt().long()
-    last = GRID + int(sqrt(len(excess)))
-    grid = torch.arange(1, last + 1, dtype=excess.dtype, device=excess.device)[:, None]
-
-    rank_of_quartile = num - (num / 4 + 0.5).long()
-    quartile = excess.gather(0, rank_of_quartile[None])
-    spread = 1 - (num_grid / (grid - 0.5)).sqrt()
-    theta = 1 / excess[0] + spread / (3 * quartile)
-
-    workspace = torch.empty_like(excess)
-    shapes = torch.empty_like(theta)
-    for row, value in enumerate(theta):
-        torch.mul(excess, -value, out=workspace)
-        torch.sum(workspace.log1p_(), 0, out=shapes[row])
-    shapes /= num
-
+    theta, is_outside = _grid(excess, num)
+    shapes = _shapes_at(theta, excess) / num
     profile = num * ((-theta / shapes).log() - shapes - 1)
-    weight = profile.masked_fill(grid > num_grid, -torch.inf).softmax(0)
+    weight = profile.masked_fill(is_outside, -torch.inf).softmax(0)
     theta_hat = (weight * theta).sum(0)
     k_hat = torch.log1p(-theta_hat * excess).sum(0) / num
-    shape = (num * k_hat + PRIOR_WEIGHT * PRIOR_SHAPE) / (num + PRIOR_WEIGHT)
+    pull = PRIOR_WEIGHT * PRIOR_SHAPE
+    shape = (num * k_hat + pull) / (num + PRIOR_WEIGHT)
     return shape, -k_hat / theta_hat
+
+
+def _grid(excess: Tensor, num: Tensor) -> tuple[Tensor, Tensor]:
+    """Values of θ `(G, N)` by the quartile of a tail, and which of them lie beyond the grid of a shorter one."""
+    length = GRID + int(sqrt(len(excess)))
+    index = torch.arange(1, length + 1, dtype=excess.dtype, device=excess.device)[:, None]
+    num_grid = GRID + num.double().sqrt().long()
+    rank_of_quartile = num - (num / 4 + 0.5).long()
+    quartile = excess.gather(0, rank_of_quartile[None])
+    offset = 1 - (num_grid / (index - 0.5)).sqrt()
+    theta = 1 / excess[0] + offset / (3 * quartile)
+    return theta, index > num_grid
+
+
+def _shapes_at(theta: Tensor, excess: Tensor) -> Tensor:
+    r"""$\sum_m \log(1 - \theta_g e_m)$ `(G, N)`, in a workspace of one tail: it stays in the cache."""
+    workspace = torch.empty_like(excess)
+    sums = torch.empty_like(theta)
+    for row, value in enumerate(theta):
+        torch.mul(excess, -value, out=workspace)
+        torch.sum(workspace.log1p_(), 0, out=sums[row])
+    return sums

@@ -140,7 +140,8 @@ def _log_total_of_event(distribution: Distribution) -> Tensor:
 
 def _is_discrete(distribution: Distribution) -> bool:
     try:
-        return bool(distribution.support.is_discrete)
+        support: Any = distribution.support
+        return support.is_discrete
     except (NotImplementedError, AttributeError) as error:
         raise NotImplementedError(
             f"{type(distribution).__name__} has no support to sum or integrate over. "
@@ -150,13 +151,8 @@ def _is_discrete(distribution: Distribution) -> bool:
 
 def _integers(distribution: Distribution) -> Tensor:
     """All integers of a support `(V, 1, …)`; where it has no end, as far as draws show mass, and well beyond."""
-    support = distribution.support
     draws = distribution.sample((NUM_DRAWS,))
-    margin = 100 + 4 * draws.abs().max()
-    lower = getattr(support, "lower_bound", draws.min() - margin)
-    upper = getattr(support, "upper_bound", draws.max() + margin)
-    low = torch.as_tensor(lower).to(draws).min()
-    high = torch.as_tensor(upper).to(draws).max()
+    low, high = _range(distribution.support, draws)
     num = int(high - low) + 1
     if num > MAX_VALUES:
         raise NotImplementedError(
@@ -165,15 +161,30 @@ def _integers(distribution: Distribution) -> Tensor:
         )
     values = low + torch.arange(num).to(draws)
     values = values.reshape(num, *[1] * len(distribution.batch_shape))
-    is_possible = support.check(values).reshape(num, -1).any(1)
+    is_possible = _is_possible(distribution, values).reshape(num, -1).any(1)
     return values[is_possible]
+
+
+def _range(support: Any, draws: Tensor) -> tuple[Tensor, Tensor]:
+    """The least and the largest integer to sum over; an end that the support has not lies far beyond all draws."""
+    margin = 100 + 4 * draws.abs().max()
+    lower = getattr(support, "lower_bound", draws.min() - margin)
+    upper = getattr(support, "upper_bound", draws.max() + margin)
+    low = torch.as_tensor(lower).to(draws)
+    high = torch.as_tensor(upper).to(draws)
+    return low.min(), high.max()
+
+
+def _is_possible(distribution: Distribution, values: Tensor) -> Tensor:
+    support: Any = distribution.support
+    return support.check(values)
 
 
 def _log_sum(distribution: Distribution, values: Tensor) -> Tensor:
     r"""$\log \sum_v p(v)$ over values `(V, …)`."""
 
     def log_mass(value: Tensor) -> Tensor:
-        is_possible = distribution.support.check(value)
-        return torch.where(is_possible, distribution.log_prob(value), -torch.inf)
+        log_p = distribution.log_prob(value)
+        return torch.where(_is_possible(distribution, value), log_p, -torch.inf)
 
     return log_sum(log_mass, values, distribution)

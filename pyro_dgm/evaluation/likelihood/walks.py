@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from math import nan
 
 import torch
 from torch import Tensor
@@ -86,15 +87,16 @@ class Walk:
         """
         num = len(self.steps)
         log_w = torch.zeros(zeta.shape[:2], dtype=torch.float64, device=zeta.device)
-        acceptance = torch.zeros_like(log_w) if num else torch.full_like(log_w, torch.nan)
+        accepted = torch.zeros_like(log_w)
         for t, (before, beta) in enumerate(pairwise(self.betas)):
             _, log_ratio = self.path.ends(zeta)
             log_w = log_w + (beta - before) * log_ratio
-            if t < num:
-                step = self.steps[t][:, None] * self.scale
-                zeta, accept = transition(self.path.at(beta), zeta, step, self.leapfrog)
-                acceptance = acceptance + accept / num
-        return log_w, acceptance
+            if t == num:  # the end of the walk
+                break
+            step = self.steps[t][:, None] * self.scale
+            zeta, accept = transition(self.path.at(beta), zeta, step, self.leapfrog)
+            accepted = accepted + accept
+        return log_w, accepted / (num or nan)
 
     def many(self, begin: Callable[[int], Tensor], num: int, chunk: int) -> tuple[Tensor, Tensor]:
         """Walks of `num` chains, in pieces where those of one datum are more than fit.
@@ -125,21 +127,25 @@ def plan_walk(path: AnnealingPath, betas: tuple[float, ...], leapfrog: int) -> W
     zeta = path.draw(NUM_PILOTS)
     scale = zeta.std(0).clamp(min=torch.finfo(zeta.dtype).eps)
     if len(betas) == 2:  # from the start to the end without a transition
-        no_steps = zeta.new_zeros(0, len(scale))
-        return Walk(path, betas, no_steps, scale, leapfrog)
+        steps = zeta.new_zeros(0, len(scale))
+        return Walk(path, betas, steps, scale, leapfrog)
+    zeta, step = _settle(path.at(betas[1]), zeta, scale, leapfrog)
+    log_step = step.log()
+    found = []
+    for beta in betas[1:-1]:
+        step = log_step.exp()
+        found.append(step)
+        zeta, accept = transition(path.at(beta), zeta, step[:, None] * scale, leapfrog)
+        excess = accept.mean(0).to(log_step) - ACCEPTANCE
+        log_step = log_step + GAIN * excess
+    return Walk(path, betas, torch.stack(found), scale, leapfrog)
 
+
+def _settle(log_f: LogDensity, zeta: Tensor, scale: Tensor, leapfrog: int) -> tuple[Tensor, Tensor]:
+    """Where the pilot stands after its transitions at the first temperature, and their step size `(N,)`."""
     adaptation = DualAveraging(first_step(zeta), ACCEPTANCE)
     for _ in range(WARMUP):
         step = adaptation.step[:, None] * scale
-        zeta, accept = transition(path.at(betas[1]), zeta, step, leapfrog)
+        zeta, accept = transition(log_f, zeta, step, leapfrog)
         adaptation.update(accept)
-
-    log_step = adaptation.mean.log()
-    steps = []
-    for beta in betas[1:-1]:
-        step = log_step.exp()
-        zeta, accept = transition(path.at(beta), zeta, step[:, None] * scale, leapfrog)
-        steps.append(step)
-        excess = accept.mean(0).to(log_step) - ACCEPTANCE
-        log_step = log_step + GAIN * excess
-    return Walk(path, betas, torch.stack(steps), scale, leapfrog)
+    return zeta, adaptation.mean

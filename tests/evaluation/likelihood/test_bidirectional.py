@@ -162,10 +162,22 @@ def test_labels_are_a_context():
 
 @pytest.mark.parametrize("chunk", [2, 30, 20_000])
 def test_chunks_change_the_noise_but_not_the_law(chunk):
+    """Forty data, for the spread of nine is too small a sample to trust its own error bar."""
     model = LinearGaussian(latent=1, observed=2)
-    found = dgm.bdmc(model, num_data=9, num=4, steps=40, leapfrog=3, chunk=chunk)
-    assert found.gap.shape == (9,)
+    found = dgm.bdmc(model, num_data=40, num=4, steps=12, leapfrog=3, chunk=chunk)
+    assert found.gap.shape == (40,)
     assert_bracket(found, model.log_evidence(found.data[0]), gap=0.6)
+
+
+@in_float64
+@pytest.mark.parametrize("chunk", [2, 30, 20_000])
+def test_every_datum_keeps_its_own_evidence_in_all_chunks(chunk):
+    """From an exact guide there is no noise."""
+    model = LinearGaussian()
+    found = dgm.bdmc(model, start=ExactGuide(model), num_data=9, num=4, steps=3, chunk=chunk)
+    exact = model.log_evidence(found.data[0])
+    torch.testing.assert_close(found.lower, exact, rtol=0, atol=1e-8)
+    torch.testing.assert_close(found.upper, exact, rtol=0, atol=1e-8)
 
 
 def test_it_leaves_seed_modes_and_gradients_alone():
