@@ -20,8 +20,9 @@ from .evaluation.latents.traversal import decode, interpolate, traverse
 from .evaluation.latents.units import active_units, aggregate_test, collapse, unit_kl
 from .evaluation.likelihood.annealing import ais
 from .evaluation.likelihood.bidirectional import bdmc
-from .evaluation.likelihood.importance import bits_per_dim, nll
+from .evaluation.likelihood.importance import nll
 from .evaluation.likelihood.psis import khat
+from .evaluation.likelihood.results import bits_per_dim
 from .evaluation.posterior.calibration import sbc
 from .evaluation.posterior.inference_gaps import gaps
 from .evaluation.posterior.truth import guide_error

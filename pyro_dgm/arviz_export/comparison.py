@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..evaluation.likelihood.importance import PerDatum
 from ..evaluation.likelihood.psis import khat_threshold
+from ..evaluation.likelihood.results import PerDatum
 from .elpd import comparison_table, elpd_object, pointwise_elpd
 
 if TYPE_CHECKING:

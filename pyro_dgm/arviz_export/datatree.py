@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import xarray
 
     from ..evaluation.likelihood.annealing import AIS
-    from ..evaluation.likelihood.importance import NLL
+    from ..evaluation.likelihood.results import NLL
     from ..evaluation.posterior.calibration import SBC
     from ..inference.training.history import History
 

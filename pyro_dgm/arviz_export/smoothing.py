@@ -7,7 +7,7 @@ from sys import float_info
 import torch
 from torch import Tensor
 
-from ..evaluation.likelihood.pareto import LEAST_TAIL, fitted_tail, tail_length
+from ..evaluation.likelihood.pareto import LEAST_TAIL, fit_tail, tail_length
 
 
 def smooth_weights(log_weight: Tensor) -> Tensor:
@@ -57,7 +57,7 @@ def resampled_indices(log_weight: Tensor) -> Tensor:
 
 def _smoothed_tail(log_tail: Tensor) -> Tensor:
     """New log weights `(M, N)` of descending ones `(M + 1, N)`, the largest 0, of which the last is the edge."""
-    tail = fitted_tail(log_tail)
+    tail = fit_tail(log_tail)
     rank = torch.arange(len(tail.excess), dtype=log_tail.dtype, device=log_tail.device)[:, None]
     probability = ((tail.num - rank - 0.5) / tail.num).clamp(min=0)
     smooth = (_quantile(probability, tail.shape, tail.scale) + tail.edge).log().clamp(max=0)

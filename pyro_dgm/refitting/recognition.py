@@ -10,7 +10,8 @@ from typing import Any, cast
 from torch import nn
 
 from ..evaluation.likelihood.annealing import AIS
-from ..evaluation.likelihood.importance import NLL, nll
+from ..evaluation.likelihood.importance import nll
+from ..evaluation.likelihood.results import NLL
 from ..inference.objectives.elbo import ELBO, Objective
 from ..inference.run.tabular import Tabular
 from ..inference.training.svi import SVITrainer

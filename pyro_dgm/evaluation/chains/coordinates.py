@@ -11,135 +11,25 @@ import torch
 from pyro import poutine
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.subsample_messenger import _Subsample
-from torch import Size, Tensor
-from torch.distributions import (
-    Distribution,
-    Independent,
-    Transform,
-    TransformedDistribution,
-    biject_to,
-    constraints,
-)
+from torch import Tensor
 
-from ...contract import DATA
+from ...contract import DATA, PyroProgram, Site
+from ...inference.run.data import Batch
 from ...inference.run.particles import sum_over_plates
 from ...inference.run.rules import check_sites
 from ...inference.run.traces import (
     PairTrace,
-    Site,
     latent_sites,
     log_density,
-    plate_depth,
     plate_names,
     plate_value,
     run_pair,
     vectorized,
 )
+from .charts import Chart, chart_of
 
 Values = dict[str, Tensor]
-
-
-@dataclass(frozen=True)
-class Chart:
-    r"""$z = T(b(\zeta))$: free coordinates of a law, b onto the support of its base, T the flow (or nothing).
-
-    Where a law is the image of one on all reals under bijections, as a flow prior is, ζ lives in the space of its base.
-    No inverse is run there, and the density of ζ is that of the base.
-
-    Attributes:
-        base: law of $b(\zeta)$.
-        onto: b.
-        transforms: the parts of T.
-    """
-
-    base: Distribution
-    onto: Transform
-    transforms: tuple[Transform, ...]
-
-    @property
-    def shape(self) -> Size:
-        """Shape of ζ `(*batch, *free event)`."""
-        return self.onto.inverse_shape(self.base.batch_shape + self.base.event_shape)
-
-    def at(self, coordinates: Tensor, num_batch: int) -> tuple[Tensor, Tensor, Tensor]:
-        r"""$z$, $\log p(\zeta)$ and $\log|\det \partial z / \partial \zeta|$, the last two of shape `(*batch)`."""
-        z = self.onto(coordinates)
-        log_det = _beyond(self.onto.log_abs_det_jacobian(coordinates, z), num_batch)
-        log_p = _beyond(self.base.log_prob(z), num_batch) + log_det
-        for transform in self.transforms:
-            eps, z = z, transform(z)
-            log_det = log_det + _beyond(transform.log_abs_det_jacobian(eps, z), num_batch)
-        return z, log_p, log_det
-
-    def of(self, value: Tensor) -> Tensor:
-        r"""$\zeta = b^{-1}(T^{-1}(z))$."""
-        for transform in reversed(self.transforms):
-            value = transform.inv(value)
-        return self.onto.inv(value)
-
-
-def chart_of(name: str, distribution: Distribution, *, whiten: bool) -> Chart:
-    """The chart of a site's law; through the base space of a flow if `whiten`.
-
-    Raises:
-        ValueError: for a discrete law, or a support without free coordinates.
-    """
-    support = distribution.support
-    if support is None or support.is_discrete:
-        raise ValueError(
-            f"site '{name}': expected a continuous latent, got a discrete one, {type(distribution).__name__}, on which there is "
-            "no gradient. Fix: sum it out, pyro.infer.TraceEnum_ELBO, or dgm.nll, which draws it from the guide."
-        )
-    try:
-        onto = bijection_onto(support)
-    except NotImplementedError as error:
-        raise ValueError(
-            f"site '{name}': expected a support that torch.distributions.biject_to knows, got {support}. "
-            "Fix: biject_to.register(…) a bijection from the reals onto it."
-        ) from error
-    base, transforms = _unfolded(distribution) if whiten else (distribution, ())
-    free = onto.inverse_shape(distribution.batch_shape + distribution.event_shape).numel()
-    # A law such as RelaxedOneHotCategorical has more numbers in its base than degrees of freedom.
-    if (
-        transforms
-        and _on_reals(base.support)
-        and (base.batch_shape + base.event_shape).numel() == free
-    ):
-        return Chart(base, biject_to(base.support), transforms)
-    return Chart(distribution, onto, ())
-
-
-def bijection_onto(support: Any) -> Transform:
-    """`biject_to`, also of the support of a mixture, if all its components have the same."""
-    try:
-        return biject_to(support)
-    except NotImplementedError:
-        inner = getattr(support, "base_constraint", None)
-        if inner is None or any(isinstance(bound, Tensor) for bound in vars(inner).values()):
-            raise
-        return bijection_onto(inner)
-
-
-def _unfolded(distribution: Distribution) -> tuple[Distribution, tuple[Transform, ...]]:
-    """A law as the image of its innermost base under bijections."""
-    if isinstance(distribution, Independent):
-        return _unfolded(distribution.base_dist)
-    if isinstance(distribution, TransformedDistribution) and all(
-        t.bijective for t in distribution.transforms
-    ):
-        base, transforms = _unfolded(distribution.base_dist)
-        return base, (*transforms, *distribution.transforms)
-    return distribution, ()
-
-
-def _on_reals(support: Any) -> bool:
-    inner = getattr(support, "base_constraint", support)
-    return inner is constraints.real if inner is support else _on_reals(inner)
-
-
-def _beyond(value: Tensor, num_batch: int) -> Tensor:
-    """Sum over what lies beyond the batch dims."""
-    return value.flatten(num_batch).sum(-1) if value.dim() > num_batch else value
+ValueOf = Callable[[Site], Tensor]  # the value that a site gets
 
 
 @dataclass(frozen=True)
@@ -171,36 +61,46 @@ class Visit(Messenger):
     integrates to one.
 
     Args:
-        value: takes the site, with its law as `fn`, and returns its value.
+        value: takes the site, with its distribution as `fn`, and returns its value.
         observed: takes every observed site, if given.
     """
 
-    def __init__(
-        self, value: Callable[[Site], Tensor], observed: Callable[[Site], None] | None = None
-    ):
+    def __init__(self, value: ValueOf, observed: Callable[[Site], None] | None = None):
         self.value, self.observed = value, observed
 
     def _pyro_sample(self, msg: Any) -> None:
         if isinstance(msg["fn"], _Subsample) or msg["infer"].get("_do_not_trace"):
             return
         if not msg["is_observed"]:
-            msg["value"], msg["done"] = self.value(msg), True
+            msg["value"] = self.value(msg)
+            msg["done"] = True
         elif self.observed is not None:
             self.observed(msg)
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where one site lies in the vector of coordinates."""
+    """Where one site lies in the vector of coordinates.
+
+    Attributes:
+        start: its first column.
+        shape: `(*plates, *free event)`, without particles and data.
+        site: the site, as one run of the model has it.
+    """
 
     start: int
-    shape: tuple[int, ...]  # (*plates, *free event), without particles and data
+    shape: tuple[int, ...]
     site: Site
+
+    @property
+    def stop(self) -> int:
+        """The first column behind it."""
+        return self.start + prod(self.shape)
 
     @property
     def columns(self) -> slice:
         """Its part of the vector."""
-        return slice(self.start, self.start + prod(self.shape))
+        return slice(self.start, self.stop)
 
     @property
     def datum_dim(self) -> int:
@@ -226,18 +126,24 @@ class Posterior:
         ValueError: for a model without latent sites, a discrete or global one, or data outside the support.
     """
 
-    def __init__(self, model: Callable, batch: tuple, *, whiten: bool = True):
+    def __init__(self, model: PyroProgram, batch: Batch, *, whiten: bool = True):
         self.model, self.batch, self.whiten = model, batch, whiten
         trace = poutine.trace(model).get_trace(*batch)
-        check_sites(PairTrace(trace, trace))
-        self.depth = plate_depth(trace)
-        self.places: dict[str, Place] = {}
-        self._run(self._placed, 1)
-        if not self.places:
+        run = PairTrace(trace, trace)
+        check_sites(run)
+        if not run.modelled:
             raise ValueError(
-                f"model: expected a latent site, got the observed {list(trace.observation_nodes)} alone. "
+                f"model: expected a latent site, got the observed {list(run.observed)} alone. "
                 "Fix: dgm.nll(model, EmptyGuide(), x), which is exact for a model without latents."
             )
+        self.depth = run.depth
+        self.places: dict[str, Place] = {}
+        self._run(self._locate, 1)
+
+    @property
+    def dim(self) -> int:
+        """Number D of coordinates of one datum."""
+        return max([place.stop for place in self.places.values()], default=0)
 
     def log_joint(self, zeta: Tensor) -> Tensor:
         r"""$\log p(x, \zeta)$ `(K, N)`."""
@@ -245,26 +151,9 @@ class Posterior:
 
     def __call__(self, zeta: Tensor) -> Point:
         """The point of coordinates `(K, N, D)`."""
-        values: Values = {}
-        densities: dict[str, list[Tensor]] = {"log_prior": [], "log_likelihood": [], "log_det": []}
-
-        def place(site: Site) -> Tensor:
-            name, chart = site["name"], chart_of(site["name"], site["fn"], whiten=self.whiten)
-            z, log_p, log_det = chart.at(self._part(zeta, self.places[name]), self.depth + 1)
-            densities["log_prior"].append(sum_over_plates(name, site, log_p).double())
-            densities["log_det"].append(sum_over_plates(name, site, log_det).double())
-            values[name] = z
-            return z
-
-        def score(site: Site) -> None:
-            densities["log_likelihood"].append(
-                sum_over_plates(site["name"], site, log_density(site)).double()
-            )
-
-        self._run(place, len(zeta), score)
-        return Point(
-            values, **{name: torch.stack(parts).sum(0) for name, parts in densities.items()}
-        )
+        evaluation = _Evaluation(self, zeta)
+        self._run(evaluation.value_at, len(zeta), evaluation.score)
+        return evaluation.point()
 
     def coordinates(self, values: Values, num: int) -> Tensor:
         r"""$\zeta$ `(K, N, D)` of given values `(K, *plates, N, *event)`."""
@@ -272,60 +161,105 @@ class Posterior:
 
         def locate(site: Site) -> Tensor:
             name = site["name"]
-            zeta = chart_of(name, site["fn"], whiten=self.whiten).of(values[name])
-            parts[name] = zeta.movedim(self.depth, 1).reshape(num, zeta.shape[self.depth], -1)
+            zeta = self.chart(site).of(values[name])
+            num_data = zeta.shape[self.depth]
+            parts[name] = zeta.movedim(self.depth, 1).reshape(num, num_data, -1)
             return values[name]
 
         self._run(locate, num)
         return torch.cat([parts[name] for name in self.places], -1)
 
-    def draws_of(self, program: Callable | None, num: int) -> Values:
+    def draws_of(self, guide: PyroProgram | None, num: int) -> Values:
         """Draws of every latent site `(K, *plates, N, *event)` from a guide, or from the prior if there is none."""
-        if program is not None:
-            pair = run_pair(self.model, program, self.batch, num, self.depth)
+        if guide is not None:
+            pair = run_pair(self.model, guide, self.batch, num, self.depth)
             check_sites(pair)
-            return {name: site["value"] for name, site in pair.latent.items()}
-        trace = poutine.trace(vectorized(self.model, num, self.depth)).get_trace(*self.batch)
-        return {name: site["value"] for name, site in latent_sites(trace).items()}
+            latent = pair.latent
+        else:
+            prior = vectorized(self.model, num, self.depth)
+            latent = latent_sites(poutine.trace(prior).get_trace(*self.batch))
+        return {name: site["value"] for name, site in latent.items()}
 
-    def log_guide(self, guide: Callable, values: Values, num: int) -> Tensor:
+    def log_guide(self, guide: PyroProgram, values: Values, num: int) -> Tensor:
         r"""$\log q(z \mid x)$ `(K, N)` of given values: a density of z, not of ζ."""
-        found: list[Tensor] = []
+        log_q: list[Tensor] = []
 
         def score(site: Site) -> Tensor:
             value = values[site["name"]]
-            found.append(sum_over_plates(site["name"], site, site["fn"].log_prob(value)).double())
+            log_q.append(_per_datum(site, site["fn"].log_prob(value)))
             return value
 
         with Visit(score):
             vectorized(guide, num, self.depth)(*self.batch)
-        return torch.stack(found).sum(0)
+        return _total(log_q)
 
     def sites(self, values: Values) -> Values:
         """Values without the dims of size 1 that belong to no plate of their site."""
         return {name: plate_value(self.places[name].site, value) for name, value in values.items()}
 
-    def _run(self, value: Callable, num: int, observed: Callable | None = None) -> None:
+    def chart(self, site: Site) -> Chart:
+        """The free coordinates of a site, given what was drawn before it."""
+        return chart_of(site["name"], site["fn"], whiten=self.whiten)
+
+    def part(self, zeta: Tensor, name: str) -> Tensor:
+        """One site's coordinates `(K, *plates, N, *free event)` among those of all `(K, N, D)`."""
+        place = self.places[name]
+        part = zeta[..., place.columns].to(place.site["value"].dtype)
+        return part.reshape(*zeta.shape[:2], *place.shape).movedim(1, self.depth)
+
+    def _run(
+        self, value: ValueOf, num: int, observed: Callable[[Site], None] | None = None
+    ) -> None:
         with Visit(value, observed):
             vectorized(self.model, num, self.depth)(*self.batch)
 
-    def _placed(self, site: Site) -> Tensor:
-        """Draw a site and give it its columns."""
-        name, distribution, start = (
-            site["name"],
-            site["fn"],
-            sum(prod(p.shape) for p in self.places.values()),
-        )
-        shape = chart_of(name, distribution, whiten=self.whiten).shape
+    def _locate(self, site: Site) -> Tensor:
+        """Draw a site and give it the columns behind those of the sites before it."""
+        name, distribution = site["name"], site["fn"]
+        shape = self.chart(site).shape
         z = distribution.sample()
         sum_over_plates(name, site, z.new_zeros(distribution.batch_shape))  # refuses a global site
-        located = site.copy()
-        located["value"] = z
-        free_shape = (*shape[1 : self.depth], *shape[self.depth + 1 :])
-        self.places[name] = Place(start, free_shape, located)
+        with_value = site.copy()
+        with_value["value"] = z
+        without_data = (*shape[1 : self.depth], *shape[self.depth + 1 :])
+        self.places[name] = Place(self.dim, without_data, with_value)
         return z
 
-    def _part(self, zeta: Tensor, place: Place) -> Tensor:
-        """One site's coordinates `(K, *plates, N, *free event)`."""
-        part = zeta[..., place.columns].to(place.site["value"].dtype)
-        return part.reshape(*zeta.shape[:2], *place.shape).movedim(1, self.depth)
+
+class _Evaluation:
+    """What the sites of one run of the model add to the point of coordinates `(K, N, D)`."""
+
+    def __init__(self, posterior: Posterior, zeta: Tensor):
+        self.posterior, self.zeta = posterior, zeta
+        self.values: Values = {}
+        self.log_prior: list[Tensor] = []
+        self.log_likelihood: list[Tensor] = []
+        self.log_det: list[Tensor] = []
+
+    def value_at(self, site: Site) -> Tensor:
+        """The value of a latent site at its coordinates."""
+        part = self.posterior.part(self.zeta, site["name"])
+        chart = self.posterior.chart(site)
+        z, log_p, log_det = chart.at(part, self.posterior.depth + 1)
+        self.values[site["name"]] = z
+        self.log_prior.append(_per_datum(site, log_p))
+        self.log_det.append(_per_datum(site, log_det))
+        return z
+
+    def score(self, site: Site) -> None:
+        """Take in an observed site."""
+        self.log_likelihood.append(_per_datum(site, log_density(site)))
+
+    def point(self) -> Point:
+        """The point, after the run."""
+        log_prior, log_det = _total(self.log_prior), _total(self.log_det)
+        return Point(self.values, log_prior, _total(self.log_likelihood), log_det)
+
+
+def _per_datum(site: Site, log_p: Tensor) -> Tensor:
+    """A site's log density, summed over its further plates `(K, N)`, in float64."""
+    return sum_over_plates(site["name"], site, log_p).double()
+
+
+def _total(log_densities: list[Tensor]) -> Tensor:
+    return torch.stack(log_densities).sum(0)

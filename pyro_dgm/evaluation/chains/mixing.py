@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def rhat(draws: Tensor) -> Tensor:
-    r"""Rank-normalized split $\hat R$: chains that explore one law have $\hat R < 1.01$; above 1.05 they do not mix.
+    r"""Rank-normalized split $\hat R$: chains that explore one distribution have $\hat R < 1.01$; above 1.05 they do not mix.
 
     The larger of two: of the ranks, which sees different locations, and of the ranks of distances from the median,
     which sees different scales. The number of `arviz.rhat`.
@@ -28,12 +28,13 @@ def rhat(draws: Tensor) -> Tensor:
         >>> bool((rhat(torch.randn(4, 500, 3, generator=torch.Generator().manual_seed(0))) < 1.02).all())
         True
     """
-    halves = _split(draws)
+    halves = _split_chains(draws)
     pooled = halves.flatten(0, 1).sort(0).values
-    median = (pooled[(len(pooled) - 1) // 2] + pooled[len(pooled) // 2]) / 2
-    return torch.maximum(
-        _potential(_normal_scores(halves)), _potential(_normal_scores((halves - median).abs()))
-    )
+    lower, upper = pooled[(len(pooled) - 1) // 2], pooled[len(pooled) // 2]
+    distance = (halves - (lower + upper) / 2).abs()
+    of_location = _scale_reduction(_normal_scores(halves))
+    of_scale = _scale_reduction(_normal_scores(distance))
+    return torch.maximum(of_location, of_scale)
 
 
 def ess(draws: Tensor) -> Tensor:
@@ -52,7 +53,7 @@ def ess(draws: Tensor) -> Tensor:
         >>> ess(torch.arange(8.0).repeat(4, 1)).shape
         torch.Size([])
     """
-    return _effective(_normal_scores(_split(draws)))
+    return _effective_size(_normal_scores(_split_chains(draws)))
 
 
 def mean_ess(draws: Tensor) -> Tensor:
@@ -64,62 +65,93 @@ def mean_ess(draws: Tensor) -> Tensor:
     Shape:
         `(chains, draws, *rest)`  ->  `(*rest)`, float64.
     """
-    return _effective(_split(draws))
+    return _effective_size(_split_chains(draws))
 
 
-def _split(draws: Tensor) -> Tensor:
+def _split_chains(draws: Tensor) -> Tensor:
     """Every chain as two, `(2 chains, draws / 2, *rest)`; an odd draw in the middle is left out."""
-    num = draws.shape[1]
-    if draws.dim() < 2 or num < 4:
+    if draws.dim() < 2 or draws.shape[1] < 4:
         raise ValueError(
-            f"draws: expected (chains, draws, …) with at least 4 draws, got shape {tuple(draws.shape)}."
+            "draws: expected (chains, draws, …) with at least 4 draws, got shape "
+            f"{tuple(draws.shape)}. Fix: hmc(model, x, num=4) or more, draws[None] for one chain."
         )
-    return torch.cat([draws[:, : num // 2], draws[:, -(num // 2) :]]).double()
+    half = draws.shape[1] // 2
+    return torch.cat([draws[:, :half], draws[:, -half:]]).double()
 
 
 def _normal_scores(halves: Tensor) -> Tensor:
     """Normal quantiles of the ranks over all chains; ties, which rejected proposals leave, share their mean rank."""
-    x = (
-        halves.flatten(0, 1).flatten(1).T.contiguous()
-        if halves.dim() > 2
-        else halves.flatten()[None]
-    )
-    ordered = x.sort(-1).values
-    rank = (
-        torch.searchsorted(ordered, x) + torch.searchsorted(ordered, x, right=True) + 1
-    ).double() / 2
-    quantile = (rank - 3 / 8) / (x.shape[-1] + 1 / 4)
+    num = halves.shape[0] * halves.shape[1]
+    values = halves.reshape(num, -1).T.contiguous()  # a row per quantity
+    ordered = values.sort(-1).values
+    below = torch.searchsorted(ordered, values)
+    up_to = torch.searchsorted(ordered, values, right=True)
+    rank = (below + up_to + 1).double() / 2
+    quantile = (rank - 3 / 8) / (num + 1 / 4)
     return torch.special.ndtri(quantile).T.reshape(halves.shape)
 
 
-def _potential(chains: Tensor) -> Tensor:
+def _scale_reduction(chains: Tensor) -> Tensor:
+    r"""$\hat R = \sqrt{B / W + (n - 1) / n}$ of the variances between and within chains of n draws."""
     num = chains.shape[1]
-    between, within = chains.mean(1).var(0), chains.var(1).mean(0)
-    return ((between / within) + (num - 1) / num).sqrt()
+    between = chains.mean(1).var(0)
+    within = chains.var(1).mean(0)
+    return (between / within + (num - 1) / num).sqrt()
 
 
-def _effective(chains: Tensor) -> Tensor:
-    num_chains, num = chains.shape[:2]
-    rho = _autocorrelation(chains)
-    # Sums of neighbours are positive and fall for a reversible chain; the first that is not is noise, and ends the sum.
-    pairs = rho[: 2 * max(1, (num - 1) // 2)].unflatten(0, (-1, 2))
-    sums = pairs.sum(1)
-    last = (sums > 0).long().cumprod(0).sum(0).clamp(max=len(sums) - 1)
-    before = torch.arange(len(sums), device=sums.device).reshape(-1, *[1] * (sums.dim() - 1)) < last
-    kept = torch.where(before, sums.cummin(0).values, 0.0).sum(0)
-    edge, edge_sum = (v.gather(0, last[None])[0] for v in (pairs[:, 0], sums))
-    tau = -1 + 2 * kept + torch.where((edge > 0) | (edge_sum >= 0), edge, 0.0)
-    found = num_chains * num / tau.clamp(min=1 / log10(num_chains * num))
+def _effective_size(chains: Tensor) -> Tensor:
+    r"""$S / \tau$, $\tau = 1 + 2 \sum_t \rho_t$; all S draws where nothing moves."""
+    num = chains.shape[0] * chains.shape[1]
+    tau = _autocorrelation_time(_autocorrelation(chains)).clamp(min=1 / log10(num))
     span = chains.amax((0, 1)) - chains.amin((0, 1))
-    return torch.where(span < 1e-15, float(num_chains * num), found)
+    return torch.where(span < 1e-15, float(num), num / tau)
+
+
+def _autocorrelation_time(rho: Tensor) -> Tensor:
+    r"""$1 + 2 \sum_t \rho_t$ of lags `(draws, *rest)`, up to where the sum is noise.
+
+    For a reversible chain the sums of two neighbours are positive and fall. The first that is not positive is noise
+    and ends the sum; before it they are made to fall. Of the pair that ends it, the even lag may still count.
+    """
+    num_pairs = max(1, (len(rho) - 1) // 2)
+    pairs = rho[: 2 * num_pairs].unflatten(0, (num_pairs, 2))
+    sums = pairs.sum(1)
+    num_positive = (sums > 0).long().cumprod(0).sum(0)
+    last = num_positive.clamp(max=num_pairs - 1)
+    falling = sums.cummin(0).values
+    even_lag = _at(pairs[:, 0], last)
+    counts = (even_lag > 0) | (_at(sums, last) >= 0)
+    return -1 + 2 * _sum_before(falling, last) + torch.where(counts, even_lag, 0.0)
+
+
+def _at(values: Tensor, index: Tensor) -> Tensor:
+    """The entry of each column of values `(L, *rest)` at its own index `(*rest)`."""
+    return values.gather(0, index[None])[0]
+
+
+def _sum_before(values: Tensor, index: Tensor) -> Tensor:
+    """The sum of each column of values `(L, *rest)` before its own index `(*rest)`."""
+    rows = torch.arange(len(values), device=values.device)
+    rows = rows.reshape(-1, *[1] * index.dim())
+    return torch.where(rows < index, values, 0.0).sum(0)
 
 
 def _autocorrelation(chains: Tensor) -> Tensor:
     r"""$\rho_t = 1 - (W - \bar\gamma_t) / \hat V$ of all lags `(draws, *rest)`, over all chains."""
     num = chains.shape[1]
+    autocovariance = _autocovariance(chains).mean(0)
+    within = autocovariance[0] * num / (num - 1)
+    total = autocovariance[0] + chains.mean(1).var(0)
+    rho = 1 - (within - autocovariance) / total
+    rho[0] = 1
+    return rho
+
+
+def _autocovariance(chains: Tensor) -> Tensor:
+    r"""$\gamma_t = \frac1n \sum_s (x_s - \bar x)(x_{s+t} - \bar x)$ of every chain, by its power spectrum."""
+    num = chains.shape[1]
     centred = chains - chains.mean(1, keepdim=True)
-    power = torch.fft.rfft(centred, n=2 * num, dim=1).abs().square()
-    covariance = torch.fft.irfft(power, n=2 * num, dim=1)[:, :num].mean(0) / num
-    within = covariance[0] * num / (num - 1)
-    rho = 1 - (within - covariance) / (covariance[0] + chains.mean(1).var(0))
-    return torch.cat([torch.ones_like(rho[:1]), rho[1:]])
+    spectrum = torch.fft.rfft(centred, n=2 * num, dim=1)  # with zeros behind: no lag wraps around
+    power = spectrum.abs().square()
+    products = torch.fft.irfft(power, n=2 * num, dim=1)
+    return products[:, :num] / num

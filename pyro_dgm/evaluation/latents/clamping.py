@@ -18,7 +18,7 @@ from ...inference.run.traces import (
     sample_sites,
     vectorized,
 )
-from ..chains.coordinates import Chart, chart_of
+from ..chains.charts import Chart, chart_of
 
 
 class ClampedProgram:

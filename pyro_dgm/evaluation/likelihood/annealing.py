@@ -2,29 +2,22 @@ r"""Annealed importance sampling: $\log p(x)$ by a walk from the prior, or from 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from itertools import pairwise
+from dataclasses import dataclass
 from math import exp
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ...inference.run.data import extreme_batch, split_rows
-from ...inference.run.estimates import estimating, placed
-from ...inference.run.sessions import require_positive
+from ...contract import PyroProgram
+from ...inference.run.data import Batch, extreme_batch
+from ...inference.run.session import require_positive, session
+from ...inference.run.states import fork_rng
 from ..chains.coordinates import Posterior
-from ..chains.hamiltonian import DualAveraging, LogDensity, first_step, started, transition
-from .importance import PerDatum, weight_statistics
+from .importance import concat_statistics, weight_statistics
 from .psis import khat
-
-ACCEPTANCE = 0.65  # what the pilot's step sizes aim at, as Wu et al.
-NUM_PILOTS, WARMUP, RATE = (
-    8,
-    30,
-    1.0,
-)  # of the pilot: its chains, its transitions before it walks, its gain
+from .results import PerDatum
+from .walks import NUM_PILOTS, AnnealingPath, plan_walk
 
 
 @dataclass(frozen=True)
@@ -56,19 +49,20 @@ class AIS(PerDatum):
 
     def __str__(self) -> str:
         return (
-            f"AIS: NLL {self.mean:.3f} ± {self.stderr:.3f} nats per datum ({self.kind}; {len(self.per_datum)} data, "
+            f"AIS: NLL {self.mean:.3f} ± {self.stderr:.3f} nats per datum "
+            f"({self.kind}; {len(self.per_datum)} data, "
             f"{self.num} chains x {self.steps} temperatures, mean ESS {self.ess.mean():.1f}, "
             f"acceptance {self.acceptance.mean():.2f})"
         )
 
 
 def ais(
-    model: Callable,
+    model: PyroProgram,
     *batch: Any,
     num: int = 16,
     steps: int = 1000,
     leapfrog: int = 10,
-    start: Callable | None = None,
+    start: PyroProgram | None = None,
     seed: int = 0,
     chunk: int = 20_000,
     whiten: bool = True,
@@ -81,13 +75,13 @@ def ais(
 
     The weights are unbiased, exactly: every datum has its step size at every temperature, found by a pilot run of 8
     chains of its own and then fixed. Steps that adapt to the weighted chains themselves would depend on where these
-    are, and a transition chosen so leaves no law invariant.
+    are, and a transition chosen so leaves no distribution invariant.
 
     The cost is about `(num + 8) * steps * (leapfrog + 5) / 2` gradients of the model per datum.
 
     Args:
         model: any Pyro program that keeps the contract, with continuous latents.
-        batch: the data, observation first; every tensor has the data along its first dim.
+        batch: the data, observation first, a row per datum in each argument; a loader of such batches is read whole.
         num: number K of chains per datum.
         steps: number T of temperatures; the bound tightens as T grows.
         leapfrog: largest number of steps of a trajectory, see `hmc`.
@@ -111,17 +105,20 @@ def ais(
         >>> ais(model, torch.zeros(5, 3), num=4, steps=5).per_datum.shape
         torch.Size([5])
     """
-    require_positive(num=num, steps=steps, leapfrog=leapfrog, chunk=chunk)
-    batch, blocks = placed(model, batch), []
-    with estimating(model, start, seed=seed):
-        refuse(model, start, batch, whiten=whiten)
-        for block in split_rows(batch, rows_in(chunk, num)):
-            walk = piloted(
-                AnnealingPath(Posterior(model, block, whiten=whiten), start), steps, leapfrog
-            )
-            blocks.append(_summary(*walk.many(walk.path.draws, num, chunk)))
-    found: dict[str, Any] = {name: torch.cat([b[name] for b in blocks], -1) for name in blocks[0]}
-    return AIS(num=num, steps=steps, **found)
+    require_positive(steps=steps, leapfrog=leapfrog)
+    betas = sigmoid_schedule(steps)
+    with session(model, start, *batch, num=num, chunk=chunk, seed=seed) as pair:
+        check_walk(pair.model, start, pair.batch, whiten=whiten)
+        blocks = []
+        for block in pair.blocks(max(num, NUM_PILOTS)):
+            path = AnnealingPath(Posterior(pair.model, block, whiten=whiten), start)
+            walk = plan_walk(path, betas, leapfrog)
+            log_w, acceptance = walk.many(path.draw, num, chunk)
+            statistics = weight_statistics(log_w)
+            statistics["log_weight"] = log_w.cpu()
+            statistics["acceptance"] = acceptance.mean(0).cpu()
+            blocks.append(statistics)
+    return AIS(num=num, steps=steps, kind=AIS.kind, **concat_statistics(blocks))
 
 
 def sigmoid_schedule(steps: int, sharpness: float = 4.0) -> tuple[float, ...]:
@@ -135,137 +132,28 @@ def sigmoid_schedule(steps: int, sharpness: float = 4.0) -> tuple[float, ...]:
         >>> [round(b, 3) for b in sigmoid_schedule(4)]
         [0.0, 0.105, 0.5, 0.895, 1.0]
     """
-    sigmoids = [1 / (1 + exp(sharpness * (1 - 2 * t / steps))) for t in range(steps + 1)]
+    sigmoids = []
+    for t in range(steps + 1):
+        sigmoids.append(1 / (1 + exp(sharpness * (1 - 2 * t / steps))))
     low, high = sigmoids[0], sigmoids[-1]
-    return tuple((s - low) / (high - low) for s in sigmoids)
+    return tuple([(sigmoid - low) / (high - low) for sigmoid in sigmoids])
 
 
-# The walk ------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class AnnealingPath:
-    r"""$\log f_\beta = \log f_0 + \beta \log \frac{p(x, \zeta)}{f_0(\zeta)}$, with $f_0$ the prior or a guide, over ζ.
-
-    Attributes:
-        posterior: the end, β = 1.
-        start: the guide at β = 0; the prior if `None`.
-    """
-
-    posterior: Posterior
-    start: Callable | None
-
-    def draws(self, num: int) -> Tensor:
-        r"""$\zeta \sim f_0$ `(K, N, D)`."""
-        return started(self.posterior, self.start, num)
-
-    def ends(self, zeta: Tensor) -> tuple[Tensor, Tensor]:
-        r"""$\log f_0$ and $\log \frac{p(x, \zeta)}{f_0(\zeta)}$ `(K, N)`; from the prior the latter is log p(x|z)."""
-        point = self.posterior(zeta)
-        if self.start is None:
-            return point.log_prior, point.log_likelihood
-        log_q = self.posterior.log_guide(self.start, point.values, len(zeta)) + point.log_det
-        return log_q, point.log_joint - log_q
-
-    def at(self, beta: float) -> LogDensity:
-        r"""$\log f_\beta$."""
-
-        def log_f(zeta: Tensor) -> Tensor:
-            log_start, log_ratio = self.ends(zeta)
-            return log_start + beta * log_ratio
-
-        return log_f
-
-
-@dataclass(frozen=True)
-class Walk:
-    r"""HMC transitions along a path of temperatures; they hang on the data alone, not on the chains that they move.
-
-    Attributes:
-        path: the densities.
-        betas: T + 1 temperatures, from the start to the end of the walk.
-        steps: step size of every inner temperature and datum `(T − 1, N)`.
-        scale: spread of the start in every dim `(N, D)`.
-        leapfrog: largest number of steps of a trajectory.
-    """
-
-    path: AnnealingPath
-    betas: tuple[float, ...]
-    steps: Tensor
-    scale: Tensor
-    leapfrog: int
-
-    def reversed(self) -> Walk:
-        """The way back: the same transitions in the opposite order."""
-        return replace(self, betas=self.betas[::-1], steps=self.steps.flip(0))
-
-    def __call__(self, zeta: Tensor) -> tuple[Tensor, Tensor]:
-        r"""$\sum_t \log \frac{f_t(\zeta_{t-1})}{f_{t-1}(\zeta_{t-1})}$ in float64, and acceptances, `(K, N)` each."""
-        log_w = torch.zeros(zeta.shape[:2], dtype=torch.float64, device=zeta.device)
-        accepted = (
-            torch.full_like(log_w, torch.nan) if len(self.steps) == 0 else torch.zeros_like(log_w)
-        )
-        for t, (before, beta) in enumerate(pairwise(self.betas)):
-            log_w = log_w + (beta - before) * self.path.ends(zeta)[1]
-            if t < len(self.steps):
-                zeta, accept = transition(
-                    self.path.at(beta), zeta, self.steps[t][:, None] * self.scale, self.leapfrog
-                )
-                accepted = accepted + accept / len(self.steps)
-        return log_w, accepted
-
-    def many(self, begin: Callable[[int], Tensor], num: int, chunk: int) -> tuple[Tensor, Tensor]:
-        """Walks of `num` chains, in pieces where those of one datum are more than fit.
-
-        Args:
-            begin: gives the first coordinates `(K, N, D)` of K chains.
-            num: number of chains.
-            chunk: how many pairs of chain and datum fit.
-        """
-        size = max(1, chunk // len(self.scale))
-        runs = [self(begin(min(size, num - first))) for first in range(0, num, size)]
-        log_w, accepted = (torch.cat(parts) for parts in zip(*runs, strict=True))
-        return log_w, accepted
-
-
-def piloted(path: AnnealingPath, steps: int, leapfrog: int) -> Walk:
-    """The walk whose step sizes a few chains of its own have found: they follow the acceptance on the way."""
-    betas, zeta, found = sigmoid_schedule(steps), path.draws(NUM_PILOTS), []
-    scale = zeta.std(0).clamp(min=torch.finfo(zeta.dtype).eps)
-    adapted = DualAveraging(first_step(zeta), ACCEPTANCE)
-    for _ in range(WARMUP if steps > 1 else 0):
-        zeta, accept = transition(path.at(betas[1]), zeta, adapted.step[:, None] * scale, leapfrog)
-        adapted.update(accept)
-    log_step = adapted.mean.log()
-    for beta in betas[1:-1]:
-        found.append(log_step.exp())
-        zeta, accept = transition(path.at(beta), zeta, found[-1][:, None] * scale, leapfrog)
-        log_step = log_step + RATE * (accept.mean(0).to(log_step) - ACCEPTANCE)
-    return Walk(path, betas, torch.stack(found) if found else log_step[None][:0], scale, leapfrog)
-
-
-def rows_in(chunk: int, num: int) -> int:
-    """How many data are walked at once: so many that neither their chains nor those of the pilot exceed a chunk."""
-    return max(1, chunk // max(num, NUM_PILOTS))
-
-
-def _summary(log_w: Tensor, accepted: Tensor) -> dict[str, Tensor]:
-    return weight_statistics(log_w) | {
-        "log_weight": log_w.cpu(),
-        "acceptance": accepted.mean(0).cpu(),
-    }
-
-
-def refuse(model: Callable, start: Callable | None, batch: tuple, *, whiten: bool) -> None:
-    """Refuse data, latents and guides that can't be walked, before the first long walk."""
-    posterior = Posterior(model, extreme_batch(batch), whiten=whiten)
-    if start is None:
-        return
-    values = posterior.draws_of(start, 2)
-    first, second = (posterior.log_guide(start, values, 2) for _ in range(2))
+def check_walk(
+    model: PyroProgram, start: PyroProgram | None, batch: Batch, *, whiten: bool
+) -> None:
+    """Refuse data, latents and guides that can't be walked, before the first long walk; its noise is not the walk's."""
+    with fork_rng(*batch):
+        posterior = Posterior(model, extreme_batch(batch), whiten=whiten)
+        if start is None:
+            return
+        values = posterior.draws_of(start, 2)
+        first = posterior.log_guide(start, values, 2)
+        second = posterior.log_guide(start, values, 2)
     if not torch.allclose(first, second, equal_nan=True):
+        change = (first - second).abs().max().item()
         raise ValueError(
-            "start: expected a guide whose density is a fixed function of x and z, got one that differs between two "
-            f"runs by up to {(first - second).abs().max().item():.2g} nats, so that the path has no beginning. "
-            "Fix: start=None, or a guide that draws nothing but its sites."
+            "start: expected a guide whose density is a fixed function of x and z, got one that "
+            f"differs between two runs by up to {change:.2g} nats, so that the path has no "
+            "beginning. Fix: start=None, or a guide that draws nothing but its sites."
         )

@@ -2,26 +2,26 @@ r"""Bidirectional Monte Carlo: $\log p(x)$ of simulated data between a lower and
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from ...inference.run.data import take_rows
-from ...inference.run.estimates import estimating, placed_context
-from ...inference.run.sessions import require_positive
-from ...inference.run.simulation import run_without_data, simulate
+from ...contract import PyroProgram
+from ...inference.run.data import Batch, repeat_rows, take_rows
+from ...inference.run.session import require_positive, session_of_prior
+from ...inference.run.simulation import run_of_prior, simulated
+from ...inference.run.tabular import Tabular
 from ...inference.run.traces import latent_sites, plate_depth
 from ..chains.coordinates import Posterior, Values
 from ..estimate import Estimate, estimated
-from .annealing import AnnealingPath, Walk, piloted, refuse, rows_in
-from .importance import weight_statistics
+from .annealing import check_walk, sigmoid_schedule
+from .importance import concat_statistics, weight_statistics
+from .walks import NUM_PILOTS, AnnealingPath, Walk, plan_walk
 
 
 @dataclass(frozen=True)
-class BDMC:
+class BDMC(Tabular):
     r"""$\log p(x_i)$ of data that the model made, in nats, between two bounds that hold in expectation.
 
     Attributes:
@@ -38,7 +38,7 @@ class BDMC:
     upper: Tensor
     lower_error: Tensor
     upper_error: Tensor
-    data: tuple
+    data: Batch
     num: int
     steps: int
 
@@ -52,22 +52,32 @@ class BDMC:
         """Mean gap, nats per datum; its standard error holds the spread of the data, of z* and of the chains."""
         return estimated(self.gap[None])
 
+    def columns(self) -> dict[str, Tensor]:
+        """One row per datum: both bounds, their gap and their standard errors."""
+        return {
+            "lower": self.lower,
+            "upper": self.upper,
+            "gap": self.gap,
+            "lower_error": self.lower_error,
+            "upper_error": self.upper_error,
+        }
+
     def __str__(self) -> str:
         return (
-            f"BDMC: mean log p(x) of {len(self.lower)} simulated data from {self.lower.mean():.3f} to "
-            f"{self.upper.mean():.3f} nats, gap {self.mean_gap} "
+            f"BDMC: mean log p(x) of {len(self.lower)} simulated data "
+            f"from {self.lower.mean():.3f} to {self.upper.mean():.3f} nats, gap {self.mean_gap} "
             f"({self.num} chains x {self.steps} temperatures each way)"
         )
 
 
 def bdmc(
-    model: Callable,
+    model: PyroProgram,
     *context: Any,
     num_data: int = 100,
     num: int = 16,
     steps: int = 1000,
     leapfrog: int = 10,
-    start: Callable | None = None,
+    start: PyroProgram | None = None,
     seed: int = 0,
     chunk: int = 20_000,
     whiten: bool = True,
@@ -101,52 +111,65 @@ def bdmc(
         arXiv:1511.02543; Wu, Burda, Salakhutdinov, Grosse 2017, arXiv:1611.04273.
 
     Example:
+        >>> import torch
         >>> from pyro_dgm import LatentVariableModel, Normal, StandardNormal
         >>> model = LatentVariableModel(StandardNormal(2), Normal(torch.nn.Linear(2, 3)))
         >>> bdmc(model, num_data=5, num=4, steps=5).gap.shape
         torch.Size([5])
     """
-    require_positive(num_data=num_data, num=num, steps=steps, leapfrog=leapfrog, chunk=chunk)
-    rows, blocks = rows_in(chunk, num), []
-    with estimating(model, start, seed=seed):
-        batch, truth = _made(model, num_data, placed_context(model, context))
-        refuse(model, start, batch, whiten=whiten)
+    require_positive(num_data=num_data, steps=steps, leapfrog=leapfrog)
+    betas = sigmoid_schedule(steps)
+    with session_of_prior(model, start, *context, num=num, chunk=chunk, seed=seed) as pair:
+        batch, truth = _simulate(pair.model, num_data, pair.context)
+        check_walk(pair.model, start, batch, whiten=whiten)
+        rows = max(1, chunk // max(num, NUM_PILOTS))
+        blocks = []
         for first in range(0, len(batch[0]), rows):
-            here = slice(first, first + rows)
-            walk = piloted(
-                AnnealingPath(Posterior(model, take_rows(batch, here), whiten=whiten), start),
-                steps,
-                leapfrog,
-            )
-            blocks.append(_bracket(walk, {name: z[here] for name, z in truth.items()}, num, chunk))
-    found: dict[str, Any] = {name: torch.cat([b[name] for b in blocks]) for name in blocks[0]}
-    return BDMC(data=batch, num=num, steps=steps, **found)
+            block = slice(first, first + rows)
+            posterior = Posterior(pair.model, take_rows(batch, block), whiten=whiten)
+            walk = plan_walk(AnnealingPath(posterior, start), betas, leapfrog)
+            truth_of_block = {name: value[block] for name, value in truth.items()}
+            blocks.append(_bracket(walk, truth_of_block, num, chunk))
+    return BDMC(data=batch, num=num, steps=steps, **concat_statistics(blocks))
 
 
-def _made(model: Callable, num: int, context: tuple) -> tuple[tuple, Values]:
+def _simulate(model: PyroProgram, num: int, context: Batch) -> tuple[Batch, Values]:
     r"""$(z^*, x) \sim p(z, x)$, `num` for each row of a context: the model's arguments, and every site data first."""
-    context = tuple(c.repeat(num, *[1] * (c.dim() - 1)) if _has_rows(c) else c for c in context)
-    trace = run_without_data(model, context)
-    x, truth = simulate(model, num, context, list(latent_sites(trace)), plate_depth(trace))
-    return (x, *context), truth
-
-
-def _has_rows(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.dim() > 0
+    repeated = tuple([repeat_rows(value, num) for value in context])
+    trace = run_of_prior(model, repeated)
+    names = list(latent_sites(trace))
+    x, truth = simulated(model, num, repeated, names, plate_depth(trace))
+    return (x, *repeated), truth
 
 
 def _bracket(walk: Walk, truth: Values, num: int, chunk: int) -> dict[str, Tensor]:
-    """Both bounds of a block of data, each with its standard error, on the CPU."""
-    posterior = walk.path.posterior
-    values = {name: truth[name].movedim(0, posterior.depth - 1)[None] for name in posterior.places}
-    origin = posterior.coordinates(values, 1)
-    there = weight_statistics(walk.many(walk.path.draws, num, chunk)[0])
-    back = weight_statistics(
-        walk.reversed().many(lambda size: origin.expand(size, -1, -1), num, chunk)[0]
-    )
+    """Both bounds of a block of data, each with its standard error, on the CPU.
+
+    Args:
+        walk: from the start to the posterior of the block.
+        truth: latent site → the values `(N, *plates, *event)` that made its data.
+        num: number of chains each way.
+        chunk: how many pairs of chain and datum are in memory at once.
+    """
+    origin = _coordinates_of_truth(walk.path.posterior, truth)
+
+    def begin_at_truth(size: int) -> Tensor:
+        return origin.expand(size, -1, -1)
+
+    log_w, _ = walk.many(walk.path.draw, num, chunk)
+    log_v, _ = walk.reversed().many(begin_at_truth, num, chunk)
+    forward, backward = weight_statistics(log_w), weight_statistics(log_v)
     return {
-        "lower": -there["per_datum"],
-        "upper": back["per_datum"],
-        "lower_error": there["monte_carlo"],
-        "upper_error": back["monte_carlo"],
+        "lower": -forward["per_datum"],
+        "upper": backward["per_datum"],
+        "lower_error": forward["monte_carlo"],
+        "upper_error": backward["monte_carlo"],
     }
+
+
+def _coordinates_of_truth(posterior: Posterior, truth: Values) -> Tensor:
+    r"""$\zeta$ `(1, N, D)` of one value of every site and datum, given data first."""
+    values = {}
+    for name in posterior.places:
+        values[name] = truth[name].movedim(0, posterior.depth - 1)[None]
+    return posterior.coordinates(values, 1)

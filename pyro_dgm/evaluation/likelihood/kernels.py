@@ -17,7 +17,7 @@ def parzen(samples: Tensor, x: Tensor, bandwidth: float, chunk: int = 1_000_000)
     r"""$\log \frac1S \sum_s N(x_i;\ y_s,\ h^2 I)$ with $y_s \sim p$: a log density, but not that of the model.
 
     **Do not rank models by it.** It is exact for the mixture of kernels, and in more than a few dims that mixture is
-    another law than the model that drew the samples: a model which repeats one constant wins against the true one, as
+    another distribution than the model that drew the samples: a model which repeats one constant wins against the true one, as
     the example shows, and no number of samples that fits a disk brings it near $\log p(x)$. Older papers on adversarial
     networks report it; `nll`, `ais` and `bdmc` bound what it pretends to estimate. In nats per datum.
 
@@ -44,22 +44,28 @@ def parzen(samples: Tensor, x: Tensor, bandwidth: float, chunk: int = 1_000_000)
         True
     """
     require_positive(chunk=chunk)
+    _check_arguments(samples, x, bandwidth)
+    centres = samples.detach().flatten(1).double() / bandwidth
+    data = x.detach().flatten(1).double() / bandwidth
+    num, dim = centres.shape
+    log_sums = []
+    for block in data.split(max(1, chunk // num)):
+        log_sums.append(_log_kernels(block, centres).logsumexp(1))
+    log_unit = log(2 * pi) / 2 + log(bandwidth)
+    return torch.cat(log_sums) - log(num) - dim * log_unit
+
+
+def _check_arguments(samples: Tensor, x: Tensor, bandwidth: float) -> None:
     if not bandwidth > 0:
         raise ValueError(
-            f"parzen: expected a bandwidth above 0, got {bandwidth}. Fix: parzen_bandwidth(samples, val)."
+            f"parzen: expected a bandwidth above 0, got {bandwidth}. "
+            "Fix: parzen_bandwidth(samples, val)."
         )
     if len(samples) == 0 or samples.shape[1:] != x.shape[1:]:
         raise ValueError(
-            f"parzen: expected samples (S, *event) of the data's event shape {tuple(x.shape[1:])}, got "
-            f"{tuple(samples.shape)}. Fix: generate(model, 10_000)."
+            "parzen: expected samples (S, *event) of the data's event shape "
+            f"{tuple(x.shape[1:])}, got {tuple(samples.shape)}. Fix: generate(model, 10_000)."
         )
-    kernels, data = (
-        samples.detach().flatten(1).double() / bandwidth,
-        x.detach().flatten(1).double() / bandwidth,
-    )
-    blocks = data.split(max(1, chunk // len(kernels)))
-    log_sum = torch.cat([_log_kernels(block, kernels).logsumexp(1) for block in blocks])
-    return log_sum - log(len(kernels)) - kernels.shape[1] * (log(2 * pi) / 2 + log(bandwidth))
 
 
 def parzen_bandwidth(
@@ -72,7 +78,11 @@ def parzen_bandwidth(
         validation: data that are not those to be scored `(N, *event)`.
         candidates: bandwidths, in the unit of the data.
     """
-    return max(candidates, key=lambda h: parzen(samples, validation, h).mean().item())
+
+    def score(bandwidth: float) -> float:
+        return parzen(samples, validation, bandwidth).mean().item()
+
+    return max(candidates, key=score)
 
 
 def _log_kernels(x: Tensor, y: Tensor) -> Tensor:

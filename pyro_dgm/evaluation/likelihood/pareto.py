@@ -1,4 +1,4 @@
-"""The tail of importance weights, and the generalized Pareto law fitted to it, batched over data."""
+"""The tail of importance weights, and the generalized Pareto distribution fitted to it, batched over data."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from torch import Tensor
 LEAST_TAIL = 5  # weights, to fit two parameters to
 LEAST_DRAWS = 5 * LEAST_TAIL - 4  # of which the tail is a fifth, rounded up
 UNDERFLOW = log(float_info.min)  # below it exp leaves the normal numbers
+PRIOR_SHAPE, PRIOR_WEIGHT = 0.5, 10  # the prior of k, worth ten weights
+GRID = 30  # values of θ, and sqrt(M) more
 
 
 def tail_length(num: int) -> int:
@@ -21,7 +23,7 @@ def tail_length(num: int) -> int:
 
 @dataclass(frozen=True)
 class Tail:
-    r"""The M largest weights of every datum, and the Pareto law of their excesses over the edge.
+    r"""The M largest weights of every datum, and the Pareto distribution of their excesses over the edge.
 
     Attributes:
         excess: weights minus the edge `(M, N)`, descending; 0 for a weight that ties with the edge.
@@ -40,20 +42,24 @@ class Tail:
     scale: Tensor
 
 
-def fitted_tail(log_tail: Tensor) -> Tail:
+def fit_tail(log_tail: Tensor) -> Tail:
     """The tail of descending log weights `(M + 1, N)`, of which the first is 0 and the last the edge."""
     edge = log_tail[-1].clamp(min=UNDERFLOW).exp()
     excess = (log_tail[:-1].exp() - edge).clamp(min=0)
+    length = len(excess)
     num = (excess > 0).sum(0)
     enough = num >= LEAST_TAIL
-    num = torch.where(enough, num, len(excess))
-    # A tail that is too short is fitted as any other, so that no datum waits for a host.
-    ramp = torch.arange(len(excess), 0, -1, dtype=excess.dtype, device=excess.device)[:, None]
-    return Tail(excess, edge, num, enough, *_pareto_fit(torch.where(enough, excess, ramp), num))
+    # A tail that is too short is fitted as any other, on a ramp, so that no datum waits for a host.
+    num = torch.where(enough, num, length)
+    ramp = torch.arange(length, 0, -1, dtype=excess.dtype, device=excess.device)
+    shape, scale = _fit_pareto(torch.where(enough, excess, ramp[:, None]), num)
+    return Tail(excess, edge, num, enough, shape, scale)
 
 
-def _pareto_fit(excess: Tensor, num: Tensor) -> tuple[Tensor, Tensor]:
-    """Posterior-mean shape, with the prior k ~ 0.5, and scale of a generalized Pareto law, each `(N,)`.
+def _fit_pareto(excess: Tensor, num: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Posterior-mean shape k̂ and scale σ̂ of a generalized Pareto distribution, each `(N,)`.
+
+    The profile likelihood of $\theta = -k / \sigma$ weighs a grid of its values; k has a prior around 0.5.
 
     Args:
         excess: descending excesses `(M, N)`, 0 from row M_n on: they add nothing to sums of log1p.
@@ -62,16 +68,34 @@ def _pareto_fit(excess: Tensor, num: Tensor) -> tuple[Tensor, Tensor]:
     References:
         Zhang, Stephens 2009, *A new and efficient estimation method for the generalized Pareto distribution*.
     """
-    num_grid = 30 + num.double().sqrt().long()
-    grid = torch.arange(1, 31 + int(sqrt(len(excess))), dtype=excess.dtype, device=excess.device)[
-        :, None
-    ]
-    quartile = excess.gather(0, (num - (num / 4 + 0.5).long())[None])
-    theta = 1 / excess[0] + (1 - (num_grid / (grid - 0.5)).sqrt()) / (3 * quartile)
-    room = torch.empty_like(excess)
-    k = torch.stack([torch.mul(excess, -t, out=room).log1p_().sum(0) for t in theta]) / num
-    profile = num * ((-theta / k).log() - k - 1)
-    weight = profile.masked_fill(grid > num_grid, -torch.inf).softmax(0)
+    theta, is_outside = _grid(excess, num)
+    shapes = _shapes_at(theta, excess) / num
+    profile = num * ((-theta / shapes).log() - shapes - 1)
+    weight = profile.masked_fill(is_outside, -torch.inf).softmax(0)
     theta_hat = (weight * theta).sum(0)
     k_hat = torch.log1p(-theta_hat * excess).sum(0) / num
-    return (num * k_hat + 10 * 0.5) / (num + 10), -k_hat / theta_hat
+    pull = PRIOR_WEIGHT * PRIOR_SHAPE
+    shape = (num * k_hat + pull) / (num + PRIOR_WEIGHT)
+    return shape, -k_hat / theta_hat
+
+
+def _grid(excess: Tensor, num: Tensor) -> tuple[Tensor, Tensor]:
+    """Values of θ `(G, N)` by the quartile of a tail, and which of them lie beyond the grid of a shorter one."""
+    length = GRID + int(sqrt(len(excess)))
+    index = torch.arange(1, length + 1, dtype=excess.dtype, device=excess.device)[:, None]
+    num_grid = GRID + num.double().sqrt().long()
+    rank_of_quartile = num - (num / 4 + 0.5).long()
+    quartile = excess.gather(0, rank_of_quartile[None])
+    offset = 1 - (num_grid / (index - 0.5)).sqrt()
+    theta = 1 / excess[0] + offset / (3 * quartile)
+    return theta, index > num_grid
+
+
+def _shapes_at(theta: Tensor, excess: Tensor) -> Tensor:
+    r"""$\sum_m \log(1 - \theta_g e_m)$ `(G, N)`, in a workspace of one tail: it stays in the cache."""
+    workspace = torch.empty_like(excess)
+    sums = torch.empty_like(theta)
+    for row, value in enumerate(theta):
+        torch.mul(excess, -value, out=workspace)
+        torch.sum(workspace.log1p_(), 0, out=sums[row])
+    return sums

@@ -8,15 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .pareto import LEAST_TAIL, fitted_tail, tail_length
+from .pareto import LEAST_TAIL, fit_tail, tail_length
 
-CACHED = (
-    2**16
-)  # numbers of a block of tails, which stay in the cache while the grid goes over them: twice as fast
+# Numbers of a block of tails, which stay in the cache while the grid goes over them: twice as fast.
+CACHED = 2**16
 
 
 def khat(log_weight: Tensor) -> Tensor:
-    r"""Shape k̂ of the generalized Pareto law fitted to the largest weights of each datum.
+    r"""Shape k̂ of the generalized Pareto distribution fitted to the largest weights of each datum.
 
     Importance estimates are reliable below `khat_threshold(K)`; above 1 the weights have no mean. It sees only
     where the guide draws: a mode that the guide misses altogether leaves no mark. Data are fitted in batches in
@@ -40,12 +39,20 @@ def khat(log_weight: Tensor) -> Tensor:
         >>> bool(khat(torch.randn(1000, 3, generator=torch.Generator().manual_seed(0))).max() < 0.7)
         True
     """
-    num_tail = tail_length(len(log_weight))
-    log_w, width = log_weight.detach(), max(1, CACHED // (num_tail + 1))
-    blocks = [_fitted(block, num_tail) for block in log_w.split(width, dim=1)]
-    shape, top = (torch.cat(part) for part in zip(*blocks, strict=True))
-    constant = (log_w.amin(0).double() - top > -1e-9) & (len(log_w) > 1)
-    return torch.where(constant, -torch.inf, shape)
+    log_w = log_weight.detach()
+    num = len(log_w)
+    num_tail = tail_length(num)
+    rows = max(1, CACHED // (num_tail + 1))
+    shapes, tops = [], []
+    for block in log_w.split(rows, dim=1):
+        shape, top = _fit_block(block, num_tail)
+        shapes.append(shape)
+        tops.append(top)
+    if num == 1:
+        return torch.cat(shapes)
+    least = log_w.amin(0).double()
+    is_constant = least - torch.cat(tops) > -1e-9
+    return torch.where(is_constant, -torch.inf, torch.cat(shapes))
 
 
 def khat_threshold(num: int) -> float:
@@ -60,13 +67,14 @@ def khat_threshold(num: int) -> float:
     return min(1 - 1 / log10(num), 0.7) if num > 10 else 0.0
 
 
-def _fitted(log_w: Tensor, num_tail: int) -> tuple[Tensor, Tensor]:
+def _fit_block(log_w: Tensor, num_tail: int) -> tuple[Tensor, Tensor]:
     """k̂ and the largest log weight of a block of data; the order needs no float64, and the tail is a small part."""
-    largest = _largest(log_w, min(num_tail + 1, len(log_w))).double()
+    num = min(num_tail + 1, len(log_w))
+    largest = _largest(log_w, num).double()
     top = largest[0]
     if num_tail < LEAST_TAIL:
         return torch.full_like(top, torch.inf), top
-    tail = fitted_tail(largest - top)
+    tail = fit_tail(largest - top)
     return torch.where(tail.enough, tail.shape, torch.inf), top
 
 
@@ -77,4 +85,6 @@ def _largest(value: Tensor, num: int) -> Tensor:
     # numpy selects with vector instructions, several times as fast as topk.
     rows = value.numpy().T.copy()
     rows.partition(rows.shape[1] - num, axis=1)
-    return torch.from_numpy(np.sort(rows[:, -num:], axis=1)[:, ::-1].T.copy())
+    ascending = np.sort(rows[:, -num:], axis=1)
+    descending = ascending[:, ::-1].T.copy()
+    return torch.from_numpy(descending)

@@ -10,9 +10,9 @@ from torch import Tensor
 from ...inference.run.traces import latent_sites, observed_sites
 from ..estimate import estimated
 from ..latents.units import Collapse
-from ..likelihood.importance import NLL
 from ..likelihood.pareto import LEAST_DRAWS
 from ..likelihood.psis import khat_threshold
+from ..likelihood.results import NLL
 from .findings import NO_LATENTS, Check, Findings, Skipped
 from .items import Item, Picture, Status, Threshold, judge
 from .pictures import (

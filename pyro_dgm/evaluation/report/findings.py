@@ -20,7 +20,8 @@ from ...inference.run.simulation import names_of_latents
 from ...inference.run.traces import PairTrace, plate_depth, vectorized
 from ..latents.elbo_surgery import Surgery, surgery
 from ..latents.units import Collapse, aggregate_draws, collapse
-from ..likelihood.importance import NLL, nll
+from ..likelihood.importance import nll
+from ..likelihood.results import NLL
 from ..likelihood.total_mass import Normalization, normalization
 from ..posterior.calibration import SBC, sbc
 from ..samples.twosample import TwoSample, mmd

@@ -12,7 +12,8 @@ from toys import ExactGuide, GlobalMean, Series, Written, linear_gaussian, toy_v
 
 import pyro_dgm as dgm
 from pyro_dgm.evaluation.chains.coordinates import Posterior
-from pyro_dgm.evaluation.chains.hamiltonian import started, transition
+from pyro_dgm.evaluation.chains.hamiltonian import draw_coordinates
+from pyro_dgm.evaluation.chains.transitions import transition
 
 SMALL = {"num": 400, "warmup": 200, "leapfrog": 5}
 
@@ -222,7 +223,7 @@ def test_coordinates_of_every_pair_go_both_ways_and_have_the_density_of_the_mode
 def test_the_log_determinant_is_that_of_autograd(law, whiten):
     with torch.no_grad():
         posterior = Posterior(one_number(law), (torch.zeros(5),), whiten=whiten)
-        zeta = started(posterior, None, 3)
+        zeta = draw_coordinates(posterior, None, 3)
     zeta.requires_grad_()
     point = posterior(zeta)
     (slope,) = torch.autograd.grad(point.values["z"].sum(), zeta)
@@ -364,6 +365,38 @@ def test_the_summary_names_chains_and_the_worst_datum():
     assert "worst R-hat" in text
 
 
+def test_chains_are_a_table_of_one_row_per_site():
+    model, x = Series(), torch.randn(4, 3)
+    found = dgm.hmc(model, x, num=5, warmup=4, chains=3)
+    table = found.to_dataframe().set_index("site")
+    assert list(table.index) == list(found.draws) == ["z", "u"]
+    assert table.loc["u", "shape"] == (3, 5, 3, 4)
+    assert table.loc["z", "mean"] == pytest.approx(found.draws["z"].mean().item())
+    assert table["worst_rhat"].max() == pytest.approx(found.worst_rhat)
+    assert table["least_ess"].min() == pytest.approx(found.least_ess)
+    assert "3 chains x 5 draws" in found._repr_html_()
+
+
+def test_batches_of_a_loader_are_their_concatenation():
+    model, _, x = linear_gaussian()
+    whole = dgm.hmc(model, x, num=5, warmup=4)
+    loaded = dgm.hmc(model, [x[:4], x[4:]], num=5, warmup=4)
+    assert torch.equal(loaded.draws["z"], whole.draws["z"])
+    assert torch.equal(
+        dgm.hmc(model, x.detach().numpy(), num=5, warmup=4).log_joint, whole.log_joint
+    )
+
+
+def test_programs_that_are_none_raise():
+    vae, x = toy_vae(), torch.randn(3, 3)
+    with pytest.raises(TypeError, match="Fix: vae.model or vae.guide in place of vae"):
+        dgm.hmc(vae, x)
+    with pytest.raises(
+        TypeError, match=r"a program too many\. Fix: .* hmc\(model, x, start=guide\)"
+    ):
+        dgm.hmc(vae.model, vae.guide, x)
+
+
 @pytest.mark.parametrize("name", ["chains", "warmup", "leapfrog", "chunk"])
 def test_no_draws_raise(name):
     model, _, x = linear_gaussian()
@@ -373,7 +406,9 @@ def test_no_draws_raise(name):
 
 def test_too_few_draws_raise():
     model, _, x = linear_gaussian()
-    with pytest.raises(ValueError, match="hmc: expected num >= 4 draws, which R-hat needs, got 3"):
+    with pytest.raises(
+        ValueError, match="hmc: expected num >= 4 draws, which R-hat needs, got 3. Fix: "
+    ):
         dgm.hmc(model, x, num=3)
 
 

@@ -83,5 +83,7 @@ def test_the_mean_ess_of_an_autoregressive_law_is_known(rho):
 
 
 def test_too_few_draws_raise():
-    with pytest.raises(ValueError, match=r"at least 4 draws, got shape \(4, 3\)"):
+    with pytest.raises(
+        ValueError, match=r"at least 4 draws, got shape \(4, 3\). Fix: hmc\(model, x, num=4\)"
+    ):
         dgm.diagnostics.rhat(torch.randn(4, 3))

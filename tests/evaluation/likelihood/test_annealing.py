@@ -14,8 +14,9 @@ from toys import ExactGuide, GlobalMean, LinearGaussian, Series, Written, linear
 
 import pyro_dgm as dgm
 from pyro_dgm.evaluation.chains.coordinates import Posterior
-from pyro_dgm.evaluation.chains.hamiltonian import transition
-from pyro_dgm.evaluation.likelihood.annealing import AnnealingPath, piloted
+from pyro_dgm.evaluation.chains.transitions import transition
+from pyro_dgm.evaluation.likelihood.annealing import sigmoid_schedule
+from pyro_dgm.evaluation.likelihood.walks import AnnealingPath, plan_walk
 
 SMALL = {"num": 32, "steps": 150, "leapfrog": 5}
 
@@ -54,7 +55,8 @@ def test_a_step_that_depends_on_where_its_chain_stands_would_bias_the_weights():
     model, _, x = linear_gaussian(latent=1, observed=2, scale=1.0)
     with torch.no_grad():
         path = AnnealingPath(Posterior(model, (x,)), None)
-        zeta, walk = path.draws(40_000), piloted(path, 3, 3)
+        zeta = path.draw(40_000)
+        walk = plan_walk(path, sigmoid_schedule(3), 3)
         fair, _ = walk(zeta)
         biased = torch.zeros_like(fair)
         for before, beta in pairwise(walk.betas):
@@ -232,6 +234,22 @@ def test_the_mean_has_the_standard_error_of_the_data_and_the_summary_says_what_i
     assert "upper bound in expectation; 6 data, 4 chains x 5 temperatures" in str(found)
 
 
+def test_it_is_a_table_of_one_row_per_datum():
+    model, _, x = linear_gaussian()
+    found = dgm.ais(model, x, num=4, steps=5)
+    table = found.to_dataframe()
+    assert list(table.columns) == ["per_datum", "monte_carlo", "ess", "acceptance"]
+    assert table["per_datum"].to_list() == found.per_datum.tolist()
+    assert "4 chains x 5 temperatures" in found._repr_html_()
+
+
+def test_batches_of_a_loader_are_their_concatenation():
+    model, guide, x = linear_gaussian()
+    whole = dgm.ais(model, x, num=3, steps=4, start=guide)
+    loaded = dgm.ais(model, [x[:4], x[4:]], num=3, steps=4, start=guide)
+    assert torch.equal(loaded.log_weight, whole.log_weight)
+
+
 def test_the_schedule_is_symmetric_and_finest_at_its_ends():
     betas = dgm.diagnostics.sigmoid_schedule(10)
     assert (betas[0], betas[-1], len(betas)) == (0.0, 1.0, 11)
@@ -249,6 +267,16 @@ def test_no_draws_raise(name):
     model, _, x = linear_gaussian()
     with pytest.raises(ValueError, match=f"{name}: expected at least 1, got 0"):
         dgm.ais(model, x, **{name: 0})
+
+
+def test_programs_that_are_none_raise():
+    vae, x = toy_vae(), torch.randn(3, 3)
+    with pytest.raises(TypeError, match="Fix: vae.model, vae.guide in place of vae"):
+        dgm.ais(vae.model, x, start=vae)
+    with pytest.raises(
+        TypeError, match=r"a program too many\. Fix: .* ais\(model, x, start=guide\)"
+    ):
+        dgm.ais(vae.model, vae.guide, x)
 
 
 def test_bad_data_raise_before_the_first_walk():

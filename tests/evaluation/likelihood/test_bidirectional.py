@@ -10,7 +10,7 @@ from toys import ExactGuide, GlobalMean, LinearGaussian, Series, Written, linear
 
 import pyro_dgm as dgm
 from pyro_dgm.evaluation.chains.coordinates import Posterior
-from pyro_dgm.evaluation.likelihood.bidirectional import _made
+from pyro_dgm.evaluation.likelihood.bidirectional import _simulate
 
 SMALL = {"num_data": 40, "num": 8, "leapfrog": 4}
 
@@ -112,7 +112,7 @@ def test_the_simulated_pairs_are_draws_of_the_joint_with_their_context():
     density = dgm.LatentVariableModel(dgm.StandardNormal(2), Offset())
     context = torch.tensor([[0.0], [100.0], [-100.0]])
     with torch.no_grad():
-        (x, c), truth = _made(density, 4, (context,))
+        (x, c), truth = _simulate(density, 4, (context,))
     assert x.shape == (12, 2)
     assert torch.equal(c, context.repeat(4, 1))
     assert ((x - truth["z"] - c).abs() < 1).all()
@@ -128,7 +128,7 @@ def test_the_truth_of_every_pair_stays_with_its_datum():
     """The joint density of the simulated (z*, x), read back datum by datum, is that of the run that made them."""
     model = Series()
     with torch.no_grad():
-        batch, truth = _made(model, 5, ())
+        batch, truth = _simulate(model, 5, ())
         posterior = Posterior(model, batch)
         zeta = posterior.coordinates(
             {n: z.movedim(0, posterior.depth - 1)[None] for n, z in truth.items() if n != "x"}, 1
@@ -162,10 +162,22 @@ def test_labels_are_a_context():
 
 @pytest.mark.parametrize("chunk", [pytest.param(2, marks=pytest.mark.slow), 30, 20_000])
 def test_chunks_change_the_noise_but_not_the_law(chunk):
+    """Forty data, for the spread of nine is too small a sample to trust its own error bar."""
     model = LinearGaussian(latent=1, observed=2)
-    found = dgm.bdmc(model, num_data=9, num=4, steps=40, leapfrog=3, chunk=chunk)
-    assert found.gap.shape == (9,)
+    found = dgm.bdmc(model, num_data=40, num=4, steps=12, leapfrog=3, chunk=chunk)
+    assert found.gap.shape == (40,)
     assert_bracket(found, model.log_evidence(found.data[0]), gap=0.6)
+
+
+@in_float64
+@pytest.mark.parametrize("chunk", [2, 30, 20_000])
+def test_every_datum_keeps_its_own_evidence_in_all_chunks(chunk):
+    """From an exact guide there is no noise."""
+    model = LinearGaussian()
+    found = dgm.bdmc(model, start=ExactGuide(model), num_data=9, num=4, steps=3, chunk=chunk)
+    exact = model.log_evidence(found.data[0])
+    torch.testing.assert_close(found.lower, exact, rtol=0, atol=1e-8)
+    torch.testing.assert_close(found.upper, exact, rtol=0, atol=1e-8)
 
 
 def test_it_leaves_seed_modes_and_gradients_alone():
@@ -189,6 +201,23 @@ def test_the_gap_has_the_standard_error_of_the_data():
         f"of 6 simulated data from {found.lower.mean():.3f} to {found.upper.mean():.3f} nats"
         in str(found)
     )
+
+
+def test_it_is_a_table_of_one_row_per_datum():
+    model, _, _ = linear_gaussian()
+    found = dgm.bdmc(model, num_data=6, num=2, steps=3)
+    table = found.to_dataframe()
+    assert list(table.columns) == ["lower", "upper", "gap", "lower_error", "upper_error"]
+    assert table["gap"].to_list() == found.gap.tolist()
+    assert "6 simulated data" in found._repr_html_()
+
+
+def test_programs_that_are_none_raise():
+    vae = toy_vae()
+    with pytest.raises(TypeError, match="Fix: vae.model or vae.guide in place of vae"):
+        dgm.bdmc(vae)
+    with pytest.raises(TypeError, match="Fix: vae.model, vae.guide in place of vae"):
+        dgm.bdmc(vae.model, start=vae)
 
 
 @pytest.mark.parametrize("name", ["num_data", "num", "steps", "leapfrog", "chunk"])

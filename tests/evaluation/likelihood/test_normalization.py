@@ -113,11 +113,13 @@ def test_a_jump_inside_the_support_leaves_the_quadrature_unsettled():
 
 def test_what_cannot_be_summed_is_refused():
     with pytest.raises(
-        NotImplementedError, match="Binomial has 1,000,001 values, of which 20,000 can be summed"
+        NotImplementedError,
+        match="Binomial has 1,000,001 values, of which 20,000 can be summed. Fix: check",
     ):
         log_total(dist.Binomial(torch.tensor(1_000_000.0), torch.tensor(0.5)))
     with pytest.raises(
-        NotImplementedError, match=r"MultivariateNormal does not factorize over its event \(3,\)"
+        NotImplementedError,
+        match=r"MultivariateNormal does not factorize over its event \(3,\), .*Fix: check",
     ):
         log_total(dist.MultivariateNormal(torch.zeros(3), torch.eye(3)))
 
@@ -125,7 +127,8 @@ def test_what_cannot_be_summed_is_refused():
         support = dist.constraints.dependent
 
     with pytest.raises(
-        NotImplementedError, match="Unknown has no support to sum or integrate over"
+        NotImplementedError,
+        match="Unknown has no support to sum or integrate over. Fix: support = ",
     ):
         log_total(Unknown(torch.tensor(0.0), torch.tensor(1.0)))
 
@@ -171,6 +174,32 @@ def test_the_bias_is_that_of_a_datum_and_nan_shows():
     assert dgm.results.Normalization(totals, {}).bias == pytest.approx(1.6)
     totals["x"][0, 0] = torch.nan
     assert isnan(dgm.results.Normalization(totals, {}).bias)
+
+
+def test_it_is_a_table_of_one_row_per_site():
+    totals = {"x": torch.tensor([[0.1, -0.2], [0.0, 0.1]])}
+    found = dgm.results.Normalization(totals, {"y": "site 'y': too large"})
+    table = found.to_dataframe().set_index("site")
+    assert table.loc["x", "bias"] == pytest.approx(0.3)
+    assert isnan(table.loc["y", "bias"])
+    assert list(table["unchecked"]) == ["", "site 'y': too large"]
+    assert "off by up to 0.3 nats per datum; site" in found._repr_html_()
+
+
+def test_where_nothing_is_known_the_bias_is_not():
+    found = dgm.results.Normalization({}, {"x": "site 'x': too large"})
+    assert isnan(found.bias)
+    assert str(found) == "Normalization: no total is known; site 'x': too large"
+
+
+def test_no_data_and_no_programs_raise():
+    model, guide, x = linear_gaussian()
+    with pytest.raises(ValueError, match="num_data: expected at least 1, got 0. Fix: num_data=1"):
+        normalization(model, guide, x, num_data=0)
+    with pytest.raises(
+        TypeError, match="expected a model and its guide, got the class LinearGaussian"
+    ):
+        normalization(type(model), guide, x)
 
 
 def test_a_global_site_raises():

@@ -11,7 +11,7 @@ from pyro import poutine
 from toys import Written, toy_vae
 
 import pyro_dgm as dgm
-from pyro_dgm.evaluation.chains.coordinates import chart_of
+from pyro_dgm.evaluation.chains.charts import chart_of
 from pyro_dgm.evaluation.posterior.refinement import (
     AffineImage,
     RefinedGuide,
