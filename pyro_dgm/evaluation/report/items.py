@@ -43,7 +43,8 @@ class Threshold:
         return value >= self.limit if self.at_least else value <= self.limit
 
     def __str__(self) -> str:
-        return f"{'≥' if self.at_least else '≤'} {self.limit:g}"
+        sign = "≥" if self.at_least else "≤"
+        return f"{sign} {self.limit:g}"
 
 
 @dataclass(frozen=True)
@@ -87,18 +88,24 @@ class Item:
     rows: tuple[int, ...] = ()
     pictures: tuple[Picture, ...] = field(default=(), compare=False, repr=False)
 
+    @property
+    def is_skipped_for_a_reason(self) -> bool:
+        """Whether nothing was measured, so that its finding is a reason that other items may share."""
+        return self.status is Status.SKIP and self.value is None
+
     def as_dict(self) -> dict[str, Any]:
         """The item in words and numbers that JSON knows; NaN and infinities become text."""
-        value = self.value if self.value is None or isfinite(self.value) else str(self.value)
-        threshold = None if self.threshold is None else asdict(self.threshold)
-        plain = {key: getattr(self, key) for key in ("finding", "unit", "advice", "source")}
+        is_number_of_json = self.value is None or isfinite(self.value)
         return {
             "name": self.name,
             "status": self.status.value,
-            "value": value,
-            "threshold": threshold,
-            **plain,
-            "rows": [*self.rows],
+            "finding": self.finding,
+            "value": self.value if is_number_of_json else str(self.value),
+            "unit": self.unit,
+            "threshold": None if self.threshold is None else asdict(self.threshold),
+            "advice": self.advice,
+            "source": self.source,
+            "rows": list(self.rows),
         }
 
 
@@ -106,19 +113,26 @@ def group_items(items: Sequence[Item]) -> list[list[Item]]:
     """The items in groups, by their first member in order: together are those that are skipped for one reason.
 
     Example:
-        >>> [merge_items(group).name for group in group_items([Item(Status.SKIP, "no z", name) for name in ("k-hat", "SBC")])]
+        >>> skipped = [Item(Status.SKIP, "no z", name) for name in ("k-hat", "SBC")]
+        >>> [merge_items(group).name for group in group_items(skipped)]
         ['k-hat, SBC']
     """
-    groups: dict[str | int, list[Item]] = {}
-    for number, item in enumerate(items):
-        reasoned = item.status is Status.SKIP and item.value is None
-        groups.setdefault(item.finding if reasoned else number, []).append(item)
-    return [*groups.values()]
+    groups: list[list[Item]] = []
+    group_of_reason: dict[str, list[Item]] = {}
+    for item in items:
+        if item.is_skipped_for_a_reason and item.finding in group_of_reason:
+            group_of_reason[item.finding].append(item)
+            continue
+        group = [item]
+        groups.append(group)
+        if item.is_skipped_for_a_reason:
+            group_of_reason[item.finding] = group
+    return groups
 
 
 def merge_items(group: Sequence[Item]) -> Item:
     """The first item of a group under the names of all."""
-    return replace(group[0], name=", ".join(item.name for item in group))
+    return replace(group[0], name=", ".join([item.name for item in group]))
 
 
 def sentence(text: str) -> str:
@@ -128,13 +142,47 @@ def sentence(text: str) -> str:
         >>> sentence("x.float()."), sentence("x.float()"), sentence("swapped?")
         ('x.float().', 'x.float().', 'swapped?')
     """
-    return text if text.endswith("?") else f"{text.rstrip('.')}."
+    if text.endswith("?"):
+        return text
+    return f"{text.rstrip('.')}."
 
 
 def judge(
-    value: float, unit: str, threshold: Threshold, finding: str, advice: str, **more: Any
+    value: float,
+    unit: str,
+    threshold: Threshold,
+    finding: str,
+    advice: str,
+    *,
+    source: str = "",
+    rows: tuple[int, ...] = (),
+    pictures: tuple[Picture, ...] = (),
 ) -> Item:
-    """An item that warns where its value misses the threshold, and advises only then."""
-    status = Status.PASS if threshold.holds(value) else Status.WARN
-    advice = "" if status is Status.PASS else advice
-    return Item(status, finding, value=value, unit=unit, threshold=threshold, advice=advice, **more)
+    """An item that warns where its value misses the threshold, and advises only then.
+
+    Args:
+        value: the number that the threshold is about.
+        unit: its unit.
+        threshold: what it is held to.
+        finding: a sentence with the numbers.
+        advice: what to do where it warns.
+        source: equation or paper.
+        rows: indices of the data that it is about, worst first.
+        pictures: the figures that show it.
+
+    Example:
+        >>> judge(0.2, "nats", Threshold(0.1, "noise"), "it is off", "train longer").advice
+        'train longer'
+    """
+    passes = threshold.holds(value)
+    return Item(
+        Status.PASS if passes else Status.WARN,
+        finding,
+        value=value,
+        unit=unit,
+        threshold=threshold,
+        advice="" if passes else advice,
+        source=source,
+        rows=rows,
+        pictures=pictures,
+    )

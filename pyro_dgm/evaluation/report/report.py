@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from html import escape
+from math import nan
 from pathlib import Path
 from textwrap import fill
 from typing import Any
 
+from ...contract import PyroProgram
+from ...inference.run.sessions import session
+from ...inference.run.tabular import Tabular
 from .checks import CHECKS
 from .findings import Check, Findings, Settings
-from .html import number, page
+from .html import limit as threshold_text
+from .html import number, page, table
 from .items import Item, Status, group_items, merge_items, sentence
 
 WIDTH = 100  # columns of the printed table
@@ -19,8 +26,8 @@ TITLE = "Check of a fitted model and its guide"
 
 
 @dataclass(frozen=True)
-class Report:
-    """What `check` found.
+class Report(Tabular):
+    """What `check` found; printed, it is a table and, below it, what to do about every item that does not pass.
 
     Attributes:
         items: one for every check, in order.
@@ -38,58 +45,89 @@ class Report:
     @property
     def verdict(self) -> Status:
         """WARN if an item warns, else PASS; SKIP if nothing could be checked."""
-        found = {item.status for item in self.items}
-        return next(
-            (status for status in (Status.WARN, Status.PASS) if status in found), Status.SKIP
-        )
+        statuses = {item.status for item in self.items}
+        if Status.WARN in statuses:
+            return Status.WARN
+        return Status.PASS if Status.PASS in statuses else Status.SKIP
 
     def __getitem__(self, name: str) -> Item:
-        """The item of a name."""
-        return {item.name: item for item in self.items}[name]
+        """The item of a name.
+
+        Raises:
+            KeyError: if there is none.
+        """
+        for item in self.items:
+            if item.name == name:
+                return item
+        names = [item.name for item in self.items]
+        raise KeyError(
+            f"report: expected the name of an item, one of {names}, got {name!r}. "
+            "Fix: report.items, which holds all of them."
+        )
 
     def __str__(self) -> str:
-        head = f"  {'item':<22}{'status':<8}{'value':>9}  {'threshold':<11}unit"
-        rows = [
-            f"  {i.name:<22}{i.status:<8}{number(i.value):>9}  {str(i.threshold or '–'):<11}{i.unit}".rstrip()
-            for i in self.items
-        ]
-        notes = [
-            _note(item)
-            for item in map(merge_items, group_items(self.items))
-            if item.status is not Status.PASS
-        ]
-        return "\n".join([_filled(f"{TITLE}: {self.verdict}. {self._about}"), head, *rows, *notes])
+        summary = _wrap(f"{TITLE}: {self.verdict}. {self._summary}")
+        header = f"  {'item':<22}{'status':<8}{'value':>9}  {'threshold':<11}unit"
+        lines = [summary, header]
+        for item in self.items:
+            lines.append(_line(item))
+        for group in group_items(self.items):
+            if group[0].status is not Status.PASS:
+                lines.append(_note(merge_items(group)))
+        return "\n".join(lines)
+
+    def columns(self) -> dict[str, list[Any]]:
+        """One row per item; its value is NaN where nothing was measured."""
+        items = self.items
+        return {
+            "item": [item.name for item in items],
+            "status": [item.status.value for item in items],
+            "value": [nan if item.value is None else item.value for item in items],
+            "unit": [item.unit for item in items],
+            "threshold": [threshold_text(item.threshold) for item in items],
+            "finding": [item.finding for item in items],
+            "advice": [item.advice for item in items],
+        }
+
+    def _repr_html_(self) -> str:
+        summary = f"{TITLE}: {self.verdict}. {self._summary}"
+        return f"<p>{escape(summary)}</p>\n{table(self.items)}"
 
     def as_dict(self) -> dict[str, Any]:
         """The report in words and numbers that JSON knows."""
-        items = [item.as_dict() for item in self.items]
-        return {"verdict": self.verdict.value, "settings": self.settings, "items": items}
+        return {
+            "verdict": self.verdict.value,
+            "settings": self.settings,
+            "items": [item.as_dict() for item in self.items],
+        }
 
     def save(self, path: str | Path) -> None:
         """Write it as JSON."""
-        Path(path).write_text(
-            json.dumps(self.as_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n",
-            "utf-8",
-        )
+        text = json.dumps(self.as_dict(), indent=2, ensure_ascii=False, allow_nan=False)
+        Path(path).write_text(f"{text}\n", "utf-8")
 
     def html(self, path: str | Path) -> None:
         """Write it as one HTML page with figures, which needs no other file and no network."""
-        Path(path).write_text(page(TITLE, self.verdict, self._about, self.items), "utf-8")
+        text = page(TITLE, self.verdict, self._summary, self.items)
+        Path(path).write_text(text, "utf-8")
 
     @property
-    def _about(self) -> str:
-        count = [sum(item.status is status for item in self.items) for status in Status]
-        s = self.settings
+    def _summary(self) -> str:
+        """How many items pass, and what the report was made with."""
+        count = Counter([item.status for item in self.items])
+        settings = self.settings
         return (
-            f"{count[0]} of {len(self.items)} items pass, {count[1]} warn, {count[2]} skipped. {s['num_data']:,} data, "
-            f"{s['num_scored']:,} of them scored one by one with {s['num']:,} draws; {s['num_simulated']:,} simulated; "
-            f"seed {s['seed']}."
+            f"{count[Status.PASS]} of {len(self.items)} items pass, "
+            f"{count[Status.WARN]} warn, {count[Status.SKIP]} skipped. "
+            f"{settings['num_data']:,} data, {settings['num_scored']:,} of them scored one by one "
+            f"with {settings['num']:,} draws; {settings['num_simulated']:,} simulated; "
+            f"seed {settings['seed']}."
         )
 
 
 def check(
-    model: Callable,
-    guide: Callable,
+    model: PyroProgram,
+    guide: PyroProgram,
     *batch: Any,
     num: int = 1000,
     limit: int = 1000,
@@ -112,7 +150,8 @@ def check(
     Args:
         model: any Pyro program that keeps the contract.
         guide: its guide.
-        batch: the data that the pair was fitted to, or held-out ones, observation first.
+        batch: the data that the pair was fitted to, or held-out ones, observation first: tensors, arrays or tables, or
+            one Dataset, DataLoader or list of batches, which is read whole.
         num: importance draws per datum.
         limit: how many data are scored one by one.
         num_simulated: how many data calibration simulates; 10,000 see a mean that is off by 0.1 standard deviations.
@@ -122,8 +161,8 @@ def check(
         seed: of every draw and choice.
 
     Raises:
-        TypeError: if model or guide is no program.
-        ValueError: for counts below 1, and for empty, NaN or infinite data.
+        TypeError: if model or guide is no program, or `checks` holds something else than checks.
+        ValueError: for counts below 1, for empty, NaN or infinite data, and for an image shape of another size.
 
     Example:
         >>> import pyro.distributions as dist, torch
@@ -133,17 +172,55 @@ def check(
         >>> report["normalization"].status
         <Status.PASS: 'PASS'>
     """
-    found = Findings(model, guide, batch, Settings(num, limit, num_simulated, seed, image_shape))
-    items = tuple(one(found) for one in checks)
-    return Report(
-        items, {"num_data": found.num_data, "num_scored": len(found.rows), **asdict(found.settings)}
-    )
+    _require_checks(checks)
+    settings = Settings(num, limit, num_simulated, seed, image_shape)
+    with session(model, guide, *batch, num=num, seed=seed) as pair:
+        findings = Findings(pair, settings)
+        items = []
+        for run_check in checks:
+            items.append(run_check(findings))
+    about = {
+        "num_data": findings.num_data,
+        "num_scored": len(findings.rows),
+        **asdict(findings.settings),
+    }
+    return Report(tuple(items), about)
+
+
+def _require_checks(checks: Any) -> None:
+    """Refuse one check in place of a sequence of them, and a bare function in place of a check."""
+    if isinstance(checks, Check) or callable(checks):
+        raise TypeError(
+            f"check: expected a sequence of checks, got {_description(checks)}. "
+            "Fix: checks=(*CHECKS, Check('mine', function))."
+        )
+    for entry in checks:
+        if not isinstance(entry, Check):
+            raise TypeError(
+                f"check: expected checks that are instances of Check, got {_description(entry)}. "
+                "Fix: checks=(*CHECKS, Check('mine', function))."
+            )
+
+
+def _description(value: Any) -> str:
+    return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
+
+
+def _line(item: Item) -> str:
+    """The item's line in the printed table."""
+    value = number(item.value)
+    threshold = threshold_text(item.threshold)
+    line = f"  {item.name:<22}{item.status:<8}{value:>9}  {threshold:<11}{item.unit}"
+    return line.rstrip()
 
 
 def _note(item: Item) -> str:
-    advice = f" What to do: {sentence(item.advice)}" if item.advice else ""
-    return "\n" + _filled(f"{item.status} {item.name}: {sentence(item.finding)}{advice}")
+    """What was found and what to do, below the printed table."""
+    text = f"{item.status} {item.name}: {sentence(item.finding)}"
+    if item.advice:
+        text = f"{text} What to do: {sentence(item.advice)}"
+    return f"\n{_wrap(text)}"
 
 
-def _filled(text: str) -> str:
+def _wrap(text: str) -> str:
     return fill(text, WIDTH, subsequent_indent="  ", break_on_hyphens=False)

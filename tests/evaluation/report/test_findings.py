@@ -7,12 +7,14 @@ import pyro.distributions as dist
 import pytest
 import torch
 from cases import PAIRS, over
-from reports import NAMES, QUICK, pair, skipped
+from reports import NAMES, QUICK, pair, skipped, statuses
 from toys import GlobalMean, GlobalMeanGuide, Written
 
 import pyro_dgm as dgm
-from pyro_dgm.diagnostics import Status
-from pyro_dgm.evaluation.report.findings import Settings, image_like
+from pyro_dgm.diagnostics import Check, Findings, Skipped, Status
+from pyro_dgm.evaluation.report.findings import Settings
+from pyro_dgm.evaluation.report.images import image_like
+from pyro_dgm.inference.run.sessions import session
 
 
 @pytest.mark.parametrize(**over(PAIRS))
@@ -135,25 +137,68 @@ def test_bad_arguments_raise():
     with pytest.raises(ValueError, match="expected finite values, got 4 NaN or infinite of 4"):
         dgm.check(model, guide, torch.full((1, 4), torch.nan))
     with pytest.raises(
-        ValueError, match=r"check: expected image_shape .* of the data's 4 numbers, got \(3, 2\)"
+        ValueError,
+        match=r"check: expected image_shape .* the data's 4 numbers, got \(3, 2\). "
+        r"Fix: image_shape=\(1, 4\)",
     ):
         dgm.check(model, guide, x, image_shape=(3, 2))
 
 
+def test_what_is_no_pair_is_refused_with_the_fix():
+    model, guide = pair()
+    x = model.data(5)
+    with pytest.raises(TypeError, match=r"and the class ExactGuide\. Fix: vae\.model"):
+        dgm.check(model, type(guide), x)
+    with pytest.raises(TypeError, match=r"expected a guide, got a model alone\. Fix: "):
+        dgm.check(model, None, x)
+
+
+def test_what_is_no_check_is_refused_with_the_fix():
+    model, guide = pair()
+    x = model.data(5)
+    one = Check("silent", lambda findings: None)
+    with pytest.raises(TypeError, match="expected a sequence of checks, got Check. Fix: checks="):
+        dgm.check(model, guide, x, checks=one)
+    with pytest.raises(TypeError, match="instances of Check, got function. Fix: checks="):
+        dgm.check(model, guide, x, checks=[one.run])
+    with pytest.raises(TypeError, match="instances of Check, got the class Check. Fix: checks="):
+        dgm.check(model, guide, x, checks=[Check])
+    with pytest.raises(TypeError, match="check 'silent': expected an Item .* Fix: return Item"):
+        dgm.check(model, guide, x, checks=[one])
+
+
 def test_results_and_refusals_are_computed_once():
     model, guide = pair()
-    findings = dgm.diagnostics.Findings(model, guide, (model.data(6),), Settings(num=10))
-    assert findings.nll is findings.nll
-    assert set(findings.found) == {"traces", "nll"}
-    findings, reasons = (
-        dgm.diagnostics.Findings(model, guide, (model.data(1),), Settings(num=10)),
-        set(),
-    )
-    for _ in range(2):
-        with pytest.raises(dgm.diagnostics.Skipped) as reason:
-            _ = findings.collapse
-        reasons.add(str(reason.value))
-    assert reasons == {findings.refused["collapse"]}
+    with session(model, guide, model.data(6)) as opened:
+        findings = Findings(opened, Settings(num=10))
+        assert findings.nll is findings.nll
+        assert set(findings.found) == {"structure", "nll"}
+    with session(model, guide, model.data(1)) as opened:
+        findings = Findings(opened, Settings(num=10))
+        for _ in range(2):
+            with pytest.raises(Skipped) as reason:
+                _ = findings.collapse
+            assert str(reason.value) == findings.refused["collapse"]
+
+
+def test_the_preamble_runs_once(monkeypatch):
+    """The structure of a pair is found by one run, whatever reads it; other rooms open sessions of their own."""
+    from pyro_dgm.inference.run import sessions
+
+    calls = []
+
+    def counted(*arguments):
+        calls.append(arguments)
+        return structure_of(*arguments)
+
+    structure_of = sessions.structure_of
+    monkeypatch.setattr(sessions, "structure_of", counted)
+    model, guide = pair()
+    wanted = ("data and sites", "finite numbers", "NLL-ELBO gap", "k-hat", "importance ESS")
+    checks = [entry for entry in dgm.diagnostics.CHECKS if entry.name in wanted]
+    report = dgm.check(model, guide, model.data(30), num=50, limit=20, checks=checks)
+    assert set(statuses(report)) == set(wanted)
+    assert len(calls) == 1
 
 
 def test_square_events_look_like_images_and_others_do_not():

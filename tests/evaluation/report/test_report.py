@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from math import isnan
 
 import pyro
 import pyro.distributions as dist
@@ -10,6 +11,7 @@ import pytest
 import torch
 from cases import PAIRS
 from reports import QUICK, pair, report_of_images, statuses
+from torch.utils.data import DataLoader, TensorDataset
 from toys import Written, toy_vae
 
 import pyro_dgm as dgm
@@ -113,6 +115,38 @@ def test_reasons_have_one_full_stop_and_one_fix_and_no_table_of_sites(tmp_path):
             assert "Trace Shapes" not in text
             assert "Fix:" not in text
             assert "What to do:" in text
+
+
+def test_a_loader_is_read_whole_and_gives_the_report_of_its_concatenation():
+    model, guide = pair()
+    x = model.data(50)
+    loader = DataLoader(TensorDataset(x), batch_size=16)
+    assert dgm.check(model, guide, loader, **QUICK) == dgm.check(model, guide, x, **QUICK)
+
+
+def test_the_table_has_a_row_per_item(digits):
+    table = digits.to_dataframe()
+    assert list(table["item"]) == [item.name for item in digits.items]
+    assert list(table["status"]) == [item.status.value for item in digits.items]
+    for value, item in zip(table["value"], digits.items, strict=True):
+        assert value == item.value or (isnan(value) and item.value is None)
+    khat = table.set_index("item").loc["k-hat"]
+    assert khat["threshold"] == "≤ 0.1"
+    assert khat["unit"].startswith("of data with k-hat > ")
+    assert khat["finding"] == digits["k-hat"].finding
+
+
+def test_a_notebook_shows_the_table_of_the_page_without_links(digits):
+    shown = digits._repr_html_()
+    assert shown.startswith("<p>Check of a fitted model and its guide: WARN. ")
+    assert shown.count("<tr>") == 1 + len(digits.items)
+    assert all(f"<td>{item.name}</td>" in shown for item in digits.items)
+    assert "href" not in shown
+
+
+def test_an_item_that_is_not_there_is_told(digits):
+    with pytest.raises(KeyError, match="got 'khat'. Fix: report.items"):
+        digits["khat"]
 
 
 def test_checks_of_the_user_join_and_only_what_they_ask_for_is_computed():
