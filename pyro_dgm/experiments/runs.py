@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..arviz_export.export import to_arviz
 from ..evaluation.likelihood.importance import nll
 from ..evaluation.likelihood.psis import khat_threshold
-from ..evaluation.likelihood.results import bits_per_dim
+from ..evaluation.likelihood.results import NLL
 from ..inference.objectives.elbo import Objective
 from ..inference.run.generation import generate, reconstruct
 from ..inference.training.checkpoints import load_weights, save_weights

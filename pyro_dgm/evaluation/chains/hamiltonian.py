@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...contract import PyroProgram
 from ...inference.run.data import extreme_batch
-from ...inference.run.session import Session, require_positive, session
+from ...inference.run.sessions import Session, require_positive, session
 from ...inference.run.states import fork_rng
 from ...inference.run.tabular import Tabular
 from .coordinates import Point, Posterior, Values

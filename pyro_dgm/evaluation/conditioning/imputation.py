@@ -11,11 +11,10 @@ from torch import Tensor
 from ...contract import PyroProgram
 from ...inference.run.sessions import read_data, require_positive
 from ...inference.run.states import derive_seed
-from ...inference.run.traces import plate_depth, run_pair
-from ..likelihood.importance import nll, summary_of
+from ...inference.run.tabular import Tabular
+from ..likelihood.importance import summary_of
 from ..likelihood.results import NLL, PerDatum
-from .filling import FillingMixture, site_of
-from .marginal import Marginal, Unmasked
+from .incomplete import IncompleteData, incomplete_session
 
 
 @dataclass(frozen=True)

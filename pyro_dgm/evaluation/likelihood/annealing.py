@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...contract import PyroProgram
 from ...inference.run.data import Batch, extreme_batch
-from ...inference.run.session import require_positive, session
+from ...inference.run.sessions import require_positive, session
 from ...inference.run.states import fork_rng
 from ..chains.coordinates import Posterior
 from .importance import concat_statistics, weight_statistics

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from ...contract import PyroProgram
 from ...inference.run.data import Batch, repeat_rows, take_rows
-from ...inference.run.session import require_positive, session_of_prior
-from ...inference.run.simulation import run_of_prior, simulated
+from ...inference.run.sessions import require_positive, session_of_prior
+from ...inference.run.simulation import run_without_data, simulate
 from ...inference.run.tabular import Tabular
 from ...inference.run.traces import latent_sites, plate_depth
 from ..chains.coordinates import Posterior, Values
@@ -136,9 +136,9 @@ def bdmc(
 def _simulate(model: PyroProgram, num: int, context: Batch) -> tuple[Batch, Values]:
     r"""$(z^*, x) \sim p(z, x)$, `num` for each row of a context: the model's arguments, and every site data first."""
     repeated = tuple([repeat_rows(value, num) for value in context])
-    trace = run_of_prior(model, repeated)
+    trace = run_without_data(model, repeated)
     names = list(latent_sites(trace))
-    x, truth = simulated(model, num, repeated, names, plate_depth(trace))
+    x, truth = simulate(model, num, repeated, names, plate_depth(trace))
     return (x, *repeated), truth
 
 

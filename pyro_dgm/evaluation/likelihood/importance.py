@@ -11,7 +11,7 @@ from torch import Tensor
 from ...contract import PyroProgram
 from ...inference.run.data import Batch
 from ...inference.run.particles import draw
-from ...inference.run.session import Session, session
+from ...inference.run.sessions import Session, session
 from .psis import khat
 from .results import NLL
 

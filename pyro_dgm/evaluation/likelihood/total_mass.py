@@ -7,13 +7,13 @@ from math import nan
 from typing import Any
 
 import torch
+from pyro.distributions import TorchDistribution
 from torch import Tensor
-from torch.distributions import Distribution
 
 from ...contract import PyroProgram, noise_name
-from ...inference.run.session import require_positive, session
+from ...inference.run.sessions import require_positive, session
+from ...inference.run.supports import independent_numbers
 from ...inference.run.tabular import Tabular
-from ..latents.aggregate import of_numbers
 from .quadrature import MAX_DIM, log_integral, log_sum
 
 MAX_VALUES = 20_000  # values of one number, or of one event, that are summed over
@@ -98,7 +98,7 @@ def normalization(
     return Normalization(totals, unchecked)
 
 
-def log_total(distribution: Distribution) -> Tensor:
+def log_total(distribution: TorchDistribution) -> Tensor:
     r"""$\log \sum_x p(x)$ or $\log \int p(x)\, dx$ over the support, of every number of an event if they factorize.
 
     Finite supports and counts are summed (counts as far as four times the largest of 64 draws and 100 beyond), other
@@ -117,7 +117,7 @@ def log_total(distribution: Distribution) -> Tensor:
         >>> [round(log_total(p).item(), 5) for p in (Poisson(half), Gamma(half, half))]
         [0.0, 0.0]
     """
-    number = of_numbers(distribution)
+    number = independent_numbers(distribution)
     if number is None:
         return _log_total_of_event(distribution)
     if _is_discrete(number):
@@ -125,7 +125,7 @@ def log_total(distribution: Distribution) -> Tensor:
     return log_integral(number)
 
 
-def _log_total_of_event(distribution: Distribution) -> Tensor:
+def _log_total_of_event(distribution: TorchDistribution) -> Tensor:
     """The total of a distribution whose event does not factorize `(*batch)`."""
     if distribution.has_enumerate_support:
         return _log_sum(distribution, distribution.enumerate_support(expand=False))
@@ -138,7 +138,7 @@ def _log_total_of_event(distribution: Distribution) -> Tensor:
     return log_integral(distribution)
 
 
-def _is_discrete(distribution: Distribution) -> bool:
+def _is_discrete(distribution: TorchDistribution) -> bool:
     try:
         support: Any = distribution.support
         return support.is_discrete
@@ -149,7 +149,7 @@ def _is_discrete(distribution: Distribution) -> bool:
         ) from error
 
 
-def _integers(distribution: Distribution) -> Tensor:
+def _integers(distribution: TorchDistribution) -> Tensor:
     """All integers of a support `(V, 1, …)`; where it has no end, as far as draws show mass, and well beyond."""
     draws = distribution.sample((NUM_DRAWS,))
     low, high = _range(distribution.support, draws)
@@ -175,12 +175,12 @@ def _range(support: Any, draws: Tensor) -> tuple[Tensor, Tensor]:
     return low.min(), high.max()
 
 
-def _is_possible(distribution: Distribution, values: Tensor) -> Tensor:
+def _is_possible(distribution: TorchDistribution, values: Tensor) -> Tensor:
     support: Any = distribution.support
     return support.check(values)
 
 
-def _log_sum(distribution: Distribution, values: Tensor) -> Tensor:
+def _log_sum(distribution: TorchDistribution, values: Tensor) -> Tensor:
     r"""$\log \sum_v p(v)$ over values `(V, …)`."""
 
     def log_mass(value: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from ...inference.run.states import derive_seed, fork_rng
 from ...inference.run.tabular import Tabular
 from ...inference.run.traces import latent_sites
 from ..estimate import Estimate, estimated
-from ..likelihood.importance import nll, weight_statistics, weighted
+from ..likelihood.importance import nll_of, weight_statistics, weighted
 from ..likelihood.results import PerDatum
 from .refinement import RefinedGuide, guide_draws, is_mean_field_normal, refine
 

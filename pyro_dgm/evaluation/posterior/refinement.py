@@ -18,9 +18,9 @@ from ...ascent import ascend
 from ...contract import PyroProgram, Site
 from ...inference.run.data import split_rows
 from ...inference.run.particles import draw
-from ...inference.run.traces import Site, latent_sites, vectorized
+from ...inference.run.supports import independent_numbers
+from ...inference.run.traces import latent_sites, vectorized
 from ..chains.charts import chart_of
-from ..latents.aggregate import of_numbers
 
 NUM_PARTICLES = 8  # draws of each datum for one gradient
 NUM_MOMENTS = 64  # draws of each datum that tell where its posterior is, and how wide
