@@ -14,8 +14,10 @@ from pyro.distributions import Unit
 from pyro.poutine.trace_struct import Trace
 
 from ...contract import DATA, PyroProgram, Site, noise_name
-from .data import Batch, as_tensors, extreme_batch, has_rows, split_rows
+from .batches import read_arguments
+from .data import Batch, extreme_batch, has_rows, split_rows
 from .explain import explanation, run_or_explain
+from .pair_checks import check_pair
 from .rules import RULES, Rule, Subject, check_sites
 from .states import eval_mode, fork_rng
 from .supports import innermost, is_elementwise
@@ -158,7 +160,8 @@ def preflight(
             values outside the support; a Delta observation; a plate size that the objective does not know; networks
             that do not broadcast over particles; draws of the guide outside the model's support.
     """
-    batch = as_tensors(batch)
+    check_pair(model, guide)
+    batch = read_arguments(model, batch)
     with fork_rng(*batch), eval_mode(model, guide), pyro.validation_enabled(True):
         pair = run_or_explain(model, guide, batch)
         try:
