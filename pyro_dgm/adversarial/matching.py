@@ -93,7 +93,7 @@ def _generate(fakes: Fakes, batch: tuple[Any, ...]) -> Tensor:
 def _check_data(fake: Tensor, x: Tensor) -> None:
     if fake.shape != x.shape:
         made, given = tuple(fake.shape[1:]), tuple(x.shape[1:])
-        fix = "x[None], for one datum" if x.shape == made else fix_of_shape(made, given)
+        fix = "x[None], for one datum" if x.dim() == 1 else fix_of_shape(made, given)
         raise ValueError(
             f"data: expected the event shape {made} that the generator makes, got {given}. "
             f"Fix: {fix}."
