@@ -7,7 +7,7 @@ from . import diagnostics, distributions, flows, gan, nn, results, training
 from .adversarial.games import NonSaturating, PairedRelativistic
 from .adversarial.hybrid import HybridTrainer
 from .adversarial.monitoring.monitors import Monitors
-from .adversarial.optimality import optimality_report
+from .adversarial.optimum.optimality import optimality_report
 from .adversarial.penalties import R1, R2
 from .adversarial.trainer import GANTrainer
 from .arviz_export.comparison import compare_elpd, elpd_data

@@ -25,9 +25,9 @@ from .adversarial.hybrid import HybridTrainer
 from .adversarial.monitoring.limits import Limits
 from .adversarial.monitoring.monitors import Monitors, MonitorWarning
 from .adversarial.monitoring.swings import oscillation
-from .adversarial.optimality import Optimality, optimality_report
+from .adversarial.optimum.optimality import Optimality, optimality_report
 from .adversarial.penalties import R1, R2, GradientPenalty, Penalty
-from .adversarial.players import Alternating, Play, Player, Simultaneous
+from .adversarial.players import Alternating, Move, Play, Player, Simultaneous
 from .adversarial.trainer import GANTrainer
 
 __all__ = [
@@ -50,6 +50,7 @@ __all__ = [
     "Minimax",
     "MonitorWarning",
     "Monitors",
+    "Move",
     "NonSaturating",
     "Optimality",
     "PairedRelativistic",

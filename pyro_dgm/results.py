@@ -1,6 +1,6 @@
 """What the verbs return: numbers with their errors, units and kinds."""
 
-from .adversarial.optimality import Optimality
+from .adversarial.optimum.optimality import Optimality
 from .evaluation.chains.hamiltonian import HMC
 from .evaluation.conditioning.imputation import ConditionalNLL, Imputation
 from .evaluation.estimate import Estimate

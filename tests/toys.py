@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import pyro_dgm as dgm
 from pyro_dgm.inference.run.states import fork_rng
-from pyro_dgm.inference.training.compilation import _Terms, value_and_grad
+from pyro_dgm.inference.training.graphs import ObjectiveTerms, value_and_grad
 
 
 class LinearGaussian(dgm.Program):
@@ -196,9 +196,9 @@ def loss_and_grad(
 
 def captured(objective: dgm.training.Objective, *batch: Tensor) -> tuple[Any, dict, dict]:
     """The objective's step as a graph without kernels of its own, with the tensors that are its inputs."""
-    from pyro_dgm.inference.training.compilation import capture
+    from pyro_dgm.inference.training.graphs import capture
 
-    module = _Terms(objective)
+    module = ObjectiveTerms(objective)
     trained = {n: p for n, p in module.named_parameters() if p.requires_grad}
     fixed = {n: p for n, p in module.named_parameters() if not p.requires_grad} | dict(
         module.named_buffers()
@@ -208,7 +208,7 @@ def captured(objective: dgm.training.Objective, *batch: Tensor) -> tuple[Any, di
 
 def stepped(objective: dgm.training.Objective) -> Any:
     """The eager function that `captured` turns into a graph."""
-    return value_and_grad(_Terms(objective))
+    return value_and_grad(ObjectiveTerms(objective))
 
 
 class Dirac(dgm.Program):

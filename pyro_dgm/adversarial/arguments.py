@@ -1,83 +1,153 @@
-"""What an optimality report refuses of its arguments, each with the fix."""
+"""What a `GANTrainer` was handed, checked where it is handed over."""
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-from torch import Tensor, nn
-from torch.distributions import Distribution
+from torch import nn
 
-from ..inference.run.data import check_data as check_finite
-from .checks import describe
-from .fitting import Batch, CriticFit
+from ..inference.objectives.elbo import Objective
+from .divergences import Divergence
 from .games import Game
 from .penalties import Penalty
+from .players import Play
 
 
-def check_generator(generator: Any) -> None:
-    """Refuse what neither generates nor holds fakes: a class, a distribution, a trainer."""
-    if isinstance(generator, (type, Distribution)) or not (
-        callable(generator) or isinstance(generator, (Tensor, np.ndarray, list))
-    ):
+def check_modules(generator: Any, critic: Any, bound: Any, weight: float) -> None:
+    """Refuse generator, critic or bound that are no modules, or that share what they must not.
+
+    Raises:
+        TypeError: for a function, a class, or anything else that is no module.
+        ValueError: for sides that share parameters, a bound of another generator, or a weight that says nothing.
+    """
+    _check_module("generator", generator)
+    _check_module("critic", critic)
+    if getattr(generator.forward, "__func__", None) is nn.Module.forward:
         raise TypeError(
-            "optimality_report: expected a program that generates, or fakes (M, *event), "
-            f"got {describe(generator)}. Fix: vae.generator or trainer.generator; "
-            "distribution.sample((10_000,)); an instance in place of a class."
+            f"GANTrainer: expected the generator as one program, got {type(generator).__name__}, "
+            "which has no forward of its own. Fix: vae.generator in place of vae."
         )
+    _check_weight(bound, weight)
+    _check_apart(generator, critic)
+    if bound is not None:
+        _check_bound(bound, generator)
+        _check_apart(bound, critic)
 
 
-def check_data(data: Any) -> None:
-    """Refuse a program or a critic in place of the data."""
-    if callable(data):
+def check_rules(game: Any, penalties: Any, play: Any) -> None:
+    """Refuse what is no game, no penalties or no play.
+
+    Raises:
+        TypeError: with the fix.
+        ValueError: for two penalties of one name.
+    """
+    _check_kind("a game", game, Game, f"game={_fix_of_game(game)}")
+    if isinstance(penalties, Penalty):
         raise TypeError(
-            f"optimality_report: expected the generator and then the data, got {describe(data)} "
-            "as data. Fix: optimality_report(generator, x, critic)."
+            f"GANTrainer: expected a sequence of penalties, got {penalties}. "
+            f"Fix: penalties=({penalties},)."
         )
-
-
-def check_builder(critic: Any) -> None:
-    """Refuse a critic, or data, in place of a function that builds one."""
-    if isinstance(critic, nn.Module):
-        raise TypeError(
-            "optimality_report: expected a function that builds a fresh critic, "
-            f"got {describe(critic)}, which may have seen the held-out data. "
-            "Fix: critic=lambda: mlp(2, 64, 1)."
-        )
-    if not callable(critic):
-        raise TypeError(
-            "optimality_report: expected a function that builds a fresh critic, "
-            f"got {describe(critic)}. Fix: optimality_report(generator, x, lambda: mlp(2, 64, 1)), "
-            "with (x, c) in place of x for a context."
-        )
-
-
-def check_fit(fit: Any) -> None:
-    """Refuse a class, a game or a penalty in place of a fit."""
-    fix = "fit=AdamFit()"
-    if isinstance(fit, type) and issubclass(fit, CriticFit):
-        fix = f"fit={fit.__name__}()"
-    if isinstance(fit, (type, nn.Module, Game, Penalty)) or not callable(fit):
-        raise TypeError(
-            f"optimality_report: expected a fit of a critic, got {describe(fit)}. Fix: {fix}."
-        )
-
-
-def check_alike(real: Batch, y: Tensor) -> None:
-    """Refuse fakes that no critic could compare with the data."""
-    x, *context = real
-    event = tuple(y.shape[1:])
-    if tuple(x.shape[1:]) != event or x.dtype != y.dtype:
+    found = penalties if isinstance(penalties, Sequence) else (penalties,)
+    for penalty in found:
+        _check_kind("penalties", penalty, Penalty, "penalties=(R1(1.0),)")
+    names = [penalty.name for penalty in found]
+    if len(set(names)) < len(names):
         raise ValueError(
-            "optimality_report: expected data and fakes of one event shape and dtype, "
-            f"got {tuple(x.shape[1:])} {x.dtype} and {event} {y.dtype}. "
-            f"Fix: data.reshape(len(data), *{event}).to({y.dtype})."
+            f"GANTrainer: expected penalties of different names, got {names}. "
+            "Fix: one of each kind, with its weight."
         )
-    has_rows = any(isinstance(c, Tensor) and c.dim() > 0 for c in context)
-    if has_rows and len(y) != len(x):
+    _check_kind("a play", play, Play, "play=Alternating()")
+
+
+def warn_of_sigmoid(critic: nn.Module, game: Game) -> None:
+    """Warn of a critic that ends in a sigmoid where the game applies one itself."""
+    if game.is_probability or not isinstance(_last_layer(critic), nn.Sigmoid):
+        return
+    warnings.warn(
+        "GANTrainer: expected a critic with logits on all reals, as "
+        f"{type(game).__name__} takes, got one that ends in nn.Sigmoid: its losses apply σ "
+        "themselves. Fix: leave the last layer out.",
+        stacklevel=3,
+    )
+
+
+def _check_module(role: str, module: Any) -> None:
+    if isinstance(module, nn.Module):
+        return
+    if isinstance(module, type):
+        raise TypeError(
+            f"GANTrainer: expected the {role} as an nn.Module, got the class {module.__name__}. "
+            f"Fix: an instance, such as {module.__name__}(…)."
+        )
+    raise TypeError(
+        f"GANTrainer: expected the {role} as an nn.Module, got {type(module).__name__}, whose "
+        "parameters nobody would train. Fix: subclass Program (or nn.Module)."
+    )
+
+
+def _check_apart(generator: nn.Module, critic: nn.Module) -> None:
+    shared = _num_shared(generator, critic)
+    if shared:
         raise ValueError(
-            f"optimality_report: expected one fake per row of the context, {len(x)}, got {len(y)}. "
-            "Fix: optimality_report(generator, (x, c), critic), "
-            "or the context that the fakes were made under."
+            f"GANTrainer: expected a critic with parameters of its own, got {shared} that the "
+            "generator has as well: each side would undo the other's steps. "
+            "Fix: copy.deepcopy of the shared part."
         )
-    check_finite(y, "optimality_report: fakes")
+
+
+def _check_weight(bound: Any, weight: float) -> None:
+    if not weight >= 0:
+        raise ValueError(f"GANTrainer: expected weight >= 0, got {weight}. Fix: weight=1.0.")
+    if bound is None and weight != 1.0:
+        raise ValueError(
+            f"GANTrainer: expected a bound with weight={weight}, got none: the weight is that of "
+            "the game next to a bound. Fix: bound=ELBO(generator, guide)."
+        )
+
+
+def _check_bound(bound: Any, generator: nn.Module) -> None:
+    if not isinstance(bound, Objective):
+        got = f"the class {bound.__name__}" if isinstance(bound, type) else type(bound).__name__
+        raise TypeError(
+            f"GANTrainer: expected a bound, an objective over model and guide, got {got}. "
+            "Fix: bound=ELBO(model, guide)."
+        )
+    if not _num_shared(generator, bound.model):
+        raise ValueError(
+            "GANTrainer: expected a bound whose model shares its decoder with the generator, got "
+            f"{type(bound.model).__name__}, which shares no parameter with it. "
+            "Fix: GANTrainer(bound.model, critic, bound=bound)."
+        )
+
+
+def _num_shared(one: nn.Module, other: nn.Module) -> int:
+    """How many parameters two modules share."""
+    own = {id(p) for p in one.parameters()}
+    return len(own.intersection(map(id, other.parameters())))
+
+
+def _fix_of_game(game: Any) -> str:
+    """The game that was probably meant."""
+    if isinstance(game, Divergence):
+        return f"FDivergence({game!r})"
+    if isinstance(game, type):
+        instance = f"{game.__name__}()"
+        return f"FDivergence({instance})" if issubclass(game, Divergence) else instance
+    return "NonSaturating()"
+
+
+def _check_kind(what: str, value: Any, kind: type, fix: str) -> None:
+    if not isinstance(value, kind):
+        got = f"the class {value.__name__}" if isinstance(value, type) else repr(value)
+        raise TypeError(f"GANTrainer: expected {what}, got {got}. Fix: {fix}.")
+
+
+def _last_layer(critic: nn.Module) -> nn.Module | None:
+    """The last layer that does something, inside any nesting of `nn.Sequential`."""
+    last: nn.Module | None = critic
+    while isinstance(last, nn.Sequential):
+        layers = [m for m in last if not isinstance(m, (nn.Flatten, nn.Identity))]
+        last = layers[-1] if layers else None
+    return last

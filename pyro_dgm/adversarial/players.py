@@ -5,19 +5,25 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from enum import Enum
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..inference.run.distributed import average_gradients
-from ..inference.training.trainer import Terms
-
-if TYPE_CHECKING:
-    from .trainer import GANTrainer
+from ..inference.training.parameters import trainable_parameters
 
 Build = Callable[[list[nn.Parameter]], Optimizer]
+
+
+class Move(Enum):
+    """What moves: one side against the other as it is, or both from the same weights and the same fakes."""
+
+    CRITIC = "critic"
+    GENERATOR = "generator"
+    BOTH = "both"
 
 
 @dataclass(frozen=True)
@@ -45,13 +51,14 @@ class Player:
                 f"{type(self.optimizer).__name__}. Fix: Player(optimizer=partial(torch.optim.Adam, lr=1e-3))."
             )
         if not self.lr >= 0:
-            raise ValueError(f"Player: expected lr >= 0, got {self.lr}.")
+            raise ValueError(f"Player: expected lr >= 0, got {self.lr}. Fix: Player(lr=1e-3).")
         if self.clip is not None and not self.clip > 0:
             raise ValueError(
-                f"Player: expected clip > 0, got {self.clip}. Fix: clip=None, to leave gradients alone."
+                f"Player: expected clip > 0, got {self.clip}. "
+                "Fix: clip=None, to leave gradients alone."
             )
 
-    def built(self, parameters: list[nn.Parameter]) -> Optimizer:
+    def build_optimizer(self, parameters: list[nn.Parameter]) -> Optimizer:
         """The optimizer over the parameters."""
         if self.optimizer is not None:
             return self.optimizer(parameters)
@@ -60,22 +67,32 @@ class Player:
 
 @dataclass(frozen=True)
 class Play(ABC):
-    """The order in which both sides move; abstract."""
+    """The order in which both sides move; abstract. A subclass says it as a `plan`, which the trainer carries out.
+
+    Args:
+        generator: how the generator moves.
+        critic: how the critic moves.
+    """
 
     generator: Player = Player()
     critic: Player = Player()
 
     @abstractmethod
-    def step(self, trainer: GANTrainer, *batch: Any) -> Terms:
-        """One step of a trainer; returns the terms of both sides, none if a loss or a gradient was passed over."""
+    def plan(self, num_critic_steps: int) -> tuple[Move, ...]:
+        """The moves of one step, in their order, on one batch.
+
+        The rest of a plan is left out after a move that was passed over.
+
+        Args:
+            num_critic_steps: how often the critic has moved before.
+        """
 
     def __str__(self) -> str:
         """The order alone, whoever the players are: what a checkpoint must agree with."""
-        order = [
-            f"{f.name}={getattr(self, f.name)!r}"
-            for f in fields(self)
-            if f.name not in ("generator", "critic")
-        ]
+        order = []
+        for field in fields(self):
+            if field.name not in ("generator", "critic"):
+                order.append(f"{field.name}={getattr(self, field.name)!r}")
         return f"{type(self).__name__}({', '.join(order)})"
 
 
@@ -95,20 +112,24 @@ class Alternating(Play):
         >>> play = Alternating(critic=Player(lr=2e-3), n_critic=5)
         >>> play.generator.lr, play.critic.lr
         (0.001, 0.002)
+        >>> [len(play.plan(num_critic_steps)) for num_critic_steps in range(5)]
+        [1, 1, 1, 1, 2]
     """
 
     n_critic: int = 1
 
     def __post_init__(self) -> None:
         if self.n_critic < 1:
-            raise ValueError(f"Alternating: expected n_critic >= 1, got {self.n_critic}.")
+            raise ValueError(
+                f"Alternating: expected n_critic >= 1, got {self.n_critic}. "
+                "Fix: Alternating(n_critic=1)."
+            )
 
-    def step(self, trainer: GANTrainer, *batch: Any) -> Terms:  # noqa: D102
-        terms = trainer.critic_step(*batch)
-        if not terms or trainer.num_critic_steps % self.n_critic:
-            return terms
-        moved = trainer.generator_step(*batch)
-        return {**terms, **moved} if moved else {}
+    def plan(self, num_critic_steps: int) -> tuple[Move, ...]:
+        """The critic alone, until it has moved n times; then the generator as well."""
+        if (num_critic_steps + 1) % self.n_critic:
+            return (Move.CRITIC,)
+        return Move.CRITIC, Move.GENERATOR
 
 
 @dataclass(frozen=True)
@@ -120,8 +141,9 @@ class Simultaneous(Play):
         critic: how the critic moves.
     """
 
-    def step(self, trainer: GANTrainer, *batch: Any) -> Terms:  # noqa: D102
-        return trainer.joint_step(*batch)
+    def plan(self, num_critic_steps: int) -> tuple[Move, ...]:
+        """Both at once."""
+        return (Move.BOTH,)
 
 
 class Side:
@@ -133,22 +155,19 @@ class Side:
         player: how.
 
     Raises:
-        ValueError: if nothing in the module requires a gradient.
+        ValueError: if nothing in the module requires a gradient, or was made in inference mode.
         TypeError: if the player builds no torch optimizer.
     """
 
     def __init__(self, role: str, module: nn.Module, player: Player):
-        self.parameters = [p for p in module.parameters() if p.requires_grad]
-        if not self.parameters:
-            raise ValueError(
-                f"GANTrainer: expected a {role} with parameters to train, got none that require gradients. "
-                f"Fix: {role}.requires_grad_(True)."
-            )
-        self.optimizer, self.clip = player.built(self.parameters), player.clip
+        self.parameters = trainable_parameters(module, "GANTrainer", role)
+        self.optimizer = player.build_optimizer(self.parameters)
+        self.clip = player.clip
         if not isinstance(self.optimizer, Optimizer):
             raise TypeError(
-                f"GANTrainer: expected a function that builds a torch optimizer for the {role}, got one that builds "
-                f"{type(self.optimizer).__name__}. Fix: Player(optimizer=partial(torch.optim.Adam, lr=1e-3))."
+                f"GANTrainer: expected a function that builds a torch optimizer for the {role}, "
+                f"got one that builds {type(self.optimizer).__name__}. "
+                "Fix: Player(optimizer=partial(torch.optim.Adam, lr=1e-3))."
             )
         self.num_steps = 0
 
@@ -171,11 +190,11 @@ class Side:
         for parameter in self.parameters:
             parameter.grad = None
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """State of the optimizer, and the count."""
         return {"optimizer": self.optimizer.state_dict(), "num_steps": self.num_steps}
 
-    def load(self, state: dict[str, Any]) -> None:
-        """Take what `state` gave."""
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take what `state_dict` gave."""
         self.optimizer.load_state_dict(state["optimizer"])
         self.num_steps = state["num_steps"]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,23 +19,19 @@ from torch import nn
 from .. import __version__
 from ..inference.objectives.elbo import ELBO, Objective
 from ..inference.run.sessions import require_positive
+from ..inference.training.history import Row
 from ..inference.training.svi import SVITrainer
 from ..programs.vae import VAE
 from .data import Data
+from .defaults import add_defaults
 from .runs import Run, table
 
 HELP = """Train a VAE, evaluate it on held-out data and write a run directory.
 
-Without flags: the digits, with --vae=pyro_dgm.experiments.recipes.levels_vae, whose settings are --vae.latent,
---vae.hidden, --vae.layers, --vae.min_scale; for binary images --vae=pyro_dgm.experiments.recipes.binary_vae with
---vae.latent and --vae.hidden; or any composition under pyro_dgm.VAE. Data: Digits, Idx (--data.folder), OpenML."""
-
-DEFAULTS = {
-    "vae": ["--vae=pyro_dgm.experiments.recipes.levels_vae"],
-    "data": ["--data=pyro_dgm.experiments.data.Digits"],
-    "objective": ["--objective=pyro_dgm.ELBO"],
-    "trainer": ["--trainer=pyro_dgm.SVITrainer", "--trainer.lr=2e-3", "--trainer.ema=0.99"],
-}
+Without flags: the digits, with --vae=pyro_dgm.experiments.recipes.levels_vae, whose settings are
+--vae.latent, --vae.hidden, --vae.layers, --vae.min_scale; for binary images
+--vae=pyro_dgm.experiments.recipes.binary_vae with --vae.latent and --vae.hidden; or any composition
+under pyro_dgm.VAE. Data: Digits, Idx (--data.folder), OpenML."""
 
 
 def fit(
@@ -72,11 +68,13 @@ def fit(
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError(
-            "expected one process, got several. Fix: SVITrainer in a script of your own under torchrun."
+            "expected one process, got several. Fix: call SVITrainer(objective).fit(x, epochs=150) "
+            "in a script of your own under torchrun."
         )
-    run = Run(_folder(out), vae.to(_device(device)), data)
+    run = Run(_run_folder(out), vae.to(_find_device(device)), data)
     seconds = run.train(objective, trainer, epochs, batch_size, patience, seed, resume=resume)
-    _report(run, {**run.evaluate(num, limit, seed), "seconds": seconds})
+    results = run.evaluate(num, limit, seed)
+    _report(run, {**results, "seconds": seconds})
     run.draw(64, seed)
     run.describe(seed)
     print(f"\nRun directory: {run.folder}")
@@ -94,7 +92,7 @@ def evaluate(
         device: default: the GPU if there is one.
         seed: of the draws.
     """
-    loaded = _loaded(run, device)
+    loaded = _load(run, device)
     _report(loaded, loaded.evaluate(num, limit, seed))
 
 
@@ -109,13 +107,46 @@ def sample(run: str, num: int = 64, device: str | None = None, seed: int = 0) ->
     """
     import numpy as np
 
-    loaded = _loaded(run, device)
-    np.save(loaded.folder / "samples.npy", loaded.draw(num, seed).cpu().numpy())
-    print(f"{num} samples: {loaded.folder / 'samples.png'}, {loaded.folder / 'samples.npy'}")
+    loaded = _load(run, device)
+    path = loaded.folder / "samples.npy"
+    np.save(path, loaded.draw(num, seed).cpu().numpy())
+    print(f"{num} samples: {loaded.folder / 'samples.png'}, {path}")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    with warnings.catch_warnings():
+        # The parser looks each class up under its shortest path, pyro_dgm.Objective among them.
+        warnings.filterwarnings("ignore", message=r"dgm\.\w+ has moved")
+        _parse_and_run(arguments)
+
+
+def _parse_and_run(arguments: list[str]) -> None:
+    fit_parser = _fit_parser()
+    parser = _command_parser(
+        fit=fit_parser, evaluate=_function_parser(evaluate), sample=_function_parser(sample)
+    )
+    try:
+        if arguments[:1] == ["fit"]:
+            arguments = add_defaults(arguments)
+        chosen = parser.parse_args(arguments)
+        _run_command(chosen.subcommand, chosen[chosen.subcommand], fit_parser)
+    except (ValueError, OSError) as error:
+        parser.exit(2, f"pyro-dgm {arguments[0]}: {error}\n")
+
+
+def _run_command(name: str, settings: Namespace, fit_parser: ArgumentParser) -> None:
+    if name == "fit":
+        settings = _prepare_run_folder(fit_parser, settings)
+        fit(**_instantiate(fit_parser, settings))
+    elif name == "evaluate":
+        evaluate(**_keyword_arguments(settings))
+    else:
+        sample(**_keyword_arguments(settings))
+
+
+def _command_parser(**subparsers: ArgumentParser) -> ArgumentParser:
     parser = ArgumentParser(
         prog="pyro-dgm",
         description="Deep generative models as Pyro programs.",
@@ -123,144 +154,125 @@ def main(arguments: Sequence[str] | None = None) -> None:
         allow_abbrev=False,
     )
     commands = parser.add_subcommands()
-    parsers = {"fit": _fit_parser(), "evaluate": _parser(evaluate), "sample": _parser(sample)}
-    for name, subparser in parsers.items():
-        commands.add_subcommand(name, subparser, help=(subparser.description or "").split("\n")[0])
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    try:
-        chosen = parser.parse_args(_completed(arguments) if arguments[:1] == ["fit"] else arguments)
-        settings = chosen[chosen.subcommand]
-        if chosen.subcommand == "fit":
-            settings = _recorded(parsers["fit"], settings)
-            fit(**_instantiated(parsers["fit"], settings))
-        elif chosen.subcommand == "evaluate":
-            evaluate(**_arguments(settings))
-        else:
-            sample(**_arguments(settings))
-    except (ValueError, OSError) as error:
-        parser.exit(2, f"pyro-dgm {arguments[0]}: {error}\n")
+    for name, subparser in subparsers.items():
+        commands.add_subcommand(name, subparser, help=_first_line(subparser.description))
+    return parser
 
 
-def _parser(function: Callable) -> ArgumentParser:
-    parser = ArgumentParser(description=(function.__doc__ or "").split("\n")[0], allow_abbrev=False)
+def _function_parser(function: Callable[..., None]) -> ArgumentParser:
+    parser = ArgumentParser(description=_first_line(function.__doc__), allow_abbrev=False)
     parser.add_function_arguments(function, as_positional=True)
     return parser
 
 
 def _fit_parser() -> ArgumentParser:
     parser = ArgumentParser(description=HELP, allow_abbrev=False)
-    parser.add_argument(
-        "--config", action="config", help="a configuration file, such as config.yaml of a run"
-    )
+    config_help = "a configuration file, such as config.yaml of a run"
+    parser.add_argument("--config", action="config", help=config_help)
     parser.add_function_arguments(fit)
     return parser
 
 
-def _completed(arguments: Sequence[str]) -> list[str]:
-    """The arguments of `fit` with a class for each part that neither a flag nor a configuration file names.
+def _first_line(text: str | None) -> str:
+    return (text or "").split("\n")[0]
 
-    Parser defaults would not do: their settings would leak into another class that is named instead.
+
+def _prepare_run_folder(parser: ArgumentParser, settings: Namespace) -> Namespace:
+    """Settle the run directory and write the configuration that repeats the run.
+
+    Raises:
+        ValueError: for a count below 1, a resume without a checkpoint or with another model or other
+            data, and for a directory that holds a run already.
     """
-    command, *flags = arguments
-    if "true" in _values(flags, "--resume"):  # a resumed run has its own settings as defaults
-        stored = [Path(out) / "config.yaml" for out in _values(flags, "--out")]
-        flags = [*(f"--config={config}" for config in stored if config.exists()), *flags]
-    given = {flag.split("=")[0].removeprefix("--") for flag in flags if flag.startswith("--")}
-    for path in _values(flags, "--config"):
-        given |= set(yaml.safe_load(Path(path).read_text()) or {})
-    return [
-        command,
-        *(flag for part, default in DEFAULTS.items() if part not in given for flag in default),
-        *flags,
-    ]
-
-
-def _values(flags: Sequence[str], name: str) -> list[str]:
-    """Every value given to a flag, as `--name value` or `--name=value`."""
-    apart = [value for flag, value in pairwise(flags) if flag == name]
-    return apart + [flag.removeprefix(f"{name}=") for flag in flags if flag.startswith(f"{name}=")]
-
-
-def _recorded(parser: ArgumentParser, settings: Namespace) -> Namespace:
-    """Settle the run directory and write the configuration that repeats the run."""
-    settings, folder = settings.clone(), _folder(settings.out)
+    settings = settings.clone()
+    folder = _run_folder(settings.out)
     settings.out = str(folder)
     require_positive(epochs=settings.epochs, batch_size=settings.batch_size, num=settings.num)
-    if settings.resume and not (folder / "checkpoint.pt").exists():
-        raise ValueError(
-            f"expected a checkpoint to resume, got none in {folder}. Fix: --out=RUN of an earlier fit."
-        )
     if settings.resume:
-        _refuse_other_parts(parser, settings, folder / "config.yaml")
-    if (folder / "checkpoint.pt").exists() and not settings.resume:
+        _check_resume(parser, settings, folder)
+    elif (folder / "checkpoint.pt").exists():
         raise ValueError(
-            f"expected a new run directory, got {folder}, which holds a run. Fix: --resume=true, or --out=NEW."
+            f"expected a new run directory, got {folder}, which holds a run. "
+            "Fix: --resume=true, or --out=NEW."
         )
     folder.mkdir(parents=True, exist_ok=True)
     parser.save(settings, folder / "config.yaml", overwrite=True)
     return settings
 
 
-def _refuse_other_parts(parser: ArgumentParser, settings: Namespace, path: Path) -> None:
+def _check_resume(parser: ArgumentParser, settings: Namespace, folder: Path) -> None:
     """A checkpoint fits the model and data that it was written with, and no other."""
-    stored, wanted = yaml.safe_load(path.read_text()), yaml.safe_load(parser.dump(settings))
+    if not (folder / "checkpoint.pt").exists():
+        raise ValueError(
+            f"expected a checkpoint to resume, got none in {folder}. "
+            "Fix: --out=RUN of an earlier fit."
+        )
+    stored = yaml.safe_load((folder / "config.yaml").read_text())
+    given = yaml.safe_load(parser.dump(settings))
     for part in ("vae", "data"):
-        if stored[part] != wanted[part]:
+        if stored[part] != given[part]:
             raise ValueError(
-                f"expected the run's own {part} to resume it, {stored[part]}; got {wanted[part]}. "
+                f"expected the run's own {part} to resume it, {stored[part]}; got {given[part]}. "
                 f"Fix: drop the --{part} flags, or start anew with --out=NEW."
             )
 
 
-def _instantiated(parser: ArgumentParser, settings: Namespace) -> dict[str, Any]:
+def _instantiate(parser: ArgumentParser, settings: Namespace) -> dict[str, Any]:
+    """The arguments of `fit`, with the weights that the seed decides."""
     torch.manual_seed(settings.seed)
-    return _arguments(parser.instantiate(settings))
+    return _keyword_arguments(parser.instantiate(settings))
 
 
-def _arguments(settings: Namespace) -> dict[str, Any]:
-    return {
-        name: value
-        for name, value in vars(settings).items()
-        if name not in ("config", "subcommand")
-    }
+def _keyword_arguments(settings: Namespace) -> dict[str, Any]:
+    arguments = dict(vars(settings))
+    arguments.pop("config", None)
+    arguments.pop("subcommand", None)
+    return arguments
 
 
-def _loaded(folder: str, device: str | None) -> Run:
+def _load(folder: str, device: str | None) -> Run:
     """The run of a directory, with its weights."""
     path = Path(folder) / "config.yaml"
     if not path.exists():
         raise ValueError(
-            f"expected a run directory with config.yaml, got {folder}. Fix: a folder that fit wrote, such as runs/…."
+            f"expected a run directory with config.yaml, got {folder}. "
+            "Fix: a folder that pyro-dgm fit wrote, such as runs/20260131-120000."
         )
     parser = _fit_parser()
-    arguments = _instantiated(parser, parser.parse_path(path))
+    arguments = _instantiate(parser, parser.parse_path(path))
     if not (path.parent / "weights.safetensors").exists():
         raise ValueError(
-            f"expected weights.safetensors in {folder}, got none: its training did not end. Fix: --resume=true."
+            f"expected weights.safetensors in {folder}, got none: its training did not end. "
+            f"Fix: --resume=true, as in pyro-dgm fit --out={folder} --resume=true."
         )
-    run = Run(Path(folder), arguments["vae"].to(_device(device)), arguments["data"])
+    run = Run(Path(folder), arguments["vae"].to(_find_device(device)), arguments["data"])
     run.load()
     return run
 
 
-def _report(run: Run, results: dict) -> None:
+def _report(run: Run, results: Row) -> None:
+    """Print the results, and write them over those that the run directory holds."""
     path = run.folder / "results.json"
-    results = {**(json.loads(path.read_text()) if path.exists() else {}), **results}
-    path.write_text(json.dumps(results, indent=2) + "\n")
-    print(table(results))
+    earlier = json.loads(path.read_text()) if path.exists() else {}
+    merged = {**earlier, **results}
+    path.write_text(json.dumps(merged, indent=2) + "\n")
+    print(table(merged))
 
 
-def _device(name: str | None) -> torch.device:
+def _find_device(name: str | None) -> torch.device:
+    """The device of that name, or the GPU if there is one; it is tried, so that a mistake shows at once."""
+    if name is None:
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        first = str(error).splitlines()[0]
+        reason = str(error).splitlines()[0].rstrip(".")
         raise ValueError(
-            f"expected a device of this machine, got --device={name} ({first.rstrip('.')}). Fix: --device=cpu."
+            f"expected a device of this machine, got --device={name} ({reason}). Fix: --device=cpu."
         ) from error
     return device
 
 
-def _folder(out: str | None) -> Path:
+def _run_folder(out: str | None) -> Path:
     return Path(out or datetime.now().strftime("runs/%Y%m%d-%H%M%S"))

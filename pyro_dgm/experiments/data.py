@@ -1,8 +1,7 @@
-"""Data sets as objects: train, validation and test tensors, and what a run must know of them; toys with a known law."""
+"""Data sets as objects, train, validation and test tensors in one; and toys whose distribution is known."""
 
 from __future__ import annotations
 
-import gzip
 from dataclasses import dataclass
 from math import isqrt, pi
 from pathlib import Path
@@ -14,6 +13,9 @@ from torch import Tensor
 
 from ..inference.run.batches import Batches, binarize
 from ..inference.run.states import fork_rng
+from .idx import read_idx_images
+
+NUM_TRAIN = 50_000  # of the 60,000 training images of MNIST and its relatives
 
 
 class Data:
@@ -38,16 +40,20 @@ class Data:
         *,
         dynamic: bool = False,
     ):
-        self.train, self.val, self.test = train, val, test
-        self.image_shape, self.levels, self.dynamic = image_shape, levels, dynamic
+        self.train = train
+        self.val = val
+        self.test = test
+        self.image_shape = image_shape
+        self.levels = levels
+        self.dynamic = dynamic
 
     def batches(self, batch_size: int) -> Batches:
-        """The training batches."""
+        """The training images in batches, binarized anew in each epoch if they are `dynamic`."""
         return Batches(self.train, batch_size, transform=binarize if self.dynamic else None)
 
 
 class Digits(Data):
-    """The 1,797 handwritten 8×8 digits that scikit-learn carries: integers 0, …, 16, shuffled once by a fixed seed.
+    """The 1,797 handwritten 8×8 digits of scikit-learn: integers 0, …, 16, shuffled once by a fixed seed.
 
     Args:
         num_val: size of the validation split.
@@ -61,16 +67,14 @@ class Digits(Data):
         from sklearn.datasets import load_digits
 
         images = torch.as_tensor(load_digits().data, dtype=torch.get_default_dtype())
-        if min(num_val, num_test) < 1 or num_val + num_test >= len(images):
+        num_train = len(images) - num_val - num_test
+        if min(num_train, num_val, num_test) < 1:
             raise ValueError(
-                f"Digits: expected non-empty splits of {len(images)} images, got num_val={num_val} and "
-                f"num_test={num_test}."
+                f"Digits: expected non-empty splits of {len(images)} images, got num_val={num_val} "
+                f"and num_test={num_test}. Fix: Digits(num_val=150, num_test=300)."
             )
-        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
-        test, val, train = images[order].split(
-            [num_test, num_val, len(images) - num_test - num_val]
-        )
-        super().__init__(train, val, test, (8, 8), 17)
+        test, val, train = _shuffle(images, seed=0).split([num_test, num_val, num_train])
+        super().__init__(train, val, test, image_shape=(8, 8), levels=17)
 
 
 class SquareBytes(Data):
@@ -79,22 +83,26 @@ class SquareBytes(Data):
     Args:
         first: training images `(N, D)`, uint8.
         test: test images.
-        binary: dynamic binarization of the training images and one fixed draw (seed 0) of the others; otherwise the
-            256 grey levels.
+        binary: dynamic binarization of the training images and one fixed draw (seed 0) of the others;
+            otherwise the 256 grey levels.
     """
 
     def __init__(self, first: Tensor, test: Tensor, *, binary: bool):
-        train, val = first[:50_000], first[50_000:]
-        side = isqrt(first.shape[1])
-        if side * side != first.shape[1] or min(len(val), len(test)) < 1:
+        train, val = first[:NUM_TRAIN], first[NUM_TRAIN:]
+        num_pixels = first.shape[1]
+        side = isqrt(num_pixels)
+        if side**2 != num_pixels or len(val) < 1 or len(test) < 1:
             raise ValueError(
-                f"{type(self).__name__}: expected square images, more than 50,000 to train and validate and some to "
-                f"test; got {len(first)} and {len(test)} images of {first.shape[1]} pixels. Fix: Data(…) of your own."
+                f"{type(self).__name__}: expected square images, more than 50,000 to train and "
+                f"validate and some to test; got {len(first)} and {len(test)} images of "
+                f"{num_pixels} pixels. Fix: Data(train, val, test, image_shape, levels=256)."
             )
         if binary:
             with fork_rng(seed=0):
-                val, test = binarize(val), binarize(test)
-        super().__init__(train, val, test, (side, side), 2 if binary else 256, dynamic=binary)
+                val = binarize(val)
+                test = binarize(test)
+        levels = 2 if binary else 256
+        super().__init__(train, val, test, (side, side), levels, dynamic=binary)
 
 
 class Idx(SquareBytes):
@@ -109,9 +117,9 @@ class Idx(SquareBytes):
     """
 
     def __init__(self, folder: str, *, binary: bool = True):
-        super().__init__(
-            *(_images(Path(folder), name) for name in ("train", "t10k")), binary=binary
-        )
+        first = read_idx_images(Path(folder), "train")
+        test = read_idx_images(Path(folder), "t10k")
+        super().__init__(first, test, binary=binary)
 
 
 class OpenML(SquareBytes):
@@ -129,19 +137,25 @@ class OpenML(SquareBytes):
         from sklearn.datasets import fetch_openml
 
         try:
-            pixels = fetch_openml(name, version=1, as_frame=False, parser="liac-arff").data
+            bunch = fetch_openml(name, version=1, as_frame=False, parser="liac-arff")
         except OSError as error:
             raise ConnectionError(
-                f"OpenML: expected to reach openml.org for '{name}', got {error}. "
-                "Fix: go online once, or --data Idx --data.folder=PATH with the IDX files."
+                f"OpenML: expected to reach openml.org for '{name}', got {error}. Fix: go online "
+                "once, or --data Idx --data.folder=PATH with the IDX files."
             ) from error
-        pixels = np.asarray(pixels)
-        if ((pixels < 0) | (pixels > 255) | (pixels != np.round(pixels))).any():
-            raise ValueError(
-                f"OpenML: expected grey levels 0, …, 255, got others in '{name}'. Fix: Data(…) of your own."
-            )
-        images = torch.as_tensor(pixels.astype(np.uint8))
+        images = _as_bytes(np.asarray(bunch.data), name)
         super().__init__(images[:60_000], images[60_000:], binary=binary)
+
+
+def _as_bytes(pixels: np.ndarray, name: str) -> Tensor:
+    """Pixels as bytes, if that is what they are."""
+    is_byte = (pixels >= 0) & (pixels <= 255) & (pixels == np.round(pixels))
+    if not is_byte.all():
+        raise ValueError(
+            f"OpenML: expected grey levels 0, …, 255, got others in '{name}'. "
+            "Fix: Data(train, val, test, image_shape, levels=256) of rounded levels."
+        )
+    return torch.as_tensor(pixels.astype(np.uint8))
 
 
 class FreyFaces(Data):
@@ -159,25 +173,38 @@ class FreyFaces(Data):
     """
 
     def __init__(self, path: str, split: int = 0):
-        if not Path(path).exists():
-            raise ValueError(
-                f"FreyFaces: expected an .npz file with 'images', got no file {path}. Fix: --data.path=…."
-            )
-        with np.load(path) as content:
-            images = content["images"] if "images" in content else np.empty(0)
-        if images.shape != (1965, 28, 20) or images.dtype != np.uint8:
-            raise ValueError(
-                f"FreyFaces: expected uint8 images (1965, 28, 20), got {images.dtype} {images.shape}."
-            )
+        images = _read_faces(Path(path))
         levels = torch.as_tensor(images.reshape(1965, -1)).to(torch.get_default_dtype())
-        order = torch.randperm(1965, generator=torch.Generator().manual_seed(split))
-        train, val, test = levels[order].split([1565, 200, 200])
-        super().__init__(train, val, test, (28, 20), 256)
+        train, val, test = _shuffle(levels, seed=split).split([1565, 200, 200])
+        super().__init__(train, val, test, image_shape=(28, 20), levels=256)
+
+
+def _shuffle(images: Tensor, seed: int) -> Tensor:
+    """The images in an order of the seed's own; the random state outside stays as it is."""
+    generator = torch.Generator().manual_seed(seed)
+    return images[torch.randperm(len(images), generator=generator)]
+
+
+def _read_faces(path: Path) -> np.ndarray:
+    """The faces as bytes `(1965, 28, 20)`."""
+    if not path.exists():
+        raise ValueError(
+            f"FreyFaces: expected an .npz file with 'images', got no file {path}. "
+            "Fix: --data.path=FILE, or FreyFaces(path)."
+        )
+    with np.load(path) as content:
+        images = content["images"] if "images" in content else np.empty(0)
+    if images.shape != (1965, 28, 20) or images.dtype != np.uint8:
+        raise ValueError(
+            f"FreyFaces: expected uint8 images (1965, 28, 20), got {images.dtype} {images.shape}. "
+            "Fix: np.savez(path, images=faces.astype(np.uint8))."
+        )
+    return images
 
 
 @dataclass(frozen=True)
 class Modes:
-    r"""$p(x) = \frac1M \sum_m \mathcal N(x; \mu_m, \sigma^2 I)$: a toy whose density, sampler and modes are known.
+    r"""$p(x) = \frac1M \sum_m \mathcal N(x; \mu_m, \sigma^2 I)$: a toy of known density and modes.
 
     Attributes:
         centres: the $\mu_m$ `(M, D)`, all distinct.
@@ -187,24 +214,24 @@ class Modes:
     centres: Tensor
     sd: float
 
-    def __post_init__(self):
-        if (
-            self.centres.dim() != 2
-            or len(self.centres.unique(dim=0)) != len(self.centres)
-            or not self.sd > 0
-        ):
+    def __post_init__(self) -> None:
+        num_distinct = len(self.centres.unique(dim=0))
+        is_matrix = self.centres.dim() == 2
+        if not is_matrix or num_distinct != len(self.centres) or not self.sd > 0:
             raise ValueError(
-                f"Modes: expected distinct centres (M, D) and sd > 0, got centres {tuple(self.centres.shape)}, "
-                f"{len(self.centres.unique(dim=0))} of them distinct, and sd={self.sd}."
+                f"Modes: expected distinct centres (M, D) and sd > 0, got centres "
+                f"{tuple(self.centres.shape)}, {num_distinct} of them distinct, and sd={self.sd}. "
+                "Fix: Modes(centres.unique(dim=0), sd=0.1)."
             )
 
     @property
     def distribution(self) -> dist.MixtureSameFamily:
-        """The law itself: exact `log_prob` in nats, and draws under the global seed."""
-        weights = dist.Categorical(
-            logits=torch.zeros(len(self.centres), device=self.centres.device)
+        """The mixture itself: exact `log_prob` in nats, and draws under the global seed."""
+        equal_weights = torch.zeros(len(self.centres), device=self.centres.device)
+        return dist.MixtureSameFamily(
+            dist.Categorical(logits=equal_weights),
+            dist.Normal(self.centres, self.sd).to_event(1),
         )
-        return dist.MixtureSameFamily(weights, dist.Normal(self.centres, self.sd).to_event(1))
 
     def sample(self, num: int, seed: int = 0) -> Tensor:
         """Independent draws `(num, D)`; the random state outside stays as it is."""
@@ -230,7 +257,8 @@ def ring(num_modes: int = 8, radius: float = 2.0, sd: float = 0.1) -> Modes:
 
 def grid(side: int = 5, spacing: float = 2.0, sd: float = 0.05) -> Modes:
     """Modes on a square grid of side × side points around the origin."""
-    ticks = spacing * (torch.arange(side, dtype=torch.get_default_dtype()) - (side - 1) / 2)
+    steps = torch.arange(side, dtype=torch.get_default_dtype()) - (side - 1) / 2
+    ticks = spacing * steps
     return Modes(torch.cartesian_prod(ticks, ticks), sd)
 
 
@@ -252,36 +280,20 @@ def stacked(images: Tensor, labels: Tensor, num: int, seed: int = 0) -> tuple[Te
     References:
         Metz et al. 2017, *Unrolled generative adversarial networks*, arXiv:1611.02163.
     """
-    if (
-        labels.shape != images.shape[:1]
-        or len(labels) < 1
-        or not 0 <= int(labels.min()) <= int(labels.max()) <= 9
-    ):
-        raise ValueError(
-            f"stacked: expected images (N, *event) and N labels 0, …, 9, got {tuple(images.shape)} and "
-            f"{tuple(labels.shape)} in {sorted(set(labels.flatten().tolist()))[:12]}."
-        )
+    _check_labels(images, labels)
     with fork_rng(images, seed=seed):
         rows = torch.randint(len(images), (num, 3)).to(images.device)
-    return images[rows], (
-        labels.long()[rows] * torch.tensor([100, 10, 1], device=labels.device)
-    ).sum(1)
+    place_values = torch.tensor([100, 10, 1], device=labels.device)
+    return images[rows], (labels.long()[rows] * place_values).sum(1)
 
 
-def _images(folder: Path, name: str) -> Tensor:
-    """The images `(N, D)` of one IDX file, as bytes."""
-    path = folder / f"{name}-images-idx3-ubyte"
-    found = next((p for p in (path, path.with_name(path.name + ".gz")) if p.exists()), None)
-    if found is None:
+def _check_labels(images: Tensor, labels: Tensor) -> None:
+    """Refuse what is not one digit for each image."""
+    one_for_each = len(labels) > 0 and labels.shape == images.shape[:1]
+    if not one_for_each or labels.min() < 0 or labels.max() > 9:
+        values = sorted(set(labels.flatten().tolist()))
         raise ValueError(
-            f"Idx: expected {path.name} or {path.name}.gz in {folder}, got neither. Fix: --data.folder=PATH."
+            f"stacked: expected images (N, *event) and N labels 0, …, 9, got {tuple(images.shape)} "
+            f"and {tuple(labels.shape)} in {values[:12]}. "
+            "Fix: stacked(torch.tensor(digits.images), torch.tensor(digits.target), num)."
         )
-    content = gzip.decompress(found.read_bytes()) if found.suffix == ".gz" else found.read_bytes()
-    magic, *shape = np.frombuffer(content[:16], dtype=">i4").tolist()
-    if magic != 2051:
-        raise ValueError(
-            f"Idx: expected an IDX file of images (magic 2051), got magic {magic} in {found}."
-        )
-    return torch.from_numpy(
-        np.frombuffer(content, dtype=np.uint8, offset=16).reshape(shape[0], -1).copy()
-    )

@@ -35,9 +35,11 @@ def levels_vae(
     """
     prior = Flow(StandardNormal(latent), maf(latent, layers))
     likelihood = DiscretizedLogistic(mlp(latent, hidden, 2 * dim), levels, min_scale)
-    embed = nn.Sequential(Rescale(0, levels - 1), mlp(dim, hidden, hidden // 2), nn.SiLU())
-    base = Conditional(dist.Normal, mlp(hidden // 2, 2 * latent))
-    return VAE(prior, likelihood, Flow(base, iaf(latent, layers, context=hidden // 2), embed))
+    features = hidden // 2
+    embed = nn.Sequential(Rescale(0, levels - 1), mlp(dim, hidden, features), nn.SiLU())
+    base = Conditional(dist.Normal, mlp(features, 2 * latent))
+    encoder = Flow(base, iaf(latent, layers, context=features), embed)
+    return VAE(prior, likelihood, encoder)
 
 
 def binary_vae(dim: int = 784, latent: int = 40, hidden: int = 300) -> VAE:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import log, prod
+from math import isqrt, prod, sqrt
 from pathlib import Path
 from time import perf_counter
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..arviz_export.export import to_arviz
-from ..evaluation.likelihood.importance import bits_per_dim, nll
+from ..evaluation.likelihood.importance import NLL, nll
 from ..evaluation.likelihood.psis import khat_threshold
 from ..inference.objectives.elbo import Objective
 from ..inference.run.generation import generate, reconstruct
@@ -45,7 +45,7 @@ class Run:
 
     def train(
         self,
-        objective: Callable[[torch.nn.Module, torch.nn.Module], Objective],
+        objective: Callable[[nn.Module, nn.Module], Objective],
         trainer: Callable[[Objective], SVITrainer],
         epochs: int,
         batch_size: int,
@@ -54,27 +54,30 @@ class Run:
         *,
         resume: bool,
     ) -> float:
-        """Train up to `epochs` epochs in all; returns the seconds it took."""
+        """Train up to `epochs` epochs in all; returns the seconds it took.
+
+        Raises:
+            ValueError: if a resumed run has more epochs already.
+        """
         start = perf_counter()
-        device = next(self.vae.parameters()).device
-        fitted = trainer(objective(self.vae.model, self.vae.guide).to(device))
+        loss = objective(self.vae.model, self.vae.guide)
+        fitted = trainer(loss.to(self._device))
+        checkpoint = self.folder / "checkpoint.pt"
         if resume:
-            fitted.resume(self.folder / "checkpoint.pt")
-        if epochs < fitted.num_epochs:
-            raise ValueError(
-                f"expected more epochs than the {fitted.num_epochs} of the run, got {epochs}. Fix: --epochs."
-            )
-        if epochs == fitted.num_epochs:  # it was stopped between training and evaluation
+            fitted.resume(checkpoint)
+        num_left = _epochs_left(epochs, fitted.num_epochs)
+        if num_left == 0:  # it was stopped between training and evaluation
             self.load()
             return 0.0
-        with (self.folder / "metrics.jsonl").open("a" if resume else "w") as file:
+        metrics = self.folder / "metrics.jsonl"
+        with metrics.open("a" if resume else "w") as file:
             fitted.fit(
                 self.data.batches(batch_size),
                 self.data.val,
-                epochs - fitted.num_epochs,
+                num_left,
                 patience=patience,
                 seed=seed,
-                checkpoint=self.folder / "checkpoint.pt",
+                checkpoint=checkpoint,
                 on_epoch=lambda row: print(json.dumps(row), file=file, flush=True),
             )
         save_weights(self.vae, self.folder / "weights.safetensors")
@@ -83,22 +86,11 @@ class Run:
 
     def evaluate(self, num: int, limit: int | None, seed: int) -> Row:
         """Score the test data, in nats per datum and bits per dim."""
-        test = self._test(limit)
+        test = self._test_data(limit)
         start = perf_counter()
         score = nll(self.vae.model, self.vae.guide, test, num=num, seed=seed)
-        dim = prod(self.data.image_shape)
         return {
-            "nelbo": score.nelbo.mean().item(),
-            "nelbo_stderr": _standard_error(score.nelbo),
-            "nll": score.mean,
-            "nll_stderr": score.stderr,
-            "bits_per_dim": bits_per_dim(score.mean, dim),
-            "bits_per_dim_stderr": score.stderr / dim / log(2),
-            "ess": score.ess.mean().item(),
-            "khat_threshold": khat_threshold(score.num),
-            "share_khat_above": score.share_unreliable,
-            "kl": score.kl.mean().item(),
-            "kl_stderr": _standard_error(score.kl),
+            **_figures(score, prod(self.data.image_shape)),
             "num_test": len(test),
             "num_draws": num,
             "parameters": sum(p.numel() for p in self.vae.parameters()),
@@ -108,47 +100,86 @@ class Run:
     def draw(self, num: int, seed: int) -> Tensor:
         """Draw data from the model and write `samples.png`."""
         x = generate(self.vae.model, num, seed=seed)
-        width = max(1, int(num**0.5))
-        rows = list(x[: width * (num // width)].split(width))
-        image_grid(
-            rows, self.data.image_shape, self.folder / "samples.png", "x ~ p(x | z), z ~ p(z)"
-        )
+        width = max(1, isqrt(num))
+        num_rows = num // width
+        rows = list(x[: width * num_rows].split(width))
+        title = "x ~ p(x | z), z ~ p(z)"
+        image_grid(rows, self.data.image_shape, self.folder / "samples.png", title)
         return x
 
     def describe(self, seed: int, num_data: int = 100, num_draws: int = 200) -> None:
         """Write `reconstructions.png` and `posterior.nc` of the first test data."""
-        test = self._test(num_data)
-        mean = reconstruct(self.vae.model, self.vae.guide, test[:10], num=20, seed=seed)["x"]
-        title = "test digits (above) and E[x | z], z ~ q(z | x) (below)"
-        image_grid(
-            [test[:10], mean], self.data.image_shape, self.folder / "reconstructions.png", title
-        )
+        test = self._test_data(num_data)
+        self._draw_reconstructions(test[:10], seed)
         dims = {"z": ["latent"], "x": ["pixel"]}
         posterior = to_arviz(
             self.vae.model, self.vae.guide, test, num=num_draws, dims=dims, seed=seed
         )
         posterior.to_netcdf(self.folder / "posterior.nc", engine="h5netcdf")
 
-    def _test(self, limit: int | None) -> Tensor:
-        return self.data.test[:limit].to(next(self.vae.parameters()).device)
+    def _draw_reconstructions(self, x: Tensor, seed: int) -> None:
+        means = reconstruct(self.vae.model, self.vae.guide, x, num=20, seed=seed)["x"]
+        title = "test digits (above) and E[x | z], z ~ q(z | x) (below)"
+        path = self.folder / "reconstructions.png"
+        image_grid([x, means], self.data.image_shape, path, title)
 
+    @property
+    def _device(self) -> torch.device:
+        return next(self.vae.parameters()).device
 
-def _standard_error(per_datum: Tensor) -> float:
-    return per_datum.std().item() / len(per_datum) ** 0.5
+    def _test_data(self, limit: int | None) -> Tensor:
+        return self.data.test[:limit].to(self._device)
 
 
 def table(results: Row) -> str:
     """The results as a short table."""
+    above = f"data with k-hat > {results['khat_threshold']:.2f}"
     lines = {
-        "-ELBO": f"{results['nelbo']:.3f} ± {results['nelbo_stderr']:.3f} nats",
-        "NLL": f"{results['nll']:.3f} ± {results['nll_stderr']:.3f} nats",
-        "NLL, bits/dim": f"{results['bits_per_dim']:.4f} ± {results['bits_per_dim_stderr']:.4f}",
-        "KL(q | p)": f"{results['kl']:.3f} ± {results['kl_stderr']:.3f} nats",
+        "-ELBO": f"{_with_error(results, 'nelbo')} nats",
+        "NLL": f"{_with_error(results, 'nll')} nats",
+        "NLL, bits/dim": _with_error(results, "bits_per_dim", digits=4),
+        "KL(q | p)": f"{_with_error(results, 'kl')} nats",
         "effective sample size": f"{results['ess']:.1f} of {results['num_draws']:.0f}",
-        f"data with k-hat > {results['khat_threshold']:.2f}": f"{results['share_khat_above']:.1%}",
+        above: f"{results['share_khat_above']:.1%}",
         "test data": f"{results['num_test']:.0f}",
         "parameters": f"{results['parameters']:,.0f}",
-        "training, seconds": f"{results['seconds']:.1f}" if "seconds" in results else "",
-        "evaluation, seconds": f"{results['evaluation_seconds']:.1f}",
     }
-    return "\n".join(f"{name:<22} {value}" for name, value in lines.items() if value)
+    if "seconds" in results:
+        lines["training, seconds"] = f"{results['seconds']:.1f}"
+    lines["evaluation, seconds"] = f"{results['evaluation_seconds']:.1f}"
+    return "\n".join(f"{name:<22} {value}" for name, value in lines.items())
+
+
+def _epochs_left(epochs: int, num_done: int) -> int:
+    if epochs < num_done:
+        raise ValueError(
+            f"expected more epochs than the {num_done} of the run, got {epochs}. "
+            f"Fix: --epochs={num_done + epochs}."
+        )
+    return epochs - num_done
+
+
+def _figures(score: NLL, num_pixels: int) -> Row:
+    """Means over the data with their standard errors, and how far the weights can be relied on."""
+    bits = score.bits_per_dim(num_pixels)
+    return {
+        "nelbo": score.nelbo.mean().item(),
+        "nelbo_stderr": _standard_error(score.nelbo),
+        "nll": score.mean,
+        "nll_stderr": score.stderr,
+        "bits_per_dim": bits.value,
+        "bits_per_dim_stderr": bits.stderr,
+        "ess": score.ess.mean().item(),
+        "khat_threshold": khat_threshold(score.num),
+        "share_khat_above": score.share_unreliable,
+        "kl": score.kl.mean().item(),
+        "kl_stderr": _standard_error(score.kl),
+    }
+
+
+def _standard_error(per_datum: Tensor) -> float:
+    return per_datum.std().item() / sqrt(len(per_datum))
+
+
+def _with_error(results: Row, name: str, digits: int = 3) -> str:
+    return f"{results[name]:.{digits}f} ± {results[f'{name}_stderr']:.{digits}f}"

@@ -35,10 +35,15 @@ class Program(nn.Module):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         # SVI.step collects what to optimize with a trace that records `param` sites alone; nobody
         # else needs them.
-        if any(isinstance(frame, TraceMessenger) and frame.param_only for frame in _PYRO_STACK):
-            for name, parameter in self.named_parameters():
-                _announce(name, parameter)
+        for frame in _PYRO_STACK:
+            if isinstance(frame, TraceMessenger) and frame.param_only:
+                self._announce_parameters()
+                break
         return super().__call__(*args, **kwargs)
+
+    def _announce_parameters(self) -> None:
+        for name, parameter in self.named_parameters():
+            _announce(name, parameter)
 
 
 def _announce(name: str, parameter: nn.Parameter) -> None:
@@ -81,9 +86,10 @@ def data_plate(*batch: Any, size: int | None = None) -> pyro.plate:
         ...     len(index)
         5
     """
-    first = next((entry for entry in batch if isinstance(entry, Tensor)), None)
-    if first is None:
+    tensors = [entry for entry in batch if isinstance(entry, Tensor)]
+    if not tensors:
         return pyro.plate(DATA, 1, dim=-1)
+    first = tensors[0]
     if first.dim() == 0:
         raise ValueError(
             f"data_plate: expected a tensor (B, *event), got a 0-dim tensor {first}. Fix: x[None]."

@@ -1,4 +1,4 @@
-"""One part of a trained VAE fitted anew: the prior to the aggregated posterior, the scale to the residuals."""
+"""The prior of a trained VAE, fitted to its aggregated posterior, and its scale, fitted to the residuals."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ from torch import Tensor, nn
 
 from ..contract import noise_name
 from ..inference.objectives.elbo import ELBO
-from ..inference.run.batches import Batches
-from ..inference.run.data import split_rows
-from ..inference.run.estimates import placed
+from ..inference.run.batches import Batch, Batches
 from ..inference.run.generation import encode
+from ..inference.run.sessions import session
 from ..inference.run.states import derive_seed, eval_mode
 from ..inference.training.svi import SVITrainer
 from ..programs.dequantization.noise import within_cell
@@ -40,18 +39,18 @@ def refit_prior(
     compile: bool = False,
     progress: bool = False,
 ) -> VAE:
-    r"""$\max_\lambda E_{x \sim \mathrm{data}}\, E_{q(z \mid x)} \log p_\lambda(z)$: a new prior for a trained VAE.
+    r"""$\max_\lambda E_{x \sim \mathrm{data}}\, E_{q(z \mid x)} \log p_\lambda(z)$: a new prior for a VAE.
 
-    Encoder and likelihood stay as they are, so that every nat that the prior gains in $-KL(q_{agg} \| p)$ is gained in
-    the bound on these data. Fresh draws of z are taken each time a datum is seen. The VAE that is given, and the prior
-    that is given, are left as they are.
+    Encoder and likelihood stay as they are, so that every nat that the prior gains in
+    $-KL(q_{agg} \| p)$ is gained in the bound on these data. Each time a datum is seen its z is drawn
+    anew. The VAE that is given, and the prior that is given, are left as they are.
 
     Args:
         vae: the trained VAE.
         data: its data `(N, *event)`, or a tuple: observation first, then context.
-        prior: a conditional with parameters to learn, such as `Flow(MixturePrior(8, 10), maf(8, 2))`; or one without,
-            such as `AggregatePrior(vae.guide.encoder, data[:1000])`, which is taken as it is. A `VampPrior` learns its
-            pseudo-inputs; the encoder that it shares stays as it is.
+        prior: a conditional with parameters to learn, such as `Flow(MixturePrior(8, 10), maf(8, 2))`;
+            or one without, such as `AggregatePrior(vae.guide.encoder, data[:1000])`, which stays as it
+            is. A `VampPrior` learns its pseudo-inputs; the encoder that it shares stays as it is.
         val: held-out data; the prior of the best epoch on them is kept.
         epochs: passes over the data.
         batch_size: data per step.
@@ -64,35 +63,43 @@ def refit_prior(
     Returns:
         A new VAE with copies of encoder and likelihood, and the fitted prior.
 
+    Raises:
+        TypeError: for anything but a VAE.
+
     References:
-        Hoffman, Johnson 2016, *ELBO surgery*; Ghosh et al. 2020, arXiv:1903.12436 (density estimation ex post).
+        Hoffman, Johnson 2016, *ELBO surgery*; Ghosh et al. 2020, arXiv:1903.12436 (density estimation
+        ex post).
     """
+    require_vae(vae, "refit_prior")
     # One copy of all: a prior that refers to the encoder refers to the new one.
     refitted = copy.deepcopy(vae.replace(prior=prior)).to(next(vae.parameters()).device)
-    prior, guide = refitted.generator.prior, refitted.guide
+    new_prior = refitted.generator.prior
+    guide = refitted.guide
     with frozen(guide):
-        if any(p.requires_grad for p in prior.parameters()):
-            latents = _Latents(guide, data, batch_size)
-            held_out = None if val is None else _Latents(guide, val, batch_size, shuffle=False)
-            objective = ELBO(DensityModel(prior, observed=vae.generator.latent), EmptyGuide())
-            trainer = SVITrainer(objective, lr=lr, compile=compile)
-            trainer.fit(
-                latents,
-                held_out,
-                epochs,
-                batch_size,
-                patience=patience,
-                seed=seed,
-                progress=progress,
-            )
+        # Asked only here: a prior that shares the encoder may have no parameter but the encoder's.
+        if not any(p.requires_grad for p in new_prior.parameters()):
+            return refitted
+        latents = _LatentBatches(guide, data, batch_size)
+        held_out = None if val is None else _LatentBatches(guide, val, batch_size, shuffle=False)
+        density = DensityModel(new_prior, observed=vae.generator.latent)
+        trainer = SVITrainer(ELBO(density, EmptyGuide()), lr=lr, compile=compile)
+        trainer.fit(
+            latents,
+            held_out,
+            epochs,
+            batch_size,
+            patience=patience,
+            seed=seed,
+            progress=progress,
+        )
     return refitted
 
 
 def refit_scale(vae: VAE, *batch: Any, num: int = 10, seed: int = 0) -> VAE:
-    r"""$\sigma_*^2 = \frac{1}{N D} \sum_i E_{q(z \mid x_i)} \|x_i - \mu(z)\|^2$: the optimal scale of a VAE's `Normal`.
+    r"""$\sigma_*^2 = \frac{1}{N D} \sum_i E_{q(z \mid x_i)} \|x_i - \mu(z)\|^2$: a VAE's optimal σ.
 
-    No other σ gives these data a larger ELBO. The expectation is over `num` draws of the guide, the noise of a
-    dequantizer among them. The VAE that is given is left as it is.
+    No other scale of its `Normal` likelihood gives these data a larger ELBO. The expectation is over
+    `num` draws of the guide, the noise of a dequantizer among them. The VAE that is given is left as it is.
 
     Args:
         vae: the trained VAE, its likelihood a `Normal`.
@@ -104,71 +111,81 @@ def refit_scale(vae: VAE, *batch: Any, num: int = 10, seed: int = 0) -> VAE:
         A copy of the VAE with $\sigma = \sigma_*$.
 
     Raises:
-        TypeError: if the likelihood is no `Normal`.
+        TypeError: for anything but a VAE, and if its likelihood is no `Normal`.
 
     References:
-        Rybkin, Daniilidis, Levine 2021, *Simple and effective VAE training with calibrated decoders*, arXiv:2006.13202.
+        Rybkin, Daniilidis, Levine 2021, *Simple and effective VAE training with calibrated decoders*,
+        arXiv:2006.13202.
     """
+    require_vae(vae, "refit_scale")
     refitted = copy.deepcopy(vae)
     likelihood = refitted.generator.likelihood
     if not isinstance(likelihood, Normal):
         raise TypeError(
-            f"refit_scale: expected a Normal likelihood, whose one σ has an optimum in closed form, got "
-            f"{type(likelihood).__name__}. Fix: VAE(…, likelihood=Normal(net))."
+            "refit_scale: expected a Normal likelihood, whose one σ has an optimum in closed form, "
+            f"got {type(likelihood).__name__}. Fix: VAE(…, likelihood=Normal(net))."
         )
-    batch = placed(refitted, batch)
-    chunk = max(1, 20_000 // num)
-    squares = [
-        _residuals(refitted, likelihood, block, num, derive_seed(seed, i))
-        for i, block in enumerate(split_rows(batch, chunk))
-    ]
+    squares = []
+    with session(refitted.model, refitted.guide, *batch, num=num, seed=seed) as pair:
+        for i, block in enumerate(pair.blocks()):
+            squares.append(_mean_squares(refitted, likelihood, block, num, derive_seed(seed, i)))
     likelihood.set_scale(sqrt(torch.cat(squares).mean().item()))
     return refitted
 
 
-def _residuals(vae: VAE, likelihood: Normal, block: tuple, num: int, seed: int) -> Tensor:
-    r"""$\frac1D \|x - \mu(z)\|^2$ of every datum, float64, averaged over draws; of x + u where there is noise."""
+def require_vae(vae: object, caller: str) -> None:
+    """Refuse what is no VAE, such as the class itself or one of its programs."""
+    if not isinstance(vae, VAE):
+        found = f"the class {vae.__name__}" if isinstance(vae, type) else type(vae).__name__
+        raise TypeError(
+            f"{caller}: expected a trained VAE, got {found}. "
+            f"Fix: {caller}(VAE(prior, likelihood, encoder), …)."
+        )
+
+
+@contextmanager
+def frozen(module: nn.Module) -> Iterator[None]:
+    """No parameter of the module asks for a gradient, and it runs in evaluation mode inside a trainer too."""
+    trainable = [p for p in module.parameters() if p.requires_grad]
+    was_training = [(part, part.training) for part in module.modules()]
+    # A trainer sets all modules to training mode; the hook sets this one back before each call.
+    hook = module.register_forward_pre_hook(_set_to_evaluation)
+    try:
+        for p in trainable:
+            p.requires_grad_(False)
+        yield
+    finally:
+        hook.remove()
+        for p in trainable:
+            p.requires_grad_(True)
+        for part, mode in was_training:
+            part.training = mode
+
+
+def _set_to_evaluation(module: nn.Module, _: Any) -> None:
+    module.eval()
+
+
+def _mean_squares(vae: VAE, likelihood: Normal, block: Batch, num: int, seed: int) -> Tensor:
+    r"""$\frac1D E_{q(z \mid x_i)} \|x_i - \mu(z)\|^2$ `(N,)`, float64; of x + u where there is noise."""
     x, *context = block
-    drawn = encode(vae.guide, x, *context, num=num, seed=seed)
+    draws = encode(vae.guide, x, *context, num=num, seed=seed)
     with eval_mode(vae):
-        loc = likelihood.net(drawn[vae.generator.latent], *context)
-    noise = drawn.get(noise_name(vae.generator.observed))
+        loc = likelihood.net(draws[vae.generator.latent], *context)
+    noise = draws.get(noise_name(vae.generator.observed))
     v = x if noise is None else within_cell(x, noise)
-    return (v.double() - loc.double()).square().mean(0).flatten(1).mean(1)
+    squares = (v.double() - loc.double()).square()
+    return squares.mean(0).flatten(1).mean(1)
 
 
-class _Latents(Batches):
-    r"""Batches of fresh draws $z \sim q(z \mid x, c)$, with the context beside them."""
+class _LatentBatches(Batches):
+    r"""Batches of fresh draws $z \sim q(z \mid x, c)$, each followed by its context."""
 
     def __init__(self, guide: nn.Module, data: Any, batch_size: int, *, shuffle: bool = True):
         super().__init__(data, batch_size, shuffle=shuffle)
         self.guide = guide
 
     @torch.no_grad()
-    def _rows(self, rows: Tensor) -> tuple:
+    def _rows(self, rows: Tensor) -> Batch:
         x, *context = super()._rows(rows)
         return (self.guide(x, *context), *context)
-
-
-@contextmanager
-def frozen(module: nn.Module) -> Iterator[None]:
-    """No parameter of the module asks for a gradient, and it is run as it is evaluated, whatever a trainer says."""
-    wanted, modes = (
-        [p for p in module.parameters() if p.requires_grad],
-        [(m, m.training) for m in module.modules()],
-    )
-    hook = module.register_forward_pre_hook(_evaluated)
-    try:
-        for p in wanted:
-            p.requires_grad_(False)
-        yield
-    finally:
-        hook.remove()
-        for p in wanted:
-            p.requires_grad_(True)
-        for part, mode in modes:
-            part.training = mode
-
-
-def _evaluated(module: nn.Module, _: Any) -> None:
-    module.eval()

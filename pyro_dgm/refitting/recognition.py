@@ -1,4 +1,4 @@
-"""The way back from data to codes, for a generator that was trained without one: its guide, and then its likelihood."""
+"""The guide of a generator that was trained without one, as by a critic, and then its likelihood."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from torch import nn
 from ..evaluation.likelihood.annealing import AIS
 from ..evaluation.likelihood.importance import NLL, nll
 from ..inference.objectives.elbo import ELBO, Objective
+from ..inference.run.tabular import Tabular
 from ..inference.training.svi import SVITrainer
+from ..programs.guides import AmortizedGuide
 from ..programs.likelihoods.continuous import Normal
 from ..programs.vae import VAE
-from .generative import frozen
+from .generative import frozen, require_vae
 
 Score = Callable[..., NLL | AIS]
 
@@ -35,11 +37,11 @@ def refit_guide(
     compile: bool = False,
     progress: bool = False,
 ) -> VAE:
-    r"""$\max_\phi E_{x \sim \mathrm{data}}\, \mathrm{ELBO}(p, q_\phi; x)$: a new guide for a generator that stays.
+    r"""$\max_\phi E_{x \sim \mathrm{data}}\, \mathrm{ELBO}(p, q_\phi; x)$: a new guide for a generator.
 
-    A generator that was trained against a critic has no guide. With an observation model around its output,
-    `VAE(prior, Normal(MeanOf(generator.likelihood), 0.1), encoder)`, it gets one here, and its likelihood can be told.
-    The VAE that is given, and the encoder that is given, are left as they are.
+    A generator that was trained against a critic has no guide. With an observation model around its
+    output, `VAE(prior, Normal(MeanOf(generator.likelihood), 0.1), encoder)`, it gets one here, and its
+    likelihood can be estimated. The VAE that is given, and the encoder that is given, are left as they are.
 
     Args:
         vae: a VAE whose generator is trained.
@@ -51,18 +53,23 @@ def refit_guide(
         lr: learning rate (Adam).
         patience: stop after so many epochs without a better validation.
         seed: of draws and order.
-        objective: makes the loss of model and guide: `ELBO`, `partial(IWELBO, num_particles=8)`, or `Sleep`, which
-            learns from the model's own draws.
+        objective: makes the loss of model and guide: `ELBO`, `partial(IWELBO, num_particles=8)`, or
+            `Sleep`, which learns from the model's own draws.
         compile: as in `SVITrainer`.
         progress: whether to show a bar.
 
     Returns:
-        A new VAE with a copy of the generator, and the fitted encoder. A dequantizer with parameters is fitted as well.
+        A new VAE with a copy of the generator, and the fitted encoder. A dequantizer with parameters is
+        fitted as well.
+
+    Raises:
+        TypeError: for anything but a VAE.
 
     References:
-        Wu, Burda, Salakhutdinov, Grosse 2017, *On the quantitative analysis of decoder-based generative models*,
-        arXiv:1611.04273.
+        Wu, Burda, Salakhutdinov, Grosse 2017, *On the quantitative analysis of decoder-based generative
+        models*, arXiv:1611.04273.
     """
+    require_vae(vae, "refit_guide")
     refitted = copy.deepcopy(vae.replace(encoder=encoder)).to(next(vae.parameters()).device)
     with frozen(refitted.generator):
         trainer = SVITrainer(objective(refitted.model, refitted.guide), lr=lr, compile=compile)
@@ -71,7 +78,7 @@ def refit_guide(
 
 
 @dataclass(frozen=True)
-class ScaleCurve:
+class ScaleCurve(Tabular):
     r"""$-\log p_\sigma(x)$ under the observation model $\mathcal N(G(z), \sigma^2)$, for some σ.
 
     Attributes:
@@ -86,20 +93,29 @@ class ScaleCurve:
 
     @property
     def best(self) -> int:
-        """The position of the least mean. As a result of these data it is a little too good: choose σ on others."""
-        return min(range(len(self.scores)), key=lambda i: self.scores[i].mean)
+        """The position of the least mean NLL. It is a little too good for these data: choose σ on others."""
+        costs = self.columns()["nll"]
+        return costs.index(min(costs))
 
     @property
     def kind(self) -> str:
         """Exact, or what sort of bound."""
         return self.scores[0].kind
 
+    def columns(self) -> dict[str, list[float]]:
+        """σ, and the NLL at it with its standard error, nats per datum."""
+        table: dict[str, list[float]] = {"scale": list(self.scales), "nll": [], "stderr": []}
+        for score in self.scores:
+            table["nll"].append(score.mean)
+            table["stderr"].append(score.stderr)
+        return table
+
     def __str__(self) -> str:
-        rows = [
-            f"{scale:8.4g}  {score.mean:10.3f} ± {score.stderr:.3f}{'  *' * (i == self.best)}"
-            for i, (scale, score) in enumerate(zip(self.scales, self.scores, strict=True))
-        ]
-        return "\n".join([f"   scale  NLL, nats per datum ({self.kind})", *rows])
+        lines = [f"   scale  NLL, nats per datum ({self.kind})"]
+        for scale, score in zip(self.scales, self.scores, strict=True):
+            lines.append(f"{scale:8.4g}  {score.mean:10.3f} ± {score.stderr:.3f}")
+        lines[1 + self.best] += "  *"
+        return "\n".join(lines)
 
 
 def nll_over_scale(
@@ -116,11 +132,12 @@ def nll_over_scale(
     objective: Callable[[nn.Module, nn.Module], Objective] = ELBO,
     progress: bool = False,
 ) -> ScaleCurve:
-    r"""$\sigma \mapsto -\log \int p(z)\, \mathcal N(x; G(z), \sigma^2)\, dz$: the likelihood of a GAN's generator.
+    r"""$\sigma \mapsto -\log \int p(z)\, \mathcal N(x; G(z), \sigma^2)\, dz$: the NLL of a GAN's generator.
 
-    The σ is no part of the generator, so the curve as a whole is the result. It falls while σ shrinks towards the
-    distance of the data to the nearest G(z), and rises like $d^2 / 2 \sigma^2$ where it is too small for them. The
-    guide is fitted at each σ, from the largest to the smallest, and goes on from the last: wide posteriors are easy.
+    The σ is no part of the generator, so the curve as a whole is the result. It falls while σ shrinks
+    towards the distance of the data to the nearest G(z), and rises like $d^2 / 2 \sigma^2$ where it is
+    too small for them. The guide is fitted at each σ, from the largest to the smallest, and goes on from
+    the last: wide posteriors are easy.
 
     Args:
         vae: prior, `Normal(MeanOf(generator.likelihood))` or another `Normal`, and the encoder to begin with.
@@ -137,41 +154,53 @@ def nll_over_scale(
         progress: whether to show bars.
 
     Raises:
-        TypeError: if the likelihood is no `Normal`.
+        TypeError: for anything but a VAE, and if its likelihood is no `Normal`.
         ValueError: if there is no σ, or one that is not positive.
 
     References:
         Wu, Burda, Salakhutdinov, Grosse 2017, arXiv:1611.04273 (AIS, GANs with a Gaussian observation model).
     """
-    _check(vae, scales)
-    test, fitted, scores = test if isinstance(test, tuple) else (test,), [vae], []
-    for scale in sorted(scales, reverse=True):
-        start = copy.deepcopy(
-            vae.replace(encoder=fitted[-1].guide.encoder, dequantizer=fitted[-1].guide.dequantizer)
+    require_vae(vae, "nll_over_scale")
+    _check_scales(vae, scales)
+    test_batch = test if isinstance(test, tuple) else (test,)
+    falling = sorted(scales, reverse=True)
+    fitted = vae
+    vaes, scores = [], []
+    for scale in falling:
+        start = _at_scale(vae, scale, fitted.guide)
+        fitted = refit_guide(
+            start,
+            data,
+            start.guide.encoder,
+            epochs=epochs,
+            batch_size=batch_size,
+            lr=lr,
+            seed=seed,
+            objective=objective,
+            progress=progress,
         )
-        cast(Normal, start.generator.likelihood).set_scale(scale)
-        options: dict[str, Any] = {
-            "epochs": epochs,
-            "batch_size": batch_size,
-            "lr": lr,
-            "seed": seed,
-        }
-        fitted.append(
-            refit_guide(
-                start, data, start.guide.encoder, **options, objective=objective, progress=progress
-            )
-        )
-        scores.append(score(fitted[-1].model, fitted[-1].guide, *test))
-    return ScaleCurve(tuple(sorted(scales, reverse=True)), tuple(scores), tuple(fitted[1:]))
+        vaes.append(fitted)
+        scores.append(score(fitted.model, fitted.guide, *test_batch))
+    return ScaleCurve(tuple(falling), tuple(scores), tuple(vaes))
 
 
-def _check(vae: VAE, scales: Sequence[float]) -> None:
-    if not isinstance(vae.generator.likelihood, Normal):
+def _at_scale(vae: VAE, scale: float, guide: AmortizedGuide) -> VAE:
+    """Copies of the generator, with another σ, and of a guide to go on from."""
+    start = vae.replace(encoder=guide.encoder, dequantizer=guide.dequantizer)
+    start = copy.deepcopy(start)
+    cast(Normal, start.generator.likelihood).set_scale(scale)
+    return start
+
+
+def _check_scales(vae: VAE, scales: Sequence[float]) -> None:
+    likelihood = vae.generator.likelihood
+    if not isinstance(likelihood, Normal):
         raise TypeError(
-            f"nll_over_scale: expected a Normal likelihood, whose σ is varied, got "
-            f"{type(vae.generator.likelihood).__name__}. Fix: vae.replace(likelihood=Normal(MeanOf(likelihood)))."
+            "nll_over_scale: expected a Normal likelihood, whose σ is varied, got "
+            f"{type(likelihood).__name__}. Fix: vae.replace(likelihood=Normal(MeanOf(likelihood)))."
         )
     if not scales or min(scales) <= 0:
         raise ValueError(
-            f"scales: expected at least one σ, and all of them positive, got {tuple(scales)}."
+            "scales: expected at least one σ, and all of them positive, got "
+            f"{tuple(scales)}. Fix: scales=(1.0, 0.3, 0.1)."
         )

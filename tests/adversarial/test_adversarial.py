@@ -227,8 +227,9 @@ RUNS = {
 def states(trainer):
     rows = [{n: v for n, v in row.items() if n != "seconds"} for row in trainer.history]
     ema = None if trainer.ema is None else [t.clone() for t in trainer.ema.average]
-    of_sides = {side: state for side, state in trainer.state().items() if side != "rules"}
-    return dict(trainer.module.state_dict()), trainer._last, of_sides, rows, ema
+    of_sides = trainer.state.state_dict()["trainer"]
+    del of_sides["rules"]
+    return dict(trainer.module.state_dict()), trainer.state.last, of_sides, rows, ema
 
 
 @over("options", RUNS.values(), ids=RUNS)
@@ -490,3 +491,36 @@ def test_a_checkpoint_of_another_game_is_refused(options, name, tmp_path):
         match=rf"resume: expected a checkpoint of the game .*{name}.*Fix: the same game=",
     ):
         build(**options).resume(tmp_path / "gan.pt")
+
+
+def test_a_class_in_place_of_a_critic_is_refused():
+    with pytest.raises(TypeError, match=r"got the class Linear. Fix: an instance, such as Linear"):
+        dgm.GANTrainer(same_toy_vae().generator, nn.Linear)
+
+
+def test_a_vae_in_place_of_its_generator_is_refused():
+    with pytest.raises(
+        TypeError, match=r"one program, got VAE.*Fix: vae.generator in place of vae"
+    ):
+        dgm.GANTrainer(same_toy_vae(), dgm.mlp(3, 8, 1))
+
+
+def test_a_divergence_in_place_of_a_game_gets_the_game_of_it():
+    with pytest.raises(TypeError, match=r"the class KL. Fix: game=FDivergence\(KL\(\)\)"):
+        build(game=dgm.gan.KL)
+
+
+def test_a_trainer_prints_what_is_played():
+    assert repr(build(ema=0.9)) == (
+        "GANTrainer(LatentVariableModel, MLP, game=NonSaturating(), penalties=(R1(gamma=1.0),), "
+        "play=Alternating(n_critic=1), ema=0.9, noise=False, bound=None, weight=1.0)"
+    )
+
+
+@over("outside", [torch.no_grad, torch.inference_mode])
+def test_fit_trains_where_gradients_are_switched_off(outside):
+    whole, other = build(**EVERYTHING), build(**EVERYTHING)
+    fit(whole, val=data(7), epochs=2)
+    with outside():
+        fit(other, val=data(7), epochs=2)
+    torch.testing.assert_close(states(whole), states(other), rtol=0, atol=0)

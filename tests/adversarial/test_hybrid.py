@@ -222,3 +222,82 @@ def test_a_deterministic_decoder_has_no_bound():
     model = dgm.LatentVariableModel(dgm.StandardNormal(2), dgm.Deterministic(dgm.mlp(2, 3)))
     with pytest.raises(ValueError, match="a Delta observation has no density"):
         fit(dgm.HybridTrainer(dgm.ELBO(model, same_toy_vae().guide), dgm.mlp(3, 1)))
+
+
+@over(
+    ("options", "error", "message"),
+    [
+        ({"bound": "elbo"}, TypeError, r"an objective over model and guide, got str. Fix: bound="),
+        ({"bound": dgm.ELBO}, TypeError, r"got the class ELBO. Fix: bound=ELBO\(model, guide\)"),
+        ({"weight": 0.5}, ValueError, r"a bound with weight=0.5, got none.*Fix: bound=ELBO\("),
+    ],
+)
+def test_a_bound_that_is_none_and_a_weight_without_one_are_refused(options, error, message):
+    with pytest.raises(error, match=f"GANTrainer: expected {message}|GANTrainer: .*{message}"):
+        dgm.GANTrainer(same_toy_vae().generator, dgm.mlp(3, 8, 1), **options)
+
+
+def test_a_bound_of_another_generator_is_refused():
+    vae = same_toy_vae()
+    with pytest.raises(
+        ValueError,
+        match=r"shares no parameter with it. Fix: GANTrainer\(bound.model, critic, bound",
+    ):
+        dgm.GANTrainer(
+            same_toy_vae().generator, dgm.mlp(3, 8, 1), bound=dgm.ELBO(vae.model, vae.guide)
+        )
+
+
+# Composition ---------------------------------------------------------------------------------------------------------
+
+
+def with_bound(vae, generator, **options):
+    """The same trainer by its parts."""
+    with fork_rng(seed=1):
+        critic = dgm.mlp(3, 8, 1)
+    return dgm.GANTrainer(generator, critic, bound=dgm.ELBO(vae.model, vae.guide), **options)
+
+
+def test_the_hybrid_is_a_game_with_a_bound():
+    one, other = same_toy_vae(), same_toy_vae()
+    hybrid, parts = build(one, weight=0.3), with_bound(other, other.model, weight=0.3)
+    assert type(hybrid) is dgm.GANTrainer
+    for trainer in (hybrid, parts):
+        fit(trainer, epochs=2, val=data())
+    assert same(weights(hybrid.module), weights(parts.module))
+
+
+def test_the_generator_may_be_another_program_of_the_same_decoder():
+    vae = same_toy_vae()
+    generator = dgm.LatentVariableModel(dgm.StandardNormal(2), vae.model.likelihood)
+    trainer = with_bound(vae, generator, weight=0.3)
+    before = weights(vae.guide)
+    history = fit(trainer, epochs=2, val=data())
+    assert trainer.best["metric"] == "val_nelbo"
+    assert not any(torch.equal(a, b) for a, b in zip(before, weights(vae.guide), strict=True))
+    for row in history.rows:
+        assert row["val_loss"] == pytest.approx(row["val_nelbo"] + 0.3 * row["val_generator"])
+
+
+def test_an_average_is_of_model_and_guide():
+    vae = same_toy_vae()
+    trainer = with_bound(vae, vae.model, ema=0.5)
+    assert {id(p) for p in trainer.ema.parameters} == {id(p) for p in vae.parameters()}
+    fit(trainer)
+    torch.testing.assert_close([p.detach() for p in trainer.ema.parameters], trainer.ema.average)
+
+
+def test_a_schedule_moves_with_each_step_of_the_generator_alone():
+    """As in `SVITrainer.step`, without a loop around it."""
+    vae, beta = same_toy_vae(), dgm.LinearWarmup(10)
+    objective = dgm.ELBO(vae.model, vae.guide, beta={"z": beta})
+    trainer = dgm.HybridTrainer(objective, dgm.mlp(3, 8, 1))
+    trainer.critic_step(data())
+    assert beta().item() == 0.0
+    trainer.generator_step(data())
+    assert beta().item() == pytest.approx(0.1)
+
+
+def test_it_prints_its_bound():
+    vae = same_toy_vae()
+    assert repr(with_bound(vae, vae.model, weight=0.3)).endswith("bound=ELBO, weight=0.3)")

@@ -177,3 +177,24 @@ def test_a_side_without_parameters_to_train_raises():
         ValueError, match=r"expected a generator with parameters to train.*generator.requires_grad_"
     ):
         dgm.GANTrainer(Dirac(0.0).requires_grad_(False), Slope(0.0))
+
+
+def test_a_play_is_a_plan_of_moves():
+    alternating, move = dgm.gan.Alternating(n_critic=2), dgm.gan.Move
+    assert alternating.plan(0) == (move.CRITIC,)
+    assert alternating.plan(1) == (move.CRITIC, move.GENERATOR)
+    assert dgm.gan.Simultaneous().plan(7) == (move.BOTH,)
+
+
+def test_a_play_of_ones_own_says_its_plan():
+    """The generator first, and twice."""
+
+    class GeneratorFirst(dgm.gan.Play):
+        def plan(self, num_critic_steps):
+            return dgm.gan.Move.GENERATOR, dgm.gan.Move.GENERATOR, dgm.gan.Move.CRITIC
+
+    trainer = dirac(0.3, 0.2, GeneratorFirst(sgd(), sgd()), game=dgm.gan.Wasserstein())
+    theta, psi = moved(trainer).tolist()
+    assert (trainer.num_critic_steps, trainer.num_generator_steps) == (1, 2)
+    assert theta == pytest.approx(0.3 + 2 * H * 0.2)
+    assert psi == pytest.approx(0.2 - H * theta)

@@ -85,7 +85,16 @@ def test_a_missing_file_is_named(tmp_path):
 
 def test_a_file_of_labels_is_refused(tmp_path):
     write_idx(tmp_path, "train", np.zeros((3, 2, 2), dtype=np.uint8), magic=2049)
-    with pytest.raises(ValueError, match="magic 2051.*got magic 2049"):
+    with pytest.raises(
+        ValueError, match=r"magic 2051.*got magic 2049 .*Fix: put the file of images"
+    ):
+        Idx(str(tmp_path))
+
+
+def test_a_file_that_was_cut_off_is_refused(tmp_path):
+    header = struct.pack(">iiii", 2051, 3, 2, 2)
+    (tmp_path / "train-images-idx3-ubyte").write_bytes(header + bytes(8))
+    with pytest.raises(ValueError, match=r"expected 3 images of 4 bytes in .*, got 8 bytes. Fix"):
         Idx(str(tmp_path))
 
 
@@ -132,13 +141,15 @@ def test_grey_values_that_are_no_bytes_are_refused_and_not_cut_to_zero(monkeypat
     monkeypatch.setattr(
         sklearn.datasets, "fetch_openml", lambda *_, **__: type("B", (), {"data": pixels})
     )
-    with pytest.raises(ValueError, match=r"expected grey levels 0, …, 255, got others in 'x'"):
+    with pytest.raises(
+        ValueError, match=r"expected grey levels 0, …, 255, got others in 'x'\. Fix: Data\("
+    ):
         OpenML("x")
 
 
 @pytest.mark.parametrize(("val", "test"), [(0, 10), (1000, 797), (2000, 10)])
 def test_empty_splits_of_the_digits_are_refused(val, test):
-    with pytest.raises(ValueError, match="expected non-empty splits of 1797 images"):
+    with pytest.raises(ValueError, match=r"expected non-empty splits of 1797 images.*Fix: Digits"):
         Digits(val, test)
 
 
@@ -188,7 +199,7 @@ def test_missing_faces_are_named_with_the_fix(tmp_path):
 @pytest.mark.parametrize(
     ("content", "got"),
     [
-        ({"images": np.zeros((1965, 28, 20))}, r"got float64 \(1965, 28, 20\)"),
+        ({"images": np.zeros((1965, 28, 20))}, r"got float64 \(1965, 28, 20\)\. Fix: np.savez"),
         ({"images": np.zeros((1965, 20, 28), np.uint8)}, r"got uint8 \(1965, 20, 28\)"),
         ({"faces": np.zeros((1965, 28, 20), np.uint8)}, r"got float64 \(0,\)"),
     ],
@@ -237,7 +248,7 @@ def test_a_ring_with_a_mode_twice_is_refused():
         ValueError, match=r"Modes: expected distinct centres .* got centres \(3, 1\), 2 of them"
     ):
         Modes(torch.tensor([[0.0], [1.0], [0.0]]), 1.0)
-    with pytest.raises(ValueError, match="Modes: expected .* sd > 0, got .* sd=0.0"):
+    with pytest.raises(ValueError, match=r"Modes: expected .* sd > 0, got .* sd=0\.0\. Fix: Modes"):
         ring(sd=0.0)
 
 
@@ -256,5 +267,5 @@ def test_stacked_images_carry_the_labels_of_their_channels():
     "labels", [torch.arange(9), torch.arange(10) + 1, torch.zeros(10, 2).long()]
 )
 def test_labels_that_are_no_digits_are_refused(labels):
-    with pytest.raises(ValueError, match="stacked: expected images .* and N labels 0, …, 9"):
+    with pytest.raises(ValueError, match="stacked: expected images .* and N labels 0, …, 9.*Fix"):
         stacked(torch.zeros(10, 4), labels, 5)

@@ -136,6 +136,11 @@ def test_it_prints_a_table_that_says_what_it_is():
     assert "upper bound in expectation" in lines[0]
     assert [line.split()[0] for line in lines[1:]] == ["2", "0.5"]
     assert ["*" in line for line in lines[1:]] == [i == curve.best for i in range(2)]
+    table = curve.to_dataframe()
+    assert list(table.columns) == ["scale", "nll", "stderr"]
+    assert table["scale"].tolist() == [2, 0.5]
+    assert table["nll"].tolist() == [score.mean for score in curve.scores]
+    assert "upper bound in expectation" in curve._repr_html_()
 
 
 def test_context_is_scored_as_well():
@@ -159,5 +164,5 @@ def test_a_likelihood_without_a_scale_is_refused():
 
 @pytest.mark.parametrize("scales", [(), (1.0, 0.0)])
 def test_scales_that_are_not_positive_are_refused(scales):
-    with pytest.raises(ValueError, match="expected at least one σ, and all of them positive"):
+    with pytest.raises(ValueError, match="expected at least one σ, and all of them positive.*Fix"):
         dgm.diagnostics.nll_over_scale(toy_vae(), torch.zeros(5, 3), torch.zeros(5, 3), scales)

@@ -222,12 +222,12 @@ def test_the_seed_decides_the_result():
 def test_the_latents_are_fresh_draws_each_time_a_datum_is_seen_with_the_context_beside_them():
     x, c = torch.randn(10, 3), torch.randn(10, 1)
     encoder = dgm.Normal(dgm.Concat(nn.Linear(4, 2)), scale=1e-9)
-    latents = refitting._Latents(dgm.AmortizedGuide(encoder), (x, c), 4, shuffle=False)
+    latents = refitting._LatentBatches(dgm.AmortizedGuide(encoder), (x, c), 4, shuffle=False)
     z, context = (torch.cat(parts) for parts in zip(*latents.epoch(), strict=True))
     torch.testing.assert_close(z, encoder(x, c).mean.detach(), rtol=0, atol=1e-4)
     assert torch.equal(context, c)
     assert not z.requires_grad
-    latents = refitting._Latents(shifted_vae().guide, x, 10, shuffle=False)
+    latents = refitting._LatentBatches(shifted_vae().guide, x, 10, shuffle=False)
     (one,), (two,) = next(latents.epoch()), next(latents.epoch())
     assert not torch.equal(one, two)
 
@@ -254,7 +254,7 @@ def test_with_held_out_data_the_best_epoch_is_kept_and_patience_stops(monkeypatc
     kept = dgm.refit_prior(vae, x, dgm.StandardNormal(2))  # the same encoder
     assert same(state_of(kept.guide), state_of(refitted.guide))
     again = trainer.evaluate(
-        refitting._Latents(refitted.guide, val, 128, shuffle=False), batch_size=128
+        refitting._LatentBatches(refitted.guide, val, 128, shuffle=False), batch_size=128
     )
     assert again["nelbo"] == pytest.approx(min(scores))
 
@@ -343,6 +343,25 @@ def test_a_tiny_optimal_scale_keeps_its_digits(residual):
     exact = (x - net.bias).double().square().mean().sqrt()
     found = dgm.refit_scale(vae, x, num=2).generator.likelihood.scale
     torch.testing.assert_close(found.detach().double(), exact.detach(), rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [(dgm.VAE, "the class VAE"), (dgm.EmptyGuide(), "EmptyGuide")],
+    ids=["class", "program"],
+)
+def test_what_is_no_vae_is_refused(given, found):
+    x = torch.randn(5, 3)
+    for name, call in {
+        "refit_prior": lambda: dgm.refit_prior(given, x, dgm.StandardNormal(2)),
+        "refit_scale": lambda: dgm.refit_scale(given, x),
+        "refit_guide": lambda: dgm.refit_guide(given, x, nn.Linear(3, 4)),
+        "nll_over_scale": lambda: dgm.diagnostics.nll_over_scale(given, x, x, (1.0,)),
+    }.items():
+        with pytest.raises(
+            TypeError, match=rf"{name}: expected a trained VAE, got {found}\. Fix: {name}\(VAE"
+        ):
+            call()
 
 
 def test_a_likelihood_without_one_scale_is_refused():

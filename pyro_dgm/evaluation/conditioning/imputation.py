@@ -2,26 +2,22 @@ r"""Conditioning for free: missing dims, and the likelihood of some dims given o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from math import ceil
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ...inference.run.data import take_rows
-from ...inference.run.estimates import check_batch, estimating, placed
-from ...inference.run.sessions import check_pair, require_positive
+from ...contract import PyroProgram
+from ...inference.run.sessions import read_data, require_positive
 from ...inference.run.states import derive_seed
-from ...inference.run.traces import plate_depth, run_pair
-from ..likelihood.importance import NLL, PerDatum, nll, summary_of
-from .filling import FillingMixture, site_of
-from .marginal import Marginal, Unmasked
+from ...inference.run.tabular import Tabular
+from ..likelihood.importance import NLL, PerDatum, summary_of
+from .incomplete import IncompleteData, incomplete_session
 
 
 @dataclass(frozen=True)
-class Imputation:
+class Imputation(Tabular):
     r"""Draws $x_a \sim p(x_a \mid x_b)$ of the missing dims a, given the observed dims b of each datum.
 
     Attributes:
@@ -34,12 +30,17 @@ class Imputation:
     mean: Tensor
     nll: NLL
 
+    def columns(self) -> dict[str, Tensor]:
+        """One row per datum: what says how far its draws can be trusted."""
+        names = ("per_datum", "monte_carlo", "ess", "khat")
+        return {name: getattr(self.nll, name) for name in names}
+
     def __str__(self) -> str:
         return f"{len(self.draws)} imputations of {len(self.mean)} data; observed dims: {self.nll}"
 
 
 @dataclass(frozen=True)
-class ConditionalNLL(PerDatum):
+class ConditionalNLL(PerDatum, Tabular):
     r"""$-\log p(x_a \mid x_b) = -\log p(x_a, x_b) + \log p(x_b)$ in nats per datum.
 
     Attributes:
@@ -56,13 +57,22 @@ class ConditionalNLL(PerDatum):
     given: NLL
     kind: str = "a difference of two upper bounds in expectation, itself no bound"
 
+    def columns(self) -> dict[str, Tensor]:
+        """One row per datum, in nats."""
+        return {
+            "per_datum": self.per_datum,
+            "monte_carlo": self.monte_carlo,
+            "joint": self.joint.per_datum,
+            "given": self.given.per_datum,
+        }
+
     def __str__(self) -> str:
         return f"conditional NLL {self.mean:.3f} ± {self.stderr:.3f} nats per datum ({self.kind})"
 
 
 def impute(
-    model: Callable,
-    guide: Callable,
+    model: PyroProgram,
+    guide: PyroProgram,
     *batch: Any,
     observed: Tensor,
     num: int = 100,
@@ -74,14 +84,14 @@ def impute(
 ) -> Imputation:
     r"""$x_a \sim p(x_a \mid x_b) = \int p(x_a \mid z)\, p(z \mid x_b)\, dz$: draws of the dims that are missing.
 
-    z is resampled from the weighted draws of `marginal_nll`, so that the law is right as `num_weights` grows, whatever
+    z is resampled from the weighted draws of `marginal_nll`, so that their distribution is right as `num_weights` grows, whatever
     the guide; ESS and k̂ of the result say whether it has grown enough.
 
     Args:
         model: a Pyro program that keeps the contract, with a likelihood as `Marginal` takes.
         guide: its guide.
         batch: the data, observation first; what it holds at missing dims, such as NaN, is never read.
-        observed: which dims are there, bool `(N, *event)`, or `(*event)` for all data alike.
+        observed: which dims are there, bool `(N, *event)` in the order of the data, or `(*event)` for all alike.
         num: draws per datum.
         num_weights: number K of importance draws of z that they are resampled from.
         fills: see `marginal_nll`.
@@ -104,23 +114,38 @@ def impute(
         >>> impute(vae.model, vae.guide, x, observed=observed, num=3, num_weights=50).draws.shape
         torch.Size([3, 5, 9])
     """
-    require_positive(num=num, num_weights=num_weights, fills=fills, sweeps=sweeps, chunk=chunk)
-    task = _task(model, guide, batch, observed, (num_weights, fills, sweeps))
-    x = task.batch[0]
+    require_positive(num=num, num_weights=num_weights)
+    with incomplete_session(
+        model,
+        guide,
+        *batch,
+        observed=observed,
+        num=num_weights,
+        fills=fills,
+        sweeps=sweeps,
+        chunk=chunk,
+        seed=seed,
+    ) as data:
+        return impute_of(data, num)
+
+
+def impute_of(data: IncompleteData, num: int) -> Imputation:
+    """`impute` of an open session of incomplete data."""
+    x = data.pair.batch[0]
+    draws = x.expand(num, *x.shape).clone()
     mean = x.to(torch.promote_types(x.dtype, torch.get_default_dtype()))
-    draws, parts = x.expand(num, *x.shape).clone(), []
-    with estimating(model, guide, seed=seed):
-        for rows, block in task.blocks(chunk):
-            weighed = task.mixture.weighed(block)
-            drawn, average = task.mixture.imputed(weighed, block, num)
-            draws[:, rows], mean[rows] = drawn, average.to(mean.dtype)
-            parts.append(summary_of(weighed.log_weight, weighed.kl))
-    return Imputation(draws, mean, task.result(parts, num_weights, chunk, seed))
+    statistics = []
+    for index, block in data.blocks():
+        latents = data.mixture.draw(block)
+        draws[:, index] = data.mixture.impute(latents, block, num)
+        mean[index] = data.mixture.impute_mean(latents, block).to(mean.dtype)
+        statistics.append(summary_of(latents.log_weight, latents.kl))
+    return Imputation(draws, mean, data.nll(statistics))
 
 
 def marginal_nll(
-    model: Callable,
-    guide: Callable,
+    model: PyroProgram,
+    guide: PyroProgram,
     *batch: Any,
     observed: Tensor,
     num: int = 1000,
@@ -140,7 +165,7 @@ def marginal_nll(
         model: a Pyro program that keeps the contract, with a likelihood as `Marginal` takes.
         guide: its guide.
         batch: the data, observation first; what it holds at missing dims, such as NaN, is never read.
-        observed: which dims are there, bool `(N, *event)`, or `(*event)` for all data alike.
+        observed: which dims are there, bool `(N, *event)` in the order of the data, or `(*event)` for all alike.
         num: number K of importance draws, rounded up to a multiple of fills + 1.
         fills: in how many ways J each datum is filled up; the more, the closer the mixture comes to $p(z \mid x_b)$.
         sweeps: turns of the walk that fills it up.
@@ -149,7 +174,7 @@ def marginal_nll(
 
     Raises:
         ValueError: for counts below 1, a mask of another shape or dtype, values that are not finite where observed, a
-            law of x whose dims depend on each other, a site outside the data plate, or an x that no site observes.
+            distribution of x whose dims depend on each other, a site outside the data plate, or an x that no site observes.
         NotImplementedError: for a guide with a flow that goes one way only.
 
     Example:
@@ -160,18 +185,27 @@ def marginal_nll(
         >>> marginal_nll(model, EmptyGuide(), x, c, observed=x.isfinite()).kind
         'exact'
     """
-    require_positive(num=num, fills=fills, sweeps=sweeps, chunk=chunk)
-    task, parts = _task(model, guide, batch, observed, (num, fills, sweeps)), []
-    with estimating(model, guide, seed=seed):
-        for _, block in task.blocks(chunk):
-            weighed = task.mixture.weighed(block)
-            parts.append(summary_of(weighed.log_weight, weighed.kl))
-    return task.result(parts, num, chunk, seed)
+    with incomplete_session(
+        model,
+        guide,
+        *batch,
+        observed=observed,
+        num=num,
+        fills=fills,
+        sweeps=sweeps,
+        chunk=chunk,
+        seed=seed,
+    ) as data:
+        statistics = []
+        for _, block in data.blocks():
+            latents = data.mixture.draw(block)
+            statistics.append(summary_of(latents.log_weight, latents.kl))
+        return data.nll(statistics)
 
 
 def conditional_nll(
-    model: Callable,
-    guide: Callable,
+    model: PyroProgram,
+    guide: PyroProgram,
     *batch: Any,
     of: Tensor,
     given: Tensor,
@@ -202,104 +236,16 @@ def conditional_nll(
         >>> conditional_nll(vae.model, vae.guide, torch.ones(5, 9), of=~left, given=left, num=50).per_datum.shape
         torch.Size([5])
     """
-    joint = marginal_nll(model, guide, *batch, observed=of | given, seed=seed, **options)
-    of_given = marginal_nll(
-        model, guide, *batch, observed=given, seed=derive_seed(seed, 1), **options
-    )
+    data = read_data(model, guide, *batch, seed=seed)
+    joint = marginal_nll(model, guide, *data, observed=of | given, seed=seed, **options)
+    seed_of_given = derive_seed(seed, 1)
+    of_given = marginal_nll(model, guide, *data, observed=given, seed=seed_of_given, **options)
+    variance = joint.monte_carlo.square() + of_given.monte_carlo.square()
+    is_exact = joint.kind == of_given.kind == "exact"
     return ConditionalNLL(
         per_datum=joint.per_datum - of_given.per_datum,
-        monte_carlo=(joint.monte_carlo.square() + of_given.monte_carlo.square()).sqrt(),
+        monte_carlo=variance.sqrt(),
         joint=joint,
         given=of_given,
-        kind="exact" if joint.kind == of_given.kind == "exact" else ConditionalNLL.kind,
+        kind="exact" if is_exact else ConditionalNLL.kind,
     )
-
-
-@dataclass(frozen=True)
-class _Task:
-    """What is to be estimated: the data, which dims are observed, and which data miss some."""
-
-    mixture: FillingMixture
-    batch: tuple
-    observed: Tensor
-    missing: Tensor  # indices
-    kind: str
-
-    def blocks(self, chunk: int) -> Iterator[tuple[Tensor, tuple]]:
-        """Indices of data that miss something, and their arguments."""
-        rows = self.missing.split(max(1, chunk // self.mixture.size)) if len(self.missing) else ()
-        return ((here, take_rows((*self.batch, self.observed), here)) for here in rows)
-
-    def result(self, parts: list[dict[str, Tensor]], num: int, chunk: int, seed: int) -> NLL:
-        """The statistics of the data that miss something beside those of the data that miss nothing."""
-        whole = torch.ones(len(self.batch[0]), dtype=torch.bool)
-        whole[self.missing.cpu()] = False
-        found: dict[str, Any] = (
-            {name: torch.cat([p[name] for p in parts]) for name in parts[0]} if parts else {}
-        )
-        if bool(whole.any()):
-            rows = take_rows(self.batch, whole.to(self.observed.device))
-            model, guide = self.mixture.model.model, self.mixture.guide.guide
-            complete = nll(model, guide, *rows, num=num, chunk=chunk, seed=seed)
-            if not parts:
-                return complete
-            found = {
-                name: _placed_in(whole, getattr(complete, name), value)
-                for name, value in found.items()
-            }
-        return NLL(num=self.mixture.size, kind=self.kind, **found)
-
-
-def _placed_in(whole: Tensor, complete: Tensor, rest: Tensor) -> Tensor:
-    """Numbers `(N,)` of the data that a mask chooses and of the others."""
-    values = rest.new_empty(len(whole))
-    values[whole], values[~whole] = complete, rest
-    return values
-
-
-def _task(
-    model: Callable, guide: Callable, batch: tuple, observed: Tensor, counts: tuple[int, int, int]
-) -> _Task:
-    check_pair(model, guide)
-    num, fills, sweeps = counts
-    check_batch(batch)
-    x, observed = _without_missing(batch[0], observed)
-    *batch_, observed = placed(model, (x, *batch[1:], observed))
-    marginal, unmasked = Marginal(model), Unmasked(guide)
-    first = take_rows((*batch_, observed), slice(0, 1))
-    with estimating(model, guide, seed=0):
-        traces = run_pair(marginal, unmasked, first)
-        site_of(traces.model, first[0])
-    if not traces.latent:
-        num, fills, sweeps = 2, 1, 1  # every draw is the same exact log density
-    mixture = FillingMixture(
-        marginal, unmasked, ceil(num / (fills + 1)), fills, sweeps, plate_depth(*traces)
-    )
-    missing = (~observed.reshape(len(observed), -1).all(1)).nonzero()[:, 0]
-    kind = NLL.kind if traces.latent else "exact"
-    return _Task(mixture, tuple(batch_), observed, missing, kind)
-
-
-def _without_missing(x: Any, observed: Any) -> tuple[Tensor, Tensor]:
-    """The data with a number in place of what is missing, and the mask in their shape."""
-    x, observed = torch.as_tensor(x), torch.as_tensor(observed)
-    if observed.dtype != torch.bool or not _broadcasts(observed, x):
-        raise ValueError(
-            f"observed: expected a bool mask of shape {tuple(x.shape)} or {tuple(x.shape[1:])}, got {observed.dtype} "
-            f"of shape {tuple(observed.shape)}. Fix: observed=x.isfinite()."
-        )
-    observed = observed.to(x.device).expand_as(x)
-    seen = x[observed]
-    if seen.is_floating_point() and not bool(seen.isfinite().all()):
-        raise ValueError(
-            f"data[0]: expected finite values where observed, got {int((~seen.isfinite()).sum())} NaN or infinite. "
-            "Fix: observed=observed & x.isfinite()."
-        )
-    # A number of the data themselves is in their support.
-    return torch.where(
-        observed, x, seen.min() if len(seen) else torch.zeros_like(x)
-    ), observed.clone()
-
-
-def _broadcasts(observed: Tensor, x: Tensor) -> bool:
-    return tuple(observed.shape) in (tuple(x.shape), tuple(x.shape[1:]))

@@ -2,14 +2,15 @@ r"""Data of which only some dims are observed: $p(x_b \mid z)$ of any model whos
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from pyro.distributions import MaskedDistribution, TorchDistribution
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
-from ..latents.aggregate import factorized
+from ...contract import PyroProgram
+from ...inference.run.sessions import check_program
+from ...inference.run.supports import independent_numbers
 
 
 class Marginal(nn.Module):
@@ -20,14 +21,16 @@ class Marginal(nn.Module):
     holds at the other dims is not scored, but must be a number inside the support. Generated, x has all its dims.
 
     Args:
-        model: a Pyro program whose observed site takes the first argument as it is, `obs=x`, with a law whose dims are
-            independent given z, such as `Normal(net)` or `Bernoulli(net)`.
+        model: a Pyro program whose observed site takes the first argument as it is, `obs=x`, with a distribution
+            whose dims are independent given z, such as `Normal(net)` or `Bernoulli(net)`.
 
     Shape:
         x: `(N, *event)`; observed: bool `(N, *event)`, behind the context.
 
     Raises:
-        ValueError: if the law of x does not factorize over dims (a flow, an autoregressive or dequantized likelihood).
+        ValueError: if the distribution of x does not factorize over dims (a flow, an autoregressive or dequantized
+            likelihood).
+        TypeError: for what is no program.
 
     Example:
         >>> import torch
@@ -38,13 +41,14 @@ class Marginal(nn.Module):
         torch.Size([2, 10, 5, 2])
     """
 
-    def __init__(self, model: Callable):
+    def __init__(self, model: PyroProgram):
         super().__init__()
+        check_program(model)
         self.model = model
 
     def forward(self, x: Tensor | None, *rest: Any) -> Any:  # noqa: D102
         *context, observed = rest
-        with _Observing(x, observed):
+        with _MaskMissing(x, observed):
             return self.model(x, *context)
 
 
@@ -55,15 +59,16 @@ class Unmasked(nn.Module):
         guide: a Pyro guide.
     """
 
-    def __init__(self, guide: Callable):
+    def __init__(self, guide: PyroProgram):
         super().__init__()
+        check_program(guide)
         self.guide = guide
 
     def forward(self, x: Tensor | None, *rest: Any) -> Any:  # noqa: D102
         return self.guide(x, *rest[:-1])
 
 
-class _Observing(Messenger):
+class _MaskMissing(Messenger):
     """Leaves the dims that are not observed out of the density of the site that observes x."""
 
     def __init__(self, x: Tensor | None, observed: Tensor):
@@ -76,25 +81,25 @@ class _Observing(Messenger):
 
 
 def masked_dims(name: str, distribution: TorchDistribution, observed: Tensor) -> TorchDistribution:
-    r"""$\prod_{d \in b} p(x_d)$ of a law $\prod_d p(x_d)$.
+    r"""$\prod_{d \in b} p(x_d)$ of a distribution $\prod_d p(x_d)$.
 
     Args:
         name: of the site.
-        distribution: its law, `(*batch, *event)`.
+        distribution: of the site `(*batch, *event)`.
         observed: which dims belong to b `(N, *event)`.
 
     Raises:
-        ValueError: if the law does not factorize.
+        ValueError: if the distribution does not factorize.
     """
-    num_event = len(distribution.event_shape)
     if type(distribution) is MaskedDistribution:  # a mask of data, in the user's program
-        inside = masked_dims(name, distribution.base_dist, observed)
-        return MaskedDistribution(inside, distribution._mask)
-    base = factorized(distribution) if num_event else distribution
-    if base is None or base.event_shape:
+        unmasked = masked_dims(name, distribution.base_dist, observed)
+        return MaskedDistribution(unmasked, distribution._mask)
+    factors = independent_numbers(distribution)
+    if factors is None or factors.event_shape:
         raise ValueError(
-            f"site '{name}': expected a law whose dims are independent given the latents, so that some can be left "
-            f"out, got {distribution}. Fix: a likelihood such as Normal(net), Bernoulli(net) or DiscretizedLogistic(net, "
-            "levels); a flow or an autoregressive likelihood has no p(x_b | z) in closed form."
+            f"site '{name}': expected a distribution whose dims are independent given the latents, "
+            f"so that some can be left out, got {distribution}. Fix: a likelihood such as "
+            "Normal(net), Bernoulli(net) or DiscretizedLogistic(net, levels); a flow or an "
+            "autoregressive likelihood has no p(x_b | z) in closed form."
         )
-    return base.mask(observed).to_event(num_event)
+    return factors.mask(observed).to_event(len(distribution.event_shape))

@@ -1,25 +1,20 @@
-r"""All pairs $\log q(z_i \mid x_j)$ of a guide, in tiles: what the aggregated posterior is made of."""
+r"""The aggregated posterior: sums of $q(z_i \mid x_j)$ over the data, tile by tile under a memory bound."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from math import log, pi
+from math import log
 from time import perf_counter
-from typing import Any
 
-import pyro.distributions as dist
 import torch
-from pyro import poutine
-from pyro.distributions.util import scale_and_mask
 from torch import Tensor
-from torch.distributions import Independent
 
-from ...inference.run.data import take_rows
-from ...inference.run.traces import Site, latent_sites, log_density, sample_sites, vectorized
+from ...contract import PyroProgram
+from ...inference.run.data import Batch, take_rows
+from .pairwise import PairwiseDensity, Points, pairwise_density
 
-ROWS = 256  # data whose laws are asked of the guide at once
+ROWS = 256  # data whose distributions are asked of the guide at once
 PATIENCE = 600.0  # seconds
 
 
@@ -44,34 +39,20 @@ class Aggregate:
             own: $\log q(z_i \mid x_i)$ `(S,)`, or of each dim `(S, D)`.
             num_data: number N of data.
         """
-        rest, num = (self.joint, self.num) if own.dim() == 1 else (self.dims, self.num[:, None])
         if num_data == 1:
             return own
-        return torch.logaddexp(own, rest + log(num_data - 1) - num.log()) - log(num_data)
+        log_sum = self.joint
+        log_num = self.num.log()
+        if own.dim() == 2:
+            log_sum = self.dims
+            log_num = log_num[:, None]
+        others = log_sum + log(num_data - 1) - log_num
+        return torch.logaddexp(own, others) - log(num_data)
 
 
-@dataclass(frozen=True)
-class Points:
-    r"""Draws $z_i$ of the guide at data $x_{r_i}$.
-
-    Attributes:
-        values: latent site → `(S, *plates, *event)`.
-        rows: the datum $r_i$ of each draw `(S,)`.
-    """
-
-    values: dict[str, Tensor]
-    rows: Tensor
-
-    def __getitem__(self, tile: slice) -> Points:
-        return Points({name: value[tile] for name, value in self.values.items()}, self.rows[tile])
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-
-def aggregated(
-    guide: Callable,
-    batch: tuple,
+def sum_over_others(
+    guide: PyroProgram,
+    batch: Batch,
     points: Points,
     others: Tensor,
     depth: int,
@@ -88,40 +69,36 @@ def aggregated(
         others: indices j `(M,)` of the data to sum over.
         depth: number of plates of the guide.
         chunk: how many pairs are in memory at once.
-        dims: whether to sum over each dim alone as well; the guide's only latent site must be `factorized`.
+        dims: whether to sum over each dim alone as well; the distribution of the guide's only latent site must be a
+            product over its dims.
     """
     rows = min(ROWS, chunk)
-    watch = Watch(len(points) * len(others))
-    sums: Any = None
+    stopwatch = Stopwatch(len(points) * len(others))
+    log_sums = torch.tensor(-torch.inf, dtype=torch.float64, device=points.rows.device)
     for index in others.split(rows):
-        score = pairwise(guide, take_rows(batch, index), list(points.values), depth)
-        parts = [
-            _sums(score, points[tile], index, watch, dims=dims)
-            for tile in _tiles(len(points), max(1, chunk // rows))
-        ]
-        here = [torch.cat(part) for part in zip(*parts, strict=True)]
-        sums = (
-            here
-            if sums is None
-            else [torch.logaddexp(a, b) for a, b in zip(sums, here, strict=True)]
-        )
-    num = len(others) - torch.isin(points.rows, others).double()
-    return Aggregate(sums[0], sums[1], num)
+        block = take_rows(batch, index)
+        density = pairwise_density(guide, block, points.sites, depth)
+        of_block = []
+        for tile in points.split(max(1, chunk // rows)):
+            of_block.append(_log_sums(density, tile, index, dims=dims))
+            stopwatch.count(len(tile) * len(index))
+        log_sums = torch.logaddexp(log_sums, torch.cat(of_block))
+    return Aggregate(log_sums[:, 0], log_sums[:, 1:], _num_others(points, others))
 
 
-def _tiles(num: int, size: int) -> Iterator[slice]:
-    return (slice(start, start + size) for start in range(0, num, size))
+def _num_others(points: Points, others: Tensor) -> Tensor:
+    """How many data each sum holds `(S,)`, float64."""
+    return len(others) - torch.isin(points.rows, others).double()
 
 
-def _sums(
-    score: Any, points: Points, index: Tensor, watch: Watch, *, dims: bool
-) -> tuple[Tensor, Tensor]:
-    """Log sums over the data of one tile, joint and of each dim, without a draw's own datum."""
+def _log_sums(density: PairwiseDensity, points: Points, index: Tensor, *, dims: bool) -> Tensor:
+    """Log sums over a block of data, without a draw's own datum: of the whole of z, then each dim `(S, 1 + D)`."""
     own = (points.rows[:, None] == index).nonzero(as_tuple=True)
-    joint = _log_sum(score(points), own)
-    each = [_log_sum(log_q, own) for log_q in score.dims(points)] if dims else []
-    watch.passed(len(points) * len(index))
-    return joint, torch.stack(each, -1) if each else joint.new_zeros(len(joint), 0)
+    log_sums = [_log_sum(density(points), own)]
+    if dims:
+        for log_q in density.dims(points):
+            log_sums.append(_log_sum(log_q, own))
+    return torch.stack(log_sums, -1)
 
 
 def _log_sum(log_q: Tensor, own: tuple[Tensor, ...]) -> Tensor:
@@ -130,160 +107,38 @@ def _log_sum(log_q: Tensor, own: tuple[Tensor, ...]) -> Tensor:
     return log_q.logsumexp(1)
 
 
-def pairwise(guide: Callable, block: tuple, sites: list[str], depth: int) -> Any:
-    r"""A function from `Points` to $\log q(z_i \mid x_j)$ `(S, B)` for the B data of a block.
-
-    This is where the road is chosen. One latent site: its law does not depend on other draws, and is asked of the
-    guide once for the block; matrix products score it if it is a diagonal normal. Several: the guide runs for each
-    pair with the draws given. Other latents (noise) are drawn anew for every datum of the block and stay with it.
-    """
-    trace = poutine.trace(guide).get_trace(*block)
-    latent = latent_sites(trace)
-    if len(sites) > 1:
-        return Replayed(guide, block, latent, depth)
-    name, site = sites[0], latent[sites[0]]
-    base = factorized(site["fn"])
-    if type(base) is dist.Normal and len(site["fn"].batch_shape) == 1:
-        return DiagonalNormal(name, site, base)
-    return OneSite(name, site)
-
-
-class OneSite:
-    """Any law of one latent site, by its own `log_prob`."""
-
-    def __init__(self, name: str, site: Site):
-        self.name, self.site, self.distribution = name, site, site["fn"]
-
-    def __call__(self, points: Points) -> Tensor:
-        """The whole of z `(S, B)`."""
-        return sum_over_plates(_masked(self.distribution.log_prob(self._value(points)), self.site))
-
-    def dims(self, points: Points) -> Iterator[Tensor]:
-        """Each dim `(S, B)`; the law must be `factorized`."""
-        base, num_event = factorized(self.distribution), len(self.distribution.event_shape)
-        each: Any = base.log_prob(self._value(points)).flatten(-num_event)
-        return (_masked(log_q, self.site) for log_q in each.unbind(-1))
-
-    def _value(self, points: Points) -> Tensor:
-        return expand_data_dim(
-            points.values[self.name],
-            self.distribution.batch_shape[-1],
-            len(self.distribution.event_shape),
-        )
-
-
-class DiagonalNormal:
-    r"""$-\frac12 \sum_d (z_d - \mu_{jd})^2 / \sigma_{jd}^2 - \sum_d \log \sigma_{jd} - \frac D2 \log 2\pi$, in float64.
-
-    The square is multiplied out, so that matrix products do the work; the cancellation costs
-    $10^{-16} (z_d - \bar\mu_d)^2 / \sigma_{jd}^2$. Each dim alone is scored without it.
-    """
-
-    def __init__(self, name: str, site: Site, base: dist.Normal):
-        self.name, self.site = name, site
-        loc, scale = base.loc.flatten(1).double(), base.scale.flatten(1).double()
-        self.centre = loc.mean(0)  # a common shift changes nothing and keeps the squares small
-        self.loc, self.scale = loc - self.centre, scale
-        self.log_norm = scale.log() + log(2 * pi) / 2
-
-    def __call__(self, points: Points) -> Tensor:
-        """The whole of z `(S, B)`."""
-        z, precision = self._centred(points), self.scale.square().reciprocal()
-        linear, constant = (
-            self.loc * precision,
-            (self.loc.square() * precision / 2 + self.log_norm).sum(-1),
-        )
-        # One product of twice the width in place of two.
-        log_q = torch.cat([z, z.square()], -1) @ torch.cat([linear, -precision / 2], -1).mT
-        return _masked(log_q.sub_(constant), self.site)
-
-    def dims(self, points: Points) -> Iterator[Tensor]:
-        """Each dim `(S, B)`."""
-        for z, loc, scale, log_norm in zip(
-            self._centred(points).mT, self.loc.mT, self.scale.mT, self.log_norm.mT, strict=True
-        ):
-            log_q = (z[:, None] - loc).div_(scale).square_().mul_(-0.5).sub_(log_norm)
-            yield _masked(log_q, self.site)
-
-    def _centred(self, points: Points) -> Tensor:
-        return points.values[self.name].flatten(1).double() - self.centre
-
-
-class Replayed:
-    """A guide of several sites, run on each pair with the draws given: sites may depend on each other."""
-
-    def __init__(self, guide: Callable, block: tuple, latent: dict[str, Site], depth: int):
-        self.guide, self.block, self.depth = guide, block, depth
-        self.drawn = {name: site["value"] for name, site in latent.items()}
-        self.num_event = {name: len(site["fn"].event_shape) for name, site in latent.items()}
-
-    def __call__(self, points: Points) -> Tensor:
-        """The whole of z `(S, B)`."""
-        given = {
-            n: expand_data_dim(value, len(self.block[0]), self.num_event[n])
-            for n, value in points.values.items()
-        }
-        conditioned = poutine.condition(self.guide, data={**self.drawn, **given})
-        trace = poutine.trace(vectorized(conditioned, len(points), self.depth)).get_trace(
-            *self.block
-        )
-        sites = dict(sample_sites(trace))
-        return torch.stack(
-            [sum_over_plates(log_density(sites[name])).double() for name in points.values]
-        ).sum(0)
-
-
-def factorized(distribution: Any) -> Any:
-    """The univariate law of each dim, if the law factorizes over its event dims; else `None`."""
-    base = distribution
-    while isinstance(base, Independent):
-        base = base.base_dist
-    return base if distribution.event_shape and not base.event_shape else None
-
-
-def of_numbers(distribution: Any) -> Any:
-    """The law of every number, for a site of scalars too; `None` if it does not factorize."""
-    return factorized(distribution) if distribution.event_shape else distribution
-
-
-def expand_data_dim(value: Tensor, num: int, num_event: int) -> Tensor:
-    """Draws `(S, *plates, *event)` repeated, as a view, beside `num` data: `(S, *plates, num, *event)`."""
-    where = value.dim() - num_event
-    return value.unsqueeze(where).expand(*value.shape[:where], num, *value.shape[where:])
-
-
-def sum_over_plates(log_q: Tensor) -> Tensor:
-    """The sum over further plates of log densities `(S, *plates, B)`."""
-    return log_q.reshape(len(log_q), -1, log_q.shape[-1]).sum(1)
-
-
-def _masked(log_q: Tensor, site: Site) -> Tensor:
-    return scale_and_mask(log_q, mask=site["mask"])
-
-
-class Watch:
+class Stopwatch:
     """Says once, from the pairs scored so far, that the whole will take longer than `PATIENCE`.
 
     The first pairs, which take longer (memory is new, kernels are loaded), do not count.
+
+    Args:
+        total: how many pairs there are to score.
     """
 
     def __init__(self, total: int):
-        self.total, self.left, self.timed, self.silent = total, total, 0, False
+        self.total = total
+        self.left = total
+        self.num_timed = 0
         self.start: float | None = None
+        self.has_warned = False
 
-    def passed(self, num: int) -> None:
+    def count(self, num: int) -> None:
         """Note that `num` pairs more are done."""
         self.left -= num
         if self.start is None:
             self.start = perf_counter()
             return
-        self.timed += num
-        each = (perf_counter() - self.start) / self.timed
-        if not self.silent and each * self.total > PATIENCE and self.left:
-            self.silent = True
-            warnings.warn(
-                f"surgery: {self.total:,} pairs (z_i, x_j) at {1e6 * each:.2g} µs each with this guide, about "
-                f"{each * self.total / 60:.0f} minutes; an autoregressive flow takes one network call per dim to score "
-                "a given point. Fix: a smaller num, or others=1000 for a bound in expectation.",
-                stacklevel=2,
-            )
+        self.num_timed += num
+        seconds_per_pair = (perf_counter() - self.start) / self.num_timed
+        seconds = seconds_per_pair * self.total
+        if self.has_warned or seconds <= PATIENCE or not self.left:
+            return
+        self.has_warned = True
+        warnings.warn(
+            f"surgery: {self.total:,} pairs (z_i, x_j) at {1e6 * seconds_per_pair:.2g} µs each "
+            f"with this guide, about {seconds / 60:.0f} minutes; an autoregressive flow takes one "
+            "network call per dim to score a given point. Fix: a smaller num, or others=1000 for "
+            "a bound in expectation.",
+            stacklevel=2,
+        )

@@ -2,37 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from math import ceil, log
+from math import ceil, log, nan
 from typing import Any
 
 import torch
-from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
-from ...contract import DATA
-from ...inference.run.data import split_rows, take_rows
-from ...inference.run.estimates import checked_run, estimating, placed
-from ...inference.run.particles import Particles, draw
-from ...inference.run.sessions import check_pair, require_positive
-from ...inference.run.simulation import draws_of, names_of_latents
-from ...inference.run.traces import Site, latent_sites, plate_depth, plate_names
+from ...contract import PyroProgram
+from ...inference.run.sessions import Session, require_positive, session
+from ...inference.run.tabular import Tabular
 from ..estimate import Estimate, estimated
-from .aggregate import Aggregate, Points, aggregated, factorized
-
-DRAWS = 20_000  # (draw, datum) pairs that the model sees at once
+from .aggregate import Aggregate, sum_over_others
+from .pairwise import Points
+from .scored_draws import ScoredDraws, draw_scored
 
 
 @dataclass(frozen=True)
-class Surgery:
+class Surgery(Tabular):
     r"""$\frac1N \sum_i KL(q(z \mid x_i) \| p) = I_q[x, z] + KL(q_{agg} \| p)$, in nats per datum.
 
     $q_{agg}(z) = \frac1N \sum_j q(z \mid x_j)$ over the N data. Every number is the mean of one term over the same
-    draws, unbiased for these data; the identities hold term by term, to float precision. About the data's own law the
-    mutual information is biased downward and the marginal KL upward, less so the larger N. With `others` below N − 1,
-    $q_{agg}$ is itself estimated: mutual information and total correlation are then biased upward, marginal and
-    dimension-wise KL downward, and the standard errors don't hold the choice of the others.
+    draws, unbiased for these data; the identities hold term by term, to float precision. About the distribution
+    that the data come from, the mutual information is biased downward and the marginal KL upward, less so the larger
+    N. With `others` below N − 1, $q_{agg}$ is itself estimated: mutual information and total correlation are then
+    biased upward, marginal and dimension-wise KL downward, and the standard errors don't hold the choice of the others.
 
     Attributes:
         reconstruction: $E \log p(x \mid z)$; with a dequantizer, of the bound on it.
@@ -69,40 +63,53 @@ class Surgery:
         r"""$\log N$: no encoder tells N data further apart."""
         return log(self.num_data)
 
+    def columns(self) -> dict[str, list[Any]]:
+        """One row per term, in nats per datum; NaN for a term that has no closed form here."""
+        terms = {
+            "elbo": self.elbo,
+            "reconstruction": self.reconstruction,
+            "kl": self.kl,
+            "mutual_information": self.mutual_information,
+            "marginal_kl": self.marginal_kl,
+            "total_correlation": self.total_correlation,
+            "dimension_kl": self.dimension_kl,
+        }
+        values = []
+        stderrs = []
+        for term in terms.values():
+            values.append(term.value if term else nan)
+            stderrs.append(term.stderr if term else nan)
+        return {"term": list(terms), "value": values, "stderr": stderrs}
+
     def __str__(self) -> str:
-        bias = (
-            ["", " (biased upward)", " (biased downward)"]
-            if self.others < self.num_data - 1
-            else [""] * 3
-        )
-        rows = [
-            ("ELBO", self.elbo, ""),
-            ("reconstruction", self.reconstruction, ""),
-            ("KL", self.kl, " = mutual information + marginal KL"),
-            (
-                "mutual information",
-                self.mutual_information,
-                f", at most log N = {self.ceiling:.3f}{bias[1]}",
-            ),
-            ("marginal KL", self.marginal_kl, f", what a perfect prior could still win{bias[2]}"),
-            (
-                "total correlation",
-                self.total_correlation or self.reason,
-                bias[1] if self.total_correlation else "",
-            ),
-            (
-                "dimension-wise KL",
-                self.dimension_kl or self.reason,
-                bias[2] if self.dimension_kl else "",
-            ),
-        ]
-        title = f"ELBO surgery, nats per datum ({self.num_data} data, {self.num} draws × {self.others} others)"
-        return "\n".join([title, *(f"  {name:<20}{number}{note}" for name, number, note in rows)])
+        sizes = f"{self.num_data} data, {self.num} draws × {self.others} others"
+        lines = [f"ELBO surgery, nats per datum ({sizes})"]
+        for name, text in self._rows().items():
+            lines.append(f"  {name:<20}{text}")
+        return "\n".join(lines)
+
+    def _rows(self) -> dict[str, str]:
+        upward = downward = ""
+        if self.others < self.num_data - 1:
+            upward, downward = " (biased upward)", " (biased downward)"
+        ceiling = f"at most log N = {self.ceiling:.3f}"
+        return {
+            "ELBO": str(self.elbo),
+            "reconstruction": str(self.reconstruction),
+            "KL": f"{self.kl} = mutual information + marginal KL",
+            "mutual information": f"{self.mutual_information}, {ceiling}{upward}",
+            "marginal KL": f"{self.marginal_kl}, what a perfect prior could still win{downward}",
+            "total correlation": self._text_or_reason(self.total_correlation, upward),
+            "dimension-wise KL": self._text_or_reason(self.dimension_kl, downward),
+        }
+
+    def _text_or_reason(self, estimate: Estimate | None, bias: str) -> str:
+        return f"{estimate}{bias}" if estimate else self.reason
 
 
 def surgery(
-    model: Callable,
-    guide: Callable,
+    model: PyroProgram,
+    guide: PyroProgram,
     *batch: Any,
     num: int = 10_000,
     others: int | None = None,
@@ -137,143 +144,89 @@ def surgery(
         Hoffman, Johnson 2016, *ELBO surgery: yet another way to carve up the variational evidence lower bound*;
         Chen et al. 2018, *Isolating sources of disentanglement in VAEs*, arXiv:1802.04942.
     """
-    check_pair(model, guide)
     require_positive(num=num, chunk=chunk)
     if others is not None and others < 2:
         raise ValueError(
-            f"others: expected at least 2, since a draw's own datum is left out, got {others}."
+            "others: expected at least 2, since a draw's own datum is left out, got "
+            f"{others}. Fix: others=1000."
         )
-    batch = placed(model, batch)
-    num_data = len(batch[0])
-    with estimating(model, guide, seed=seed):
-        traces = checked_run(model, guide, batch)
-        sites, depth = _sites(*traces), plate_depth(*traces)
-        reason = {
-            role: _reason(role, sites, trace) for role, trace in zip("qp", traces, strict=True)
-        }
-        rows, rest = (
-            _chosen(num_data, count, batch[0].device) for count in (num, others or num_data)
-        )
-        draws = ceil(num / num_data)
-        drawn, values = _drawn(model, guide, take_rows(batch, rows), sites, draws, depth, reason)
-        points = Points({name: z.flatten(0, 1) for name, z in values.items()}, rows.repeat(draws))
-        sums = aggregated(guide, batch, points, rest, depth, chunk, dims=not reason["q"])
-    return Surgery(
-        **_of_joint(drawn, sums, num_data),
-        **_of_dims(drawn, sums, num_data, reason),
-        reason=reason["q"] or reason["p"],
-        num_data=num_data,
-        num=len(points),
-        others=min(len(rest), num_data - 1),
+    with session(model, guide, *batch, seed=seed) as pair:
+        return surgery_of(pair, num, others, chunk)
+
+
+def surgery_of(pair: Session, num: int, others: int | None, chunk: int) -> Surgery:
+    """`surgery` of an open session."""
+    _require_codes(pair)
+    num_data = len(pair)
+    rows = _random_rows(num_data, num, pair.device)
+    other_rows = _random_rows(num_data, others or num_data, pair.device)
+    num_draws = ceil(num / num_data)
+    draws = draw_scored(pair, pair.rows(rows), num_draws)
+    points = Points(draws.flat_values(), rows.repeat(num_draws))
+    aggregate = sum_over_others(
+        pair.guide,
+        pair.batch,
+        points,
+        other_rows,
+        pair.structure.depth,
+        chunk,
+        dims=draws.q_dims is not None,
     )
+    return _surgery(draws, aggregate, num_data, min(len(other_rows), num_data - 1))
 
 
-def _chosen(num_data: int, num: int, device: torch.device) -> Tensor:
+def _require_codes(pair: Session) -> None:
+    """Refuse a pair without latent sites, or with no other than the noise of discrete sites."""
+    structure = pair.structure
+    if not structure.codes:
+        raise ValueError(
+            "surgery: expected a guide with latent sites, got "
+            f"{sorted(structure.latent)}: without z there is no KL to take apart. "
+            "Fix: nll(model, guide, x) scores such a model."
+        )
+
+
+def _random_rows(num_data: int, num: int, device: torch.device) -> Tensor:
     """Indices of `num` of the data, or of all."""
     if num >= num_data:
         return torch.arange(num_data, device=device)
     return torch.randperm(num_data, device=device)[:num]
 
 
-def _sites(guide_trace: Trace, model_trace: Trace) -> list[str]:
-    """The latent sites that make up z, of which there must be one."""
-    sites = names_of_latents(guide_trace, model_trace)
-    if not sites:
-        raise ValueError(
-            f"surgery: expected a guide with latent sites, got {sorted(latent_sites(guide_trace))}: without z there is "
-            "no KL to take apart. Fix: nll(model, guide, x) scores such a model."
-        )
-    return sites
-
-
-def _reason(role: str, sites: list[str], trace: Trace) -> str:
-    """Why the dims of z have no laws of their own in closed form; empty if they have."""
-    if len(sites) > 1:
-        return f"none: dims are of one latent site, got {sites}"
-    site = latent_sites(trace)[sites[0]]
-    if plate_names(site) != [DATA]:
-        return f"none: site '{sites[0]}' is inside further plates, {plate_names(site)}"
-    if factorized(site["fn"]) is None:
-        return f"none: {role} of site '{sites[0]}' does not factorize over dims, {type(site['fn']).__name__}"
-    return ""
-
-
-def _drawn(
-    model: Callable,
-    guide: Callable,
-    batch: tuple,
-    sites: list[str],
-    num: int,
-    depth: int,
-    reason: dict[str, str],
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The log densities that the terms are made of `(K, N)`, and the draws of each site `(K, N, …)`."""
-    scores, values = [], []
-    for block in split_rows(batch, max(1, DRAWS // num)):
-        particles = draw(model, guide, *block, num=num, depth=depth)
-        drawn = latent_sites(particles.guide_trace)
-        scores.append(_scored(particles, sites, reason))
-        values.append({name: draws_of(drawn[name]) for name in sites})
-    return _joined(scores), _joined(values)
-
-
-def _joined(blocks: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    return {name: torch.cat([block[name] for block in blocks], 1) for name in blocks[0]}
-
-
-def _scored(particles: Particles, sites: list[str], reason: dict[str, str]) -> dict[str, Tensor]:
-    r"""$\log q(z \mid x)$ and $\log p(z)$, whole and by dim, and the reconstruction: all else of the log weight."""
-    log_q, log_p = (
-        torch.stack([of[n].double() for n in sites]).sum(0)
-        for of in (particles.log_q, particles.log_p)
+def _surgery(draws: ScoredDraws, aggregate: Aggregate, num_data: int, num_others: int) -> Surgery:
+    """Every number as the mean of one term of all draws."""
+    log_aggregate = _log_aggregate(aggregate, draws.log_q, num_data)
+    kl = draws.log_q - draws.log_p
+    return Surgery(
+        reconstruction=estimated(draws.reconstruction),
+        mutual_information=estimated(draws.log_q - log_aggregate),
+        marginal_kl=estimated(log_aggregate - draws.log_p),
+        kl=estimated(kl),
+        elbo=estimated(draws.reconstruction - kl),
+        **_of_dims(draws, aggregate, log_aggregate, num_data),
+        reason=draws.reason,
+        num_data=num_data,
+        num=draws.log_q.numel(),
+        others=num_others,
     )
-    traces = {"q": particles.guide_trace, "p": particles.model_trace}
-    dims = {
-        f"{role}_dims": _dims(latent_sites(traces[role])[sites[0]])
-        for role in traces
-        if not reason[role]
-    }
-    return {
-        "log_q": log_q,
-        "log_p": log_p,
-        "reconstruction": particles.log_weight + log_q - log_p,
-        **dims,
-    }
-
-
-def _dims(site: Site) -> Tensor:
-    """Log density of each dim `(K, N, D)`."""
-    distribution = factorized(site["fn"])
-    return distribution.log_prob(site["value"]).flatten(-len(site["fn"].event_shape)).double()
-
-
-def _of_joint(drawn: dict[str, Tensor], sums: Aggregate, num_data: int) -> dict[str, Any]:
-    """The numbers of z as a whole, each the mean of one term of every draw."""
-    log_q, log_p, reconstruction = (drawn[name] for name in ("log_q", "log_p", "reconstruction"))
-    log_aggregate = sums.log_density(log_q.flatten(), num_data).view_as(log_q)
-    terms = {
-        "reconstruction": reconstruction,
-        "mutual_information": log_q - log_aggregate,
-        "marginal_kl": log_aggregate - log_p,
-        "kl": log_q - log_p,
-        "elbo": reconstruction - (log_q - log_p),
-    }
-    return {name: estimated(term) for name, term in terms.items()}
 
 
 def _of_dims(
-    drawn: dict[str, Tensor], sums: Aggregate, num_data: int, reason: dict[str, str]
+    draws: ScoredDraws, aggregate: Aggregate, log_aggregate: Tensor, num_data: int
 ) -> dict[str, Any]:
-    """Total correlation and the KL of the dims, as far as laws factorize."""
-    found: dict[str, Any] = dict.fromkeys(["total_correlation", "dimension_kl", "kl_of_dims"])
-    if reason["q"]:
-        return found
-    log_q, q_dims = drawn["log_q"], drawn["q_dims"]
-    joint = sums.log_density(log_q.flatten(), num_data).view_as(log_q)
-    each = sums.log_density(q_dims.flatten(0, 1), num_data).view_as(q_dims)
-    found["total_correlation"] = estimated(joint - each.sum(-1))
-    if not reason["p"]:
-        p_dims = drawn["p_dims"]
-        found["dimension_kl"] = estimated((each - p_dims).sum(-1))
-        found["kl_of_dims"] = (each - p_dims).mean((0, 1)).cpu()
-    return found
+    """Total correlation and the KL of the dims, as far as distributions factorize."""
+    numbers: dict[str, Any] = dict.fromkeys(["total_correlation", "dimension_kl", "kl_of_dims"])
+    if draws.q_dims is None:
+        return numbers
+    log_aggregate_dims = _log_aggregate(aggregate, draws.q_dims, num_data)
+    numbers["total_correlation"] = estimated(log_aggregate - log_aggregate_dims.sum(-1))
+    if draws.p_dims is not None:
+        kl_of_dims = log_aggregate_dims - draws.p_dims
+        numbers["dimension_kl"] = estimated(kl_of_dims.sum(-1))
+        numbers["kl_of_dims"] = kl_of_dims.mean((0, 1)).cpu()
+    return numbers
+
+
+def _log_aggregate(aggregate: Aggregate, log_q: Tensor, num_data: int) -> Tensor:
+    r"""$\log q_{agg}$ at the draws, from their own log densities `(K, N)` or, of each dim, `(K, N, D)`."""
+    return aggregate.log_density(log_q.flatten(0, 1), num_data).view_as(log_q)

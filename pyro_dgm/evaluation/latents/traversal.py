@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from ...contract import PyroProgram
-from ...inference.run.estimates import estimating, placed
-from ...inference.run.sessions import require_positive
+from ...inference.run.sessions import require_positive, session
 from .clamping import ClampedProgram
 
 Interpolator = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -53,10 +52,9 @@ def decode(
         >>> decode(model, torch.zeros(5, 2)).shape
         torch.Size([5, 3])
     """
-    require_positive(num=num)
-    z, *given = placed(model, (z, *context))
-    with estimating(model, seed=seed):
-        return ClampedProgram(model, tuple(given), latent).mean(z, site, num)
+    with session(model, None, z, *context, num=num, seed=seed) as opened:
+        clamped = ClampedProgram(opened.model, opened.context, latent)
+        return clamped.mean(opened.batch[0], site, num)
 
 
 def traverse(
@@ -95,10 +93,9 @@ def traverse(
         torch.Size([2, 9, 5, 3])
     """
     require_positive(steps=steps)
-    z, *given = placed(model, (z, *context))
-    with estimating(model, seed=0):
-        clamped = ClampedProgram(model, tuple(given), latent)
-        zeta = clamped.coordinates(z, whiten=whiten)
+    with session(model, None, z, *context) as opened:
+        clamped = ClampedProgram(opened.model, opened.context, latent)
+        zeta = clamped.coordinates(opened.batch[0], whiten=whiten)
         num_coordinates = zeta.shape[1]
         dims = range(num_coordinates) if dims is None else dims
         _check_dims(dims, num_coordinates)
@@ -172,11 +169,11 @@ def interpolate(
             f"path: expected a function (zeta0, zeta1, t) -> zeta, got {path!r}. "
             "Fix: path=dgm.diagnostics.slerp."
         )
-    start, end, *given = placed(model, (start, end, *context))
-    with estimating(model, seed=0):
-        clamped = ClampedProgram(model, tuple(given), latent)
-        zeta_start = clamped.coordinates(start, whiten=whiten)
-        zeta_end = clamped.coordinates(end, whiten=whiten)
+    with session(model, None, start, end, *context) as opened:
+        first, last, *given = opened.batch
+        clamped = ClampedProgram(opened.model, tuple(given), latent)
+        zeta_start = clamped.coordinates(first, whiten=whiten)
+        zeta_end = clamped.coordinates(last, whiten=whiten)
         times = torch.linspace(0, 1, steps).to(zeta_start)
         points = [path(zeta_start, zeta_end, t) for t in times]
         return clamped.mean_along(torch.stack(points), whiten=whiten)

@@ -1,29 +1,27 @@
-"""What the latents of a trained pair do."""
+"""What the latent dims of a trained pair do: which are in use, what they cost, whether their aggregate is the prior."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
-from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
-from ...contract import DATA
-from ...inference.run.data import split_rows, take_rows
-from ...inference.run.estimates import checked_run, estimating, placed
+from ...contract import PyroProgram
+from ...inference.run.data import Batch
 from ...inference.run.generation import encoded
-from ...inference.run.particles import draw
-from ...inference.run.sessions import check_pair, require_positive, session
-from ...inference.run.simulation import draws_of, names_of_latents, simulated
-from ...inference.run.traces import Site, latent_sites, plate_depth, plate_names, plate_value
+from ...inference.run.sessions import Session, require_positive, session
+from ...inference.run.simulation import draws_of, simulated
+from ...inference.run.tabular import Tabular
 from ..samples.twosample import TwoSample, mmd
-from .aggregate import of_numbers
+from .unit_statistics import KLShares, PosteriorMoments, data_second
 
 
 def active_units(
-    guide: Callable, *batch: Any, num: int = 50, chunk: int = 20_000, seed: int = 0
+    guide: PyroProgram, *batch: Any, num: int = 50, chunk: int = 20_000, seed: int = 0
 ) -> dict[str, Tensor]:
     r"""$\mathrm{Var}_x\left(E_{q(z \mid x)}[z]\right)$ of every latent dim; a unit is active above 0.01.
 
@@ -46,26 +44,29 @@ def active_units(
     References:
         Burda, Grosse, Salakhutdinov 2016, *Importance weighted autoencoders*, arXiv:1509.00519.
     """
-    if num < 2:
-        raise ValueError(
-            f"active_units: expected num >= 2 draws per datum, got {num}. Fix: num=50."
-        )
+    _require_two_draws("active_units", num)
+    moments = PosteriorMoments()
     with session(None, guide, *batch, num=num, chunk=chunk, seed=seed) as opened:
-        blocks = [encoded(opened, block) for block in opened.blocks()]
-    return {
-        name: _between(torch.cat([_by_datum(name, block[name]) for block in blocks], 1))
-        for name in blocks[0]
-    }
+        for block in opened.blocks():
+            sites = encoded(opened, block)
+            for name in opened.structure.latent:
+                moments.add(name, data_second(name, sites[name]))
+    return moments.variance_of_means()
 
 
 def unit_kl(
-    model: Callable, guide: Callable, *batch: Any, num: int = 10, chunk: int = 20_000, seed: int = 0
+    model: PyroProgram,
+    guide: PyroProgram,
+    *batch: Any,
+    num: int = 10,
+    chunk: int = 20_000,
+    seed: int = 0,
 ) -> dict[str, Tensor]:
     r"""$\frac1N \sum_i E_{q(z \mid x_i)}[\log q(z_d \mid x_i) - \log p(z_d)]$: the share of every latent dim in the KL.
 
     For one site it is $E_x KL(q(z_d \mid x) \| p(z_d))$; for sites that depend on each other, the dim's term of the
-    chain rule. Nats per datum, unbiased. Sites of either program whose law does not factorize over dims have no such
-    shares and are left out; so is the noise of discrete sites.
+    chain rule. Nats per datum, unbiased. Sites whose distribution does not factorize over dims, in either program,
+    have no such shares and are left out; so is the noise of discrete sites.
 
     Args:
         model: any Pyro program that keeps the contract.
@@ -81,26 +82,21 @@ def unit_kl(
     Raises:
         ValueError: for counts below 1, bad data, or a site outside the data plate.
     """
-    check_pair(model, guide)
-    require_positive(num=num, chunk=chunk)
-    batch = placed(model, batch)
-    with estimating(model, guide, seed=seed):
-        sites, depth = _checked(model, guide, batch)
-        blocks = []
-        for block in split_rows(batch, max(1, chunk // num)):
-            particles = draw(model, guide, *block, num=num, depth=depth)
-            blocks.append(_kl_of_units(particles.guide_trace, particles.model_trace, sites))
-    return {name: torch.cat([block[name] for block in blocks]).mean(0) for name in blocks[0]}
+    shares = KLShares()
+    with session(model, guide, *batch, num=num, chunk=chunk, seed=seed) as pair:
+        for block in pair.blocks():
+            shares.add(pair.draw(block).pair, pair.structure.codes)
+    return shares.mean()
 
 
 @dataclass(frozen=True)
-class Collapse:
-    r"""Which latent dims of a fitted pair say nothing of the data.
+class Collapse(Tabular):
+    r"""Which latent dims of a fitted pair say nothing of the data. Its table has a row per unit.
 
     Attributes:
         variance: site → $\mathrm{Var}_x(E[z \mid x])$ `(*plates, *event)`, see `active_units`.
-        kl: site → the dim's share in the KL `(*plates, *event)`, nats per datum, see `unit_kl`; only sites whose laws
-            factorize over dims.
+        kl: site → the dim's share in the KL `(*plates, *event)`, nats per datum, see `unit_kl`; only sites whose
+            distributions factorize over dims.
         min_variance: below it a unit is idle.
         min_kl: below it too.
     """
@@ -113,33 +109,53 @@ class Collapse:
     @property
     def idle(self) -> dict[str, Tensor]:
         """Site → whether each dim is idle `(*plates, *event)`."""
-        quiet = {name: variance < self.min_variance for name, variance in self.variance.items()}
+        idle = {}
+        for name, variance in self.variance.items():
+            idle[name] = variance < self.min_variance
+            if name in self.kl:
+                idle[name] |= self.kl[name] < self.min_kl
+        return idle
+
+    def columns(self) -> dict[str, list[Any]]:
+        """One row per unit; a unit without a share in the KL has NaN there."""
+        columns: dict[str, list[Any]] = defaultdict(list)
+        for site in self.variance:
+            for name, values in self._columns_of(site).items():
+                columns[name] += values
+        return columns
+
+    def _columns_of(self, site: str) -> dict[str, list[Any]]:
+        variance = self.variance[site]
+        no_share = torch.full_like(variance, torch.nan)
+        kl = self.kl.get(site, no_share)
+        units = _unit_names(variance.shape)
         return {
-            name: quiet[name] | (self.kl[name] < self.min_kl) if name in self.kl else quiet[name]
-            for name in quiet
+            "site": [site] * len(units),
+            "unit": units,
+            "variance": variance.flatten().tolist(),
+            "kl": kl.flatten().tolist(),
+            "idle": self.idle[site].flatten().tolist(),
         }
 
     def __str__(self) -> str:
-        rows = [
+        lines = [
             f"idle units (variance of means < {self.min_variance:g}, or KL < {self.min_kl:g} nats)"
         ]
-        for name, idle in self.idle.items():
-            which = [
-                tuple(i) if len(i) > 1 else i[0]
-                for i in idle.reshape(idle.shape or (1,)).nonzero().tolist()
-            ]
-            shown = (
-                f": {', '.join(map(str, which[:20]))}{', …' if len(which) > 20 else ''}"
-                if which
-                else ""
-            )
-            rows.append(f"  {name}: {len(which)} of {idle.numel()}{shown}")
-        return "\n".join(rows)
+        for site, is_idle in self.idle.items():
+            units = np.array(_unit_names(is_idle.shape))
+            idle = units[is_idle.flatten().cpu().numpy()]
+            line = f"  {site}: {len(idle)} of {len(units)}"
+            if len(idle):
+                line += ": " + ", ".join(idle[:20])
+            if len(idle) > 20:
+                line += ", …"
+            lines.append(line)
+        return "\n".join(lines)
 
 
 def collapse(
-    model: Callable,
-    guide: Callable,
+    model: PyroProgram,
+    guide: PyroProgram,
     *batch: Any,
     num: int = 50,
     min_variance: float = 0.01,
@@ -149,7 +165,7 @@ def collapse(
     r"""Which latent dims are idle: $\mathrm{Var}_x(E[z_d \mid x]) < 0.01$, or a share in the KL below 0.01 nats.
 
     A posterior has collapsed where it equals the prior whatever the data; a unit may also copy a constant at a price
-    in KL, which the variance shows.
+    in KL, which the variance shows. The numbers are those of `active_units` and `unit_kl` from the same draws.
 
     Args:
         model: any Pyro program that keeps the contract.
@@ -160,20 +176,26 @@ def collapse(
         min_kl: threshold of the share in the KL, nats per datum.
         seed: of the draws.
 
+    Raises:
+        ValueError: for fewer than 2 draws, bad data, or a site outside the data plate.
+
     References:
         Lucas et al. 2019, *Don't blame the ELBO! A linear VAE perspective on posterior collapse*, arXiv:1911.02469.
     """
-    kl = unit_kl(model, guide, *batch, num=num, seed=seed)
-    batch = placed(model, batch)
-    with estimating(model, guide, seed=seed):
-        sites, _ = _checked(model, guide, batch)
-    variance = active_units(guide, *batch, num=num, seed=seed)
-    return Collapse({name: variance[name] for name in sites}, kl, min_variance, min_kl)
+    _require_two_draws("collapse", num)
+    moments, shares = PosteriorMoments(), KLShares()
+    with session(model, guide, *batch, num=num, seed=seed) as pair:
+        for block in pair.blocks():
+            run = pair.draw(block).pair
+            shares.add(run, pair.structure.codes)
+            for name in pair.structure.codes:
+                moments.add(name, data_second(name, run.latent[name]))
+    return Collapse(moments.variance_of_means(), shares.mean(), min_variance, min_kl)
 
 
 def aggregate_test(
-    model: Callable,
-    guide: Callable,
+    model: PyroProgram,
+    guide: PyroProgram,
     *batch: Any,
     num: int = 1000,
     num_permutations: int = 999,
@@ -182,8 +204,8 @@ def aggregate_test(
     r"""Is $q_{agg}(z) = \frac1N \sum_i q(z \mid x_i)$ the prior? `mmd` between draws of either, of all latent sites.
 
     One draw for each of at most `num` data chosen at random, against as many of the prior, at the same contexts if
-    there are any. The p-value is about the law that the data come from. It says whether there is a difference;
-    `surgery` says how many nats it costs.
+    there are any. The p-value is about the distribution that the data come from. It says whether there is a
+    difference; `surgery` says how many nats it costs.
 
     Args:
         model: a Pyro program that generates when its first argument is `None`.
@@ -197,12 +219,12 @@ def aggregate_test(
         ValueError: for counts below 1, a guide without latent sites, fewer than two data, or a site outside the data
             plate.
     """
-    aggregate, of_prior = aggregate_draws(model, guide, *batch, num=num, seed=seed)
-    return mmd(real=aggregate, fake=of_prior, num_permutations=num_permutations, seed=seed)
+    aggregate, prior = aggregate_draws(model, guide, *batch, num=num, seed=seed)
+    return mmd(real=aggregate, fake=prior, num_permutations=num_permutations, seed=seed)
 
 
 def aggregate_draws(
-    model: Callable, guide: Callable, *batch: Any, num: int = 1000, seed: int = 0
+    model: PyroProgram, guide: PyroProgram, *batch: Any, num: int = 1000, seed: int = 0
 ) -> tuple[Tensor, Tensor]:
     r"""Draws of $q_{agg}(z)$ and of the prior, all latent sites as one vector; each `(num, D)`, float64.
 
@@ -219,58 +241,52 @@ def aggregate_draws(
     Raises:
         ValueError: for counts below 1, a guide without latent sites, or a site outside the data plate.
     """
-    check_pair(model, guide)
     require_positive(num=num)
-    batch = placed(model, batch)
-    with estimating(model, guide, seed=seed):
-        sites, depth = _checked(model, guide, batch)
-        if not sites:
-            raise ValueError(
-                "aggregate_test: expected a guide with latent sites, got none to compare with a prior."
-            )
-        rows = take_rows(batch, torch.randperm(len(batch[0]))[:num].to(batch[0].device))
-        guide_trace = draw(model, guide, *rows, num=1, depth=depth).guide_trace
-        drawn = {name: draws_of(latent_sites(guide_trace)[name])[0] for name in sites}
-        _, prior = simulated(model, len(rows[0]), rows[1:], sites, depth)
-    aggregate, of_prior = (
-        torch.cat([z[name].flatten(1).double() for name in sites], 1) for z in (drawn, prior)
-    )
-    return aggregate, of_prior
+    with session(model, guide, *batch, seed=seed) as pair:
+        return aggregate_draws_of(pair, num)
 
 
-def _checked(model: Callable, guide: Callable, batch: tuple) -> tuple[list[str], int]:
-    """Names of the latent sites and the number of plates of a pair that is one."""
-    traces = checked_run(model, guide, batch)
-    return names_of_latents(*traces), plate_depth(*traces)
-
-
-def _kl_of_units(guide_trace: Trace, model_trace: Trace, sites: list[str]) -> dict[str, Tensor]:
-    """Site → mean over the draws `(N, *plates, *event)`, of sites that factorize in both programs."""
-    found = {}
-    for name in sites:
-        drawn, modelled = latent_sites(guide_trace)[name], latent_sites(model_trace)[name]
-        distributions = [of_numbers(site["fn"]) for site in (drawn, modelled)]
-        if None not in distributions:
-            log_q, log_p = (distribution.log_prob(drawn["value"]) for distribution in distributions)
-            found[name] = (
-                _by_datum(name, drawn, (log_q - log_p).expand(drawn["value"].shape))
-                .double()
-                .mean(0)
-            )
-    return found
-
-
-def _by_datum(name: str, site: Site, value: Tensor | None = None) -> Tensor:
-    """Draws, or numbers of their shape, with the data behind the particles `(K, N, …)`, whatever further plates."""
-    value, names = plate_value(site, value), plate_names(site)
-    if DATA not in names:
+def aggregate_draws_of(pair: Session, num: int) -> tuple[Tensor, Tensor]:
+    """`aggregate_draws` of an open session."""
+    if not pair.structure.codes:
         raise ValueError(
-            f"site '{name}': expected a site inside the plate '{DATA}', got a global one, which is the same for every "
-            f"datum. Fix: move pyro.sample('{name}', …) under `with data_plate(x):`."
+            "aggregate_test: expected a guide with latent sites, got none to compare with a prior. "
+            "Fix: nll(model, guide, x), which scores such a model."
         )
-    return value.movedim(names.index(DATA), 1)
+    index = torch.randperm(len(pair))[:num]
+    block = pair.rows(index.to(pair.device))
+    encodings = _encodings(pair, block)
+    prior_draws = _prior_draws(pair, block)
+    return _as_vectors(encodings), _as_vectors(prior_draws)
 
 
-def _between(z: Tensor) -> Tensor:
-    """Variance of the means over the data, of draws `(K, N, *event)`."""
-    return z.mean(0).var(0) - z.var(0).mean(0) / len(z)
+def _encodings(pair: Session, block: Batch) -> dict[str, Tensor]:
+    """Latent site → one draw of the guide for each datum of a block `(N, *plates, *event)`."""
+    sites = pair.draw(block, num=1).pair.latent
+    return {name: draws_of(sites[name])[0] for name in pair.structure.codes}
+
+
+def _prior_draws(pair: Session, block: Batch) -> dict[str, Tensor]:
+    """Latent site → one draw of the prior at the context of each datum `(N, *plates, *event)`."""
+    structure = pair.structure
+    x, *context = block
+    codes = list(structure.codes)
+    _, draws = simulated(pair.model, len(x), tuple(context), codes, structure.depth)
+    return draws
+
+
+def _as_vectors(draws: dict[str, Tensor]) -> Tensor:
+    """Draws `(N, *event)` of several sites as vectors `(N, D)`, in float64."""
+    return torch.cat([z.flatten(1).double() for z in draws.values()], 1)
+
+
+def _require_two_draws(verb: str, num: int) -> None:
+    if num < 2:
+        raise ValueError(f"{verb}: expected num >= 2 draws per datum, got {num}. Fix: num=50.")
+
+
+def _unit_names(shape: torch.Size) -> list[str]:
+    """How the units of a site are called: by their numbers, in an event of several dims by tuples of them."""
+    if len(shape) > 1:
+        return [str(index) for index in np.ndindex(*shape)]
+    return [str(index) for index in range(shape.numel())]

@@ -16,9 +16,9 @@ from ...inference.run.data import take_rows
 from ...inference.run.estimates import checked_run, estimating, placed
 from ...inference.run.particles import draw
 from ...inference.run.sessions import check_pair
+from ...inference.run.supports import independent_numbers
 from ...inference.run.traces import plate_depth
 from ..chains.coordinates import bijection_onto
-from ..latents.aggregate import of_numbers
 
 MAX_VALUES = 20_000  # values of one number, or of one event, that are summed over
 BLOCK = 4_000_000  # log densities in memory at once
@@ -107,7 +107,7 @@ def log_total(distribution: TorchDistribution) -> Tensor:
         >>> [round(log_total(law).item(), 5) for law in (Poisson(half), Gamma(half, half))]
         [0.0, 0.0]
     """
-    each = of_numbers(distribution)
+    each = independent_numbers(distribution)
     if each is None:
         return _of_events(distribution)
     if _discrete(each):

@@ -18,9 +18,9 @@ from ...ascent import ascend
 from ...contract import PyroProgram, Site
 from ...inference.run.data import split_rows
 from ...inference.run.particles import draw
+from ...inference.run.supports import independent_numbers
 from ...inference.run.traces import latent_sites, vectorized
 from ..chains.coordinates import chart_of
-from ..latents.aggregate import of_numbers
 
 NUM_PARTICLES = 8  # draws of each datum for one gradient
 NUM_MOMENTS = 64  # draws of each datum that tell where its posterior is, and how wide
@@ -251,7 +251,7 @@ def is_mean_field_normal(sites: dict[str, Site]) -> bool:
             another differ.
     """
     for site in sites.values():
-        base = of_numbers(_unmasked(site["fn"]))
+        base = independent_numbers(_unmasked(site["fn"]))
         if type(base) is not dist.Normal:
             return False
         if not (_is_equal_for_all_draws(base.loc) and _is_equal_for_all_draws(base.scale)):

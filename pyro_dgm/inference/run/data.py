@@ -91,7 +91,8 @@ def as_tensors(batch: Sequence[Any], name: str = "data") -> Batch:
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
     """The arguments with their tensors on a device."""
-    return tuple(value.to(device) if isinstance(value, Tensor) else value for value in batch)
+    moved = [value.to(device) if isinstance(value, Tensor) else value for value in batch]
+    return tuple(moved)
 
 
 def check_data(tensor: Tensor, name: str) -> None:
@@ -121,19 +122,21 @@ def check_observation_argument(batch: Sequence[Any]) -> None:
             "data: expected x after the programs, got none. Fix: nll(model, guide, x), encode(guide, x)."
         )
     x = batch[0]
+    if is_array(x):
+        if x.ndim == 0:
+            raise ValueError(
+                f"data: expected a tensor (N, *event), got a 0-dim tensor {x}. Fix: x[None], for one datum."
+            )
+        return
     if callable(x) and not is_stream(x):
         raise TypeError(
             f"data: expected x after the programs, got {type(x).__name__}, a program too many. Fix: "
             "encode(guide, x), active_units(guide, x), ais(model, x, start=guide), hmc(model, x, start=guide)."
         )
-    if not (is_array(x) or is_stream(x)):
+    if not is_stream(x):
         raise TypeError(
             f"data: expected x as a tensor or an array (N, *event), got {type(x).__name__}. Fix: "
             "torch.as_tensor(x) for a list of numbers, *x for a tuple of arguments."
-        )
-    if is_array(x) and x.ndim == 0:
-        raise ValueError(
-            f"data: expected a tensor (N, *event), got a 0-dim tensor {x}. Fix: x[None], for one datum."
         )
 
 

@@ -19,25 +19,31 @@ def rank_and_world() -> tuple[int, int]:
 def average_gradients(parameters: Iterable[Parameter]) -> None:
     r"""$g \leftarrow \frac1W \sum_{w} g_w$ over all ranks in one flat message; eager and compiled steps alike."""
     _, world = rank_and_world()
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    if world == 1 or not gradients:
+    if world == 1:
         return
-    flat = torch.cat([g.flatten() for g in gradients])
-    distributed.all_reduce(flat)
-    parts = (flat / world).split([g.numel() for g in gradients])
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    if not gradients:
+        return
+    total = torch.cat([g.flatten() for g in gradients])
+    distributed.all_reduce(total)
+    mean = total / world
+    parts = mean.split([g.numel() for g in gradients])
     for gradient, part in zip(gradients, parts, strict=True):
         gradient.copy_(part.view_as(gradient))
 
 
-def from_rank_zero(tensors: Iterable[Tensor]) -> None:
+def copy_from_rank_zero(tensors: Iterable[Tensor]) -> None:
     """Give every rank the values of rank 0."""
-    if rank_and_world()[1] > 1:
-        for tensor in tensors:
-            distributed.broadcast(tensor.detach(), src=0)
+    _, world = rank_and_world()
+    if world == 1:
+        return
+    for tensor in tensors:
+        distributed.broadcast(tensor.detach(), src=0)
 
 
 def all_reduce_sum(total: Tensor) -> Tensor:
-    """The sum over all ranks."""
-    if rank_and_world()[1] > 1:
+    """The sum over all ranks, in place."""
+    _, world = rank_and_world()
+    if world > 1:
         distributed.all_reduce(total)
     return total

@@ -16,7 +16,7 @@ from .explain import run_or_explain
 from .pair_checks import check_pair, require_positive
 from .rules import check_sites
 from .states import fork_rng
-from .traces import PairTrace, log_density, plate_names, plate_value, run_pair
+from .traces import PairTrace, is_in_plate, log_density, plate_value, run_pair
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def sum_over_plates(name: str, site: Site, log_p: Tensor) -> Tensor:
     Raises:
         ValueError: if the site lies outside the data plate.
     """
-    if DATA not in plate_names(site):
+    if not is_in_plate(site, DATA):
         raise ValueError(
             f"site '{name}': expected a site inside the plate '{DATA}', got a global one, which has no log weight per "
             f"datum. Fix: move pyro.sample('{name}', …) under `with data_plate(x):`, or score it apart."
@@ -130,4 +130,8 @@ def sum_over_plates(name: str, site: Site, log_p: Tensor) -> Tensor:
 
 
 def _total(log_densities: dict[str, Tensor]) -> Tensor:
-    return torch.stack([log_p.double() for log_p in log_densities.values()]).sum(0)
+    first, *others = log_densities.values()
+    total = first.double()
+    for log_p in others:
+        total = total + log_p
+    return total

@@ -16,7 +16,15 @@ from .data import Batch, has_rows
 from .explain import fix_of_dtype, fix_of_event, fix_of_shape, fix_of_sizes
 from .pair_checks import PROGRAM_OF
 from .supports import check_draws, check_observation, check_reach, innermost, warn_of_integers
-from .traces import PairTrace, log_density, observed_sites, plate_names, run_pair, sample_sites
+from .traces import (
+    PairTrace,
+    is_in_plate,
+    log_density,
+    observed_sites,
+    plate_names,
+    run_pair,
+    sample_sites,
+)
 
 
 @dataclass(frozen=True)
@@ -150,7 +158,7 @@ def sites_lie_in_the_data_plate(subject: Subject) -> None:
     """Every site lies inside the plate `"data"`, at dim −1, over as many data as there are."""
     for sites in (subject.pair.guide_sites, subject.pair.model_sites):
         for name, site in sites.items():
-            if DATA in plate_names(site):
+            if is_in_plate(site, DATA):
                 _check_plate(name, site, subject)
             else:
                 _check_global(name, site, subject.size)

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import TensorDataset
 
 from ...contract import PyroProgram
 from .batches import Batches, as_batches
@@ -18,11 +19,13 @@ from .data import (
     check_observation_argument,
     concat_rows,
     has_rows,
+    is_array,
     is_stream,
     rebatch,
     split_rows,
     take_rows,
     to_device,
+    to_tensor,
 )
 from .pair_checks import check_pair as check_pair
 from .pair_checks import check_program as check_program
@@ -155,6 +158,10 @@ class Session:
 
     def _batches(self) -> Iterator[Batch]:
         """The batches of a stream, on the programs' device, checked for NaN."""
+        for batch in self._unchecked_batches():
+            yield as_tensors(batch)
+
+    def _unchecked_batches(self) -> Iterator[Batch]:
         program = self._guide if self._model is None else self._model
         assert program is not None
         source = self._source[0]
@@ -166,7 +173,7 @@ class Session:
         found = False
         for batch in with_own_rng(batches.epoch(), derive_seed(self.seed, 1)):
             found = True
-            yield as_tensors(batch)
+            yield batch
         if not found:
             raise ValueError(
                 "data: expected at least one batch, got a loader that yields none. Fix: drop_last=False."
@@ -211,14 +218,36 @@ def session(
     """
     check_programs(model, guide)
     require_positive(num=num, chunk=chunk)
-    check_observation_argument(batch)
-    if len(batch) > 1 and is_stream(batch[0]):
-        raise TypeError(
-            f"data: expected one {type(batch[0]).__name__} whose batches hold all arguments, got {len(batch)} "
-            "arguments. Fix: batches (x, context), as TensorDataset(x, context) gives them."
-        )
+    _check_data_arguments(batch)
     with evaluation_mode(model, guide, seed=seed):
         yield Session(model, guide, batch, num, chunk, seed)
+
+
+def read_data(
+    model: PyroProgram | None, guide: PyroProgram | None, *batch: Any, seed: int = 0
+) -> Batch:
+    """All the data as tensors on the programs' device, whatever their form; NaN and infinity are not refused.
+
+    It is for data with missing values: who knows which they are puts a number in their place, and opens a session of
+    what there is then.
+
+    Args:
+        model: a Pyro program; `None` for none.
+        guide: its guide; `None` for none.
+        batch: the data, as `session` takes them.
+        seed: of the order of a loader that shuffles.
+
+    Raises:
+        TypeError: for what is no program, or no data.
+    """
+    check_programs(model, guide)
+    _check_data_arguments(batch)
+    if isinstance(batch[0], TensorDataset):
+        batch = batch[0].tensors
+    if is_stream(batch[0]):
+        return concat_rows(list(Session(model, guide, batch, 1, 1, seed)._unchecked_batches()))
+    values = [to_tensor(value) if is_array(value) else value for value in batch]
+    return to_device(tuple(values), device_of(model, guide))
 
 
 @contextmanager
@@ -248,6 +277,15 @@ def session_of_prior(
     require_positive(num=num, chunk=chunk)
     with evaluation_mode(model, guide, seed=seed):
         yield Session(model, guide, (None, *context), num, chunk, seed)
+
+
+def _check_data_arguments(batch: Batch) -> None:
+    check_observation_argument(batch)
+    if len(batch) > 1 and is_stream(batch[0]):
+        raise TypeError(
+            f"data: expected one {type(batch[0]).__name__} whose batches hold all arguments, got {len(batch)} "
+            "arguments. Fix: batches (x, context), as TensorDataset(x, context) gives them."
+        )
 
 
 def has_context(context: Batch) -> bool:

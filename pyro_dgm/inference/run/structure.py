@@ -22,7 +22,7 @@ from .rules import RULES, Rule, Subject, check_sites
 from .states import eval_mode, fork_rng
 from .supports import innermost, is_elementwise
 from .tabular import Tabular
-from .traces import PairTrace, depth_of, plate_names, sample_sites
+from .traces import PairTrace, depth_of, is_in_plate, plate_names, sample_sites, sites_of
 
 BLOCK = 10_000  # data that a check of all of them sees at once
 
@@ -84,7 +84,7 @@ class Structure(Tabular):
         sites = []
         for name, site in (pair.modelled or pair.latent).items():
             kind = Kind.NOISE if name in noise else Kind.LATENT
-            if DATA not in plate_names(site):
+            if not is_in_plate(site, DATA):
                 kind = Kind.GLOBAL
             sites.append(SiteInfo.of(name, site, kind))
         order = list(pair.latent)
@@ -218,6 +218,4 @@ def _structure_of_one(trace: Trace) -> Structure:
         if site["is_observed"]:
             kind = Kind.FACTOR if isinstance(innermost(site["fn"]), Unit) else Kind.OBSERVED
         sites.append(SiteInfo.of(name, site, kind))
-    return Structure(
-        depth_of(*dict(sample_sites(trace)).values()), tuple(sites), trace.format_shapes()
-    )
+    return Structure(depth_of(*sites_of(trace).values()), tuple(sites), trace.format_shapes())

@@ -8,10 +8,12 @@ from typing import Any
 
 import pyro.distributions as dist
 import torch
+from pyro.distributions import TorchDistribution
 from torch import Tensor
+from torch.distributions import Independent
 
 from ...contract import DATA, noise_name
-from .traces import Site, plate_names
+from .traces import Site, is_in_plate
 
 
 class IntegerWarning(UserWarning):
@@ -27,6 +29,26 @@ def innermost(distribution: Any) -> Any:
     return distribution
 
 
+def independent_dims(distribution: TorchDistribution) -> TorchDistribution | None:
+    r"""The factors $p(z_d)$ of $p(z) = \prod_d p(z_d)$, batch_shape `(*batch, *event)`; `None` if it is no product.
+
+    Example:
+        >>> independent_dims(dist.Normal(torch.zeros(5, 3), 1.0).to_event(1)).batch_shape
+        torch.Size([5, 3])
+        >>> independent_dims(dist.Dirichlet(torch.ones(3))) is None
+        True
+    """
+    base = distribution
+    while isinstance(base, Independent):
+        base = base.base_dist
+    return base if distribution.event_shape and not base.event_shape else None
+
+
+def independent_numbers(distribution: TorchDistribution) -> TorchDistribution | None:
+    """`independent_dims`, where a distribution of scalars is its own only factor."""
+    return independent_dims(distribution) if distribution.event_shape else distribution
+
+
 def check_observation(name: str, site: Site) -> None:
     """Refuse an observation without a density, of another event shape, or outside the support."""
     distribution, value = site["fn"], site["value"]
@@ -35,7 +57,7 @@ def check_observation(name: str, site: Site) -> None:
             f"site '{name}': a Delta observation has no density (the ELBO would silently be infinite). "
             "Fix: give an observation model such as Normal(net), or train adversarially."
         )
-    if DATA in plate_names(site) and value.dim() <= len(distribution.event_shape):
+    if is_in_plate(site, DATA) and value.dim() <= len(distribution.event_shape):
         raise ValueError(
             f"site '{name}': expected data of shape {('N', *distribution.event_shape)}, got {tuple(value.shape)}. "
             "Fix: x[None], a batch of one datum."

@@ -33,12 +33,12 @@ class PairTrace:
     @cached_property
     def guide_sites(self) -> dict[str, Site]:
         """The guide's sample statements by name."""
-        return dict(sample_sites(self.guide))
+        return sites_of(self.guide)
 
     @cached_property
     def model_sites(self) -> dict[str, Site]:
         """The model's sample statements by name."""
-        return dict(sample_sites(self.model))
+        return sites_of(self.model)
 
     @cached_property
     def latent(self) -> dict[str, Site]:
@@ -97,21 +97,28 @@ def vectorized(program: PyroProgram, num: int | None, depth: int) -> PyroProgram
     return inside
 
 
-def sample_sites(trace: Trace) -> Iterator[tuple[str, Site]]:
-    """The sample statements of a trace, without the index sites of plates."""
+def sites_of(trace: Trace) -> dict[str, Site]:
+    """The sample statements of a trace by name, without the index sites of plates."""
+    sites = {}
     for name, site in trace.nodes.items():
         if site["type"] == "sample" and not isinstance(site["fn"], _Subsample):
-            yield name, cast(Site, site)
+            sites[name] = cast(Site, site)
+    return sites
+
+
+def sample_sites(trace: Trace) -> Iterator[tuple[str, Site]]:
+    """Name and site of every sample statement of a trace."""
+    return iter(sites_of(trace).items())
 
 
 def latent_sites(trace: Trace) -> dict[str, Site]:
     """The sites of a trace that are drawn."""
-    return _drawn(dict(sample_sites(trace)))
+    return _drawn(sites_of(trace))
 
 
 def observed_sites(trace: Trace) -> dict[str, Site]:
     """The sites of a trace that are conditioned on data."""
-    return _conditioned(dict(sample_sites(trace)))
+    return _conditioned(sites_of(trace))
 
 
 def _drawn(sites: dict[str, Site]) -> dict[str, Site]:
@@ -132,7 +139,7 @@ def plate_depth(*traces: Trace) -> int:
     """How many dims the plates of the traces take, the data plate included."""
     sites: list[Site] = []
     for trace in traces:
-        sites += dict(sample_sites(trace)).values()
+        sites += sites_of(trace).values()
     return depth_of(*sites)
 
 
@@ -144,6 +151,14 @@ def depth_of(*sites: Site) -> int:
             if frame.vectorized:
                 depth = max(depth, -frame.dim)
     return depth
+
+
+def is_in_plate(site: Site, name: str) -> bool:
+    """Whether a site lies in the plate of a name."""
+    for frame in site["cond_indep_stack"]:
+        if frame.name == name and frame.vectorized:
+            return True
+    return False
 
 
 def plate_names(site: Site) -> list[str]:

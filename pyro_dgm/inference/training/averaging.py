@@ -18,6 +18,16 @@ class Ema:
 
     Raises:
         ValueError: if the decay is outside [0, 1).
+
+    Example:
+        >>> layer = nn.Linear(1, 1, bias=False)
+        >>> ema = Ema(layer, decay=0.5)
+        >>> _ = layer.weight.data.add_(11.0)
+        >>> ema.update(1)  # d = 2 / 11
+        >>> with ema.applied():
+        ...     averaged = layer.weight.item()
+        >>> round(layer.weight.item() - averaged, 4)
+        2.0
     """
 
     def __init__(self, module: nn.Module, decay: float):
@@ -25,7 +35,8 @@ class Ema:
             raise ValueError(f"Ema: expected a decay in [0, 1), got {decay}. Fix: ema=0.999.")
         self.decay = decay
         self.parameters = list(module.parameters())
-        self.average = [p.detach().clone() for p in self.parameters]
+        with torch.inference_mode(mode=False):  # else an average built there could not be updated
+            self.average = [p.detach().clone() for p in self.parameters]
 
     @torch.no_grad()
     def update(self, step: int) -> None:
@@ -57,4 +68,5 @@ class Ema:
 
     def load_state_dict(self, state: list[Tensor]) -> None:
         """Take the averages of a checkpoint."""
-        self.average = [s.to(a.device, a.dtype) for s, a in zip(state, self.average, strict=True)]
+        pairs = zip(state, self.average, strict=True)
+        self.average = [saved.to(own.device, own.dtype) for saved, own in pairs]

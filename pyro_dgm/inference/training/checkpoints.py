@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,36 +17,27 @@ from ..run.distributed import rank_and_world
 
 def save_weights(module: nn.Module, path: str | Path) -> None:
     """Write parameters and buffers as safetensors, each tensor once."""
-    tensors = {name: t.detach().contiguous() for name, t in _owned(module).items()}
-    _whole(Path(path), lambda temporary: temporary.write_bytes(save(tensors)))
+    tensors = {name: t.detach().contiguous() for name, t in _unique_tensors(module).items()}
+    _write_atomically(Path(path), lambda temporary: temporary.write_bytes(save(tensors)))
 
 
 def load_weights(module: nn.Module, path: str | Path) -> None:
     """Read what `save_weights` wrote into a module of the same structure.
 
     Raises:
-        ValueError: if names or shapes differ.
+        ValueError: if names or shapes differ; the module is then as it was.
     """
-    found, owned = load_file(path), _owned(module)
-    if set(found) != set(owned):
-        raise ValueError(
-            f"{path}: expected the module's {len(owned)} tensors, got {len(found)}; they differ in "
-            f"{sorted(set(found) ^ set(owned))[:4]}. Fix: build the module with the arguments it was saved with."
-        )
-    for name, tensor in owned.items():
-        if tensor.shape != found[name].shape:
-            raise ValueError(
-                f"{path}: expected '{name}' of shape {tuple(tensor.shape)}, got {tuple(found[name].shape)}. "
-                "Fix: build the module with the arguments it was saved with."
-            )
+    saved = load_file(path)
+    own = _unique_tensors(module)
+    _check_structure(own, saved, path)
     with torch.no_grad():
-        for name, tensor in owned.items():
-            tensor.copy_(found[name])
+        for name, tensor in own.items():
+            tensor.copy_(saved[name])
 
 
 def save_state(state: dict[str, Any], path: str | Path) -> None:
     """Write a dict of tensors and plain containers."""
-    _whole(Path(path), lambda temporary: torch.save(state, temporary))
+    _write_atomically(Path(path), lambda temporary: torch.save(state, temporary))
 
 
 def load_state(path: str | Path) -> dict[str, Any]:
@@ -53,45 +45,42 @@ def load_state(path: str | Path) -> dict[str, Any]:
     return torch.load(path, map_location="cpu", weights_only=True)
 
 
-def _owned(module: nn.Module) -> dict[str, Tensor]:
-    """Parameters and persistent buffers, each shared tensor under its first name."""
-    tensors: dict[int, tuple[str, Tensor]] = {}
-    for name, tensor in module.state_dict(keep_vars=True).items():
-        tensors.setdefault(id(tensor), (name, tensor))
-    return dict(tensors.values())
+@dataclass(frozen=True)
+class CheckpointFile:
+    """Where a running `fit` writes its state: after every epoch, and after every so many steps of one.
 
+    Args:
+        path: the file.
+        every: steps of an epoch between two writes; `None` for whole epochs alone.
 
-def _whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Write beside the target and move into place, so that a killed process leaves the old file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        write(temporary)
-        os.replace(temporary, path)  # noqa: PTH105 - the atomic call itself
-    finally:
-        temporary.unlink(missing_ok=True)
+    Raises:
+        ValueError: for steps without a file; for steps with several processes, of which a file holds one.
+    """
 
+    path: str | Path | None
+    every: int | None = None
 
-def check_average(path: str | Path, *, wanted: bool, found: bool) -> None:
-    """Refuse a checkpoint that has an average of the weights where none is kept, or lacks it."""
-    if wanted != found:
-        has, lacks = ("an ", "no ") if found else ("no ", "an ")
-        raise ValueError(
-            f"{path}: expected a checkpoint with {lacks}EMA, got one with {has}EMA. Fix: the same ema=."
-        )
+    def __post_init__(self) -> None:
+        if self.every is None:
+            return
+        if self.every < 1:
+            raise ValueError(
+                f"checkpoint_every: expected at least 1, got {self.every}. "
+                "Fix: checkpoint_every=1000, or leave it out."
+            )
+        _, world = rank_and_world()
+        if self.path is None or world > 1:
+            what = "no file" if self.path is None else f"{world} processes"
+            raise ValueError(
+                f"fit: expected checkpoint_every={self.every} with a file and one process, got "
+                f"{what}. Fix: checkpoint='run.pt', or leave checkpoint_every out."
+            )
 
-
-def checked_file(path: str | Path | None, every: int | None) -> tuple[str | Path, int] | None:
-    """Where to write and after how many steps; `None` where only whole epochs are written."""
-    if every is None:
-        return None
-    if path is None or rank_and_world()[1] > 1:
-        what = "no file" if path is None else f"{rank_and_world()[1]} processes"
-        raise ValueError(
-            f"fit: expected checkpoint_every={every} with a file and one process, got {what}. "
-            "Fix: checkpoint='run.pt', or leave checkpoint_every out."
-        )
-    return path, every
+    def due(self, num_steps: int) -> str | Path | None:
+        """The file, if it is to be written after so many steps of an epoch."""
+        if self.every is None or num_steps % self.every > 0:
+            return None
+        return self.path
 
 
 def random_state(device: torch.device) -> dict[str, Any]:
@@ -105,3 +94,42 @@ def set_random_state(state: dict[str, Any], device: torch.device) -> None:
     torch.set_rng_state(state["cpu"])
     if device.type == "cuda" and state["cuda"] is not None:
         torch.cuda.set_rng_state(state["cuda"], device)
+
+
+def _unique_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Parameters and persistent buffers, each shared tensor under its first name."""
+    names: dict[int, str] = {}
+    tensors: dict[str, Tensor] = {}
+    for name, tensor in module.state_dict(keep_vars=True).items():
+        if id(tensor) not in names:
+            names[id(tensor)] = name
+            tensors[name] = tensor
+    return tensors
+
+
+def _check_structure(own: dict[str, Tensor], saved: dict[str, Tensor], path: str | Path) -> None:
+    """Refuse a file whose tensors have other names or shapes than the module's."""
+    if set(saved) != set(own):
+        differing = sorted(set(saved) ^ set(own))[:4]
+        raise ValueError(
+            f"{path}: expected the module's {len(own)} tensors, got {len(saved)}; they differ in "
+            f"{differing}. Fix: build the module with the arguments it was saved with."
+        )
+    for name, tensor in own.items():
+        if tensor.shape != saved[name].shape:
+            raise ValueError(
+                f"{path}: expected '{name}' of shape {tuple(tensor.shape)}, got "
+                f"{tuple(saved[name].shape)}. "
+                "Fix: build the module with the arguments it was saved with."
+            )
+
+
+def _write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Write to a neighbouring file and move it into place, so that a killed process leaves the old file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        write(temporary)
+        os.replace(temporary, path)  # noqa: PTH105 - the atomic call itself
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -10,15 +11,22 @@ from torch import Tensor
 from ..run.distributed import all_reduce_sum
 from .history import Row
 
+Value = TypeVar("Value")
+
 
 class RunningMeans:
-    """Sums of terms over data, kept on the device; each datum counts once, whatever the size of its batch."""
+    r"""$\bar\ell = \sum_b n_b \ell_b / \sum_b n_b$ of named terms over batches of $n_b$ data, kept on the device.
+
+    Each datum counts once, whatever the size of its batch. Sums are float64. Nothing is read on the host but by
+    `means` and `refuse_non_finite`.
+    """
 
     def __init__(self) -> None:
         self.names: list[str] = []
         self.total: Tensor | None = None
         self.finite: Tensor | None = None
-        self.num_data, self.num_added = 0, 0
+        self.num_data = 0
+        self.num_added = 0
 
     def add(self, terms: dict[str, Tensor], num: int) -> None:
         """Take in the mean terms of a batch of `num` data; an empty dict is a skipped step."""
@@ -27,26 +35,25 @@ class RunningMeans:
             return
         values = torch.stack([v.detach() for v in terms.values()]).double() * num
         finite = values.isfinite()
-        self.names = list(terms)
-        self.total = values if self.total is None else self.total + values
-        # Which terms were finite at the first batch that had one that was not: the next ones are poisoned altogether.
-        self.finite = (
-            finite if self.finite is None else torch.where(self.finite.all(), finite, self.finite)
-        )
         self.num_data += num
+        if self.total is None or self.finite is None:
+            self.names = list(terms)
+            self.total = values
+            self.finite = finite
+            return
+        self.total = self.total + values
+        # Which terms were finite at the first batch with one that was not: the next batches are
+        # poisoned altogether, and would no longer tell the site that failed.
+        self.finite = torch.where(self.finite.all(), finite, self.finite)
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """All of it, for a checkpoint in the middle of an epoch."""
         return dict(vars(self))
 
-    @classmethod
-    def of(cls, state: dict[str, Any], device: torch.device) -> RunningMeans:
-        """The sums that `state` gave."""
-        new = cls()
-        vars(new).update(
-            {n: v.to(device) if isinstance(v, Tensor) else v for n, v in state.items()}
-        )
-        return new
+    def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
+        """Take what `state_dict` gave, onto a device."""
+        for name, value in state.items():
+            setattr(self, name, value.to(device) if isinstance(value, Tensor) else value)
 
     def means(self) -> Row:
         """The means per datum, over all ranks.
@@ -56,11 +63,12 @@ class RunningMeans:
         """
         if self.total is None:
             raise ValueError(
-                "data: expected at least one batch, got none (an empty loader, or every step was skipped)."
+                "data: expected at least one batch, got none (an empty loader, or every step was "
+                "skipped). Fix: DataLoader(…, drop_last=False), or a lower lr."
             )
-        *sums, num = all_reduce_sum(
-            torch.cat([self.total, self.total.new_tensor([self.num_data])])
-        ).tolist()
+        num_data = self.total.new_tensor([self.num_data])
+        sums = all_reduce_sum(torch.cat([self.total, num_data])).tolist()
+        num = sums.pop()
         return {name: value / num for name, value in zip(self.names, sums, strict=True)}
 
     def refuse_non_finite(self, step: int) -> None:
@@ -69,17 +77,25 @@ class RunningMeans:
         Raises:
             ValueError: with the names of the sites.
         """
-        if self.finite is not None and not bool(self.finite.all()):
-            raise non_finite(
-                [n for n, good in zip(self.names, self.finite.tolist(), strict=True) if not good],
-                step,
-            )
+        if self.finite is None or bool(self.finite.all()):
+            return
+        finite = self.finite.tolist()
+        names = [name for name, good in zip(self.names, finite, strict=True) if not good]
+        raise ValueError(
+            f"{describe_non_finite(names, step)} Fix: a lower lr, clip=1.0, bounded scales at that "
+            "site, or fit(max_skips=…) to pass over it."
+        )
 
 
-def non_finite(names: list[str], step: int) -> ValueError:
-    """The error that names the sites among the terms that are not finite."""
+def prefixed(prefix: str, terms: Mapping[str, Value]) -> dict[str, Value]:
+    """The same terms under names that say of which data they are."""
+    return {f"{prefix}{name}": value for name, value in terms.items()}
+
+
+def describe_non_finite(names: list[str], step: int) -> str:
+    """What was expected and what came, by the names of the sites among the terms that are not finite."""
     sites = [name for name in names if "[" in name] or names
-    return ValueError(
-        f"fit: expected finite losses, got non-finite {', '.join(sites)} at or shortly before step {step}. "
-        "Fix: a lower lr, clip=1.0, bounded scales at that site, or fit(max_skips=…) to pass over it."
+    return (
+        f"fit: expected finite losses, got non-finite {', '.join(sites)} at or shortly before "
+        f"step {step}."
     )

@@ -13,7 +13,9 @@ from torch.optim.lr_scheduler import LRScheduler
 from ..objectives.elbo import Objective
 from ..run.distributed import average_gradients
 from .compilation import Compiled, Eager
-from .trainer import Terms, Trainer
+from .graphs import Terms
+from .parameters import trainable_parameters
+from .trainer import Trainer
 
 
 class SVITrainer(Trainer):
@@ -31,13 +33,17 @@ class SVITrainer(Trainer):
         ema: decay of an exponential moving average of the weights, which then validates and is kept.
 
     Raises:
-        ValueError: at `fit`, for data or programs that break the contract, an unknown metric, a non-finite loss.
+        TypeError: for a model, a guide or a VAE in place of an objective, and for what is no torch optimizer.
+        ValueError: for an objective without parameters to train, a negative learning rate, a norm that is not
+            positive; at `fit`, for data or programs that break the contract, an unknown metric, a non-finite loss.
 
     Example:
         >>> import pyro.distributions as dist
         >>> from pyro_dgm import Bernoulli, Conditional, ELBO, StandardNormal, VAE, mlp
         >>> vae = VAE(StandardNormal(2), Bernoulli(mlp(2, 9)), Conditional(dist.Normal, mlp(9, 4)))
         >>> trainer = SVITrainer(ELBO(vae.model, vae.guide), lr=1e-2)
+        >>> trainer
+        SVITrainer(ELBO, optimizer=Adam(lr=0.01), schedule=None, clip=None, ema=None, compile=False)
         >>> len(trainer.fit(torch.ones(32, 9), epochs=3, progress=False))
         3
     """
@@ -52,25 +58,24 @@ class SVITrainer(Trainer):
         clip: float | None = None,
         ema: float | None = None,
     ):
+        _check_objective(objective)
+        _check_numbers(lr, clip)
+        self.parameters = trainable_parameters(objective, "SVITrainer", "objective")
         super().__init__(objective, ema)
-        self.objective, self.clip = objective, clip
-        self.parameters = [p for p in objective.parameters() if p.requires_grad]
-        if optimizer is None:
-            optimizer = torch.optim.Adam(self.parameters, lr=lr, fused=True)
-        self.optimizer = optimizer(self.parameters) if callable(optimizer) else optimizer
-        if not isinstance(self.optimizer, Optimizer):
-            raise TypeError(
-                "SVITrainer: expected a torch optimizer or a function that builds one, got "
-                f"{type(self.optimizer).__name__}. Fix: torch.optim.Adam(objective.parameters()); "
-                "Pyro's optimizers go with pyro.infer.SVI."
-            )
-        self.schedule = None if schedule is None else schedule(self.optimizer)
+        self.objective = objective
+        self.clip = clip
+        self.optimizer = _build_optimizer(optimizer, self.parameters, lr)
+        self.state.optimizers = {"optimizer": self.optimizer}
+        self.schedule = None
+        if schedule is not None:
+            self.schedule = schedule(self.optimizer)
+            self.state.optimizers = {"optimizer": self.optimizer, "schedule": self.schedule}
+        self.compile = compile
         self.eager = Eager(objective)
-        self.compiled = (
-            Compiled(objective, compile if isinstance(compile, str) else None)
-            if compile
-            else self.eager
-        )
+        self.compiled: Eager | Compiled = self.eager
+        if compile:
+            mode = compile if isinstance(compile, str) else None
+            self.compiled = Compiled(objective, mode)
 
     @property
     def model(self) -> nn.Module:  # noqa: D102
@@ -84,10 +89,11 @@ class SVITrainer(Trainer):
 
     def step(self, *batch: Any) -> Terms:  # noqa: D102
         # The ragged last batch of an epoch runs eager: it is not worth a graph of its own.
-        road = self.eager if len(batch[0]) < self._batch_size else self.compiled
-        terms = road.backward(*batch)
+        is_ragged = len(batch[0]) < self.largest_batch
+        backend = self.eager if is_ragged else self.compiled
+        terms = backend.backward(*batch)
         average_gradients(self.parameters)
-        if self._max_skips and self._skips(terms["loss"], self.parameters, terms):
+        if self.state.skips.skip(terms, ["loss"], self.parameters, self.num_steps):
             return {}
         if self.clip is not None:
             nn.utils.clip_grad_norm_(self.parameters, self.clip)
@@ -99,16 +105,51 @@ class SVITrainer(Trainer):
         if self.schedule is not None:
             self.schedule.step()
 
-    def state(self) -> dict[str, Any]:  # noqa: D102
-        schedule = None if self.schedule is None else self.schedule.state_dict()
-        return {"optimizer": self.optimizer.state_dict(), "schedule": schedule}
+    def __repr__(self) -> str:
+        rate = self.optimizer.param_groups[0]["lr"]
+        schedule = None if self.schedule is None else type(self.schedule).__name__
+        ema = None if self.ema is None else self.ema.decay
+        return (
+            f"SVITrainer({type(self.objective).__name__}, "
+            f"optimizer={type(self.optimizer).__name__}(lr={rate:g}), schedule={schedule}, "
+            f"clip={self.clip}, ema={ema}, compile={self.compile!r})"
+        )
 
-    def load(self, state: dict[str, Any]) -> None:  # noqa: D102
-        if (self.schedule is None) != (state["schedule"] is None):
-            has = "no" if state["schedule"] is None else "a"
-            raise ValueError(
-                f"resume: got a checkpoint with {has} learning-rate schedule. Fix: the same schedule=."
-            )
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.schedule is not None:
-            self.schedule.load_state_dict(state["schedule"])
+
+def _check_objective(objective: Any) -> None:
+    """Refuse a program, a VAE, or the class of an objective where an objective is meant."""
+    if isinstance(objective, Objective):
+        return
+    if isinstance(objective, type) and issubclass(objective, Objective):
+        raise TypeError(
+            f"SVITrainer: expected an objective over a model and its guide, got the class "
+            f"{objective.__name__}. Fix: SVITrainer({objective.__name__}(vae.model, vae.guide))."
+        )
+    raise TypeError(
+        f"SVITrainer: expected an objective over a model and its guide, got "
+        f"{type(objective).__name__}. Fix: SVITrainer(ELBO(vae.model, vae.guide)); for a density "
+        "without latents SVITrainer(ELBO(model, EmptyGuide()))."
+    )
+
+
+def _check_numbers(lr: float, clip: float | None) -> None:
+    if not lr >= 0:
+        raise ValueError(f"SVITrainer: expected lr >= 0, got {lr}. Fix: lr=1e-3.")
+    if clip is not None and not clip > 0:
+        raise ValueError(
+            f"SVITrainer: expected clip > 0, got {clip}. Fix: clip=None, to leave gradients alone."
+        )
+
+
+def _build_optimizer(optimizer: Any, parameters: list[nn.Parameter], lr: float) -> Optimizer:
+    """The optimizer that was given or built, or Adam."""
+    if optimizer is None:
+        return torch.optim.Adam(parameters, lr=lr, fused=True)
+    built = optimizer(parameters) if callable(optimizer) else optimizer
+    if not isinstance(built, Optimizer):
+        raise TypeError(
+            "SVITrainer: expected a torch optimizer or a function that builds one, got "
+            f"{type(built).__name__}. Fix: torch.optim.Adam(objective.parameters()); "
+            "Pyro's optimizers go with pyro.infer.SVI."
+        )
+    return built

@@ -141,7 +141,7 @@ class Conditional(SettingsFirst):
         self._check_width(raw)
         # The first event dim is cut: the last dim of vectors, the channels of images.
         chunks = raw.chunk(len(self.params), dim=-self.event_dim)
-        values = self._fixed_values()
+        values = self._fixed_values() if self.fixed else {}
         for name, to_constraint, chunk in zip(self.params, self.links, chunks, strict=True):
             values[name] = to_constraint(chunk)
         return self.family(**values).to_event(self.event_dim)

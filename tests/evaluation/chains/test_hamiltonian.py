@@ -117,6 +117,7 @@ def test_every_datum_finds_its_own_step_and_scale():
     assert ((found.acceptance - 0.8).abs() < 0.12).all()
 
 
+@pytest.mark.slow
 def test_two_latents_of_a_stranger_have_their_joint_posterior():
     case = PAIRS["two_latents_bare"]()
     (x,) = case.batch(3)
@@ -138,6 +139,7 @@ def bare_posterior(model, x):
         return mean, (prior - gain @ lift @ prior).diagonal().expand(len(x), 5)
 
 
+@pytest.mark.slow
 def test_a_program_with_a_further_plate_has_its_posterior():
     model, x = Series(), torch.randn(4, 3)
     found = dgm.hmc(model, x, **SMALL)
@@ -149,6 +151,7 @@ def test_a_program_with_a_further_plate_has_its_posterior():
     assert_moments(found.draws["z"], mean, variance)
 
 
+@pytest.mark.slow
 def test_a_latent_whose_support_hangs_on_another_stays_inside():
     def run(program, x=None):
         with dgm.data_plate(x):
@@ -319,6 +322,7 @@ def test_chains_of_every_pair_are_finite(build):
         assert value.isfinite().all()
 
 
+@pytest.mark.slow
 def test_the_blocks_of_data_change_the_noise_but_not_the_law():
     model, guide, x = linear_gaussian()
     mean, variance = (

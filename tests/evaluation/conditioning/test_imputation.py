@@ -1,9 +1,11 @@
+import pandas
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
 from cases import PAIRS, randomize
 from conftest import both_dtypes
+from torch.utils.data import DataLoader, TensorDataset
 from toys import ExactGuide, LinearGaussian, Series, SeriesGuide, Written, toy_vae
 
 import pyro_dgm as dgm
@@ -23,10 +25,10 @@ FACTORIZED = [
     "two_latents_bare",
 ]
 REFUSED = {
-    "vae_pixelcnn": "site 'x': expected a law whose dims are independent given the latents.*Fix: a likelihood",
-    "density_flow": "site 'x': expected a law whose dims are independent",
-    "density_image": "site 'x': expected a law whose dims are independent",
-    "vae_dequantized": "site 'x': expected a law whose dims are independent",
+    "vae_pixelcnn": "site 'x': expected a distribution whose dims are independent given the latents.*Fix: a likelihood",
+    "density_flow": "site 'x': expected a distribution whose dims are independent",
+    "density_image": "site 'x': expected a distribution whose dims are independent",
+    "vae_dequantized": "site 'x': expected a distribution whose dims are independent",
 }
 
 
@@ -295,7 +297,7 @@ def test_integers_under_a_density_raise():
     vae = toy_vae()
     with pytest.raises(
         ValueError,
-        match=r"site 'x': expected floating point data of a law with a density.*x.float\(\)",
+        match=r"site 'x': expected floating point data of a distribution with a density.*x.float\(\)",
     ):
         dgm.impute(
             vae.model,
@@ -328,6 +330,51 @@ def test_nothing_outside_moves():
         vae.model, vae.guide, x, observed=observed, num=2, num_weights=20, fills=2, seed=1
     )
     assert not torch.equal(first.draws, other.draws)
+
+
+FORMS = {
+    "ndarray": lambda x: x.numpy(),
+    "data_frame": lambda x: pandas.DataFrame(x.numpy()),
+    "tensor_dataset": TensorDataset,
+    "loader": lambda x: DataLoader(TensorDataset(x), 4),
+    "list_of_batches": lambda x: [(x[:1],), (x[1:],)],
+}
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=list(FORMS))
+def test_data_with_holes_of_any_form_are_imputed_as_the_tensor(form):
+    model, guide, x, observed = linear_gaussian()
+    x = torch.where(observed, x, torch.nan)
+    options = {"observed": observed, "num": 2, "num_weights": 40, "fills": 3}
+    whole = dgm.impute(model, guide, x, **options)
+    found = dgm.impute(model, guide, form(x), **options)
+    assert torch.equal(found.draws, whole.draws)
+    assert torch.equal(found.nll.per_datum, whole.nll.per_datum)
+    marginal = dgm.marginal_nll(model, guide, form(x), observed=observed, num=40, fills=3)
+    assert torch.equal(marginal.per_datum, whole.nll.per_datum)
+
+
+def test_a_conditional_likelihood_reads_a_loader_once():
+    model, guide, x, _ = linear_gaussian()
+    given = torch.arange(5) < 2
+    whole = dgm.conditional_nll(model, guide, x, of=~given, given=given, num=40, fills=3)
+    once = iter([(x[:2],), (x[2:],)])
+    found = dgm.conditional_nll(model, guide, once, of=~given, given=given, num=40, fills=3)
+    assert torch.equal(found.per_datum, whole.per_datum)
+
+
+def test_results_are_tables_with_a_row_per_datum():
+    model, guide, x, observed = linear_gaussian()
+    imputed = dgm.impute(model, guide, x, observed=observed, num=2, num_weights=40, fills=3)
+    table = imputed.to_dataframe()
+    assert list(table.columns) == ["per_datum", "monte_carlo", "ess", "khat"]
+    assert len(table) == 6
+    assert "2 imputations of 6 data" in imputed._repr_html_()
+    given = torch.arange(5) < 2
+    found = dgm.conditional_nll(model, guide, x, of=~given, given=given, num=40, fills=3)
+    table = found.to_dataframe()
+    assert (table["joint"] - table["given"] == table["per_datum"]).all()
+    assert "itself no bound" in found._repr_html_()
 
 
 # Errors --------------------------------------------------------------------------------------------------------------
@@ -375,3 +422,30 @@ def test_counts_below_one_raise(name):
         dgm.marginal_nll(model, guide, x, observed=observed, **{name: 0})
     with pytest.raises(ValueError, match="num_weights: expected at least 1, got 0"):
         dgm.impute(model, guide, x, observed=observed, num_weights=0)
+
+
+def test_images_not_flattened_are_refused_with_the_fix():
+    encoder = dgm.Conditional(dist.Normal, dgm.mlp(9, 4))
+    vae = dgm.VAE(dgm.StandardNormal(2), dgm.Normal(dgm.mlp(2, 9)), encoder)
+    x, mask = torch.randn(5, 3, 3), torch.ones(3, 3, dtype=torch.bool)
+    calls = (
+        lambda: dgm.impute(vae.model, vae.guide, x, observed=mask),
+        lambda: dgm.marginal_nll(vae.model, vae.guide, x, observed=mask),
+        lambda: dgm.conditional_nll(vae.model, vae.guide, x, of=mask, given=mask),
+    )
+    for call in calls:
+        with pytest.raises(ValueError, match=r"got \(3, 3\)\. Fix: x\.flatten\(1\)"):
+            call()
+
+
+def test_holes_in_the_context_are_refused():
+    model = dgm.DensityModel(dgm.Conditional(dist.Normal, dgm.mlp(2, 6)))
+    x, c = torch.randn(5, 3), torch.full((5, 2), torch.nan)
+    with pytest.raises(ValueError, match=r"data\[1\]: expected finite values, got 10 NaN"):
+        dgm.impute(model, dgm.EmptyGuide(), x, c, observed=torch.ones(3, dtype=torch.bool))
+
+
+@pytest.mark.parametrize("build", [dgm.diagnostics.Marginal, dgm.diagnostics.Unmasked])
+def test_a_vae_in_place_of_one_of_its_programs_raises_with_the_fix(build):
+    with pytest.raises(TypeError, match=r"expected a Pyro program.*got VAE\. Fix: vae\.model or"):
+        build(toy_vae())

@@ -206,6 +206,53 @@ def test_a_unit_that_copies_a_constant_is_idle_though_it_costs_nats():
     assert found.idle["z"].tolist() == [False, True]
 
 
+def test_collapse_has_the_numbers_of_the_estimates_that_it_combines():
+    case = PAIRS["two_latents_bare"]()
+    batch = case.batch(6)
+    found = dgm.collapse(case.model, case.guide, *batch, num=5)
+    variance = dgm.active_units(case.guide, *batch, num=5)
+    kl = dgm.unit_kl(case.model, case.guide, *batch, num=5)
+    for name in ("z1", "z2"):
+        assert torch.equal(found.variance[name], variance[name])
+        assert torch.equal(found.kl[name], kl[name])
+
+
+def test_collapse_as_a_table_has_a_row_per_unit():
+    model, guide = pair_of()
+    found = dgm.collapse(model, guide, torch.randn(50, 3))
+    table = found.to_dataframe()
+    assert list(table.columns) == ["site", "unit", "variance", "kl", "idle"]
+    assert list(table["unit"]) == ["0", "1", "2"]
+    assert list(table["idle"]) == [False, False, True]
+    assert table["variance"].tolist() == found.variance["z"].tolist()
+    assert "idle units" in found._repr_html_()
+
+
+def test_a_unit_without_a_share_in_the_kl_has_none_in_the_table():
+    case = PAIRS["vae_flow"]()
+    assert dgm.collapse(case.model, case.guide, *case.batch(5)).to_dataframe()["kl"].isna().all()
+
+
+def test_a_single_draw_tells_no_collapse():
+    with pytest.raises(ValueError, match=r"collapse: expected num >= 2 .* got 1\. Fix: num=50"):
+        dgm.collapse(*pair_of(), torch.randn(5, 3), num=1)
+
+
+def test_images_not_flattened_are_refused_with_the_fix():
+    vae, x = image_vae(), torch.randn(5, 3, 3)
+    for call in (dgm.unit_kl, dgm.collapse, dgm.aggregate_test):
+        with pytest.raises(ValueError, match=r"got \(3, 3\)\. Fix: x\.flatten\(1\)"):
+            call(vae.model, vae.guide, x)
+    with pytest.raises(ValueError, match=r"Fix: x\.flatten\(1\)"):
+        dgm.active_units(vae.guide, x)
+
+
+def image_vae() -> dgm.VAE:
+    """A VAE of flat images of 9 pixels."""
+    encoder = dgm.Conditional(dist.Normal, dgm.mlp(9, 4))
+    return dgm.VAE(dgm.StandardNormal(2), dgm.Normal(dgm.mlp(2, 9)), encoder)
+
+
 def test_thresholds_are_the_callers():
     model, guide = pair_of()
     x = torch.randn(100, 3)
@@ -277,6 +324,8 @@ def test_several_sites_are_compared_as_one_and_only_some_data_are_taken():
 
 def test_a_model_without_latents_has_no_aggregate():
     case = PAIRS["density_flow"]()
-    with pytest.raises(ValueError, match="aggregate_test: expected a guide with latent sites"):
+    with pytest.raises(
+        ValueError, match="aggregate_test: expected a guide with latent sites.*Fix: nll"
+    ):
         dgm.aggregate_test(case.model, case.guide, *case.batch(5))
     assert dgm.collapse(case.model, case.guide, *case.batch(5)).idle == {}

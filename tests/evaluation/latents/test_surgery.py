@@ -248,13 +248,14 @@ def test_some_of_the_others_bias_the_mutual_information_upward_and_say_so():
 @in_float64
 def test_the_mean_density_of_some_others_is_unbiased():
     """E exp(log q_agg) over 400 choices of 3 others, at fixed draws, in 5 standard errors."""
-    from pyro_dgm.evaluation.latents.aggregate import Points, aggregated
+    from pyro_dgm.evaluation.latents.aggregate import sum_over_others
+    from pyro_dgm.evaluation.latents.pairwise import Points
 
     guide, x = dgm.AmortizedGuide(Given(1.0)), torch.randn(8, 1)
     points = Points({"z": torch.randn(8, 1)}, torch.arange(8))
     own = dist.Normal(x, 1.0).log_prob(points.values["z"]).sum(-1)
     runs = [
-        aggregated(guide, (x,), points, torch.randperm(8)[:3], 1, 100, dims=False)
+        sum_over_others(guide, (x,), points, torch.randperm(8)[:3], 1, 100, dims=False)
         for _ in range(400)
     ]
     density = torch.stack([run.log_density(own, 8).exp() for run in runs])
@@ -377,13 +378,41 @@ def test_bad_arguments_raise():
         with pytest.raises(ValueError, match=f"{name}: expected at least 1, got 0"):
             dgm.surgery(model, guide, x, **{name: 0})
     with pytest.raises(
-        ValueError, match="others: expected at least 2, since a draw's own datum is left out, got 1"
+        ValueError,
+        match="others: expected at least 2, since a draw's own datum is left out, got 1. Fix",
     ):
         dgm.surgery(model, guide, x, others=1)
     with pytest.raises(ValueError, match="expected finite values"):
         dgm.surgery(model, guide, x * torch.nan)
     with pytest.raises(TypeError, match="expected a model and its guide"):
         dgm.surgery(None, guide, x)
+    with pytest.raises(
+        TypeError, match=r"got a model alone, LatentVariableModel\. Fix: vae\.model"
+    ):
+        dgm.surgery(model, None, x)
+
+
+def test_images_not_flattened_are_refused_with_the_fix():
+    model, guide = pair(9)
+    with pytest.raises(ValueError, match=r"got \(3, 3\)\. Fix: x\.flatten\(1\)"):
+        dgm.surgery(
+            model,
+            dgm.AmortizedGuide(dgm.Conditional(dist.Normal, dgm.mlp(9, 18))),
+            torch.randn(5, 3, 3),
+        )
+
+
+def test_the_numbers_are_a_table_with_a_row_per_term():
+    found = dgm.surgery(*pair(2), torch.randn(5, 2), num=10)
+    table = found.to_dataframe().set_index("term")
+    assert table.loc["marginal_kl", "value"] == found.marginal_kl.value
+    assert table.loc["dimension_kl", "stderr"] == found.dimension_kl.stderr
+    assert "ELBO surgery" in found._repr_html_()
+    without_dims = dgm.surgery(Series(), SeriesGuide(), torch.randn(5, 3), num=10).to_dataframe()
+    assert list(without_dims["term"][without_dims["value"].isna()]) == [
+        "total_correlation",
+        "dimension_kl",
+    ]
 
 
 def test_a_global_site_raises():

@@ -26,6 +26,7 @@ def assert_within(found, log_evidence, at_most=0.3):
     assert (found.monte_carlo < at_most).all()
 
 
+@pytest.mark.slow
 def test_it_is_within_a_fifth_of_a_nat_of_the_evidence_from_a_very_loose_start():
     """Importance sampling from the prior, the same start, is 100 nats off."""
     model, _, x = linear_gaussian(latent=6, observed=12)

@@ -160,7 +160,7 @@ def test_labels_are_a_context():
     assert torch.equal(found.data[1], label.repeat(2, *[1] * (label.dim() - 1)))
 
 
-@pytest.mark.parametrize("chunk", [2, 30, 20_000])
+@pytest.mark.parametrize("chunk", [pytest.param(2, marks=pytest.mark.slow), 30, 20_000])
 def test_chunks_change_the_noise_but_not_the_law(chunk):
     model = LinearGaussian(latent=1, observed=2)
     found = dgm.bdmc(model, num_data=9, num=4, steps=40, leapfrog=3, chunk=chunk)

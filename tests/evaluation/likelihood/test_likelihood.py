@@ -87,6 +87,7 @@ def test_it_is_the_mean_of_the_weights_not_of_their_logarithms(dtype):
     same(found.kl, kl.detach().mean(0))
 
 
+@pytest.mark.slow
 def test_chunks_change_the_noise_and_not_the_law():
     """Means of 300 repetitions of 12 draws, in one chunk and in chunks of 7 (draw, datum) pairs."""
     model, guide, x = inexact()

@@ -7,21 +7,36 @@ from toys import ExactGuide, LinearGaussian, heavy
 import pyro_dgm as dgm
 from pyro_dgm.evaluation.likelihood.pareto import LEAST_DRAWS, LEAST_TAIL, tail_length
 
+LEGACY = arviz.__version__.startswith("0.")
+# ArviZ 1.x rounds the length of the tail down, and not up as the paper does: it agrees where there is nothing to round.
+NUMS = [25, 100, 1000, 3001] if LEGACY else [100, 400, 2500]
 
-@pytest.mark.parametrize("num", [25, 100, 1000, 3001])
+
+def khat_of_arviz(log_w):
+    """ArviZ fits along the last axis: 0.23 to log weights, log p - log q, and 1.x to their negatives."""
+    log_w = log_w.T.numpy().copy()
+    if LEGACY:
+        return arviz.psislw(log_w)[1]
+    from arviz_stats.base import array_stats
+
+    return array_stats.psislw(-log_w)[1]
+
+
+@pytest.mark.parametrize("num", NUMS)
 def test_khat_equals_arviz(num):
     log_w = heavy(num, 12)
-    _, expected = arviz.psislw(log_w.T.numpy().copy())
+    expected = khat_of_arviz(log_w)
     np.testing.assert_allclose(dgm.khat(log_w).numpy(), expected, rtol=0, atol=1e-8)
 
 
+@pytest.mark.skipif(not LEGACY, reason="ArviZ 1.x has another tail of 1,000 weights")
 @pytest.mark.parametrize("step", [0.002, 0.05, 0.4])
 def test_khat_equals_arviz_where_weights_tie_at_the_edge_of_the_tail(step):
     """Weights on a grid, as those of large float32 densities and of discrete latents are: ties shorten the tail."""
     log_w = (heavy(1000, 12) / step).round() * step
     edge = log_w.topk(96, dim=0).values[-2:]
     assert (edge[0] == edge[1]).any()
-    _, expected = arviz.psislw(log_w.T.numpy().copy())
+    expected = khat_of_arviz(log_w)
     np.testing.assert_allclose(dgm.khat(log_w).numpy(), expected, rtol=0, atol=1e-8)
 
 

@@ -21,6 +21,7 @@ def compared(shift=0.0, spread=1.0):
     return found, (exact.root @ exact.root.T).diagonal().sqrt(), error
 
 
+@pytest.mark.slow
 @in_float64
 def test_an_exact_guide_has_no_error():
     found, _, error = compared()
@@ -32,6 +33,7 @@ def test_an_exact_guide_has_no_error():
     assert float(found.chains["z"].max()) < 1.02
 
 
+@pytest.mark.slow
 @in_float64
 def test_a_shifted_guide_is_off_by_its_shift_in_units_of_the_truth():
     found, deviation, error = compared(shift=0.4)
@@ -41,6 +43,7 @@ def test_a_shifted_guide_is_off_by_its_shift_in_units_of_the_truth():
     assert float(found.rhat["z"].min()) > 1.05
 
 
+@pytest.mark.slow
 @in_float64
 def test_a_narrow_guide_has_the_distance_of_two_normals():
     r"""$W_1(N(0, s^2), N(0, 1)) = |1 - s|\, E|Z|$."""
@@ -50,6 +53,7 @@ def test_a_narrow_guide_has_the_distance_of_two_normals():
     assert float(found.rhat["z"].min()) > 1.05
 
 
+@pytest.mark.slow
 def test_the_table_names_sites_and_statistics():
     text = str(compared(shift=0.4)[0])
     assert "|shift| in sd" in text

@@ -119,6 +119,7 @@ def test_the_bound_is_that_of_pyro_where_pyro_has_one(alpha):
     torch.testing.assert_close(float(ours.detach()), expected, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_trainer_takes_the_bound_and_compiles_it():
     model = LinearGaussian()
     guide, x = ExactGuide(model, shift=0.5, spread=1.3), model.data(200)

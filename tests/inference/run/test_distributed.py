@@ -10,7 +10,7 @@ from pyro_dgm.inference.run.batches import as_batches
 from pyro_dgm.inference.run.distributed import (
     all_reduce_sum,
     average_gradients,
-    from_rank_zero,
+    copy_from_rank_zero,
     rank_and_world,
 )
 
@@ -38,7 +38,7 @@ def trained(seed, batch_size):
         {name: value for name, value in row.items() if name != "seconds"} for row in trainer.history
     ]
     return {
-        "last": trainer._last,
+        "last": trainer.state.last,
         "module": trainer.module.state_dict(),
         "rows": rows,
         "ema": trainer.ema.average,
@@ -119,7 +119,7 @@ def test_alone_nothing_is_sent():
     parameter.grad = torch.ones(2)
     total = torch.ones(2)
     average_gradients([parameter])
-    from_rank_zero([parameter])
+    copy_from_rank_zero([parameter])
     assert rank_and_world() == (0, 1)
     assert all_reduce_sum(total) is total
     assert torch.equal(parameter.grad, torch.ones(2))

@@ -12,7 +12,7 @@ from toys import linear_gaussian, toy_vae
 import pyro_dgm as dgm
 from pyro_dgm.inference.run.estimates import estimating, placed
 from pyro_dgm.inference.run.particles import draw
-from pyro_dgm.inference.run.sessions import require_positive, session
+from pyro_dgm.inference.run.sessions import read_data, require_positive, session
 from pyro_dgm.inference.run.states import device_of
 
 
@@ -140,7 +140,9 @@ OF_DATA = {
         )
     },
     **{f.__name__: f for f in (dgm.check, dgm.diagnostics.normalization, dgm.unit_kl)},
-    "impute": lambda model, guide, *batch: dgm.impute(model, guide, *batch, observed=torch.ones(1)),
+    "impute": lambda model, guide, *batch: dgm.impute(
+        model, guide, *batch, observed=torch.tensor([True, False, True, True]), num_weights=40
+    ),
     "ais": lambda model, guide, *batch: dgm.ais(model, *batch),
     "hmc": lambda model, guide, *batch: dgm.hmc(model, *batch),
     "active_units": lambda model, guide, *batch: dgm.active_units(guide, *batch),
@@ -221,6 +223,16 @@ def test_a_memory_map_is_read_as_the_tensor(tmp_path):
     mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
     found = dgm.nll(model, guide, mapped, num=5)
     assert torch.equal(found.per_datum, dgm.nll(model, guide, x, num=5).per_datum)
+
+
+@pytest.mark.parametrize("form", [v for n, v in FORMS.items() if n != "batches"])
+def test_data_with_holes_are_read_in_any_form(form):
+    model, guide, x = linear_gaussian()
+    x[1, 2] = torch.nan
+    (found,) = read_data(model, guide, form(x))
+    torch.testing.assert_close(found, x, rtol=0, atol=0, equal_nan=True)
+    with pytest.raises(ValueError, match="expected finite values"):
+        dgm.nll(model, guide, form(x), num=5)
 
 
 def test_a_loader_is_streamed():

@@ -109,7 +109,7 @@ def test_a_writer_that_fails_halfway_leaves_the_old_file_and_no_other(tmp_path):
 
     save_state({"a": 1}, tmp_path / "state.pt")
     with pytest.raises(OSError, match="No space left"):
-        checkpoints._whole(tmp_path / "state.pt", torn)
+        checkpoints._write_atomically(tmp_path / "state.pt", torn)
     assert load_state(tmp_path / "state.pt") == {"a": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["state.pt"]
 

@@ -45,3 +45,16 @@ def test_rows_are_copies():
     rows.append(row)
     row["epoch"] = 9
     assert rows[0] == {"epoch": 1}
+
+
+def test_it_is_a_table_of_pandas_with_nan_where_nothing_was_measured():
+    table = history().to_dataframe()
+    assert list(table.columns) == ["epoch", "train_loss", "val_loss"]
+    assert table["train_loss"].tolist() == [2.0, 1.0]
+    assert table["val_loss"].isna().tolist() == [True, False]
+    assert "<table" in history()._repr_html_()
+
+
+def test_its_repr_is_one_line():
+    assert repr(history()) == "History(2 epochs of epoch, train_loss, val_loss)"
+    assert repr(dgm.results.History()) == "History(0 epochs of nothing)"

@@ -1,6 +1,7 @@
 import pyro
 import pytest
 import torch
+import torch._inductor
 from cases import PAIRS
 from pyro import poutine
 from torch.optim.lr_scheduler import StepLR
@@ -9,7 +10,6 @@ from toys import LinearGaussian, same_toy_vae
 
 import pyro_dgm as dgm
 from pyro_dgm.inference.run.states import fork_rng
-from pyro_dgm.inference.training import compilation
 from pyro_dgm.inference.training.checkpoints import load_state, save_state
 from pyro_dgm.inference.training.trainer import Trainer
 
@@ -41,7 +41,8 @@ def states(trainer):
     rows = [{n: v for n, v in row.items() if n != "seconds"} for row in trainer.history]
     ema = None if trainer.ema is None else [t.clone() for t in trainer.ema.average]
     best = {k: v for k, v in trainer.best.items() if k in ("value", "epoch", "weights")}
-    return dict(trainer.module.state_dict()), trainer._last, trainer.state(), rows, ema, best
+    optimizers = trainer.state.state_dict()["trainer"]
+    return dict(trainer.module.state_dict()), trainer.state.last, optimizers, rows, ema, best
 
 
 def assert_same(one, other):
@@ -145,13 +146,22 @@ def test_a_run_resumed_at_any_step_equals_one_that_never_stopped(
     assert_same(whole, second)
 
 
+def without_kernels(monkeypatch):
+    """Graphs that run as they were captured, in milliseconds; returns the list that they are put into."""
+    graphs = []
+
+    def compiled(graph, *_, **__):
+        graphs.append(graph)
+        return graph
+
+    monkeypatch.setattr(torch._inductor, "compile", compiled)
+    return graphs
+
+
 def test_the_ragged_last_batch_of_a_resumed_epoch_runs_eager_as_it_would_have(
     tmp_path, monkeypatch
 ):
-    made = []
-    monkeypatch.setattr(
-        compilation.torch, "compile", lambda graph, **_: made.append(graph) or graph
-    )
+    graphs = without_kernels(monkeypatch)
     options, file = {**EVERYTHING, "compile": True}, tmp_path / "checkpoint.pt"
     whole, first, second = (
         build(**options),
@@ -160,12 +170,13 @@ def test_the_ragged_last_batch_of_a_resumed_epoch_runs_eager_as_it_would_have(
     )
     fit(whole, data(), epochs=2)
     with pytest.raises(KeyboardInterrupt):
-        fit(first, data(), epochs=2, checkpoint=file, checkpoint_every=5)
-    num = len(made)
+        fit(first, data(), epochs=2, checkpoint=file, checkpoint_every=2)
+    assert len(graphs) == 2
     second.resume(file)
+    assert second.num_steps == 5
     fit(second, data(), epochs=1)
     assert_same(whole, second)
-    assert len(made) == num
+    assert len(graphs) == 2
 
 
 def test_a_file_that_knows_nothing_of_partial_epochs_was_written_between_two(tmp_path):
@@ -192,7 +203,7 @@ def test_steps_between_checkpoints_need_a_file():
 
 
 def test_resumed_graphs_equal_uninterrupted_ones(tmp_path, monkeypatch):
-    monkeypatch.setattr(compilation.torch, "compile", lambda graph, **_: graph)
+    without_kernels(monkeypatch)
     options, train, val = RUNS["everything"]
     assert_same(*halves({**options, "compile": True}, train, val, tmp_path / "checkpoint.pt"))
 
@@ -504,7 +515,7 @@ def test_a_metric_that_does_not_exist_raises_before_the_first_step(monitor, val)
 
 
 def test_patience_without_a_metric_raises():
-    with pytest.raises(ValueError, match=r"fit: patience needs a metric. Fix: give val="):
+    with pytest.raises(ValueError, match=r"fit: patience needs a metric.*Fix: give val="):
         fit(build(), patience=2)
 
 
@@ -737,7 +748,7 @@ def test_every_pair_trains(pair):
 
 def test_the_abstract_trainer_says_what_a_subclass_gives():
     with pytest.raises(
-        TypeError, match="abstract methods end_epoch, load, model, preflight, state, step, terms"
+        TypeError, match="abstract methods end_epoch, model, preflight, step, terms"
     ):
         Trainer(same_toy_vae())
 
@@ -783,7 +794,7 @@ def test_resuming_into_another_trainer_says_what_differs(saved, tmp_path):
 
     for options, message in (
         ({"ema": 0.9}, "EMA"),
-        ({"schedule": schedule}, "learning-rate schedule"),
+        ({"schedule": schedule}, "schedule"),
     ):
         first, second = (options, {}) if saved else ({}, options)
         trainer(**first).save(tmp_path / "checkpoint.pt")
@@ -798,3 +809,113 @@ def test_what_is_no_torch_optimizer_is_a_type_error():
             TypeError, match="expected a torch optimizer or a function that builds one, got"
         ):
             dgm.SVITrainer(dgm.ELBO(vae.model, vae.guide), optimizer=optimizer)
+
+
+# What is handed over -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("objective", "got"),
+    [
+        (lambda vae: vae.model, r"got LatentVariableModel. Fix: SVITrainer\(ELBO\(vae.model, vae"),
+        (lambda vae: vae, r"got VAE. Fix: SVITrainer\(ELBO\(vae.model, vae.guide\)\)"),
+        (lambda vae: dgm.IWELBO, r"got the class IWELBO. Fix: SVITrainer\(IWELBO\(vae.model, vae"),
+        (lambda vae: vae.parameters(), r"got generator. Fix: SVITrainer\(ELBO\(vae.model, vae.gu"),
+    ],
+    ids=["model", "vae", "class", "parameters"],
+)
+def test_what_is_no_objective_is_refused(objective, got):
+    with pytest.raises(TypeError, match=f"SVITrainer: expected an objective over a model.*{got}"):
+        dgm.SVITrainer(objective(same_toy_vae()))
+
+
+def test_an_objective_without_parameters_is_refused():
+    objective = dgm.ELBO(dgm.DensityModel(dgm.StandardNormal(2)), dgm.EmptyGuide())
+    with pytest.raises(ValueError, match=r"with parameters to train, got ELBO without any. Fix: a"):
+        dgm.SVITrainer(objective)
+
+
+def test_an_objective_that_is_frozen_is_refused():
+    vae = same_toy_vae().requires_grad_(False)
+    with pytest.raises(
+        ValueError, match=r"all 9 are frozen. Fix: objective.requires_grad_\(True\)"
+    ):
+        dgm.SVITrainer(dgm.ELBO(vae.model, vae.guide))
+
+
+def test_parameters_made_in_inference_mode_are_refused():
+    with torch.inference_mode():
+        vae = same_toy_vae()
+    with pytest.raises(
+        ValueError, match=r"made inside torch.inference_mode\(\). Fix: build model, guide and"
+    ):
+        dgm.SVITrainer(dgm.ELBO(vae.model, vae.guide))
+
+
+@pytest.mark.parametrize("outside", [torch.no_grad, torch.inference_mode])
+def test_fit_trains_where_gradients_are_switched_off(outside):
+    """Bit for bit, with an average and best weights, and the trainer can be used afterwards."""
+    whole, other = build(**EVERYTHING), build(**EVERYTHING)
+    fit(whole, val=data(7), epochs=4)
+    with outside():
+        fit(other, val=data(7), epochs=2)
+        assert not torch.is_grad_enabled()
+    fit(other, val=data(7), epochs=2)
+    assert_same(whole, other)
+
+
+def test_a_trainer_built_where_gradients_are_switched_off_trains():
+    trainer = build(**EVERYTHING)
+    vae = same_toy_vae(1)
+    with torch.inference_mode():
+        objective = dgm.ELBO(vae.model, vae.guide)
+        other = dgm.SVITrainer(objective, lr=1e-2, ema=0.9, clip=0.5)
+    fit(other, epochs=2)
+    fit(trainer, epochs=2)
+    assert other.num_steps == trainer.num_steps
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"lr": -1.0}, "expected lr >= 0, got -1.0. Fix: lr=1e-3"),
+        ({"lr": float("nan")}, "expected lr >= 0, got nan"),
+        ({"clip": 0.0}, "expected clip > 0, got 0.0. Fix: clip=None"),
+        ({"ema": 1.0}, r"expected a decay in \[0, 1\), got 1.0. Fix: ema=0.999"),
+    ],
+)
+def test_numbers_that_make_no_step_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        build(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"patience": 0}, "expected patience >= 1, got 0. Fix: patience=20"),
+        ({"max_skips": -1}, "expected max_skips >= 0, got -1. Fix: max_skips=0"),
+    ],
+)
+def test_limits_that_stop_before_the_start_are_refused(options, message):
+    trainer = build()
+    with pytest.raises(ValueError, match=message):
+        fit(trainer, val=data(7), **options)
+    assert trainer.num_steps == 0
+
+
+def test_a_bad_batch_deep_in_a_loader_of_validation_data_is_found_in_the_first_epoch():
+    x = data(12)
+    x[9, 1] = torch.nan
+    loader = DataLoader(TensorDataset(x), batch_size=2)
+    with pytest.raises(ValueError, match="expected finite values, got 1 NaN or infinite"):
+        fit(build(), val=loader)
+
+
+def test_a_trainer_prints_its_settings():
+    assert repr(build()) == (
+        "SVITrainer(ELBO, optimizer=Adam(lr=0.01), schedule=None, clip=None, ema=None, compile=False)"
+    )
+    assert repr(build(**EVERYTHING, compile="reduce-overhead")) == (
+        "SVITrainer(ELBO, optimizer=Adam(lr=0.01), schedule=StepLR, clip=0.5, ema=0.9, "
+        "compile='reduce-overhead')"
+    )

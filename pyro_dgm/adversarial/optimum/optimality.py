@@ -11,19 +11,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from ..contract import PyroProgram
-from ..evaluation.estimate import Estimate
-from ..inference.run.data import split_rows, take_rows
-from ..inference.run.estimates import estimating, placed
-from ..inference.run.states import derive_seed, fork_rng
-from ..inference.run.tabular import Tabular
+from ...contract import PyroProgram
+from ...evaluation.estimate import Estimate
+from ...inference.run.data import split_rows, take_rows
+from ...inference.run.estimates import estimating, placed
+from ...inference.run.states import derive_seed, fork_rng
+from ...inference.run.tabular import Tabular
+from ..checks import describe, require_instance
+from ..critics import logits
+from ..drawing import Fakes
+from ..fitting import AdamFit, Batch, CriticFit
+from ..games import NonSaturating
+from ..monitoring.measures import quantile
 from .arguments import check_alike, check_builder, check_data, check_fit, check_generator
-from .checks import describe, require_instance
-from .critics import logits
-from .drawing import Fakes
-from .fitting import AdamFit, Batch, CriticFit
-from .games import NonSaturating
-from .monitoring.measures import quantile
 
 BLOCK = 10_000  # data that are generated or scored at once
 LEVELS = (0.05, 0.25, 0.5, 0.75, 0.95)

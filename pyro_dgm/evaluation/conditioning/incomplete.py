@@ -1,0 +1,180 @@
+"""Data of which some dims are missing, as a pair of programs sees them: numbers in the holes, and a mask beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import ceil
+from typing import Any
+
+import torch
+from pyro import poutine
+from torch import Tensor
+
+from ...contract import PyroProgram
+from ...inference.run.data import Batch, is_array, to_tensor
+from ...inference.run.sessions import Session, read_data, require_positive, session
+from ...inference.run.states import fork_rng
+from ..likelihood.importance import NLL, nll
+from .filling import FillingMixture, observation_site
+from .marginal import Marginal, Unmasked
+
+
+@dataclass(frozen=True)
+class IncompleteData:
+    """The data of an open session, of which some dims are missing.
+
+    Attributes:
+        pair: the session; what its data hold at missing dims is any number.
+        observed: which dims are there, bool `(N, *event)`.
+        mixture: what draws latents for data that miss some dims.
+    """
+
+    pair: Session
+    observed: Tensor
+    mixture: FillingMixture
+
+    @classmethod
+    def of(cls, pair: Session, observed: Tensor, fills: int, sweeps: int) -> IncompleteData:
+        """The data of a session whose programs are checked for what an estimate of some dims asks of them.
+
+        Raises:
+            ValueError: for a distribution of x whose dims depend on each other, or an x that no site observes.
+        """
+        structure = pair.structure
+        _check_marginal(pair, observed)
+        num = pair.num
+        if structure.is_exact:
+            num = 2  # every draw is the same exact log density
+            fills = sweeps = 1
+        mixture = FillingMixture(
+            model=Marginal(pair.model),
+            guide=Unmasked(pair.guide),
+            num=ceil(num / (fills + 1)),
+            fills=fills,
+            sweeps=sweeps,
+            depth=structure.depth,
+        )
+        return cls(pair, observed, mixture)
+
+    @property
+    def is_complete(self) -> Tensor:
+        """Which data miss nothing, bool `(N,)`."""
+        return self.observed.reshape(len(self.observed), -1).all(1)
+
+    def blocks(self) -> Iterator[tuple[Tensor, Batch]]:
+        """Indices of data that miss something and their arguments, the mask last; few enough for the memory."""
+        missing = (~self.is_complete).nonzero()[:, 0]
+        if not len(missing):
+            return
+        for index in missing.split(max(1, self.pair.chunk // self.mixture.size)):
+            yield index, (*self.pair.rows(index), self.observed[index])
+
+    def nll(self, blocks: Sequence[dict[str, Tensor]]) -> NLL:
+        """The NLL of all data: from the statistics of `blocks`, and by `nll` for the data that miss nothing."""
+        complete = self._nll_of_complete()
+        if complete and not blocks:
+            return complete
+        statistics = {}
+        for name in blocks[0]:
+            values = torch.cat([block[name] for block in blocks])
+            if complete:
+                values = _merge(self.is_complete.cpu(), getattr(complete, name), values)
+            statistics[name] = values
+        kind = "exact" if self.pair.structure.is_exact else NLL.kind
+        return NLL(num=self.mixture.size, kind=kind, **statistics)
+
+    def _nll_of_complete(self) -> NLL | None:
+        pair = self.pair
+        if not bool(self.is_complete.any()):
+            return None
+        rows = pair.rows(self.is_complete)
+        return nll(pair.model, pair.guide, *rows, num=pair.num, chunk=pair.chunk, seed=pair.seed)
+
+
+@contextmanager
+def incomplete_session(
+    model: PyroProgram,
+    guide: PyroProgram,
+    *batch: Any,
+    observed: Any,
+    num: int,
+    fills: int,
+    sweeps: int,
+    chunk: int,
+    seed: int,
+) -> Iterator[IncompleteData]:
+    """Open a session of data of which some dims are missing.
+
+    The holes are filled before the session sees the data, by numbers that nothing reads.
+
+    Args:
+        model: a Pyro program.
+        guide: its guide.
+        batch: the data, observation first, as `session` takes them; what they hold at missing dims may be NaN.
+        observed: which dims are there, bool `(N, *event)` in the order of the data, or `(*event)` for all alike.
+        num: number of importance draws of z.
+        fills: in how many ways each datum is filled up.
+        sweeps: turns of the walk that fills it up.
+        chunk: how many (draw, datum) pairs are in memory at once.
+        seed: of the draws.
+
+    Raises:
+        ValueError: see `IncompleteData.of` and `fill_holes`.
+    """
+    require_positive(fills=fills, sweeps=sweeps)
+    x, *context = read_data(model, guide, *batch, seed=seed)
+    x, mask = fill_holes(x, observed)
+    with session(model, guide, x, *context, num=num, chunk=chunk, seed=seed) as pair:
+        yield IncompleteData.of(pair, mask, fills, sweeps)
+
+
+def fill_holes(x: Tensor, observed: Any) -> tuple[Tensor, Tensor]:
+    """The data with a number in place of what is missing, and the mask in their shape.
+
+    The number is one of the data themselves, which is in their support.
+
+    Args:
+        x: `(N, *event)`.
+        observed: which dims are there, bool `(N, *event)` or `(*event)`.
+
+    Raises:
+        ValueError: for a mask of another shape or dtype, or values that are not finite where observed.
+    """
+    mask = _as_mask(observed, x)
+    seen = x[mask]
+    num_bad = int((~seen.isfinite()).sum())
+    if num_bad:
+        raise ValueError(
+            f"data[0]: expected finite values where observed, got {num_bad} NaN or infinite. "
+            "Fix: observed=observed & x.isfinite()."
+        )
+    stand_in = seen.min() if len(seen) else torch.zeros_like(x)
+    return torch.where(mask, x, stand_in), mask
+
+
+def _as_mask(observed: Any, x: Tensor) -> Tensor:
+    mask = to_tensor(observed) if is_array(observed) else torch.as_tensor(observed)
+    if mask.dtype != torch.bool or mask.shape not in (x.shape, x.shape[1:]):
+        raise ValueError(
+            f"observed: expected a bool mask of shape {tuple(x.shape)} or {tuple(x.shape[1:])}, "
+            f"got {mask.dtype} of shape {tuple(mask.shape)}. Fix: observed=x.isfinite()."
+        )
+    return mask.to(x.device).expand_as(x).clone()
+
+
+def _check_marginal(pair: Session, observed: Tensor) -> None:
+    """Refuse a model that has no density of some dims of x alone."""
+    first = (*pair.rows(slice(1)), observed[:1])
+    with fork_rng(*first):
+        trace = poutine.trace(Marginal(pair.model)).get_trace(*first)
+    observation_site(trace, first[0])
+
+
+def _merge(is_complete: Tensor, complete: Tensor, rest: Tensor) -> Tensor:
+    """Numbers `(N,)` of the data that a mask chooses and of the others."""
+    values = rest.new_empty(len(is_complete))
+    values[is_complete] = complete
+    values[~is_complete] = rest
+    return values

@@ -1,0 +1,77 @@
+"""What the draws of many blocks of data add up to, for every latent dim."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import torch
+from torch import Tensor
+
+from ...contract import DATA, Site
+from ...inference.run.supports import independent_numbers
+from ...inference.run.traces import PairTrace, plate_names, plate_value
+
+
+class PosteriorMoments:
+    r"""$E[z \mid x_i]$ and $\mathrm{Var}(z \mid x_i)$ of every latent site from K draws, block of data by block."""
+
+    def __init__(self) -> None:
+        self.num_draws = 0
+        self.means: dict[str, list[Tensor]] = defaultdict(list)
+        self.variances: dict[str, list[Tensor]] = defaultdict(list)
+
+    def add(self, name: str, z: Tensor) -> None:
+        """Note the draws `(K, rows, *event)` of a site for a block of data."""
+        self.num_draws = len(z)
+        self.means[name].append(z.mean(0))
+        self.variances[name].append(z.var(0))
+
+    def variance_of_means(self) -> dict[str, Tensor]:
+        r"""Site → $\mathrm{Var}_x(E[z \mid x])$ `(*event)`, without the variance of the K draws in the means."""
+        found = {}
+        for name, means in self.means.items():
+            variance = torch.cat(self.variances[name])
+            noise = variance.mean(0) / self.num_draws
+            found[name] = torch.cat(means).var(0) - noise
+        return found
+
+
+class KLShares:
+    r"""$\log q(z_d \mid x_i) - \log p(z_d)$ of every latent dim, the mean of K draws, block of data by block."""
+
+    def __init__(self) -> None:
+        self.blocks: dict[str, list[Tensor]] = defaultdict(list)
+
+    def add(self, pair: PairTrace, names: tuple[str, ...]) -> None:
+        """Note a run of K draws for a block of data; sites that are no product over their dims have no shares."""
+        for name in names:
+            site = pair.latent[name]
+            q = independent_numbers(site["fn"])
+            p = independent_numbers(pair.modelled[name]["fn"])
+            if q is None or p is None:
+                continue
+            z = site["value"]
+            log_ratio = (q.log_prob(z) - p.log_prob(z)).expand(z.shape)
+            of_block = data_second(name, site, log_ratio)
+            self.blocks[name].append(of_block.double().mean(0))
+
+    def mean(self) -> dict[str, Tensor]:
+        """Site → the mean over the data `(*plates, *event)`."""
+        return {name: torch.cat(blocks).mean(0) for name, blocks in self.blocks.items()}
+
+
+def data_second(name: str, site: Site, value: Tensor | None = None) -> Tensor:
+    """Draws of a site, or numbers of their shape, `(K, N, *plates, *event)`: the data right behind the draws.
+
+    Raises:
+        ValueError: if the site lies outside the data plate.
+    """
+    value = plate_value(site, value)
+    plates = plate_names(site)
+    if DATA not in plates:
+        raise ValueError(
+            f"site '{name}': expected a site inside the plate '{DATA}', got a global one, which is "
+            f"the same for every datum. Fix: move pyro.sample('{name}', …) under "
+            "`with data_plate(x):`."
+        )
+    return value.movedim(plates.index(DATA), 1)

@@ -1,0 +1,65 @@
+"""What `pyro-dgm fit` trains where no flag says otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import zip_longest
+from pathlib import Path
+
+import yaml
+
+DEFAULTS = {
+    "vae": ["--vae=pyro_dgm.experiments.recipes.levels_vae"],
+    "data": ["--data=pyro_dgm.experiments.data.Digits"],
+    "objective": ["--objective=pyro_dgm.ELBO"],
+    "trainer": ["--trainer=pyro_dgm.SVITrainer", "--trainer.lr=2e-3", "--trainer.ema=0.99"],
+}
+
+
+def add_defaults(arguments: Sequence[str]) -> list[str]:
+    """The arguments of `fit` with a class for each part that neither a flag nor a configuration file names.
+
+    Parser defaults would not do: their settings would leak into another class that is named instead.
+    """
+    command, *flags = arguments
+    if "true" in _values(flags, "--resume"):
+        flags = [*_stored_configs(flags), *flags]
+    named = _named_parts(flags)
+    defaults: list[str] = []
+    for part, default in DEFAULTS.items():
+        if part not in named:
+            defaults += default
+    return [command, *defaults, *flags]
+
+
+def _stored_configs(flags: Sequence[str]) -> list[str]:
+    """The configuration of the run in `--out` as a flag: what a resumed run has for defaults."""
+    configs = []
+    for out in _values(flags, "--out"):
+        path = Path(out) / "config.yaml"
+        if path.exists():
+            configs.append(f"--config={path}")
+    return configs
+
+
+def _named_parts(flags: Sequence[str]) -> set[str]:
+    """Names of the arguments of `fit` that the flags and their configuration files set."""
+    named = set()
+    for flag in flags:
+        if flag.startswith("--"):
+            named.add(flag.removeprefix("--").split("=")[0])
+    for path in _values(flags, "--config"):
+        config = yaml.safe_load(Path(path).read_text())
+        named.update(config or {})
+    return named
+
+
+def _values(flags: Sequence[str], name: str) -> list[str]:
+    """Every value given to a flag, as `--name value` or `--name=value`."""
+    values = []
+    for flag, following in zip_longest(flags, flags[1:]):
+        if flag == name and following is not None:
+            values.append(following)
+        elif flag.startswith(f"{name}="):
+            values.append(flag.removeprefix(f"{name}="))
+    return values

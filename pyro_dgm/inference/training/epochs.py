@@ -1,0 +1,78 @@
+"""What `fit` works on, and an epoch in whose middle a checkpoint is written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ..run.batches import Batch, Batches, LoaderBatches
+from .checkpoints import CheckpointFile, random_state, set_random_state
+from .running import RunningMeans
+
+Epochs = Batches | LoaderBatches
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one call of `fit` works on.
+
+    Attributes:
+        train, val: the data, as batches.
+        seed: of the noise and of the order of the data.
+        file: where the state is written.
+        first_epoch: epochs that were done before.
+    """
+
+    train: Epochs
+    val: Epochs | None
+    seed: int
+    file: CheckpointFile
+    first_epoch: int
+
+
+class PartialEpoch:
+    """How far an epoch has come: enough to take the rest of it in another process as it would have gone on.
+
+    The order of a DataLoader is drawn when its epoch begins. So the rest of an epoch needs the random state of its
+    beginning, to draw that order again, and the number of batches that are done, to pass over them.
+
+    Attributes:
+        random: random state when the epoch began.
+        means: sums over the batches that are done; they count them, too.
+        largest_batch: size of the largest batch of the run so far, by which the ragged last one is known.
+    """
+
+    def __init__(self, random: dict[str, Any]):
+        self.random = random
+        self.means = RunningMeans()
+        self.largest_batch = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """All of it."""
+        return {
+            "random": self.random,
+            "running": self.means.state_dict(),
+            "batch_size": self.largest_batch,
+        }
+
+    @classmethod
+    def from_state_dict(cls, state: dict[str, Any], device: torch.device) -> PartialEpoch:
+        """The epoch that `state_dict` gave."""
+        epoch = cls(state["random"])
+        epoch.means.load_state_dict(state["running"], device)
+        epoch.largest_batch = state["batch_size"]
+        return epoch
+
+    def remaining(self, batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
+        """The batches of an epoch that are still to come; the random state stays as it is."""
+        if self.means.num_added == 0:
+            return batches
+        now = random_state(device)
+        set_random_state(self.random, device)
+        for _ in range(self.means.num_added):
+            next(batches)
+        set_random_state(now, device)
+        return batches

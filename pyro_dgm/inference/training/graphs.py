@@ -1,0 +1,221 @@
+"""One step of an objective as a pure function of tensors, and that function as one graph.
+
+How a Pyro program becomes a graph. `value_and_grad` makes the step a function of tensors alone: parameters and buffers
+come in as arguments (by `functional_call`), terms and gradients go out. `make_fx` runs this function once on tensors
+that record what is done to them. While it does, Pyro's handlers, the plates and autograd all run as Python; what they
+leave behind is the list of tensor operations, noise included. This list is the graph: no handler runs again. Whatever
+Python decided during that one run (a branch, a number) is decided for good, which is why a program that reads the value
+of a tensor is refused here, and why `Compiled` proves a graph before it uses it.
+"""
+
+from __future__ import annotations
+
+import traceback
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pyro
+import torch
+from pyro.poutine.messenger import Messenger
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from ..objectives.elbo import Objective
+from ..run.batches import Batch
+from ..run.states import fork_rng, named_tensors
+
+Terms = dict[str, Tensor]
+State = dict[str, Tensor]
+Gradients = list[Tensor | None]
+Step = Callable[[State, State, Batch], tuple[Terms, State]]
+
+
+def detach(terms: Terms) -> Terms:
+    """The same numbers without their graph."""
+    return {name: value.detach() for name, value in terms.items()}
+
+
+class ObjectiveTerms(nn.Module):
+    """An objective whose forward returns its terms, as `functional_call` needs it."""
+
+    def __init__(self, objective: Objective):
+        super().__init__()
+        self.objective = objective
+
+    def forward(self, *batch: Any) -> Terms:
+        """The terms of the objective."""
+        return self.objective.terms(*batch)
+
+
+@dataclass(frozen=True)
+class Graph:
+    """One evaluation of terms and gradients on flat lists of tensors.
+
+    Attributes:
+        function: maps (trained, fixed and batch tensors) to (terms, gradients), all flat.
+        terms: names of the terms.
+        used: for each trained tensor, whether it has a gradient.
+    """
+
+    function: Any
+    terms: tuple[str, ...]
+    used: tuple[bool, ...]
+
+    def run(
+        self, trained: Sequence[Tensor], fixed: Sequence[Tensor], batch: Batch
+    ) -> tuple[Terms, Gradients]:
+        """Terms, and the gradient of each trained tensor, `None` where the loss does not depend on it."""
+        outputs = self.function(*trained, *fixed, *_tensors(batch))
+        num_terms = len(self.terms)
+        terms = dict(zip(self.terms, outputs[:num_terms], strict=True))
+        found = iter(outputs[num_terms:])
+        gradients = [next(found) if used else None for used in self.used]
+        return terms, gradients
+
+    def __call__(self, trained: State, fixed: State, batch: Batch) -> tuple[Terms, State]:
+        """The same with names: what `value_and_grad` returns."""
+        terms, found = self.run([*trained.values()], [*fixed.values()], batch)
+        gradients = {}
+        for name, gradient in zip(trained, found, strict=True):
+            if gradient is not None:
+                gradients[name] = gradient
+        return terms, gradients
+
+    def compiled(self, trained: State, fixed: State, batch: Batch, mode: str | None) -> Graph:
+        """The same graph as kernels.
+
+        Inductor takes the graph as it is: through `torch.compile` its guards alone would cost a tenth of a small step.
+        """
+        from torch import _inductor as inductor  # a second of imports, and only here needed
+
+        options = inductor.list_mode_options(mode) if mode else None
+        example: list[Any] = [*trained.values(), *fixed.values(), *_tensors(batch)]
+        with torch.no_grad(), pyro.validation_enabled(False), warnings.catch_warnings():
+            own = ".*torch._prims_common.check"
+            warnings.filterwarnings("ignore", message=own, category=FutureWarning)
+            return replace(self, function=inductor.compile(self.function, example, options=options))
+
+
+def copy_tensors(state: State) -> State:
+    """Copies that may be written to."""
+    return {name: tensor.detach().clone() for name, tensor in state.items()}
+
+
+def value_and_grad(module: nn.Module) -> Step:
+    """The function `(trained, fixed, batch) -> (terms, gradients)` of a module that returns terms."""
+    places = _places(module)
+
+    def step(trained: State, fixed: State, batch: Batch) -> tuple[Terms, State]:
+        leaves = {name: p.detach().requires_grad_() for name, p in trained.items()}
+        tensors = {}
+        for name, tensor in (leaves | fixed).items():
+            tensors.update(dict.fromkeys(places[name], tensor))
+        with torch.enable_grad():
+            terms = functional_call(module, tensors, batch, tie_weights=False)
+        gradients = _gradients(terms["loss"], leaves)
+        return detach(terms), gradients
+
+    return step
+
+
+def _gradients(loss: Tensor, leaves: State) -> State:
+    """The gradient of the loss at each leaf that it depends on."""
+    found = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
+    gradients = {}
+    for (name, leaf), gradient in zip(leaves.items(), found, strict=True):
+        if gradient is not None:
+            gradients[name] = _in_order_of(leaf, gradient)
+    return gradients
+
+
+def capture(module: nn.Module, trained: State, fixed: State, batch: Batch) -> Graph:
+    """`value_and_grad(module)` as one graph.
+
+    Raises:
+        ValueError: where the program reads a tensor's value, with the site and the line.
+    """
+    flat = _FlatStep(module, trained, fixed, batch)
+    # A graph writes to the buffers that it was captured with, so it gets copies of them.
+    buffers = copy_tensors(fixed).values()
+    last = _LastSite()
+    with pyro.validation_enabled(False), fork_rng(*batch), last:
+        try:
+            graph = make_fx(flat)(*trained.values(), *buffers, *_tensors(batch))
+        except Exception as error:
+            where = f"after site '{last.name}'" if last.name else "before its first site"
+            raise ValueError(
+                f"compile: the program can't be traced into one graph; it stops {where}, "
+                f"{_line(error)}: {error}\n"
+                "A program that branches on a tensor's value (if, float(), .item(), .tolist()) has "
+                "no single graph. "
+                "Fix: torch.where in place of the branch, or run eager with compile=False."
+            ) from error
+    return Graph(graph, flat.terms, flat.used)
+
+
+class _FlatStep:
+    """`value_and_grad` on one flat list of tensors, as `make_fx` takes it; remembers the names of what it returns."""
+
+    def __init__(self, module: nn.Module, trained: State, fixed: State, batch: Batch):
+        self.step = value_and_grad(module)
+        self.trained = list(trained)
+        self.fixed = list(fixed)
+        self.batch = batch
+        self.terms: tuple[str, ...] = ()
+        self.used: tuple[bool, ...] = ()
+
+    def __call__(self, *tensors: Tensor) -> list[Tensor]:
+        num_trained = len(self.trained)
+        num_states = num_trained + len(self.fixed)
+        trained = dict(zip(self.trained, tensors[:num_trained], strict=True))
+        fixed = dict(zip(self.fixed, tensors[num_trained:num_states], strict=True))
+        values = iter(tensors[num_states:])
+        batch = tuple(next(values) if isinstance(b, Tensor) else b for b in self.batch)
+        terms, gradients = self.step(trained, fixed, batch)
+        self.terms = tuple(terms)
+        self.used = tuple(name in gradients for name in self.trained)
+        return [*terms.values(), *gradients.values()]
+
+
+class _LastSite(Messenger):
+    """Remembers the last sample statement, to say where a capture stopped."""
+
+    name: str | None = None
+
+    def _pyro_post_sample(self, msg: dict[str, Any]) -> None:
+        self.name = msg["name"]
+
+
+def _places(module: nn.Module) -> dict[str, list[str]]:
+    """For the first name of every tensor, all places where it is: tied weights have several."""
+    names: dict[int, list[str]] = {}
+    for name, tensor in named_tensors(module):
+        names.setdefault(id(tensor), []).append(name)
+    return {places[0]: places for places in names.values()}
+
+
+def _in_order_of(parameter: Tensor, gradient: Tensor) -> Tensor:
+    """A gradient in the memory order of its parameter, as autograd leaves it in `.grad`.
+
+    Gradients of convolutions may come with channels last. Fused Adam on a CPU reads both tensors in the order of their
+    memory, without a look at strides, and would move each weight by the gradient of another.
+    """
+    if gradient.stride() == parameter.stride():
+        return gradient
+    return torch.empty_like(parameter).copy_(gradient)
+
+
+def _tensors(batch: Batch) -> list[Tensor]:
+    return [b for b in batch if isinstance(b, Tensor)]
+
+
+def _line(error: BaseException) -> str:
+    """The innermost line of the user's own code in a traceback."""
+    libraries = ("/torch/", "/pyro/", "/pyro_dgm/inference/")
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if not any(part in frame.filename for part in libraries):
+            return f"at {frame.filename}:{frame.lineno} `{frame.line}`"
+    return "inside a library"
