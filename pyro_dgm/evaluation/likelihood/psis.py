@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...inference.run.data import to_log_weights
 from .pareto import LEAST_TAIL, fitted_tail, tail_length
 
 CACHED = (
@@ -40,6 +41,7 @@ def khat(log_weight: Tensor) -> Tensor:
         >>> bool(khat(torch.randn(1000, 3, generator=torch.Generator().manual_seed(0))).max() < 0.7)
         True
     """
+    log_weight = to_log_weights(log_weight)
     num_tail = tail_length(len(log_weight))
     log_w, width = log_weight.detach(), max(1, CACHED // (num_tail + 1))
     blocks = [_fitted(block, num_tail) for block in log_w.split(width, dim=1)]

@@ -10,6 +10,7 @@ from torch.distributions import Distribution
 from ...representation import SettingsFirst
 from ..run.pair_checks import (
     PROGRAM_OF,
+    RunsPrograms,
     check_program,
     describe,
     fix_of_program,
@@ -20,7 +21,7 @@ from ..run.traces import Site
 from .schedules import Schedule
 
 
-class Objective(SettingsFirst):
+class Objective(SettingsFirst, RunsPrograms):
     """A loss over a model and a guide, in nats per datum; abstract: a subclass gives `terms`.
 
     Args:
@@ -99,6 +100,8 @@ def check_trainable(objective: str, role: str, program: Any) -> None:
     elif isinstance(program, Distribution):
         why = ", which names no site"
         fix = PROGRAM_OF[role]
+    elif not callable(program):
+        fix = f"{objective}(vae.model, vae.guide)"
     elif not isinstance(program, nn.Module):
         why = ", whose parameters nobody would train"
         fix = "subclass Program (or nn.Module), or use pyro.infer.SVI"

@@ -104,10 +104,15 @@ def fix_by_words(error: Exception, batch: Batch) -> str:
             f"expected data of the networks' dtype, got {_dtype_of(batch)}. "
             f"Fix: data of the networks' dtype, {fix_of_dtype(dtype)}."
         )
+    if "Inference tensors cannot be saved" in words:
+        return (
+            "expected modules built outside torch.inference_mode(), got some built inside. "
+            "Fix: build model and guide outside of it."
+        )
     if "Multiple sample sites named" in words:
         return (
-            "expected one program, got several, or one that names two sites alike. "
-            "Fix: objective.model in place of the objective; a name of its own for each site."
+            "expected a name of its own for each site, got one name twice. "
+            "Fix: pyro.sample('z2', …) for the second."
         )
     return ""
 

@@ -15,6 +15,10 @@ PROGRAM_OF = {  # how a conditional, or a distribution, becomes a program
 }
 
 
+class RunsPrograms:
+    """Marks a module that runs a model and a guide, and is neither, such as a loss: it is refused in their place."""
+
+
 def check_programs(model: Any, guide: Any) -> None:
     """Refuse what is no program, such as a VAE in place of one of its programs; `None` stands for no program."""
     if model is None:
@@ -46,7 +50,7 @@ def check_program(program: Any, role: str = "model") -> None:
 
 def is_program(value: Any) -> bool:
     """Whether it is a function, or a module with a forward of its own: a VAE has none, it holds two programs."""
-    if isinstance(value, (type, Distribution)):
+    if isinstance(value, (type, Distribution, RunsPrograms)):
         return False
     if not isinstance(value, nn.Module):
         return callable(value)
@@ -57,12 +61,14 @@ def is_program(value: Any) -> bool:
 
 
 def fix_of_program(role: str, value: Any) -> str | None:
-    """The fix of a class, a distribution or a conditional in place of a program; `None` for anything else.
+    """The fix of an objective, a class, a distribution or a conditional in place of a program; `None` for anything else.
 
     Args:
         role: "model" or "guide".
         value: what was handed over in this role.
     """
+    if isinstance(value, RunsPrograms):
+        return f"objective.{role} in place of the objective"
     if isinstance(value, type) and issubclass(value, nn.Module):
         return f"an instance, {value.__name__}(…)"
     if isinstance(value, type):
