@@ -218,7 +218,7 @@ def session(
     """
     check_programs(model, guide)
     require_positive(num=num, chunk=chunk)
-    _check_data_arguments(batch)
+    check_observation_argument(batch)
     with evaluation_mode(model, guide, seed=seed):
         yield Session(model, guide, batch, num, chunk, seed)
 
@@ -241,7 +241,7 @@ def read_data(
         TypeError: for what is no program, or no data.
     """
     check_programs(model, guide)
-    _check_data_arguments(batch)
+    check_observation_argument(batch)
     if isinstance(batch[0], TensorDataset):
         batch = batch[0].tensors
     if is_stream(batch[0]):
@@ -277,15 +277,6 @@ def session_of_prior(
     require_positive(num=num, chunk=chunk)
     with evaluation_mode(model, guide, seed=seed):
         yield Session(model, guide, (None, *context), num, chunk, seed)
-
-
-def _check_data_arguments(batch: Batch) -> None:
-    check_observation_argument(batch)
-    if len(batch) > 1 and is_stream(batch[0]):
-        raise TypeError(
-            f"data: expected one {type(batch[0]).__name__} whose batches hold all arguments, got {len(batch)} "
-            "arguments. Fix: batches (x, context), as TensorDataset(x, context) gives them."
-        )
 
 
 def has_context(context: Batch) -> bool:
