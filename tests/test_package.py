@@ -1,13 +1,16 @@
-"""The package as a whole: its imports form floors without a cycle, and importing it changes nothing."""
+"""The package as a whole: its rooms, its imports without a cycle, its front door, and that importing changes nothing."""
 
 from __future__ import annotations
 
 import ast
+import importlib
 import json
 import subprocess
 import sys
+from collections import Counter
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -16,7 +19,25 @@ import pyro_dgm
 ROOT = Path(pyro_dgm.__file__).parent
 DECLARATION = ("programs",)
 INFERENCE = ("inference", "evaluation", "adversarial", "arviz_export")
-BOTH = ("experiments", "refitting")  # the only floors that see both wings
+SHARED = ("contract", "ascent", "representation", "deprecation")
+BOTH = ("experiments", "refitting")  # the only rooms that see both wings
+# The rooms of evaluation/, lowest first: each imports from those above it in this table, never from beside or below.
+EVALUATION = (
+    ("estimate",),
+    ("chains", "samples"),
+    ("likelihood", "latents"),
+    ("posterior", "conditioning"),
+    ("report",),
+)
+# What is still longer than 300 lines: entries go, none come.
+LONG = {
+    "pyro_dgm",
+    "pyro_dgm.adversarial.trainer",
+    "pyro_dgm.evaluation.chains.coordinates",
+    "pyro_dgm.evaluation.chains.hamiltonian",
+    "pyro_dgm.evaluation.report.checks",
+    "pyro_dgm.inference.run.sessions",
+}
 NAMESPACES = ("flows", "distributions", "nn", "gan", "results", "diagnostics", "training")
 
 
@@ -108,7 +129,7 @@ def test_only_experiments_and_the_front_door_see_both_wings():
 
 def test_no_wing_imports_experiments_or_the_front_door():
     for name, targets in GRAPH.items():
-        if floor(name) in (*DECLARATION, *INFERENCE, "contract", "ascent", "representation"):
+        if floor(name) in (*DECLARATION, *INFERENCE, *SHARED):
             assert not [t for t in targets if t == "pyro_dgm" or floor(t) in BOTH], name
 
 
@@ -119,6 +140,89 @@ def test_training_does_not_import_evaluation():
         for b in ts
         if floor(a) == "inference" and floor(b) == "evaluation"
     ]
+
+
+def test_rooms_of_evaluation_import_only_from_lower_ones():
+    height = {room: level for level, rooms in enumerate(EVALUATION) for room in rooms}
+    upward = set()
+    for name, targets in GRAPH.items():
+        for target in targets:
+            if floor(name) != "evaluation" or floor(target) != "evaluation":
+                continue
+            here, there = room_of_evaluation(name), room_of_evaluation(target)
+            if here != there and height[there] >= height[here]:
+                upward.add((name, target))
+    assert upward == set()
+
+
+def room_of_evaluation(name: str) -> str:
+    return name.split(".")[2]
+
+
+def test_no_room_holds_more_than_fifteen_modules():
+    modules = [path.parent for path in MODULES.values() if path.name != "__init__.py"]
+    crowded = {str(room): number for room, number in Counter(modules).items() if number > 15}
+    assert crowded == {}
+
+
+def test_no_module_is_longer_than_three_hundred_lines():
+    lines = {name: len(path.read_text().splitlines()) for name, path in MODULES.items()}
+    long = {name for name, number in lines.items() if number > 300}
+    assert long - LONG == set()
+
+
+def test_the_init_of_a_room_holds_a_docstring_alone():
+    wordy = []
+    for name, path in MODULES.items():
+        if path.name == "__init__.py" and name != "pyro_dgm":
+            docstring, *rest = ast.parse(path.read_text()).body
+            if rest or not isinstance(docstring, ast.Expr):
+                wordy.append(name)
+    assert wordy == []
+
+
+def test_no_module_imports_a_star():
+    stars = [
+        name
+        for name, path in MODULES.items()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom) and node.names[0].name == "*"
+    ]
+    assert stars == []
+
+
+def definitions(path: Path) -> set[str]:
+    """Names of the public functions and classes that a module defines."""
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    body = ast.parse(path.read_text()).body
+    return {node.name for node in body if isinstance(node, kinds) and node.name[0] != "_"}
+
+
+def test_no_module_has_the_name_of_a_function_or_class_of_its_folder():
+    """Such as `surgery.surgery`: one import of the function would hide the module."""
+    named_alike = []
+    for name, path in MODULES.items():
+        if name == "pyro_dgm":
+            continue
+        is_room = path.name == "__init__.py"
+        leaf, folder = name.rpartition(".")[2], path.parent.parent if is_room else path.parent
+        for neighbour in folder.glob("*.py"):
+            if leaf in definitions(neighbour):
+                named_alike.append((name, neighbour.name))
+    assert named_alike == []
+
+
+def test_every_module_can_be_imported_by_its_dotted_name_and_is_found_there():
+    hidden = []
+    for name in MODULES:
+        if name == "pyro_dgm" or name.endswith("__main__"):
+            continue
+        module = importlib.import_module(name)
+        parent, _, leaf = name.rpartition(".")
+        found = getattr(importlib.import_module(parent), leaf)
+        if not isinstance(found, ModuleType) or found is not module:
+            hidden.append((name, type(found).__name__))
+    assert hidden == []
 
 
 def test_pyro_sample_appears_in_programs_alone():
@@ -137,6 +241,57 @@ def test_pyro_sample_appears_in_programs_alone():
 def test_every_public_name_exists_once():
     assert len(set(pyro_dgm.__all__)) == len(pyro_dgm.__all__)
     assert not [name for name in pyro_dgm.__all__ if not hasattr(pyro_dgm, name)]
+
+
+def test_the_front_door_holds_at_most_130_names():
+    assert len(pyro_dgm.__all__) <= 130
+
+
+@pytest.mark.parametrize("namespace", NAMESPACES)
+def test_every_name_of_a_namespace_exists_once_and_is_documented(namespace):
+    module = getattr(pyro_dgm, namespace)
+    assert sorted(set(module.__all__)) == sorted(module.__all__)
+    silent = [n for n in module.__all__ if not (getattr(module, n).__doc__ or "").strip()]
+    assert silent == []
+
+
+def test_a_moved_name_warns_with_its_new_home_and_is_the_same_object():
+    with pytest.warns(
+        DeprecationWarning, match=r"dgm\.Coupling has moved. Fix: dgm\.flows\.Coupling"
+    ):
+        found = pyro_dgm.Coupling
+    assert found is pyro_dgm.flows.Coupling
+
+
+def test_a_moved_name_warns_where_it_is_used():
+    with pytest.warns(DeprecationWarning, match=r"Fix: dgm\.Concat") as caught:
+        pyro_dgm.Joined  # noqa: B018
+    assert caught[0].filename == __file__
+
+
+@pytest.mark.parametrize("name", sorted(pyro_dgm._MOVED))
+def test_every_moved_name_resolves_to_what_it_says(name):
+    found = pyro_dgm
+    for part in pyro_dgm._MOVED[name].split("."):
+        found = getattr(found, part)  # a home that has moved itself would warn, which is an error
+    with pytest.warns(DeprecationWarning, match=f"dgm.{pyro_dgm._MOVED[name]}"):
+        assert getattr(pyro_dgm, name) is found
+    assert name not in pyro_dgm.__all__
+
+
+def test_the_home_of_a_moved_name_is_public():
+    homes = {name: home.rpartition(".") for name, home in pyro_dgm._MOVED.items()}
+    private = []
+    for name, (namespace, _, leaf) in homes.items():
+        module = getattr(pyro_dgm, namespace) if namespace else pyro_dgm
+        if leaf not in module.__all__:
+            private.append(name)
+    assert private == []
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="module 'pyro_dgm' has no attribute 'Couplings'"):
+        pyro_dgm.Couplings  # noqa: B018
 
 
 def test_every_public_name_has_a_docstring_of_its_own():

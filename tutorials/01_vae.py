@@ -1,14 +1,14 @@
 # %% [markdown]
 # # A variational autoencoder, from declaration to numbers
 #
-# A latent variable model says how data come about: draw a code $z \sim p(z)$, then an image $x \sim p(x \mid z)$.
-# To fit it we need the likelihood $p(x) = \int p(z)\, p(x \mid z)\, dz$, which is intractable. Variational inference
-# brings in a *guide* $q(z \mid x)$ and maximizes a lower bound instead:
+# A latent variable model says how data come about: draw a code $z \sim p(z)$, then an image
+# $x \sim p(x \mid z)$. To fit it we need the likelihood $p(x) = \int p(z)\, p(x \mid z)\, dz$, which is
+# intractable. Variational inference brings in a *guide* $q(z \mid x)$ and maximizes a lower bound instead:
 #
 # $$\log p(x) \ge \mathrm{ELBO} = E_{q(z \mid x)}[\log p(x \mid z)] - KL(q(z \mid x) \,\|\, p(z)).$$
 #
-# Here we declare such a pair, train it on handwritten digits, look at it, and measure how good it is.
-# At full size (`EPOCHS = 150`) the script takes about 40 seconds on two cores; `PYRO_DGM_SMOKE=1` runs it in a few.
+# Here we declare such a pair, train it on handwritten digits, look at it, and measure how good it is. At full
+# size (`EPOCHS = 150`) the script takes about 40 seconds on two cores; `PYRO_DGM_SMOKE=1` runs it in a few.
 
 # %%
 import os
@@ -32,8 +32,9 @@ torch.manual_seed(0)
 
 # %% [markdown]
 # ## Data
-# 1,797 images of 8×8 pixels, each an *integer* from 0 to 16. That they are integers matters: the likelihood below gives
-# a probability to every level, so that the result is a number of nats (or bits) and not a density without a scale.
+# 1,797 images of 8×8 pixels, each an *integer* from 0 to 16. That they are integers matters: the likelihood
+# below gives a probability to every level, so that the result is a number of nats (or bits) and not a density
+# without a scale.
 
 # %%
 digits = torch.tensor(load_digits().data, dtype=torch.float32)
@@ -44,9 +45,9 @@ test, val, train = digits[:300], digits[300:450], digits[450:]
 # ## Declaration
 # Three *conditionals*. Each is a module that maps a context to a Pyro distribution, nothing more.
 #
-# * The **prior** $p(z)$: the plain one is a standard normal. It asks all codes together to look like one round blob,
-#   which they don't want to. A *flow prior* bends the blob. `maf` is the direction that scores fast, which is what
-#   training asks of a prior.
+# * The **prior** $p(z)$: the plain one is a standard normal. It asks all codes together to look like one
+#   round blob, which they don't want to. A *flow prior* bends the blob. `maf` is the direction that scores
+#   fast, which is what training asks of a prior.
 # * The **likelihood** $P(x \mid z)$: every pixel is a logistic density cut into 17 levels, with open ends.
 # * The **encoder** $q(z \mid x)$: a diagonal normal, bent by an `iaf` flow, the direction that samples fast.
 
@@ -70,8 +71,8 @@ vae = declare(flows=True)
 print(dgm.preflight(vae.model, vae.guide, train[:5]))
 
 # %% [markdown]
-# `preflight` ran the pair once and found nothing wrong; the table shows the shape of every site. Break the contract and
-# it says which site, what it expected, what it got, and how to mend it:
+# `preflight` ran the pair once and found nothing wrong; the table shows the shape of every site. Break the
+# contract and it says which site, what it expected, what it got, and how to mend it:
 
 # %%
 try:
@@ -98,15 +99,16 @@ figure.savefig(FIGURES / "learning_curve.png", dpi=120)
 
 # %% [markdown]
 # ## How likely are images it has never seen?
-# The ELBO is only a bound. Importance sampling tightens it: $\log \frac1K \sum_k p(x, z_k) / q(z_k \mid x)$ with
-# $z_k \sim q(z \mid x)$. Beside the estimate stand its standard error, the effective sample size, and k-hat, which says
-# whether the importance weights can be trusted at all (below 0.7).
+# The ELBO is only a bound. Importance sampling tightens it: $\log \frac1K \sum_k p(x, z_k) / q(z_k \mid x)$
+# with $z_k \sim q(z \mid x)$. Beside the estimate stand its standard error, the effective sample size, and
+# k-hat, which says whether the importance weights can be trusted at all (below 0.7).
 
 # %%
 score = dgm.nll(vae.model, vae.guide, test, num=DRAWS)
 print(score)
 print(
-    f"−ELBO {score.nelbo.mean():.2f} nats; the guide costs {score.nelbo.mean() - score.mean:.2f} nats at least"
+    f"−ELBO {score.nelbo.mean():.2f} nats; "
+    f"the guide costs {score.nelbo.mean() - score.mean:.2f} nats at least"
 )
 print(
     f"{dgm.bits_per_dim(score.mean, 64):.3f} bits/dim; a uniform guess needs {torch.tensor(17.0).log2():.3f}"
@@ -114,8 +116,8 @@ print(
 
 # %% [markdown]
 # ## What did the flows buy?
-# The same network without flows, from the same seed, trained the same way. (One seed is an anecdote: the paired
-# difference per image below says how sure the *test set* makes us, not what another seed would give.)
+# The same network without flows, from the same seed, trained the same way. (One seed is an anecdote: the
+# paired difference per image below says how sure the *test set* makes us, not what another seed would give.)
 
 # %%
 plain = declare(flows=False)

@@ -1,10 +1,11 @@
 # %% [markdown]
 # # Flows in the prior, flows in the posterior
 #
-# A plain VAE makes two assumptions that nobody believes: that all codes together look like one round blob (the prior
-# $p(z) = \mathcal N(0, I)$), and that the codes of one image look like a small upright ellipse (the posterior
-# $q(z \mid x) = \mathcal N(\mu(x), \mathrm{diag}\, \sigma^2(x))$). A normalizing flow can mend either. Here the
-# latent space has two dimensions, so that we can *look* at both, and integrate over it as a check.
+# A plain VAE makes two assumptions that nobody believes: that all codes together look like one round blob
+# (the prior $p(z) = \mathcal N(0, I)$), and that the codes of one image look like a small upright ellipse
+# (the posterior $q(z \mid x) = \mathcal N(\mu(x), \mathrm{diag}\, \sigma^2(x))$). A normalizing flow can mend
+# either. Here the latent space has two dimensions, so that we can *look* at both, and integrate over it as a
+# check.
 #
 # 1. Three VAEs that differ in one argument, the prior: pictures and numbers.
 # 2. What a wrong prior costs, and how much of it a new prior wins back without training the VAE again.
@@ -12,9 +13,9 @@
 # 4. "Is it OK to use an autoregressive flow for the posterior?"
 # 5. A flow in the prior *is* a flow in the posterior: the duality, to float precision.
 #
-# At full size the script took a minute of processor time on one core (60 s, beside other work on the machine), of which
-# not quite half trains the three VAEs; `PYRO_DGM_SMOKE=1` runs it in seconds, and its numbers then mean nothing. All
-# numbers in the text come from that full run, unless it says otherwise.
+# At full size the script took a minute of processor time on one core (60 s, beside other work on the
+# machine), of which not quite half trains the three VAEs; `PYRO_DGM_SMOKE=1` runs it in seconds, and its
+# numbers then mean nothing. All numbers in the text come from that full run, unless it says otherwise.
 
 # %%
 import os
@@ -53,21 +54,24 @@ test, val, train = images[:300], images[300:450], images[450:]
 
 # %% [markdown]
 # ## 1. One argument: the prior
-# The bound, averaged over the data, pulls the prior towards the *aggregated posterior*, the law of the codes of all
-# images together:
+# The bound, averaged over the data, pulls the prior towards the *aggregated posterior*, the distribution of
+# the codes of all images together:
 #
 # $$\frac1n \sum_i KL(q(z \mid x_i) \,\|\, p(z)) = I_q[x, z] + KL(q_{agg}(z) \,\|\, p(z)), \qquad
 #   q_{agg}(z) = \frac1n \sum_i q(z \mid x_i).$$
 #
-# The first term is what the codes tell about the images. The second is pure loss, and 0 for the prior $p = q_{agg}$.
+# The first term is what the codes tell about the images. The second is pure loss, and 0 for the prior
+# $p = q_{agg}$.
 #
 # * **N(0, I)** learns nothing; encoder and decoder have to arrange themselves with it.
-# * **VampPrior** copies the form of $q_{agg}$: the mixture of the encoder's answers to 100 learned pseudo-images.
-# * **Flow**: a standard normal, bent by four spline couplings until it fits. $\log p(z) = \log \mathcal N(f(z); 0, I) +
-#   \log |\det J_f(z)|$ is exact, whatever the bend.
+# * **VampPrior** copies the form of $q_{agg}$: the mixture of the encoder's answers to 100 learned
+#   pseudo-images.
+# * **Flow**: a standard normal, bent by four spline couplings until it fits.
+#   $\log p(z) = \log \mathcal N(f(z); 0, I) + \log |\det J_f(z)|$ is exact, whatever the bend.
 #
-# One detail of the encoder: `floor=0.05` is the smallest scale that it may answer, as in the VampPrior paper. Under
-# N(0, I) a narrow posterior is dear; a prior made of the encoder's own answers shrinks together with them.
+# One detail of the encoder: `floor=0.05` is the smallest scale that it may answer, as in the VampPrior paper.
+# Under N(0, I) a narrow posterior is dear; a prior made of the encoder's own answers shrinks together with
+# them.
 
 
 # %%
@@ -107,9 +111,10 @@ vaes = {"N(0, I)": fitted(standard), "VampPrior": fitted(vamp), "flow": fitted(f
 
 # %% [markdown]
 # ### The picture
-# Left the prior. In the middle the aggregated posterior of the training digits, on the same grey scale; the two should
-# look alike. Right the single posteriors of 300 test digits, as ellipses of two standard deviations, coloured by class.
-# (The classes were never shown to the models.) Every row has its own unit: only N(0, I) fixes the scale of z.
+# Left the prior. In the middle the aggregated posterior of the training digits, on the same grey scale; the
+# two should look alike. Right the single posteriors of 300 test digits, as ellipses of two standard
+# deviations, coloured by class. (The classes were never shown to the models.) Every row has its own unit:
+# only N(0, I) fixes the scale of z.
 
 
 # %%
@@ -122,14 +127,14 @@ def grid(centre: Tensor, half: Tensor | float, num: int) -> tuple[Tensor, float]
     ).prod().item()
 
 
-def ellipses(axes: Axes, law: dist.TorchDistribution, labels: Tensor) -> None:
-    for mean, scale, label in zip(law.mean, law.variance.sqrt(), labels, strict=True):
+def ellipses(axes: Axes, codes: dist.TorchDistribution, labels: Tensor) -> None:
+    for mean, scale, label in zip(codes.mean, codes.variance.sqrt(), labels, strict=True):
         axes.add_patch(
             Ellipse(mean, *(4 * scale), facecolor=COLOURS(int(label)), alpha=0.35, linewidth=0)
         )
     for label in labels.unique():
         axes.text(
-            *law.mean[labels == label].median(0).values,
+            *codes.mean[labels == label].median(0).values,
             str(int(label)),
             color=COLOURS(int(label)),
             fontsize=13,
@@ -141,8 +146,8 @@ def ellipses(axes: Axes, law: dist.TorchDistribution, labels: Tensor) -> None:
 
 
 def row_of_three(row: list[Axes], name: str, vae: dgm.VAE) -> None:
-    law = vae.guide.encoder(test)
-    limit = (law.mean.abs() + 2 * law.variance.sqrt()).max().item()
+    codes = vae.guide.encoder(test)
+    limit = (codes.mean.abs() + 2 * codes.variance.sqrt()).max().item()
     points, _ = grid(torch.zeros(2), limit, GRID)
     prior = vae.model.prior().log_prob(points).exp()
     aggregate = dgm.AggregatePrior(vae.guide.encoder, train)().log_prob(points).exp()
@@ -156,7 +161,7 @@ def row_of_three(row: list[Axes], name: str, vae: dgm.VAE) -> None:
             extent=2 * (-limit, limit),
             origin="lower",
         )
-    ellipses(row[2], law, classes[: len(test)])
+    ellipses(row[2], codes, classes[: len(test)])
     for axes in row:
         axes.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")
         axes.tick_params(labelsize=8)
@@ -175,15 +180,15 @@ for axes, title in zip(
 figure.savefig(FIGURES / "priors_and_posteriors.png", dpi=120)
 
 # %% [markdown]
-# The N(0, I) blob puts mass where no codes are (the white spots) and too little where they crowd. The VampPrior is a
-# coarse copy of the aggregated posterior: its lumps are the 100 pseudo-images. The flow found the dense places (the
-# sixes, the zeros, the threes and nines) and the empty ones, with creases, and with the straight edges of the square
-# $[-4, 4]^2$ on which its splines act.
+# The N(0, I) blob puts mass where no codes are (the white spots) and too little where they crowd. The
+# VampPrior is a coarse copy of the aggregated posterior: its lumps are the 100 pseudo-images. The flow found
+# the dense places (the sixes, the zeros, the threes and nines) and the empty ones, with creases, and with the
+# straight edges of the square $[-4, 4]^2$ on which its splines act.
 
 # %% [markdown]
 # ### The numbers
-# `nll` scores all with the same importance sampler; $KL$ is the average of the left side above; a dim is *active* where
-# the mean code varies over the data.
+# `nll` scores all with the same importance sampler; $KL$ is the average of the left side above; a dim is
+# *active* where the mean code varies over the data.
 
 # %%
 scores = {name: dgm.nll(vae.model, vae.guide, test, num=DRAWS) for name, vae in vaes.items()}
@@ -192,23 +197,24 @@ for name, score in scores.items():
     active = int((dgm.active_units(vaes[name].guide, test)["z"] > 0.01).sum())
     gain = scores["N(0, I)"].per_datum - score.per_datum
     print(
-        f"{name:10}  {score.mean:.2f} ± {score.stderr:.2f}  {score.nelbo.mean():6.2f}  {score.kl.mean():.2f}  "
+        f"{name:10}  {score.mean:.2f} ± {score.stderr:.2f}  "
+        f"{score.nelbo.mean():6.2f}  {score.kl.mean():.2f}  "
         f"{active:12}  {gain.mean():.2f} ± {gain.std() / len(gain) ** 0.5:.2f}"
     )
 
 # %% [markdown]
-# Both learned priors gain here, though the KL hardly changes: 1.87 ± 0.19 and 0.90 ± 0.15 nats. Read it with care. The
-# error bars speak of the *test digits*, not of another start. Four seeds of the weights gave gains of 1.4 to 1.9 nats
-# for the VampPrior and 0.9 to 1.7 for the flow. And 80 epochs are not the end of training: after 240 (two seeds) the
-# N(0, I) VAE had caught up with the flow (gains −0.2 and 0.1), not with the VampPrior (1.0 and 1.8). So part of what
-# looks like a better prior is faster training.
+# Both learned priors gain here, though the KL hardly changes: 1.87 ± 0.19 and 0.90 ± 0.15 nats. Read it with
+# care. The error bars speak of the *test digits*, not of another start. Four seeds of the weights gave gains
+# of 1.4 to 1.9 nats for the VampPrior and 0.9 to 1.7 for the flow. And 80 epochs are not the end of training:
+# after 240 (two seeds) the N(0, I) VAE had caught up with the flow (gains −0.2 and 0.1), not with the
+# VampPrior (1.0 and 1.8). So part of what looks like a better prior is faster training.
 
 # %% [markdown]
 # ## 2. What does a wrong prior cost?
-# A fair comparison changes the prior and *nothing* else: keep encoder and decoder of the N(0, I) VAE, and fit a new
-# prior to its codes, $\max_\lambda E_x E_{q(z \mid x)} \log p_\lambda(z)$. That is `refit_prior`. It can gain at most
-# $KL(q_{agg} \,\|\, \mathcal N(0, I))$ nats on the training data, and the aggregated posterior itself gains all of it.
-# How does each do on test data?
+# A fair comparison changes the prior and *nothing* else: keep encoder and decoder of the N(0, I) VAE, and fit
+# a new prior to its codes, $\max_\lambda E_x E_{q(z \mid x)} \log p_\lambda(z)$. That is `refit_prior`. It
+# can gain at most $KL(q_{agg} \,\|\, \mathcal N(0, I))$ nats on the training data, and the aggregated
+# posterior itself gains all of it. How does each do on test data?
 
 # %%
 plain = vaes["N(0, I)"]
@@ -238,13 +244,13 @@ print(
 )
 
 # %% [markdown]
-# The aggregated posterior takes 0.31 nats off the KL on the training digits, so this is the marginal KL: all that the
-# round blob costs a VAE that has arranged itself with it. On test digits it gains 0.25 ± 0.04, a little less: it knows
-# its 1,347 digits by heart, and every density takes as many terms. The flow wins back 0.21 ± 0.04, the mixture
-# 0.16 ± 0.03, for a few seconds of fitting.
+# The aggregated posterior takes 0.31 nats off the KL on the training digits, so this is the marginal KL: all
+# that the round blob costs a VAE that has arranged itself with it. On test digits it gains 0.25 ± 0.04, a
+# little less: it knows its 1,347 digits by heart, and every density takes as many terms. The flow wins back
+# 0.21 ± 0.04, the mixture 0.16 ± 0.03, for a few seconds of fitting.
 #
-# The VAE that was trained with the flow gains 0.62 ± 0.15 in the bound, more than *any* prior wins for this encoder. So
-# at least half of it is not the mismatch of the prior, but another encoder and decoder.
+# The VAE that was trained with the flow gains 0.62 ± 0.15 in the bound, more than *any* prior wins for this
+# encoder. So at least half of it is not the mismatch of the prior, but another encoder and decoder.
 
 # %% [markdown]
 # ## 3. A posterior that is no ellipse
@@ -256,8 +262,8 @@ print(
 #
 # $$\log p(x) - \mathrm{ELBO} = KL(q(z \mid x) \,\|\, p(z \mid x)).$$
 #
-# It has two parts. One is *amortization*: one network answers for all images, and not with the best ellipse for each.
-# `SemiAmortizedGuide` measures it: it refines the ellipse of every datum by gradient ascent.
+# It has two parts. One is *amortization*: one network answers for all images, and not with the best ellipse
+# for each. `SemiAmortizedGuide` measures it: it refines the ellipse of every datum by gradient ascent.
 
 # %%
 refined = dgm.SemiAmortizedGuide(plain.guide.encoder, plain.model, num_steps=STEPS // 4)
@@ -268,13 +274,13 @@ print(f"test -ELBO, best ellipse of each digit: {refined_score.nelbo.mean():.2f}
 print(f"test NLL, by importance sampling:       {as_trained.mean:.2f}")
 
 # %% [markdown]
-# The best ellipses take the bound from 96.78 to 96.14, and the likelihood itself is at 96.12. So nearly the whole gap
-# is amortization, and a flow posterior would have next to nothing to mend: this decoder was trained with ellipses, and
-# its posteriors are nearly elliptic.
+# The best ellipses take the bound from 96.78 to 96.14, and the likelihood itself is at 96.12. So nearly the
+# whole gap is amortization, and a flow posterior would have next to nothing to mend: this decoder was trained
+# with ellipses, and its posteriors are nearly elliptic.
 #
-# The other part of the gap is the *family*. It counts where data say little about their code. So we hide most of the
-# image: only the top two of its eight rows are seen. Prior and decoder stay; the model of the visible pixels is a
-# composition of the same parts.
+# The other part of the gap is the *family*. It counts where data say little about their code. So we hide most
+# of the image: only the top two of its eight rows are seen. Prior and decoder stay; the model of the visible
+# pixels is a composition of the same parts.
 
 # %%
 SEEN = 16
@@ -301,8 +307,8 @@ def posteriors(
     likelihood: nn.Module, x: Tensor, points: Tensor, area: float
 ) -> tuple[Tensor, Tensor]:
     r"""$p(z \mid x_i)$ on a grid `(N, num, num)`, and $\log p(x_i)$ `(N,)`, by the sum over the grid."""
-    prior, law = plain.model.prior().log_prob(points), likelihood(points)
-    log_joint = torch.stack([prior + law.log_prob(image) for image in x]).double()
+    log_prior, pixels = plain.model.prior().log_prob(points), likelihood(points)
+    log_joint = torch.stack([log_prior + pixels.log_prob(image) for image in x]).double()
     log_evidence = log_joint.flatten(1).logsumexp(1) + torch.tensor(area).log()
     return (log_joint - log_evidence[:, None, None]).exp(), log_evidence
 
@@ -315,7 +321,7 @@ def moments(density: Tensor, points: Tensor, area: float) -> tuple[Tensor, Tenso
 
 
 def bend(density: Tensor, points: Tensor, area: float) -> Tensor:
-    r"""$\min_{\mu, \Sigma} KL(p \,\|\, \mathcal N(\mu, \Sigma))$ `(N,)`: how far from any normal a density is."""
+    r"""$\min_{\mu, \Sigma} KL(p \,\|\, \mathcal N(\mu, \Sigma))$ `(N,)`: how far p is from any normal."""
     entropy = -torch.special.xlogy(density, density).sum((1, 2)) * area
     normal = torch.distributions.MultivariateNormal(*moments(density, points, area))
     return normal.entropy() - entropy
@@ -328,12 +334,13 @@ for name, likelihood, x in (("all 64", whole, test[:100]), (f"first {SEEN}", par
     print(f"{name:8} pixels seen: median {bends.median():.2f}, largest {bends.max():.2f}")
 
 # %% [markdown]
-# Seeing everything, the typical posterior is 0.01 nats from the nearest normal; seeing two rows, it is 0.11, and the
-# worst is 0.90. We look at the worst ones of three different classes (so these are not typical), and fit four guides to
-# exactly these three, so that no encoder has to serve other digits too:
+# Seeing everything, the typical posterior is 0.01 nats from the nearest normal; seeing two rows, it is 0.11,
+# and the worst is 0.90. We look at the worst ones of three different classes (so these are not typical), and
+# fit four guides to exactly these three, so that no encoder has to serve other digits too:
 #
 # * **diagonal** and **full covariance** normals;
-# * **iaf**: a normal, bent by four affine autoregressive layers, $y_i = x_i\, e^{s(x_{<i}, c)} + t(x_{<i}, c)$;
+# * **iaf**: a normal, bent by four affine autoregressive layers,
+#   $y_i = x_i\, e^{s(x_{<i}, c)} + t(x_{<i}, c)$;
 # * **spline iaf**: three layers with a monotone spline in place of the affine map. A spline can pull one
 #   bump apart into two, which no affine map can.
 
@@ -391,7 +398,8 @@ for name, guide in guides.items():
     )
 
 # %% [markdown]
-# In the picture the true posterior is grey; the lines hold 50 % and 95 % of the guide's mass, the dots are its draws.
+# In the picture the true posterior is grey; the lines hold 50 % and 95 % of the guide's mass, the dots are
+# its draws.
 
 
 # %%
@@ -417,8 +425,8 @@ def compare(row: list[Axes], which: int, centre: Tensor, half: float) -> None:
     truth = posteriors(part, x[which : which + 1], points, area)[0][0]
     box = [side for c in centre.tolist() for side in (c - half, c + half)]
     for number, (axes, (name, guide)) in enumerate(zip(row, guides.items(), strict=True)):
-        law = guide.encoder(x[which])
-        q, colour = law.log_prob(points).exp(), COLOURS(number)
+        posterior = guide.encoder(x[which])
+        q, colour = posterior.log_prob(points).exp(), COLOURS(number)
         axes.imshow(
             truth.sqrt(),
             cmap="Greys",
@@ -427,7 +435,12 @@ def compare(row: list[Axes], which: int, centre: Tensor, half: float) -> None:
             vmax=1.1 * truth.max().sqrt().item(),
         )
         axes.plot(
-            *law.sample((80,)).T, ".", color=colour, markersize=4.5, alpha=0.7, markeredgewidth=0
+            *posterior.sample((80,)).T,
+            ".",
+            color=colour,
+            markersize=4.5,
+            alpha=0.7,
+            markeredgewidth=0,
         )
         axes.contour(
             *points.unbind(-1), q, levels_of(q, area), colors=[colour], linewidths=[1.2, 1.8]
@@ -453,30 +466,32 @@ for axes, title in zip(panels[0], ["what is seen", *guides], strict=True):
 figure.savefig(FIGURES / "one_posterior.png", dpi=120)
 
 # %% [markdown]
-# Two rows of pixels leave two explanations: on the left a zero (compare the first picture), on the right the crowd
-# around the eights. The normals must choose one, and the reverse KL makes them choose: an ellipse around both would put
-# mass on the empty middle. The affine `iaf` hardly does better, 0.21 to 0.77 nats against 0.21 to 0.85 for a full
-# covariance: its four layers bend the normal, but here they do not split it. The spline layers cover both explanations,
-# 0.04 to 0.14 nats.
+# Two rows of pixels leave two explanations: on the left a zero (compare the first picture), on the right the
+# crowd around the eights. The normals must choose one, and the reverse KL makes them choose: an ellipse
+# around both would put mass on the empty middle. The affine `iaf` hardly does better, 0.21 to 0.77 nats
+# against 0.21 to 0.85 for a full covariance: its four layers bend the normal, but here they do not split it.
+# The spline layers cover both explanations, 0.04 to 0.14 nats.
 #
-# Now the last columns. A guide that misses a mode also spoils the *likelihood*: 10,000 importance draws from the
-# diagonal guide leave log p(x) of the first digit 0.70 nats too low, and their k-hat of 0.52 does not warn. Nothing
-# that is computed from the draws can warn of a place that no draw has seen. From the spline guide the error is 0.01
-# nats at most.
+# Now the last columns. A guide that misses a mode also spoils the *likelihood*: 10,000 importance draws from
+# the diagonal guide leave log p(x) of the first digit 0.70 nats too low, and their k-hat of 0.52 does not
+# warn. Nothing that is computed from the draws can warn of a place that no draw has seen. From the spline
+# guide the error is 0.01 nats at most.
 
 # %% [markdown]
 # ## 4. "Is it OK to use an autoregressive flow for the posterior?"
-# The lecture asks. An autoregressive flow has a fast and a slow direction, and *the direction is in the name*: `iaf`
-# samples in one network call per layer and needs D of them, one after the other, to score a given point; `maf` is the
-# same layer turned round. Training a posterior draws from it and scores its own draws (which needs no second pass);
-# training a prior scores points that came from elsewhere. `directions()` reports the price of both:
+# The lecture asks. An autoregressive flow has a fast and a slow direction, and *the direction is in the
+# name*: `iaf` samples in one network call per layer and needs D of them, one after the other, to score a
+# given point; `maf` is the same layer turned round. Training a posterior draws from it and scores its own
+# draws (which needs no second pass); training a prior scores points that came from elsewhere. `directions()`
+# reports the price of both:
 
 # %%
 print("network calls of a Flow(StandardNormal(8), flow(8, layers=2))")
 for make in (dgm.iaf, dgm.maf, dgm.realnvp):
     cost = dgm.Flow(dgm.StandardNormal(8), make(8, layers=2)).directions()
     print(
-        f"{make.__name__:8} as a posterior (draws): {cost.sample:2}    as a prior (given points): {cost.density:2}"
+        f"{make.__name__:8} as a posterior (draws): {cost.sample:2}    "
+        f"as a prior (given points): {cost.density:2}"
     )
 
 
@@ -507,22 +522,23 @@ print(
 )
 
 # %% [markdown]
-# So: yes, it is OK. The bound is as valid as with any guide. The price is D passes per layer for a draw: in two
-# dimensions a step with the `maf` posterior took 3.3 ms against 2.2 with `iaf`, at D = 32 about eleven times as long
-# (32.1 against 3.0). The library does not forbid it, and says so once. An `iaf` prior is the mirror image: it works,
-# and pays D passes per layer to score the guide's draws. Coupling layers are cheap both ways.
+# So: yes, it is OK. The bound is as valid as with any guide. The price is D passes per layer for a draw: in
+# two dimensions a step with the `maf` posterior took 3.3 ms against 2.2 with `iaf`, at D = 32 about eleven
+# times as long (32.1 against 3.0). The library does not forbid it, and says so once. An `iaf` prior is the
+# mirror image: it works, and pays D passes per layer to score the guide's draws. Coupling layers are cheap
+# both ways.
 
 # %% [markdown]
 # ## 5. Prior flow, posterior flow: one thing seen from two ends
-# Let T be the flow of the prior: $z = T(\epsilon)$ with $\epsilon \sim p = \mathcal N(0, I)$, so that the prior is
-# $T_\# p$. A change of variables moves T to the other side of the KL, and into the decoder:
+# Let T be the flow of the prior: $z = T(\epsilon)$ with $\epsilon \sim p = \mathcal N(0, I)$, so that the
+# prior is $T_\# p$. A change of variables moves T to the other side of the KL, and into the decoder:
 #
 # $$KL(q \,\|\, T_\# p) = KL(T^{-1}_\# q \,\|\, p), \qquad
 #   E_{z \sim q}[\log p(x \mid z)] = E_{\epsilon \sim T^{-1}_\# q}[\log p(x \mid T(\epsilon))].$$
 #
-# So the VAE with the flow prior *is* a VAE with a standard normal prior, the flow posterior $T^{-1}_\# q$ and the
-# decoder $p(x \mid T(\cdot))$. `absorb_prior` rewrites the one into the other, `expose_prior` undoes it. Nothing is
-# trained; both share their parameters.
+# So the VAE with the flow prior *is* a VAE with a standard normal prior, the flow posterior $T^{-1}_\# q$ and
+# the decoder $p(x \mid T(\cdot))$. `absorb_prior` rewrites the one into the other, `expose_prior` undoes it.
+# Nothing is trained; both share their parameters.
 
 # %%
 exposed = vaes["flow"]
@@ -550,13 +566,16 @@ for dtype in (torch.float32, torch.float64):
         *(dgm.generate(vae.model, 1000, seed=1) for vae in (exposed, absorbed))
     )
     print(
-        f"{str(dtype)[6:]}: largest difference of a digit's ELBO {(one.nelbo - other.nelbo).abs().max():.1e} nats, of "
-        f"its KL {(one.kl - other.kl).abs().max():.1e} nats; 1000 samples {'differ' if images_differ else 'are equal'}"
+        f"{str(dtype)[6:]}: largest difference of a digit's ELBO "
+        f"{(one.nelbo - other.nelbo).abs().max():.1e} nats, of its KL "
+        f"{(one.kl - other.kl).abs().max():.1e} nats; "
+        f"1000 samples {'differ' if images_differ else 'are equal'}"
     )
 
 # %% [markdown]
-# There both VAEs ran on the same noise. The KL identity itself needs none: for one digit, a sum over a grid in the
-# space of z, and a sum over another grid in the space of ε. (In float64, where the last cell left the weights.)
+# There both VAEs ran on the same noise. The KL identity itself needs none: for one digit, a sum over a grid
+# in the space of z, and a sum over another grid in the space of ε. (In float64, where the last cell left the
+# weights.)
 
 
 # %%
@@ -571,15 +590,16 @@ def kl_on_grid(vae: dgm.VAE, image: Tensor) -> float:
 
 
 print(
-    f"KL(q || T#p) = {kl_on_grid(exposed, test[0]):.5f}, KL(T⁻¹#q || p) = {kl_on_grid(absorbed, test[0]):.5f} nats"
+    f"KL(q || T#p) = {kl_on_grid(exposed, test[0]):.5f}, "
+    f"KL(T⁻¹#q || p) = {kl_on_grid(absorbed, test[0]):.5f} nats"
 )
 
 
 # %%
 def two_ends(panels: list[Axes], num: int) -> None:
     angle = torch.linspace(0, 2 * torch.pi, 200, dtype=torch.float64)
-    law, bijector = exposed.guide.encoder(test[:num]), exposed.model.prior.bijector
-    rims = law.mean[:, None] + 2 * law.variance.sqrt()[:, None] * torch.stack(
+    codes, bijector = exposed.guide.encoder(test[:num]), exposed.model.prior.bijector
+    rims = codes.mean[:, None] + 2 * codes.variance.sqrt()[:, None] * torch.stack(
         [angle.cos(), angle.sin()], -1
     )
     for axes, vae, shapes in zip(
@@ -607,11 +627,11 @@ right.set_title("normal prior, flow posteriors: ε = T⁻¹(z)")
 figure.savefig(FIGURES / "duality.png", dpi=120)
 
 # %% [markdown]
-# The same VAE, twice. On the left the prior is bent and the posteriors are upright ellipses. On the right the prior is
-# round, and it is the posteriors that are bent. The bounds agree to the last digits of each precision, and the samples
-# are the same bits: one draws $\epsilon$, bends it in the prior and decodes; the other draws $\epsilon$ and decodes
-# through the bend.
+# The same VAE, twice. On the left the prior is bent and the posteriors are upright ellipses. On the right the
+# prior is round, and it is the posteriors that are bent. The bounds agree to the last digits of each
+# precision, and the samples are the same bits: one draws $\epsilon$, bends it in the prior and decodes; the
+# other draws $\epsilon$ and decodes through the bend.
 #
-# Why then does one say that the two are *almost* equivalent? On the right one T bends the posteriors of all images, and
-# the decoder carries it too. The flow posteriors of part 3 are free of that: they read the image, and bend every
-# posterior in its own way, under a decoder that knows nothing of it.
+# Why then does one say that the two are *almost* equivalent? On the right one T bends the posteriors of all
+# images, and the decoder carries it too. The flow posteriors of part 3 are free of that: they read the image,
+# and bend every posterior in its own way, under a decoder that knows nothing of it.

@@ -1,24 +1,27 @@
 # %% [markdown]
 # # What ails a VAE: its prior, its posterior, or both?
 #
-# A plain VAE has a standard normal prior and a diagonal normal posterior. Either can be the bottleneck. This script
-# changes **one thing at a time** and measures: every row of its table is the same decoder, the same encoder network,
-# the same training, and one other argument.
+# A plain VAE has a standard normal prior and a diagonal normal posterior. Either can be the bottleneck. This
+# script changes **one thing at a time** and measures: every row of its table is the same decoder, the same
+# encoder network, the same training, and one other argument.
 #
-# Run it whole with `PYRO_DGM_SMOKE=1` in seconds (digits, toy sizes; the numbers then mean nothing). The real runs:
+# Run it whole with `PYRO_DGM_SMOKE=1` in seconds (digits, toy sizes; the numbers then mean nothing). The real
+# runs:
 #
 # ```console
-# python tutorials/02_prior_or_posterior.py --data=Digits --latent=16 --hidden=256 --epochs=200 --seeds=[0,1,2]
+# python tutorials/02_prior_or_posterior.py --data=Digits --latent=16 --hidden=256 --epochs=200 \
+#     --seeds=[0,1,2]
 # python tutorials/02_prior_or_posterior.py --data=Idx --data.folder=data/mnist --epochs=50 --out=runs/mnist
 # python tutorials/02_prior_or_posterior.py --data=FreyFaces --data.path=data/frey_faces.npz --out=runs/frey \
-#     --rows=[standard,vamp,coupling_prior] --lr=5e-4 --cosine=false --warmup=100 --epochs=2000 --patience=50 --num=5000
+#     --rows=[standard,vamp,coupling_prior] --lr=5e-4 --cosine=false --warmup=100 --epochs=2000 \
+#     --patience=50 --num=5000
 # ```
 #
 # Each (row, seed) is a folder with checkpoints: a run that was stopped goes on where it was.
 #
 # ## What it found
-# Dynamically binarized MNIST, 40 epochs, one seed; NLL with 1,000 draws on 1,000 test images (± 0.77 within a run), the
-# gain paired over the images. Seconds per epoch on one core.
+# Dynamically binarized MNIST, 40 epochs, one seed; NLL with 1,000 draws on 1,000 test images (± 0.77 within a
+# run), the gain paired over the images. Seconds per epoch on one core.
 #
 # | row | NLL | gain | −ELBO | KL | active | s/epoch |
 # |---|---|---|---|---|---|---|
@@ -34,17 +37,18 @@
 # | coupling prior and posterior | 85.64 | 2.07 ± 0.13 | 89.65 | 21.7 | 32 | 11 |
 # | two levels | 88.47 | −0.76 ± 0.21 | 92.71 | 20.0 | 28 | 10 |
 #
-# A better prior is worth three nats; a better posterior is worth half a nat of the bound and none of the likelihood.
-# With more training its share grows: after 150 epochs the standard VAE is at 85.03 (−ELBO 89.69), the IAF posterior at
-# 84.95 (89.09): 0.60 nats of the bound, 0.08 ± 0.12 of the likelihood. Why not more? Refine the standard encoder's
-# answer to each of 200 test images by gradient ascent (`SemiAmortizedGuide`): the bound rises by **2.06 ± 0.14** nats,
-# all of it the *amortization* gap, which no family mends. Between the best diagonal normal and the likelihood is left
-# **1.66 ± 0.04** (or a little more: the likelihood is an importance estimate); a richer family can win only there.
+# A better prior is worth three nats; a better posterior is worth half a nat of the bound and none of the
+# likelihood. With more training its share grows: after 150 epochs the standard VAE is at 85.03 (−ELBO 89.69),
+# the IAF posterior at 84.95 (89.09): 0.60 nats of the bound, 0.08 ± 0.12 of the likelihood. Why not more?
+# Refine the standard encoder's answer to each of 200 test images by gradient ascent (`SemiAmortizedGuide`):
+# the bound rises by **2.06 ± 0.14** nats, all of it the *amortization* gap, which no family mends. Between
+# the best diagonal normal and the likelihood is left **1.66 ± 0.04** (or a little more: the likelihood is an
+# importance estimate); a richer family can win only there.
 #
-# The digits have 1,347 training images, and there every richer posterior overfits. Three seeds, 200 epochs, test NLL:
-# standard 88.72 ± 0.19; gains over the seeds: mixture 1.18 ± 0.59, coupling prior 0.41 ± 0.54, MAF prior 0.25 ± 0.29,
-# VampPrior 0.06 ± 0.17; full covariance −1.19 ± 0.18, coupling posterior −0.82 ± 0.13, IAF −0.95 ± 0.09, spline
-# −1.04 ± 0.24, both −0.44 ± 0.20, two levels −1.83 ± 0.28.
+# The digits have 1,347 training images, and there every richer posterior overfits. Three seeds, 200 epochs,
+# test NLL: standard 88.72 ± 0.19; gains over the seeds: mixture 1.18 ± 0.59, coupling prior 0.41 ± 0.54, MAF
+# prior 0.25 ± 0.29, VampPrior 0.06 ± 0.17; full covariance −1.19 ± 0.18, coupling posterior −0.82 ± 0.13, IAF
+# −0.95 ± 0.09, spline −1.04 ± 0.24, both −0.44 ± 0.20, two levels −1.83 ± 0.28.
 
 # %%
 import json
@@ -134,9 +138,10 @@ def maf_prior(parts: Parts, encoder: nn.Module) -> nn.Module:
 
 
 # %% [markdown]
-# … and five posteriors. The base of a flow is the diagonal posterior, from the same network: its last hidden layer
-# goes, by a linear map, to the base and to every layer of the flow. (A narrower way in would change two things at a
-# time: 128 features with a nonlinearity behind them cost the *plain* VAE 1.2 nats on MNIST, and hid what a flow gains.)
+# … and five posteriors. The base of a flow is the diagonal posterior, from the same network: its last hidden
+# layer goes, by a linear map, to the base and to every layer of the flow. (A narrower way in would change two
+# things at a time: 128 features with a nonlinearity behind them cost the *plain* VAE 1.2 nats on MNIST, and
+# hid what a flow gains.)
 
 
 # %%
@@ -162,7 +167,8 @@ spline_posterior = partial(flow_posterior, flow=dgm.spline_coupling, layers=4)
 
 # %% [markdown]
 # ## Two levels of latents
-# A hierarchical VAE is a program with two `pyro.sample` statements more. Nothing of the library needs to know:
+# A hierarchical VAE is a program with two `pyro.sample` statements more. Nothing of the library needs to
+# know:
 #
 # $$p(z_2)\, p(z_1 \mid z_2)\, p(x \mid z_1, z_2), \qquad q(z_1 \mid x)\, q(z_2 \mid z_1, x).$$
 
@@ -241,9 +247,9 @@ ROWS = {
 
 # %% [markdown]
 # ## One cell of the table
-# Adam with a warm-up of the KL; the weights of the best validation epoch; then the numbers, on test data alone. The
-# gradient is clipped: while the KL costs nothing, two flows can throw a draw far out, and one gradient of 10⁶ in Adam's
-# second moment slows the next ten thousand steps.
+# Adam with a warm-up of the KL; the weights of the best validation epoch; then the numbers, on test data
+# alone. The gradient is clipped: while the KL costs nothing, two flows can throw a draw far out, and one
+# gradient of 10⁶ in Adam's second moment slows the next ten thousand steps.
 
 
 # %%
@@ -318,8 +324,8 @@ def cell(row: str, data: Data, folder: Path, s: dict) -> dict:
 
 # %% [markdown]
 # ## The table
-# NLL ± its standard error over seeds, and the gain over the standard row: paired over test data, so that its standard
-# error says what changing that one thing is worth.
+# NLL ± its standard error over seeds, and the gain over the standard row: paired over test data, so that its
+# standard error says what changing that one thing is worth.
 
 
 # %%
@@ -349,7 +355,7 @@ def line(row: str, found: list[dict], plain: list[dict] | None) -> str:
 
 
 def gained(found: list[dict], plain: list[dict]) -> str:
-    """NLL of the standard row minus this one's: over the seeds, or over the test data where there is one seed."""
+    """NLL of the standard row minus this one's: over the seeds; with one seed, over the test data."""
     pairs = list(zip(plain, found, strict=False))
     per_seed = [a["nll"] - b["nll"] for a, b in pairs]
     if len(pairs) > 1:

@@ -1,9 +1,10 @@
 # %% [markdown]
 # # Discrete data and continuous models
 #
-# Grey levels, counts and ratings are integers; normals, flows and most of what we like to compose are densities of real
-# numbers. Score integers with a density and training does not fail: it *succeeds without end*. This tutorial shows how,
-# and then the three remedies, on one pixel first, where every mass is known exactly, and then on whole images:
+# Grey levels, counts and ratings are integers; normals, flows and most of what we like to compose are
+# densities of real numbers. Score integers with a density and training does not fail: it *succeeds without
+# end*. This tutorial shows how, and then the three remedies, on one pixel first, where every mass is known
+# exactly, and then on whole images:
 #
 # 1. **Discretize the model**: $P(x) = F(x + ½) - F(x - ½)$ through the CDF, where there is one. Exact.
 # 2. **Uniform dequantization**: add noise $u \sim U[0, 1)^D$ to the data. A lower bound of $\log P(x)$.
@@ -12,8 +13,8 @@
 #
 # The noise is a latent variable, its dequantizer is a guide, and nothing else changes.
 #
-# At full size the script took about 40 seconds on one core; `PYRO_DGM_SMOKE=1` runs it in seconds, and its numbers then
-# mean nothing. All numbers in the text come from that full run.
+# At full size the script took about 40 seconds on one core; `PYRO_DGM_SMOKE=1` runs it in seconds, and its
+# numbers then mean nothing. All numbers in the text come from that full run.
 
 # %%
 import os
@@ -46,8 +47,8 @@ print(
 
 # %% [markdown]
 # ## 1. A likelihood that runs to infinity
-# A mixture of normals as a density of the pixel's value. As a module it is a *conditional*: its forward returns a
-# distribution. One bump on every level, which learns its width and its weight, and no noise:
+# A mixture of normals as a density of the pixel's value. As a module it is a *conditional*: its forward
+# returns a distribution. One bump on every level, which learns its width and its weight, and no noise:
 
 
 # %%
@@ -84,11 +85,11 @@ print(
 )
 
 # %% [markdown]
-# The "NLL" falls through the entropy, through zero, and on, by an eighth to a quarter of a nat an epoch: the bumps
-# shrink onto the integers (the library warned of them before the first step), where a density may be as high as it
-# likes. (Of a density that is no contradiction; as a score of integers it means nothing.) With bumps that learn their
-# places too, or a flow, the fall goes in jumps, and ends the same way. The picture comes at the end of the next
-# section.
+# The "NLL" falls through the entropy, through zero, and on, by an eighth to a quarter of a nat an epoch: the
+# bumps shrink onto the integers (the library warned of them before the first step), where a density may be as
+# high as it likes. (Of a density that is no contradiction; as a score of integers it means nothing.) With
+# bumps that learn their places too, or a flow, the fall goes in jumps, and ends the same way. The picture
+# comes at the end of the next section.
 #
 # ## 2. Three remedies
 # Ten bumps. Once through their CDF, which gives a mass function and needs no noise …
@@ -107,9 +108,9 @@ class Levels(nn.Module):
 
 
 # %% [markdown]
-# … and twice as a density of $v = x + u$. `dequantized` turns the density program into a mass program with a noise site
-# `x_noise`; the guide draws that noise: uniform, or by a flow that sees x. The flow starts at uniform noise: into the
-# open space by the inverse of a sigmoid, two layers, and back onto the unit interval.
+# … and twice as a density of $v = x + u$. `dequantized` turns the density program into a mass program with a
+# noise site `x_noise`; the guide draws that noise: uniform, or by a flow that sees x. The flow starts at
+# uniform noise: into the open space by the inverse of a sigmoid, two layers, and back onto the unit interval.
 
 
 # %%
@@ -131,8 +132,8 @@ fit(dgm.dequantized(dgm.DensityModel(flat), levels=LEVELS), uniform, pixel)
 fit(dgm.dequantized(dgm.DensityModel(fitted), levels=LEVELS), variational, pixel)
 
 # %% [markdown]
-# In one dimension we know the truth about each: the mass of a cell is a difference of the mixture's CDF. Every figure
-# below is an average over the data with exact weights, in nats.
+# In one dimension we know the truth about each: the mass of a cell is a difference of the mixture's CDF.
+# Every figure below is an average over the data with exact weights, in nats.
 
 # %%
 every = torch.arange(LEVELS)[:, None]
@@ -161,11 +162,12 @@ for name, bumps, guide in (("uniform", flat, uniform), ("variational", fitted, v
 print("\n".join(rows))
 
 # %% [markdown]
-# The discretized bumps come within 0.001 nats of the entropy, 2.390. Both dequantized ones pay twice. Their densities
-# are worse *models*: where the noise is uniform the density should be flat within a cell and jump at its ends, and ten
-# bumps can't (exact 2.419). And the bound is loose (2.450). With learned noise the density may take the form that suits
-# it (2.404, bound 2.433). Importance weighting closes the second gap and not the first. (Where it falls a hair below
-# the exact figure, by 0.0003 with uniform noise, that is Monte Carlo error: in expectation it is an upper bound.)
+# The discretized bumps come within 0.001 nats of the entropy, 2.390. Both dequantized ones pay twice. Their
+# densities are worse *models*: where the noise is uniform the density should be flat within a cell and jump
+# at its ends, and ten bumps can't (exact 2.419). And the bound is loose (2.450). With learned noise the
+# density may take the form that suits it (2.404, bound 2.433). Importance weighting closes the second gap and
+# not the first. (Where it falls a hair below the exact figure, by 0.0003 with uniform noise, that is Monte
+# Carlo error: in expectation it is an upper bound.)
 #
 # The densities behind them, and the noise that was learned:
 
@@ -201,13 +203,14 @@ top[2].legend(frameon=False, fontsize=8)
 figure.savefig(FIGURES / "one_pixel.png", dpi=130)
 
 # %% [markdown]
-# The learned noise of the two full levels, 0 and 16, gathers under the bumps. The two bars at the ends of the cell are
-# the spline's doing: beyond its bound a spline is the identity, so that next to 0 and 1 the noise stays as uniform as
-# it was.
+# The learned noise of the two full levels, 0 and 16, gathers under the bumps. The two bars at the ends of the
+# cell are the spline's doing: beyond its bound a spline is the identity, so that next to 0 and 1 the noise
+# stays as uniform as it was.
 #
 # ## 3. Whole images
-# A flow over the 64 pixels of the digits: eight couplings, then a sigmoid onto the levels, whose range exceeds
-# them by 0.0002 on either side (less than a thousandth of the pixels it draws fall there). With two kinds of noise:
+# A flow over the 64 pixels of the digits: eight couplings, then a sigmoid onto the levels, whose range
+# exceeds them by 0.0002 on either side (less than a thousandth of the pixels it draws fall there). With two
+# kinds of noise:
 
 
 # %%
@@ -233,10 +236,12 @@ for name, guide in guides.items():
     print(f"{name:12} −ELBO {bound:.3f}, importance weighted {score.bits_per_dim(64)}")
 
 # %% [markdown]
-# The bound falls from 2.195 to 2.078 bits/dim by learning the noise, the importance-weighted one from 2.001 to 1.931.
+# The bound falls from 2.195 to 2.078 bits/dim by learning the noise, the importance-weighted one from 2.001
+# to 1.931.
 #
-# Both figures are upper bounds of the same quantity, the NLL of a mass function in bits/dim: they can be compared with
-# each other, with a categorical likelihood, and with a discretized mixture; `03_five_routes.py` does that.
+# Both figures are upper bounds of the same quantity, the NLL of a mass function in bits/dim: they can be
+# compared with each other, with a categorical likelihood, and with a discretized mixture; `03_five_routes.py`
+# does that.
 #
 # What noise did the guide learn for one image?
 
@@ -269,9 +274,10 @@ for panel, (name, drawn) in zip(lower.subfigures(1, 2), samples.items(), strict=
 figure.savefig(FIGURES / "images.png", dpi=130)
 
 # %% [markdown]
-# At the rim of the image, where no digit has ink, the density has a narrow peak within the cell of level 0, and the
-# noise goes there: with uniform noise the flow would have to spread these pixels evenly over their cells. In the
-# middle, where the density is smooth across levels anyway, uniform noise is nearly right, and the guide leaves it so.
+# At the rim of the image, where no digit has ink, the density has a narrow peak within the cell of level 0,
+# and the noise goes there: with uniform noise the flow would have to spread these pixels evenly over their
+# cells. In the middle, where the density is smooth across levels anyway, uniform noise is nearly right, and
+# the guide leaves it so.
 #
 # ## 4. Beside latents, and with another bound
 # A VAE whose likelihood is a density takes the dequantizer as one more argument; its guide is then
@@ -295,7 +301,7 @@ outside = ((drawn < 0) | (drawn >= LEVELS)).double().mean().item()
 print(f"integers: {bool((drawn == drawn.round()).all())}; outside 0, …, 16: {outside:.1%}")
 
 # %% [markdown]
-# 107 nats are 2.4 bits/dim: given z the pixels of this decoder are independent, and each one is a single bump, where
-# the flow above (1.93) models them together. The likelihood is a normal pushed onto the range of the levels, so that
-# next to no mass is lost on integers that no image has. (A density over all real numbers would lose more, and the bound
-# would know.)
+# 107 nats are 2.4 bits/dim: given z the pixels of this decoder are independent, and each one is a single
+# bump, where the flow above (1.93) models them together. The likelihood is a normal pushed onto the range of
+# the levels, so that next to no mass is lost on integers that no image has. (A density over all real numbers
+# would lose more, and the bound would know.)

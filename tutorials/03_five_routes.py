@@ -1,9 +1,9 @@
 # %% [markdown]
 # # Five routes to the likelihood of integers
 #
-# The same digits, the same VAE, the same training; five ways to score a pixel with 17 levels. The last four have *one*
-# decoder, a mixture of five logistics for every pixel: once through its CDF, three times as a density of $x + u$. What
-# differs is what the model is asked to be, and how tight the bound is.
+# The same digits, the same VAE, the same training; five ways to score a pixel with 17 levels. The last four
+# have *one* decoder, a mixture of five logistics for every pixel: once through its CDF, three times as a
+# density of $x + u$. What differs is what the model is asked to be, and how tight the bound is.
 #
 # | route | likelihood | noise | objective |
 # |---|---|---|---|
@@ -29,11 +29,11 @@
 # | variational | 2.012 ± 0.003 | 0.149 ± 0.007 | 2.090 | 89 % |
 # | importance | 2.022 ± 0.014 | 0.159 ± 0.011 | 2.189 | 99 % |
 #
-# Where a law has a CDF, scoring its cells is best: no noise, no bound on top of the bound, and the edge levels get the
-# tails. (17 free logits a pixel do not know that 7 lies between 6 and 8, and need more than 1,347 images.) Learned
-# noise wins 0.07 bits/dim of the bound over uniform noise, and 0.04 after importance weighting. Training with 16
-# importance draws does not help here; and a thousand draws of 64 + 8 numbers are too few for a tight estimate, as k-hat
-# says of nearly all data.
+# Where a distribution has a CDF, scoring its cells is best: no noise, no bound on top of the bound, and the
+# edge levels get the tails. (17 free logits a pixel do not know that 7 lies between 6 and 8, and need more
+# than 1,347 images.) Learned noise wins 0.07 bits/dim of the bound over uniform noise, and 0.04 after
+# importance weighting. Training with 16 importance draws does not help here; and a thousand draws of 64 + 8
+# numbers are too few for a tight estimate, as k-hat says of nearly all data.
 
 # %%
 import os
@@ -61,9 +61,9 @@ LATENT, HIDDEN, BUMPS = 8, 256, 5
 
 # %% [markdown]
 # ## The likelihoods
-# The smallest scale of a bump is 0.3 levels where cells are scored whole: many pixels have one level in all training
-# images, and an unbounded scale would cost hundreds of nats at the first test image that differs. A density has to stay
-# *within* the cell of such a pixel, so that its bumps may be narrower.
+# The smallest scale of a bump is 0.3 levels where cells are scored whole: many pixels have one level in all
+# training images, and an unbounded scale would cost hundreds of nats at the first test image that differs. A
+# density has to stay *within* the cell of such a pixel, so that its bumps may be narrower.
 
 
 # %%
@@ -80,7 +80,7 @@ def discretized(data: Digits, min_scale: float = 0.3) -> nn.Module:
 
 
 class Continuous(nn.Module):
-    r"""The density whose cells are those of a discretized likelihood: of $v = x + u$, so half a level further up."""
+    r"""The density of $v = x + u$ whose cells are those of a discretized likelihood: half a level up."""
 
     def __init__(self, likelihood: nn.Module):
         super().__init__()
@@ -171,7 +171,7 @@ def line(route: str, rows: list[dict], reference: list[dict] | None) -> str:
 
 
 def over(rows: list[dict], reference: list[dict] | None) -> str:
-    """Bits/dim more than the discretized route: paired over the seeds, or over the test data where there is one."""
+    """Bits/dim more than the discretized route, paired over the seeds; with one seed, over the test data."""
     if reference is None or rows is reference:
         return ""
     pairs = list(zip(rows, reference, strict=False))

@@ -1,14 +1,15 @@
 # %% [markdown]
 # # How tight is the bound? Dequantization against exact masses
 #
-# A flow in two dimensions as a model of an 8 × 8 grid of integers. Two dimensions are few enough to integrate: the mass
-# $P(y) = \int_{[0,1)^2} p(y + u)\, du$ of every cell by quadrature, and so the gap of every bound, exactly:
+# A flow in two dimensions as a model of an 8 × 8 grid of integers. Two dimensions are few enough to
+# integrate: the mass $P(y) = \int_{[0,1)^2} p(y + u)\, du$ of every cell by quadrature, and so the gap of
+# every bound, exactly:
 #
 # $$\mathrm{gap} = \sum_y P_{data}(y) \left(\log P(y) - E_q[\log p(y + u) - \log q(u \mid y)]\right) =
 #   E\, KL(q(u \mid y) \,\|\, p(u \mid y)).$$
 #
-# Training maximizes the bound, so that the gap is not only an error of measurement: the density itself has to be flat
-# in each cell where the noise is uniform, and that costs likelihood. The script shows both.
+# Training maximizes the bound, so that the gap is not only an error of measurement: the density itself has to
+# be flat in each cell where the noise is uniform, and that costs likelihood. The script shows both.
 #
 # ```console
 # python tutorials/03_gap_of_the_bound.py --seeds=[0,1,2,3,4]     # ten minutes on one core
@@ -21,9 +22,9 @@
 # | uniform | 3.477 ± 0.023 | 3.535 ± 0.020 | 0.0575 ± 0.0028 | −0.0001 ± 0.0001 |
 # | variational | 3.448 ± 0.033 | 3.475 ± 0.034 | 0.0269 ± 0.0056 | −0.0000 ± 0.0001 |
 #
-# The learned noise is tighter in every one of the five, by 0.031 on average. Twenty thousand importance draws find the
-# exact mass with either guide: what the bound loses, a better estimate wins back; what training on a loose bound has
-# made of the density, it does not.
+# The learned noise is tighter in every one of the five, by 0.031 on average. Twenty thousand importance draws
+# find the exact mass with either guide: what the bound loses, a better estimate wins back; what training on a
+# loose bound has made of the density, it does not.
 
 # %%
 import os
@@ -125,7 +126,8 @@ def fitted(
     schedule = partial(CosineAnnealingLR, T_max=epochs)
     trainer = dgm.SVITrainer(dgm.ELBO(model, guide), lr=2e-3, compile=compile, schedule=schedule)
     trainer.fit(train, epochs=epochs, batch_size=batch_size, seed=seed, progress=False)
-    # The law of the data is known to 2,000,000 draws: averages over the 64 cells have no further error of sampling.
+    # The distribution of the data is known to 2,000,000 draws: averages over the 64 cells have no further
+    # error of sampling.
     share, log_mass = (
         frequencies(moons(200_000 if SMOKE else 2_000_000, seed=10**6)),
         log_masses(flow),

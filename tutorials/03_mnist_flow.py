@@ -1,46 +1,49 @@
 # %% [markdown]
 # # A flow on pixels: uniform against variational dequantization of 8-bit images
 #
-# The same RealNVP with checkerboard masks, trained on the same images with the same steps. One argument changes: the
-# guide over the noise. Published (test bits/dim, 8 importance draws; couplings with 32 hidden channels, 200 epochs):
+# The same RealNVP with checkerboard masks, trained on the same images with the same steps. One argument
+# changes: the guide over the noise. Published (test bits/dim, 8 importance draws; couplings with 32 hidden
+# channels, 200 epochs):
 #
 # | noise | bits/dim (an upper bound) | parameters |
 # |---|---|---|
 # | uniform | 1.078 | 556,312 |
 # | variational | 1.043 | 628,388 |
 #
-# Source: Lippe, *UvA deep learning tutorials*, tutorial 11, "Normalizing flows for image modeling". Our couplings have
-# one parameter less each: the bound of the log-scale is fixed there.
+# Source: Lippe, *UvA deep learning tutorials*, tutorial 11, "Normalizing flows for image modeling". Our
+# couplings have one parameter less each: the bound of the log-scale is fixed there.
 #
 # ```console
 # mnist="--data=Idx --data.folder=data/mnist --data.binary=false"
 # python tutorials/03_mnist_flow.py $mnist --device=cuda --compile=reduce-overhead   # the published setting
-# python tutorials/03_mnist_flow.py $mnist --layers=4 --hidden=16 --blocks=1 --images=12800 --epochs=8 --limit=1000
+# python tutorials/03_mnist_flow.py $mnist --layers=4 --hidden=16 --blocks=1 --images=12800 --epochs=8 \
+#     --limit=1000
 # ```
 #
 # Every (noise, seed) is a folder with checkpoints: a run that was stopped goes on where it was.
 #
-# The second command, a small flow for 800 steps on one core (five to fifteen minutes a fit), with `--seeds=[0,1,2]`, on
-# 1,000 test images; all figures are upper bounds of the NLL:
+# The second command, a small flow for 800 steps on one core (five to fifteen minutes a fit), with
+# `--seeds=[0,1,2]`, on 1,000 test images; all figures are upper bounds of the NLL:
 #
 # | noise | bits/dim | −ELBO | parameters |
 # |---|---|---|---|
 # | uniform | 1.451 | 1.480 | 25,800 |
 # | variational | **1.287** | 1.305 | 33,360 |
 #
-# At equal steps the learned noise is 0.164 ± 0.006 bits/dim better (over the seeds), more than after 200 epochs: most
-# pixels are black, and the noise learns within minutes to lie where the young flow has its mass.
+# At equal steps the learned noise is 0.164 ± 0.006 bits/dim better (over the seeds), more than after 200
+# epochs: most pixels are black, and the noise learns within minutes to lie where the young flow has its mass.
 #
-# The first command, in the published setting, was run for 25 minutes on an H100 (17 and 22 s an epoch, both fits at
-# once): not to its end, but to 66 epochs with uniform and 48 with learned noise. The weights of the best validation
-# epoch, on 1,000 test images with 8 draws, one seed (the error is that of the test images):
+# The first command, in the published setting, was run for 25 minutes on an H100 (17 and 22 s an epoch, both
+# fits at once): not to its end, but to 66 epochs with uniform and 48 with learned noise. The weights of the
+# best validation epoch, on 1,000 test images with 8 draws, one seed (the error is that of the test images):
 #
 # | noise | best epoch | bits/dim | −ELBO | published, 200 epochs |
 # |---|---|---|---|---|
 # | uniform | 51 | 1.0847 ± 0.0083 | 1.1007 | 1.078 |
 # | variational | 47 | **1.0458 ± 0.0082** | 1.0583 | 1.043 |
 #
-# Paired over the images the learned noise is 0.0390 ± 0.0006 bits/dim better (published: 0.035), with fewer epochs.
+# Paired over the images the learned noise is 0.0390 ± 0.0006 bits/dim better (published: 0.035), with fewer
+# epochs.
 
 # %%
 import json
@@ -67,8 +70,8 @@ PUBLISHED = {"uniform": 1.078, "variational": 1.043}
 
 # %% [markdown]
 # ## The density
-# Noise of the base, then couplings, then a sigmoid onto the 256 levels: the density is one of values in levels, so that
-# its bits per dim need no correction.
+# Noise of the base, then couplings, then a sigmoid onto the 256 levels: the density is one of values in
+# levels, so that its bits per dim need no correction.
 
 
 # %%
@@ -82,7 +85,8 @@ def density(shape: Shape, levels: int, layers: int, hidden: int, blocks: int) ->
 
 # %% [markdown]
 # ## The guides over the noise
-# Variational dequantization is four couplings, conditional on the image, from uniform noise onto the unit cube.
+# Variational dequantization is four couplings, conditional on the image, from uniform noise onto the unit
+# cube.
 
 
 # %%
@@ -144,7 +148,7 @@ def cell(noise: str, images: dict[str, torch.Tensor], levels: int, folder: Path,
 def fitted(
     objective: dgm.ELBO, images: dict[str, torch.Tensor], checkpoint: Path, s: dict
 ) -> float:
-    """Train as published: Adam, the learning rate times 0.99 an epoch, gradients of norm 1. Seconds per epoch."""
+    """Train as published: Adam, the rate times 0.99 an epoch, gradients of norm 1. Seconds per epoch."""
     schedule = partial(ExponentialLR, gamma=0.99)
     trainer = dgm.SVITrainer(
         objective, lr=s["lr"], clip=1.0, schedule=schedule, compile=s["compile"]
@@ -175,7 +179,10 @@ def picture(samples: torch.Tensor, path: Path) -> None:
 
 
 def table(cells: dict[str, list[dict]]) -> str:
-    head = "| noise | bits/dim | gain | −ELBO, bits/dim | parameters | published | s/epoch | seeds | what it is |"
+    head = (
+        "| noise | bits/dim | gain | −ELBO, bits/dim | parameters | published | s/epoch | seeds "
+        "| what it is |"
+    )
     head = f"{head}\n{'|---' * 9}|"
     return "\n".join(
         [head, *(line(noise, found, cells["uniform"]) for noise, found in cells.items())]
@@ -193,7 +200,7 @@ def line(noise: str, found: list[dict], plain: list[dict]) -> str:
 
 
 def gained(found: list[dict], plain: list[dict]) -> str:
-    """Bits/dim less than with uniform noise: over the seeds, or paired over the test data where there is one seed."""
+    """Bits/dim less than with uniform noise: over the seeds; with one seed, paired over the test data."""
     pairs = list(zip(plain, found, strict=False))
     gains = [a["bits_per_dim"] - b["bits_per_dim"] for a, b in pairs]
     if len(gains) == 1:

@@ -4,12 +4,13 @@
 # The KL term of the bound is two things in one number. Averaged over N data (Hoffman and Johnson, 2016),
 #
 # $$\frac1N \sum_i KL(q(z \mid x_i) \,\|\, p(z)) = \underbrace{I_q[x, z]}_{\text{what z tells of x}} +
-#   \underbrace{KL(q_{agg}(z) \,\|\, p(z))}_{\text{pure loss}}, \qquad q_{agg}(z) = \frac1N \sum_j q(z \mid x_j).$$
+#   \underbrace{KL(q_{agg}(z) \,\|\, p(z))}_{\text{pure loss}}, \qquad
+#   q_{agg}(z) = \frac1N \sum_j q(z \mid x_j).$$
 #
-# The first is information, which the decoder needs. It can't exceed $\log N$, whatever the encoder. The second is what
-# a perfect prior, $p = q_{agg}$, would win without touching anything else. Both are computed here against *all* data,
-# with standard errors, and then the forecast is put to the test: a new prior is fitted to the trained VAE, and the nats
-# that it wins are counted.
+# The first is information, which the decoder needs. It can't exceed $\log N$, whatever the encoder. The
+# second is what a perfect prior, $p = q_{agg}$, would win without touching anything else. Both are computed
+# here against *all* data, with standard errors, and then the forecast is put to the test: a new prior is
+# fitted to the trained VAE, and the nats that it wins are counted.
 #
 # 1. The parts of one bound, and of its KL by dims.
 # 2. Which units are idle?
@@ -17,8 +18,8 @@
 # 4. What a new prior really wins.
 # 5. β turns one part into the other.
 #
-# At full size the script took about a minute on one core; `PYRO_DGM_SMOKE=1` runs it in seconds, and its numbers then
-# mean nothing. All numbers in the text come from that full run.
+# At full size the script took about a minute on one core; `PYRO_DGM_SMOKE=1` runs it in seconds, and its
+# numbers then mean nothing. All numbers in the text come from that full run.
 
 # %%
 import os
@@ -69,13 +70,14 @@ report = dgm.surgery(vae.model, vae.guide, train)
 print(report)
 
 # %% [markdown]
-# The bound pays 12.9 nats for its codes. 7.1 of them are information, next to the ceiling $\log 1347 = 7.2$: the codes
-# tell the training images apart almost without error. The other 5.8 nats go for the mismatch with the prior, "what a
-# perfect prior could still win". Nearly all of it is *total correlation*: dim by dim the aggregate looks normal (0.25
-# nats for all eight together), and only the joint does not.
+# The bound pays 12.9 nats for its codes. 7.1 of them are information, next to the ceiling $\log 1347 = 7.2$:
+# the codes tell the training images apart almost without error. The other 5.8 nats go for the mismatch with
+# the prior, "what a perfect prior could still win". Nearly all of it is *total correlation*: dim by dim the
+# aggregate looks normal (0.25 nats for all eight together), and only the joint does not.
 #
-# Read the ceiling as a warning. With so few data the aggregate is a sum of separate blobs, one for each image, and a
-# perfect prior for *these* data would know each of them. Section 4 tells how much of the 5.8 nats is of that kind.
+# Read the ceiling as a warning. With so few data the aggregate is a sum of separate blobs, one for each
+# image, and a perfect prior for *these* data would know each of them. Section 4 tells how much of the 5.8
+# nats is of that kind.
 
 # %%
 assert report.kl_of_dims is not None
@@ -83,8 +85,8 @@ print("marginal KL of each dim:", " ".join(f"{value:.3f}" for value in report.kl
 
 # %% [markdown]
 # ## 2. Which units are idle?
-# A unit that says nothing costs nothing, and helps nothing. Two criteria: the variance of its posterior means over the
-# data, and its share in the KL.
+# A unit that says nothing costs nothing, and helps nothing. Two criteria: the variance of its posterior means
+# over the data, and its share in the KL.
 
 # %%
 units = dgm.unit_kl(vae.model, vae.guide, train)["z"]
@@ -101,12 +103,13 @@ print("KL of each unit:", " ".join(f"{value:.2f}" for value in units.tolist()))
 print(dgm.aggregate_test(vae.model, vae.guide, train, num_permutations=PERMUTATIONS))
 
 # %% [markdown]
-# The p-value is about the law that the digits come from: the aggregate is not the prior. It says nothing of the price;
-# MMD² has no unit. The surgery has one, nats.
+# The p-value is about the distribution that the digits come from: the aggregate is not the prior. It says
+# nothing of the price; MMD² has no unit. The surgery has one, nats.
 #
 # ## 4. What a new prior really wins
-# Encoder and decoder stay as they are. Each prior below is fitted to the codes of the training data alone; whatever
-# $-KL(q_{agg} \| p)$ gains on *these* data the bound gains. Held-out data say how much of it is more than memory.
+# Encoder and decoder stay as they are. Each prior below is fitted to the codes of the training data alone;
+# whatever $-KL(q_{agg} \| p)$ gains on *these* data the bound gains. Held-out data say how much of it is more
+# than memory.
 
 # %%
 PRIORS: dict[str, nn.Module] = {
@@ -128,23 +131,26 @@ versions = {name: refitted(prior) for name, prior in PRIORS.items()}
 surgeries = {name: dgm.surgery(v.model, v.guide, train) for name, v in versions.items()}
 scores = {name: dgm.nll(v.model, v.guide, test, num=DRAWS) for name, v in versions.items()}
 print(
-    f"{'prior':15}{'marginal KL':>18}{'ELBO, train':>18}{'ELBO, test':>12}{'NLL, test':>18}{'gain, test NLL':>18}"
+    f"{'prior':15}{'marginal KL':>18}{'ELBO, train':>18}"
+    f"{'ELBO, test':>12}{'NLL, test':>18}{'gain, test NLL':>18}"
 )
 for name, parts in surgeries.items():
     score, gain = scores[name], scores["N(0, I)"].per_datum - scores[name].per_datum
     held_out = f"{score.mean:.2f} ± {score.stderr:.2f}"
     won = f"{gain.mean():.2f} ± {gain.std() / len(gain) ** 0.5:.2f}"
     print(
-        f"{name:15}{parts.marginal_kl!s:>18}{parts.elbo!s:>18}{-score.nelbo.mean():12.2f}{held_out:>18}{won:>18}"
+        f"{name:15}{parts.marginal_kl!s:>18}{parts.elbo!s:>18}"
+        f"{-score.nelbo.mean():12.2f}{held_out:>18}{won:>18}"
     )
 
 # %% [markdown]
-# On the training data the forecast is kept to the last digit: with $q_{agg}$ itself as the prior the marginal KL is 0
-# and the ELBO rises by exactly the 5.79 nats that it had promised. On test data the same prior *loses* 3.3 nats of
-# ELBO: it knows the training codes by heart. A mixture of 20 and a MAF win 1.3 nats on the training data and nearly the
-# same on test data, 1.28 ± 0.08 and 1.15 ± 0.08 nats of NLL, without touching encoder or decoder. So of the 5.8 nats
-# about 1.3 belong to the shape of the aggregate, and the rest to the finite number of images. (With 50,000 images and a
-# mutual information below the ceiling the two are closer.)
+# On the training data the forecast is kept to the last digit: with $q_{agg}$ itself as the prior the marginal
+# KL is 0 and the ELBO rises by exactly the 5.79 nats that it had promised. On test data the same prior
+# *loses* 3.3 nats of ELBO: it knows the training codes by heart. A mixture of 20 and a MAF win 1.3 nats on
+# the training data and nearly the same on test data, 1.28 ± 0.08 and 1.15 ± 0.08 nats of NLL, without
+# touching encoder or decoder. So of the 5.8 nats about 1.3 belong to the shape of the aggregate, and the rest
+# to the finite number of images. (With 50,000 images and a mutual information below the ceiling the two are
+# closer.)
 
 
 # %%
@@ -167,8 +173,8 @@ figure.savefig(FIGURES / "aggregate_and_prior.png", dpi=130)
 
 # %% [markdown]
 # ## 5. β turns one part into the other
-# The weight β of the KL in the *loss* moves a VAE along the trade between reconstruction and rate. Every number below
-# is of the true bound, whatever β trained it.
+# The weight β of the KL in the *loss* moves a VAE along the trade between reconstruction and rate. Every
+# number below is of the true bound, whatever β trained it.
 
 # %%
 BETAS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
@@ -210,8 +216,8 @@ right.set(xlabel="rate: KL, nats per image", ylabel="distortion: −reconstructi
 figure.savefig(FIGURES / "beta.png", dpi=130)
 
 # %% [markdown]
-# Below β = 1 the extra rate is nearly all waste: the information stands at its ceiling and the marginal KL grows to 16
-# nats, with a test NLL 5 nats worse at β = 0.25. Above 1 the units fall silent one after the other, and at β = 8 all of
-# them: the codes have collapsed, and what is left is the likelihood's own constant, 109 nats. The bound and the test
-# NLL are best at β = 1, where the bound is that of the model itself; for the *information* per nat of rate β = 2 is the
-# better bargain (5.2 of 6.4 nats).
+# Below β = 1 the extra rate is nearly all waste: the information stands at its ceiling and the marginal KL
+# grows to 16 nats, with a test NLL 5 nats worse at β = 0.25. Above 1 the units fall silent one after the
+# other, and at β = 8 all of them: the codes have collapsed, and what is left is the likelihood's own
+# constant, 109 nats. The bound and the test NLL are best at β = 1, where the bound is that of the model
+# itself; for the *information* per nat of rate β = 2 is the better bargain (5.2 of 6.4 nats).

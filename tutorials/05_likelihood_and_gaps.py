@@ -1,19 +1,21 @@
 # %% [markdown]
 # # How good is that number? Likelihood with error bars, ground truth, and where the bound is lost
 #
-# A VAE gives a bound. This tutorial asks what lies between the bound and the truth, first on a model where the truth is
-# known in closed form, then on handwritten digits where it is not:
+# A VAE gives a bound. This tutorial asks what lies between the bound and the truth, first on a model where
+# the truth is known in closed form, then on handwritten digits where it is not:
 #
-# 1. **Four estimates of one likelihood**: the ELBO, importance sampling, annealed importance sampling (AIS), and the
-#    bracket of bidirectional Monte Carlo (BDMC). On a linear-Gaussian model they can be marked right or wrong.
+# 1. **Four estimates of one likelihood**: the ELBO, importance sampling, annealed importance sampling (AIS),
+#    and the bracket of bidirectional Monte Carlo (BDMC). On a linear-Gaussian model they can be marked right
+#    or wrong.
 # 2. **k-hat**: when the error bar of importance sampling is itself wrong.
 # 3. **Ground truth for single data**: Hamiltonian Monte Carlo on p(z | x), and how far the guide is from it.
 # 4. **Calibration**: is the guide right on average, at the right width?
-# 5. **Where is the bound lost?** The inference gap in two: the family of the posteriors, and the one encoder for all.
+# 5. **Where is the bound lost?** The inference gap in two: the family of the posteriors, and the one encoder
+#    for all.
 # 6. A warning: the kernel density estimate.
 #
-# At full size the script took about 50 seconds on one core; `PYRO_DGM_SMOKE=1` runs it in seconds, and its numbers then
-# mean nothing. All numbers in the text come from that full run.
+# At full size the script took about 50 seconds on one core; `PYRO_DGM_SMOKE=1` runs it in seconds, and its
+# numbers then mean nothing. All numbers in the text come from that full run.
 
 # %%
 import os
@@ -38,7 +40,8 @@ FIGURES.mkdir(parents=True, exist_ok=True)
 # %% [markdown]
 # ## 1. A model whose truth is known
 # $z \sim \mathcal N(0, I_5)$, $x \sim \mathcal N(W z, \sigma^2 I_{20})$ with σ = 0.1: the evidence is
-# $\mathcal N(x; 0, W W^T + \sigma^2 I)$. The guide is a rough one: the right mean, twice the width. As bare Pyro:
+# $\mathcal N(x; 0, W W^T + \sigma^2 I)$. The guide is a rough one: the right mean, twice the width. As bare
+# Pyro:
 
 # %%
 torch.manual_seed(0)
@@ -82,16 +85,17 @@ for name, found in (
 print(bracket)
 
 # %% [markdown]
-# The ELBO is 6.4 nats too low, for a guide that is merely twice too wide. Importance sampling mends that with the same
-# guide. AIS needs no guide at all: it starts at the prior, five nats off with 50 temperatures, and within its error
-# with 1,000; on average its error is on the low side, as a lower bound's must be. BDMC brackets: simulated data come
-# with an exact draw of their posterior, from which the chains can be run backwards for an upper bound. The two ends,
-# here 2.3 nats apart, tell how far AIS at *this* length may be off, without a closed form.
+# The ELBO is 6.4 nats too low, for a guide that is merely twice too wide. Importance sampling mends that with
+# the same guide. AIS needs no guide at all: it starts at the prior, five nats off with 50 temperatures, and
+# within its error with 1,000; on average its error is on the low side, as a lower bound's must be. BDMC
+# brackets: simulated data come with an exact draw of their posterior, from which the chains can be run
+# backwards for an upper bound. The two ends, here 2.3 nats apart, tell how far AIS at *this* length may be
+# off, without a closed form.
 #
 # ## 2. When is the error bar wrong?
-# An importance estimate rests on its largest weights. k-hat is the shape of their tail: up to about 0.7 the estimate
-# and its error bar can be used, above 1 the weights have no mean. Here are guides of the right mean and ever smaller
-# width, for the same data. The last column is the truth, which one would not know:
+# An importance estimate rests on its largest weights. k-hat is the shape of their tail: up to about 0.7 the
+# estimate and its error bar can be used, above 1 the weights have no mean. Here are guides of the right mean
+# and ever smaller width, for the same data. The last column is the truth, which one would not know:
 
 # %%
 print(
@@ -114,13 +118,14 @@ for width in (2.0, 1.0, 0.7, 0.5, 0.3):
     )
 
 # %% [markdown]
-# A guide that is too wide wastes draws, and says so by its ESS. One that is too narrow looks well *and is wrong*: at
-# width 0.5 the estimate is off by 0.17 nats in the mean, at 0.3 by 1.3, several times what its own error bar admits.
-# k-hat knows: 0.88 and 1.01. (The guide of width 1 is not exact either: it has no correlations.)
+# A guide that is too wide wastes draws, and says so by its ESS. One that is too narrow looks well *and is
+# wrong*: at width 0.5 the estimate is off by 0.17 nats in the mean, at 0.3 by 1.3, several times what its own
+# error bar admits. k-hat knows: 0.88 and 1.01. (The guide of width 1 is not exact either: it has no
+# correlations.)
 #
 # ## 3. Digits: ground truth for single data
-# A VAE on 8×8 digits. What is the posterior of one image *really*? HMC on $p(z \mid x)$ for ten test images at once,
-# each with its own step size; R-hat and ESS say whether the chains may be believed.
+# A VAE on 8×8 digits. What is the posterior of one image *really*? HMC on $p(z \mid x)$ for ten test images
+# at once, each with its own step size; R-hat and ESS say whether the chains may be believed.
 
 # %%
 digits = Digits()
@@ -152,8 +157,8 @@ claimed = dgm.encode(vae.guide, few, num=2000)["z"]
 print(dgm.guide_error(vae.guide, truth, few))
 
 # %% [markdown]
-# The chains mix (R-hat 1.006 at worst). The guide's means are half a standard deviation off, and its widths 10 % short.
-# For five of the images, the pair of units with the strongest correlation in the true posterior:
+# The chains mix (R-hat 1.006 at worst). The guide's means are half a standard deviation off, and its widths
+# 10 % short. For five of the images, the pair of units with the strongest correlation in the true posterior:
 
 # %%
 correlation = torch.stack([torch.corrcoef(exact[:, i].T) for i in range(len(few))])
@@ -173,23 +178,24 @@ figure.savefig(FIGURES / "truth_and_guide.png", dpi=130)
 
 # %% [markdown]
 # ## 4. Calibration without refitting
-# Draw z* from the prior and x from the model; then z* is a draw of the posterior of x, and its rank among draws of
-# q(z | x) must be uniform. One encoder answers for all of them at once, so that a thousand repetitions take seconds.
+# Draw z* from the prior and x from the model; then z* is a draw of the posterior of x, and its rank among
+# draws of q(z | x) must be uniform. One encoder answers for all of them at once, so that a thousand
+# repetitions take seconds.
 
 # %%
 print(dgm.sbc(vae.model, vae.guide, num_data=SIMULATED))
 
 # %% [markdown]
-# Not calibrated, decisively. The 95 % intervals of single units hold about 80 % of the truths: the guide is too sure of
-# itself. (Its p-values are no matter of taste: an exact guide gives uniform ones.) Whether that hurts is another
-# question; k-hat and ESS answer it for the likelihood, the gaps for the bound.
+# Not calibrated, decisively. The 95 % intervals of single units hold about 80 % of the truths: the guide is
+# too sure of itself. (Its p-values are no matter of taste: an exact guide gives uniform ones.) Whether that
+# hurts is another question; k-hat and ESS answer it for the likelihood, the gaps for the bound.
 #
 # ## 5. Where is the bound lost?
-# The gap between ELBO and log p(x), in two: what the best member of the family would win for each image by itself
-# (amortization), and what no member can (approximation). `gaps` finds that member by moving and scaling the guide's
-# draws, for each image anew. Of independent normals this gives all there are, and the split is clean. Of a posterior
-# bent by a flow it gives the *affine images* only, since the bend itself stays amortized: there the first number is a
-# lower bound and the second an upper one. For both:
+# The gap between ELBO and log p(x), in two: what the best member of the family would win for each image by
+# itself (amortization), and what no member can (approximation). `gaps` finds that member by moving and
+# scaling the guide's draws, for each image anew. Of independent normals this gives all there are, and the
+# split is clean. Of a posterior bent by a flow it gives the *affine images* only, since the bend itself stays
+# amortized: there the first number is a lower bound and the second an upper one. For both:
 
 # %%
 some = test[: 5 if SMOKE else 100]
@@ -203,14 +209,16 @@ for name, v in (("normal posterior", vae), ("IAF posterior", bent)):
     print(f"{name:18}NLL {dgm.nll(v.model, v.guide, test, num=DRAWS).mean:.2f}; {found}")
 
 # %% [markdown]
-# Of the 2.3 nats that the bound loses, 1.9 are lost by amortization: one encoder, trained on 1,347 images, answers for
-# images that it has never seen. The family, independent normals, costs 0.4. A flow in the posterior costs at most 0.3
-# and loses at least 2.1 by amortization, so that both end at the same NLL. The remedy follows from the diagnosis: a
-# richer family would be labour lost here; more data, a smaller encoder, or `SemiAmortizedGuide` is what helps.
+# Of the 2.3 nats that the bound loses, 1.9 are lost by amortization: one encoder, trained on 1,347 images,
+# answers for images that it has never seen. The family, independent normals, costs 0.4. A flow in the
+# posterior costs at most 0.3 and loses at least 2.1 by amortization, so that both end at the same NLL. The
+# remedy follows from the diagnosis: a richer family would be labour lost here; more data, a smaller encoder,
+# or `SemiAmortizedGuide` is what helps.
 #
 # ## 6. A warning: the kernel density estimate
-# An old way to give a number to a model that can only be sampled: a normal kernel on each of many samples (a *Parzen
-# window*). Here it judges the linear-Gaussian model of section 1, whose truth we know, at its best bandwidth.
+# An old way to give a number to a model that can only be sampled: a normal kernel on each of many samples (a
+# *Parzen window*). Here it judges the linear-Gaussian model of section 1, whose truth we know, at its best
+# bandwidth.
 
 # %%
 samples = dgm.generate(model, 20 if SMOKE else 10_000, seed=1)
@@ -221,5 +229,6 @@ best = max(
 print(f"Parzen estimate {best[0]:.2f} nats at bandwidth {best[1]}; exact {evidence.mean():.2f}")
 
 # %% [markdown]
-# Thirteen nats off, with 10,000 samples in 20 dims. The kernels would have to be as narrow as σ = 0.1, and then no
-# number of samples fills the space between them. `parzen` is here to show that, not to be reported.
+# Thirteen nats off, with 10,000 samples in 20 dims. The kernels would have to be as narrow as σ = 0.1, and
+# then no number of samples fills the space between them. `dgm.diagnostics.parzen` is here to show that, not
+# to be reported.

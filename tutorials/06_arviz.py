@@ -1,9 +1,10 @@
 # %% [markdown]
 # # A fitted VAE in ArviZ
 #
-# A guide gives independent draws of $q(z \mid x_i)$ for every datum, with their weights; ArviZ reads draws. `to_arviz`
-# writes all that belongs together into one object: draws, predictions, log densities, weights, one line of diagnostics
-# per datum, the history of the training. It can be saved, plotted, and compared with other models.
+# A guide gives independent draws of $q(z \mid x_i)$ for every datum, with their weights; ArviZ reads draws.
+# `to_arviz` writes all that belongs together into one object: draws, predictions, log densities, weights, one
+# line of diagnostics per datum, the history of the training. It can be saved, plotted, and compared with
+# other models.
 #
 # 1. One object, and what is in it.
 # 2. The worst data first.
@@ -13,9 +14,9 @@
 # 6. Which model is better? Held-out log p(x), paired over the data.
 # 7. Saved and read again.
 #
-# At full size the script took about 25 seconds on one core; `PYRO_DGM_SMOKE=1` runs it in seconds, and its numbers then
-# mean nothing. All numbers in the text come from that full run, with ArviZ 0.23; in ArviZ 1.x the same object is an
-# `xarray.DataTree`, and the plots have other names (`plot_ppc_dist`, `plot_ecdf_pit`).
+# At full size the script took about 25 seconds on one core; `PYRO_DGM_SMOKE=1` runs it in seconds, and its
+# numbers then mean nothing. All numbers in the text come from that full run, with ArviZ 0.23; in ArviZ 1.x
+# the same object is an `xarray.DataTree`, and the plots have other names (`plot_ppc_dist`, `plot_ecdf_pit`).
 
 # %%
 import os
@@ -79,9 +80,9 @@ print({group: dict(found[group].sizes) for group in found.groups()})
 print(found.posterior.attrs["kept"])
 
 # %% [markdown]
-# Draws are kept for 20 data here (at most 200 unless you ask for more: 300 images with 500 predictions of 64 pixels
-# would be 38 MB), statistics for all 300. The coordinate `datum` is the index in the data set, so that rows of
-# different groups belong together.
+# Draws are kept for 20 data here (at most 200 unless you ask for more: 300 images with 500 predictions of 64
+# pixels would be 38 MB), statistics for all 300. The coordinate `datum` is the index in the data set, so that
+# rows of different groups belong together.
 #
 # ## 2. The worst data first
 
@@ -90,8 +91,8 @@ worst = found.per_datum.isel(datum=score.worst(3))
 print(worst[["log_p", "elbo", "kl", "khat", "ess"]].to_dataframe().round(2))
 
 # %% [markdown]
-# Two effective draws out of 500: for these images the guide has missed the posterior, and the estimate of log p(x) may
-# be off by more than its error bar. They are the ones to look at, or to give to `hmc`.
+# Two effective draws out of 500: for these images the guide has missed the posterior, and the estimate of log
+# p(x) may be off by more than its error bar. They are the ones to look at, or to give to `hmc`.
 #
 # ## 3. Summaries and plots
 
@@ -119,31 +120,31 @@ axes.legend(frameon=False)
 figure.savefig(FIGURES / "khat.png", dpi=120)
 
 # %% [markdown]
-# Predictions from the prior already have the grey levels of the data: the model has learned its images. k-hat lies
-# above its threshold for most of the images: the draws of *this* guide should not be taken for the posterior's.
+# Predictions from the prior already have the grey levels of the data: the model has learned its images. k-hat
+# lies above its threshold for most of the images: the draws of *this* guide should not be taken for the
+# posterior's.
 #
 # ## 4. Draws of the posterior rather than of the guide
-# The draws above are the guide's, unweighted; `sample_stats.log_weight` says how far they are from the posterior's.
-# With `resampled=True` they are drawn again with Pareto-smoothed importance weights, so that every further summary is
-# one of $p(z \mid x)$, as far as k-hat allows.
+# The draws above are the guide's, unweighted; `sample_stats.log_weight` says how far they are from the
+# posterior's. With `resampled=True` they are drawn again with Pareto-smoothed importance weights, so that
+# every further summary is one of $p(z \mid x)$, as far as k-hat allows.
 
 # %%
 resampled = dgm.to_arviz(
     vae.model, vae.guide, test, num=DRAWS, max_data=20, resampled=True, dims=names, extra=extra
 )
 moved = resampled.posterior["z"].mean("draw") - found.posterior["z"].mean("draw")
-print(
-    f"posterior means move by {float(abs(moved / found.posterior['z'].std('draw')).mean()):.2f} sd of the guide"
-)
+in_sd = abs(moved / found.posterior["z"].std("draw"))
+print(f"posterior means move by {float(in_sd.mean()):.2f} sd of the guide")
 
 # %% [markdown]
-# Half a standard deviation on average. Where k-hat is above its threshold the resampled draws are few different ones,
-# and `hmc` is the honest way to the posterior of single data.
+# Half a standard deviation on average. Where k-hat is above its threshold the resampled draws are few
+# different ones, and `hmc` is the honest way to the posterior of single data.
 #
 # ## 5. What must not be done with it
-# Leave-one-out cross-validation reweights the draws of *one* posterior to what it would be without a datum. Here every
-# datum has a z of its own: without the datum its z falls back to the prior, and weights $1 / p(x_i \mid z_i)$ can't
-# bridge that. ArviZ would give a number; the export makes it refuse.
+# Leave-one-out cross-validation reweights the draws of *one* posterior to what it would be without a datum.
+# Here every datum has a z of its own: without the datum its z falls back to the prior, and weights
+# $1 / p(x_i \mid z_i)$ can't bridge that. ArviZ would give a number; the export makes it refuse.
 
 # %%
 try:
@@ -154,8 +155,8 @@ print(found.log_likelihood.attrs["loo"])
 
 # %% [markdown]
 # ## 6. Which model is better?
-# Held-out data have a log p(x), with z integrated out. `compare_elpd` pairs the models over the data and passes on what kind
-# of number each is; `elpd_data` gives the same to `az.compare` and its plots.
+# Held-out data have a log p(x), with z integrated out. `compare_elpd` pairs the models over the data and
+# passes on what kind of number each is; `elpd_data` gives the same to `az.compare` and its plots.
 
 # %%
 flow, _ = fitted(dgm.Flow(dgm.StandardNormal(8), dgm.maf(8, layers=3)), 8)
@@ -170,9 +171,10 @@ axis = az.plot_compare(az.compare(dgm.elpd_data(results)), figsize=(7, 2.5))
 axis.figure.savefig(FIGURES / "compare.png", dpi=120, bbox_inches="tight")
 
 # %% [markdown]
-# Ten times its `dse` is what the MAF prior wins over the plain one, 2.4 nats an image, and two latents are out of the
-# question. `nll_kind` reminds that each −log p is an upper bound: a guide that is tighter for one model would favour
-# it. (`elpd_loo` on ArviZ's axis is the only label it knows; nothing was left out here, these are held-out data.)
+# Ten times its `dse` is what the MAF prior wins over the plain one, 2.4 nats an image, and two latents are
+# out of the question. `nll_kind` reminds that each −log p is an upper bound: a guide that is tighter for one
+# model would favour it. (`elpd_loo` on ArviZ's axis is the only label it knows; nothing was left out here,
+# these are held-out data.)
 #
 # ## 7. Saved and read again
 

@@ -1,8 +1,8 @@
 # %% [markdown]
 # # Games on a ring of eight normals
 #
-# One generator, one critic, one optimizer, eleven games. The data are eight normals (sd 0.1) on a circle of radius 2:
-# who leaves a mode out, and how well are the modes met that are found? Measured on 2,500 samples:
+# One generator, one critic, one optimizer, eleven games. The data are eight normals (sd 0.1) on a circle of
+# radius 2: who leaves a mode out, and how well are the modes met that are found? Measured on 2,500 samples:
 #
 # | figure | what it is | perfect | worst |
 # |---|---|---|---|
@@ -11,11 +11,11 @@
 # | reverse KL | of the modes' shares among these, to ⅛ each, nats | 0.0014 | log 8 = 2.0794 |
 #
 # ```console
-# python tutorials/07_games_on_the_ring.py --seeds=[0,1,2,3,4]     # about 20 s of one free core for each game and seed
+# python tutorials/07_games_on_the_ring.py --seeds=[0,1,2,3,4]  # about 20 s of a free core per game and seed
 # ```
 #
-# `non-saturating` is the default recipe. Five seeds (± standard error); the seconds are medians of wall time beside
-# other jobs on two cores.
+# `non-saturating` is the default recipe. Five seeds (± standard error); the seconds are medians of wall time
+# beside other jobs on two cores.
 #
 # | game | modes | high quality | reverse KL | seconds |
 # |---|---|---|---|---|
@@ -34,12 +34,12 @@
 # | Hellinger | 8 ± 0 (8 with 5 of 5) | 69.0 ± 12.1 % | 0.0035 ± 0.0008 | 20 |
 # | Jensen-Shannon | 8 ± 0 (8 with 5 of 5) | 87.7 ± 1.5 % | 0.0018 ± 0.0011 | 21 |
 #
-# The third line is no game: draws from a circle without modes, 200 times 2,500. Neither "8 modes" nor the reverse KL
-# tells it from a ring of eight: 0.0037 is what equal shares show if only 38 % of the samples count. `minimax` and
-# `Jensen-Shannon` have the same gradients, and so the same runs. One penalty serves all games here, and no game was
-# tuned: in units of its loss R1 weighs more for `least squares` (whose outputs lie in [0, 1]) than for the logistic
-# ones, and it and `relativistic` have hardly left the circle after 3,000 steps. Where an error is large, one or two of
-# the five seeds have not.
+# The third line is no game: draws from a circle without modes, 200 times 2,500. Neither "8 modes" nor the
+# reverse KL tells it from a ring of eight: 0.0037 is what equal shares show if only 38 % of the samples
+# count. `minimax` and `Jensen-Shannon` have the same gradients, and so the same runs. One penalty serves all
+# games here, and no game was tuned: in units of its loss R1 weighs more for `least squares` (whose outputs
+# lie in [0, 1]) than for the logistic ones, and it and `relativistic` have hardly left the circle after 3,000
+# steps. Where an error is large, one or two of the five seeds have not.
 
 # %%
 import os
@@ -68,8 +68,8 @@ RING = ring(num_modes=8, radius=2.0, sd=0.1)
 # %% [markdown]
 # ## The games
 # The default recipe comes first: the non-saturating game, R1 on real data, and an average of the generator's
-# weights whose decay ramps up. The others differ in the game, and `wasserstein` in its penalty: its critic needs slopes
-# of 1, where the others need small ones.
+# weights whose decay ramps up. The others differ in the game, and `wasserstein` in its penalty: its critic
+# needs slopes of 1, where the others need small ones.
 
 # %%
 R1 = (dgm.R1(1.0),)

@@ -1,10 +1,10 @@
 # %% [markdown]
 # # One generator, two ways to train it
 #
-# A variational autoencoder and a generative adversarial network differ in how they are trained, not in what they are.
-# Both declare a program $z \sim p(z)$, $x \sim p(x \mid z)$. The VAE adds a guide $q(z \mid x)$ and maximizes a bound
-# of the likelihood; the GAN adds a critic and never asks for a density. So one declaration serves both, and what is
-# known about one can be asked of the other:
+# A variational autoencoder and a generative adversarial network differ in how they are trained, not in what
+# they are. Both declare a program $z \sim p(z)$, $x \sim p(x \mid z)$. The VAE adds a guide $q(z \mid x)$ and
+# maximizes a bound of the likelihood; the GAN adds a critic and never asks for a density. So one declaration
+# serves both, and what is known about one can be asked of the other:
 #
 # 1. train the same declaration twice, and look at samples;
 # 2. give the GAN the guide that it never had, and with it a likelihood;
@@ -12,8 +12,8 @@
 # 4. correct its samples by what a critic knows;
 # 5. train one decoder by both at once.
 #
-# At full size the script took about 100 seconds on one core; `PYRO_DGM_SMOKE=1` runs it in seconds, and its numbers
-# then mean nothing. All numbers in the text come from that full run, with one seed.
+# At full size the script took about 100 seconds on one core; `PYRO_DGM_SMOKE=1` runs it in seconds, and its
+# numbers then mean nothing. All numbers in the text come from that full run, with one seed.
 
 # %%
 import os
@@ -42,11 +42,11 @@ START = time.process_time()
 
 # %% [markdown]
 # ## Data, and the declaration
-# 8×8 digits of 17 grey levels. A critic compares real numbers with real numbers, so the levels get their dequantization
-# noise: $v = x + u$, $u \sim U[0, 1)^{64}$, a fresh one each time an image is seen. The unit is one level throughout,
-# and a density of v in nats is then a bound of the probability of x in nats.
+# 8×8 digits of 17 grey levels. A critic compares real numbers with real numbers, so the levels get their
+# dequantization noise: $v = x + u$, $u \sim U[0, 1)^{64}$, a fresh one each time an image is seen. The unit
+# is one level throughout, and a density of v in nats is then a bound of the probability of x in nats.
 #
-# The decoder is a network onto (0, 17), with a normal law of one σ around it.
+# The decoder is a network onto (0, 17), with a normal likelihood of one σ around it.
 
 # %%
 digits = Digits()
@@ -80,9 +80,10 @@ def new_critic() -> nn.Module:
 
 # %% [markdown]
 # ## 1. Trained twice
-# Once by SVI, with the guide. Once against a critic: `GANTrainer` takes `vae.generator`, the very same program, and
-# shows the critic $G(z) = E[v \mid z]$. The encoder of the second declaration is not touched, and σ is not either, so
-# that samples are judged as the critic saw them: `generate(…, mean=True)` draws G(z), `generate(…)` alone adds σ.
+# Once by SVI, with the guide. Once against a critic: `GANTrainer` takes `vae.generator`, the very same
+# program, and shows the critic $G(z) = E[v \mid z]$. The encoder of the second declaration is not touched,
+# and σ is not either, so that samples are measured as the critic saw them: `generate(…, mean=True)` draws
+# G(z), `generate(…)` alone adds σ.
 
 # %%
 vae, gan = declare(), declare()
@@ -95,7 +96,7 @@ print(f"the VAE's σ is {vae.generator.likelihood.scale.item():.2f} levels; the 
 
 
 def distances(x: Tensor) -> str:
-    """How far samples are from test images by two yardsticks: a kernel, and the share that nearest neighbours tell."""
+    """How far samples are from test images: by a kernel, and by the share that nearest neighbours tell."""
     pair = {"real": digits.test[: len(x)] + 0.5, "fake": x}
     kernel, neighbours = (
         dgm.mmd(**pair, num_permutations=1),
@@ -109,16 +110,17 @@ print(f"GAN  {distances(dgm.generate(gan.generator, NUM, mean=True))}")
 print(f"data {distances(digits.train[:NUM] + 0.5)}")
 
 # %% [markdown]
-# Two yardsticks of samples, and they disagree: MMD² is five times as large for the VAE (0.019) as for the GAN (0.004),
-# while nearest neighbours tell both from real images about equally well (79 % and 82 %; real ones from real ones 50 %).
-# The kernel sees the washed-out images that the VAE makes of codes between its clusters. The GAN's images are crisp,
-# and few of them come close to any real one.
+# Two yardsticks of samples, and they disagree: MMD² is five times as large for the VAE (0.019) as for the GAN
+# (0.004), while nearest neighbours tell both from real images about equally well (79 % and 82 %; real ones
+# from real ones 50 %). The kernel sees the washed-out images that the VAE makes of codes between its
+# clusters. The GAN's images are crisp, and few of them come close to any real one.
 #
 # ## 2. How likely are digits under the GAN?
-# Its density is a $\delta$ on an 8-dimensional surface: no image off it has any. With a normal law of scale σ around
-# G(z) it has one, and what is missing is a guide. `nll_over_scale` fits one to the generator, which stays, at each σ
-# from the largest down, and scores test images by importance sampling. Both models are scored as probabilities of
-# integer images, with the noise of the levels as one more latent, in nats per image.
+# Its density is a $\delta$ on an 8-dimensional surface: no image off it has any. With a normal distribution
+# of scale σ around G(z) it has one, and what is missing is a guide. `dgm.diagnostics.nll_over_scale` fits one
+# to the generator, which stays, at each σ from the largest down, and scores test images by importance
+# sampling. Both models are scored as probabilities of integer images, with the noise of the levels as one
+# more latent, in nats per image.
 
 # %%
 score = partial(dgm.nll, num=DRAWS)
@@ -140,18 +142,18 @@ print(
 )
 
 # %% [markdown]
-# On validation images the curve falls to 158.5 ± 1.0 nats at σ = 2.5 levels and rises again, to 245 at σ = 1, where the
-# images are too far from anything that the generator makes. At that σ the GAN has 158.3 ± 0.7 nats on test images, and
-# the VAE 140.9 ± 1.9 at the σ of 1.25 levels that it learned: it comes close to every image, which is what likelihood
-# asks for. All of these are upper bounds, and k-hat says that importance sampling alone can't be trusted to have closed
-# the gap. Annealed importance sampling, which starts at the guide and walks, finds 154.5 in place of 156.7 nats on 50
-# images: the GAN's guide hides at least two of the 17 nats between both models. (What the VAE's guide hides was not
-# measured.)
+# On validation images the curve falls to 158.5 ± 1.0 nats at σ = 2.5 levels and rises again, to 245 at σ = 1,
+# where the images are too far from anything that the generator makes. At that σ the GAN has 158.3 ± 0.7 nats
+# on test images, and the VAE 140.9 ± 1.9 at the σ of 1.25 levels that it learned: it comes close to every
+# image, which is what likelihood asks for. All of these are upper bounds, and k-hat says that importance
+# sampling alone can't be trusted to have closed the gap. Annealed importance sampling, which starts at the
+# guide and walks, finds 154.5 in place of 156.7 nats on 50 images: the GAN's guide hides at least two of the
+# 17 nats between both models. (What the VAE's guide hides was not measured.)
 #
 # ## 3. Where are the codes of an image?
-# Three ways to ask. *Asleep*, `Sleep` trains an encoder on pairs (z, x) that the generator makes: no density of x is
-# needed, and no data. *Awake*, the guide above was fitted to data by the ELBO. And *by chains*: `hmc` samples
-# $p(z \mid v)$ for ten test images, one by one, and answers to no encoder.
+# Three ways to ask. *Asleep*, `Sleep` trains an encoder on pairs (z, x) that the generator makes: no density
+# of x is needed, and no data. *Awake*, the guide above was fitted to data by the ELBO. And *by chains*: `hmc`
+# samples $p(z \mid v)$ for ten test images, one by one, and answers to no encoder.
 
 # %%
 shown = digits.test[:10]
@@ -191,15 +193,15 @@ for name, x in list(found.items())[1:]:
     )
 
 # %% [markdown]
-# Root mean square distances to the image: 2.1 levels asleep, 2.0 awake, 1.8 by chains, and 1.6 for the VAE. The sleeper
-# has never seen an image and is at its best on those that the generator makes. No encoder stands between the chains and
-# the image, but they have not mixed (R-hat 1.6): their row is what they have found, not yet the posterior mean. What is
-# left of the distance is mostly the generator's.
+# Root mean square distances to the image: 2.1 levels asleep, 2.0 awake, 1.8 by chains, and 1.6 for the VAE.
+# The sleeper has never seen an image and is at its best on those that the generator makes. No encoder stands
+# between the chains and the image, but they have not mixed (R-hat 1.6): their row is what they have found,
+# not yet the posterior mean. What is left of the distance is mostly the generator's.
 #
 # ## 4. Samples refined by the ratio
-# A critic at its best knows $\log r = \log \pi / p$, the data's density against the generator's. `Refined` puts it
-# into the program as a factor, $\tilde p(z) \propto p(z)\, r(G(z))$, and `hmc` draws from that. We ask a fresh critic,
-# fitted to each generator as it is now.
+# A critic at its best knows $\log r = \log \pi / p$, the data's density against the generator's.
+# `dgm.distributions.Refined` puts it into the program as a factor, $\tilde p(z) \propto p(z)\, r(G(z))$, and
+# `hmc` draws from that. We ask a fresh critic, fitted to each generator as it is now.
 
 
 # %%
@@ -222,16 +224,17 @@ for name, x in refined.items():
     print(f"{name} refined: {distances(x)}")
 
 # %% [markdown]
-# For the VAE the ratio repairs what the prior gets wrong: MMD² falls from 0.019 to 0.004, and the neighbours tell 72 %
-# in place of 79 %. No weight of the decoder has moved, it is only asked at better codes. The GAN's own samples gain
-# nothing (0.004 before and after): it was trained until a critic like this one had little left to say. A caution:
-# G(z) lies on a surface, where strictly there is no ratio of densities. The R1 penalty keeps the critic smooth and its
-# answer finite; with γ = 1 in place of 10 the refined samples of the GAN were worse (0.015).
+# For the VAE the ratio repairs what the prior gets wrong: MMD² falls from 0.019 to 0.004, and the neighbours
+# tell 72 % in place of 79 %. No weight of the decoder has moved, it is only asked at better codes. The GAN's
+# own samples gain nothing (0.004 before and after): it was trained until a critic like this one had little
+# left to say. A caution: G(z) lies on a surface, where strictly there is no ratio of densities. The R1
+# penalty keeps the critic smooth and its answer finite; with γ = 1 in place of 10 the refined samples of the
+# GAN were worse (0.015).
 #
 # ## 5. Both at once
-# $-\mathrm{ELBO} + \lambda \cdot$ game. Two trainers on one decoder would each keep Adam moments that the other's steps
-# have made stale; `HybridTrainer` has one optimizer for model and guide, and one for the critic. It starts from the
-# same declaration, and takes as many epochs as the VAE did.
+# $-\mathrm{ELBO} + \lambda \cdot$ game. Two trainers on one decoder would each keep Adam moments that the
+# other's steps have made stale; `HybridTrainer` has one optimizer for model and guide, and one for the
+# critic. It starts from the same declaration, and takes as many epochs as the VAE did.
 
 # %%
 adam = dgm.gan.Player(
@@ -247,11 +250,12 @@ print(f"hybrid {score(hybrid.model, hybrid.guide, digits.test[:NUM])}")
 print(f"hybrid {distances(dgm.generate(hybrid.generator, NUM, mean=True))}")
 
 # %% [markdown]
-# For 3 nats of likelihood (143.8 in place of 140.9) the samples come as close as the GAN's and closer: MMD² 0.002, and
-# the neighbours tell 69 %, the least of all here. All are one seed: differences of 0.001 in MMD² mean nothing.
+# For 3 nats of likelihood (143.8 in place of 140.9) the samples come as close as the GAN's and closer: MMD²
+# 0.002, and the neighbours tell 69 %, the least of all here. All are one seed: differences of 0.001 in MMD²
+# mean nothing.
 #
-# The pictures: samples side by side, the likelihood of the GAN over σ beside that of the VAE, and ten test images with
-# what each way of inverting makes of them.
+# The pictures: samples side by side, the likelihood of the GAN over σ beside that of the VAE, and ten test
+# images with what each way of inverting makes of them.
 
 
 # %%

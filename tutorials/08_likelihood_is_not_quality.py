@@ -1,17 +1,18 @@
 # %% [markdown]
 # # Likelihood is not quality
 #
-# A model can draw perfect samples and have a terrible likelihood; another one can have a fine likelihood and draw
-# rubbish. Neither is a curiosity: each is a Pyro program of a few lines. This tutorial writes both down, on a toy whose
-# law is known, and then puts them into one table with the truth and with models that were really trained:
+# A model can draw perfect samples and have a terrible likelihood; another one can have a fine likelihood and
+# draw rubbish. Neither is a curiosity: each is a Pyro program of a few lines. This tutorial writes both down,
+# on a toy whose distribution is known, and then puts them into one table with the truth and with models that
+# were really trained:
 #
 # 1. **Great samples, poor likelihood**: narrow kernels at the training data.
 # 2. **Great likelihood, poor samples**: 1 % truth and 99 % noise.
 # 3. **One yardstick**: held-out likelihood beside what tests of samples say: `compare_samples`.
 # 4. **Which metric sees what**, and what none of them sees.
 #
-# At full size the script took about a minute on one core; `PYRO_DGM_SMOKE=1` runs it in seconds, and its numbers then
-# mean nothing. All numbers in the text come from that full run.
+# At full size the script took about a minute on one core; `PYRO_DGM_SMOKE=1` runs it in seconds, and its
+# numbers then mean nothing. All numbers in the text come from that full run.
 
 # %%
 import os
@@ -40,14 +41,14 @@ train, test, val = toy.sample(SIZE, seed=0), toy.sample(2 * SIZE, seed=1), toy.s
 
 
 class Known(nn.Module):
-    """A conditional that is one fixed law."""
+    """A conditional that is one fixed distribution."""
 
-    def __init__(self, law: dist.TorchDistribution):
+    def __init__(self, distribution: dist.TorchDistribution):
         super().__init__()
-        self.law = law
+        self.distribution = distribution
 
     def forward(self) -> dist.TorchDistribution:
-        return self.law
+        return self.distribution
 
 
 truth = dgm.DensityModel(Known(toy.distribution))
@@ -56,8 +57,9 @@ truth = dgm.DensityModel(Known(toy.distribution))
 # ## 1. Great samples, poor likelihood
 # $$p_1(x) = \frac1N \sum_n \mathcal N(x; x_n, h^2 I), \qquad h = 10^{-4}.$$
 #
-# The aggregated posterior of an encoder that answers with its own input is such a mixture. Its samples *are* data, but
-# for the fourth decimal. A test datum, however, is many thousand bandwidths away from the next kernel.
+# The aggregated posterior of an encoder that answers with its own input is such a mixture. Its samples *are*
+# data, but for the fourth decimal. A test datum, however, is many thousand bandwidths away from the next
+# kernel.
 
 
 # %%
@@ -72,9 +74,9 @@ memoriser = kernels(1e-4)
 # $$p_2(x) = 0.01\, p(x) + 0.99\, \mathcal N(x; 0, 4^2 I) \quad\Rightarrow\quad
 #   \log p_2(x) \ge \log p(x) - \log 100 \quad \text{for every } x.$$
 #
-# Of a hundred samples one is from the truth. That costs at most $\log 100 = 4.6$ nats *per datum*, whatever the number
-# of dims. Likelihoods of images differ by hundreds of nats between models that look alike; next to that, 4.6 nats are
-# nothing.
+# Of a hundred samples one is from the truth. That costs at most $\log 100 = 4.6$ nats *per datum*, whatever
+# the number of dims. Likelihoods of images differ by hundreds of nats between models that look alike; next to
+# that, 4.6 nats are nothing.
 
 # %%
 loc = torch.cat([toy.centres, torch.zeros(1, 2)])
@@ -91,8 +93,8 @@ print(
 )
 
 # %% [markdown]
-# In every panel 600 points (of the noise four in ten lie outside the frame), above it the mean log-likelihood of the
-# test data.
+# In every panel 600 points (of the noise four in ten lie outside the frame), above it the mean log-likelihood
+# of the test data.
 
 # %%
 models = {"truth": truth, "kernels": memoriser, "1 % truth": noisy}
@@ -116,9 +118,10 @@ figure.savefig(FIGURES / "two_programs.png", dpi=130)
 
 # %% [markdown]
 # ## 3. One yardstick
-# Three models that were really trained, to stand beside them. An autoregressive flow and a flow of couplings, whose
-# likelihood is exact; and a VAE, whose likelihood is estimated by importance sampling, an upper bound of the NLL in
-# expectation. (This is also the place for a GAN: samples without a likelihood are a row like any other.)
+# Three models that were really trained, to stand beside them. An autoregressive flow and a flow of couplings,
+# whose likelihood is exact; and a VAE, whose likelihood is estimated by importance sampling, an upper bound
+# of the NLL in expectation. (This is also the place for a GAN: samples without a likelihood are a row like
+# any other.)
 
 
 # %%
@@ -149,9 +152,9 @@ for name, (model, guide) in {
     scores[name] = dgm.nll(model, guide, test, num=DRAWS)
 
 # %% [markdown]
-# `compare_samples` takes samples and, where there is one, a likelihood. It splits the test set once; every row compares
-# its samples with the same half. The first row holds the other half of the test set: real data, which show what each
-# metric says of a perfect model *at these sizes*. (It is not always 0 or 1.)
+# `compare_samples` takes samples and, where there is one, a likelihood. It splits the test set once; every
+# row compares its samples with the same half. The first row holds the other half of the test set: real data,
+# which show what each metric says of a perfect model *at these sizes*. (It is not always 0 or 1.)
 
 # %%
 table = dgm.compare_samples(
@@ -160,9 +163,10 @@ table = dgm.compare_samples(
 print(table)
 
 # %% [markdown]
-# The three trained models, and all of them in one plane: likelihood to the right, quality upwards. The truth is at
-# the top right. If likelihood and quality were one thing, all models would lie on one line that falls to the left: the
-# kernels, far to the left and at the top, do not. And the noise is next to the VAE in likelihood, and far below it.
+# The three trained models, and all of them in one plane: likelihood to the right, quality upwards. The truth
+# is at the top right. If likelihood and quality were one thing, all models would lie on one line that falls
+# to the left: the kernels, far to the left and at the top, do not. And the noise is next to the VAE in
+# likelihood, and far below it.
 
 
 # %%
@@ -193,23 +197,25 @@ figure.savefig(FIGURES / "likelihood_and_quality.png", dpi=130)
 
 # %% [markdown]
 # ## 4. Which metric sees what
-# * **Likelihood** ruins the kernels and forgives the noise: 99 % of rubbish cost 3.7 nats, and could cost no more than
-#   4.6 in any number of dims.
-# * **C2ST** finds the noise, the blurred ring of the VAE, and the dust between the modes of the autoregressive flow. It
-#   passes the kernels: their samples are data.
-# * **MMD** finds the noise alone. Its kernel is as wide as the median distance, about the radius of the ring; what
-#   happens on the scale of one mode is invisible to it. A small `bandwidth=` would see that, and little else.
-# * **Fréchet distance** compares means and covariances. A ring without modes has the same ones: the VAE scores nearly
-#   as well as the truth.
-# * **Precision** and **density** say *what* is wrong: half of the VAE's samples lie between the modes. **Recall** is 1
-#   for pure noise, for sparse points have wide balls; **coverage** (0.14) is not fooled.
-# * **1-NN against test data** (0.71) notices that the kernels repeat themselves: 600 draws out of 600 data hit some of
-#   them thrice, and copies are each other's neighbours.
-# * **1-NN against training data** (0.22) alone says what the kernels *are*: nearer to the training data than these are
-#   to each other.
+# * **Likelihood** ruins the kernels and forgives the noise: 99 % of rubbish cost 3.7 nats, and could cost no
+#   more than 4.6 in any number of dims.
+# * **C2ST** finds the noise, the blurred ring of the VAE, and the dust between the modes of the
+#   autoregressive flow. It passes the kernels: their samples are data.
+# * **MMD** finds the noise alone. Its kernel is as wide as the median distance, about the radius of the ring;
+#   what happens on the scale of one mode is invisible to it. A small `bandwidth=` would see that, and little
+#   else.
+# * **Fréchet distance** compares means and covariances. A ring without modes has the same ones: the VAE
+#   scores nearly as well as the truth.
+# * **Precision** and **density** say *what* is wrong: half of the VAE's samples lie between the modes.
+#   **Recall** is 1 for pure noise, for sparse points have wide balls; **coverage** (0.14) is not fooled.
+# * **1-NN against test data** (0.71) notices that the kernels repeat themselves: 600 draws out of 600 data
+#   hit some of them thrice, and copies are each other's neighbours.
+# * **1-NN against training data** (0.22) alone says what the kernels *are*: nearer to the training data than
+#   these are to each other.
 #
-# A classifier is only as good as itself. The noise could be told with an accuracy of $\frac12 + \frac12 TV(p, p_2)$;
-# here both densities are known, so that we can compute it, and see how much of it a classifier finds:
+# A classifier is only as good as itself. The noise could be told with an accuracy of
+# $\frac12 + \frac12 TV(p, p_2)$; here both densities are known, so that we can compute it, and see how much
+# of it a classifier finds:
 
 # %%
 x, y = toy.sample(100_000, seed=3), dgm.generate(noisy, 100_000)
@@ -223,8 +229,8 @@ for classifier in (None, RandomForestClassifier()):
     )
 
 # %% [markdown]
-# The test is valid with any classifier (a bad one never sees a difference that is not there), but its accuracy is a
-# lower bound, and should be named together with the classifier.
+# The test is valid with any classifier (a bad one never sees a difference that is not there), but its
+# accuracy is a lower bound, and should be named together with the classifier.
 #
 # ## 5. From memory to model: one parameter
 # The width of the kernels leads from memorising to smoothing. Three figures along the way:
@@ -263,14 +269,16 @@ right.legend(frameon=False, fontsize=9)
 figure.savefig(FIGURES / "bandwidth.png", dpi=130)
 best = min(range(len(curve)), key=lambda i: nll_of[i])
 print(
-    f"best likelihood at h = {bandwidths[best]:.3g}: NLL {nll_of[best]:.3f}, 1-NN train {against_train[best]:.3f}"
+    f"best likelihood at h = {bandwidths[best]:.3g}: "
+    f"NLL {nll_of[best]:.3f}, 1-NN train {against_train[best]:.3f}"
 )
 
 # %% [markdown]
-# At the best width the likelihood of this simplest of models is within a tenth of a nat of the truth's, and the
-# comparison with the training data finds no copies any more (0.47): on a toy in two dimensions, smoothing is all it
-# takes. To choose the width is to trade one fault for the other, and it needs both numbers to see that.
+# At the best width the likelihood of this simplest of models is within a tenth of a nat of the truth's, and
+# the comparison with the training data finds no copies any more (0.47): on a toy in two dimensions, smoothing
+# is all it takes. To choose the width is to trade one fault for the other, and it needs both numbers to see
+# that.
 #
-# What to remember: **report both**. A likelihood (and whether it is exact or a bound) says how well the model covers
-# held-out data; tests of samples say what it draws. A model without a likelihood, such as a GAN, can be judged by the
-# second kind alone: then compare with the training data too.
+# What to remember: **report both**. A likelihood (and whether it is exact or a bound) says how well the model
+# covers held-out data; tests of samples say what it draws. A model without a likelihood, such as a GAN, can
+# be judged by the second kind alone: then compare with the training data too.

@@ -1,8 +1,8 @@
 # %% [markdown]
 # # The zoo: one table over all families
 #
-# Four families of generative models, the same 8×8 digits of 17 grey levels, one yardstick. They differ in what they
-# know of their own density, and in what a sample costs:
+# Four families of generative models, the same 8×8 digits of 17 grey levels, one yardstick. They differ in
+# what they know of their own density, and in what a sample costs:
 #
 # | family | here | density | a sample |
 # |---|---|---|---|
@@ -27,14 +27,16 @@
 # | VAE | **0.967** | **0.960** | **0.985** | **0.933** | **133** | 0.01 |
 # | GAN | 0.847 | 0.287 | 0.575 | 0.500 | 416 | 0.03 |
 #
-# Test data, 300 images: NLL of all, the other columns 150 against 150 (`C2ST, train`: 1,347 training images against as
-# many samples, for the first row against the test set). * p ≤ 0.01: another law than the data's. ± over the test data.
+# Test data, 300 images: NLL of all, the other columns 150 against 150 (`C2ST, train`: 1,347 training images
+# against as many samples, for the first row against the test set). * p ≤ 0.01: another distribution than the
+# data's. ± over the test data.
 #
-# **The order of the likelihoods is not that of the samples.** The PixelCNN has the best likelihood, and of the three
-# trained by likelihood the classifier tells it best. Section "What the numbers say" goes through the metrics.
+# **The order of the likelihoods is not that of the samples.** The PixelCNN has the best likelihood, and of
+# the three trained by likelihood the classifier tells it best. Section "What the numbers say" goes through
+# the metrics.
 #
-# At full size the script took 111 s of processor time on one core; `PYRO_DGM_SMOKE=1` runs it in seconds, and its
-# numbers then mean nothing. All numbers in the text come from that full run, with one seed.
+# At full size the script took 111 s of processor time on one core; `PYRO_DGM_SMOKE=1` runs it in seconds, and
+# its numbers then mean nothing. All numbers in the text come from that full run, with one seed.
 
 # %%
 import os
@@ -89,14 +91,16 @@ def draw(name: str, make: Callable[[], Tensor]) -> None:
     samples[name] = make().flatten(1)
     seconds[name] = time.process_time() - start
     print(
-        f"{name}: {1000 * seconds[name] / NUM:.2f} s for 1,000 images; until now {time.process_time() - START:.0f} s"
+        f"{name}: {1000 * seconds[name] / NUM:.2f} s for 1,000 images; "
+        f"until now {time.process_time() - START:.0f} s"
     )
 
 
 # %% [markdown]
 # ## Tractable density, one pixel after the other
-# $P(x) = \prod_i P(x_i \mid x_{<i})$, every factor a mixture of five discretized logistics. No latent, no noise, no
-# guide: a datum's mass is one pass of the network, and exact. A draw is 64 passes of its horizontal stack, one a pixel.
+# $P(x) = \prod_i P(x_i \mid x_{<i})$, every factor a mixture of five discretized logistics. No latent, no
+# noise, no guide: a datum's mass is one pass of the network, and exact. A draw is 64 passes of its horizontal
+# stack, one a pixel.
 
 # %%
 torch.manual_seed(0)
@@ -113,9 +117,9 @@ print(scores["PixelCNN"], scores["PixelCNN"].bits_per_dim(64))
 
 # %% [markdown]
 # ## Tractable density, all pixels at once
-# Eight couplings and a sigmoid onto the levels, the flow of `03_discrete_data.py`. As a density of real numbers it is
-# exact; integers ask for the mass of a cell, $P(x) = \int p(x + u)\, du$, and that is a bound: the noise u is drawn by
-# a guide, a second flow, and averaged with importance weights. A draw is one pass.
+# Eight couplings and a sigmoid onto the levels, the flow of `03_discrete_data.py`. As a density of real
+# numbers it is exact; integers ask for the mass of a cell, $P(x) = \int p(x + u)\, du$, and that is a bound:
+# the noise u is drawn by a guide, a second flow, and averaged with importance weights. A draw is one pass.
 
 # %%
 torch.manual_seed(0)
@@ -134,8 +138,9 @@ print(scores["flow"], scores["flow"].bits_per_dim(64))
 
 # %% [markdown]
 # ## Approximate density
-# $P(x) = \int p(z)\, P(x \mid z)\, dz$, with a flow as the prior and one discretized logistic for every pixel (a
-# mixture of one, for its scaling). The integral is the bound's business: 500 draws of the guide. A draw is one pass.
+# $P(x) = \int p(z)\, P(x \mid z)\, dz$, with a flow as the prior and one discretized logistic for every pixel
+# (a mixture of one, for its scaling). The integral is the bound's business: 500 draws of the guide. A draw is
+# one pass.
 
 
 # %%
@@ -159,9 +164,9 @@ print(scores["VAE"], scores["VAE"].bits_per_dim(64))
 
 # %% [markdown]
 # ## Implicit density
-# The same declaration down to the prior, without the guide: a critic compares $G(z) = E[x \mid z]$ with the data. It
-# compares real numbers, so that data get noise, half a level to each side; samples are G(z), rounded. A draw is one
-# pass.
+# The same declaration down to the prior, without the guide: a critic compares $G(z) = E[x \mid z]$ with the
+# data. It compares real numbers, so that data get noise, half a level to each side; samples are G(z),
+# rounded. A draw is one pass.
 
 # %%
 gan = declare()
@@ -183,15 +188,15 @@ for name, x in (("GAN", samples["GAN"]), ("data", digits.test)):
 
 
 # %% [markdown]
-# What mass does it give to an image? As declared, none that means anything: the critic has seen the means of its
-# logistics alone, and their widths served these. So all pixels get one width s around G(z), a guide is fitted to the
-# generator, which stays, and s is chosen on validation data. That is a mass of integers as well, and it stands in the
-# same column; but s is ours.
+# What mass does it give to an image? As declared, none that means anything: the critic has seen the means of
+# its logistics alone, and their widths served these. So all pixels get one width s around G(z), a guide is
+# fitted to the generator, which stays, and s is chosen on validation data. That is a mass of integers as
+# well, and it stands in the same column; but s is ours.
 
 
 # %%
 class Around(nn.Module):
-    r"""$P(x \mid z)$: the cells of logistic laws of one width s around G(z)."""
+    r"""$P(x \mid z)$: the cells of logistic distributions of one width s around G(z)."""
 
     def __init__(self, mean: nn.Module, width: float):
         super().__init__()
@@ -214,7 +219,8 @@ for width in WIDTHS:
         (dgm.nll(inverse.model, inverse.guide, digits.val, num=DRAWS).mean, width, inverse)
     )
     print(
-        f"width {width}: {found[-1][0]:.2f} nats on validation data; until now {time.process_time() - START:.0f} s"
+        f"width {width}: {found[-1][0]:.2f} nats on validation data; "
+        f"until now {time.process_time() - START:.0f} s"
     )
 _, width, inverse = min(found, key=lambda row: row[0])
 scores["GAN"] = dgm.nll(inverse.model, inverse.guide, digits.test, num=DRAWS)
@@ -222,9 +228,9 @@ print(scores["GAN"], scores["GAN"].bits_per_dim(64))
 
 # %% [markdown]
 # ## One yardstick
-# `compare_samples` splits the test set once; every row is compared with the same half of it, and the first row is the
-# other half. 150 images against 150 are few, so the classifier is asked again with the training images, 1,347 against
-# as many of each model.
+# `compare_samples` splits the test set once; every row is compared with the same half of it, and the first
+# row is the other half. 150 images against 150 are few, so the classifier is asked again with the training
+# images, 1,347 against as many of each model.
 
 # %%
 table = dgm.compare_samples(
@@ -259,29 +265,35 @@ print(f"processor time: {time.process_time() - START:.0f} s")
 
 # %% [markdown]
 # ## What the numbers say
-# * **NLL.** The PixelCNN is ahead by 2 nats of the VAE and 5 of the flow, and its figure is exact. The other two are
-#   upper bounds: k-hat distrusts 86 % of the VAE's data and 96 % of the flow's, so that part of the distance may be the
-#   guide's and not the model's. The GAN's 133 nats (s = 1.9 levels) belong to generator, added law and guide together,
-#   and k-hat distrusts 99 % of the data.
-# * **C2ST** on 75 held-out images of each kind passes the VAE alone (0.573). With 674 of each it tells all: 0.665 for
-#   the VAE, 0.985 for the GAN. "Passed" is a statement about sizes. (These 1,347 are what the models were trained on;
-#   one that copied them would pass.) Of the models trained by likelihood it tells the PixelCNN best (0.853).
+# * **NLL.** The PixelCNN is ahead by 2 nats of the VAE and 5 of the flow, and its figure is exact. The other
+#   two are upper bounds: k-hat distrusts 86 % of the VAE's data and 96 % of the flow's, so that part of the
+#   distance may be the guide's and not the model's. The GAN's 133 nats (s = 1.9 levels) belong to generator,
+#   added likelihood and guide together, and k-hat distrusts 99 % of the data.
+# * **C2ST** on 75 held-out images of each kind passes the VAE alone (0.573). With 674 of each it tells all:
+#   0.665 for the VAE, 0.985 for the GAN. "Passed" is a statement about sizes. (These 1,347 are what the
+#   models were trained on; one that copied them would pass.) Of the models trained by likelihood it tells the
+#   PixelCNN best (0.853).
 # * **MMD** passes the VAE and the flow. Its kernel is as wide as the median distance of two images.
 # * **1-NN, test** passes the test data alone.
-# * **Density and coverage** separate what **precision and recall** blur: 0.54 and 0.62 for the PixelCNN, whose recall
-#   of 0.95 is higher than that of the data. For the GAN recall is 0.29: it leaves much of the data out.
-# * **Fréchet distance** has the same order as coverage. Its floor here is 92, not 0: 150 data for 64 × 64 covariances.
+# * **Density and coverage** separate what **precision and recall** blur: 0.54 and 0.62 for the PixelCNN,
+#   whose recall of 0.95 is higher than that of the data. For the GAN recall is 0.29: it leaves much of the
+#   data out.
+# * **Fréchet distance** has the same order as coverage. Its floor here is 92, not 0: 150 data for 64 × 64
+#   covariances.
 # * **1-NN, train** is above one half everywhere, so that this test finds no copies of training data.
 #
-# By samples the VAE is first in every column; its lead over the flow in C2ST is within the error. What is wrong with
-# the PixelCNN's samples can't be read off one number. An explanation that would fit, and was not tested: each pixel's
-# law is good given a real beginning, and 64 draws one after the other leave the data before the image is full.
+# By samples the VAE is first in every column; its lead over the flow in C2ST is within the error. What is
+# wrong with the PixelCNN's samples can't be read off one number. An explanation that would fit, and was not
+# tested: each pixel's distribution is good given a real beginning, and 64 draws one after the other leave the
+# data before the image is full.
 #
-# The GAN's samples have a fault that can be seen: grey patches. 19 % of its pixels are level 8, of the data's 3 %. The
-# critic sees the mean of a logistic law that is cut off at 0 and 16, and one of boundless width has the mean 8: where a
-# pixel is 8 the median width is 160,000 levels, elsewhere 0.3 (read off once, beside the script). The declaration that
-# suits the VAE gives the GAN a dead end; with the normal law of `07_gan_shares_the_generator.py` it has none.
+# The GAN's samples have a fault that can be seen: grey patches. 19 % of its pixels are level 8, of the data's
+# 3 %. The critic sees the mean of a logistic distribution that is cut off at 0 and 16, and one of boundless
+# width has the mean 8: where a pixel is 8 the median width is 160,000 levels, elsewhere 0.3 (read off once,
+# beside the script). The declaration that suits the VAE gives the GAN a dead end; with the normal likelihood
+# of `07_gan_shares_the_generator.py` it has none.
 #
-# All of this is one seed, one size of each model and 1,347 images: it compares these four programs, not four families.
-# What does belong to the families is the first table: who has a density, of which kind, and what a sample costs. The
-# PixelCNN pays for its exact mass with 64 passes a draw, a hundred times the processor time of the flow or the VAE.
+# All of this is one seed, one size of each model and 1,347 images: it compares these four programs, not four
+# families. What does belong to the families is the first table: who has a density, of which kind, and what a
+# sample costs. The PixelCNN pays for its exact mass with 64 passes a draw, a hundred times the processor time
+# of the flow or the VAE.

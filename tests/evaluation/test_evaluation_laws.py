@@ -56,6 +56,9 @@ OF_PAIRS: dict[str, Callable[..., Any]] = {
     "preflight": lambda m, g, x: str(dgm.preflight(m, g, x)),
     "to_arviz": lambda m, g, x: dgm.to_arviz(m, g, x, num=5),
     "gaps": lambda m, g, x: dgm.gaps(m, g, x, num=20, num_steps=3),
+    "guide_error": lambda m, g, x: dgm.guide_error(
+        g, dgm.hmc(m, x, num=5, warmup=10, chains=2, leapfrog=2), x
+    ),
 }
 OF_VAES: dict[str, Callable[..., Any]] = {
     name: lambda vae, x, run=run: run(vae.model, vae.guide, x) for name, run in OF_PAIRS.items()
@@ -97,15 +100,15 @@ def _same_bits(found: np.ndarray, expected: np.ndarray) -> bool:
 
 
 class MaskedByOnes(nn.Module):
-    """A likelihood whose law is masked, by ones."""
+    """A likelihood whose distribution is masked, by ones."""
 
     def __init__(self, likelihood: nn.Module):
         super().__init__()
         self.likelihood = likelihood
 
     def forward(self, z: Tensor) -> Any:
-        law = self.likelihood(z)
-        return law.mask(torch.ones(law.batch_shape, dtype=torch.bool))
+        distribution = self.likelihood(z)
+        return distribution.mask(torch.ones(distribution.batch_shape, dtype=torch.bool))
 
 
 def evaluated_beside_an_objective(vae: dgm.VAE) -> dgm.VAE:
@@ -121,7 +124,9 @@ def evaluated_beside_an_objective(vae: dgm.VAE) -> dgm.VAE:
 
 VARIANTS: dict[str, Callable[[dgm.VAE], dgm.VAE]] = {
     "size": lambda vae: vae.replace(size=1000),
-    "mask_of_the_law": lambda vae: vae.replace(likelihood=MaskedByOnes(vae.generator.likelihood)),
+    "mask_of_the_distribution": lambda vae: vae.replace(
+        likelihood=MaskedByOnes(vae.generator.likelihood)
+    ),
     "beta": evaluated_beside_an_objective,
 }
 

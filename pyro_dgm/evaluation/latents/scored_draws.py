@@ -13,7 +13,7 @@ from ...contract import DATA, PARTICLES, Site
 from ...inference.run.data import Batch, split_rows
 from ...inference.run.particles import Particles
 from ...inference.run.sessions import Session
-from ...inference.run.simulation import draws_of
+from ...inference.run.simulation import site_draws
 from ...inference.run.supports import independent_dims
 from ...inference.run.traces import plate_names
 
@@ -51,7 +51,7 @@ class ScoredDraws:
         q_reason = _why_no_dims("q", run.latent, codes)
         p_reason = _why_no_dims("p", run.modelled, codes)
         return cls(
-            values={name: draws_of(run.latent[name]) for name in codes},
+            values={name: site_draws(run.latent[name]) for name in codes},
             log_q=log_q,
             log_p=log_p,
             reconstruction=particles.log_weight + log_q - log_p,

@@ -14,7 +14,7 @@ from ...contract import PyroProgram
 from ...inference.run.data import Batch
 from ...inference.run.generation import encoded
 from ...inference.run.sessions import Session, require_positive, session
-from ...inference.run.simulation import draws_of, simulated
+from ...inference.run.simulation import simulate, site_draws
 from ...inference.run.tabular import Tabular
 from ..samples.twosample import TwoSample, mmd
 from .unit_statistics import KLShares, PosteriorMoments, data_second
@@ -263,7 +263,7 @@ def aggregate_draws_of(pair: Session, num: int) -> tuple[Tensor, Tensor]:
 def _encodings(pair: Session, block: Batch) -> dict[str, Tensor]:
     """Latent site → one draw of the guide for each datum of a block `(N, *plates, *event)`."""
     sites = pair.draw(block, num=1).pair.latent
-    return {name: draws_of(sites[name])[0] for name in pair.structure.codes}
+    return {name: site_draws(sites[name])[0] for name in pair.structure.codes}
 
 
 def _prior_draws(pair: Session, block: Batch) -> dict[str, Tensor]:
@@ -271,7 +271,7 @@ def _prior_draws(pair: Session, block: Batch) -> dict[str, Tensor]:
     structure = pair.structure
     x, *context = block
     codes = list(structure.codes)
-    _, draws = simulated(pair.model, len(x), tuple(context), codes, structure.depth)
+    _, draws = simulate(pair.model, len(x), tuple(context), codes, structure.depth)
     return draws
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from ...inference.run.data import take_rows
 from ...inference.run.estimates import estimating, placed_context
 from ...inference.run.sessions import require_positive
-from ...inference.run.simulation import run_of_prior, simulated
+from ...inference.run.simulation import run_without_data, simulate
 from ...inference.run.traces import latent_sites, plate_depth
 from ..chains.coordinates import Posterior, Values
 from ..estimate import Estimate, estimated
@@ -126,8 +126,8 @@ def bdmc(
 def _made(model: Callable, num: int, context: tuple) -> tuple[tuple, Values]:
     r"""$(z^*, x) \sim p(z, x)$, `num` for each row of a context: the model's arguments, and every site data first."""
     context = tuple(c.repeat(num, *[1] * (c.dim() - 1)) if _has_rows(c) else c for c in context)
-    trace = run_of_prior(model, context)
-    x, truth = simulated(model, num, context, list(latent_sites(trace)), plate_depth(trace))
+    trace = run_without_data(model, context)
+    x, truth = simulate(model, num, context, list(latent_sites(trace)), plate_depth(trace))
     return (x, *context), truth
 
 

@@ -2,37 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
-from math import exp, pi, sqrt
 from typing import Any
 
 import torch
-from pyro import poutine
 from torch import Tensor
 
-from ...inference.run.data import take_rows
-from ...inference.run.estimates import estimating, placed_context
+from ...contract import PyroProgram, Site
+from ...inference.run.data import Batch, has_rows, take_rows
 from ...inference.run.explain import run_or_explain
-from ...inference.run.generation import generated_value
-from ...inference.run.particles import draw
+from ...inference.run.particles import Particles, draw
 from ...inference.run.rules import check_sites
-from ...inference.run.sessions import check_pair, require_positive
-from ...inference.run.simulation import (
-    draws_of,
-    log_joint,
-    names_of_latents,
-    run_of_prior,
-    simulated,
-)
-from ...inference.run.traces import Site, latent_sites, plate_depth, vectorized
+from ...inference.run.sessions import Session, require_positive, session_of_prior
+from ...inference.run.simulation import log_joint, run_without_data, simulate, site_draws
+from ...inference.run.states import fork_rng
+from ...inference.run.structure import Structure
+from ...inference.run.tabular import Tabular
+from ...inference.run.traces import PairTrace, plate_depth
+from .uniformity import kolmogorov
 
-LEVELS = (0.5, 0.8, 0.95)  # of the intervals that are printed
+LEVELS = (0.5, 0.8, 0.95)  # of the intervals whose coverage is printed
+NUM_PRINTED = 10  # statistics, those of the smallest p-values
 
 
 @dataclass(frozen=True)
-class SBC:
+class SBC(Tabular):
     r"""Ranks of $z^*$ among L draws of $q(z \mid x)$, with $z^* \sim p(z)$ and $x \sim p(x \mid z^*)$.
 
     Each statistic's rank is uniform on 0, …, L if the guide is the exact posterior; ties are broken at random.
@@ -52,7 +47,8 @@ class SBC:
     @property
     def p_values(self) -> Tensor:
         """Kolmogorov's test of each statistic's uniformity, by itself `(S,)`."""
-        return torch.tensor([kolmogorov(u) for u in self.uniform.T], dtype=torch.float64)
+        p = [kolmogorov(u) for u in self.uniform.T]
+        return torch.tensor(p, dtype=torch.float64)
 
     @property
     def adjusted(self) -> Tensor:
@@ -62,9 +58,10 @@ class SBC:
         on each other.
         """
         p, order = self.p_values.sort()
-        num = len(p)
-        stepped = (p * torch.arange(num, 0, -1)).cummax(0).values.clamp(max=1)
-        return torch.empty_like(p).scatter(0, order, stepped)
+        num_left = torch.arange(len(p), 0, -1)
+        adjusted = (p * num_left).cummax(0).values
+        adjusted = adjusted.clamp(max=1)
+        return torch.empty_like(p).scatter(0, order, adjusted)
 
     def passed(self, level: float = 0.01) -> bool:
         """Whether no statistic is refused at a level; an exact guide fails with at most that probability."""
@@ -75,31 +72,54 @@ class SBC:
 
         The standard error is $\sqrt{\mathrm{level}\,(1 - \mathrm{level}) / N}$.
         """
-        return ((2 * self.uniform - 1).abs() <= level).double().mean(0)
+        inside = (2 * self.uniform - 1).abs() <= level
+        return inside.double().mean(0)
+
+    def columns(self) -> dict[str, Any]:
+        """One row per statistic: its p-value, the same after Holm's correction, and the coverage of intervals."""
+        columns: dict[str, Any] = {
+            "statistic": list(self.names),
+            "p_value": self.p_values,
+            "adjusted": self.adjusted,
+        }
+        for level in LEVELS:
+            columns[f"coverage_{100 * level:.0f}"] = self.coverage(level)
+        return columns
 
     def __str__(self) -> str:
-        p, adjusted, cover = (
-            self.p_values,
-            self.adjusted,
-            [self.coverage(level) for level in LEVELS],
-        )
-        worst = p.argsort()[:10].tolist()
-        head = "".join(f"{f'{level:.0%} interval':>14}" for level in LEVELS)
-        rows = [
-            f"  {self.names[i]:<14}{p[i]:>10.2g}{adjusted[i]:>10.2g}"
-            + "".join(f"{c[i]:>14.1%}" for c in cover)
-            for i in worst
+        adjusted = self.adjusted
+        lines = [
+            f"SBC, {len(self.ranks)} data × {self.num_draws} draws, "
+            f"{len(self.names)} statistics, "
+            f"smallest p after Holm's correction {adjusted.min():.2g}",
+            _header(),
         ]
-        title = (
-            f"SBC, {len(self.ranks)} data × {self.num_draws} draws, {len(self.names)} statistics, "
-            f"smallest p after Holm's correction {adjusted.min():.2g}"
-        )
-        return "\n".join([title, f"  {'statistic':<14}{'p':>10}{'Holm':>10}{head}", *rows])
+        p = self.p_values
+        coverages = [self.coverage(level) for level in LEVELS]
+        for i in p.argsort()[:NUM_PRINTED].tolist():
+            line = f"  {self.names[i]:<14}{p[i]:>10.2g}{adjusted[i]:>10.2g}"
+            lines.append(line + _percent([coverage[i] for coverage in coverages]))
+        return "\n".join(lines)
+
+
+def _percent(shares: list[Tensor]) -> str:
+    """Shares in the columns of the printed table."""
+    cells = [f"{share:>14.1%}" for share in shares]
+    return "".join(cells)
+
+
+def _header() -> str:
+    """What stands above the columns of the printed table."""
+    columns = ["  statistic     ", "         p", "      Holm"]
+    for level in LEVELS:
+        interval = f"{level:.0%} interval"
+        columns.append(f"{interval:>14}")
+    return "".join(columns)
 
 
 def sbc(
-    model: Callable,
-    guide: Callable,
+    model: PyroProgram,
+    guide: PyroProgram,
     *context: Any,
     num_data: int = 10_000,
     num_draws: int = 99,
@@ -108,9 +128,9 @@ def sbc(
 ) -> SBC:
     r"""Is $q(z \mid x)$ the posterior of the model's own data? $z^* \sim p(z)$, $x \sim p(x \mid z^*)$, ranks of $z^*$.
 
-    Over the joint law, $z^*$ and exact posterior draws are exchangeable, so that ranks are uniform. The test sees the
-    guide on data that the model makes, not on the user's: a wrong model with an exact guide passes. 10,000 data find
-    a mean that is off by a tenth of a posterior standard deviation. Ranks of $\log p(x, z)$ and $\|z\|$ see
+    Over the joint distribution, $z^*$ and exact posterior draws are exchangeable, so that ranks are uniform. The test
+    sees the guide on data that the model makes, not on the user's: a wrong model with an exact guide passes. 10,000
+    data find a mean that is off by a tenth of a posterior standard deviation. Ranks of $\log p(x, z)$ and $\|z\|$ see
     dependences between dims that the dims alone do not.
 
     Args:
@@ -124,118 +144,154 @@ def sbc(
         seed: of data, draws and ties; the random state outside stays as it is.
 
     Raises:
-        ValueError: for counts below 1, a model that does not generate from these arguments alone, a guide without
-            latent sites, or a site outside the data plate.
+        TypeError: for a VAE in place of its two programs.
+        ValueError: for counts below 1, a model that does not generate from these arguments alone, a guide that fails
+            on what it generates, a guide without latent sites, or a site outside the data plate.
 
     References:
         Talts et al. 2018, *Validating Bayesian inference algorithms with simulation-based calibration*,
         arXiv:1804.06788; Modrák et al. 2023, arXiv:2211.02383 (ranks of the joint density);
         Holm 1979, *A simple sequentially rejective multiple test procedure*.
-    """
-    check_pair(model, guide)
-    require_positive(num_data=num_data, num_draws=num_draws, chunk=chunk)
-    context = placed_context(model, context)
-    with estimating(model, guide, seed=seed):
-        sites = _sites(model, guide, context)
-        blocks = torch.arange(num_data).split(max(1, chunk // num_draws))
-        parts = [
-            _ranks(*_statistics(model, guide, _again(context, rows), len(rows), sites, num_draws))
-            for rows in blocks
-        ]
-        ranks = torch.cat(parts).cpu()
-        uniform = (ranks + torch.rand(ranks.shape, dtype=torch.float64)) / (num_draws + 1)
-    return SBC((*sites.dims, "log p(x, z)", "|z|"), ranks, uniform, num_draws)
-
-
-def kolmogorov(u: Tensor) -> float:
-    r"""p-value of $\max_t |F_n(t) - t|$ for n numbers in (0, 1), by its limiting law with Stephens' correction.
-
-    References:
-        Stephens 1970, *Use of the Kolmogorov–Smirnov statistics without extensive tables*, JRSS B 32.
 
     Example:
-        >>> round(kolmogorov((torch.arange(1000) + 0.5) / 1000), 6)
-        1.0
+        >>> import pyro.distributions as dist
+        >>> from pyro_dgm import Conditional, Normal, StandardNormal, VAE
+        >>> encoder = Conditional(dist.Normal, torch.nn.Linear(3, 4))
+        >>> vae = VAE(StandardNormal(2), Normal(torch.nn.Linear(2, 3)), encoder)
+        >>> sbc(vae.model, vae.guide, num_data=50, num_draws=9).names
+        ('z[0]', 'z[1]', 'log p(x, z)', '|z|')
     """
-    num = len(u)
-    steps, u = torch.arange(num + 1).to(u) / num, u.sort().values
-    largest = torch.maximum((steps[1:] - u).max(), (u - steps[:-1]).max()).item()
-    t = (sqrt(num) + 0.12 + 0.11 / sqrt(num)) * largest
-    if t < 1:
-        return 1 - sqrt(2 * pi) / t * sum(
-            exp(-((2 * k - 1) ** 2) * pi**2 / (8 * t**2)) for k in range(1, 6)
-        )
-    return 2 * sum((-1) ** (k - 1) * exp(-2 * k**2 * t**2) for k in range(1, 6))
+    require_positive(num_data=num_data, num_draws=num_draws)
+    with session_of_prior(model, guide, *context, num=num_draws, chunk=chunk, seed=seed) as pair:
+        return sbc_of(pair, num_data)
+
+
+def sbc_of(pair: Session, num_data: int) -> SBC:
+    """`sbc` of an open session of the prior."""
+    simulation = _Simulation.of(pair)
+    size = max(1, pair.chunk // pair.num)
+    blocks = []
+    for rows in torch.arange(num_data).split(size):
+        ranks = simulation.ranks(rows)
+        blocks.append(ranks.cpu())
+    ranks = torch.cat(blocks)
+    within = torch.rand(ranks.shape, dtype=torch.float64)
+    uniform = (ranks + within) / (pair.num + 1)
+    return SBC(simulation.names, ranks, uniform, pair.num)
 
 
 @dataclass(frozen=True)
-class _Sites:
-    """Names of all latent sites, of those that make up z, of the dims of z; and the number of plates."""
+class _Simulation:
+    """A pair on data that its model makes.
 
-    latent: list[str]
-    z: list[str]
-    dims: list[str]
-    depth: int
+    Attributes:
+        pair: the open session.
+        example: a run on one such datum.
+        codes: names of the latent sites that are ranked.
+    """
 
+    pair: Session
+    example: PairTrace
+    codes: tuple[str, ...]
 
-def _sites(model: Callable, guide: Callable, context: tuple) -> _Sites:
-    """What one datum that the model makes shows of a pair."""
-    context = _again(context, torch.arange(1))
-    depth = plate_depth(run_of_prior(model, context, guide))
-    made = poutine.trace(vectorized(model, 1, depth)).get_trace(None, *context)
-    traces = run_or_explain(model, guide, (generated_value(made).flatten(0, 1), *context))
-    check_sites(traces)
-    z, latent = names_of_latents(*traces), traces.latent
-    if not z:
-        raise ValueError(
-            f"sbc: expected a guide with latent sites, got {[*latent]}. Fix: nll(model, guide, x) scores such a model."
+    @classmethod
+    def of(cls, pair: Session) -> _Simulation:
+        """Run the pair on one datum of its own and check it; refuses a pair without latents."""
+        example = _run_on_own_datum(pair)
+        check_sites(example)
+        codes = Structure.of(example).codes
+        if not codes:
+            raise ValueError(
+                f"sbc: expected a guide with latent sites, got {list(example.latent)}. "
+                "Fix: nll(model, guide, x) scores such a model."
+            )
+        return cls(pair, example, codes)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the statistics."""
+        names = []
+        for code in self.codes:
+            names += _dims(code, self.example.latent[code])
+        return (*names, "log p(x, z)", "|z|")
+
+    def ranks(self, rows: Tensor) -> Tensor:
+        """Ranks of the true latents of some data among draws of the guide `(N, S)`."""
+        pair, depth = self.pair, self.example.depth
+        context = _repeated_rows(pair.context, rows)
+        x, truth, log_p = self._joint_draws(len(rows), context)
+        particles = draw(pair.model, pair.guide, x, *context, num=pair.num, depth=depth)
+        draws = {}
+        for name, site in particles.pair.latent.items():
+            draws[name] = site_draws(site)
+        return _ranks(
+            self._statistics(draws, particles.log_joint),
+            self._statistics(truth, log_p),
+            _rounding(particles),
         )
-    return _Sites(
-        [*latent], z, [dim for name in z for dim in _dims(name, latent[name])], plate_depth(*traces)
-    )
+
+    def _joint_draws(self, num: int, context: Batch) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        r"""$(z^*, x) \sim p(z, x)$: x `(N, *event)`, every site of $z^*$, and $\log p(x, z^*)$ `(N,)`."""
+        depth = self.example.depth
+        latent = list(self.example.latent)
+        x, truth = simulate(self.pair.model, num, context, latent, depth)
+        log_p = log_joint(self.pair.model, (x, *context), truth, depth)
+        return x, truth, log_p
+
+    def _statistics(self, latents: dict[str, Tensor], log_p: Tensor) -> Tensor:
+        r"""Every number of z, $\log p(x, z)$ and $\|z\|$, `(*batch, S)`, of log joint densities `(*batch)`."""
+        numbers = []
+        for code in self.codes:
+            flat = latents[code].reshape(*log_p.shape, -1)
+            numbers.append(flat.double())
+        z = torch.cat(numbers, -1)
+        norm = z.norm(dim=-1, keepdim=True)
+        return torch.cat([z, log_p[..., None], norm], -1)
+
+
+def _run_on_own_datum(pair: Session) -> PairTrace:
+    """A run of the pair on one datum that the model makes; its noise is not the session's."""
+    context = _repeated_rows(pair.context, torch.arange(1))
+    with fork_rng(torch.empty(0, device=pair.device)):
+        trace = run_without_data(pair.model, context, pair.guide)
+        x, _ = simulate(pair.model, 1, context, [], plate_depth(trace))
+        batch = (x, *context)
+        return run_or_explain(pair.model, pair.guide, batch)
 
 
 def _dims(name: str, site: Site) -> list[str]:
-    """Names of the dims of one site, plates first."""
-    plates = [size for size in site["fn"].batch_shape[:-1] if size > 1]
-    index = product(*map(range, (*plates, *site["fn"].event_shape)))
-    return [f"{name}[{', '.join(map(str, i))}]" if i else name for i in index]
+    """Names of the dims of one site, plates first; a site of one number has the site's own."""
+    distribution = site["fn"]
+    further_plates = distribution.batch_shape[:-1]
+    shape = [size for size in further_plates if size > 1]
+    shape += distribution.event_shape
+    if not shape:
+        return [name]
+    dims = []
+    for index in product(*map(range, shape)):
+        numbers = ", ".join(map(str, index))
+        dims.append(f"{name}[{numbers}]")
+    return dims
 
 
-def _again(context: tuple, rows: Tensor) -> tuple:
+def _repeated_rows(context: Batch, rows: Tensor) -> Batch:
     """The contexts of some data; where data are more than contexts, the contexts start over."""
-    num = max([len(c) for c in context if isinstance(c, Tensor) and c.dim() > 0], default=1)
+    lengths = [len(value) for value in context if has_rows(value)]
+    num = max(lengths, default=1)
     return take_rows(context, rows % num)
 
 
-def _statistics(
-    model: Callable, guide: Callable, context: tuple, num: int, sites: _Sites, num_draws: int
-) -> tuple[Tensor, Tensor, float]:
-    """Statistics of the draws `(L, N, S)` and of the truth `(N, S)`, float64, and the precision of the programs."""
-    x, truth = simulated(model, num, context, sites.latent, sites.depth)
-    particles = draw(model, guide, x, *context, num=num_draws, depth=sites.depth)
-    drawn = latent_sites(particles.guide_trace)
-    z, z_true = (
-        _joined([draws_of(drawn[n]) for n in sites.z], 2),
-        _joined([truth[n] for n in sites.z], 1),
-    )
-    log_p, log_p_true = particles.log_joint, log_joint(model, (x, *context), truth, sites.depth)
-    precision = max(torch.finfo(v.dtype).eps for v in particles.log_p.values())
-    return _with(z, log_p), _with(z_true, log_p_true), precision
+def _rounding(particles: Particles) -> float:
+    """The relative error of a number of the programs: the coarsest of their dtypes."""
+    dtypes = {log_p.dtype for log_p in particles.log_p.values()}
+    return max(torch.finfo(dtype).eps for dtype in dtypes)
 
 
-def _joined(values: list[Tensor], start: int) -> Tensor:
-    """All sites as one vector, behind the dims of draws and data."""
-    return torch.cat([v.reshape(*v.shape[:start], -1).double() for v in values], -1)
-
-
-def _with(z: Tensor, log_p: Tensor) -> Tensor:
-    return torch.cat([z, log_p[..., None], z.norm(dim=-1, keepdim=True)], -1)
-
-
-def _ranks(draws: Tensor, truth: Tensor, precision: float) -> Tensor:
+def _ranks(draws: Tensor, truth: Tensor, rounding: float) -> Tensor:
     """How many draws `(L, N, S)` lie below the truth `(N, S)`; a tie is below with a place drawn at random."""
-    margin = 32 * precision * truth.abs()  # equal up to rounding is equal: discrete latents tie
+    margin = 32 * rounding * truth.abs()  # equal up to rounding is equal: discrete latents tie
     below = (draws < truth - margin).sum(0)
-    tied = (draws <= truth + margin).sum(0) - below
-    return below + (torch.rand_like(truth) * (tied + 1)).long()
+    not_above = (draws <= truth + margin).sum(0)
+    num_places = not_above - below + 1
+    place = torch.rand_like(truth) * num_places
+    return below + place.long()

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ...inference.run.data import extreme_batch, take_rows
-from ...inference.run.estimates import checked_run, estimating, placed
-from ...inference.run.sessions import check_pair, require_positive
+from ...contract import PyroProgram
+from ...inference.run.data import extreme_batch
+from ...inference.run.sessions import Session, require_positive, session
 from ...inference.run.states import derive_seed, fork_rng
-from ...inference.run.traces import latent_sites, plate_depth
+from ...inference.run.tabular import Tabular
+from ...inference.run.traces import latent_sites
 from ..estimate import Estimate, estimated
-from ..likelihood.importance import PerDatum, nll, weight_statistics, weighted
+from ..likelihood.importance import PerDatum, nll_of, weight_statistics, weighted
 from .refinement import RefinedGuide, guide_draws, is_mean_field_normal, refine
 
 WHOLE_FAMILY = "q* the best diagonal normal of each datum"
@@ -23,15 +24,16 @@ AFFINE_IMAGES = "q* the best affine image of the guide at each datum: amortizati
 
 
 @dataclass(frozen=True)
-class Gaps:
+class Gaps(Tabular):
     r"""$\log p(x) - \mathrm{ELBO}$ in two: $[\mathcal L(q^*) - \mathcal L(q)] + [\log p(x) - \mathcal L(q^*)]$, nats.
 
-    $q^*$ is the best image of the guide for each datum by itself, its dims moved and scaled. Of a guide whose dims are
-    independent normals it ranges over all such laws, and the split is that of the family. Of any other, such as a flow,
-    a full covariance or a site that hangs on another, the shape stays amortized: amortization is then a lower bound for
-    that reason too, and approximation is what the *affine images* lose, an upper bound of what the family does.
+    $q^*$ is the best affine image of the guide for each datum by itself, each of its dims shifted and scaled. If the
+    dims of the guide are independent normals, $q^*$ ranges over all such distributions, and the split is that of the
+    family. For any other guide, such as a flow, a full covariance or a site that depends on another, the shape stays
+    amortized: amortization is then a lower bound for that reason too, and approximation is what the *affine images*
+    lose, an upper bound of what the family does.
 
-    The ascent that finds it may stop early, which moves both the same way; with an importance estimate for
+    The ascent that finds it may stop early, which changes both in the same direction; with an importance estimate for
     $\log p(x)$, a lower bound in expectation, approximation is too small by what that lacks.
 
     Attributes:
@@ -50,16 +52,25 @@ class Gaps:
     approximation_per_datum: Tensor
     kind: str
 
+    def columns(self) -> dict[str, Any]:
+        """One row per datum: both parts and their sum, nats."""
+        return {
+            "amortization": self.amortization_per_datum,
+            "approximation": self.approximation_per_datum,
+            "inference": self.amortization_per_datum + self.approximation_per_datum,
+        }
+
     def __str__(self) -> str:
         return (
-            f"inference gap {self.inference} nats = amortization {self.amortization} + approximation "
-            f"{self.approximation} ({self.kind}; {len(self.amortization_per_datum)} data)"
+            f"inference gap {self.inference} nats = "
+            f"amortization {self.amortization} + approximation {self.approximation} "
+            f"({self.kind}; {len(self.amortization_per_datum)} data)"
         )
 
 
 def gaps(
-    model: Callable,
-    guide: Callable,
+    model: PyroProgram,
+    guide: PyroProgram,
     *batch: Any,
     num: int = 500,
     num_steps: int = 300,
@@ -70,16 +81,16 @@ def gaps(
 ) -> Gaps:
     r"""$q_i^* = \arg\max \mathcal L_i$ over $\zeta' = c + e^s \odot (\zeta - c + \sigma \odot t)$, $\zeta \sim q(x_i)$.
 
-    Each latent site of the guide is moved and scaled for every datum by itself, in free coordinates if its support is
-    bounded; later sites see the moved draws of earlier ones. The noise of a dequantized pair is a latent site as any,
-    and refined as well. `q` and `q*` are drawn with the same noise. See `Gaps` for what $q^*$ ranges over.
+    Each latent site of the guide is shifted and scaled for every datum by itself, in free coordinates if its support is
+    bounded; later sites see the new draws of earlier ones. The noise of a dequantized pair is a latent site like any
+    other, and refined as well. `q` and `q*` are drawn with the same noise. See `Gaps` for what $q^*$ ranges over.
 
     The cost is `num_steps` runs of the pair and their gradients with 8 draws of each datum.
 
     Args:
         model: any Pyro program that keeps the contract, with continuous latents.
         guide: its guide, with reparameterized draws.
-        batch: the data, observation first; every tensor has the data along its first dim.
+        batch: the data, observation first, with a row per datum in each; or one loader, which is read whole.
         num: draws per datum for each of the two bounds.
         num_steps: steps of the ascent (Adam) for each datum.
         lr: its step size, in units of the guide's width at the datum; it falls to 0 as a cosine. A guide that is off by
@@ -90,7 +101,7 @@ def gaps(
         chunk: how many (draw, datum) pairs are in memory at once.
 
     Raises:
-        TypeError: for a VAE in place of its two programs.
+        TypeError: for a VAE in place of its two programs, or a truth that is no cost per datum.
         ValueError: for counts below 1, a truth of other data, a model without latents, or a latent that is discrete,
             global, a point mass, or drawn without gradient.
 
@@ -105,27 +116,59 @@ def gaps(
         >>> gaps(vae.model, vae.guide, torch.zeros(5, 3), num=10, num_steps=2).amortization_per_datum.shape
         torch.Size([5])
     """
-    check_pair(model, guide, "gaps(vae.model, vae.guide, x)")
-    require_positive(num=num, num_steps=num_steps, chunk=chunk)
-    amortized = nll(model, guide, *batch, num=num, chunk=chunk, seed=seed).nelbo
-    batch = placed(model, batch)
-    with estimating(model, guide, seed=seed):
-        depth = plate_depth(*checked_run(model, guide, batch))
-        with fork_rng(
-            *batch, seed=derive_seed(seed, 1)
-        ):  # the noise of the bound is not that of the ascent
-            kind = _kind_of(guide, batch, depth)
-            best = refine(model, guide, batch, depth, num_steps=num_steps, lr=lr, chunk=chunk)
-        nelbo, cost = _bounds(model, guide, best, batch, num, chunk, depth)
+    require_positive(num_steps=num_steps)
+    with session(model, guide, *batch, num=num, chunk=chunk, seed=seed) as pair:
+        _check_truth(truth, len(pair))
+        return gaps_of(pair, num_steps, lr, truth)
+
+
+def gaps_of(pair: Session, num_steps: int, lr: float, truth: PerDatum | None = None) -> Gaps:
+    """`gaps` of an open session."""
+    with fork_rng(*pair.batch, seed=derive_seed(pair.seed, 1)):  # the ascent's own noise
+        kind = _kind_of(pair)
+        best = _refine(pair, num_steps, lr)
+    pair.reseed()
+    amortized = nll_of(pair).nelbo
+    pair.reseed()  # q and q* are drawn with the same noise
+    nelbo, cost = _bounds(pair, best)
     exact = cost if truth is None else truth.per_datum
-    if len(exact) != len(nelbo):
-        raise ValueError(f"gaps: expected a truth of {len(nelbo)} data, got one of {len(exact)}.")
     return _split(amortized - nelbo, nelbo - exact, kind)
 
 
-def _kind_of(guide: Callable, batch: tuple, depth: int) -> str:
+def _refine(pair: Session, num_steps: int, lr: float) -> RefinedGuide:
+    """The guide with its best image for each datum."""
+    return refine(
+        pair.model,
+        pair.guide,
+        pair.batch,
+        pair.structure.depth,
+        num_steps=num_steps,
+        lr=lr,
+        chunk=pair.chunk,
+    )
+
+
+def _check_truth(truth: Any, num_data: int) -> None:
+    """Refuse what is no cost of the same data; `None` stands for an importance estimate."""
+    if truth is None:
+        return
+    if not isinstance(truth, PerDatum):
+        raise TypeError(
+            "gaps: expected truth= as an estimate of -log p(x) of every datum, got "
+            f"{type(truth).__name__}. Fix: truth=ais(model, x), or "
+            "truth=dgm.results.GivenNLL(per_datum) for known numbers."
+        )
+    if len(truth.per_datum) != num_data:
+        raise ValueError(
+            f"gaps: expected a truth of {num_data} data, got one of {len(truth.per_datum)}. "
+            "Fix: the same x for both, gaps(model, guide, x, truth=ais(model, x))."
+        )
+
+
+def _kind_of(pair: Session) -> str:
     """What the images of the guide range over; refuses a guide without latents."""
-    sites = latent_sites(guide_draws(guide, extreme_batch(batch), depth))
+    few = extreme_batch(pair.batch)
+    sites = latent_sites(guide_draws(pair.guide, few, pair.structure.depth))
     if not sites:
         raise ValueError(
             "gaps: expected a guide with a latent site, got none. "
@@ -134,30 +177,33 @@ def _kind_of(guide: Callable, batch: tuple, depth: int) -> str:
     return WHOLE_FAMILY if is_mean_field_normal(sites) else AFFINE_IMAGES
 
 
-def _bounds(
-    model: Callable,
-    guide: Callable,
-    best: RefinedGuide,
-    batch: tuple,
-    num: int,
-    chunk: int,
-    depth: int,
-) -> tuple[Tensor, Tensor]:
-    """The −ELBO of the refined guide and its importance estimate of −log p(x), `(N,)` each, in the blocks of `nll`."""
-    rows, nelbo, cost = max(1, chunk // num), [], []
-    for start in range(0, len(batch[0]), rows):
-        here = slice(start, start + rows)
-        log_w, _ = weighted(model, best.at(here)(guide), take_rows(batch, here), num, chunk, depth)
+def _bounds(pair: Session, best: RefinedGuide) -> tuple[Tensor, Tensor]:
+    """The −ELBO of the refined guide and its importance estimate of −log p(x), `(N,)` each."""
+    nelbo, cost = [], []
+    for log_w in _refined_weights(pair, best):
         nelbo.append(-log_w.mean(0).cpu())
         cost.append(weight_statistics(log_w)["per_datum"])
     return torch.cat(nelbo), torch.cat(cost)
 
 
+def _refined_weights(pair: Session, best: RefinedGuide) -> Iterator[Tensor]:
+    """Log weights `(K, rows)` of the refined guide in the blocks of `nll`."""
+    start = 0
+    for block in pair.blocks():
+        end = start + len(block[0])
+        refined = best.at(slice(start, end))(pair.guide)
+        depth = pair.structure.depth
+        log_w, _ = weighted(pair.model, refined, block, pair.num, pair.chunk, depth)
+        yield log_w
+        start = end
+
+
 def _split(amortization: Tensor, approximation: Tensor, kind: str) -> Gaps:
+    inference = amortization + approximation
     return Gaps(
         amortization=estimated(amortization[None]),
         approximation=estimated(approximation[None]),
-        inference=estimated((amortization + approximation)[None]),
+        inference=estimated(inference[None]),
         amortization_per_datum=amortization,
         approximation_per_datum=approximation,
         kind=kind,

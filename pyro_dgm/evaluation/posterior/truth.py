@@ -2,31 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ...inference.run.estimates import placed
-from ...inference.run.generation import encode
+from ...contract import PyroProgram
+from ...inference.run.generation import encoded
+from ...inference.run.sessions import Session, session
+from ...inference.run.tabular import Tabular
+from ...inference.run.traces import plate_value
 from ..chains.hamiltonian import HMC
 from ..chains.mixing import rhat
 
 Values = dict[str, Tensor]
 
+HEADER = (
+    "guide against chains      |shift| in sd  width ratio  W1 in sd  R-hat, mixed  R-hat, chains"
+)
+LEGEND = "  (shift, ratio and W1: means over data and dims; R-hat: the worst)"
+
 
 @dataclass(frozen=True)
-class GuideError:
-    r"""How q(z | x) differs from p(z | x), for each datum and each dim of every latent site, `(*plates, N, *event)`.
+class GuideError(Tabular):
+    r"""How $q(z \mid x)$ differs from $p(z \mid x)$, for each datum and each dim of every latent site.
+
+    Every attribute maps a site to a tensor `(*plates, N, *event)`. The first three are 0, 1 and 0 for an exact guide,
+    up to the noise of chains and draws.
 
     Attributes:
         shift: $(E_q[z] - E_p[z]) / \mathrm{sd}_p(z)$.
         ratio: $\mathrm{sd}_q(z) / \mathrm{sd}_p(z)$.
         wasserstein: $W_1(q, p) / \mathrm{sd}_p(z)$ of the marginal, $\int |F_q^{-1}(u) - F_p^{-1}(u)|\, du$; the draws'
             own noise adds to it, about $1 / \sqrt{\mathrm{ESS}}$.
-        rhat: R-hat of the chains mixed with as many of the guide's draws, 1 where the two laws agree, see `rhat`.
+        rhat: R-hat of the chains mixed with as many of the guide's draws, 1 where the two distributions agree, see
+            `rhat`.
         chains: R-hat of the chains alone: where it is large there is no truth to compare with.
     """
 
@@ -36,21 +48,42 @@ class GuideError:
     rhat: Values
     chains: Values
 
-    def __str__(self) -> str:
-        rows = [
-            f"{'guide against chains':<26}|shift| in sd  width ratio  W1 in sd  R-hat, mixed  R-hat, chains"
-        ]
+    def columns(self) -> dict[str, Any]:
+        """One row per number of a latent site: its index in `(*plates, N, *event)`, and every statistic."""
+        sites: list[str] = []
+        indices: list[tuple[int, ...]] = []
         for name, shift in self.shift.items():
-            means = [v[name].mean().item() for v in (self.ratio, self.wasserstein)]
-            worst = [v[name].max().item() for v in (self.rhat, self.chains)]
-            numbers = f"{shift.abs().mean():13.3f}{means[0]:13.3f}{means[1]:10.3f}{worst[0]:14.3f}{worst[1]:15.3f}"
-            rows.append(f"  {name:<24}{numbers}")
-        return "\n".join(
-            [*rows, "  (shift, ratio and W1: means over data and dims; R-hat: the worst)"]
-        )
+            for index in product(*map(range, shift.shape)):
+                sites.append(name)
+                indices.append(index)
+        return {
+            "site": sites,
+            "index": indices,
+            "shift": _flat(self.shift),
+            "ratio": _flat(self.ratio),
+            "wasserstein": _flat(self.wasserstein),
+            "rhat": _flat(self.rhat),
+            "chains": _flat(self.chains),
+        }
+
+    def __str__(self) -> str:
+        lines = [HEADER]
+        for name in self.shift:
+            shift = self.shift[name].abs()
+            line = [
+                f"  {name:<24}",
+                f"{shift.mean():13.3f}",
+                f"{self.ratio[name].mean():13.3f}",
+                f"{self.wasserstein[name].mean():10.3f}",
+                f"{self.rhat[name].max():14.3f}",
+                f"{self.chains[name].max():15.3f}",
+            ]
+            lines.append("".join(line))
+        lines.append(LEGEND)
+        return "\n".join(lines)
 
 
-def guide_error(guide: Callable, truth: HMC, *batch: Any, seed: int = 0) -> GuideError:
+def guide_error(guide: PyroProgram, truth: HMC, *batch: Any, seed: int = 0) -> GuideError:
     r"""$q(z \mid x_i)$ against draws of $p(z \mid x_i)$: shift, width, distance, and whether mixed chains agree.
 
     Args:
@@ -61,8 +94,8 @@ def guide_error(guide: Callable, truth: HMC, *batch: Any, seed: int = 0) -> Guid
 
     Raises:
         TypeError: for chains that are none.
-        ValueError: for a model in place of the guide, a guide of other sites, or data of another number than the chains
-            have.
+        ValueError: for a model in place of the guide, a guide of other sites or of sites of another shape, or data of
+            another number than the chains have.
 
     References:
         Vehtari et al. 2021, arXiv:1903.08008 (R-hat); Yao, Vehtari, Simpson, Gelman 2018, *Yes, but did it work?*,
@@ -78,37 +111,88 @@ def guide_error(guide: Callable, truth: HMC, *batch: Any, seed: int = 0) -> Guid
     """
     if not isinstance(truth, HMC):
         raise TypeError(
-            f"guide_error: expected the chains of hmc after the guide, got {type(truth).__name__}. "
-            "Fix: guide_error(guide, hmc(model, x), x)."
+            "guide_error: expected the chains of hmc after the guide, got "
+            f"{type(truth).__name__}. Fix: guide_error(guide, hmc(model, x), x)."
         )
-    batch = placed(guide, batch)
-    num_chains, num, num_data = truth.log_joint.shape
-    if len(batch[0]) != num_data:
-        raise ValueError(
-            f"guide_error: expected the {num_data} data of the chains, got {len(batch[0])}. Fix: the same x for both."
-        )
-    claimed = encode(guide, *batch, num=num_chains * num, seed=seed)
-    if missing := sorted(set(truth.draws) - set(claimed)):
-        raise ValueError(
-            f"guide_error: expected the latent sites {sorted(truth.draws)}, got a guide without {missing}. "
-            "Fix: the guide of the model that the chains are of."
-        )
-    pairs = {name: (claimed[name].to(z).reshape(z.shape), z) for name, z in truth.draws.items()}
-    found = {name: _differences(*pair) for name, pair in pairs.items()}
-    fields = {
-        key: {name: values[key] for name, values in found.items()}
-        for key in next(iter(found.values()))
-    }
-    return GuideError(**fields, chains=truth.rhat)
+    num_chains, num, _ = truth.log_joint.shape
+    with session(None, guide, *batch, num=num_chains * num, seed=seed) as opened:
+        draws = _guide_draws(opened, truth)
+    return _difference(draws, truth)
 
 
-def _differences(guide: Tensor, chains: Tensor) -> dict[str, Tensor]:
-    """Statistics of draws `(chains, draws, *rest)` of either law."""
-    q, p = guide.flatten(0, 1).double(), chains.flatten(0, 1).double()
-    deviation = p.std(0)
-    return {
-        "shift": (q.mean(0) - p.mean(0)) / deviation,
-        "ratio": q.std(0) / deviation,
-        "wasserstein": (q.sort(0).values - p.sort(0).values).abs().mean(0) / deviation,
-        "rhat": rhat(torch.cat([guide, chains])),
-    }
+def _guide_draws(opened: Session, truth: HMC) -> Values:
+    """As many draws of the guide as the chains have, in their shape, `(chains, draws, *plates, N, *event)`."""
+    _check_number(len(opened), truth)
+    sites = encoded(opened, opened.batch)
+    missing = sorted(set(truth.draws) - set(sites))
+    if missing:
+        raise ValueError(
+            f"guide_error: expected the latent sites {sorted(truth.draws)}, got a guide without "
+            f"{missing}. Fix: guide_error(vae.guide, hmc(vae.model, x), x), the guide of the model "
+            "that the chains are of."
+        )
+    draws = {}
+    for name, chains in truth.draws.items():
+        draws[name] = _shaped_as(chains, name, plate_value(sites[name]))
+    return draws
+
+
+def _check_number(num: int, truth: HMC) -> None:
+    """Refuse other data than those of the chains."""
+    expected = truth.log_joint.shape[-1]
+    if num != expected:
+        raise ValueError(
+            f"guide_error: expected the {expected} data of the chains, got {num}. "
+            "Fix: the same x for both, guide_error(guide, hmc(model, x), x)."
+        )
+
+
+def _shaped_as(chains: Tensor, name: str, draws: Tensor) -> Tensor:
+    """Draws `(K, *rest)` as `(chains, draws, *rest)`; refuses those of another shape than the chains'."""
+    if draws.numel() != chains.numel():
+        raise ValueError(
+            f"site '{name}': expected draws of shape {tuple(chains.shape[2:])}, as those of the "
+            f"chains, got {tuple(draws.shape[1:])} from the guide. "
+            "Fix: guide_error(vae.guide, hmc(vae.model, x), x), one size of z in both programs."
+        )
+    return draws.to(chains).reshape(chains.shape)
+
+
+def _difference(draws: Values, truth: HMC) -> GuideError:
+    """The statistics of the guide's draws against those of the chains."""
+    shift, ratio, wasserstein = Values(), Values(), Values()
+    for name, chains in truth.draws.items():
+        q = _pooled(draws[name])
+        p = _pooled(chains)
+        deviation = p.std(0)
+        distance = q.mean(0) - p.mean(0)
+        shift[name] = distance / deviation
+        ratio[name] = q.std(0) / deviation
+        wasserstein[name] = _wasserstein(q, p) / deviation
+    mixed = _mixed_rhat(draws, truth)
+    return GuideError(shift, ratio, wasserstein, mixed, chains=truth.rhat)
+
+
+def _mixed_rhat(draws: Values, truth: HMC) -> Values:
+    """R-hat of the chains together with as many of the guide's draws."""
+    mixed = {}
+    for name, chains in truth.draws.items():
+        both = torch.cat([draws[name], chains])
+        mixed[name] = rhat(both)
+    return mixed
+
+
+def _pooled(draws: Tensor) -> Tensor:
+    """The draws of all chains, `(K, *rest)`."""
+    return draws.flatten(0, 1).double()
+
+
+def _wasserstein(q: Tensor, p: Tensor) -> Tensor:
+    r"""$W_1 = \frac1K \sum_k |q_{(k)} - p_{(k)}|$ of the ordered draws `(K, *rest)`."""
+    distances = q.sort(0).values - p.sort(0).values
+    return distances.abs().mean(0)
+
+
+def _flat(values: Values) -> Tensor:
+    """The numbers of all sites as one vector."""
+    return torch.cat([value.flatten() for value in values.values()])

@@ -9,7 +9,7 @@ from pyro import poutine
 from torch import Tensor, nn
 
 from ..run.rules import latents_have_the_same_names
-from ..run.simulation import log_joint, simulated
+from ..run.simulation import log_joint, simulate
 from ..run.states import eval_mode, fork_rng
 from ..run.structure import Structure, preflight
 from ..run.traces import latent_sites
@@ -67,7 +67,7 @@ class Sleep(Objective):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """As many data as the batch has, under its context, with the latents they came from; no gradient."""
         with eval_mode(self.model):
-            return simulated(self.model, len(batch[0]), batch[1:], sites, self._depth)
+            return simulate(self.model, len(batch[0]), batch[1:], sites, self._depth)
 
     def _latent_sites(self, batch: tuple[Any, ...]) -> list[str]:
         """Names of the guide's latent sites, found by one run where `preflight` has not been called."""

@@ -2,29 +2,25 @@ r"""Data from the model itself, with the latents that they came from."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
 from pyro import poutine
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
-from ...contract import noise_name
+from ...contract import PyroProgram, Site, noise_name
+from .data import Batch, has_rows
 from .explain import cause_of
 from .generation import generated_value
-from .traces import (
-    Site,
-    latent_sites,
-    log_density,
-    observed_sites,
-    sample_sites,
-    vectorized,
-)
+from .traces import latent_sites, log_density, observed_sites, sample_sites, vectorized
 
 
-def run_of_prior(model: Callable, context: tuple, guide: Callable | None = None) -> Trace:
-    """A run of the model that generates, and words that say why it does not.
+def run_without_data(model: PyroProgram, context: Batch, guide: PyroProgram | None = None) -> Trace:
+    r"""$(z, x) \sim p(z, x \mid c)$: one run of the model without data, or an error that says why there is none.
+
+    Args:
+        model: a Pyro program that generates when its first argument is `None`.
+        context: the program's further arguments.
+        guide: its guide, with which the model may have been swapped.
 
     Raises:
         ValueError: if the model fails on `None` and the context.
@@ -32,22 +28,31 @@ def run_of_prior(model: Callable, context: tuple, guide: Callable | None = None)
     try:
         return poutine.trace(model).get_trace(None, *context)
     except Exception as error:  # whatever a user's program raises
-        cause = cause_of(error).partition(" Fix: ")[0].rstrip(".")
+        arguments = ["None", *["c"] * len(context)]
+        cause, _, _ = cause_of(error).partition(" Fix: ")
+        question, fix = _repair(context, guide)
         raise ValueError(
-            f"expected model(None{', c' * len(context)}) to make data, for they are simulated; got the error: {cause}. "
-            f"{_fix_of_prior(context, guide)}"
+            f"expected model({', '.join(arguments)}) to make data, for they are simulated; "
+            f"got the error: {cause.rstrip('.')}. {question}Fix: {fix}."
         ) from error
 
 
-def _fix_of_prior(context: tuple, guide: Callable | None) -> str:
+def _repair(context: Batch, guide: PyroProgram | None) -> tuple[str, str]:
+    """What to ask of a user whose model does not generate, and the fix."""
     if context:
-        return "Fix: leave the data x out, sbc(model, guide) or bdmc(model), and give the model's further arguments alone."
+        return "", (
+            "leave the data x out, sbc(model, guide) or bdmc(model), and give the model's further "
+            "arguments alone"
+        )
     if guide is not None and _generates(guide):
-        return "Are model and guide swapped? Fix: the model first, then its guide."
-    return "Fix: `with data_plate(x, c):` in the model, with x=None, and the further arguments in sbc(model, guide, c)."
+        return "Are model and guide swapped? ", "the model first, then its guide"
+    return "", (
+        "`with data_plate(x, c):` in the model, with x=None, and the further arguments in "
+        "sbc(model, guide, c)"
+    )
 
 
-def _generates(program: Callable) -> bool:
+def _generates(program: PyroProgram) -> bool:
     try:
         generated_value(poutine.trace(program).get_trace(None))
     except Exception:  # whatever a user's program raises
@@ -55,8 +60,8 @@ def _generates(program: Callable) -> bool:
     return True
 
 
-def simulated(
-    model: Callable, num: int, context: tuple, sites: list[str], depth: int
+def simulate(
+    model: PyroProgram, num: int, context: Batch, sites: list[str], depth: int
 ) -> tuple[Tensor, dict[str, Tensor]]:
     r"""$z \sim p(z \mid c)$, $x \sim p(x \mid z, c)$: x `(num, *event)` and each site `(num, *plates, *event)`.
 
@@ -71,45 +76,70 @@ def simulated(
         ValueError: if the data are not as many as the rows of the context.
     """
     trace = generative_trace(model, 1, num, context, depth)
-    drawn, x = dict(sample_sites(trace)), generated_value(trace).flatten(0, 1)
-    rows = next((len(c) for c in context if isinstance(c, Tensor) and c.dim() > 0), num)
-    if len(x) != rows:
+    x = generated_value(trace).flatten(0, 1)
+    expected = num
+    for value in context:
+        if has_rows(value):
+            expected = len(value)
+    if len(x) != expected:
         raise ValueError(
-            f"model: expected {rows} simulated data, one for each row of its further arguments, got {len(x)}. "
-            "Fix: data_plate(x, c), a plate over the further arguments; or leave the data x out, sbc(model, guide)."
+            f"model: expected {expected} simulated data, one for each row of its further arguments, "
+            f"got {len(x)}. Fix: data_plate(x, c), a plate over the further arguments; or leave "
+            "the data x out, sbc(model, guide)."
         )
-    return x, {name: draws_of(drawn[name]).flatten(0, 1) for name in sites}
+    run_sites = dict(sample_sites(trace))
+    latents = {}
+    for name in sites:
+        latents[name] = site_draws(run_sites[name]).flatten(0, 1)
+    return x, latents
 
 
-def generative_trace(model: Callable, num: int, size: int, context: tuple, depth: int) -> Trace:
-    r"""A run that draws `num` times `size` data: particles are draws where rows of a context are data, else both."""
-    rows = any(isinstance(c, Tensor) and c.dim() > 0 for c in context)
-    return poutine.trace(vectorized(model, num if rows else num * size, depth)).get_trace(
-        None, *context
-    )
+def generative_trace(model: PyroProgram, num: int, size: int, context: Batch, depth: int) -> Trace:
+    """A run of the model that draws `num` times `size` data.
+
+    The rows of a context are the data, and the particles the `num` draws of each; without such rows every particle is
+    a datum.
+    """
+    num_particles = num * size
+    if any(has_rows(value) for value in context):
+        num_particles = num
+    particles = vectorized(model, num_particles, depth)
+    return poutine.trace(particles).get_trace(None, *context)
 
 
-def log_joint(model: Callable, batch: tuple, latents: dict[str, Tensor], depth: int) -> Tensor:
+def log_joint(model: PyroProgram, batch: Batch, latents: dict[str, Tensor], depth: int) -> Tensor:
     r"""$\log p(x_i, z_i)$ `(N,)` of given latents `(N, *plates, *event)`, in float64."""
-    given = {name: value.movedim(0, depth - 1)[None] for name, value in latents.items()}
-    trace = poutine.trace(vectorized(poutine.condition(model, data=given), 1, depth)).get_trace(
-        *batch
-    )
-    densities = [log_density(site) for _, site in sample_sites(trace)]
-    return torch.stack([d.reshape(-1, d.shape[-1]).sum(0).double() for d in densities]).sum(0)
+    given = {}
+    for name, value in latents.items():
+        given[name] = value.movedim(0, depth - 1)[None]  # (1, *plates, N, *event)
+    conditioned = poutine.condition(model, data=given)
+    trace = poutine.trace(vectorized(conditioned, 1, depth)).get_trace(*batch)
+    densities = []
+    for _, site in sample_sites(trace):
+        densities.append(_log_density_per_datum(site))
+    return torch.stack(densities).sum(0)
 
 
-def draws_of(site: Site) -> Tensor:
-    """The value of a site with the data behind the particles, `(K, N, *plates, *event)`."""
+def _log_density_per_datum(site: Site) -> Tensor:
+    """Log density of a site `(N,)`, summed over its further plates, in float64."""
+    log_p = log_density(site)
+    num_data = log_p.shape[-1]
+    return log_p.reshape(-1, num_data).sum(0).double()
+
+
+def site_draws(site: Site) -> Tensor:
+    """The value of a site under K particles, `(K, N, *plates, *event)`: every plate of the run has its dim.
+
+    Unlike `data_dim_first`, it keeps dims of size 1 for plates that the site is not in, so that sites line up.
+    """
     distribution = site["fn"]
-    return (
-        site["value"]
-        .expand(distribution.batch_shape + distribution.event_shape)
-        .movedim(len(distribution.batch_shape) - 1, 1)
-    )
+    batch_shape = distribution.batch_shape
+    value = site["value"].expand(batch_shape + distribution.event_shape)
+    data_dim = len(batch_shape) - 1
+    return value.movedim(data_dim, 1)
 
 
-def names_of_latents(guide_trace: Any, model_trace: Any) -> list[str]:
+def names_of_latents(guide_trace: Trace, model_trace: Trace) -> list[str]:
     """The latent sites that make up z: all but the noise of discrete sites, which belongs to the data."""
     noise = {noise_name(name) for name in observed_sites(model_trace)}
     return [name for name in latent_sites(guide_trace) if name not in noise]

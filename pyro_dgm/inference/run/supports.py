@@ -1,4 +1,4 @@
-"""Whether values and laws lie where a density is positive, and words that say how they do not."""
+"""Whether values and distributions lie where a density is positive, and words that say how they do not."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import Independent
 
-from ...contract import DATA, noise_name
-from .traces import Site, is_in_plate
+from ...contract import DATA, Site, noise_name
+from .traces import is_in_plate
 
 
 class IntegerWarning(UserWarning):
@@ -21,7 +21,7 @@ class IntegerWarning(UserWarning):
 
 
 def innermost(distribution: Any) -> Any:
-    """The law under `Independent`, masks and expansions."""
+    """The distribution under `Independent`, masks and expansions."""
     while hasattr(distribution, "base_dist") and not isinstance(
         distribution, dist.TransformedDistribution
     ):
@@ -54,88 +54,99 @@ def check_observation(name: str, site: Site) -> None:
     distribution, value = site["fn"], site["value"]
     if isinstance(innermost(distribution), dist.Delta):
         raise ValueError(
-            f"site '{name}': a Delta observation has no density (the ELBO would silently be infinite). "
-            "Fix: give an observation model such as Normal(net), or train adversarially."
+            f"site '{name}': a Delta observation has no density (the ELBO would silently be "
+            "infinite). Fix: give an observation model such as Normal(net), or train adversarially."
         )
-    if is_in_plate(site, DATA) and value.dim() <= len(distribution.event_shape):
+    _check_data_dim(name, site)
+    _check_event_shape(name, site)
+    if not bool(distribution.support.check(value).all()):
+        problem, fix = _outside(distribution, value)
+        raise ValueError(f"site '{name}': {problem}. Fix: {fix}.")
+
+
+def _check_data_dim(name: str, site: Site) -> None:
+    """Refuse one datum without its data dim."""
+    value, event = site["value"], tuple(site["fn"].event_shape)
+    if is_in_plate(site, DATA) and value.dim() <= len(event):
         raise ValueError(
-            f"site '{name}': expected data of shape {('N', *distribution.event_shape)}, got {tuple(value.shape)}. "
+            f"site '{name}': expected data of shape {('N', *event)}, got {tuple(value.shape)}. "
             "Fix: x[None], a batch of one datum."
         )
-    event = tuple(value.shape[value.dim() - len(distribution.event_shape) :])
-    if event != tuple(distribution.event_shape):
+
+
+def _check_event_shape(name: str, site: Site) -> None:
+    """Refuse data of another event shape than the distribution's."""
+    value, expected = site["value"], tuple(site["fn"].event_shape)
+    got = tuple(value.shape[value.dim() - len(expected) :])
+    if got != expected:
         raise ValueError(
-            f"site '{name}': expected data of event shape {tuple(distribution.event_shape)}, got {event} from a value of shape "
-            f"{tuple(value.shape)}. Fix: reshape the data, or let the likelihood's network end in as many outputs as "
-            f"{event} needs: one per dim for a Bernoulli, 2 for a Normal or DiscretizedLogistic, 3 K for a mixture."
-        )
-    if not bool(distribution.support.check(value).all()):
-        raise ValueError(f"site '{name}': {_outside(distribution, value)}")
-
-
-def check_draws(name: str, drawn: Site, modelled: Site) -> None:
-    """Refuse draws of the guide where the model has no density."""
-    support, value = modelled["fn"].support, drawn["value"]
-    if not bool(support.check(value).all()):
-        raise ValueError(
-            f"site '{name}': expected draws of the guide in the model's {_of_one_number(support)}, got values from "
-            f"{value.min().item():g} to {value.max().item():g}: the weights would be zero there. "
-            f"Fix: {_fix_of_support(name)}."
+            f"site '{name}': expected data of event shape {expected}, got {got} from a value of "
+            f"shape {tuple(value.shape)}. Fix: reshape the data, or let the likelihood's network "
+            f"end in as many outputs as {got} needs: one per dim for a Bernoulli, 2 for a Normal "
+            "or DiscretizedLogistic, 3 K for a mixture."
         )
 
 
-def check_reach(name: str, drawn: Site, modelled: Site) -> None:
-    """Refuse a guide that reaches beyond the model's support, where its ELBO is −∞, though no draw was there yet."""
-    (low, high), (lowest, highest) = _range(drawn["fn"]), _range(modelled["fn"])
-    if low < lowest or high > highest:
-        raise ValueError(
-            f"site '{name}': expected a guide whose draws stay in the model's range {lowest:g} to {highest:g}, got one "
-            f"that reaches from {low:g} to {high:g}: the ELBO is -inf there. Fix: {_fix_of_support(name)}."
-        )
-
-
-def warn_of_integers(name: str, site: Site) -> None:
-    """Warn of integers under a density of real numbers, which may grow without bound on them."""
-    value = site["value"]
-    if getattr(_of_one_number(site["fn"].support), "is_discrete", False):
-        return
-    if bool((value == value.round()).all()) and bool((value != value.flatten()[0]).any()):
-        warnings.warn(
-            f"site '{name}': the data are integers, {value.min().item():g} to {value.max().item():g}, and the model is "
-            "a density of real numbers: its likelihood can grow without bound and is no probability of the data. Fix: "
-            f"dequantized(model, '{name}') with noise in the guide, VAE(…, dequantizer=UnitUniform()), or a likelihood "
-            "over levels such as DiscretizedLogistic.",
-            IntegerWarning,
-            stacklevel=2,
-        )
-
-
-def _outside(distribution: Any, value: Tensor) -> str:
-    """Say how data leave the support of an observation."""
-    support = _of_one_number(innermost(distribution).support)
-    low, high = value.min().item(), value.max().item()
+def _outside(distribution: Any, value: Tensor) -> tuple[str, str]:
+    """How data leave the support of an observation: what was expected and what came, and the fix."""
+    support = _support_of_numbers(innermost(distribution).support)
+    low = value.min().item()
+    high = value.max().item()
     bounds = f"from {low:g} to {high:g}"
     if support is dist.constraints.boolean:
+        problem = f"expected binary values in {{0, 1}}, got grey values {bounds}"
         return (
-            f"expected binary values in {{0, 1}}, got grey values {bounds}. Fix: binarize them, "
-            "binarize(x / x.max()), or take a DiscretizedLogistic likelihood."
+            problem,
+            "binarize them, binarize(x / x.max()), or take a DiscretizedLogistic likelihood",
         )
-    if getattr(support, "is_discrete", False):
-        if not bool((value == value.round()).all()):
-            return (
-                f"expected integer levels in {support}, got non-integers {bounds}. "
-                "Fix: (x * (levels - 1)).round(), or take a continuous likelihood."
-            )
-        shift = "" if low >= 0 else f"x - ({low:g}) and "
-        return (
-            f"expected values in {support}, got {bounds}. Fix: {shift}levels={high - min(low, 0) + 1:g} where the "
-            f"model says how many there are (a likelihood's levels=, or Levels({high - min(low, 0) + 1:g}) at the end "
-            "of a density)."
-        )
-    return f"expected values in {support}, got {bounds}. Fix: a law with that range, or rescale the data."
+    problem = f"expected values in {support}, got {bounds}"
+    if not getattr(support, "is_discrete", False):
+        return problem, "a distribution with that range, or rescale the data"
+    if _are_integers(value):
+        return problem, _fix_of_levels(low, high)
+    problem = f"expected integer levels in {support}, got non-integers {bounds}"
+    return problem, "(x * (levels - 1)).round(), or take a continuous likelihood"
 
 
-def _fix_of_support(name: str) -> str:
+def _are_integers(value: Tensor) -> bool:
+    return bool((value == value.round()).all())
+
+
+def _fix_of_levels(low: float, high: float) -> str:
+    """As many levels as the data have, and data that start at 0."""
+    levels = f"{high - min(low, 0) + 1:g}"
+    shift = "" if low >= 0 else f"x - ({low:g}) and "
+    return (
+        f"{shift}levels={levels} where the model says how many there are (a likelihood's levels=, "
+        f"or Levels({levels}) at the end of a density)"
+    )
+
+
+def check_draws(name: str, guide_site: Site, model_site: Site) -> None:
+    """Refuse draws of the guide where the model has no density."""
+    support, value = model_site["fn"].support, guide_site["value"]
+    if not bool(support.check(value).all()):
+        raise ValueError(
+            f"site '{name}': expected draws of the guide in the model's "
+            f"{_support_of_numbers(support)}, got values from {value.min().item():g} to "
+            f"{value.max().item():g}: the weights would be zero there. "
+            f"Fix: {_fix_of_guide_support(name)}."
+        )
+
+
+def check_reach(name: str, guide_site: Site, model_site: Site) -> None:
+    """Refuse a guide that reaches beyond the model's support: its ELBO is −∞, even if no draw was there yet."""
+    low, high = _range(guide_site["fn"])
+    lowest, highest = _range(model_site["fn"])
+    if low < lowest or high > highest:
+        raise ValueError(
+            f"site '{name}': expected a guide whose draws stay in the model's range {lowest:g} to "
+            f"{highest:g}, got one that reaches from {low:g} to {high:g}: the ELBO is -inf there. "
+            f"Fix: {_fix_of_guide_support(name)}."
+        )
+
+
+def _fix_of_guide_support(name: str) -> str:
     if noise_name("") in name:
         return (
             "UnitUniform(), or a flow over it that ends in Levels(1), a sigmoid onto the unit cell"
@@ -143,30 +154,56 @@ def _fix_of_support(name: str) -> str:
     return "a family with that support, or a flow that ends in a bijector onto it"
 
 
+def warn_of_integers(name: str, site: Site) -> None:
+    """Warn of integers under a density of real numbers, which may grow without bound on them."""
+    value = site["value"]
+    if getattr(_support_of_numbers(site["fn"].support), "is_discrete", False):
+        return
+    is_constant = bool((value == value.flatten()[0]).all())
+    if _are_integers(value) and not is_constant:
+        warnings.warn(
+            f"site '{name}': the data are integers, {value.min().item():g} to "
+            f"{value.max().item():g}, and the model is a density of real numbers: its likelihood "
+            "can grow without bound and is no probability of the data. Fix: "
+            f"dequantized(model, '{name}') with noise in the guide, "
+            "VAE(…, dequantizer=UnitUniform()), or a likelihood over levels such as "
+            "DiscretizedLogistic.",
+            IntegerWarning,
+            stacklevel=2,
+        )
+
+
 def is_elementwise(site: Site) -> bool:
     """Whether the smallest and the largest number of all data tell if they are in the site's support."""
-    return _of_one_number(site["fn"].support).event_dim == 0
+    return _support_of_numbers(site["fn"].support).event_dim == 0
 
 
-def _of_one_number(support: Any) -> Any:
+def _support_of_numbers(support: Any) -> Any:
+    """The support of each number, under the constraints that make events of them."""
     while hasattr(support, "base_constraint"):
         support = support.base_constraint
     return support
 
 
 def _range(distribution: Any) -> tuple[float, float]:
-    """The least and the largest number that a law's support states; NaN, which compares with nothing, if it is mute.
+    """The least and the largest number in the support; NaN, which compares with nothing, if that is unknown.
 
-    The codomain of an affine map is nominal: torch says "real" of whatever it moves.
+    The codomain of an affine map is nominal: torch says "real" of the image of any distribution.
     """
     transforms = getattr(innermost(distribution), "transforms", ())
     if transforms and isinstance(transforms[-1], dist.transforms.AffineTransform):
         return nan, nan
-    support = _of_one_number(distribution.support)
+    return _stated_bounds(_support_of_numbers(distribution.support))
+
+
+def _stated_bounds(support: Any) -> tuple[float, float]:
+    """The bounds of a constraint on one number, infinite where it has one alone; NaN where it states none."""
     if isinstance(support, type(dist.constraints.real)):
         return -inf, inf
-    low, high = getattr(support, "lower_bound", None), getattr(support, "upper_bound", None)
+    low = getattr(support, "lower_bound", None)
+    high = getattr(support, "upper_bound", None)
     if low is None and high is None:
         return nan, nan
     least = -inf if low is None else torch.as_tensor(low).min().item()
-    return least, inf if high is None else torch.as_tensor(high).max().item()
+    largest = inf if high is None else torch.as_tensor(high).max().item()
+    return least, largest

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import elu
 
+from ...representation import SettingsFirst
 from .dense import cast
 
 
@@ -32,7 +33,7 @@ class ChannelNorm(nn.LayerNorm):
         return super().forward(channels_last).movedim(-1, -3)
 
 
-class GatedBlock(nn.Sequential):
+class GatedBlock(SettingsFirst, nn.Sequential):
     r"""$x + v \odot \sigma(g)$ with $[v, g]$ of two convolutions, 3×3 and 1×1, each behind a `ConcatELU`.
 
     Args:
@@ -59,7 +60,7 @@ class GatedBlock(nn.Sequential):
         return f"channels={self.channels}"
 
 
-class GatedConvNet(nn.Sequential):
+class GatedConvNet(SettingsFirst, nn.Sequential):
     r"""A 3×3 convolution, gated residual blocks with a norm over the channels each, a 3×3 convolution.
 
     An output sees the `2 (blocks + 2) + 1` pixels a side around it.

@@ -21,7 +21,7 @@ def cast(x: Tensor, module: nn.Module) -> Tensor:
     return x.to(next(module.parameters()).dtype)
 
 
-class MLP(nn.Sequential):
+class MLP(SettingsFirst, nn.Sequential):
     r"""$h_L \circ \dots \circ h_1$ with $h_i(x) = a(W_i x + b_i)$ and a linear last layer.
 
     Args:
@@ -101,7 +101,7 @@ class GatedLinear(SettingsFirst):
         return f"{self.num_in}, {self.num_out}"
 
 
-class GatedMLP(nn.Sequential):
+class GatedMLP(SettingsFirst, nn.Sequential):
     r"""$h_L \circ \dots \circ h_1$ with gated layers, $h_i(x) = (W_i x + b_i) \odot \sigma(V_i x + c_i)$.
 
     The last layer $h_L$ is linear.

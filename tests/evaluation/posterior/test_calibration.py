@@ -2,6 +2,7 @@
 
 from math import sqrt
 
+import pandas
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -21,7 +22,8 @@ from toys import (
 )
 
 import pyro_dgm as dgm
-from pyro_dgm.evaluation.posterior.calibration import _ranks, kolmogorov
+from pyro_dgm.evaluation.posterior.calibration import _ranks
+from pyro_dgm.evaluation.posterior.uniformity import kolmogorov
 
 WITH_LATENTS = {n: b for n, b in PAIRS.items() if "density" not in n}
 
@@ -267,6 +269,32 @@ def test_it_prints_the_worst_statistics_first():
     assert "95% interval" in text
 
 
+def test_its_table_has_a_row_for_each_statistic():
+    found = dgm.sbc(*pair(shift=0.5), num_data=400, num_draws=19)
+    table = found.to_dataframe()
+    assert list(table.columns) == [
+        "statistic",
+        "p_value",
+        "adjusted",
+        "coverage_50",
+        "coverage_80",
+        "coverage_95",
+    ]
+    assert table["statistic"].tolist() == list(found.names)
+    assert table["p_value"].tolist() == found.p_values.tolist()
+    assert table["coverage_80"].tolist() == found.coverage(0.8).tolist()
+    assert "SBC, 400 data" in found._repr_html_()
+
+
+def test_a_context_may_be_an_array_or_a_table():
+    model, guide = dgm.LatentVariableModel(OfContext(), First()), dgm.AmortizedGuide(OfContext())
+    c = torch.randn(20, 1)
+    expected = dgm.sbc(model, guide, c, num_data=20, num_draws=5).ranks
+    assert torch.equal(dgm.sbc(model, guide, c.numpy(), num_data=20, num_draws=5).ranks, expected)
+    table = pandas.DataFrame(c.numpy(), columns=["c"])
+    assert torch.equal(dgm.sbc(model, guide, table, num_data=20, num_draws=5).ranks, expected)
+
+
 def test_it_leaves_seed_modes_and_gradients_alone():
     vae, before = toy_vae(), torch.get_rng_state()
     first = dgm.sbc(vae.model, vae.guide, num_data=20, num_draws=3)
@@ -290,6 +318,29 @@ def test_bad_arguments_raise():
     case = PAIRS["density_flow"]()
     with pytest.raises(ValueError, match=r"sbc: expected a guide with latent sites, got \[\]"):
         dgm.sbc(case.model, case.guide)
+
+
+def test_a_vae_in_place_of_its_two_programs_raises():
+    vae = toy_vae()
+    with pytest.raises(TypeError, match=r"got VAE and VAE\. Fix: vae\.model, vae\.guide"):
+        dgm.sbc(vae, vae)
+
+
+def test_a_guide_that_fails_on_what_the_model_makes_raises_with_the_fix():
+    """Images of a model whose guide takes rows."""
+    vae = toy_vae()
+
+    class Images(dgm.Program):
+        def forward(self, x=None):
+            with dgm.data_plate(x):
+                z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+                loc = z.mean(-1)[..., None, None, None].expand(*z.shape[:-1], 1, 3, 1)
+                return pyro.sample("x", dist.Normal(loc, 1.0).to_event(3), obs=x)
+
+    with pytest.raises(
+        ValueError, match=r"(?s)batch of shapes \[\(1, 1, 3, 1\)\].*Fix: x\.flatten\(1\)"
+    ):
+        dgm.sbc(Images(), vae.guide, num_data=5)
 
 
 def test_a_global_site_raises():

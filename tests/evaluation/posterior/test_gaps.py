@@ -10,6 +10,7 @@ from cases import PAIRS, over
 from conftest import in_float64
 from torch import nn
 from torch.distributions import kl_divergence
+from torch.utils.data import DataLoader, TensorDataset
 from toys import (
     ExactGuide,
     GlobalMean,
@@ -87,7 +88,9 @@ def test_a_truth_of_the_same_data_takes_the_place_of_importance_sampling():
     torch.testing.assert_close(
         found.amortization_per_datum + found.approximation_per_datum, expected
     )
-    with pytest.raises(ValueError, match="gaps: expected a truth of 5 data, got one of 6"):
+    with pytest.raises(
+        ValueError, match=r"gaps: expected a truth of 5 data, got one of 6\. Fix: the same x"
+    ):
         dgm.gaps(exact.vae.model, exact.vae.guide, x[:5], num=20, num_steps=1, truth=truth)
 
 
@@ -327,9 +330,51 @@ def test_blocks_of_data_give_the_gaps_of_the_whole():
 def test_a_vae_in_place_of_its_two_programs_raises():
     vae, x = toy_vae(), torch.randn(3, 3)
     with pytest.raises(
-        TypeError, match=r"got VAE and Tensor. Fix: gaps\(vae.model, vae.guide, x\)"
+        TypeError, match=r"got VAE and Tensor. Fix: vae.model, vae.guide in place of vae"
     ):
         dgm.gaps(vae, x)
+
+
+def test_a_truth_that_is_no_cost_per_datum_raises():
+    vae, x = toy_vae(), torch.randn(3, 3)
+    with pytest.raises(
+        TypeError, match=r"expected truth= as an estimate .*got Tensor\. Fix: truth=ais\(model, x\)"
+    ):
+        dgm.gaps(vae.model, vae.guide, x, truth=torch.zeros(3))
+
+
+def test_data_may_be_an_array_or_a_loader():
+    vae, x = toy_vae(), torch.randn(5, 3)
+    few = {"num": 20, "num_steps": 3, "chunk": 150}
+    expected = dgm.gaps(vae.model, vae.guide, x, **few)
+    for data in (x.numpy(), DataLoader(TensorDataset(x), batch_size=2), [(x[:2],), (x[2:],)]):
+        found = dgm.gaps(vae.model, vae.guide, data, **few)
+        assert torch.equal(found.amortization_per_datum, expected.amortization_per_datum)
+        assert torch.equal(found.approximation_per_datum, expected.approximation_per_datum)
+
+
+def test_images_that_are_not_flattened_raise_with_the_fix():
+    vae = toy_vae()
+    with pytest.raises(ValueError, match=r"(?s)batch of shapes .*Fix: x\.flatten\(1\)"):
+        dgm.gaps(vae.model, vae.guide, torch.randn(4, 3, 1))
+
+
+def test_its_table_has_a_row_for_each_datum():
+    vae, x = toy_vae(), torch.randn(5, 3)
+    found = dgm.gaps(vae.model, vae.guide, x, num=20, num_steps=3)
+    table = found.to_dataframe()
+    assert list(table.columns) == ["amortization", "approximation", "inference"]
+    assert table["amortization"].tolist() == found.amortization_per_datum.tolist()
+    assert table["inference"].mean() == pytest.approx(found.inference.value)
+    assert "inference gap" in found._repr_html_()
+
+
+@in_float64
+def test_both_guides_are_drawn_with_the_noise_of_the_likelihood():
+    """An ascent of no size leaves the guide as it was: no gap of amortization."""
+    vae, x = toy_vae(), torch.randn(5, 3)
+    found = dgm.gaps(vae.model, vae.guide, x, num=20, num_steps=1, lr=0.0, chunk=50, seed=4)
+    assert found.amortization_per_datum.abs().max() < 1e-12
 
 
 def test_a_model_without_latents_raises():

@@ -2,10 +2,13 @@
 
 from math import pi, sqrt
 
+import numpy as np
+import pyro.distributions as dist
 import pytest
 import torch
 from conftest import in_float64
-from toys import ExactGuide, linear_gaussian
+from torch.utils.data import DataLoader, TensorDataset
+from toys import ExactGuide, Series, SeriesGuide, linear_gaussian, toy_vae
 
 import pyro_dgm as dgm
 
@@ -58,6 +61,64 @@ def test_the_table_names_sites_and_statistics():
     text = str(compared(shift=0.4)[0])
     assert "|shift| in sd" in text
     assert "  z " in text
+
+
+def test_its_table_has_a_row_for_each_number_of_each_site():
+    """Sites of two plate depths: the index is that of the number in the site's own tensor."""
+    model, x = Series(), torch.randn(4, 3)
+    found = dgm.guide_error(SeriesGuide(), dgm.hmc(model, x, num=8, warmup=8), x)
+    table = found.to_dataframe()
+    assert list(table.columns) == [
+        "site",
+        "index",
+        "shift",
+        "ratio",
+        "wasserstein",
+        "rhat",
+        "chains",
+    ]
+    assert len(table) == sum(value.numel() for value in found.shift.values())
+    for _, row in table.iterrows():
+        assert row["shift"] == found.shift[row["site"]][row["index"]].item()
+        assert row["chains"] == found.chains[row["site"]][row["index"]].item()
+    assert "guide against chains" in found._repr_html_()
+
+
+def test_data_may_be_an_array_or_a_loader():
+    model, guide, x = linear_gaussian()
+    truth = dgm.hmc(model, x, num=8, warmup=5)
+    expected = dgm.guide_error(guide, truth, x).shift["z"]
+    for data in (np.asarray(x), DataLoader(TensorDataset(x), batch_size=4), [(x[:4],), (x[4:],)]):
+        assert torch.equal(dgm.guide_error(guide, truth, data).shift["z"], expected)
+
+
+def test_data_that_are_not_flattened_raise_with_the_fix():
+    model, guide, x = linear_gaussian()
+    truth = dgm.hmc(model, x, num=5, warmup=5)
+    with pytest.raises(
+        ValueError, match=r"(?s)batch of shapes \[\(6, 2, 2\)\].*Fix: x\.flatten\(1\)"
+    ):
+        dgm.guide_error(guide, truth, x.reshape(6, 2, 2))
+
+
+def test_a_vae_in_place_of_its_guide_raises():
+    vae, x = toy_vae(), torch.randn(3, 3)
+    truth = dgm.hmc(vae.model, x, num=5, warmup=5)
+    with pytest.raises(
+        TypeError, match=r"expected a Pyro program.*got VAE\. Fix: vae\.model or vae\.guide"
+    ):
+        dgm.guide_error(vae, truth, x)
+
+
+def test_sites_of_another_shape_are_refused():
+    model, _, x = linear_gaussian()
+    truth = dgm.hmc(model, x, num=5, warmup=5)
+    guide = dgm.AmortizedGuide(dgm.Conditional(dist.Normal, torch.nn.Linear(4, 6)))
+    with pytest.raises(
+        ValueError,
+        match=r"site 'z': expected draws of shape \(6, 2\), .*got \(6, 3\) from the guide\. Fix: guide_error",
+    ):
+        dgm.guide_error(guide, truth, x)
 
 
 def test_other_data_and_other_sites_are_refused():

@@ -21,7 +21,7 @@ from toys import (
 )
 
 import pyro_dgm as dgm
-from pyro_dgm.inference.run.simulation import log_joint, simulated
+from pyro_dgm.inference.run.simulation import log_joint, simulate
 from pyro_dgm.inference.run.states import fork_rng
 
 
@@ -47,7 +47,7 @@ def test_the_loss_of_the_exact_posterior_is_the_conditional_entropy():
     model = LinearGaussian()
     guide, num = ExactGuide(model), 40_000
     with torch.no_grad():
-        x, latents = simulated(model, num, (), ["z"], 1)
+        x, latents = simulate(model, num, (), ["z"], 1)
         costs = -log_joint(guide, (x,), latents, 1)
         loss = dgm.Sleep(model, guide)(torch.zeros(num, 4))
     entropy = log(2 * pi * e) + guide.root.logdet()
@@ -63,7 +63,7 @@ def test_a_wrong_guide_loses_its_kullback_leibler_divergence():
     model = LinearGaussian()
     exact, moved, num = ExactGuide(model), ExactGuide(model, shift=0.2), 40_000
     with torch.no_grad():
-        x, latents = simulated(model, num, (), ["z"], 1)
+        x, latents = simulate(model, num, (), ["z"], 1)
         loss = log_joint(exact, (x,), latents, 1) - log_joint(moved, (x,), latents, 1)
     delta = moved.shift.detach()
     kl = delta @ torch.cholesky_inverse(exact.root) @ delta / 2

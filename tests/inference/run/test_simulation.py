@@ -10,7 +10,7 @@ from pyro import poutine
 from toys import LinearGaussian, Series, Written, linear_gaussian, toy_vae
 
 import pyro_dgm as dgm
-from pyro_dgm.inference.run.simulation import draws_of, log_joint, simulated
+from pyro_dgm.inference.run.simulation import log_joint, simulate, site_draws
 from pyro_dgm.inference.run.traces import latent_sites
 
 WITH_LATENTS = {n: b for n, b in PAIRS.items() if n not in ("density_flow", "density_image")}
@@ -23,7 +23,7 @@ def test_the_joint_density_of_what_is_simulated_is_that_of_the_program_given_it(
     case = build()
     context = case.batch(5)[1:]
     sites = [*latent_sites(poutine.trace(case.guide).get_trace(*case.batch(2)))]
-    x, z = simulated(case.model, 5, context, sites, 1)
+    x, z = simulate(case.model, 5, context, sites, 1)
     assert len(x) == 5
     found = log_joint(case.model, (x, *context), z, 1)
     trace = poutine.trace(poutine.condition(case.model, data=z)).get_trace(x, *context)
@@ -38,14 +38,14 @@ def test_the_joint_density_of_what_is_simulated_is_that_of_the_program_given_it(
 @torch.no_grad()
 def test_it_is_the_joint_of_normals_with_and_without_a_further_plate():
     model = LinearGaussian()
-    x, z = simulated(model, 7, (), ["z"], 1)
+    x, z = simulate(model, 7, (), ["z"], 1)
     exact = dist.Normal(0.0, 1.0).log_prob(z["z"]).sum(-1)
     exact = exact + dist.Normal(z["z"] @ model.weight.T + model.bias, model.scale).log_prob(x).sum(
         -1
     )
     torch.testing.assert_close(log_joint(model, (x,), z, 1), exact)
     series = Series()
-    x, z = simulated(series, 7, (), ["z", "u"], 2)
+    x, z = simulate(series, 7, (), ["z", "u"], 2)
     assert z["z"].shape == (7, 1)
     assert z["u"].shape == x.shape == (7, 3)
     exact = dist.Normal(0.0, 1.0).log_prob(z["z"][:, 0]) + dist.Normal(z["z"] + 0.2, 1.0).log_prob(
@@ -59,9 +59,9 @@ def test_draws_have_the_data_behind_the_particles_and_keep_plates_of_size_one():
     from pyro_dgm.inference.run.traces import vectorized
 
     sites = latent_sites(poutine.trace(vectorized(Series(), 4, 2)).get_trace(torch.randn(5, 3)))
-    assert draws_of(sites["z"]).shape == (4, 5, 1)
-    assert draws_of(sites["u"]).shape == (4, 5, 3)
-    assert torch.equal(draws_of(sites["u"])[2, 1], sites["u"]["value"][2, :, 1])
+    assert site_draws(sites["z"]).shape == (4, 5, 1)
+    assert site_draws(sites["u"]).shape == (4, 5, 3)
+    assert torch.equal(site_draws(sites["u"])[2, 1], sites["u"]["value"][2, :, 1])
 
 
 def test_data_that_are_fewer_than_the_rows_of_the_context_raise():

@@ -385,7 +385,7 @@ WITH_LEVELS = [name for name, (_, settings) in MAKERS.items() if "levels=" in se
 @every_maker
 def test_a_maker_prints_its_settings(name):
     make, settings = MAKERS[name]
-    assert repr(make(nn.Identity())) == f"{name}(\n  {settings}\n  (net): Identity()\n)"
+    assert repr(make(nn.Identity())) == f"{name}({settings},\n  (net): Identity()\n)"
 
 
 def vae() -> dgm.VAE:

@@ -397,6 +397,4 @@ def test_parts_of_the_wrong_kind_are_refused_where_they_are_handed_over():
 
 
 def test_a_pixelcnn_prints_its_settings():
-    assert repr(pixels(progress=False)).startswith(
-        "PixelCNN(\n  progress=False\n  (network): Gated"
-    )
+    assert repr(pixels(progress=False)).startswith("PixelCNN(progress=False,\n  (network): Gated")

@@ -177,24 +177,24 @@ def test_level_units_refuse_one_level_and_an_odd_number_of_outputs():
 # Settings and mistakes -----------------------------------------------------------------------------------------------
 
 REPRS = {
-    "MLP(\n  sizes=(4, 8, 3)\n": lambda: dgm.mlp(4, 8, 3),
-    "GatedMLP(\n  sizes=(4, 8, 3)\n": lambda: dgm.gated_mlp(4, 8, 3),
-    "GatedLinear(\n  3, 2\n": lambda: GatedLinear(3, 2),
+    "MLP(sizes=(4, 8, 3),\n": lambda: dgm.mlp(4, 8, 3),
+    "GatedMLP(sizes=(4, 8, 3),\n": lambda: dgm.gated_mlp(4, 8, 3),
+    "GatedLinear(3, 2,\n": lambda: GatedLinear(3, 2),
     "Rescale(low=0, high=255)": lambda: dgm.nn.Rescale(0, 255),
     "LevelUnits(levels=17, dim=-3)": lambda: dgm.nn.LevelUnits(17, dim=-3),
-    "ConvEncoder(\n  (1, 8, 8), out=4, channels=(2, 3)\n": lambda: dgm.ConvEncoder(
+    "ConvEncoder((1, 8, 8), out=4, channels=(2, 3),\n": lambda: dgm.ConvEncoder(
         (1, 8, 8), 4, [2, 3]
     ),
-    "ConvDecoder(\n  code=4, shape=(1, 8, 8), channels=(2, 3)\n": lambda: dgm.ConvDecoder(
+    "ConvDecoder(code=4, shape=(1, 8, 8), channels=(2, 3),\n": lambda: dgm.ConvDecoder(
         4, (1, 8, 8), (2, 3)
     ),
-    "GatedConvNet(\n  1, 2, hidden=4, blocks=1\n": lambda: dgm.nn.GatedConvNet(1, 2, 4, 1),
-    "GatedBlock(\n  channels=3\n": lambda: GatedBlock(3),
-    "GatedPixelCNN(\n  (1, 4, 4), out_channels=2, context=3, channels=4, blocks=1, kernel=5\n": (
+    "GatedConvNet(1, 2, hidden=4, blocks=1,\n": lambda: dgm.nn.GatedConvNet(1, 2, 4, 1),
+    "GatedBlock(channels=3,\n": lambda: GatedBlock(3),
+    "GatedPixelCNN((1, 4, 4), out_channels=2, context=3, channels=4, blocks=1, kernel=5,\n": (
         lambda: dgm.nn.GatedPixelCNN((1, 4, 4), 2, 3, 4, 1, 5)
     ),
-    "VerticalBlock(\n  channels=4, kernel=3, context=0\n": lambda: VerticalBlock(4, 3, 0),
-    "HorizontalBlock(\n  channels=4, kernel=3\n": lambda: HorizontalBlock(4, 3),
+    "VerticalBlock(channels=4, kernel=3, context=0,\n": lambda: VerticalBlock(4, 3, 0),
+    "HorizontalBlock(channels=4, kernel=3,\n": lambda: HorizontalBlock(4, 3),
     "CausalConv(1, 2, kernel_size=(2, 3), stride=(1, 1), zeros=(1, 1, 1, 0))": lambda: CausalConv(
         1, 2, (2, 3), (1, 1, 1, 0)
     ),
