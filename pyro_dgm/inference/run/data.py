@@ -160,6 +160,12 @@ def check_observation_argument(batch: Sequence[Any]) -> None:
             f"data: expected x as a tensor or an array (N, *event), got {type(x).__name__}. Fix: "
             "torch.as_tensor(x) for a list of numbers, *x for a tuple of arguments."
         )
+    if len(batch) > 1:
+        raise TypeError(
+            f"data: expected one {type(x).__name__} whose batches hold all arguments, got "
+            f"{len(batch)} arguments. "
+            "Fix: batches (x, context), as TensorDataset(x, context) gives them."
+        )
 
 
 def take_rows(batch: Batch, rows: slice | Tensor) -> Batch:
