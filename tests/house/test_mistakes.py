@@ -39,7 +39,6 @@ NOT_YET: dict[tuple[str, str], str] = {
     ("hmc", "labels that no program takes"): ALONE,
     ("ais", "labels as floats"): ALONE,
     ("hmc", "labels as floats"): ALONE,
-    ("gaps", "a generator"): "reads the generator twice",
     ("guide_error", "prior and guide of different sizes"): "compares draws of other event shapes",
     ("hmc", "num=0"): "its message has no fix",
     ("active_units", "num as text"): COUNT,

@@ -1,4 +1,4 @@
-"""What a pair and its counts must be, checked where they are handed over, with the fix of what came instead."""
+"""What a pair and its counts must be, checked where they are handed over."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ PROGRAM_OF = {  # how a conditional, or a distribution, becomes a program
 
 
 class RunsPrograms:
-    """Marks a module that runs a model and a guide, and is neither, such as a loss: it is refused in their place."""
+    """A module that runs a model and a guide and is neither, such as a loss: refused in their place."""
 
 
 def check_programs(model: Any, guide: Any) -> None:
-    """Refuse what is no program, such as a VAE in place of one of its programs; `None` stands for no program."""
+    """Refuse what is no program, such as a VAE in place of one; `None` stands for no program."""
     if model is None:
         check_program(guide, "guide")
     elif guide is None:
@@ -40,7 +40,7 @@ def check_pair(model: Any, guide: Any, fix: str = "vae.model, vae.guide in place
 
 
 def check_program(program: Any, role: str = "model") -> None:
-    """Refuse what can't be run, such as a VAE in place of one of its programs; `None` stands for no program."""
+    """Refuse what can't be run, such as a VAE in place of a program; `None` stands for no program."""
     if program is not None and not is_program(program):
         mended = fix_of_program(role, program) or "vae.model or vae.guide in place of vae"
         raise TypeError(
@@ -49,7 +49,10 @@ def check_program(program: Any, role: str = "model") -> None:
 
 
 def is_program(value: Any) -> bool:
-    """Whether it is a function, or a module with a forward of its own: a VAE has none, it holds two programs."""
+    """Whether it is a function or a module that can be run and returns no distribution.
+
+    A VAE has no forward of its own: it holds two programs.
+    """
     if isinstance(value, (type, Distribution, RunsPrograms)):
         return False
     if not isinstance(value, nn.Module):
