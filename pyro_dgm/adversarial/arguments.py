@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from ..inference.objectives.elbo import Objective
+from ..inference.run.pair_checks import fix_of_program
 from .divergences import Divergence
 from .games import Game
 from .penalties import Penalty
@@ -22,6 +23,12 @@ def check_modules(generator: Any, critic: Any, bound: Any, weight: float) -> Non
         TypeError: for a function, a class, or anything else that is no module.
         ValueError: for sides that share parameters, a bound of another generator, or a weight that says nothing.
     """
+    fix = None if isinstance(generator, type) else fix_of_program("model", generator)
+    if fix is not None:
+        raise TypeError(
+            "GANTrainer: expected the generator as a program, which names its sites, got "
+            f"{type(generator).__name__}. Fix: {fix}."
+        )
     _check_module("generator", generator)
     _check_module("critic", critic)
     if getattr(generator.forward, "__func__", None) is nn.Module.forward:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..contract import Site
 from ..inference.run.data import check_data
+from ..inference.run.explain import fix_by_words, fix_of_dtype, fix_of_shape
 from ..inference.run.states import eval_mode, fork_rng
 from ..inference.run.supports import IntegerWarning
 from ..inference.run.traces import sample_sites
@@ -63,10 +64,13 @@ def _inspect(fakes: Fakes, batch: tuple[Any, ...]) -> None:
         fakes.inspect(*batch)
     except Exception as error:
         shapes = [tuple(b.shape) if isinstance(b, Tensor) else type(b).__name__ for b in batch]
-        raise ValueError(
-            f"the generator fails on a batch of shapes {shapes}: {error}\n"
+        fix = fix_by_words(error, batch) or (
+            "expected a program that generates, got this. "
             "Fix: GANTrainer(program, critic) with a program such as vae.generator, "
             "called as program(x, *context), and with None for x to generate."
+        )
+        raise ValueError(
+            f"the generator fails on a batch of shapes {shapes}: {error}\n{fix}"
         ) from error
 
 
@@ -89,12 +93,13 @@ def _generate(fakes: Fakes, batch: tuple[Any, ...]) -> Tensor:
 def _check_data(fake: Tensor, x: Tensor) -> None:
     if fake.shape != x.shape:
         made, given = tuple(fake.shape[1:]), tuple(x.shape[1:])
+        fix = "x[None], for one datum" if x.dim() == 1 else fix_of_shape(made, given)
         raise ValueError(
             f"data: expected the event shape {made} that the generator makes, got {given}. "
-            f"Fix: x.reshape(len(x), *{made}), or networks for {given}."
+            f"Fix: {fix}."
         )
     if fake.dtype != x.dtype:
-        fix = f"x.to({fake.dtype})" if x.is_floating_point() else ADD_NOISE
+        fix = fix_of_dtype(fake.dtype) if x.is_floating_point() else ADD_NOISE
         raise ValueError(
             f"data: expected the dtype {fake.dtype} that the generator makes, got {x.dtype}. "
             f"Fix: {fix}."

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...inference.run.data import to_log_weights
 from .pareto import LEAST_TAIL, fit_tail, tail_length
 
 # Numbers of a block of tails, which stay in the cache while the grid goes over them: twice as fast.
@@ -39,7 +40,7 @@ def khat(log_weight: Tensor) -> Tensor:
         >>> bool(khat(torch.randn(1000, 3, generator=torch.Generator().manual_seed(0))).max() < 0.7)
         True
     """
-    log_w = log_weight.detach()
+    log_w = to_log_weights(log_weight).detach()
     num = len(log_w)
     num_tail = tail_length(num)
     rows = max(1, CACHED // (num_tail + 1))

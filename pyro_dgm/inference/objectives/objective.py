@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from ...representation import SettingsFirst
-from ..run.sessions import check_program
+from ..run.pair_checks import (
+    PROGRAM_OF,
+    RunsPrograms,
+    check_program,
+    describe,
+    fix_of_program,
+    returns_distribution,
+)
 from ..run.structure import Structure, preflight
 from ..run.traces import Site
 from .schedules import Schedule
 
-PROGRAM_OF = {  # how a conditional, or a distribution, becomes a program
-    "model": "LatentVariableModel(prior, likelihood), or DensityModel(p_x) with EmptyGuide()",
-    "guide": "AmortizedGuide(Conditional(dist.Normal, net))",
-}
 
-
-class Objective(SettingsFirst):
+class Objective(SettingsFirst, RunsPrograms):
     """A loss over a model and a guide, in nats per datum; abstract: a subclass gives `terms`.
 
     Args:
@@ -38,7 +39,7 @@ class Objective(SettingsFirst):
         name = type(self).__name__
         if guide is None:
             raise TypeError(
-                f"{name}: expected a model and its guide, got {_describe(model)} alone. "
+                f"{name}: expected a model and its guide, got {describe(model)} alone. "
                 f"Fix: {name}(model, guide); of a VAE {name}(vae.model, vae.guide); "
                 "EmptyGuide() for a model without latents."
             )
@@ -92,24 +93,28 @@ def check_trainable(objective: str, role: str, program: Any) -> None:
     """
     why = ""
     fix = None
-    if isinstance(program, type):
-        fix = _fix_of_class(role, program)
+    if isinstance(program, type) and issubclass(program, Objective):
+        fix = PROGRAM_OF[role]
+    elif isinstance(program, type):
+        fix = fix_of_program(role, program)
     elif isinstance(program, Distribution):
         why = ", which names no site"
         fix = PROGRAM_OF[role]
+    elif not callable(program):
+        fix = f"{objective}(vae.model, vae.guide)"
     elif not isinstance(program, nn.Module):
         why = ", whose parameters nobody would train"
         fix = "subclass Program (or nn.Module), or use pyro.infer.SVI"
     elif isinstance(program, Objective):
         why = ", which holds two programs"
         fix = f"{objective}(objective.model, objective.guide)"
-    elif _returns_distribution(program.forward):
+    elif returns_distribution(program.forward):
         why = ", a conditional: its forward returns a distribution and names no site"
         fix = PROGRAM_OF[role]
     if fix is not None:
         raise TypeError(
             f"{objective}: expected the {role} as an nn.Module, "
-            f"got {_describe(program)}{why}. Fix: {fix}."
+            f"got {describe(program)}{why}. Fix: {fix}."
         )
     check_program(program)
 
@@ -140,26 +145,3 @@ def check_observed(observed: dict[str, Site]) -> None:
             "model: expected an observed site, got none: are model and guide swapped? "
             "Fix: the model first, then its guide; pyro.sample('x', p_x, obs=x) in the model."
         )
-
-
-def _fix_of_class(role: str, program: type) -> str:
-    if issubclass(program, nn.Module) and not issubclass(program, Objective):
-        return f"an instance, {program.__name__}(…)"
-    return PROGRAM_OF[role]
-
-
-def _describe(program: Any) -> str:
-    if isinstance(program, type):
-        return f"the class {program.__name__}"
-    return type(program).__name__
-
-
-def _returns_distribution(forward: Callable[..., Any]) -> bool:
-    """Whether a forward says in its signature that it returns a distribution, as a conditional does."""
-    returned = getattr(forward, "__annotations__", {}).get("return")
-    if isinstance(returned, str):  # as `from __future__ import annotations` leaves it
-        name = returned.rpartition(".")[2]
-        if name.endswith("Distribution"):
-            return True
-        returned = getattr(forward, "__globals__", {}).get(name)
-    return isinstance(returned, type) and issubclass(returned, Distribution)

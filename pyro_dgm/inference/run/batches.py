@@ -14,6 +14,8 @@ from ...contract import PyroProgram
 from .data import (
     Batch,
     as_tensors,
+    check_observation_argument,
+    concat_rows,
     extreme_rows,
     is_array,
     is_stream,
@@ -22,7 +24,7 @@ from .data import (
     to_tensor,
 )
 from .distributed import rank_and_world
-from .states import derive_seed
+from .states import derive_seed, device_of, with_own_rng
 
 
 def binarize(x: Tensor) -> Tensor:
@@ -83,6 +85,11 @@ class Batches:
                     f"{name}[{position}]: expected a tensor or an array (N, *event), got {type(part).__name__}. "
                     "Fix: torch.as_tensor(x), or a DataLoader for data that come in batches."
                 )
+        if parts[0].ndim == 0:
+            raise ValueError(
+                f"{name}: expected a tensor (N, *event), got a 0-dim tensor {parts[0]}. "
+                "Fix: x[None], for one datum."
+            )
         self.tensors: tuple[Tensor, ...] = as_tensors(parts, name)
         self.batch_size, self.transform, self.shuffle = batch_size, transform, shuffle
 
@@ -233,6 +240,25 @@ def as_batches(
     )
 
 
+def read_arguments(program: PyroProgram, batch: Batch) -> Batch:
+    """The arguments of a program as tensors, checked; a stream of batches is read whole.
+
+    Args:
+        program: whose arguments they are; it orders batches that are dicts.
+        batch: arrays, the observation first; or one stream.
+
+    Raises:
+        TypeError, ValueError: for what is no data, or bad data.
+    """
+    check_observation_argument(batch)
+    if not is_stream(batch[0]):
+        return as_tensors(batch)
+    source = list(batch[0]) if isinstance(batch[0], Iterator) else batch[0]
+    stream = as_batches(source, 512, program, device_of(program), shuffle=False)
+    batches = [as_tensors(part) for part in with_own_rng(stream.epoch(), 0)]
+    return concat_rows(batches or [stream.first()])
+
+
 def arguments_of(program: PyroProgram) -> list[str]:
     """Names of a program's positional arguments, the observation first."""
     forward = program.forward if isinstance(program, nn.Module) else program
@@ -263,7 +289,7 @@ def _check_list(data: list[Any], name: str) -> None:
     if not is_stream(data):
         raise TypeError(
             f"{name}: expected a tensor, an array or a list of batches, got a list of numbers or an empty one. "
-            "Fix: torch.tensor(x), one row per datum."
+            "Fix: torch.as_tensor(x), one row per datum."
         )
 
 

@@ -65,6 +65,28 @@ def to_tensor(value: Any, name: str = "data") -> Tensor:
         return torch.as_tensor(array)
 
 
+def to_log_weights(value: Any) -> Tensor:
+    """Log weights `(K, N)`, from an array of any kind; half precision becomes single.
+
+    Raises:
+        TypeError: for what is no array.
+        ValueError: for another number of dims.
+    """
+    if not is_array(value):
+        raise TypeError(
+            f"log_weight: expected an array (K, N), got {type(value).__name__}. "
+            "Fix: particles.log_weight."
+        )
+    log_weight = to_tensor(value, "log_weight")
+    if log_weight.dim() != 2:
+        raise ValueError(
+            f"log_weight: expected shape (K, N), draws by data, got {tuple(log_weight.shape)}. "
+            "Fix: log_weight[:, None] for the draws of one datum."
+        )
+    is_half = log_weight.dtype in (torch.float16, torch.bfloat16)
+    return log_weight.float() if is_half else log_weight
+
+
 def as_tensors(batch: Sequence[Any], name: str = "data") -> Batch:
     """The arguments of a program with arrays as tensors, checked for NaN and for one row per datum in each.
 
@@ -137,6 +159,12 @@ def check_observation_argument(batch: Sequence[Any]) -> None:
         raise TypeError(
             f"data: expected x as a tensor or an array (N, *event), got {type(x).__name__}. Fix: "
             "torch.as_tensor(x) for a list of numbers, *x for a tuple of arguments."
+        )
+    if len(batch) > 1:
+        raise TypeError(
+            f"data: expected one {type(x).__name__} whose batches hold all arguments, got "
+            f"{len(batch)} arguments. "
+            "Fix: batches (x, context), as TensorDataset(x, context) gives them."
         )
 
 

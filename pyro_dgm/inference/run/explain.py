@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from math import prod
 from typing import Any
 
+import torch
+from pyro import poutine
 from torch import Tensor
 
 from ...contract import PyroProgram, noise_name
 from .data import Batch, has_rows
 from .states import fork_rng
-from .traces import PairTrace, run_pair
+from .traces import PairTrace, latent_sites, run_pair, sample_sites
 
 TABLE = "Trace Shapes:"  # the title of the table of sites that Pyro hangs on the error of a program
 OF_INTEGERS = (  # how torch refuses real numbers where labels belong
@@ -19,6 +22,7 @@ OF_INTEGERS = (  # how torch refuses real numbers where labels belong
     "one_hot is only applicable to index tensor",
     "tensors used as indices must be long",
 )
+DTYPES = {"Double": torch.float64, "Float": torch.float32, "BFloat16": torch.bfloat16}
 
 
 def run_or_explain(
@@ -42,7 +46,7 @@ def run_or_explain(
     try:
         return run(batch)
     except Exception as error:  # whatever a user's program raises
-        raise explanation(error, run, batch, model=model, given=given) from error
+        raise explanation(error, run, batch, model=model, guide=guide, given=given) from error
 
 
 def explanation(
@@ -51,6 +55,7 @@ def explanation(
     batch: Batch,
     *,
     model: PyroProgram | None,
+    guide: PyroProgram | None = None,
     given: Batch | None = None,
 ) -> ValueError:
     """The error that says on which shapes a run failed, why, and how it is mended.
@@ -60,17 +65,20 @@ def explanation(
         run: what failed, as a function of the batch: repairs are tried on it.
         batch: its arguments.
         model: the model, whose own draws tell the shape of the data; `None` if there is none.
+        guide: its guide; `None` if there is none.
         given: the data of which the batch is a part.
     """
     shapes = []
     for value in given or batch:
         shapes.append(tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__)
-    fix = _fix_by_words(error, batch) or _fix_by_shape(model, batch)
+    fix = fix_by_words(error, batch) or _fix_by_shape(model, batch)
+    fix = fix or _fix_by_sizes(model, guide, batch)
     fix = fix or _fix_by_trial(run, batch, given or batch) or _fix_of_event(error, batch)
     table = str(error).partition(TABLE)[2]
     listing = f"\n\n{TABLE}{table}" if table else ""
     return ValueError(
-        f"the programs fail on a batch of shapes {shapes}: {cause_of(error)}{fix}{listing}"
+        f"the programs fail on a batch of shapes {shapes}: {cause_of(error)};\n"
+        f"{fix or _fix_of_arguments(batch)}{listing}"
     )
 
 
@@ -79,19 +87,64 @@ def cause_of(error: Exception) -> str:
     return str(error).partition(TABLE)[0].strip()
 
 
-def _fix_by_words(error: Exception, batch: Batch) -> str:
+def fix_by_words(error: Exception, batch: Batch) -> str:
     """The fix where the error's own words tell it."""
     words = str(error)
     if "positional argument" in words:
         return (
-            f"\nFix: the batch has {len(batch)} arguments; drop the labels, or take them in both programs, "
-            "Concat(net)."
+            f"expected as many arguments as the programs take, got {len(batch)}. "
+            "Fix: drop the labels, or take them in both programs, Concat(net)."
         )
     if any(phrase in words for phrase in OF_INTEGERS):
-        return "\nFix: labels as integers, labels.long()."
+        return "expected integers, got real numbers. Fix: labels as integers, labels.long()."
     if "same dtype" in words:
-        return "\nFix: data of the networks' dtype, x.float()."
+        named = re.findall("Double|BFloat16|Float", words)
+        dtype = DTYPES[named[-1]] if named else torch.get_default_dtype()
+        return (
+            f"expected data of the networks' dtype, got {_dtype_of(batch)}. "
+            f"Fix: data of the networks' dtype, {fix_of_dtype(dtype)}."
+        )
+    if "Inference tensors cannot be saved" in words:
+        return (
+            "expected modules built outside torch.inference_mode(), got some built inside. "
+            "Fix: build model and guide outside of it."
+        )
+    if "Multiple sample sites named" in words:
+        return (
+            "expected a name of its own for each site, got one name twice. "
+            "Fix: pyro.sample('z2', …) for the second."
+        )
     return ""
+
+
+def _fix_of_arguments(batch: Batch) -> str:
+    shape = tuple(batch[0].shape[1:]) if batch and has_rows(batch[0]) else ()
+    return (
+        "expected the arguments that both programs take, got others. "
+        f"Fix: networks for {shape}, or every context that the programs take after x."
+    )
+
+
+def _dtype_of(batch: Batch) -> Any:
+    return batch[0].dtype if batch and isinstance(batch[0], Tensor) else "another"
+
+
+def fix_of_dtype(dtype: torch.dtype) -> str:
+    """Data of a dtype, as code."""
+    words = {torch.float32: "x.float()", torch.float64: "x.double()"}
+    return words.get(dtype, f"x.to({dtype})")
+
+
+def fix_of_shape(expected: tuple[int, ...], got: tuple[int, ...]) -> str:
+    """Data whose rows have the expected event shape, as code; networks for what came where no view does it.
+
+    Args:
+        expected: the event shape that the programs take.
+        got: the shape of the data without its first dim.
+    """
+    if prod(expected) == prod(got):
+        return "x.flatten(1)" if len(expected) == 1 else f"x.reshape(len(x), *{expected})"
+    return f"networks for {got}"
 
 
 def _fix_by_shape(model: PyroProgram | None, batch: Batch) -> str:
@@ -106,15 +159,43 @@ def _fix_by_shape(model: PyroProgram | None, batch: Batch) -> str:
     shape = tuple(batch[0].shape)
     if event == shape[1:]:
         return ""
+    fix = fix_of_shape(event, shape[1:])
     if len(shape) == 1:
         fix = "x[None] for one datum, a row per datum for several"
-    elif prod(event) != prod(shape[1:]):
-        fix = f"networks for {shape[1:]}"
-    elif len(event) > 1:
-        fix = f"x.reshape(len(x), *{event})"
-    else:
-        fix = "x.flatten(1)"
-    return f";\nexpected data of event shape {event}, which the model generates, got {shape[1:]}. Fix: {fix}."
+    return (
+        f"expected data of event shape {event}, which the model generates, got {shape[1:]}. "
+        f"Fix: {fix}."
+    )
+
+
+def _fix_by_sizes(model: PyroProgram | None, guide: PyroProgram | None, batch: Batch) -> str:
+    """The fix where the guide draws latents of another size than the model's."""
+    if model is None or guide is None:
+        return ""
+    try:
+        drawn = poutine.trace(guide).get_trace(*batch)
+        modelled = dict(sample_sites(poutine.trace(model).get_trace(None, *batch[1:])))
+    except Exception:  # whatever a user's program raises: then it can't tell
+        return ""
+    for name, site in latent_sites(drawn).items():
+        if name not in modelled:
+            continue
+        expected = tuple(modelled[name]["fn"].event_shape)
+        got = tuple(site["fn"].event_shape)
+        if expected != got:
+            return (
+                f"site '{name}': expected event_shape {expected} as in the model, got {got} in the "
+                f"guide. Fix: {fix_of_sizes(expected, got)}."
+            )
+    return ""
+
+
+def fix_of_sizes(expected: tuple[int, ...], got: tuple[int, ...]) -> str:
+    """One size of a latent site in both programs, as code and words."""
+    return (
+        f"one size for prior and guide: a prior of {got}, or an encoder whose network ends in as "
+        f"many outputs as {expected} needs, 2 per dim for a Normal"
+    )
 
 
 def _fix_by_trial(run: Callable[[Batch], Any], batch: Batch, given: Batch) -> str:
@@ -125,18 +206,22 @@ def _fix_by_trial(run: Callable[[Batch], Any], batch: Batch, given: Batch) -> st
     repairs = {
         "x.flatten(1)": x.flatten(1) if x.dim() > 2 else None,
         "x[None] for one datum, a row per datum for several": x[None] if x.dim() < 3 else None,
-        "data of the networks' dtype, x.float()": x.float(),
+        "x.float(), of the networks' dtype": x.float(),
         "x[:, None], a column": x[:, None] if x.dim() == 1 else None,
     }
     for fix, repaired in repairs.items():
         if repaired is not None and _succeeds(run, (repaired, *context)):
-            return f"\nFix: {fix}."
+            return (
+                f"expected data that the networks take, got shape {tuple(x.shape)} and {x.dtype}. "
+                f"Fix: {fix}."
+            )
     return ""
 
 
 def _fix_of_event(error: Exception, batch: Batch) -> str:
     if "inside plate" in str(error) and has_rows(batch[0]):
-        return f"\nFix: {fix_of_event(str(error), batch[0].shape[1:])}."
+        fix = fix_of_event(str(error), batch[0].shape[1:])
+        return f"expected one log density per datum, got one per dim. Fix: {fix}."
     return ""
 
 

@@ -11,6 +11,10 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from ...contract import DATA, PyroProgram, Site
+from .batches import read_arguments
+from .explain import run_or_explain
+from .pair_checks import check_pair, require_positive
+from .rules import check_sites
 from .states import fork_rng
 from .traces import PairTrace, is_in_plate, log_density, plate_value, run_pair
 
@@ -83,11 +87,18 @@ def draw(
         depth: number of plates in the programs; found by one run (on a fork of the random state) if not given.
 
     Raises:
-        ValueError: if a site lies outside the data plate: a global site has no log weight per datum.
+        TypeError: without a depth, for what is no pair of programs or no data.
+        ValueError: if a site lies outside the data plate: a global site has no log weight per datum; without a
+            depth, for what breaks the contract.
     """
     if depth is None:
+        check_pair(model, guide)
+        require_positive(num=num)
+        batch = read_arguments(model, batch)
         with fork_rng(*batch):
-            depth = run_pair(model, guide, batch).depth
+            pair = run_or_explain(model, guide, batch)
+        check_sites(pair)
+        depth = pair.depth
     pair = run_pair(model, guide, batch, num, depth)
     values, log_p, log_q = {}, {}, {}
     for name, site in pair.latent.items():

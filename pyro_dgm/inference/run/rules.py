@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import prod
 
 import pyro.distributions as dist
 import torch
@@ -12,7 +13,8 @@ from torch import Tensor
 
 from ...contract import DATA, PyroProgram, Site, noise_name
 from .data import Batch, has_rows
-from .explain import fix_of_event
+from .explain import fix_of_dtype, fix_of_event, fix_of_shape, fix_of_sizes
+from .pair_checks import PROGRAM_OF
 from .supports import check_draws, check_observation, check_reach, innermost, warn_of_integers
 from .traces import (
     PairTrace,
@@ -51,10 +53,24 @@ def check_sites(pair: PairTrace) -> None:
     _check_swapped(pair)
     _check_names(pair)
     for name, site in pair.observed.items():
+        check_data_shape(name, site)
         check_observation(name, site)
         density_of(name, site)
     for name, site in pair.latent.items():
         check_draws(name, site, pair.modelled[name])
+
+
+def check_data_shape(name: str, site: Site) -> None:
+    """Refuse data that are of the right size, but not of the right shape: images that are not flattened."""
+    expected, shape = tuple(site["fn"].event_shape), tuple(site["value"].shape)
+    if shape[len(shape) - len(expected) :] == expected:  # the dims before are those of plates
+        return
+    got = shape[1:]
+    if prod(expected) == prod(got):
+        raise ValueError(
+            f"site '{name}': expected data of event shape {expected}, got {got}. "
+            f"Fix: {fix_of_shape(expected, got)}."
+        )
 
 
 def _check_swapped(pair: PairTrace) -> None:
@@ -121,6 +137,8 @@ def _fix_of_names(pair: PairTrace) -> str:
                 f"pyro.sample('{name}', …) in the guide as well, to draw and to weigh it; to train without, "
                 "PyroObjective(model, guide, TraceEnum_ELBO(max_plate_nesting=1)), which sums it out"
             )
+    if not drawn:
+        return f"{PROGRAM_OF['guide']}, a guide that draws {sorted(latent)}"
     return f"give each of {sorted(latent ^ drawn)} the same name in both programs"
 
 
@@ -198,10 +216,7 @@ def _check_latent(name: str, drawn: Site, modelled: Site) -> None:
 
 def _fix_of_latent(name: str, expected: tuple[int, ...], got: tuple[int, ...]) -> str:
     if len(expected) == len(got) and noise_name("") not in name:
-        return (
-            f"one size for prior and guide: a prior of {got}, or an encoder whose network ends in as many outputs "
-            f"as {expected} needs, 2 per dim for a Normal"
-        )
+        return fix_of_sizes(expected, got)
     return fix_of_event(name, expected)
 
 
@@ -226,10 +241,10 @@ def density_of(name: str, site: Site) -> Tensor:
     except Exception as error:  # whatever a distribution raises
         fix = "a distribution whose log_prob takes values of this shape."
         if value.dtype != torch.get_default_dtype():
-            fix = "data of the network's dtype, x.float()."
+            fix = f"data of the networks' dtype, {fix_of_dtype(torch.get_default_dtype())}."
         raise ValueError(
-            f"site '{name}': its density fails on a value of shape {tuple(value.shape)} and dtype "
-            f"{value.dtype}: {error}\nFix: {fix}"
+            f"site '{name}': expected data that have a density, got a value of shape "
+            f"{tuple(value.shape)} and dtype {value.dtype}, on which it fails: {error}\nFix: {fix}"
         ) from error
 
 

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from ...contract import PyroProgram
@@ -27,6 +27,10 @@ from .data import (
     to_device,
     to_tensor,
 )
+from .pair_checks import check_pair as check_pair
+from .pair_checks import check_program as check_program
+from .pair_checks import check_programs, describe, require_positive
+from .pair_checks import is_program as is_program
 from .particles import Particles, draw
 from .states import derive_seed, device_of, evaluation_mode, fork_rng, with_own_rng
 from .structure import Structure, structure_of, structure_of_guide, structure_of_model
@@ -64,7 +68,7 @@ class Session:
         """The model."""
         if self._model is None:
             raise TypeError(
-                f"expected a model and its guide, got a guide alone, {_described(self._guide)}. "
+                f"expected a model and its guide, got a guide alone, {describe(self._guide)}. "
                 "Fix: vae.model, vae.guide."
             )
         return self._model
@@ -74,7 +78,7 @@ class Session:
         """The guide."""
         if self._guide is None:
             raise TypeError(
-                f"expected a model and its guide, got a model alone, {_described(self._model)}. "
+                f"expected a model and its guide, got a model alone, {describe(self._model)}. "
                 "Fix: vae.model, vae.guide, or EmptyGuide() for a model without latents."
             )
         return self._guide
@@ -214,7 +218,7 @@ def session(
     """
     check_programs(model, guide)
     require_positive(num=num, chunk=chunk)
-    _check_data_arguments(batch)
+    check_observation_argument(batch)
     with evaluation_mode(model, guide, seed=seed):
         yield Session(model, guide, batch, num, chunk, seed)
 
@@ -237,7 +241,7 @@ def read_data(
         TypeError: for what is no program, or no data.
     """
     check_programs(model, guide)
-    _check_data_arguments(batch)
+    check_observation_argument(batch)
     if isinstance(batch[0], TensorDataset):
         batch = batch[0].tensors
     if is_stream(batch[0]):
@@ -273,61 +277,6 @@ def session_of_prior(
     require_positive(num=num, chunk=chunk)
     with evaluation_mode(model, guide, seed=seed):
         yield Session(model, guide, (None, *context), num, chunk, seed)
-
-
-def _check_data_arguments(batch: Batch) -> None:
-    check_observation_argument(batch)
-    if len(batch) > 1 and is_stream(batch[0]):
-        raise TypeError(
-            f"data: expected one {type(batch[0]).__name__} whose batches hold all arguments, got {len(batch)} "
-            "arguments. Fix: batches (x, context), as TensorDataset(x, context) gives them."
-        )
-
-
-def check_programs(model: Any, guide: Any) -> None:
-    """Refuse what is no program, such as a VAE in place of one of its programs; `None` stands for no program."""
-    if model is None or guide is None:
-        check_program(guide if model is None else model)
-    else:
-        check_pair(model, guide)
-
-
-def check_pair(model: Any, guide: Any, fix: str = "vae.model, vae.guide in place of vae") -> None:
-    """Refuse what is no pair of programs, such as a VAE in place of its two programs."""
-    if not (is_program(model) and is_program(guide)):
-        raise TypeError(
-            f"expected a model and its guide, got {_described(model)} and {_described(guide)}. Fix: {fix}."
-        )
-
-
-def check_program(program: Any) -> None:
-    """Refuse what can't be run, such as a VAE in place of one of its programs; `None` stands for no program."""
-    if program is not None and not is_program(program):
-        raise TypeError(
-            f"expected a Pyro program, a model or a guide, got {_described(program)}. "
-            "Fix: vae.model or vae.guide in place of vae."
-        )
-
-
-def is_program(value: Any) -> bool:
-    """Whether it is a function, or a module with a forward of its own: a VAE has none, it holds two programs."""
-    if isinstance(value, type):
-        return False
-    if not isinstance(value, nn.Module):
-        return callable(value)
-    forward = value.forward
-    return getattr(forward, "__func__", forward) is not nn.Module.forward
-
-
-def _described(value: Any) -> str:
-    return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
-
-
-def require_positive(**counts: int) -> None:
-    """Refuse counts below 1."""
-    for name, count in counts.items():
-        if count < 1:
-            raise ValueError(f"{name}: expected at least 1, got {count}. Fix: {name}=1 or more.")
 
 
 def has_context(context: Batch) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from numbers import Integral
 from typing import Any, TypeVar
 
 import numpy as np
@@ -15,6 +16,17 @@ from torch import Tensor, nn
 Item = TypeVar("Item")
 
 
+def check_seed(seed: Any) -> int:
+    """The seed as an integer.
+
+    Raises:
+        TypeError: for what is none.
+    """
+    if not isinstance(seed, Integral):
+        raise TypeError(f"seed: expected an integer, got {seed!r}. Fix: seed=0.")
+    return int(seed)
+
+
 def derive_seed(*numbers: int) -> int:
     """One seed of several numbers, all of whose bits count.
 
@@ -22,7 +34,7 @@ def derive_seed(*numbers: int) -> int:
     """
     words: list[int] = []
     for number in numbers:
-        words += divmod(number % 2**64, 2**32)
+        words += divmod(check_seed(number) % 2**64, 2**32)
     return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0])
 
 
@@ -35,7 +47,7 @@ def fork_rng(*tensors: Any, seed: int | None = None) -> Iterator[None]:
             devices.add(tensor.device)
     with torch.random.fork_rng(devices=sorted(devices, key=str), enabled=True):
         if seed is not None:
-            torch.manual_seed(seed)
+            torch.manual_seed(check_seed(seed))
         yield
 
 
@@ -75,9 +87,14 @@ def eval_mode(*programs: Any) -> Iterator[None]:
 
 @contextmanager
 def evaluation_mode(*modules: Any, seed: int) -> Iterator[None]:
-    """`eval_mode` on a seeded fork of the random state, with Pyro's validation off."""
+    """`eval_mode` on a seeded fork of the random state, with Pyro's validation off.
+
+    Inference mode around it is left: its tensors have no gradient, which chains and refinement take.
+    """
     with ExitStack() as stack:
-        stack.enter_context(fork_rng(torch.empty(0, device=device_of(*modules)), seed=seed))
+        device = torch.empty(0, device=device_of(*modules))
+        stack.enter_context(fork_rng(device, seed=check_seed(seed)))
+        stack.enter_context(torch.inference_mode(mode=False))
         stack.enter_context(eval_mode(*modules))
         stack.enter_context(pyro.validation_enabled(False))
         yield

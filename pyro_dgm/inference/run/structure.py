@@ -12,10 +12,13 @@ import pyro
 from pyro import poutine
 from pyro.distributions import Unit
 from pyro.poutine.trace_struct import Trace
+from torch import Tensor
 
 from ...contract import DATA, PyroProgram, Site, noise_name
-from .data import Batch, as_tensors, extreme_batch, has_rows, split_rows
+from .batches import read_arguments
+from .data import Batch, extreme_batch, has_rows, split_rows
 from .explain import explanation, run_or_explain
+from .pair_checks import PROGRAM_OF, check_pair, describe
 from .rules import RULES, Rule, Subject, check_sites
 from .states import eval_mode, fork_rng
 from .supports import innermost, is_elementwise
@@ -158,7 +161,8 @@ def preflight(
             values outside the support; a Delta observation; a plate size that the objective does not know; networks
             that do not broadcast over particles; draws of the guide outside the model's support.
     """
-    batch = as_tensors(batch)
+    check_pair(model, guide)
+    batch = read_arguments(model, batch)
     with fork_rng(*batch), eval_mode(model, guide), pyro.validation_enabled(True):
         pair = run_or_explain(model, guide, batch)
         try:
@@ -187,7 +191,17 @@ def structure_of(model: PyroProgram, guide: PyroProgram, batch: Batch) -> Struct
 def structure_of_guide(guide: PyroProgram, batch: Batch) -> Structure:
     """The structure of a guide alone."""
     trace = _run_alone(guide, extreme_batch(batch), None, given=batch)
+    _refuse_network(guide, trace)
     return _structure_of_one(trace)
+
+
+def _refuse_network(guide: PyroProgram, trace: Trace) -> None:
+    """Refuse what returns a tensor and names no site: a guide of a model without latents returns nothing."""
+    if not dict(sample_sites(trace)) and isinstance(trace.nodes["_RETURN"]["value"], Tensor):
+        raise TypeError(
+            f"guide: expected a program that draws its latents by pyro.sample, got {describe(guide)}, "
+            f"which draws none and returns a tensor. Fix: {PROGRAM_OF['guide']}."
+        )
 
 
 def structure_of_model(model: PyroProgram, batch: Batch) -> Structure:
