@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..contract import PyroProgram
-from ..evaluation.likelihood.importance import nll_of
+from ..evaluation.likelihood.importance import concat_statistics, nll_of
+from ..evaluation.likelihood.results import NLL
 from ..inference.run.data import Batch, split_rows
 from ..inference.run.sessions import Session, require_positive, session
 from .datatree import (
@@ -19,7 +20,7 @@ from .datatree import (
     per_datum_dataset,
     refused_to_loo,
 )
-from .reading import Reading, concat_groups, constants, evenly_spread
+from .reading import Block, Reading, constants, evenly_spread
 
 if TYPE_CHECKING:
     import xarray
@@ -93,31 +94,46 @@ def to_arviz(
         _check_index(index, total)
         kept = evenly_spread(max_data, total)
         reading = Reading(pair, dims, resampled, prior)
-        groups = _groups(reading, pair.rows(kept.to(pair.device)))
+        blocks = _read_blocks(reading, pair.rows(kept.to(pair.device)))
+        groups = _groups(reading, blocks, pair.rows(kept.to(pair.device)))
         _check_names(groups, dims, coords, further)
         if "per_datum" not in further:
-            pair.reseed()  # the figures of `nll` under the same seed
-            further["per_datum"] = per_datum_dataset(nll_of(pair), index)
+            result = _nll_of_blocks(pair, blocks) if len(kept) == total else None
+            further["per_datum"] = per_datum_dataset(result or _nll_apart(pair), index)
     labels = {**coords, DATUM: [index[i] for i in kept.tolist()]}
     notes = _notes(groups, total, len(kept), resampled=resampled)
-    for name, arrays in groups.items():
-        further[name] = dataset(arrays, labels, notes[name])
-    return container({name: further[name] for name in (*groups, *_others(further, groups))})
+    datasets = {name: dataset(arrays, labels, notes[name]) for name, arrays in groups.items()}
+    return container({**datasets, **further})
 
 
-def _others(datasets: Iterable[str], groups: Iterable[str]) -> list[str]:
-    return [name for name in datasets if name not in set(groups)]
-
-
-def _groups(reading: Reading, batch: Batch) -> dict[str, Arrays]:
-    """The groups of all data that are kept, read in blocks."""
+def _read_blocks(reading: Reading, batch: Batch) -> list[Block]:
+    """The data that are kept, read in blocks."""
     pair: Session = reading.pair
     _ = pair.structure  # refuses, before the first draw, what can't be scored
     rows = max(1, pair.chunk // pair.num)
-    blocks = [reading.groups(block) for block in split_rows(batch, rows)]
+    return [reading.read(block, i) for i, block in enumerate(split_rows(batch, rows))]
+
+
+def _nll_of_blocks(pair: Session, blocks: Sequence[Block]) -> NLL | None:
+    """`nll` from the draws that are exported; `None` for a model without latents, which needs no draws."""
+    if pair.structure.is_exact:
+        return None
+    statistics = concat_statistics([block.statistics for block in blocks])
+    return NLL(num=pair.num, kind=NLL.kind, **statistics)
+
+
+def _nll_apart(pair: Session) -> NLL:
+    """`nll` of all data, of which the exported ones are a part; its figures under the session's seed."""
+    pair.reseed()
+    return nll_of(pair)
+
+
+def _groups(reading: Reading, blocks: Sequence[Block], batch: Batch) -> dict[str, Arrays]:
+    """The groups of all data that are kept."""
+    pair: Session = reading.pair
     groups = {}
-    for name, arrays in concat_groups(blocks).items():
-        groups[name] = concat_data(arrays)
+    for name in blocks[0].groups:
+        groups[name] = concat_data([block.groups[name] for block in blocks])
     if groups["posterior"]:
         groups["log_likelihood"] = refused_to_loo(groups["log_likelihood"])
     constant_data = constants(pair, batch, reading.dims)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,17 +10,32 @@ import torch
 from torch import Tensor
 
 from ..contract import DATA, PARTICLES, Site
+from ..evaluation.likelihood.importance import summary_of
 from ..inference.run.batches import arguments_of
 from ..inference.run.data import Batch, has_rows
 from ..inference.run.particles import Particles
 from ..inference.run.sessions import Session
 from ..inference.run.simulation import generative_trace
+from ..inference.run.states import derive_seed, fork_rng
 from ..inference.run.traces import plate_names, plate_value, sample_sites
 from .datatree import DATUM, SAMPLE, Array, Arrays, take_draws
 from .smoothing import resampled_indices
 
 WEIGHTED = ("posterior", "posterior_predictive", "log_likelihood", "sample_stats")
 PLATES = {PARTICLES: "draw", DATA: DATUM}  # plate → name of its dim
+
+
+@dataclass(frozen=True)
+class Block:
+    """What was read of a block of data.
+
+    Attributes:
+        groups: group → its arrays.
+        statistics: of each datum's weights, see `summary_of`.
+    """
+
+    groups: dict[str, Arrays]
+    statistics: dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -39,9 +54,17 @@ class Reading:
     resampled: bool
     prior: bool
 
-    def groups(self, block: Batch) -> dict[str, Arrays]:
-        """The groups of a block of data."""
+    def read(self, block: Batch, number: int) -> Block:
+        """The groups of a block of data, and what `nll` says of it by the same draws of the guide.
+
+        All other draws have a noise of their own, by the number of the block, so that the guide's are those of `nll`.
+        """
         particles = self.pair.draw(block)
+        statistics = summary_of(particles.log_weight, particles.kl)
+        with fork_rng(block[0], seed=derive_seed(self.pair.seed, number + 1)):
+            return Block(self._groups(block, particles), statistics)
+
+    def _groups(self, block: Batch, particles: Particles) -> dict[str, Arrays]:
         groups = self._drawn(particles)
         if self.resampled:
             index = resampled_indices(particles.log_weight).cpu().numpy()
@@ -152,12 +175,3 @@ def _per_draw(value: Tensor) -> Array:
 
 def _numpy(value: Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
     return value.detach().cpu().numpy()
-
-
-def concat_groups(blocks: Iterable[dict[str, Arrays]]) -> dict[str, list[Arrays]]:
-    """Group → its arrays in every block."""
-    found: dict[str, list[Arrays]] = {}
-    for block in blocks:
-        for name, arrays in block.items():
-            found.setdefault(name, []).append(arrays)
-    return found

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..inference.run.tabular import Tabular
+from ..tabular import Tabular
 
 
 @dataclass(frozen=True)

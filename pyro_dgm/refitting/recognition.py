@@ -13,11 +13,11 @@ from ..evaluation.likelihood.annealing import AIS
 from ..evaluation.likelihood.importance import nll
 from ..evaluation.likelihood.results import NLL
 from ..inference.objectives.elbo import ELBO, Objective
-from ..inference.run.tabular import Tabular
 from ..inference.training.svi import SVITrainer
 from ..programs.guides import AmortizedGuide
 from ..programs.likelihoods.continuous import Normal
 from ..programs.vae import VAE
+from ..tabular import Tabular
 from .generative import frozen, require_vae
 
 Score = Callable[..., NLL | AIS]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ...evaluation.estimate import Estimate, estimated
-from ...inference.run.tabular import Tabular
+from ...tabular import Tabular
 
 TINY = 1e-300  # one point repeated is as spread as one point repeated
 NEIGHBOUR = 5

@@ -11,8 +11,7 @@ import torch
 
 from ...evaluation.estimate import Estimate
 from ...inference.run.data import take_rows
-from ...inference.run.estimates import placed
-from ...inference.run.sessions import require_positive
+from ...inference.run.sessions import place_data, require_positive
 from ...inference.run.states import derive_seed, evaluation_mode, fork_rng
 from ...inference.training.history import History, Row
 from ..checks import require_instance
@@ -77,7 +76,7 @@ class Monitors:
         self.limits = limits
         self.patience = patience
         self.seed = seed
-        batch = placed(trainer.module, real if isinstance(real, tuple) else (real,))
+        batch = place_data(trainer.module, real if isinstance(real, tuple) else (real,))
         self.real = self._subset(batch)
         self.rows = History()
         self.losses = History()

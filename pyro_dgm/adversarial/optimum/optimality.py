@@ -14,9 +14,9 @@ from torch.nn.functional import softplus
 from ...contract import PyroProgram
 from ...evaluation.estimate import Estimate
 from ...inference.run.data import split_rows, take_rows
-from ...inference.run.estimates import estimating, placed
-from ...inference.run.states import derive_seed, fork_rng
-from ...inference.run.tabular import Tabular
+from ...inference.run.sessions import place_data
+from ...inference.run.states import derive_seed, evaluation_mode, fork_rng
+from ...tabular import Tabular
 from ..checks import describe, require_instance
 from ..critics import logits
 from ..drawing import Fakes
@@ -164,7 +164,7 @@ def optimality_report(
     check_data(data)
     check_builder(critic)
     check_fit(fit)
-    real = placed(generator, data if isinstance(data, tuple) else (data,))
+    real = place_data(generator, data if isinstance(data, tuple) else (data,))
     x, *context = real
     y = _fakes(generator, real, noise=noise, seed=derive_seed(seed, 0))
     check_alike(real, y)
@@ -182,7 +182,7 @@ def _fakes(generator: Any, real: Batch, *, noise: bool, seed: int) -> Tensor:
     if not callable(generator):
         return torch.as_tensor(generator).to(real[0].device)
     fakes = Fakes(generator, noise=noise)
-    with estimating(generator, seed=seed):
+    with evaluation_mode(generator, seed=seed):
         return torch.cat([fakes(*rows) for rows in split_rows(real, BLOCK)])
 
 
@@ -218,7 +218,7 @@ def _build(critic: Callable[[], nn.Module]) -> nn.Module:
 
 def _score(critic: nn.Module, real: Batch, fake: Batch, num_train: int) -> Optimality:
     """The figures of a fitted critic on held-out data, from its logits c: D = σ(c)."""
-    with estimating(critic, seed=0):
+    with evaluation_mode(critic, seed=0):
         c_real = _finite_logits(critic, real)
         c_fake = _finite_logits(critic, fake)
     real_right = (1 + c_real.sign()) / 2

@@ -12,7 +12,7 @@ from ...contract import PyroProgram
 from ...inference.run.data import extreme_batch
 from ...inference.run.sessions import Session, require_positive, session
 from ...inference.run.states import fork_rng
-from ...inference.run.tabular import Tabular
+from ...tabular import Tabular
 from .coordinates import Point, Posterior, Values
 from .mixing import ess, rhat
 from .transitions import transition

@@ -11,7 +11,7 @@ from torch import Tensor
 from ...contract import PyroProgram
 from ...inference.run.sessions import read_data, require_positive
 from ...inference.run.states import derive_seed
-from ...inference.run.tabular import Tabular
+from ...tabular import Tabular
 from ..likelihood.importance import summary_of
 from ..likelihood.results import NLL, PerDatum
 from .incomplete import IncompleteData, incomplete_session

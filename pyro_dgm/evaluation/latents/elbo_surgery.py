@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...contract import PyroProgram
 from ...inference.run.sessions import Session, require_positive, session
-from ...inference.run.tabular import Tabular
+from ...tabular import Tabular
 from ..estimate import Estimate, estimated
 from .aggregate import Aggregate, sum_over_others
 from .pairwise import Points

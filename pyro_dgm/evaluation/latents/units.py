@@ -15,7 +15,7 @@ from ...inference.run.data import Batch
 from ...inference.run.generation import encoded
 from ...inference.run.sessions import Session, require_positive, session
 from ...inference.run.simulation import simulate, site_draws
-from ...inference.run.tabular import Tabular
+from ...tabular import Tabular
 from ..samples.twosample import TwoSample, mmd
 from .unit_statistics import KLShares, PosteriorMoments, data_second
 

@@ -11,8 +11,8 @@ from ...contract import PyroProgram
 from ...inference.run.data import Batch, repeat_rows, take_rows
 from ...inference.run.sessions import require_positive, session_of_prior
 from ...inference.run.simulation import run_without_data, simulate
-from ...inference.run.tabular import Tabular
 from ...inference.run.traces import latent_sites, plate_depth
+from ...tabular import Tabular
 from ..chains.coordinates import Posterior, Values
 from ..estimate import Estimate, estimated
 from .annealing import check_walk, sigmoid_schedule

@@ -8,7 +8,7 @@ from math import log, nan, sqrt
 import torch
 from torch import Tensor
 
-from ...inference.run.tabular import Tabular
+from ...tabular import Tabular
 from .pareto import LEAST_DRAWS
 from .psis import khat_threshold
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from ...contract import PyroProgram, noise_name
 from ...inference.run.sessions import require_positive, session
 from ...inference.run.supports import independent_numbers
-from ...inference.run.tabular import Tabular
+from ...tabular import Tabular
 from .quadrature import MAX_DIM, log_integral, log_sum
 
 MAX_VALUES = 20_000  # values of one number, or of one event, that are summed over

@@ -18,8 +18,8 @@ from ...inference.run.sessions import Session, require_positive, session_of_prio
 from ...inference.run.simulation import log_joint, run_without_data, simulate, site_draws
 from ...inference.run.states import fork_rng
 from ...inference.run.structure import Structure
-from ...inference.run.tabular import Tabular
 from ...inference.run.traces import PairTrace, plate_depth
+from ...tabular import Tabular
 from .uniformity import kolmogorov
 
 LEVELS = (0.5, 0.8, 0.95)  # of the intervals whose coverage is printed

@@ -13,8 +13,8 @@ from ...contract import PyroProgram
 from ...inference.run.data import extreme_batch
 from ...inference.run.sessions import Session, require_positive, session
 from ...inference.run.states import derive_seed, fork_rng
-from ...inference.run.tabular import Tabular
 from ...inference.run.traces import latent_sites
+from ...tabular import Tabular
 from ..estimate import Estimate, estimated
 from ..likelihood.importance import nll_of, weight_statistics, weighted
 from ..likelihood.results import PerDatum

@@ -12,8 +12,8 @@ from torch import Tensor
 from ...contract import PyroProgram
 from ...inference.run.generation import encoded
 from ...inference.run.sessions import Session, session
-from ...inference.run.tabular import Tabular
 from ...inference.run.traces import plate_value
+from ...tabular import Tabular
 from ..chains.hamiltonian import HMC
 from ..chains.mixing import rhat
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from ...contract import PyroProgram
 from ...inference.run.sessions import session
-from ...inference.run.tabular import Tabular
+from ...tabular import Tabular
 from .checks import CHECKS
 from .findings import Check, Findings, Settings
 from .html import limit as threshold_text

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ...inference.run.sessions import require_positive
 from ...inference.run.states import fork_rng
-from ...inference.run.tabular import Tabular
+from ...tabular import Tabular
 from ..estimate import Estimate, estimate_columns, estimated
 from .pools import balance, permutation_p, relabellings, two_samples
 

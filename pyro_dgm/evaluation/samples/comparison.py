@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ...inference.run.states import fork_rng
-from ...inference.run.tabular import Tabular
+from ...tabular import Tabular
 from .metrics import SampleMetrics
 from .pools import as_numbers, subsample, two_samples
 from .twosample import median_distance

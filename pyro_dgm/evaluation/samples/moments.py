@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...inference.run.sessions import require_positive
 from ...inference.run.states import fork_rng
-from ...inference.run.tabular import Tabular
+from ...tabular import Tabular
 from .pools import over_halves, two_samples
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...inference.run.sessions import require_positive
 from ...inference.run.states import fork_rng
-from ...inference.run.tabular import Tabular
+from ...tabular import Tabular
 from .pools import distance_blocks, permutation_p, relabellings, two_samples
 
 MEDIAN_OF = 2048  # points whose distances choose the bandwidth

@@ -250,6 +250,12 @@ def read_data(
     return to_device(tuple(values), device_of(model, guide))
 
 
+def place_data(module: object, batch: Batch) -> Batch:
+    """The data as tensors where a module's weights are, checked as a session checks them."""
+    check_observation_argument(batch)
+    return to_device(as_tensors(batch), device_of(module))
+
+
 @contextmanager
 def session_of_prior(
     model: PyroProgram | None,

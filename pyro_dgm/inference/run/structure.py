@@ -15,6 +15,7 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from ...contract import DATA, PyroProgram, Site, noise_name
+from ...tabular import Tabular
 from .batches import read_arguments
 from .data import Batch, extreme_batch, has_rows, split_rows
 from .explain import explanation, run_or_explain
@@ -22,7 +23,6 @@ from .pair_checks import PROGRAM_OF, check_pair, describe
 from .rules import RULES, Rule, Subject, check_sites
 from .states import eval_mode, fork_rng
 from .supports import innermost, is_elementwise
-from .tabular import Tabular
 from .traces import PairTrace, depth_of, is_in_plate, plate_names, sample_sites, sites_of
 
 BLOCK = 10_000  # data that a check of all of them sees at once

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ..run.tabular import Tabular
+from ...tabular import Tabular
 
 Row = dict[str, float]
 

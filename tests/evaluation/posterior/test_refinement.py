@@ -19,7 +19,7 @@ from pyro_dgm.evaluation.posterior.refinement import (
     is_mean_field_normal,
     refine,
 )
-from pyro_dgm.inference.run.estimates import estimating
+from pyro_dgm.inference.run.states import evaluation_mode
 from pyro_dgm.inference.run.traces import latent_sites, vectorized
 
 LAWS = {
@@ -128,7 +128,7 @@ def test_a_masked_datum_is_not_moved():
 def test_the_ascent_needs_no_gradient_of_the_weights_and_leaves_them():
     vae, x = toy_vae(), torch.randn(4, 3)
     before = {n: p.clone() for n, p in vae.named_parameters()}
-    with estimating(vae.model, vae.guide, seed=0):
+    with evaluation_mode(vae.model, vae.guide, seed=0):
         found = refine(
             vae.model, vae.guide, (x,), 1, num_steps=3, lr=0.1, chunk=130
         )  # in blocks of 2 data

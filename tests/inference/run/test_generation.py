@@ -16,7 +16,7 @@ from toys import (
 )
 
 import pyro_dgm as dgm
-from pyro_dgm.inference.run.estimates import estimating
+from pyro_dgm.inference.run.states import evaluation_mode
 
 WITH_CONTEXT = {"vae_labels"}
 
@@ -108,7 +108,7 @@ def test_means_have_the_law_that_a_critic_without_noise_plays_against():
     """The very draws of `trainer.fakes` under one seed."""
     generator = toy_vae().generator
     trainer = dgm.GANTrainer(generator, dgm.mlp(3, 1))
-    with estimating(generator, seed=3):
+    with evaluation_mode(generator, seed=3):
         generator(None)  # `generate` runs the program once to learn of its plates
         fake = trainer.fakes(torch.empty(6, 3))
     torch.testing.assert_close(dgm.generate(generator, 6, mean=True, seed=3), fake)

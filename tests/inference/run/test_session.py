@@ -10,14 +10,13 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 from toys import linear_gaussian, toy_vae
 
 import pyro_dgm as dgm
-from pyro_dgm.inference.run.estimates import estimating, placed
 from pyro_dgm.inference.run.particles import draw
-from pyro_dgm.inference.run.sessions import read_data, require_positive, session
-from pyro_dgm.inference.run.states import device_of
+from pyro_dgm.inference.run.sessions import place_data, read_data, require_positive, session
+from pyro_dgm.inference.run.states import device_of, evaluation_mode
 
 
 def test_arrays_become_tensors_and_other_arguments_stay():
-    x, c, flag = placed(dgm.EmptyGuide(), (np.ones((3, 2)), torch.zeros(3), "yes"))
+    x, c, flag = place_data(dgm.EmptyGuide(), (np.ones((3, 2)), torch.zeros(3), "yes"))
     assert torch.equal(x, torch.ones(3, 2, dtype=torch.float64))
     assert c.shape == (3,)
     assert flag == "yes"
@@ -27,7 +26,7 @@ def test_tensors_of_different_lengths_raise():
     with pytest.raises(
         ValueError, match=r"expected tensors of one length, got \[3, 4\]\. Fix: one row per datum"
     ):
-        placed(dgm.EmptyGuide(), (torch.zeros(3, 2), torch.zeros(4, 1)))
+        place_data(dgm.EmptyGuide(), (torch.zeros(3, 2), torch.zeros(4, 1)))
 
 
 def test_a_program_without_tensors_is_on_the_cpu():
@@ -63,18 +62,18 @@ def test_no_draws_are_refused_everywhere(call):
         call(*linear_gaussian())
 
 
-def test_estimating_gives_back_modes_validation_and_random_state():
+def test_evaluation_mode_gives_back_modes_validation_and_random_state():
     model, guide, _ = linear_gaussian()
     model.train()
     before = torch.get_rng_state()
-    with estimating(model, guide, seed=3):
+    with evaluation_mode(model, guide, seed=3):
         assert not model.training
         assert not torch.is_grad_enabled()
         first = torch.rand(1)
     assert model.training
     assert torch.equal(before, torch.get_rng_state())
     assert pyro.poutine.util.is_validation_enabled()
-    with estimating(model, guide, seed=3):
+    with evaluation_mode(model, guide, seed=3):
         assert torch.equal(first, torch.rand(1))
 
 
