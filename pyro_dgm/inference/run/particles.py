@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -50,12 +51,12 @@ class Particles:
         r"""Observed site → its distribution $p(x \mid z^{(k)}_i)$, batch_shape `(K, …, N)`."""
         return {name: site["fn"] for name, site in self.pair.observed.items()}
 
-    @property
+    @cached_property
     def log_joint(self) -> Tensor:
         r"""$\log p(x_i, z^{(k)}_i)$ `(K, N)`, in float64."""
         return _total(self.log_p)
 
-    @property
+    @cached_property
     def log_guide(self) -> Tensor:
         r"""$\log q(z^{(k)}_i \mid x_i)$ `(K, N)`, in float64; 0 for a guide without sites."""
         return _total(self.log_q) if self.log_q else torch.zeros_like(self.log_joint)

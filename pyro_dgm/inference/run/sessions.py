@@ -83,7 +83,7 @@ class Session:
             )
         return self._guide
 
-    @property
+    @cached_property
     def device(self) -> torch.device:
         """Where the programs' tensors are."""
         return device_of(self._model, self._guide)

@@ -93,7 +93,7 @@ def evaluation_mode(*modules: Any, seed: int) -> Iterator[None]:
     """
     with ExitStack() as stack:
         device = torch.empty(0, device=device_of(*modules))
-        stack.enter_context(fork_rng(device, seed=check_seed(seed)))
+        stack.enter_context(fork_rng(device, seed=seed))
         stack.enter_context(torch.inference_mode(mode=False))
         stack.enter_context(eval_mode(*modules))
         stack.enter_context(pyro.validation_enabled(False))

@@ -81,18 +81,18 @@ class Structure(Tabular):
     @classmethod
     def of(cls, pair: PairTrace) -> Structure:
         """What one run of a pair shows."""
-        noise = {noise_name(name) for name in pair.observed}
-        sites = []
-        for name, site in (pair.modelled or pair.latent).items():
+        noise, observed = [], []
+        for name, site in pair.observed.items():
+            noise.append(noise_name(name))
+            observed.append(SiteInfo.of(name, site, Kind.OBSERVED))
+        latent = []
+        for name, drawn in pair.latent.items():
+            site = pair.modelled.get(name, drawn)
             kind = Kind.NOISE if name in noise else Kind.LATENT
             if not is_in_plate(site, DATA):
                 kind = Kind.GLOBAL
-            sites.append(SiteInfo.of(name, site, kind))
-        order = list(pair.latent)
-        sites.sort(key=lambda info: order.index(info.name) if info.name in order else len(order))
-        for name, site in pair.observed.items():
-            sites.append(SiteInfo.of(name, site, Kind.OBSERVED))
-        return cls(pair.depth, tuple(sites), pair.model.format_shapes())
+            latent.append(SiteInfo.of(name, site, kind))
+        return cls(pair.depth, (*latent, *observed), pair.model.format_shapes())
 
     @cached_property
     def latent(self) -> tuple[str, ...]:
@@ -182,9 +182,11 @@ def structure_of(model: PyroProgram, guide: PyroProgram, batch: Batch) -> Struct
     """
     pair = run_or_explain(model, guide, extreme_batch(batch), given=batch)
     check_sites(pair)
-    if not all(is_elementwise(site) for site in pair.observed.values()):
-        for block in split_rows(batch, BLOCK):
-            check_sites(run_or_explain(model, guide, block))
+    for site in pair.observed.values():
+        if not is_elementwise(site):
+            for block in split_rows(batch, BLOCK):
+                check_sites(run_or_explain(model, guide, block))
+            break
     return Structure.of(pair)
 
 

@@ -43,17 +43,17 @@ class PairTrace:
     @cached_property
     def latent(self) -> dict[str, Site]:
         """The guide's sites that are drawn, in its order."""
-        return _drawn(self.guide_sites)
+        return {name: site for name, site in self.guide_sites.items() if not site["is_observed"]}
 
     @cached_property
     def modelled(self) -> dict[str, Site]:
         """The model's sites that are drawn: the prior of `latent`."""
-        return _drawn(self.model_sites)
+        return {name: site for name, site in self.model_sites.items() if not site["is_observed"]}
 
     @cached_property
     def observed(self) -> dict[str, Site]:
         """The model's sites that are conditioned on data."""
-        return _conditioned(self.model_sites)
+        return {name: site for name, site in self.model_sites.items() if site["is_observed"]}
 
     @cached_property
     def depth(self) -> int:
@@ -113,19 +113,13 @@ def sample_sites(trace: Trace) -> Iterator[tuple[str, Site]]:
 
 def latent_sites(trace: Trace) -> dict[str, Site]:
     """The sites of a trace that are drawn."""
-    return _drawn(sites_of(trace))
+    sites = sites_of(trace)
+    return {name: site for name, site in sites.items() if not site["is_observed"]}
 
 
 def observed_sites(trace: Trace) -> dict[str, Site]:
     """The sites of a trace that are conditioned on data."""
-    return _conditioned(sites_of(trace))
-
-
-def _drawn(sites: dict[str, Site]) -> dict[str, Site]:
-    return {name: site for name, site in sites.items() if not site["is_observed"]}
-
-
-def _conditioned(sites: dict[str, Site]) -> dict[str, Site]:
+    sites = sites_of(trace)
     return {name: site for name, site in sites.items() if site["is_observed"]}
 
 
