@@ -38,10 +38,12 @@ def renamed_argument(**renamed: str) -> Callable[[Callable[P, R]], Callable[P, R
             for old, new in renamed.items():
                 if old not in kwargs:
                     continue
-                fix = f"Fix: {name}(…, {new}=…)."
                 if new in kwargs:
-                    raise TypeError(f"{name}: expected {new}= alone, got {old}= as well. {fix}")
-                message = f"{name}: {old}= is now {new}=. {fix}"
+                    raise TypeError(
+                        f"{name}: expected {new}= alone, got {old}= as well. "
+                        f"Fix: {name}(…, {new}=…)."
+                    )
+                message = f"{name}: {old}= is now {new}=. Fix: {name}(…, {new}=…)."
                 warnings.warn(message, DeprecationWarning, stacklevel=2)
                 kwargs[new] = kwargs.pop(old)
             return function(*args, **kwargs)
@@ -49,3 +51,179 @@ def renamed_argument(**renamed: str) -> Callable[[Callable[P, R]], Callable[P, R
         return with_old_keywords
 
     return decorate
+
+
+# Names of the first edition, and where they are now.
+MOVED = {
+    "AIS": "results.AIS",
+    "ActNorm": "flows.ActNorm",
+    "AdamFit": "gan.AdamFit",
+    "Additive": "flows.Additive",
+    "Affine": "flows.Affine",
+    "Alternating": "gan.Alternating",
+    "Autoregressive": "flows.Autoregressive",
+    "AutoregressivePixels": "distributions.AutoregressivePixels",
+    "BDMC": "results.BDMC",
+    "Bijector": "flows.Bijector",
+    "BitsPerDim": "results.BitsPerDim",
+    "C2ST": "results.C2ST",
+    "CHECKS": "diagnostics.CHECKS",
+    "Check": "diagnostics.Check",
+    "Collapse": "results.Collapse",
+    "ColourLevels": "distributions.ColourLevels",
+    "Comparison": "results.Comparison",
+    "Compiled": "training.Compiled",
+    "ConditionalNLL": "results.ConditionalNLL",
+    "Constant": "training.Constant",
+    "ContinuousBernoulliLogits": "distributions.ContinuousBernoulliLogits",
+    "Coupling": "flows.Coupling",
+    "CriticFit": "gan.CriticFit",
+    "Dequantize": "distributions.Dequantize",
+    "Dequantized": "distributions.Dequantized",
+    "DirectionWarning": "flows.DirectionWarning",
+    "Directions": "flows.Directions",
+    "Discretized": "distributions.Discretized",
+    "Divergence": "gan.Divergence",
+    "Elementwise": "flows.Elementwise",
+    "Estimate": "results.Estimate",
+    "Estimator": "training.Estimator",
+    "FDivergence": "gan.FDivergence",
+    "FactorOut": "flows.FactorOut",
+    "Findings": "diagnostics.Findings",
+    "Fit": "gan.CriticFit",
+    "FlowTransform": "flows.FlowTransform",
+    "Frechet": "results.Frechet",
+    "FreeBits": "training.FreeBits",
+    "GAN": "gan.GANDivergence",
+    "GANDivergence": "gan.GANDivergence",
+    "Game": "gan.Game",
+    "Gaps": "results.Gaps",
+    "GatedConvNet": "nn.GatedConvNet",
+    "GatedMLP": "nn.GatedMLP",
+    "GatedPixelCNN": "nn.GatedPixelCNN",
+    "GivenNLL": "results.GivenNLL",
+    "GradientPenalty": "gan.GradientPenalty",
+    "GuideError": "results.GuideError",
+    "HMC": "results.HMC",
+    "Hinge": "gan.Hinge",
+    "History": "results.History",
+    "ImageCoupling": "flows.ImageCoupling",
+    "Imputation": "results.Imputation",
+    "IntegerWarning": "diagnostics.IntegerWarning",
+    "Item": "diagnostics.Item",
+    "JensenShannon": "gan.JensenShannon",
+    "Joined": "Concat",
+    "KL": "gan.KL",
+    "LBFGSFit": "gan.LBFGSFit",
+    "LULinear": "flows.LULinear",
+    "LeastSquares": "gan.LeastSquares",
+    "LevelUnits": "nn.LevelUnits",
+    "Limits": "gan.Limits",
+    "LogisticMixture": "flows.LogisticMixture",
+    "MADE": "flows.MADE",
+    "MLP": "nn.MLP",
+    "Marginal": "diagnostics.Marginal",
+    "MeanOf": "distributions.MeanOf",
+    "Minimax": "gan.Minimax",
+    "Mixture": "distributions.Mixture",
+    "ModeCoverage": "results.ModeCoverage",
+    "MonitorWarning": "gan.MonitorWarning",
+    "NLL": "results.NLL",
+    "NearestNeighbour": "results.NearestNeighbour",
+    "Normalization": "results.Normalization",
+    "Objective": "training.Objective",
+    "Optimality": "gan.Optimality",
+    "Orthogonal": "flows.Orthogonal",
+    "PRDC": "results.PRDC",
+    "Particles": "results.Particles",
+    "Pearson": "gan.Pearson",
+    "Penalty": "gan.Penalty",
+    "PerPixel": "flows.PerPixel",
+    "Permutation": "flows.Permutation",
+    "Picture": "diagnostics.Picture",
+    "Planar": "flows.Planar",
+    "Play": "gan.Play",
+    "Player": "gan.Player",
+    "Preflight": "results.Structure",
+    "Pullback": "distributions.Pullback",
+    "Pushforward": "distributions.Pushforward",
+    "Quantized": "distributions.Quantized",
+    "Refined": "distributions.Refined",
+    "Reparameterized": "training.Reparameterized",
+    "Report": "results.Report",
+    "Rescale": "nn.Rescale",
+    "ReverseKL": "gan.ReverseKL",
+    "SBC": "results.SBC",
+    "ScaleCurve": "results.ScaleCurve",
+    "Schedule": "training.Schedule",
+    "Simultaneous": "gan.Simultaneous",
+    "Skipped": "diagnostics.Skipped",
+    "Spline": "flows.Spline",
+    "SquaredHellinger": "gan.SquaredHellinger",
+    "Squeeze": "flows.Squeeze",
+    "Stack": "flows.Stack",
+    "Status": "diagnostics.Status",
+    "Structure": "results.Structure",
+    "Surgery": "results.Surgery",
+    "Sylvester": "flows.Sylvester",
+    "Threshold": "diagnostics.Threshold",
+    "Trainer": "training.Trainer",
+    "TwoSample": "results.TwoSample",
+    "Unflatten": "flows.Unflatten",
+    "Unmasked": "diagnostics.Unmasked",
+    "Wasserstein": "gan.Wasserstein",
+    "Zuko": "flows.Zuko",
+    "assert_bijector": "flows.assert_bijector",
+    "channel_mask": "flows.channel_mask",
+    "checkerboard_mask": "flows.checkerboard_mask",
+    "compare": "compare_elpd",
+    "compare_models": "compare_samples",
+    "coupling": "flows.coupling",
+    "ess": "diagnostics.ess",
+    "import_zuko": "flows.import_zuko",
+    "khat_threshold": "diagnostics.khat_threshold",
+    "label_coverage": "diagnostics.label_coverage",
+    "lerp": "diagnostics.lerp",
+    "linear": "diagnostics.lerp",
+    "log_cdf": "distributions.log_cdf",
+    "log_interval": "distributions.log_interval",
+    "log_sf": "distributions.log_sf",
+    "mean_ess": "diagnostics.mean_ess",
+    "nll_over_scale": "diagnostics.nll_over_scale",
+    "normalization": "diagnostics.normalization",
+    "oscillation": "gan.oscillation",
+    "parzen": "diagnostics.parzen",
+    "parzen_bandwidth": "diagnostics.parzen_bandwidth",
+    "planar": "flows.planar",
+    "rhat": "diagnostics.rhat",
+    "sigmoid_schedule": "diagnostics.sigmoid_schedule",
+    "slerp": "diagnostics.slerp",
+    "smooth_weights": "diagnostics.smooth_weights",
+    "smoothed": "diagnostics.smooth_weights",
+    "spectral_norm": "nn.spectral_norm",
+    "spherical": "diagnostics.slerp",
+    "sylvester": "flows.sylvester",
+    "within_cell": "distributions.within_cell",
+}
+
+
+def home_of(name: str) -> str:
+    """Where a name of the first edition is now, under a warning that says so.
+
+    Raises:
+        AttributeError: for a name that there never was.
+
+    Example:
+        >>> import warnings
+        >>> with warnings.catch_warnings(record=True):
+        ...     home_of("Joined")
+        'Concat'
+    """
+    if name not in MOVED:
+        raise AttributeError(
+            f"module 'pyro_dgm' has no attribute '{name}'. Fix: one of pyro_dgm.__all__, or of a namespace, "
+            "such as pyro_dgm.flows."
+        )
+    home = MOVED[name]
+    warnings.warn(f"dgm.{name} has moved. Fix: dgm.{home}.", DeprecationWarning, stacklevel=3)
+    return home

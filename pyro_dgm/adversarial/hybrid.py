@@ -26,7 +26,9 @@ def HybridTrainer(
     r"""$\min_{p, q} \ell(p, q) + \lambda L_p(C, p)$ against $\min_C L_C(C, p) + \text{penalties}$, ℓ a bound.
 
     It is `GANTrainer(objective.model, critic, …, bound=objective, weight=weight)`. With `ELBO(vae.model, vae.guide)`
-    the decoder minimizes −ELBO + λ times its loss in the game.
+    the decoder minimizes −ELBO + λ times its loss in the game. One optimizer moves model and guide by the gradient of
+    the sum: two would each keep moments of a gradient that the other one's steps have made stale. At λ = 0 the step of
+    model and guide is that of `SVITrainer`.
 
     Args:
         objective: ℓ. Its model is the generator: a program whose observation has a mean, or see `noise`.

@@ -43,12 +43,9 @@ class GANTrainer(Trainer):
     it to G(z). With `noise`, p is the distribution of x, which `generate(generator, num)` draws.
 
     With a `bound` ℓ, such as `ELBO(vae.model, vae.guide)`, the generator's side is model and guide of the bound as well,
-    and minimizes $\ell + \lambda L_p(C, p)$. One optimizer moves all of it by the gradient of the sum: two would each
-    keep moments of a gradient that the other one's steps have made stale. λ is in nats per datum for one unit of the
-    game's loss; at λ = 0 the step of model and guide is that of `SVITrainer`.
+    and one optimizer minimizes $\ell + \lambda L_p(C, p)$, see `HybridTrainer`.
 
-    The latents of K fakes reach the networks as (K, 1, …), leading dims that `mlp` and `ConvDecoder` broadcast over.
-    `nn.BatchNorm` takes dim 1 for channels and fails there: `nn.LayerNorm` does not.
+    The latents of K fakes reach the networks as (K, 1, …): `nn.BatchNorm` takes dim 1 for channels and fails there.
 
     The history has the terms `critic` and `generator`, the losses of the game, and one term per penalty. No loss of a
     game tells a better epoch, so that the last weights stay, averaged with `ema`, unless `fit(monitor=…)` names a term.
@@ -66,14 +63,12 @@ class GANTrainer(Trainer):
         weight: λ, of the game's loss in that sum.
 
     Raises:
-        TypeError: if generator or critic is no module, or game, penalties, play or bound are none.
-        ValueError: if they share parameters, or two penalties a name; for a negative weight, or a bound of another
-            generator; at `fit`, for data or programs that do not match, or a non-finite loss; at `resume`, for the
-            checkpoint of another game.
+        TypeError: if an argument is of another kind than these.
+        ValueError: for shared parameters, two penalties of a name, a negative weight, a bound of another generator;
+            at `fit`, for what does not match or a non-finite loss; at `resume`, for a checkpoint of another game.
 
     References:
-        Goodfellow et al. 2014, arXiv:1406.2661; Mescheder, Geiger, Nowozin 2018, arXiv:1801.04406; with a bound Larsen,
-        Sønderby, Larochelle, Winther 2016, arXiv:1512.09300; Grover, Dhar, Ermon 2018, arXiv:1705.08868.
+        Goodfellow et al. 2014, arXiv:1406.2661; Mescheder, Geiger, Nowozin 2018, arXiv:1801.04406.
 
     Example:
         >>> from pyro_dgm import LatentVariableModel, Normal, StandardNormal, mlp

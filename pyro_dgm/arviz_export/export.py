@@ -98,12 +98,19 @@ def to_arviz(
         groups = _groups(reading, blocks, pair.rows(kept.to(pair.device)))
         _check_names(groups, dims, coords, further)
         if "per_datum" not in further:
-            result = _nll_of_blocks(pair, blocks) if len(kept) == total else None
-            further["per_datum"] = per_datum_dataset(result or _nll_apart(pair), index)
+            further["per_datum"] = per_datum_dataset(_nll(pair, blocks, len(kept)), index)
     labels = {**coords, DATUM: [index[i] for i in kept.tolist()]}
     notes = _notes(groups, total, len(kept), resampled=resampled)
-    datasets = {name: dataset(arrays, labels, notes[name]) for name, arrays in groups.items()}
-    return container({**datasets, **further})
+    return container({**_datasets(groups, labels, notes), **further})
+
+
+def _datasets(
+    groups: Mapping[str, Arrays],
+    coords: Mapping[str, Sequence[Any]],
+    notes: Mapping[str, Mapping[str, str]],
+) -> dict[str, xarray.Dataset]:
+    """The groups as datasets, each with its notes as attributes."""
+    return {name: dataset(arrays, coords, notes[name]) for name, arrays in groups.items()}
 
 
 def _read_blocks(reading: Reading, batch: Batch) -> list[Block]:
@@ -114,18 +121,13 @@ def _read_blocks(reading: Reading, batch: Batch) -> list[Block]:
     return [reading.read(block, i) for i, block in enumerate(split_rows(batch, rows))]
 
 
-def _nll_of_blocks(pair: Session, blocks: Sequence[Block]) -> NLL | None:
-    """`nll` from the draws that are exported; `None` for a model without latents, which needs no draws."""
-    if pair.structure.is_exact:
-        return None
+def _nll(pair: Session, blocks: Sequence[Block], num_kept: int) -> NLL:
+    """`nll` of all data under the session's seed, from the draws that are exported where all data are."""
+    if num_kept < len(pair) or pair.structure.is_exact:
+        pair.reseed()
+        return nll_of(pair)
     statistics = concat_statistics([block.statistics for block in blocks])
     return NLL(num=pair.num, kind=NLL.kind, **statistics)
-
-
-def _nll_apart(pair: Session) -> NLL:
-    """`nll` of all data, of which the exported ones are a part; its figures under the session's seed."""
-    pair.reseed()
-    return nll_of(pair)
 
 
 def _groups(reading: Reading, blocks: Sequence[Block], batch: Batch) -> dict[str, Arrays]:
