@@ -86,7 +86,7 @@ def in_float32():
             critic_of_three,
             in_float32,
             {},
-            r"dtype torch.float64 that the generator makes, got .*x\.to\(",
+            r"dtype torch.float64 that the generator makes, got torch.float32. Fix: x\.double\(\)",
         ),
         (
             levels,

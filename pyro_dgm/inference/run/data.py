@@ -57,7 +57,8 @@ def to_tensor(value: Any, name: str = "data") -> Tensor:
         )
     dtype = array.dtype.newbyteorder("=")
     array = array.astype(SIGNED.get(dtype.name, dtype), copy=False)
-    if any(stride < 0 for stride in array.strides):
+    is_table = not isinstance(value, np.ndarray)  # of columns one after the other: rows add up otherwise
+    if is_table or any(stride < 0 for stride in array.strides):
         array = np.ascontiguousarray(array)
     with warnings.catch_warnings():
         # Memory maps must not be written to, and nobody does.

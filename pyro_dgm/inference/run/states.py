@@ -91,6 +91,8 @@ def evaluation_mode(*modules: Any, seed: int) -> Iterator[None]:
 
     Inference mode around it is left: its tensors have no gradient, which chains and refinement take.
     """
+    if seed is None:
+        check_seed(seed)  # `fork_rng` takes none for no seed; an estimate can't be repeated without
     with ExitStack() as stack:
         device = torch.empty(0, device=device_of(*modules))
         stack.enter_context(fork_rng(device, seed=seed))
