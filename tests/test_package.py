@@ -1,4 +1,4 @@
-"""The package as a whole: its rooms, its imports without a cycle, its front door, and that importing changes nothing."""
+"""The package as a whole: its rooms, imports without a cycle, its front door, and that importing changes nothing."""
 
 from __future__ import annotations
 

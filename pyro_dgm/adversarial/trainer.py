@@ -42,14 +42,14 @@ class GANTrainer(Trainer):
     `generate(generator, num, mean=True)` draws. The scale of the likelihood then never moves, and plain `generate` adds
     it to G(z). With `noise`, p is the distribution of x, which `generate(generator, num)` draws.
 
-    With a `bound` ℓ, such as `ELBO(vae.model, vae.guide)`, the generator's side is model and guide of the bound as well,
+    With a `bound` ℓ, such as `ELBO(vae.model, vae.guide)`, the generator's side is model and guide of it as well,
     and one optimizer minimizes $\ell + \lambda L_p(C, p)$, see `HybridTrainer`.
 
     The latents of K fakes reach the networks as (K, 1, …): `nn.BatchNorm` takes dim 1 for channels and fails there.
 
     The history has the terms `critic` and `generator`, the losses of the game, and one term per penalty. No loss of a
     game tells a better epoch, so that the last weights stay, averaged with `ema`, unless `fit(monitor=…)` names a term.
-    With a bound it has the terms of the bound, too, and `loss` is the sum; the weights of the best `val_nelbo` are kept.
+    With a bound it has its terms, too, and `loss` is the sum; the weights of the best `val_nelbo` are kept.
 
     Args:
         generator: a Pyro program, a module.
@@ -59,7 +59,7 @@ class GANTrainer(Trainer):
         play: who moves when, and by which optimizer.
         ema: decay of an exponential moving average of the generator's weights, which then validates and is kept.
         noise: whether the critic sees reparameterized draws of the observation, in place of its mean.
-        bound: an objective that the generator's side minimizes as well; its model shares its decoder with the generator.
+        bound: an objective that the generator's side minimizes as well; its model shares the generator's decoder.
         weight: λ, of the game's loss in that sum.
 
     Raises:
@@ -268,7 +268,7 @@ class GANTrainer(Trainer):
         return self.game.log_ratio(found, fake)
 
     def _to_device(self, *batch: Any) -> Batch:
-        """The arguments where the weights are, unchecked: a chain may ask for the ratio at values that are no numbers."""
+        """The arguments where the weights are, unchecked: a chain may ask for the ratio at no number."""
         device = device_of(self.module)
         return tuple(
             torch.as_tensor(value).to(device) if isinstance(value, (Tensor, np.ndarray)) else value

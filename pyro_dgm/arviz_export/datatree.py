@@ -32,7 +32,8 @@ STATISTICS = {
 }
 NOT_FOR_LOO = "not_for_loo_or_waic_as_z_is_local"
 REFUSAL = (
-    "z_i belongs to x_i alone: without x_i its distribution is the prior, and the mean of 1 / p(x_i | z) over z ~ p(z | x_i), "
+    "z_i belongs to x_i alone: without x_i its distribution is the prior, and the mean of "
+    "1 / p(x_i | z) over z ~ p(z | x_i), "
     "which LOO would take, is the harmonic-mean estimate of 1 / p(x_i), of infinite variance where the data say more "
     "of z than the prior. Fix: dgm.compare_elpd({'a': dgm.nll(...), 'b': dgm.nll(...)}) on held-out data."
 )

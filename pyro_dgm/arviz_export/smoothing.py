@@ -11,10 +11,10 @@ from ..evaluation.likelihood.pareto import LEAST_TAIL, fit_tail, tail_length
 
 
 def smooth_weights(log_weight: Tensor) -> Tensor:
-    r"""$\log \tilde w^{(k)}_i$, $\sum_k \tilde w^{(k)}_i = 1$: the largest weights become quantiles of a Pareto distribution.
+    r"""$\log \tilde w^{(k)}_i$, $\sum_k \tilde w^{(k)}_i = 1$: the largest weights become Pareto quantiles.
 
     The M largest weights of a datum are replaced, in their order, by the quantiles $(m - 1/2) / M$ of the generalized
-    Pareto distribution fitted to them, at most the largest raw weight. That bounds the variance for a little bias, which is
+    Pareto distribution fitted to them, at most the largest raw weight. That bounds the variance for a bias, which is
     small where `khat` is below its threshold. Where fewer than 5 weights lie above the edge of the tail, as where
     they tie, the raw weights stay.
 

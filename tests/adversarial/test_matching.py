@@ -108,7 +108,7 @@ def in_float32():
             critic_of_three,
             zeros,
             {},
-            r"site 'z': expected reparameterized draws from a distribution with param.*Fix: a flow prior, or prior.requ",
+            r"site 'z': expected reparameterized draws from a distribution with param.*Fix: a flow prior, or prior",
         ),
         (
             lambda: dgm.DensityModel(dgm.Flow(dgm.StandardNormal(3), dgm.maf(3, 2, hidden=(8,)))),

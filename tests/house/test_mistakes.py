@@ -21,33 +21,11 @@ from house.options import IN_OPTIONS
 from torch import Tensor
 
 # (entry, mistake) -> why this entry does not give the common answer yet
-ALONE = "runs the model without explaining its errors, as the structure of a session does"
 NOISE = "its check takes noise from the estimate, and looks at other rows of integers"
-COUNT = "compares the count before it looks whether it is one: require_positive(num=num) first"
-SEED = "seeds the random state itself: check_seed(seed) first"
 GRADIENT = "takes gradients through tensors of inference mode"
 BUILT = "modules built in inference mode"
 NOT_YET: dict[tuple[str, str], str] = {
-    ("active_units", "a batch of one"): "warns of a variance of one datum: name more data",
-    ("collapse", "a batch of one"): "warns of a variance of one datum: name more data",
     ("gaps", "integers under a Normal with mlp"): NOISE,
-    ("ais", "integers under a Normal with mlp"): NOISE,
-    ("hmc", "integers under a Normal with mlp"): NOISE,
-    ("ais", "a context left out"): ALONE,
-    ("hmc", "a context left out"): ALONE,
-    ("ais", "labels that no program takes"): ALONE,
-    ("hmc", "labels that no program takes"): ALONE,
-    ("ais", "labels as floats"): ALONE,
-    ("hmc", "labels as floats"): ALONE,
-    ("guide_error", "prior and guide of different sizes"): "compares draws of other event shapes",
-    ("hmc", "num=0"): "its message has no fix",
-    ("active_units", "num as text"): COUNT,
-    ("collapse", "num as text"): COUNT,
-    ("hmc", "num as text"): COUNT,
-    ("check", "seed as a NumPy integer"): SEED,
-    ("check", "seed as text"): SEED,
-    ("check", "a generator as the seed"): SEED,
-    ("check", "no seed"): SEED,
     ("gaps", BUILT): GRADIENT,
     ("ais", BUILT): GRADIENT,
     ("hmc", BUILT): GRADIENT,

@@ -116,12 +116,13 @@ def hmc(
         >>> hmc(model, torch.zeros(5, 3), num=10, warmup=8, chains=2).draws["z"].shape
         torch.Size([2, 10, 5, 2])
     """
-    require_positive(chains=chains, warmup=warmup, leapfrog=leapfrog)
+    require_positive(num=num, chains=chains, warmup=warmup, leapfrog=leapfrog)
     if num < 4:
         raise ValueError(
             f"hmc: expected num >= 4 draws, which R-hat needs, got {num}. Fix: hmc(model, x, num=4)."
         )
     with session(model, start, *batch, num=chains, chunk=chunk, seed=seed) as pair:
+        _ = pair.structure  # explains why a program fails on the data
         check_posterior(pair, whiten=whiten)
         blocks = []
         for block in pair.blocks():

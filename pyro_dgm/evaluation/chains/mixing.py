@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def rhat(draws: Tensor) -> Tensor:
-    r"""Rank-normalized split $\hat R$: chains that explore one distribution have $\hat R < 1.01$; above 1.05 they do not mix.
+    r"""Rank-normalized split $\hat R$: below 1.01 for chains that explore one distribution; above 1.05 they do not mix.
 
     The larger of two: of the ranks, which sees different locations, and of the ranks of distances from the median,
     which sees different scales. The number of `arviz.rhat`.

@@ -85,7 +85,7 @@ def impute(
 ) -> Imputation:
     r"""$x_a \sim p(x_a \mid x_b) = \int p(x_a \mid z)\, p(z \mid x_b)\, dz$: draws of the dims that are missing.
 
-    z is resampled from the weighted draws of `marginal_nll`, so that their distribution is right as `num_weights` grows, whatever
+    z is resampled from the weighted draws of `marginal_nll`, so that it is right as `num_weights` grows, whatever
     the guide; ESS and k̂ of the result say whether it has grown enough.
 
     Args:
@@ -175,7 +175,7 @@ def marginal_nll(
 
     Raises:
         ValueError: for counts below 1, a mask of another shape or dtype, values that are not finite where observed, a
-            distribution of x whose dims depend on each other, a site outside the data plate, or an x that no site observes.
+            distribution of x whose dims depend on each other, a site outside the data plate, or an unobserved x.
         NotImplementedError: for a guide with a flow that goes one way only.
 
     Example:

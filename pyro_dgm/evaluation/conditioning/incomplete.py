@@ -1,4 +1,4 @@
-"""Data of which some dims are missing, as a pair of programs sees them: numbers in the holes, and a mask beside them."""
+"""Data of which some dims are missing, as a pair of programs sees them: numbers in the holes, and a mask."""
 
 from __future__ import annotations
 

@@ -27,12 +27,21 @@ class PosteriorMoments:
         self.variances[name].append(z.var(0))
 
     def variance_of_means(self) -> dict[str, Tensor]:
-        r"""Site → $\mathrm{Var}_x(E[z \mid x])$ `(*event)`, without the variance of the K draws in the means."""
+        r"""Site → $\mathrm{Var}_x(E[z \mid x])$ `(*event)`, without the variance of the K draws in the means.
+
+        Raises:
+            ValueError: for one datum.
+        """
         found = {}
-        for name, means in self.means.items():
-            variance = torch.cat(self.variances[name])
-            noise = variance.mean(0) / self.num_draws
-            found[name] = torch.cat(means).var(0) - noise
+        for name, blocks in self.means.items():
+            means = torch.cat(blocks)
+            if len(means) < 2:
+                raise ValueError(
+                    "data: expected at least 2 data, over which the posterior means vary, got 1. "
+                    "Fix: more data, x[:100]."
+                )
+            noise = torch.cat(self.variances[name]).mean(0) / self.num_draws
+            found[name] = means.var(0) - noise
         return found
 
 

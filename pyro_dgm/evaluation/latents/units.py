@@ -281,6 +281,7 @@ def _as_vectors(draws: dict[str, Tensor]) -> Tensor:
 
 
 def _require_two_draws(verb: str, num: int) -> None:
+    require_positive(num=num)
     if num < 2:
         raise ValueError(f"{verb}: expected num >= 2 draws per datum, got {num}. Fix: num=50.")
 

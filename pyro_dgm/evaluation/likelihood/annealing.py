@@ -108,6 +108,7 @@ def ais(
     require_positive(steps=steps, leapfrog=leapfrog)
     betas = sigmoid_schedule(steps)
     with session(model, start, *batch, num=num, chunk=chunk, seed=seed) as pair:
+        _ = pair.structure  # explains why a program fails on the data
         check_walk(pair.model, start, pair.batch, whiten=whiten)
         blocks = []
         for block in pair.blocks(max(num, NUM_PILOTS)):

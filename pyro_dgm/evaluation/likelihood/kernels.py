@@ -17,7 +17,7 @@ def parzen(samples: Tensor, x: Tensor, bandwidth: float, chunk: int = 1_000_000)
     r"""$\log \frac1S \sum_s N(x_i;\ y_s,\ h^2 I)$ with $y_s \sim p$: a log density, but not that of the model.
 
     **Do not rank models by it.** It is exact for the mixture of kernels, and in more than a few dims that mixture is
-    another distribution than the model that drew the samples: a model which repeats one constant wins against the true one, as
+    another distribution than the model that drew the samples: one that repeats a constant wins against the true one, as
     the example shows, and no number of samples that fits a disk brings it near $\log p(x)$. Older papers on adversarial
     networks report it; `nll`, `ais` and `bdmc` bound what it pretends to estimate. In nats per datum.
 

@@ -34,7 +34,7 @@ class Normalization(Tabular):
 
     @property
     def bias(self) -> float:
-        r"""$\max_i \sum_m |\log \mathrm{total}_{im}|$: nats that $\log p(x)$ may be off by; NaN if any is, or none is known."""
+        r"""$\max_i \sum_m |\log \mathrm{total}_{im}|$: nats that $\log p(x)$ may be off by; NaN where unknown."""
         if not self.log_total:
             return nan
         errors = [_error_of_datum(total) for total in self.log_total.values()]

@@ -153,7 +153,8 @@ def _shaped_as(chains: Tensor, name: str, draws: Tensor) -> Tensor:
         raise ValueError(
             f"site '{name}': expected draws of shape {tuple(chains.shape[2:])}, as those of the "
             f"chains, got {tuple(draws.shape[1:])} from the guide. "
-            "Fix: guide_error(vae.guide, hmc(vae.model, x), x), one size of z in both programs."
+            "Fix: guide_error(vae.guide, hmc(vae.model, x), x), the guide of the model, with one size "
+            "of z in both programs."
         )
     return draws.to(chains).reshape(chains.shape)
 

@@ -1,4 +1,4 @@
-"""The checks of a report, in its order. A check of your own is one more `Check` of a function from findings to an item."""
+"""The checks of a report, in its order. A check of your own is one more `Check`: findings in, an item out."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from ...contract import PyroProgram
 from ...inference.run.sessions import session
+from ...inference.run.states import check_seed
 from ...tabular import Tabular
 from .checks import CHECKS
 from .findings import Check, Findings, Settings
@@ -173,6 +174,7 @@ def check(
         <Status.PASS: 'PASS'>
     """
     _require_checks(checks)
+    seed = check_seed(seed)
     settings = Settings(num, limit, num_simulated, seed, image_shape)
     with session(model, guide, *batch, num=num, seed=seed) as pair:
         findings = Findings(pair, settings)

@@ -200,7 +200,7 @@ def as_batches(
     shuffle: bool = True,
     name: str = "data",
 ) -> Batches | LoaderBatches:
-    """Batches of whatever a user calls data: arrays, a tuple of them, `Batches`, a Dataset, a loader, a list of batches.
+    """Batches of whatever a user calls data: arrays, a tuple of them, `Batches`, a Dataset, a loader, a list.
 
     Args:
         data: the data.

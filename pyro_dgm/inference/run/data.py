@@ -57,7 +57,9 @@ def to_tensor(value: Any, name: str = "data") -> Tensor:
         )
     dtype = array.dtype.newbyteorder("=")
     array = array.astype(SIGNED.get(dtype.name, dtype), copy=False)
-    is_table = not isinstance(value, np.ndarray)  # of columns one after the other: rows add up otherwise
+    is_table = not isinstance(
+        value, np.ndarray
+    )  # of columns one after the other: rows add up otherwise
     if is_table or any(stride < 0 for stride in array.strides):
         array = np.ascontiguousarray(array)
     with warnings.catch_warnings():

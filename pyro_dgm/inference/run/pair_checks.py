@@ -64,7 +64,7 @@ def is_program(value: Any) -> bool:
 
 
 def fix_of_program(role: str, value: Any) -> str | None:
-    """The fix of an objective, a class, a distribution or a conditional in place of a program; `None` for anything else.
+    """The fix of an objective, a class, a distribution or a conditional in place of a program, or `None`.
 
     Args:
         role: "model" or "guide".

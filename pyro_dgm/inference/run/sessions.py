@@ -1,4 +1,4 @@
-"""The one door of every estimate, export and check: programs checked, data placed, random state forked, structure found."""
+"""The one door of every estimate, export and check: programs, data, random state and structure in one."""
 
 from __future__ import annotations
 

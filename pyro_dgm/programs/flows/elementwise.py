@@ -1,4 +1,4 @@
-"""Increasing maps of single numbers, whose parameters a network gives: what coupling and autoregressive layers share."""
+"""Increasing maps of single numbers, whose parameters a network gives: transformers of couplings and MADEs."""
 
 from __future__ import annotations
 

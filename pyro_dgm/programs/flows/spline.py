@@ -162,7 +162,7 @@ def _rise(theta: Tensor, slopes: _Slopes) -> Tensor:
 
 
 def _log_slope(theta: Tensor, slopes: _Slopes) -> Tensor:
-    r"""$\log \frac{s^2 (d_1 \theta^2 + 2 s t + d_0 (1-\theta)^2)}{(s + (d_1 + d_0 - 2s) t)^2}$, with t as in `_rise`."""
+    r"""$\log \frac{s^2 (d_1 \theta^2 + 2 s t + d_0 (1-\theta)^2)}{(s + (d_1 + d_0 - 2s) t)^2}$, t as in `_rise`."""
     s, d0, d1 = slopes
     t = theta * (1 - theta)
     numerator = d1 * theta.square() + 2 * s * t + d0 * (1 - theta).square()

@@ -132,7 +132,7 @@ def test_minibatches_and_a_network_come_close():
 
 
 def test_the_best_epoch_stays_where_a_network_overfits():
-    """One distribution in 20 dims, 200 data: the last epoch's loss is 3 nats or more on new data, that of a fair coin 1.386."""
+    """One distribution in 20 dims, 200 data: the last loss is 3 nats or more on new data, a fair coin's 1.386."""
     critic, game, (real, fake) = dgm.mlp(20, 128, 1), dgm.NonSaturating(), torch.randn(2, 200, 20)
     dgm.gan.AdamFit(epochs=60, lr=1e-2, batch_size=40)(critic, game, (real,), (fake,))
     with torch.no_grad():

@@ -147,9 +147,13 @@ def test_bad_arguments_raise():
 def test_what_is_no_pair_is_refused_with_the_fix():
     model, guide = pair()
     x = model.data(5)
-    with pytest.raises(TypeError, match=r"and the class ExactGuide\. Fix: an instance, ExactGuide\("):
+    with pytest.raises(
+        TypeError, match=r"and the class ExactGuide\. Fix: an instance, ExactGuide\("
+    ):
         dgm.check(model, type(guide), x)
-    with pytest.raises(TypeError, match=r"expected a model and its guide, got a model alone, .*Fix: "):
+    with pytest.raises(
+        TypeError, match=r"expected a model and its guide, got a model alone, .*Fix: "
+    ):
         dgm.check(model, None, x)
 
 
