@@ -26,10 +26,6 @@ GRADIENT = "takes gradients through tensors of inference mode"
 BUILT = "modules built in inference mode"
 NOT_YET: dict[tuple[str, str], str] = {
     ("gaps", "integers under a Normal with mlp"): NOISE,
-    ("gaps", BUILT): GRADIENT,
-    ("ais", BUILT): GRADIENT,
-    ("hmc", BUILT): GRADIENT,
-    ("bdmc", BUILT): GRADIENT,
     ("check", BUILT): GRADIENT,
 }
 

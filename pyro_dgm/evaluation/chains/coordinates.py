@@ -17,6 +17,7 @@ from ...contract import DATA, PyroProgram, Site
 from ...inference.run.data import Batch
 from ...inference.run.particles import sum_over_plates
 from ...inference.run.rules import check_sites
+from ...inference.run.states import require_gradients
 from ...inference.run.traces import (
     PairTrace,
     latent_sites,
@@ -127,6 +128,7 @@ class Posterior:
     """
 
     def __init__(self, model: PyroProgram, batch: Batch, *, whiten: bool = True):
+        require_gradients(model)  # chains follow the gradient of log p(x, z)
         self.model, self.batch, self.whiten = model, batch, whiten
         trace = poutine.trace(model).get_trace(*batch)
         run = PairTrace(trace, trace)

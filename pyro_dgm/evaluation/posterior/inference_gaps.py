@@ -12,7 +12,7 @@ from torch import Tensor
 from ...contract import PyroProgram
 from ...inference.run.data import extreme_batch
 from ...inference.run.sessions import Session, require_positive, session
-from ...inference.run.states import derive_seed, fork_rng
+from ...inference.run.states import derive_seed, fork_rng, require_gradients
 from ...inference.run.traces import latent_sites
 from ...tabular import Tabular
 from ..estimate import Estimate, estimated
@@ -138,6 +138,7 @@ def gaps_of(pair: Session, num_steps: int, lr: float, truth: PerDatum | None = N
 
 def _refine(pair: Session, num_steps: int, lr: float) -> RefinedGuide:
     """The guide with its best image for each datum."""
+    require_gradients(pair.model, pair.guide)
     return refine(
         pair.model,
         pair.guide,

@@ -125,6 +125,24 @@ def device_of(*programs: Any) -> torch.device:
     return torch.device("cpu")
 
 
+def require_gradients(*programs: Any) -> None:
+    """Refuse modules built in inference mode, through whose tensors no gradient passes.
+
+    Raises:
+        ValueError: with what it got, and the fix.
+    """
+    for program in programs:
+        if not isinstance(program, nn.Module):
+            continue
+        for name, tensor in named_tensors(program):
+            if tensor.is_inference():
+                raise ValueError(
+                    f"expected modules built outside torch.inference_mode(), got {type(program).__name__} "
+                    f"whose '{name}' was made inside: no gradient passes through it. "
+                    "Fix: build the modules outside of it."
+                )
+
+
 def named_tensors(root: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Every place that holds a tensor, once, as `torch.func.functional_call` takes them.
 
