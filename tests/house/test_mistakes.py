@@ -20,14 +20,7 @@ from house.mistakes import IN_DATA, IN_PROGRAMS
 from house.options import IN_OPTIONS
 from torch import Tensor
 
-# (entry, mistake) -> why this entry does not give the common answer yet
-NOISE = "its check takes noise from the estimate, and looks at other rows of integers"
-GRADIENT = "takes gradients through tensors of inference mode"
 BUILT = "modules built in inference mode"
-NOT_YET: dict[tuple[str, str], str] = {
-    ("gaps", "integers under a Normal with mlp"): NOISE,
-    ("check", BUILT): GRADIENT,
-}
 
 
 # -- what a cell must do --------------------------------------------------------------------------
@@ -47,14 +40,11 @@ def numbers(result: Any) -> list[Tensor]:
 
 
 def cells(entries: Mapping[str, Any], mistakes: Mapping[str, Any]) -> list[Any]:
-    """All pairs of an entry and a mistake; those that are known not to hold are expected to fail."""
+    """All pairs of an entry and a mistake."""
     found = []
     for mistake in mistakes:
         for entry in entries:
-            marks = []
-            if (entry, mistake) in NOT_YET:
-                marks = [pytest.mark.xfail(strict=False, reason=NOT_YET[entry, mistake])]
-            found.append(pytest.param(entry, mistake, marks=marks, id=f"{entry}-{mistake}"))
+            found.append(pytest.param(entry, mistake, id=f"{entry}-{mistake}"))
     return found
 
 
@@ -114,7 +104,7 @@ def test_modules_that_were_built_in_inference_mode_work_or_are_refused(entry, mi
     run, batch = (ON_DATA | OF_PRIOR)[entry], (real(),) if entry in ON_DATA else ()
     with torch.inference_mode():
         vae = build("real")
-    trained = entry in TRAINED or entry in ("draw", "check")
+    trained = entry in TRAINED or entry == "draw"
     trained = trained or entry in ("gaps", "ais", "hmc", "bdmc")
     answer = "outside of it" if trained else None
     expect(answer, lambda: run(vae.model, vae.guide, *batch))

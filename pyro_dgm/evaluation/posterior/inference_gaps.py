@@ -125,8 +125,9 @@ def gaps(
 
 def gaps_of(pair: Session, num_steps: int, lr: float, truth: PerDatum | None = None) -> Gaps:
     """`gaps` of an open session."""
-    with fork_rng(*pair.batch, seed=derive_seed(pair.seed, 1)):  # the ascent's own noise
+    with fork_rng(*pair.batch):
         kind = _kind_of(pair)
+    with fork_rng(*pair.batch, seed=derive_seed(pair.seed, 1)):  # the ascent's own noise
         best = _refine(pair, num_steps, lr)
     pair.reseed()
     amortized = nll_of(pair).nelbo
