@@ -318,7 +318,7 @@ print(json.dumps({
 
 @pytest.fixture(scope="module")
 def fresh() -> dict:
-    """What a new process says about `import pyro_dgm` after `import pyro`; the fastest of five, since other work on the machine only adds to it."""
+    """What a new process says about `import pyro_dgm` after `import pyro`; the fastest of five runs."""
     runs = [
         json.loads(
             subprocess.run(
