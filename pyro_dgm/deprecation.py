@@ -214,10 +214,9 @@ def home_of(name: str) -> str:
         AttributeError: for a name that there never was.
 
     Example:
-        >>> import warnings
         >>> with warnings.catch_warnings(record=True):
-        ...     home_of("Joined")
-        'Concat'
+        ...     print(home_of("Joined"))
+        Concat
     """
     if name not in MOVED:
         raise AttributeError(
