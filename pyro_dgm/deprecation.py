@@ -214,7 +214,8 @@ def home_of(name: str) -> str:
         AttributeError: for a name that there never was.
 
     Example:
-        >>> with warnings.catch_warnings(record=True):
+        >>> with warnings.catch_warnings():
+        ...     warnings.simplefilter("ignore")
         ...     print(home_of("Joined"))
         Concat
     """
