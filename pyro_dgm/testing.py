@@ -32,7 +32,7 @@ def assert_bijector(
     are, for x and context of any leading dims: shapes and dtypes; the round trip and both log-dets; the log-det against
     the autograd Jacobian; broadcasting; gradients that are finite; scoring through a distribution without a stale
     value after an update; `deepcopy` after use; `state_dict`; `vmap`; tracing into one graph. All hold in float64 and
-    in float32, but for the Jacobian and the graph, which float64 decides.
+    in float32, but for the Jacobian, which float64 decides.
     A bijector with `num_inverse = None` is held to the laws of its forward direction.
 
     Args:
@@ -232,11 +232,8 @@ def _vmap_equals_its_own_batch(case: _Case) -> None:
 
 
 def _traces_into_one_graph(case: _Case) -> None:
-    """In float64 alone: which operations a graph holds does not depend on the dtype, and tracing them is slow."""
     from torch.fx.experimental.proxy_tensor import make_fx  # slow to import
 
-    if case.dtype != torch.float64:
-        return
     for direction in case.directions:
         trace = make_fx(_without_self(direction.function))
         graph = trace(*case.random_inputs(direction, 5))

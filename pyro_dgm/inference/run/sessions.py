@@ -18,7 +18,6 @@ from .data import (
     as_tensors,
     check_observation_argument,
     concat_rows,
-    has_rows,
     is_array,
     is_stream,
     rebatch,
@@ -283,8 +282,3 @@ def session_of_prior(
     require_positive(num=num, chunk=chunk)
     with evaluation_mode(model, guide, seed=seed):
         yield Session(model, guide, (None, *context), num, chunk, seed)
-
-
-def has_context(context: Batch) -> bool:
-    """Whether some further argument has a row for each datum."""
-    return any(has_rows(value) for value in context)

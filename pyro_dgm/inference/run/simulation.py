@@ -7,11 +7,11 @@ from pyro import poutine
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
-from ...contract import PyroProgram, Site, noise_name
+from ...contract import PyroProgram, Site
 from .data import Batch, has_rows
 from .explain import cause_of
 from .generation import generated_value
-from .traces import latent_sites, log_density, observed_sites, sample_sites, vectorized
+from .traces import log_density, sample_sites, vectorized
 
 
 def run_without_data(model: PyroProgram, context: Batch, guide: PyroProgram | None = None) -> Trace:
@@ -137,9 +137,3 @@ def site_draws(site: Site) -> Tensor:
     value = site["value"].expand(batch_shape + distribution.event_shape)
     data_dim = len(batch_shape) - 1
     return value.movedim(data_dim, 1)
-
-
-def names_of_latents(guide_trace: Trace, model_trace: Trace) -> list[str]:
-    """The latent sites that make up z: all but the noise of discrete sites, which belongs to the data."""
-    noise = {noise_name(name) for name in observed_sites(model_trace)}
-    return [name for name in latent_sites(guide_trace) if name not in noise]
