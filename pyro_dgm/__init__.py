@@ -33,14 +33,14 @@ from .evaluation.samples.modes import mode_coverage
 from .evaluation.samples.moments import frechet
 from .evaluation.samples.neighbours import nearest_neighbour, prdc
 from .evaluation.samples.twosample import mmd
+from .inference.data.batches import Batches, binarize
+from .inference.drawing.generation import encode, generate, reconstruct
 from .inference.objectives.elbo import ELBO
 from .inference.objectives.gradients import DoublyReparameterized, StickingTheLanding
 from .inference.objectives.pyro_elbos import PyroObjective
 from .inference.objectives.schedules import Cyclical, LinearWarmup
 from .inference.objectives.sleep import Sleep
 from .inference.objectives.weighted import IWELBO, Renyi
-from .inference.run.batches import Batches, binarize
-from .inference.run.generation import encode, generate, reconstruct
 from .inference.run.particles import draw
 from .inference.run.structure import preflight
 from .inference.training.checkpoints import load_weights, save_weights

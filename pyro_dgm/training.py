@@ -1,5 +1,6 @@
 """What training is made of: objectives, gradients, schedules, the loop."""
 
+from .inference.data.batches import Batches, binarize
 from .inference.objectives.elbo import FreeBits, Objective
 from .inference.objectives.gradients import (
     DoublyReparameterized,
@@ -8,7 +9,6 @@ from .inference.objectives.gradients import (
     StickingTheLanding,
 )
 from .inference.objectives.schedules import Constant, Cyclical, LinearWarmup, Schedule
-from .inference.run.batches import Batches, binarize
 from .inference.training.checkpoints import load_weights, save_weights
 from .inference.training.compilation import Compiled
 from .inference.training.history import History

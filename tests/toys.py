@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import pyro_dgm as dgm
-from pyro_dgm.inference.run.states import fork_rng
+from pyro_dgm.inference.process.states import fork_rng
 from pyro_dgm.inference.training.graphs import ObjectiveTerms, value_and_grad
 
 

@@ -10,8 +10,8 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from ..contract import PyroProgram, Site
-from ..inference.run.generation import data_dim_first
-from ..inference.run.states import eval_mode, fork_rng
+from ..inference.drawing.generation import data_dim_first
+from ..inference.process.states import eval_mode, fork_rng
 from ..inference.run.traces import observed_sites, plate_depth, vectorized
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ..inference.run.data import take_rows
+from ..inference.data.tensors import take_rows
 from .checks import require_instance
 from .critics import logits
 from .divergences import Divergence

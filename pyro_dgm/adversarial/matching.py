@@ -12,9 +12,9 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor, nn
 
 from ..contract import Site
-from ..inference.run.data import check_data
+from ..inference.data.tensors import check_data
+from ..inference.process.states import eval_mode, fork_rng
 from ..inference.run.explain import fix_by_words, fix_of_dtype, fix_of_shape
-from ..inference.run.states import eval_mode, fork_rng
 from ..inference.run.supports import IntegerWarning
 from ..inference.run.traces import sample_sites
 from .critics import logits

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ..inference.run.distributed import average_gradients
+from ..inference.process.distributed import average_gradients
 from ..inference.training.parameters import trainable_parameters
 
 Build = Callable[[list[nn.Parameter]], Optimizer]

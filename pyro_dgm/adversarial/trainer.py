@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..inference.data.batches import Batch
 from ..inference.objectives.elbo import Objective
-from ..inference.run.batches import Batch
-from ..inference.run.states import (
+from ..inference.process.states import (
     derive_seed,
     device_of,
     eval_mode,

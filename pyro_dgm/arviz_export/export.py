@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ..contract import PyroProgram
 from ..evaluation.likelihood.importance import concat_statistics, nll_of
 from ..evaluation.likelihood.results import NLL
-from ..inference.run.data import Batch, split_rows
+from ..inference.data.tensors import Batch, split_rows
 from ..inference.run.sessions import Session, require_positive, session
 from .datatree import (
     DATUM,

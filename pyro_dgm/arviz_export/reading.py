@@ -11,12 +11,12 @@ from torch import Tensor
 
 from ..contract import DATA, PARTICLES, Site
 from ..evaluation.likelihood.importance import summary_of
-from ..inference.run.batches import arguments_of
-from ..inference.run.data import Batch, has_rows
+from ..inference.data.batches import arguments_of
+from ..inference.data.tensors import Batch, has_rows
+from ..inference.drawing.simulation import generative_trace
+from ..inference.process.states import derive_seed, fork_rng
 from ..inference.run.particles import Particles
 from ..inference.run.sessions import Session
-from ..inference.run.simulation import generative_trace
-from ..inference.run.states import derive_seed, fork_rng
 from ..inference.run.traces import plate_names, plate_value, sample_sites
 from .datatree import DATUM, SAMPLE, Array, Arrays, take_draws
 from .smoothing import resampled_indices

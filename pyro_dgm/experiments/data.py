@@ -11,8 +11,8 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from ..inference.run.batches import Batches, binarize
-from ..inference.run.states import fork_rng
+from ..inference.data.batches import Batches, binarize
+from ..inference.process.states import fork_rng
 from .idx import read_idx_images
 
 NUM_TRAIN = 50_000  # of the 60,000 training images of MNIST and its relatives

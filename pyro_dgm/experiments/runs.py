@@ -16,8 +16,8 @@ from ..arviz_export.export import to_arviz
 from ..evaluation.likelihood.importance import nll
 from ..evaluation.likelihood.psis import khat_threshold
 from ..evaluation.likelihood.results import NLL
+from ..inference.drawing.generation import generate, reconstruct
 from ..inference.objectives.elbo import Objective
-from ..inference.run.generation import generate, reconstruct
 from ..inference.training.checkpoints import load_weights, save_weights
 from ..inference.training.history import Row
 from ..inference.training.svi import SVITrainer

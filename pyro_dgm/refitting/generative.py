@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from ..contract import noise_name
+from ..inference.data.batches import Batch, Batches
+from ..inference.drawing.generation import encode
 from ..inference.objectives.elbo import ELBO
-from ..inference.run.batches import Batch, Batches
-from ..inference.run.generation import encode
+from ..inference.process.states import derive_seed, eval_mode
 from ..inference.run.sessions import session
-from ..inference.run.states import derive_seed, eval_mode
 from ..inference.training.svi import SVITrainer
 from ..programs.dequantization.noise import within_cell
 from ..programs.guides import EmptyGuide

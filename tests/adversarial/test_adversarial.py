@@ -15,7 +15,7 @@ from torch.nn.functional import one_hot, softplus
 from toys import same_toy_vae
 
 import pyro_dgm as dgm
-from pyro_dgm.inference.run.states import fork_rng
+from pyro_dgm.inference.process.states import fork_rng
 
 over = pytest.mark.parametrize
 

@@ -13,7 +13,7 @@ from toys import Series, Written
 
 import pyro_dgm as dgm
 from pyro_dgm.adversarial.drawing import Fakes
-from pyro_dgm.inference.run.states import fork_rng
+from pyro_dgm.inference.process.states import fork_rng
 from pyro_dgm.inference.run.traces import observed_sites, vectorized
 
 

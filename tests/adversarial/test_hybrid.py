@@ -10,7 +10,7 @@ from torch import nn
 from toys import same_toy_vae
 
 import pyro_dgm as dgm
-from pyro_dgm.inference.run.states import fork_rng
+from pyro_dgm.inference.process.states import fork_rng
 
 over = pytest.mark.parametrize
 GD = partial(torch.optim.SGD, lr=0.01)

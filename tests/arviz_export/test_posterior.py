@@ -22,7 +22,7 @@ from toys import (
 )
 
 import pyro_dgm as dgm
-from pyro_dgm.inference.run.states import fork_rng
+from pyro_dgm.inference.process.states import fork_rng
 
 SITES = {"posterior", "posterior_predictive", "prior", "prior_predictive", "observed_data"}
 GROUPS = SITES | {"log_likelihood", "sample_stats", "per_datum"}

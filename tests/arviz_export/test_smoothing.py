@@ -6,7 +6,7 @@ from toys import ExactGuide, LinearGaussian, heavy
 
 import pyro_dgm as dgm
 from pyro_dgm.arviz_export.smoothing import resampled_indices, smooth_weights
-from pyro_dgm.inference.run.states import fork_rng
+from pyro_dgm.inference.process.states import fork_rng
 
 LEGACY = arviz.__version__.startswith("0.")
 # ArviZ 1.x rounds the length of the tail down, and not up as the paper does: it agrees where there is nothing to round.

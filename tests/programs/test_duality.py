@@ -12,7 +12,7 @@ from conftest import both_dtypes, in_float64
 from torch import nn
 
 import pyro_dgm as dgm
-from pyro_dgm.inference.run.states import fork_rng
+from pyro_dgm.inference.process.states import fork_rng
 
 H = (8,)
 FLOWS = {

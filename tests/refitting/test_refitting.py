@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from toys import BatchNorm
 
 import pyro_dgm as dgm
-from pyro_dgm.inference.run.states import fork_rng
+from pyro_dgm.inference.process.states import fork_rng
 from pyro_dgm.programs.conditionals.conditional import raw_of_positive
 from pyro_dgm.refitting import generative as refitting
 

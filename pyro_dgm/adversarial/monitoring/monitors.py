@@ -10,9 +10,9 @@ from typing import Any
 import torch
 
 from ...evaluation.estimate import Estimate
-from ...inference.run.data import take_rows
+from ...inference.data.tensors import take_rows
+from ...inference.process.states import derive_seed, evaluation_mode, fork_rng
 from ...inference.run.sessions import place_data, require_positive
-from ...inference.run.states import derive_seed, evaluation_mode, fork_rng
 from ...inference.training.history import History, Row
 from ..checks import require_instance
 from ..critics import logits

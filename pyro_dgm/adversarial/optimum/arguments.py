@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from ...inference.run.data import check_data as check_finite
+from ...inference.data.tensors import check_data as check_finite
 from ..checks import describe
 from ..fitting import Batch, CriticFit
 from ..games import Game

@@ -13,9 +13,9 @@ from torch.nn.functional import softplus
 
 from ...contract import PyroProgram
 from ...evaluation.estimate import Estimate
-from ...inference.run.data import split_rows, take_rows
+from ...inference.data.tensors import split_rows, take_rows
+from ...inference.process.states import derive_seed, evaluation_mode, fork_rng
 from ...inference.run.sessions import place_data
-from ...inference.run.states import derive_seed, evaluation_mode, fork_rng
 from ...tabular import Tabular
 from ..checks import describe, require_instance
 from ..critics import logits

@@ -14,10 +14,10 @@ from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor
 
 from ...contract import DATA, PyroProgram, Site
-from ...inference.run.data import Batch
+from ...inference.data.tensors import Batch
+from ...inference.process.states import require_gradients
 from ...inference.run.particles import sum_over_plates
 from ...inference.run.rules import check_sites
-from ...inference.run.states import require_gradients
 from ...inference.run.traces import (
     PairTrace,
     latent_sites,

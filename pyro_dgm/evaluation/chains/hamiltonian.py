@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from ...contract import PyroProgram
-from ...inference.run.data import extreme_batch
+from ...inference.data.tensors import extreme_batch
+from ...inference.process.states import fork_rng
 from ...inference.run.sessions import Session, require_positive, session
-from ...inference.run.states import fork_rng
 from ...tabular import Tabular
 from .coordinates import Point, Posterior, Values
 from .mixing import ess, rhat

@@ -12,8 +12,8 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from ...contract import DATA, PARTICLES, PyroProgram, Site
-from ...inference.run.data import Batch, repeat_rows
-from ...inference.run.generation import mean_of
+from ...inference.data.tensors import Batch, repeat_rows
+from ...inference.drawing.generation import mean_of
 from ...inference.run.particles import per_datum
 from ...inference.run.rules import check_sites
 from ...inference.run.traces import (

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from ...contract import PyroProgram
+from ...inference.process.states import derive_seed
 from ...inference.run.sessions import read_data, require_positive
-from ...inference.run.states import derive_seed
 from ...tabular import Tabular
 from ..likelihood.importance import summary_of
 from ..likelihood.results import NLL, PerDatum

@@ -13,9 +13,9 @@ from pyro import poutine
 from torch import Tensor
 
 from ...contract import PyroProgram
-from ...inference.run.data import Batch, is_array, to_tensor
+from ...inference.data.tensors import Batch, is_array, to_tensor
+from ...inference.process.states import fork_rng
 from ...inference.run.sessions import Session, read_data, require_positive, session
-from ...inference.run.states import fork_rng
 from ..likelihood.importance import NLL, nll
 from .filling import FillingMixture, observation_site
 from .marginal import Marginal, Unmasked

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ...contract import PyroProgram
-from ...inference.run.data import Batch, take_rows
+from ...inference.data.tensors import Batch, take_rows
 from .pairwise import PairwiseDensity, Points, pairwise_density
 
 ROWS = 256  # data whose distributions are asked of the guide at once

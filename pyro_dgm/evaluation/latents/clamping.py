@@ -9,8 +9,8 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from ...contract import DATA, PyroProgram, Site
-from ...inference.run.data import repeat_rows
-from ...inference.run.generation import mean_of
+from ...inference.data.tensors import repeat_rows
+from ...inference.drawing.generation import mean_of
 from ...inference.run.traces import (
     plate_depth,
     plate_names,

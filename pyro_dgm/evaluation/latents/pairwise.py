@@ -14,7 +14,7 @@ from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 
 from ...contract import PyroProgram, Site
-from ...inference.run.data import Batch
+from ...inference.data.tensors import Batch
 from ...inference.run.supports import independent_dims
 from ...inference.run.traces import latent_sites, log_density, sample_sites, vectorized
 

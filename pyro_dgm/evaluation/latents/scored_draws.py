@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from ...contract import DATA, PARTICLES, Site
-from ...inference.run.data import Batch, split_rows
+from ...inference.data.tensors import Batch, split_rows
+from ...inference.drawing.simulation import site_draws
 from ...inference.run.particles import Particles
 from ...inference.run.sessions import Session
-from ...inference.run.simulation import site_draws
 from ...inference.run.supports import independent_dims
 from ...inference.run.traces import plate_names
 

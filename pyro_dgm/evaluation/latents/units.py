@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from ...contract import PyroProgram
-from ...inference.run.data import Batch
-from ...inference.run.generation import encoded
+from ...inference.data.tensors import Batch
+from ...inference.drawing.generation import encoded
+from ...inference.drawing.simulation import simulate, site_draws
 from ...inference.run.sessions import Session, require_positive, session
-from ...inference.run.simulation import simulate, site_draws
 from ...tabular import Tabular
 from ..samples.twosample import TwoSample, mmd
 from .unit_statistics import KLShares, PosteriorMoments, data_second

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from ...contract import PyroProgram
-from ...inference.run.data import Batch, extreme_batch
+from ...inference.data.tensors import Batch, extreme_batch
+from ...inference.process.states import fork_rng
 from ...inference.run.sessions import require_positive, session
-from ...inference.run.states import fork_rng
 from ..chains.coordinates import Posterior
 from .importance import concat_statistics, weight_statistics
 from .psis import khat

@@ -8,9 +8,9 @@ from typing import Any
 from torch import Tensor
 
 from ...contract import PyroProgram
-from ...inference.run.data import Batch, repeat_rows, take_rows
+from ...inference.data.tensors import Batch, repeat_rows, take_rows
+from ...inference.drawing.simulation import run_without_data, simulate
 from ...inference.run.sessions import require_positive, session_of_prior
-from ...inference.run.simulation import run_without_data, simulate
 from ...inference.run.traces import latent_sites, plate_depth
 from ...tabular import Tabular
 from ..chains.coordinates import Posterior, Values

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ...contract import PyroProgram
-from ...inference.run.data import Batch
+from ...inference.data.tensors import Batch
 from ...inference.run.particles import draw
 from ...inference.run.sessions import Session, session
 from .psis import khat

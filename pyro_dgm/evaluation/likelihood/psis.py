@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...inference.run.data import to_log_weights
+from ...inference.data.tensors import to_log_weights
 from .pareto import LEAST_TAIL, fit_tail, tail_length
 
 # Numbers of a block of tails, which stay in the cache while the grid goes over them: twice as fast.

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from ...contract import PyroProgram, Site
-from ...inference.run.data import Batch, has_rows, take_rows
+from ...inference.data.tensors import Batch, has_rows, take_rows
+from ...inference.drawing.simulation import log_joint, run_without_data, simulate, site_draws
+from ...inference.process.states import fork_rng
 from ...inference.run.explain import run_or_explain
 from ...inference.run.particles import Particles, draw
 from ...inference.run.rules import check_sites
 from ...inference.run.sessions import Session, require_positive, session_of_prior
-from ...inference.run.simulation import log_joint, run_without_data, simulate, site_draws
-from ...inference.run.states import fork_rng
 from ...inference.run.structure import Structure
 from ...inference.run.traces import PairTrace, plate_depth
 from ...tabular import Tabular

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from ...contract import PyroProgram
-from ...inference.run.data import extreme_batch
+from ...inference.data.tensors import extreme_batch
+from ...inference.process.states import derive_seed, fork_rng, require_gradients
 from ...inference.run.sessions import Session, require_positive, session
-from ...inference.run.states import derive_seed, fork_rng, require_gradients
 from ...inference.run.traces import latent_sites
 from ...tabular import Tabular
 from ..estimate import Estimate, estimated

@@ -16,7 +16,7 @@ from torch.distributions import Independent
 
 from ...ascent import ascend
 from ...contract import PyroProgram, Site
-from ...inference.run.data import split_rows
+from ...inference.data.tensors import split_rows
 from ...inference.run.particles import draw
 from ...inference.run.supports import independent_numbers
 from ...inference.run.traces import latent_sites, vectorized

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ...contract import PyroProgram
-from ...inference.run.generation import encoded
+from ...inference.drawing.generation import encoded
 from ...inference.run.sessions import Session, session
 from ...inference.run.traces import plate_value
 from ...tabular import Tabular

@@ -11,9 +11,9 @@ from pyro import poutine
 from torch import Tensor, nn
 
 from ...contract import PyroProgram
-from ...inference.run.data import Batch, take_rows
+from ...inference.data.tensors import Batch, take_rows
+from ...inference.drawing.generation import generated_value
 from ...inference.run.explain import cause_of
-from ...inference.run.generation import generated_value
 from ...inference.run.sessions import Session, require_positive
 from ...inference.run.structure import Structure
 from ...inference.run.traces import vectorized

@@ -13,8 +13,8 @@ from textwrap import fill
 from typing import Any
 
 from ...contract import PyroProgram
+from ...inference.process.states import check_seed
 from ...inference.run.sessions import session
-from ...inference.run.states import check_seed
 from ...tabular import Tabular
 from .checks import CHECKS
 from .findings import Check, Findings, Settings

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...inference.process.states import fork_rng
 from ...inference.run.sessions import require_positive
-from ...inference.run.states import fork_rng
 from ...tabular import Tabular
 from ..estimate import Estimate, estimate_columns, estimated
 from .pools import balance, permutation_p, relabellings, two_samples

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from ...inference.run.states import fork_rng
+from ...inference.process.states import fork_rng
 from ...tabular import Tabular
 from .metrics import SampleMetrics
 from .pools import as_numbers, subsample, two_samples

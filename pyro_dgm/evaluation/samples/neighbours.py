@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...inference.process.states import fork_rng
 from ...inference.run.sessions import require_positive
-from ...inference.run.states import fork_rng
 from ...tabular import Tabular
 from ..estimate import Estimate, estimate_columns
 from .pools import (

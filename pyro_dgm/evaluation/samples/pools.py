@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...inference.run.data import check_data
+from ...inference.data.tensors import check_data
 
 BLOCK = 2**24  # distances that are in memory at once, 128 MiB
 REAL_KINDS = "biuf"  # of NumPy's dtypes: no complex numbers, text, dates or objects

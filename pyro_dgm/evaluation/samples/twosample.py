@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...inference.process.states import fork_rng
 from ...inference.run.sessions import require_positive
-from ...inference.run.states import fork_rng
 from ...tabular import Tabular
 from .pools import distance_blocks, permutation_p, relabellings, two_samples
 

@@ -17,8 +17,8 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from ..process.states import fork_rng, named_tensors
 from ..run.particles import Particles, draw, per_datum
-from ..run.states import fork_rng, named_tensors
 from ..run.traces import PairTrace, latent_sites, plate_value, sample_sites, vectorized
 
 

@@ -12,7 +12,7 @@ from pyro.infer import ELBO, TraceEnum_ELBO, TraceTMC_ELBO
 from torch import Tensor, nn
 
 from ...contract import PyroProgram
-from ..run.states import eval_mode, fork_rng
+from ..process.states import eval_mode, fork_rng
 from ..run.structure import Structure, preflight
 from .objective import Objective
 

@@ -8,9 +8,9 @@ import pyro
 from pyro import poutine
 from torch import Tensor, nn
 
+from ..drawing.simulation import log_joint, simulate
+from ..process.states import eval_mode, fork_rng
 from ..run.rules import latents_have_the_same_names
-from ..run.simulation import log_joint, simulate
-from ..run.states import eval_mode, fork_rng
 from ..run.structure import Structure, preflight
 from ..run.traces import latent_sites
 from .objective import Objective

@@ -12,8 +12,8 @@ from pyro import poutine
 from torch import Tensor
 
 from ...contract import PyroProgram, noise_name
-from .data import Batch, has_rows
-from .states import fork_rng
+from ..data.tensors import Batch, has_rows
+from ..process.states import fork_rng
 from .traces import PairTrace, latent_sites, run_pair, sample_sites
 
 TABLE = "Trace Shapes:"  # the title of the table of sites that Pyro hangs on the error of a program

@@ -12,11 +12,11 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from ...contract import DATA, PyroProgram, Site
-from .batches import read_arguments
+from ..data.batches import read_arguments
+from ..process.states import fork_rng
 from .explain import run_or_explain
 from .pair_checks import check_pair, require_positive
 from .rules import check_sites
-from .states import fork_rng
 from .traces import PairTrace, is_in_plate, log_density, plate_value, run_pair
 
 

@@ -12,7 +12,7 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from ...contract import DATA, PyroProgram, Site, noise_name
-from .data import Batch, has_rows
+from ..data.tensors import Batch, has_rows
 from .explain import fix_of_dtype, fix_of_event, fix_of_shape, fix_of_sizes
 from .pair_checks import PROGRAM_OF
 from .supports import check_draws, check_observation, check_reach, innermost, warn_of_integers

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from ...contract import PyroProgram
-from .batches import Batches, as_batches
-from .data import (
+from ..data.batches import Batches, as_batches
+from ..data.tensors import (
     Batch,
     as_tensors,
     check_observation_argument,
@@ -26,12 +26,12 @@ from .data import (
     to_device,
     to_tensor,
 )
+from ..process.states import derive_seed, device_of, evaluation_mode, fork_rng, with_own_rng
 from .pair_checks import check_pair as check_pair
 from .pair_checks import check_program as check_program
 from .pair_checks import check_programs, describe, require_positive
 from .pair_checks import is_program as is_program
 from .particles import Particles, draw
-from .states import derive_seed, device_of, evaluation_mode, fork_rng, with_own_rng
 from .structure import Structure, structure_of, structure_of_guide, structure_of_model
 
 

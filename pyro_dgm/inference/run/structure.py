@@ -16,12 +16,12 @@ from torch import Tensor
 
 from ...contract import DATA, PyroProgram, Site, noise_name
 from ...tabular import Tabular
-from .batches import read_arguments
-from .data import Batch, extreme_batch, has_rows, split_rows
+from ..data.batches import read_arguments
+from ..data.tensors import Batch, extreme_batch, has_rows, split_rows
+from ..process.states import eval_mode, fork_rng
 from .explain import explanation, run_or_explain
 from .pair_checks import PROGRAM_OF, check_pair, describe
 from .rules import RULES, Rule, Subject, check_sites
-from .states import eval_mode, fork_rng
 from .supports import innermost, is_elementwise
 from .traces import PairTrace, depth_of, is_in_plate, plate_names, sample_sites, sites_of
 

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from ..run.distributed import rank_and_world
+from ..process.distributed import rank_and_world
 
 
 def save_weights(module: nn.Module, path: str | Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ..run.batches import Batch, Batches, LoaderBatches
+from ..data.batches import Batch, Batches, LoaderBatches
 from .checkpoints import CheckpointFile, random_state, set_random_state
 from .running import RunningMeans
 

@@ -23,9 +23,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from ..data.batches import Batch
 from ..objectives.elbo import Objective
-from ..run.batches import Batch
-from ..run.states import fork_rng, named_tensors
+from ..process.states import fork_rng, named_tensors
 
 Terms = dict[str, Tensor]
 State = dict[str, Tensor]

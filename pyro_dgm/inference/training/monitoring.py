@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tqdm import tqdm
 
-from ..run.distributed import rank_and_world
+from ..process.distributed import rank_and_world
 from .history import Row
 
 

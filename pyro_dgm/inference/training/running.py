@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from ..run.distributed import all_reduce_sum
+from ..process.distributed import all_reduce_sum
 from .history import Row
 
 Value = TypeVar("Value")

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from ..run.distributed import all_reduce_sum
+from ..process.distributed import all_reduce_sum
 from .running import describe_non_finite
 
 

@@ -11,8 +11,8 @@ import pyro
 import torch
 from torch import Tensor, nn
 
-from ..run.distributed import copy_from_rank_zero, rank_and_world
-from ..run.states import derive_seed, fork_rng
+from ..process.distributed import copy_from_rank_zero, rank_and_world
+from ..process.states import derive_seed, fork_rng
 from .averaging import Ema
 from .checkpoints import load_state, random_state, save_state, set_random_state
 from .epochs import PartialEpoch

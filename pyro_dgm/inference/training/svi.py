@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from ..objectives.elbo import Objective
-from ..run.distributed import average_gradients
+from ..process.distributed import average_gradients
 from .compilation import Compiled, Eager
 from .graphs import Terms
 from .parameters import trainable_parameters

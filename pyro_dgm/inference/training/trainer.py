@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..run.batches import Batch, LoaderBatches, as_batches
-from ..run.distributed import rank_and_world
+from ..data.batches import Batch, LoaderBatches, as_batches
+from ..process.distributed import rank_and_world
+from ..process.states import eval_mode, evaluation_mode, fork_rng
 from ..run.sessions import require_positive
-from ..run.states import eval_mode, evaluation_mode, fork_rng
 from .averaging import Ema
 from .checkpoints import CheckpointFile
 from .epochs import Epochs, PartialEpoch, Run

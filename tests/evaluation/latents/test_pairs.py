@@ -21,7 +21,7 @@ from pyro_dgm.evaluation.latents.pairwise import (
     SeveralSites,
     pairwise_density,
 )
-from pyro_dgm.inference.run.states import fork_rng
+from pyro_dgm.inference.process.states import fork_rng
 from pyro_dgm.inference.run.supports import independent_dims
 from pyro_dgm.inference.run.traces import latent_sites, log_density
 

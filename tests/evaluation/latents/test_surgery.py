@@ -24,7 +24,7 @@ from toys import (
 )
 
 import pyro_dgm as dgm
-from pyro_dgm.inference.run.states import fork_rng
+from pyro_dgm.inference.process.states import fork_rng
 
 WITH_LATENTS = {n: b for n, b in PAIRS.items() if "density" not in n and n != "vae_one_way"}
 same = partial(torch.testing.assert_close, rtol=0)

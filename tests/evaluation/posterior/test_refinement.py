@@ -19,7 +19,7 @@ from pyro_dgm.evaluation.posterior.refinement import (
     is_mean_field_normal,
     refine,
 )
-from pyro_dgm.inference.run.states import evaluation_mode
+from pyro_dgm.inference.process.states import evaluation_mode
 from pyro_dgm.inference.run.traces import latent_sites, vectorized
 
 LAWS = {

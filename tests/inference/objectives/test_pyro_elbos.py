@@ -12,7 +12,7 @@ from torch import nn
 from toys import Series, SeriesGuide, same_toy_vae
 
 import pyro_dgm as dgm
-from pyro_dgm.inference.run.states import fork_rng
+from pyro_dgm.inference.process.states import fork_rng
 
 SUMMED = {"enumerate": "parallel"}
 

@@ -21,8 +21,8 @@ from toys import (
 )
 
 import pyro_dgm as dgm
-from pyro_dgm.inference.run.simulation import log_joint, simulate
-from pyro_dgm.inference.run.states import fork_rng
+from pyro_dgm.inference.drawing.simulation import log_joint, simulate
+from pyro_dgm.inference.process.states import fork_rng
 
 
 def linear(slope=(1.0, -2.0, 0.5), scale=0.7):

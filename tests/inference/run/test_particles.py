@@ -15,7 +15,7 @@ from toys import (
 )
 
 import pyro_dgm as dgm
-from pyro_dgm.inference.run.states import fork_rng
+from pyro_dgm.inference.process.states import fork_rng
 
 
 @both_dtypes

@@ -10,9 +10,9 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 from toys import linear_gaussian, toy_vae
 
 import pyro_dgm as dgm
+from pyro_dgm.inference.process.states import device_of, evaluation_mode
 from pyro_dgm.inference.run.particles import draw
 from pyro_dgm.inference.run.sessions import place_data, read_data, require_positive, session
-from pyro_dgm.inference.run.states import device_of, evaluation_mode
 
 
 def test_arrays_become_tensors_and_other_arguments_stay():

@@ -8,7 +8,7 @@ from torch import nn
 from toys import GlobalMean, GlobalMeanGuide, Series, SeriesGuide, linear_gaussian
 
 import pyro_dgm as dgm
-from pyro_dgm.inference.run.states import eval_mode, fork_rng, without_handlers
+from pyro_dgm.inference.process.states import eval_mode, fork_rng, without_handlers
 from pyro_dgm.inference.run.traces import (
     latent_sites,
     log_density,

@@ -11,7 +11,7 @@ from torch import nn
 from toys import BatchNorm, Written, captured, loss_and_grad, stepped, toy_vae
 
 import pyro_dgm as dgm
-from pyro_dgm.inference.run.states import fork_rng
+from pyro_dgm.inference.process.states import fork_rng
 from pyro_dgm.inference.training.compilation import Compiled, Eager
 
 

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from toys import LinearGaussian, same_toy_vae
 
 import pyro_dgm as dgm
-from pyro_dgm.inference.run.states import fork_rng
+from pyro_dgm.inference.process.states import fork_rng
 from pyro_dgm.inference.training.checkpoints import load_state, save_state
 from pyro_dgm.inference.training.trainer import Trainer
 

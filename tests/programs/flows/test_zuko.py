@@ -20,7 +20,7 @@ from torch.distributions.transforms import _InverseTransform
 from toys import captured, loss_and_grad
 
 import pyro_dgm as dgm
-from pyro_dgm.inference.run.states import fork_rng
+from pyro_dgm.inference.process.states import fork_rng
 from pyro_dgm.programs.flows.zuko import OVERWRITTEN, Zuko, ZukoDistribution, import_zuko
 
 try:

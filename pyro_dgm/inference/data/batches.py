@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, IterableDataset, TensorDataset
 
 from ...contract import PyroProgram
-from .data import (
+from ..process.distributed import rank_and_world
+from ..process.states import derive_seed, device_of, with_own_rng
+from .tensors import (
     Batch,
     as_tensors,
     check_observation_argument,
@@ -23,8 +25,6 @@ from .data import (
     to_device,
     to_tensor,
 )
-from .distributed import rank_and_world
-from .states import derive_seed, device_of, with_own_rng
 
 
 def binarize(x: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from toys import (
 )
 
 import pyro_dgm as dgm
-from pyro_dgm.inference.run.states import evaluation_mode
+from pyro_dgm.inference.process.states import evaluation_mode
 
 WITH_CONTEXT = {"vae_labels"}
 

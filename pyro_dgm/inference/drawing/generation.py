@@ -11,9 +11,9 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from ...contract import DATA, PyroProgram, Site
-from .data import Batch
-from .sessions import Session, require_positive, session, session_of_prior
-from .traces import plate_depth, plate_names, plate_value, sample_sites, vectorized
+from ..data.tensors import Batch
+from ..run.sessions import Session, require_positive, session, session_of_prior
+from ..run.traces import plate_depth, plate_names, plate_value, sample_sites, vectorized
 
 
 def generate(

@@ -8,10 +8,10 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from ...contract import PyroProgram, Site
-from .data import Batch, has_rows
-from .explain import cause_of
+from ..data.tensors import Batch, has_rows
+from ..run.explain import cause_of
+from ..run.traces import log_density, sample_sites, vectorized
 from .generation import generated_value
-from .traces import log_density, sample_sites, vectorized
 
 
 def run_without_data(model: PyroProgram, context: Batch, guide: PyroProgram | None = None) -> Trace:

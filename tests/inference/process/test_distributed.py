@@ -6,8 +6,8 @@ from cases import PAIRS
 from torch import distributed, multiprocessing
 
 import pyro_dgm as dgm
-from pyro_dgm.inference.run.batches import as_batches
-from pyro_dgm.inference.run.distributed import (
+from pyro_dgm.inference.data.batches import as_batches
+from pyro_dgm.inference.process.distributed import (
     all_reduce_sum,
     average_gradients,
     copy_from_rank_zero,
@@ -131,7 +131,7 @@ def test_the_ranks_share_a_shuffled_epoch_in_equal_parts(num, world, monkeypatch
     parts = []
     for rank in range(world):
         monkeypatch.setattr(
-            "pyro_dgm.inference.run.batches.rank_and_world", lambda rank=rank: (rank, world)
+            "pyro_dgm.inference.data.batches.rank_and_world", lambda rank=rank: (rank, world)
         )
         parts.append(
             torch.cat(
@@ -146,7 +146,7 @@ def test_the_ranks_share_an_ordered_epoch_without_repeating_a_datum(monkeypatch)
     parts = []
     for rank in range(2):
         monkeypatch.setattr(
-            "pyro_dgm.inference.run.batches.rank_and_world", lambda rank=rank: (rank, 2)
+            "pyro_dgm.inference.data.batches.rank_and_world", lambda rank=rank: (rank, 2)
         )
         parts.append(
             torch.cat([x for (x,) in dgm.Batches(torch.arange(7), 2, shuffle=False).epoch()])

@@ -5,7 +5,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 from toys import toy_vae
 
 import pyro_dgm as dgm
-from pyro_dgm.inference.run.batches import Batches, as_batches
+from pyro_dgm.inference.data.batches import Batches, as_batches
 
 
 class Rows(Dataset):

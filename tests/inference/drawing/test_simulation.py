@@ -10,7 +10,7 @@ from pyro import poutine
 from toys import LinearGaussian, Series, Written, linear_gaussian, toy_vae
 
 import pyro_dgm as dgm
-from pyro_dgm.inference.run.simulation import log_joint, simulate, site_draws
+from pyro_dgm.inference.drawing.simulation import log_joint, simulate, site_draws
 from pyro_dgm.inference.run.traces import latent_sites
 
 WITH_LATENTS = {n: b for n, b in PAIRS.items() if n not in ("density_flow", "density_image")}

@@ -1,0 +1,1 @@
+"""The data of a run: tensors of any form, and batches of them."""

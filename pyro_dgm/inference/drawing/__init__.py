@@ -1,0 +1,1 @@
+"""Draws from programs: data, latents, reconstructions, simulations."""
