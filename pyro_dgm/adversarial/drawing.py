@@ -10,7 +10,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from ..contract import PyroProgram, Site
-from ..inference.drawing.generation import data_dim_first
+from ..inference.drawing.observation import data_dim_first, refuse_factors
 from ..inference.process.states import eval_mode, fork_rng
 from ..inference.run.traces import observed_sites, plate_depth, vectorized
 
@@ -30,7 +30,7 @@ class Fakes:
 
     Raises:
         ValueError: for a program with no observed site or several; for a distribution that has no mean, or no
-            reparameterized draws, where they are needed.
+            reparameterized draws, where they are needed; for a `pyro.factor` that weighs draws unequally.
     """
 
     def __init__(self, program: PyroProgram, *, noise: bool = False):
@@ -75,6 +75,8 @@ class Fakes:
             )
         self.site = names[0]
         self.depth = plate_depth(trace)
+        with eval_mode(self.program):
+            refuse_factors(self.program, trace, batch[1:], self.depth)
 
     def __repr__(self) -> str:
         return f"Fakes({type(self.program).__name__}, noise={self.noise})"

@@ -16,7 +16,7 @@ from ..inference.data.tensors import check_data
 from ..inference.process.states import eval_mode, fork_rng
 from ..inference.run.explain import fix_by_words, fix_of_dtype, fix_of_shape
 from ..inference.run.supports import IntegerWarning
-from ..inference.run.traces import sample_sites
+from ..inference.run.traces import latent_sites
 from .critics import logits
 from .drawing import Fakes
 
@@ -140,7 +140,8 @@ def _check_gradients(fakes: Fakes, fake: Tensor, batch: tuple[Any, ...]) -> None
             "Fix: noise=True, or a likelihood with a differentiable mean."
         )
     trace = poutine.trace(fakes.run).get_trace(*batch)
-    latent = {name: site for name, site in sample_sites(trace) if name != fakes.site}
+    latent = latent_sites(trace)
+    latent.pop(str(fakes.site), None)
     for name, site in latent.items():
         _check_latent(name, site)
     if not latent and not fakes.noise:
@@ -163,7 +164,7 @@ def _check_latent(name: str, site: Site) -> None:
 
 def _check_randomness(trace: Trace, name: str) -> None:
     """Refuse a generator without latents whose every fake is one point, the mean of its observation."""
-    site = dict(sample_sites(trace))[name]
+    site = latent_sites(trace)[name]
     if not torch.equal(site["value"], site["fn"].mean):
         raise ValueError(
             f"site '{name}': expected latents, or draws of the observation, got neither: "

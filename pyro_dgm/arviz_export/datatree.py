@@ -99,6 +99,9 @@ def concat_data(blocks: Sequence[Arrays]) -> Arrays:
     whole = Arrays()
     for name, (dims, _) in blocks[0].items():
         parts = [block[name][1] for block in blocks]
+        if DATUM not in dims:  # one value for all data, such as a deterministic one outside the plate
+            whole[name] = dims, parts[0]
+            continue
         whole[name] = dims, np.concatenate(parts, axis=dims.index(DATUM))
     return whole
 
@@ -118,6 +121,9 @@ def take_draws(arrays: Arrays, index: np.ndarray[tuple[int, ...], np.dtype[Any]]
     datum = np.arange(index.shape[1])
     found = Arrays()
     for name, (dims, values) in arrays.items():
+        if DATUM not in dims:
+            found[name] = dims, values
+            continue
         axes = (dims.index("draw"), dims.index(DATUM))
         draws_first = np.moveaxis(values, axes, (0, 1))
         found[name] = dims, np.moveaxis(draws_first[index, datum], (0, 1), axes)

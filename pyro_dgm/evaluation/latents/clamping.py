@@ -11,11 +11,14 @@ from torch import Tensor
 from ...contract import DATA, PyroProgram, Site
 from ...inference.data.tensors import repeat_rows
 from ...inference.drawing.generation import mean_of
+from ...inference.drawing.observation import observation_of
+from ...inference.process.states import fork_rng
 from ...inference.run.traces import (
+    latent_sites,
     plate_depth,
     plate_names,
     plate_value,
-    sample_sites,
+    sites_of,
     vectorized,
 )
 from ..chains.charts import Chart, chart_of
@@ -68,8 +71,27 @@ class ClampedProgram:
         num_particles = num if self.has_rows else num * len(z)
         run = vectorized(program, num_particles, self.depth)
         trace = poutine.trace(run).get_trace(None, *self.context)
-        mean = _observation_mean(_observation(trace, site))
+        mean = _observation_mean(self._observation(trace, site))
         return mean.reshape(num, len(z), *mean.shape[2:]).mean(0)
+
+    def _observation(self, trace: Trace, name: str | None) -> Site:
+        """A site by name, or the one that observes the model's data."""
+        sites = sites_of(trace)
+        if name is None:
+            name = self._observed()
+        if name not in sites:
+            raise ValueError(
+                f"site: expected the name of an observation among {list(sites)}, got {name!r}. "
+                "Fix: site='x'."
+            )
+        return sites[name]
+
+    def _observed(self) -> str | None:
+        """The site that observes data, told by runs of the model as it is, with a noise of their own."""
+        with fork_rng(*self.context):
+            particles = vectorized(self.model, 8, self.depth)
+            trace = poutine.trace(particles).get_trace(None, *self.context)
+            return observation_of(self.model, trace, self.context)
 
     def _with_plates(self, z: Tensor, num: int) -> Tensor:
         """The points with the dims of particles and plates that the latent site has in a run."""
@@ -95,7 +117,7 @@ class ClampedProgram:
 def _latent_site(trace: Trace, name: str) -> Site:
     """The site to clamp: one inside the data plate alone."""
     sites = {}
-    for site_name, site in sample_sites(trace):
+    for site_name, site in latent_sites(trace).items():
         if plate_names(site) == [DATA]:
             sites[site_name] = site
     if name not in sites:
@@ -104,26 +126,6 @@ def _latent_site(trace: Trace, name: str) -> Site:
             f"got '{name}'. Fix: latent='{next(iter(sites), 'z')}'."
         )
     return sites[name]
-
-
-def _observation(trace: Trace, name: str | None) -> Site:
-    """A site by name, or the one whose value the program returned."""
-    sites = dict(sample_sites(trace))
-    if name is None:
-        name = _returned_site(sites, trace.nodes["_RETURN"]["value"])
-    if name not in sites:
-        raise ValueError(
-            f"site: expected the name of an observation among {list(sites)}, got {name!r}. "
-            "Fix: site='x'."
-        )
-    return sites[name]
-
-
-def _returned_site(sites: dict[str, Site], returned: Any) -> str | None:
-    for name, site in sites.items():
-        if site["value"] is returned:
-            return name
-    return None
 
 
 def _observation_mean(observation: Site) -> Tensor:

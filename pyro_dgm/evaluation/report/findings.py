@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ...contract import PyroProgram
 from ...inference.data.tensors import Batch, take_rows
-from ...inference.drawing.generation import generated_value
+from ...inference.drawing.simulation import reader_of
 from ...inference.run.explain import cause_of
 from ...inference.run.sessions import Session, require_positive
 from ...inference.run.structure import Structure
@@ -237,11 +237,13 @@ class Findings:
         """The pair, once it is known that the model generates what the guide takes."""
         model, guide = self.latent_pair
         context = take_rows(self.session.context, slice(1))
-        program = vectorized(model, 1, self.structure.depth)
+        depth = self.structure.depth
+        program = vectorized(model, 1, depth)
         self.session.reseed()
         try:
             trace = poutine.trace(program).get_trace(None, *context)
-            guide(generated_value(trace).flatten(0, 1), *context)
+            read = reader_of(model, trace, context, depth)
+            guide(read(trace), *context)
         except Exception as error:  # whatever a user's programs raise
             cause = cause_of(error).partition(" Fix: ")[0].rstrip(".")
             raise ValueError(

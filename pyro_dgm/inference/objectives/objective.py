@@ -135,7 +135,7 @@ def check_reparameterized(name: str, site: Site) -> None:
 
 
 def check_observed(observed: dict[str, Site]) -> None:
-    """Refuse a model that scores no data: a bound on log p(x) would be one on nothing.
+    """Refuse a model that scores neither data nor factors: a bound on log p(x) would be one on nothing.
 
     Raises:
         ValueError: if there is no observed site.

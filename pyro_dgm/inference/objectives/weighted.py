@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..run.structure import Structure
-from ..run.traces import latent_sites, observed_sites
+from .factors import guide_costs, weight_of_loss
 from .gradients import Estimator, Reparameterized
 from .objective import Objective, check_observed, check_reparameterized
 
@@ -16,8 +16,9 @@ from .objective import Objective, check_observed, check_reparameterized
 class Weighted(Objective):
     r"""A loss of the log weights $\log w_k = \log p(x, z_k) - \log q(z_k \mid x)$; abstract.
 
-    A subclass gives `bound`. Weights are unscaled: neither N/B nor a temperature is seen, and a site outside
-    the data plate is refused.
+    A subclass gives `bound`. N/B of a plate is not seen, and a site outside the data plate is refused. The loss has
+    a `poutine.scale` of the programs on their log densities and the factors of the guide, as `Trace_ELBO` has them;
+    the weights of `nelbo` have neither.
     """
 
     def __init__(
@@ -51,11 +52,19 @@ class Weighted(Objective):
         particles = self.estimator.draw(
             self.model, self.guide, *batch, num=self.num_particles, depth=self._depth
         )
-        check_observed(observed_sites(particles.model_trace))
-        for name, site in latent_sites(particles.guide_trace).items():
+        pair = particles.pair
+        check_observed(pair.observed | pair.factors)
+        for name, site in pair.latent.items():
             check_reparameterized(name, site)
-        log_w = particles.log_weight
-        return {"loss": -self.bound(log_w).mean(), "nelbo": -log_w.mean()}
+        terms = {"loss": -self.bound(weight_of_loss(particles)).mean()}
+        terms["nelbo"] = -particles.log_weight.mean()
+        for name, log_f in particles.factors.items():
+            terms[f"factor[{name}]"] = -log_f.mean()
+        weight = 1 / (self.num_particles * self._num_data(batch))
+        for name, cost in guide_costs(pair).items():
+            terms[f"guide_factor[{name}]"] = cost * weight
+            terms["loss"] = terms["loss"] + terms[f"guide_factor[{name}]"]
+        return terms
 
 
 class IWELBO(Weighted):
@@ -74,7 +83,8 @@ class IWELBO(Weighted):
         estimator: of the gradient, default `Reparameterized()`; the value is the same under one seed.
 
     Terms:
-        loss: what is minimized; nelbo: the −ELBO from the same draws.
+        loss: what is minimized; nelbo: the −ELBO from the same draws; `factor[f]` and `guide_factor[f]` as in
+        `ELBO`.
 
     Raises:
         TypeError: for what is no pair of programs, see `Objective`; if `estimator` is no `Estimator`.
@@ -129,7 +139,8 @@ class Renyi(Weighted):
         size: number of data in the full set if the programs declare one.
 
     Terms:
-        loss: what is minimized; nelbo: the −ELBO from the same draws.
+        loss: what is minimized; nelbo: the −ELBO from the same draws; `factor[f]` and `guide_factor[f]` as in
+        `ELBO`.
 
     Raises:
         ValueError: if `alpha` is 1 or not finite; for a guide site without reparameterized draws, or one

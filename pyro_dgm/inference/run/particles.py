@@ -15,6 +15,7 @@ from ...contract import DATA, PyroProgram, Site
 from ..data.batches import read_arguments
 from ..process.states import fork_rng
 from .explain import run_or_explain
+from .kinds import is_factor
 from .pair_checks import check_pair, require_positive
 from .rules import check_sites
 from .traces import PairTrace, is_in_plate, log_density, plate_value, run_pair
@@ -26,8 +27,8 @@ class Particles:
 
     Attributes:
         values: latent site → draws `(K, …, N, *event)`, the dims between those of the site's further plates.
-        log_p: model site (latent and observed) → log density `(K, N)`.
-        log_q: guide site → log density `(K, N)`.
+        log_p: model site (latent, observed, and factors) → log density `(K, N)`.
+        log_q: latent site → log density of the guide `(K, N)`; its factors are no part of it.
         pair: the run itself, for readers that need distributions or plates.
     """
 
@@ -50,6 +51,11 @@ class Particles:
     def observations(self) -> dict[str, TorchDistribution]:
         r"""Observed site → its distribution $p(x \mid z^{(k)}_i)$, batch_shape `(K, …, N)`."""
         return {name: site["fn"] for name, site in self.pair.observed.items()}
+
+    @property
+    def factors(self) -> dict[str, Tensor]:
+        """Factor of the model → its log `(K, N)`, a part of the joint density that scores no data."""
+        return {name: self.log_p[name] for name in self.pair.factors}
 
     @cached_property
     def log_joint(self) -> Tensor:
@@ -104,10 +110,9 @@ def draw(
     values, log_p, log_q = {}, {}, {}
     for name, site in pair.latent.items():
         values[name] = plate_value(site)
-    for name, site in pair.model_sites.items():
-        log_p[name] = per_datum(name, site)
-    for name, site in pair.guide_sites.items():
         log_q[name] = per_datum(name, site)
+    for name, site in pair.joint.items():
+        log_p[name] = per_datum(name, site)
     return Particles(values, log_p, log_q, pair)
 
 
@@ -122,6 +127,11 @@ def sum_over_plates(name: str, site: Site, log_p: Tensor) -> Tensor:
     Raises:
         ValueError: if the site lies outside the data plate.
     """
+    if is_factor(site) and not is_in_plate(site, DATA):
+        raise ValueError(
+            f"site '{name}': expected a pyro.factor inside the plate '{DATA}', got one outside, which has no share "
+            f"for each datum. Fix: `with data_plate(x):` around pyro.factor('{name}', …), of shape (len(x),)."
+        )
     if not is_in_plate(site, DATA):
         raise ValueError(
             f"site '{name}': expected a site inside the plate '{DATA}', got a global one, which has no log weight per "

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import cached_property
 from typing import Any
 
 import pyro
 from pyro import poutine
-from pyro.distributions import Unit
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
@@ -20,6 +18,7 @@ from ..data.batches import read_arguments
 from ..data.tensors import Batch, extreme_batch, has_rows, split_rows
 from ..process.states import eval_mode, fork_rng
 from .explain import explanation, run_or_explain
+from .kinds import Kind, is_deterministic, is_drawn, is_factor
 from .pair_checks import PROGRAM_OF, check_pair, describe
 from .rules import RULES, Rule, Subject, check_sites
 from .supports import innermost, is_elementwise
@@ -28,23 +27,13 @@ from .traces import PairTrace, depth_of, is_in_plate, plate_names, sample_sites,
 BLOCK = 10_000  # data that a check of all of them sees at once
 
 
-class Kind(StrEnum):
-    """What a site is to an estimate."""
-
-    LATENT = "latent"  # one log weight per datum
-    NOISE = "dequantization noise"  # a latent that belongs to the data
-    GLOBAL = "global latent"  # outside the data plate
-    OBSERVED = "observed"
-    FACTOR = "factor"  # a term of the joint density that scores no data
-
-
 @dataclass(frozen=True)
 class SiteInfo:
     """What is known of one site.
 
     Attributes:
         name: of the site.
-        kind: latent, noise, global or observed.
+        kind: what it is to an estimate, see `kinds`.
         plates: names of the plates around it, outermost first.
         event_shape: of its distribution.
         distribution: its name, in the model where the model has the site.
@@ -70,7 +59,7 @@ class Structure(Tabular):
 
     Attributes:
         depth: number of plates, the data plate included.
-        sites: the latent sites in the guide's order, then the observed ones.
+        sites: the latent sites in the guide's order, then the observed ones, factors, and deterministic values.
         table: Pyro's table of the model's site shapes.
     """
 
@@ -92,7 +81,15 @@ class Structure(Tabular):
             if not is_in_plate(site, DATA):
                 kind = Kind.GLOBAL
             latent.append(SiteInfo.of(name, site, kind))
-        return cls(pair.depth, (*latent, *observed), pair.model.format_shapes())
+        further = []
+        for name, site in pair.factors.items():
+            further.append(SiteInfo.of(name, site, Kind.FACTOR))
+        for name, site in pair.trained.items():
+            if is_factor(site):
+                further.append(SiteInfo.of(name, site, Kind.GUIDE_FACTOR))
+        for name, site in pair.deterministic.items():
+            further.append(SiteInfo.of(name, site, Kind.DETERMINISTIC))
+        return cls(pair.depth, (*latent, *observed, *further), pair.model.format_shapes())
 
     @cached_property
     def latent(self) -> tuple[str, ...]:
@@ -108,6 +105,16 @@ class Structure(Tabular):
     def observed(self) -> tuple[str, ...]:
         """Names of the observed sites."""
         return self._names(Kind.OBSERVED)
+
+    @cached_property
+    def factors(self) -> tuple[str, ...]:
+        """Names of the model's factors, which are part of the joint density."""
+        return self._names(Kind.FACTOR)
+
+    @cached_property
+    def deterministic(self) -> tuple[str, ...]:
+        """Names of the values without a density."""
+        return self._names(Kind.DETERMINISTIC)
 
     def _names(self, *kinds: Kind) -> tuple[str, ...]:
         return tuple([site.name for site in self.sites if site.kind in kinds])
@@ -133,8 +140,12 @@ class Structure(Tabular):
             if self.is_exact
             else "log p(x) takes an integral over the latent sites"
         )
+        further = ""
+        for kind in (Kind.FACTOR, Kind.GUIDE_FACTOR, Kind.DETERMINISTIC):
+            if self._names(kind):
+                further += f"{kind.value} {list(self._names(kind))}, "
         return (
-            f"latent {list(self.latent)}, observed {list(self.observed)}, plate depth {self.depth}; {exact}"
+            f"latent {list(self.latent)}, observed {list(self.observed)}, {further}plate depth {self.depth}; {exact}"
             f"\n{self.table}"
         )
 
@@ -227,8 +238,14 @@ def _run_alone(
 def _structure_of_one(trace: Trace) -> Structure:
     sites = []
     for name, site in sample_sites(trace):
-        kind = Kind.LATENT
-        if site["is_observed"]:
-            kind = Kind.FACTOR if isinstance(innermost(site["fn"]), Unit) else Kind.OBSERVED
-        sites.append(SiteInfo.of(name, site, kind))
+        sites.append(SiteInfo.of(name, site, _kind_alone(site)))
     return Structure(depth_of(*sites_of(trace).values()), tuple(sites), trace.format_shapes())
+
+
+def _kind_alone(site: Site) -> Kind:
+    """The kind of a site of one program, of which no other tells more."""
+    if is_factor(site):
+        return Kind.FACTOR
+    if is_deterministic(site):
+        return Kind.DETERMINISTIC
+    return Kind.LATENT if is_drawn(site) else Kind.OBSERVED

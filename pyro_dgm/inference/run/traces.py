@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, cast
@@ -10,12 +10,12 @@ from typing import Any, cast
 import pyro
 from pyro import poutine
 from pyro.distributions.util import scale_and_mask
-from pyro.poutine.subsample_messenger import _Subsample
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 from torch.distributions import Independent
 
 from ...contract import PARTICLES, PyroProgram, Site
+from .kinds import is_data, is_deterministic, is_drawn, is_factor, is_subsample, plate_scale
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,17 +43,39 @@ class PairTrace:
     @cached_property
     def latent(self) -> dict[str, Site]:
         """The guide's sites that are drawn, in its order."""
-        return {name: site for name, site in self.guide_sites.items() if not site["is_observed"]}
+        return _of_kind(self.guide_sites, is_drawn)
 
     @cached_property
     def modelled(self) -> dict[str, Site]:
         """The model's sites that are drawn: the prior of `latent`."""
-        return {name: site for name, site in self.model_sites.items() if not site["is_observed"]}
+        return _of_kind(self.model_sites, is_drawn)
 
     @cached_property
     def observed(self) -> dict[str, Site]:
         """The model's sites that are conditioned on data."""
-        return {name: site for name, site in self.model_sites.items() if site["is_observed"]}
+        return _of_kind(self.model_sites, is_data)
+
+    @cached_property
+    def factors(self) -> dict[str, Site]:
+        """The model's factors, which are part of the joint density."""
+        return _of_kind(self.model_sites, is_factor)
+
+    @cached_property
+    def joint(self) -> dict[str, Site]:
+        """The model's sites that have a density: all but the deterministic ones."""
+        return {n: s for n, s in self.model_sites.items() if not is_deterministic(s)}
+
+    @cached_property
+    def trained(self) -> dict[str, Site]:
+        """What the guide scores beside its draws, mostly factors: part of a training loss, and of no estimate."""
+        sites = self.guide_sites.items()
+        return {n: s for n, s in sites if not is_drawn(s) and not is_deterministic(s)}
+
+    @cached_property
+    def deterministic(self) -> dict[str, Site]:
+        """The named values of both programs that have no density, the guide's first."""
+        of_guide = _of_kind(self.guide_sites, is_deterministic)
+        return of_guide | _of_kind(self.model_sites, is_deterministic)
 
     @cached_property
     def depth(self) -> int:
@@ -101,7 +123,7 @@ def sites_of(trace: Trace) -> dict[str, Site]:
     """The sample statements of a trace by name, without the index sites of plates."""
     sites = {}
     for name, site in trace.nodes.items():
-        if site["type"] == "sample" and not isinstance(site["fn"], _Subsample):
+        if site["type"] == "sample" and not is_subsample(site):
             sites[name] = cast(Site, site)
     return sites
 
@@ -113,14 +135,21 @@ def sample_sites(trace: Trace) -> Iterator[tuple[str, Site]]:
 
 def latent_sites(trace: Trace) -> dict[str, Site]:
     """The sites of a trace that are drawn."""
-    sites = sites_of(trace)
-    return {name: site for name, site in sites.items() if not site["is_observed"]}
+    return _of_kind(sites_of(trace), is_drawn)
 
 
 def observed_sites(trace: Trace) -> dict[str, Site]:
-    """The sites of a trace that are conditioned on data."""
-    sites = sites_of(trace)
-    return {name: site for name, site in sites.items() if site["is_observed"]}
+    """The sites of a trace that are conditioned on data; factors and deterministic values are none."""
+    return _of_kind(sites_of(trace), is_data)
+
+
+def scored_sites(trace: Trace) -> dict[str, Site]:
+    """The sites of a trace that have a density: all but the deterministic ones."""
+    return {n: site for n, site in sites_of(trace).items() if not is_deterministic(site)}
+
+
+def _of_kind(sites: dict[str, Site], is_kind: Callable[[Site], bool]) -> dict[str, Site]:
+    return {name: site for name, site in sites.items() if is_kind(site)}
 
 
 def log_density(site: Site) -> Tensor:
@@ -180,6 +209,14 @@ def scaled_sum(site: Site, log_p: Tensor, keep: int = 0) -> Tensor:
     scale = site["scale"]
     if not (isinstance(scale, float) and scale == 1.0):
         log_p = scale_and_mask(log_p, scale=scale)
+    return log_p.sum_to_size(log_p.shape[log_p.dim() - keep :])
+
+
+def plate_scaled_sum(site: Site, log_p: Tensor, keep: int = 0) -> Tensor:
+    """`scaled_sum` with N/B of the plates alone: what the program itself scales its density by is left out."""
+    scale = plate_scale(site)
+    if scale != 1.0:
+        log_p = log_p * scale
     return log_p.sum_to_size(log_p.shape[log_p.dim() - keep :])
 
 
