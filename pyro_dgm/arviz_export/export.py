@@ -48,10 +48,11 @@ def to_arviz(
 ) -> Any:
     r"""Draws $z^{(k)}_i \sim q(z \mid x_i)$ and statistics of data as ArviZ reads them: one chain of independent draws.
 
-    Groups: `posterior` (latent sites), `posterior_predictive` and `log_likelihood` (observed sites), `sample_stats`
-    (`lp` = log p(x, z), `log_q`, `log_weight` = lp − log_q), `prior` and `prior_predictive` (each draw is a data set of
-    the model, for the contexts of the data), `observed_data`, `constant_data` (further arguments), `per_datum` (`elbo`,
-    `log_p`, `log_p_stderr`, `kl`, `khat`, `ess`, see `per_datum_dataset`). All in nats.
+    Groups: `posterior` (latent sites, and the values of `pyro.deterministic`), `posterior_predictive` and
+    `log_likelihood` (observed sites), `sample_stats` (`lp` = log p(x, z), `log_q`, `log_weight` = lp − log_q, and
+    `factor[f]` of a `pyro.factor` in the model, a part of lp), `prior` and `prior_predictive` (each draw is a data set
+    of the model, for the contexts of the data), `observed_data`, `constant_data` (further arguments), `per_datum`
+    (`elbo`, `log_p`, `log_p_stderr`, `kl`, `khat`, `ess`, see `per_datum_dataset`). All in nats.
 
     Size: draws are kept of at most `max_data` data, evenly spread over the set; `per_datum` describes all of them. The
     coordinate `datum` is the index in the set; the attribute `kept` of a group says what it holds.
