@@ -15,10 +15,11 @@ PARTICLES = "particles"
 class PyroProgram(Protocol):
     """A model or a guide: any callable that draws its sites by `pyro.sample`.
 
-    Its first argument is the observation, which a model takes as `None` to generate; the rest is context. Data are read
-    from the site that observes it, `obs=x`: what a program returns is its own affair. A `pyro.factor` of a model is part
-    of the joint density, one of a guide of the training loss alone; a `pyro.deterministic` is a named value; a
-    `poutine.scale` is seen by losses, by no estimate. Draws of a model whose factor weighs them unequally are refused.
+    Its first argument is the observation, which a model takes as `None` to generate; the rest is context. Data are
+    read from the site that observes it, `obs=x`, whatever a program returns. A `pyro.factor` of a model is part of the
+    joint density, one of a guide of the training loss alone; a `pyro.deterministic` is a named value without a
+    density; a `poutine.scale` is seen by losses, by no estimate. Where a model's factor weighs its draws unequally,
+    what needs draws of the model refuses it.
     """
 
     def __call__(self, *batch: Any) -> Any:

@@ -99,7 +99,9 @@ def concat_data(blocks: Sequence[Arrays]) -> Arrays:
     whole = Arrays()
     for name, (dims, _) in blocks[0].items():
         parts = [block[name][1] for block in blocks]
-        if DATUM not in dims:  # one value for all data, such as a deterministic one outside the plate
+        if (
+            DATUM not in dims
+        ):  # one value for all data, such as a deterministic one outside the plate
             whole[name] = dims, parts[0]
             continue
         whole[name] = dims, np.concatenate(parts, axis=dims.index(DATUM))

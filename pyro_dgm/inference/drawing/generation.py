@@ -59,7 +59,7 @@ def generate(
         context = opened.context
         depth = plate_depth(poutine.trace(model).get_trace(None, *context))
         require_positive(num=num)
-        draws = []
+        draws: list[Tensor] = []
         for start in range(0, num, chunk):
             particles = vectorized(model, min(chunk, num - start), depth)
             trace = poutine.trace(particles).get_trace(None, *context)

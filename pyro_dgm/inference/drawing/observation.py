@@ -57,8 +57,8 @@ def observation_of(model: PyroProgram, trace: Trace, context: Batch) -> str | No
         return last  # a program that takes no data, such as a prior, and returns what it draws last
     raise ValueError(
         f"model: expected one observed site, whose draws are the data, got {sorted(observed) or list(drawn)} and "
-        f"a program that returns {_describe(returned)}. Fix: pyro.sample('x', …, obs=x) of the first argument as it is, "
-        "or a site by name, generate(model, num, site='x')."
+        f"a program that returns {_describe(returned)}. Fix: pyro.sample('x', …, obs=x) of the first argument as it "
+        "is, or a site by name, generate(model, num, site='x')."
     )
 
 

@@ -134,9 +134,7 @@ def test_the_mean_is_that_of_the_observed_site_whatever_is_returned():
 
 
 def test_an_unknown_site_raises_with_those_there_are():
-    with pytest.raises(
-        ValueError, match=r"a site among \['z', 'x'\], .* got 'y'. Fix: site='x'"
-    ):
+    with pytest.raises(ValueError, match=r"a site among \['z', 'x'\], .* got 'y'. Fix: site='x'"):
         dgm.generate(toy_vae().model, 5, site="y")
 
 

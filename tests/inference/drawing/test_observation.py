@@ -99,7 +99,9 @@ def test_a_transformed_observation_is_read_as_the_program_takes_it():
 def two_parts(program, x, *, joined=True):
     first, second = (None, None) if x is None else (x[:, :1], x[:, 1:])
     with dgm.data_plate(x):
-        first = pyro.sample("a", dist.Normal(program.weight, 1.0).expand([1]).to_event(1), obs=first)
+        first = pyro.sample(
+            "a", dist.Normal(program.weight, 1.0).expand([1]).to_event(1), obs=first
+        )
         second = pyro.sample("b", dist.Normal(first, 1.0).to_event(1), obs=second)
         return torch.cat([first, second], -1) if joined else first + second
 

@@ -32,14 +32,18 @@ class Parts(dgm.Program):
         size: of the data plate.
     """
 
-    def __init__(self, dim, *, factor=None, named=False, scale=1.0, size=None, reparameterized=True):
+    def __init__(
+        self, dim, *, factor=None, named=False, scale=1.0, size=None, reparameterized=True
+    ):
         super().__init__()
         self.factor, self.named, self.scale, self.size = factor, named, scale, size
         self.reparameterized = reparameterized
         self.net = nn.Linear(*self.dims(dim))
         self.weight = nn.Parameter(torch.tensor(0.3))
         with torch.no_grad():
-            self.net.weight.copy_(0.3 * torch.arange(self.net.weight.numel()).reshape(self.net.weight.shape).sin())
+            self.net.weight.copy_(
+                0.3 * torch.arange(self.net.weight.numel()).reshape(self.net.weight.shape).sin()
+            )
             self.net.bias.zero_()
 
     def name(self, z):
@@ -418,7 +422,9 @@ def test_a_factor_outside_the_plate_is_refused_by_estimates_of_each_datum():
             pyro.factor("penalty", -self.weight.square())
             return super().forward(x)
 
-    with pytest.raises(ValueError, match=r"site 'penalty': expected a pyro.factor inside the plate"):
+    with pytest.raises(
+        ValueError, match=r"site 'penalty': expected a pyro.factor inside the plate"
+    ):
         dgm.nll(Regularized(3), Guide(3), data(3), num=3)
     objective = dgm.ELBO(Regularized(3, size=60), Guide(3, size=60), size=60)
     objective.preflight(data(3))
