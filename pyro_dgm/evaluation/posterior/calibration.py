@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
 import torch
-from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from ...contract import PyroProgram, Site
 from ...inference.data.tensors import Batch, has_rows, take_rows
-from ...inference.drawing.simulation import (
-    generative_trace,
-    log_joint,
-    reader_of,
-    run_without_data,
-    simulate,
-    site_draws,
-)
+from ...inference.drawing.simulation import log_joint, run_without_data, simulate, site_draws
 from ...inference.process.states import fork_rng
 from ...inference.run.explain import run_or_explain
 from ...inference.run.particles import Particles, draw
@@ -197,18 +188,16 @@ class _Simulation:
         pair: the open session.
         example: a run on one such datum.
         codes: names of the latent sites that are ranked.
-        read: reads the data from the model's runs.
     """
 
     pair: Session
     example: PairTrace
     codes: tuple[str, ...]
-    read: Callable[[Trace], Tensor]
 
     @classmethod
     def of(cls, pair: Session) -> _Simulation:
         """Run the pair on one datum of its own and check it; refuses a pair without latents."""
-        read, example = _run_on_own_datum(pair)
+        example = _run_on_own_datum(pair)
         check_sites(example)
         codes = Structure.of(example).codes
         if not codes:
@@ -216,7 +205,7 @@ class _Simulation:
                 f"sbc: expected a guide with latent sites, got {list(example.latent)}. "
                 "Fix: nll(model, guide, x) scores such a model."
             )
-        return cls(pair, example, codes, read)
+        return cls(pair, example, codes)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -245,7 +234,7 @@ class _Simulation:
         r"""$(z^*, x) \sim p(z, x)$: x `(N, *event)`, every site of $z^*$, and $\log p(x, z^*)$ `(N,)`."""
         depth = self.example.depth
         latent = list(self.example.latent)
-        x, truth = simulate(self.pair.model, num, context, latent, depth, self.read)
+        x, truth = simulate(self.pair.model, num, context, latent, depth)
         log_p = log_joint(self.pair.model, (x, *context), truth, depth)
         return x, truth, log_p
 
@@ -260,16 +249,14 @@ class _Simulation:
         return torch.cat([z, log_p[..., None], norm], -1)
 
 
-def _run_on_own_datum(pair: Session) -> tuple[Callable[[Trace], Tensor], PairTrace]:
-    """What reads the model's data, and a run of the pair on one of them; its noise is not the session's."""
+def _run_on_own_datum(pair: Session) -> PairTrace:
+    """A run of the pair on one datum that the model makes; its noise is not the session's."""
     context = _repeated_rows(pair.context, torch.arange(1))
     with fork_rng(torch.empty(0, device=pair.device)):
         trace = run_without_data(pair.model, context, pair.guide)
-        depth = plate_depth(trace)
-        several = generative_trace(pair.model, 8, 1, context, depth)
-        read = reader_of(pair.model, several, context, depth)
-        x, _ = simulate(pair.model, 1, context, [], depth, read)
-        return read, run_or_explain(pair.model, pair.guide, (x, *context))
+        x, _ = simulate(pair.model, 1, context, [], plate_depth(trace))
+        batch = (x, *context)
+        return run_or_explain(pair.model, pair.guide, batch)
 
 
 def _dims(name: str, site: Site) -> list[str]:
