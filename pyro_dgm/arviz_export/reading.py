@@ -11,7 +11,6 @@ from torch import Tensor
 
 from ..contract import DATA, PARTICLES, Site
 from ..evaluation.likelihood.importance import summary_of
-from ..inference.data.batches import arguments_of
 from ..inference.data.tensors import Batch, has_rows
 from ..inference.drawing.simulation import generative_trace
 from ..inference.process.states import derive_seed, fork_rng
@@ -138,7 +137,7 @@ def _names_of_context(pair: Session, num: int) -> list[str]:
     """Names of a model's positional arguments behind the first; `context_<i>` for those that have none."""
     if num == 0:
         return []
-    names = arguments_of(pair.model)[1 : num + 1]
+    names = pair.arguments[1 : num + 1]
     for i in range(len(names), num):
         names.append(f"context_{i}")
     return names

@@ -11,6 +11,7 @@ from torch import Tensor
 from ...contract import DATA, PyroProgram, Site
 from ...inference.data.tensors import repeat_rows
 from ...inference.drawing.generation import mean_of
+from ...inference.run.modes import adopt_generator
 from ...inference.run.traces import (
     plate_depth,
     plate_names,
@@ -41,6 +42,7 @@ class ClampedProgram:
         trace = poutine.trace(model).get_trace(None, *context)
         self.depth = plate_depth(trace)
         self.distribution = _latent_site(trace, latent)["fn"]
+        self.on_particles = adopt_generator(model, context)
 
     def coordinates(self, z: Tensor, *, whiten: bool) -> Tensor:
         r"""$\zeta$ `(S, D)` of points `(S, *event)`."""
@@ -64,7 +66,7 @@ class ClampedProgram:
         """The mean of the observation at points `(S, *event)`, over `num` draws of the other latents."""
         self._check_points(z)
         value = self._with_plates(z, num)
-        program = poutine.condition(self.model, data={self.latent: value})
+        program = poutine.condition(self.on_particles, data={self.latent: value})
         num_particles = num if self.has_rows else num * len(z)
         run = vectorized(program, num_particles, self.depth)
         trace = poutine.trace(run).get_trace(None, *self.context)

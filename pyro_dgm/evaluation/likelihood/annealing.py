@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ...contract import PyroProgram
-from ...inference.data.tensors import Batch, extreme_batch
+from ...inference.data.tensors import Batch
 from ...inference.process.states import fork_rng
 from ...inference.run.sessions import require_positive, session
 from ..chains.coordinates import Posterior
@@ -109,7 +109,8 @@ def ais(
     betas = sigmoid_schedule(steps)
     with session(model, start, *batch, num=num, chunk=chunk, seed=seed) as pair:
         _ = pair.structure  # explains why a program fails on the data
-        check_walk(pair.model, start, pair.batch, whiten=whiten)
+        start = None if start is None else pair.guide
+        check_walk(pair.model, start, pair.few, whiten=whiten)
         blocks = []
         for block in pair.blocks(max(num, NUM_PILOTS)):
             path = AnnealingPath(Posterior(pair.model, block, whiten=whiten), start)
@@ -143,9 +144,16 @@ def sigmoid_schedule(steps: int, sharpness: float = 4.0) -> tuple[float, ...]:
 def check_walk(
     model: PyroProgram, start: PyroProgram | None, batch: Batch, *, whiten: bool
 ) -> None:
-    """Refuse data, latents and guides that can't be walked, before the first long walk; its noise is not the walk's."""
+    """Refuse data, latents and guides that can't be walked, before the first long walk; its noise is not the walk's.
+
+    Args:
+        model: of the walk.
+        start: where it begins.
+        batch: the few data that are tried.
+        whiten: see `ais`.
+    """
     with fork_rng(*batch):
-        posterior = Posterior(model, extreme_batch(batch), whiten=whiten)
+        posterior = Posterior(model, batch, whiten=whiten)
         if start is None:
             return
         values = posterior.draws_of(start, 2)

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from ...contract import PyroProgram
-from ...inference.data.tensors import Batch, repeat_rows, take_rows
+from ...inference.data.tensors import Batch, extreme_batch, repeat_rows, take_rows
 from ...inference.drawing.simulation import run_without_data, simulate
 from ...inference.run.sessions import require_positive, session_of_prior
 from ...inference.run.traces import latent_sites, plate_depth
@@ -121,7 +121,8 @@ def bdmc(
     betas = sigmoid_schedule(steps)
     with session_of_prior(model, start, *context, num=num, chunk=chunk, seed=seed) as pair:
         batch, truth = _simulate(pair.model, num_data, pair.context)
-        check_walk(pair.model, start, batch, whiten=whiten)
+        start = None if start is None else pair.guide
+        check_walk(pair.model, start, extreme_batch(batch), whiten=whiten)
         rows = max(1, chunk // max(num, NUM_PILOTS))
         blocks = []
         for first in range(0, len(batch[0]), rows):

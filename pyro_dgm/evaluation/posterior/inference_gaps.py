@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from ...contract import PyroProgram
-from ...inference.data.tensors import extreme_batch
 from ...inference.process.states import derive_seed, fork_rng, require_gradients
 from ...inference.run.sessions import Session, require_positive, session
 from ...inference.run.traces import latent_sites
@@ -170,8 +169,7 @@ def _check_truth(truth: Any, num_data: int) -> None:
 
 def _kind_of(pair: Session) -> str:
     """What the images of the guide range over; refuses a guide without latents."""
-    few = extreme_batch(pair.batch)
-    sites = latent_sites(guide_draws(pair.guide, few, pair.structure.depth))
+    sites = latent_sites(guide_draws(pair.guide, pair.few, pair.structure.depth))
     if not sites:
         raise ValueError(
             "gaps: expected a guide with a latent site, got none. "

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ...contract import DATA, PyroProgram, Site
 from ..data.tensors import Batch
+from ..run.counting import num_rows
 from ..run.sessions import Session, require_positive, session, session_of_prior
 from ..run.traces import plate_depth, plate_names, plate_value, sample_sites, vectorized
 
@@ -56,12 +57,19 @@ def generate(
         context = opened.context
         depth = plate_depth(poutine.trace(model).get_trace(None, *context))
         require_positive(num=num)
+        model = opened.model
         draws = []
         for start in range(0, num, chunk):
             particles = vectorized(model, min(chunk, num - start), depth)
             trace = poutine.trace(particles).get_trace(None, *context)
             draws.append(generated_value(trace, site, mean=mean))
         x = torch.cat(draws)
+        expected = num_rows(context)
+        if expected is not None and x.shape[1] != expected:
+            raise ValueError(
+                f"model: expected {expected} data, one for each row of its further arguments, got {x.shape[1]}. "
+                "Fix: data_plate(x, c), a plate over the further arguments."
+            )
     return x if context else x.flatten(0, 1)[:num]
 
 

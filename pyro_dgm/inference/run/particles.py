@@ -15,6 +15,7 @@ from ...contract import DATA, PyroProgram, Site
 from ..data.batches import read_arguments
 from ..process.states import fork_rng
 from .explain import run_or_explain
+from .modes import meaning_of, refuse_mixing
 from .pair_checks import check_pair, require_positive
 from .rules import check_sites
 from .traces import PairTrace, is_in_plate, log_density, plate_value, run_pair
@@ -85,12 +86,14 @@ def draw(
         guide: its guide, with the same arguments.
         batch: the arguments, observation first.
         num: number K of particles.
-        depth: number of plates in the programs; found by one run (on a fork of the random state) if not given.
+        depth: number of plates in the programs; found by a run (on a fork of the random state) if not given, with
+            what the networks make of particles. Where it is given, the programs take a plate of particles as they are.
 
     Raises:
         TypeError: without a depth, for what is no pair of programs or no data.
-        ValueError: if a site lies outside the data plate: a global site has no log weight per datum; without a
-            depth, for what breaks the contract.
+        ValueError: if a site lies outside the data plate: a global site has no log weight per datum; for a plate of
+            another size than the data; without a depth, for what breaks the contract, and for a network that mixes
+            the data of a batch.
     """
     if depth is None:
         check_pair(model, guide)
@@ -100,6 +103,9 @@ def draw(
             pair = run_or_explain(model, guide, batch)
         check_sites(pair)
         depth = pair.depth
+        found = meaning_of(model, guide, batch)
+        refuse_mixing(found)
+        model, guide = found.particles.adopt(model), found.particles.adopt(guide)
     pair = run_pair(model, guide, batch, num, depth)
     values, log_p, log_q = {}, {}, {}
     for name, site in pair.latent.items():

@@ -22,7 +22,6 @@ from .traces import (
     log_density,
     observed_sites,
     plate_names,
-    run_pair,
     sample_sites,
 )
 
@@ -262,27 +261,10 @@ def _check_density(name: str, site: Site, trace: Trace) -> None:
         )
 
 
-def programs_broadcast_over_particles(subject: Subject) -> None:
-    """Both programs run on two particles per datum, a further dim on the left."""
-    try:
-        pair = run_pair(
-            subject.model, subject.guide, subject.batch, num=2, depth=subject.pair.depth
-        )
-        for trace in pair:
-            trace.compute_log_prob()
-    except Exception as error:  # whatever a user's program raises
-        raise ValueError(
-            f"the programs run on one draw per datum, but not on several: expected networks that broadcast over "
-            f"leading dims, since K draws arrive as (K, N, …); got: {error}\n"
-            "Fix: join inputs with Concat(net)(x, z) in place of torch.cat, and index dims from the right."
-        ) from error
-
-
 RULES: tuple[Rule, ...] = (
     sites_agree,
     sites_lie_in_the_data_plate,
     latents_have_one_shape,
     integers_have_a_mass,
     densities_have_the_plates_shape,
-    programs_broadcast_over_particles,
 )

@@ -12,12 +12,13 @@ from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from ...contract import PyroProgram
-from ..data.batches import Batches, as_batches
+from ..data.batches import Batches, arguments_of, as_batches
 from ..data.tensors import (
     Batch,
     as_tensors,
     check_observation_argument,
     concat_rows,
+    extreme_batch,
     is_array,
     is_stream,
     rebatch,
@@ -31,6 +32,7 @@ from .pair_checks import check_pair as check_pair
 from .pair_checks import check_program as check_program
 from .pair_checks import check_programs, describe, require_positive
 from .pair_checks import is_program as is_program
+from .modes import Meaning, meaning_of, meaning_of_generated, refuse_mixing
 from .particles import Particles, draw
 from .structure import Structure, structure_of, structure_of_guide, structure_of_model
 
@@ -64,23 +66,23 @@ class Session:
 
     @property
     def model(self) -> PyroProgram:
-        """The model."""
+        """The model, as one that means the same inside a plate of particles."""
         if self._model is None:
             raise TypeError(
                 f"expected a model and its guide, got a guide alone, {describe(self._guide)}. "
                 "Fix: vae.model, vae.guide."
             )
-        return self._model
+        return self.meaning.particles.adopt(self._model)
 
     @property
     def guide(self) -> PyroProgram:
-        """The guide."""
+        """The guide, as one that means the same inside a plate of particles."""
         if self._guide is None:
             raise TypeError(
                 f"expected a model and its guide, got a model alone, {describe(self._model)}. "
                 "Fix: vae.model, vae.guide, or EmptyGuide() for a model without latents."
             )
-        return self._guide
+        return self.meaning.particles.adopt(self._guide)
 
     @cached_property
     def device(self) -> torch.device:
@@ -93,6 +95,11 @@ class Session:
         return concat_rows(list(self._batches())) if self._stream else self._in_memory()
 
     @property
+    def arguments(self) -> list[str]:
+        """Names of the model's positional arguments, the observation first."""
+        return [] if self._model is None else arguments_of(self._model)
+
+    @property
     def context(self) -> Batch:
         """The further arguments of the programs."""
         return self.batch[1:]
@@ -103,9 +110,28 @@ class Session:
 
     @cached_property
     def structure(self) -> Structure:
-        """What a run on the data shows, checked against the contract; its noise is not the session's."""
+        """What a run on the data shows, checked against the contract; its noise is not the session's.
+
+        Raises:
+            ValueError: for what breaks the contract; for a network that mixes the data of a batch.
+        """
         with fork_rng(torch.empty(0, device=self.device)):
-            return self._structure(self.batch)
+            return self._checked(self._structure(self.batch))
+
+    @cached_property
+    def meaning(self) -> Meaning:
+        """What the networks make of particles and data, found on a few of the data."""
+        if self._source[0] is None:
+            return meaning_of_generated(self._model, self._guide, self.context)
+        if self._stream and "batch" not in vars(self):
+            return meaning_of(self._model, self._guide, next(self._batches()))
+        whole = "structure" in vars(self) and self.structure.fixed_size
+        return meaning_of(self._model, self._guide, self.batch, whole=whole)
+
+    @property
+    def few(self) -> Batch:
+        """The few data in which a value outside a support shows; all of them where the programs take no fewer."""
+        return self.batch if self.structure.fixed_size else extreme_batch(self.batch)
 
     def blocks(self, num: int | None = None) -> Iterator[Batch]:
         """The data in blocks that hold `chunk` pairs of a draw and a datum; a stream is read as it comes.
@@ -118,13 +144,13 @@ class Session:
         """
         rows = max(1, self.chunk // (num or self.num))
         if "batch" in vars(self) or not self._stream:
-            _ = self.structure  # refuses, before the first block, what can't be scored
-            yield from split_rows(self.batch, rows)
+            structure = self.structure  # refuses, before the first block, what can't be scored
+            yield from split_rows(self.batch, len(self) if structure.fixed_size else rows)
             return
         for block in rebatch(self._batches(), rows):
             with fork_rng(torch.empty(0, device=self.device)):
                 structure = self._structure(block)
-            vars(self).setdefault("structure", structure)
+            vars(self).setdefault("structure", self._checked(structure))
             yield block
 
     def rows(self, index: slice | Tensor) -> Batch:
@@ -141,9 +167,16 @@ class Session:
         """Set the random state back to the session's seed: the next estimate draws what it would draw alone."""
         torch.manual_seed(self.seed)
 
+    def _checked(self, structure: Structure) -> Structure:
+        """The structure with what the networks make of particles; refuses those that mix the data of a batch."""
+        if structure.fixed_size and "meaning" not in vars(self):
+            vars(self)["meaning"] = meaning_of(self._model, self._guide, self.batch, whole=True)
+        refuse_mixing(self.meaning)
+        return structure.meaning(self.meaning)
+
     def _structure(self, batch: Batch) -> Structure:
         if self._guide is None:
-            return structure_of_model(self.model, batch)
+            return structure_of_model(self._model, batch)
         if self._model is None:
             return structure_of_guide(self._guide, batch)
         return structure_of(self._model, self._guide, batch)

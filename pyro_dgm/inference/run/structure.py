@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
 from typing import Any
@@ -19,11 +19,21 @@ from ...tabular import Tabular
 from ..data.batches import read_arguments
 from ..data.tensors import Batch, extreme_batch, has_rows, split_rows
 from ..process.states import eval_mode, fork_rng
+from .counting import takes_all_data
 from .explain import explanation, run_or_explain
 from .pair_checks import PROGRAM_OF, check_pair, describe
+from .modes import Meaning, ParticleMode, meaning_of
 from .rules import RULES, Rule, Subject, check_sites
 from .supports import innermost, is_elementwise
-from .traces import PairTrace, depth_of, is_in_plate, plate_names, sample_sites, sites_of
+from .traces import (
+    PairTrace,
+    depth_of,
+    is_in_plate,
+    plate_names,
+    run_pair,
+    sample_sites,
+    sites_of,
+)
 
 BLOCK = 10_000  # data that a check of all of them sees at once
 
@@ -72,11 +82,17 @@ class Structure(Tabular):
         depth: number of plates, the data plate included.
         sites: the latent sites in the guide's order, then the observed ones.
         table: Pyro's table of the model's site shapes.
+        particles: how several draws of a datum are run, so that the networks mean what they mean on one.
+        mixes_data: whether the network mixes the data of a batch, so that no number of one datum exists.
+        fixed_size: whether the data plate is of a fixed size, so that all data are taken at once.
     """
 
     depth: int
     sites: tuple[SiteInfo, ...]
     table: str
+    particles: ParticleMode = ParticleMode.PLATE
+    mixes_data: bool = False
+    fixed_size: bool = False
 
     @classmethod
     def of(cls, pair: PairTrace) -> Structure:
@@ -93,6 +109,10 @@ class Structure(Tabular):
                 kind = Kind.GLOBAL
             latent.append(SiteInfo.of(name, site, kind))
         return cls(pair.depth, (*latent, *observed), pair.model.format_shapes())
+
+    def meaning(self, found: Meaning) -> Structure:
+        """The structure with what its networks make of particles and data."""
+        return replace(self, particles=found.particles, mixes_data=found.mixes_data)
 
     @cached_property
     def latent(self) -> tuple[str, ...]:
@@ -133,9 +153,10 @@ class Structure(Tabular):
             if self.is_exact
             else "log p(x) takes an integral over the latent sites"
         )
+        mixed = "; the network mixes the data of a batch: per-datum numbers do not exist"
         return (
-            f"latent {list(self.latent)}, observed {list(self.observed)}, plate depth {self.depth}; {exact}"
-            f"\n{self.table}"
+            f"latent {list(self.latent)}, observed {list(self.observed)}, plate depth {self.depth}, "
+            f"particles {self.particles.value}; {exact}{mixed if self.mixes_data else ''}\n{self.table}"
         )
 
 
@@ -158,8 +179,8 @@ def preflight(
     Raises:
         ValueError: with the site, what was expected, what came and the fix, for: empty, NaN or infinite data; a program
             that fails; a site outside the data plate; different latent sites; a wrong event or batch shape; observed
-            values outside the support; a Delta observation; a plate size that the objective does not know; networks
-            that do not broadcast over particles; draws of the guide outside the model's support.
+            values outside the support; a Delta observation; a plate size that the objective does not know; draws of the
+            guide outside the model's support.
     """
     check_pair(model, guide)
     batch = read_arguments(model, batch)
@@ -172,7 +193,7 @@ def preflight(
             raise ValueError(
                 f"{error}\n\nSites of the model:\n{pair.model.format_shapes()}"
             ) from error
-        return Structure.of(pair)
+        return Structure.of(pair).meaning(meaning_of(model, guide, batch))
 
 
 def structure_of(model: PyroProgram, guide: PyroProgram, batch: Batch) -> Structure:
@@ -180,8 +201,11 @@ def structure_of(model: PyroProgram, guide: PyroProgram, batch: Batch) -> Struct
 
     All data are looked at where a support is one of whole events, such as the simplex. It draws from the random state.
     """
-    pair = run_or_explain(model, guide, extreme_batch(batch), given=batch)
+    whole = takes_all_data(lambda some: run_pair(model, guide, some).model_sites, batch)
+    pair = run_or_explain(model, guide, batch if whole else extreme_batch(batch), given=batch)
     check_sites(pair)
+    if whole:
+        return replace(Structure.of(pair), fixed_size=True)
     for site in pair.observed.values():
         if not is_elementwise(site):
             for block in split_rows(batch, BLOCK):
@@ -192,9 +216,11 @@ def structure_of(model: PyroProgram, guide: PyroProgram, batch: Batch) -> Struct
 
 def structure_of_guide(guide: PyroProgram, batch: Batch) -> Structure:
     """The structure of a guide alone."""
-    trace = _run_alone(guide, extreme_batch(batch), None, given=batch)
+    whole = takes_all_data(lambda some: _sites(guide, some), batch)
+    some = batch if whole else extreme_batch(batch)
+    trace = _run_alone(guide, some, None, given=batch)
     _refuse_network(guide, trace)
-    return _structure_of_one(trace)
+    return replace(_structure_of_one(trace), fixed_size=whole)
 
 
 def _refuse_network(guide: PyroProgram, trace: Trace) -> None:
@@ -208,8 +234,14 @@ def _refuse_network(guide: PyroProgram, trace: Trace) -> None:
 
 def structure_of_model(model: PyroProgram, batch: Batch) -> Structure:
     """The structure of a model alone, on data or, with `None` in their place, on its own draws."""
-    some = extreme_batch(batch) if has_rows(batch[0]) else batch
-    return _structure_of_one(_run_alone(model, some, model, given=batch))
+    whole = has_rows(batch[0]) and takes_all_data(lambda some: _sites(model, some), batch)
+    some = batch if whole or not has_rows(batch[0]) else extreme_batch(batch)
+    trace = _run_alone(model, some, model, given=batch)
+    return replace(_structure_of_one(trace), fixed_size=whole)
+
+
+def _sites(program: PyroProgram, batch: Batch) -> dict[str, Site]:
+    return sites_of(poutine.trace(program).get_trace(*batch))
 
 
 def _run_alone(

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.distributions import Independent
 
 from ...contract import PARTICLES, PyroProgram, Site
+from .counting import CountedData
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,12 +87,15 @@ def run_pair(
 
 
 def vectorized(program: PyroProgram, num: int | None, depth: int) -> PyroProgram:
-    """The program inside a plate of `num` particles, one dim to the left of its own plates."""
+    """The program inside a plate of `num` particles, one dim to the left of its own plates.
+
+    As many data come out of it as go in, or it is refused.
+    """
     if num is None:
         return program
 
     def inside(*batch: Any) -> Any:
-        with pyro.plate(PARTICLES, num, dim=-(depth + 1)):
+        with pyro.plate(PARTICLES, num, dim=-(depth + 1)), CountedData(batch):
             return program(*batch)
 
     return inside
