@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
+from pyro import poutine
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.subsample_messenger import _Subsample
 
-from ...contract import DATA, Site
-from ..data.tensors import Batch, extreme_batch, has_rows
-from ..process.states import fork_rng
+from ...contract import DATA, PyroProgram, Site
+from ..data.tensors import Batch, has_rows
 
 
 def num_rows(batch: Batch) -> int | None:
@@ -64,23 +63,18 @@ def refuse_count(name: str, expected: int, frame: Any) -> None:
     )
 
 
-def takes_all_data(run: Callable[[Batch], dict[str, Site]], batch: Batch) -> bool:
-    """Whether programs run on all data and on no fewer, as those with a plate of a fixed size do.
-
-    Args:
-        run: the sites of a run on some data.
-        batch: all data.
-    """
-    few = extreme_batch(batch)
-    return _count(run, few) != len(few[0]) and _count(run, batch) == len(batch[0])
-
-
-def _count(run: Callable[[Batch], dict[str, Site]], batch: Batch) -> int | None:
-    """Number of data of a run; `None` if it fails."""
-    with fork_rng(*batch):
-        try:
-            sites = run(batch)
-        except Exception:  # whatever a user's program raises
-            return None
-    frames = [data_frame(site) for site in sites.values()]
-    return next((frame.size for frame in frames if frame is not None), None)
+def count_data(model: PyroProgram | None, guide: PyroProgram | None, batch: Batch) -> int | None:
+    """Number of data that come out of one run; `None` if it fails, or if no data plate shows."""
+    counts = set()
+    try:
+        for program in (guide, model):
+            if program is None:
+                continue
+            trace = poutine.trace(program).get_trace(*batch)
+            for site in trace.nodes.values():
+                frame = data_frame(site) if site["type"] == "sample" else None
+                if frame is not None:
+                    counts.add(frame.size)
+    except Exception:  # whatever a user's program raises
+        return None
+    return counts.pop() if len(counts) == 1 else None

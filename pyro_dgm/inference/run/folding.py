@@ -90,7 +90,7 @@ class Folded(TorchDistribution):  # type: ignore[misc]
         fold: how rows and particles belong together.
     """
 
-    arg_constraints: dict[str, Any] = {}  # noqa: RUF012
+    arg_constraints: dict[str, Any] = {}
 
     def __init__(self, base_dist: Any, fold: Fold):
         self.base_dist = base_dist

@@ -187,5 +187,3 @@ def _refuse_plate(name: str, frame: Any, fold: Fold) -> None:
         f"site '{name}': expected a site inside the plate '{DATA}' over all {fold.size} rows of {fold.num} draws for "
         f"{fold.rows} data, got {got}. Fix: `with data_plate(x):` around pyro.sample('{name}', …)."
     )
-
-

@@ -28,11 +28,11 @@ from ..data.tensors import (
     to_tensor,
 )
 from ..process.states import derive_seed, device_of, evaluation_mode, fork_rng, with_own_rng
+from .modes import Meaning, meaning_of, meaning_of_generated, refuse_mixing
 from .pair_checks import check_pair as check_pair
 from .pair_checks import check_program as check_program
 from .pair_checks import check_programs, describe, require_positive
 from .pair_checks import is_program as is_program
-from .modes import Meaning, meaning_of, meaning_of_generated, refuse_mixing
 from .particles import Particles, draw
 from .structure import Structure, structure_of, structure_of_guide, structure_of_model
 
@@ -150,6 +150,8 @@ class Session:
         for block in rebatch(self._batches(), rows):
             with fork_rng(torch.empty(0, device=self.device)):
                 structure = self._structure(block)
+            if "meaning" not in vars(self):
+                vars(self)["meaning"] = meaning_of(self._model, self._guide, block)
             vars(self).setdefault("structure", self._checked(structure))
             yield block
 

@@ -19,10 +19,9 @@ from ...tabular import Tabular
 from ..data.batches import read_arguments
 from ..data.tensors import Batch, extreme_batch, has_rows, split_rows
 from ..process.states import eval_mode, fork_rng
-from .counting import takes_all_data
 from .explain import explanation, run_or_explain
+from .modes import Meaning, ParticleMode, meaning_of, takes_all_data
 from .pair_checks import PROGRAM_OF, check_pair, describe
-from .modes import Meaning, ParticleMode, meaning_of
 from .rules import RULES, Rule, Subject, check_sites
 from .supports import innermost, is_elementwise
 from .traces import (
@@ -30,7 +29,6 @@ from .traces import (
     depth_of,
     is_in_plate,
     plate_names,
-    run_pair,
     sample_sites,
     sites_of,
 )
@@ -201,7 +199,7 @@ def structure_of(model: PyroProgram, guide: PyroProgram, batch: Batch) -> Struct
 
     All data are looked at where a support is one of whole events, such as the simplex. It draws from the random state.
     """
-    whole = takes_all_data(lambda some: run_pair(model, guide, some).model_sites, batch)
+    whole = takes_all_data(model, guide, batch)
     pair = run_or_explain(model, guide, batch if whole else extreme_batch(batch), given=batch)
     check_sites(pair)
     if whole:
@@ -216,7 +214,7 @@ def structure_of(model: PyroProgram, guide: PyroProgram, batch: Batch) -> Struct
 
 def structure_of_guide(guide: PyroProgram, batch: Batch) -> Structure:
     """The structure of a guide alone."""
-    whole = takes_all_data(lambda some: _sites(guide, some), batch)
+    whole = takes_all_data(None, guide, batch)
     some = batch if whole else extreme_batch(batch)
     trace = _run_alone(guide, some, None, given=batch)
     _refuse_network(guide, trace)
@@ -234,14 +232,10 @@ def _refuse_network(guide: PyroProgram, trace: Trace) -> None:
 
 def structure_of_model(model: PyroProgram, batch: Batch) -> Structure:
     """The structure of a model alone, on data or, with `None` in their place, on its own draws."""
-    whole = has_rows(batch[0]) and takes_all_data(lambda some: _sites(model, some), batch)
+    whole = has_rows(batch[0]) and takes_all_data(model, None, batch)
     some = batch if whole or not has_rows(batch[0]) else extreme_batch(batch)
     trace = _run_alone(model, some, model, given=batch)
     return replace(_structure_of_one(trace), fixed_size=whole)
-
-
-def _sites(program: PyroProgram, batch: Batch) -> dict[str, Site]:
-    return sites_of(poutine.trace(program).get_trace(*batch))
 
 
 def _run_alone(
