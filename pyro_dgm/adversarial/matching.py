@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import pyro
@@ -17,23 +18,27 @@ from ..inference.process.states import eval_mode, fork_rng
 from ..inference.run.explain import fix_by_words, fix_of_dtype, fix_of_shape
 from ..inference.run.supports import IntegerWarning
 from ..inference.run.traces import sample_sites
-from .critics import logits
+from .critics import is_batch_norm, logits, mixes_data
 from .drawing import Fakes
+from .penalties import Penalty
 
 ADD_NOISE = (
     "integer levels get noise, Batches(x, transform=lambda x: within_cell(x, torch.rand(x.shape)))"
 )
 
 
-def check_match(fakes: Fakes, critic: nn.Module, batch: tuple[Any, ...]) -> None:
+def check_match(
+    fakes: Fakes, critic: nn.Module, batch: tuple[Any, ...], penalties: Sequence[Penalty] = ()
+) -> None:
     """Run both programs once with validation on; weights, buffers and seeds stay as they are.
 
-    Warns of integer data where the generator makes real numbers.
+    Warns of integer data where the generator makes real numbers, and of a critic that mixes data under a penalty.
 
     Args:
         fakes: of the generator.
         critic: maps x `(B, *event)`, or `(x, *context)`, to logits `(B,)` or `(B, 1)`.
         batch: data `(x, *context)`.
+        penalties: on the critic's gradient.
 
     Raises:
         ValueError: with what was expected, what came and the fix, for: empty, NaN or infinite data; a
@@ -56,6 +61,8 @@ def check_match(fakes: Fakes, critic: nn.Module, batch: tuple[Any, ...]) -> None
         _check_gradients(fakes, fake, batch)
         _check_critic(critic, "data", x, context)
         _check_critic(critic, "fakes", fake, context)
+    if penalties:
+        warn_of_mixing(critic, penalties, batch)
 
 
 # -- the generator ------------------------------------------------------------------------------
@@ -81,11 +88,10 @@ def _generate(fakes: Fakes, batch: tuple[Any, ...]) -> Tensor:
         if str(error).startswith(f"site '{fakes.site}': expected"):
             raise
         raise ValueError(
-            "the generator runs on data, but not to make fakes: expected networks that broadcast "
-            "over leading dims, since the latents of K fakes arrive as (K, 1, …); "
-            f"got: {error}\n"
-            "Fix: ConvDecoder(code, shape) for images, nn.Unflatten(-1, …) and dims indexed from "
-            "the right; nn.LayerNorm in place of nn.BatchNorm, which takes dim 1 for channels."
+            "the generator runs on data, but not to make fakes: expected networks that take the "
+            "latents of K fakes as (K, 1, …), or as K rows where the programs' plate is "
+            f"data_plate(x); got: {error}\n"
+            "Fix: `with data_plate(x, c):` in the generator, and ConvDecoder(code, shape) for images."
         ) from error
 
 
@@ -185,3 +191,19 @@ def _check_critic(critic: nn.Module, kind: str, x: Tensor, context: list[Any]) -
             f"critic: it fails on {kind} of shape {tuple(x.shape)} and dtype {x.dtype}: {error}\n"
             f"Fix: a critic that is called as critic({', '.join(arguments)})."
         ) from error
+
+
+def warn_of_mixing(critic: nn.Module, penalties: Sequence[Penalty], batch: tuple[Any, ...]) -> None:
+    """Warn of penalties on a critic's gradient at one datum where its output depends on the whole batch."""
+    if mixes_data(critic, *batch):
+        names = [type(penalty).__name__ for penalty in penalties]
+        layers = sorted(
+            {type(module).__name__ for module in critic.modules() if is_batch_norm(module)}
+        )
+        warnings.warn(
+            f"critic: expected a critic whose logit of a datum depends on that datum alone, for {names} take its "
+            f"gradient there; got one that mixes the data of a batch in training mode, by {layers or 'its forward'}. "
+            "Fix: nn.LayerNorm in place of nn.BatchNorm (arXiv:1704.00028, section 4), or penalties=().",
+            UserWarning,
+            stacklevel=2,
+        )

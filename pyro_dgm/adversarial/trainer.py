@@ -45,7 +45,9 @@ class GANTrainer(Trainer):
     With a `bound` ℓ, such as `ELBO(vae.model, vae.guide)`, the generator's side is model and guide of it as well,
     and one optimizer minimizes $\ell + \lambda L_p(C, p)$, see `HybridTrainer`.
 
-    The latents of K fakes reach the networks as (K, 1, …): `nn.BatchNorm` takes dim 1 for channels and fails there.
+    The latents of K fakes reach the networks as (K, 1, …), or as (K, …) where these are written for rows: `nn.BatchNorm`
+    and `nn.ConvTranspose2d` serve in a generator. A critic that mixes the data of a batch, by `nn.BatchNorm`, has no
+    gradient of one datum, and a penalty on it warns.
 
     The history has the terms `critic` and `generator`, the losses of the game, and one term per penalty. No loss of a
     game tells a better epoch, so that the last weights stay, averaged with `ema`, unless `fit(monitor=…)` names a term.
@@ -131,7 +133,7 @@ class GANTrainer(Trainer):
     def preflight(self, *batch: Any) -> None:  # noqa: D102
         if self.bound is not None:
             self.bound.preflight(*batch)
-        check_match(self.fakes, self.critic, batch)
+        check_match(self.fakes, self.critic, batch, self.penalties)
 
     def step(self, *batch: Any) -> Terms:
         """Carry out the plan of the play; returns the terms of both sides, none if a move was passed over."""

@@ -116,8 +116,9 @@ class ELBO(Objective):
     def _run(self, batch: tuple[Any, ...]) -> PairTrace:
         """Run the pair; refuse more plates than the objective knows, into which the particles would fall."""
         num = self.num_particles if self.num_particles > 1 else None
+        model, guide = (self.model, self.guide) if num is None else self._programs(batch)
         try:
-            pair = run_pair(self.model, self.guide, batch, num, self._depth)
+            pair = run_pair(model, guide, batch, num, self._depth)
         except ValueError as error:
             if "collide" not in str(error):  # Pyro found two plates at one dim
                 raise

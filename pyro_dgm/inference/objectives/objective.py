@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
 from torch.distributions import Distribution
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
+from ...contract import PyroProgram
 from ...representation import SettingsFirst
+from ..process.states import eval_mode
+from ..run.modes import ParticleMode, meaning_of, means_the_same_in_training
 from ..run.pair_checks import (
     PROGRAM_OF,
     RunsPrograms,
@@ -49,6 +54,7 @@ class Objective(SettingsFirst, RunsPrograms):
         self.guide = guide
         self.size = size
         self._depth = 1
+        self._particles: ParticleMode | None = None  # found by preflight, or by the first run
 
     def terms(self, *batch: Any) -> dict[str, Tensor]:
         """Named 0-dim costs in nats per datum, lower is better; `loss` is the one to minimize."""
@@ -71,7 +77,24 @@ class Objective(SettingsFirst, RunsPrograms):
         """Check the pair on this batch, see `preflight`, and learn how many plates the programs have."""
         structure = preflight(self.model, self.guide, *batch, size=self.size)
         self._depth = structure.depth
-        return structure
+        self._particles = self._mode_of(structure.particles, batch)
+        return replace(structure, particles=self._particles)
+
+    def _programs(self, batch: tuple[Any, ...]) -> tuple[PyroProgram, PyroProgram]:
+        """Model and guide as programs that mean the same inside a plate of particles."""
+        if self._particles is None and get_proxy_mode() is None:  # not while it becomes a graph
+            with eval_mode(self.model, self.guide):
+                found = meaning_of(self.model, self.guide, batch)
+            self._particles = self._mode_of(found.particles, batch)
+        mode = self._particles or ParticleMode.PLATE
+        return mode.adopt(self.model, self.size), mode.adopt(self.guide, self.size)
+
+    def _mode_of(self, found: ParticleMode, batch: tuple[Any, ...]) -> ParticleMode:
+        """How particles are run in training, where statistics of a batch are taken over all rows."""
+        if found is ParticleMode.PLATE:
+            if not means_the_same_in_training(self.model, self.guide, batch):
+                return ParticleMode.ROWS
+        return found
 
     def _num_data(self, batch: tuple[Any, ...]) -> int:
         """The number of data that a loss is divided by: of the full set if it is known, else of the batch."""

@@ -58,8 +58,9 @@ class Sleep(Objective):
         self._latent: list[str] = []
 
     def terms(self, *batch: Any) -> dict[str, Tensor]:  # noqa: D102
+        _, guide = self._programs(batch)
         x, latents = self._simulate(batch, self._latent_sites(batch))
-        log_q = log_joint(self.guide, (x, *batch[1:]), latents, self._depth)
+        log_q = log_joint(guide, (x, *batch[1:]), latents, self._depth)
         return {"loss": -log_q.mean()}
 
     def _simulate(
@@ -67,7 +68,8 @@ class Sleep(Objective):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """As many data as the batch has, under its context, with the latents they came from; no gradient."""
         with eval_mode(self.model):
-            return simulate(self.model, len(batch[0]), batch[1:], sites, self._depth)
+            model, _ = self._programs(batch)
+            return simulate(model, len(batch[0]), batch[1:], sites, self._depth)
 
     def _latent_sites(self, batch: tuple[Any, ...]) -> list[str]:
         """Names of the guide's latent sites, found by one run where `preflight` has not been called."""
@@ -84,6 +86,7 @@ class Sleep(Objective):
         """
         structure = preflight(self.model, self.guide, *batch, rules=(latents_have_the_same_names,))
         self._latent, self._depth = list(structure.latent), structure.depth
+        self._particles = self._mode_of(structure.particles, batch)
         with fork_rng(*batch), eval_mode(self.model, self.guide), pyro.validation_enabled(True):
             self._check_shape(batch)
             self._check_scores(batch)

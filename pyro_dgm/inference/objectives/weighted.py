@@ -49,7 +49,7 @@ class Weighted(Objective):
 
     def terms(self, *batch: Any) -> dict[str, Tensor]:  # noqa: D102
         particles = self.estimator.draw(
-            self.model, self.guide, *batch, num=self.num_particles, depth=self._depth
+            *self._programs(batch), *batch, num=self.num_particles, depth=self._depth
         )
         check_observed(observed_sites(particles.model_trace))
         for name, site in latent_sites(particles.guide_trace).items():
@@ -108,7 +108,8 @@ class IWELBO(Weighted):
 
     def preflight(self, *batch: Any) -> Structure:  # noqa: D102
         structure = super().preflight(*batch)
-        self.estimator.check(self.guide, *batch, depth=structure.depth)
+        _, guide = self._programs(batch)
+        self.estimator.check(guide, *batch, depth=structure.depth)
         return structure
 
     def bound(self, log_w: Tensor) -> Tensor:  # noqa: D102

@@ -164,13 +164,15 @@ def adopt_generator(model: PyroProgram, context: Batch) -> PyroProgram:
     return meaning_of_generated(model, None, context).particles.adopt(model)
 
 
-def means_the_same_in_training(model: PyroProgram, guide: PyroProgram, batch: Batch) -> bool:
+def means_the_same_in_training(
+    model: PyroProgram | None, guide: PyroProgram | None, batch: Batch
+) -> bool:
     """Whether K particles by plate are, in training mode, what K times N rows are; statistics of a batch see all rows.
 
     Dropout stays off. Buffers, such as running statistics, are afterwards what they were.
     """
     few = few_rows(batch)
-    with fork_rng(*few), _training(model, guide), warnings.catch_warnings():
+    with fork_rng(*few), training_mode(model, guide), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             probe = Probe.of(model, guide, few)
@@ -185,7 +187,7 @@ def means_the_same_in_training(model: PyroProgram, guide: PyroProgram, batch: Ba
 
 
 @contextmanager
-def _training(*programs: Any) -> Iterator[None]:
+def training_mode(*programs: Any) -> Iterator[None]:
     """Training mode without gradients and dropout; modes and buffers are restored."""
     buffers = []
     for program in programs:
