@@ -47,34 +47,45 @@ def data_frame(site: Site | dict[str, Any]) -> Any:
     return None
 
 
+class CountError(ValueError):
+    """A run gives numbers of other data than those that went in."""
+
+
 def refuse_count(name: str, expected: int, frame: Any) -> None:
     """Refuse a plate over other data than those that went in.
 
     Raises:
-        ValueError: always.
+        CountError: always.
     """
     got = f"a plate of {frame.size}"
     if frame.full_size not in (None, frame.size):
         got = f"a plate that takes {frame.size} of {frame.full_size}"
-    raise ValueError(
+    raise CountError(
         f"site '{name}': expected the plate '{DATA}' over {expected} data, as many as the rows of the first argument, "
         f"got {got}. Fix: `with data_plate(x):`, whose size is that of x, a row per datum (x.T where the data are "
         "columns), and minibatches x[index] as arguments in place of a plate that subsamples."
     )
 
 
-def count_data(model: PyroProgram | None, guide: PyroProgram | None, batch: Batch) -> int | None:
-    """Number of data that come out of one run; `None` if it fails, or if no data plate shows."""
-    counts = set()
+def data_plates(
+    model: PyroProgram | None, guide: PyroProgram | None, batch: Batch
+) -> dict[str, Any]:
+    """Site → the data plate around it, in one run of each program; none if a program fails."""
+    frames = {}
     try:
         for program in (guide, model):
             if program is None:
                 continue
             trace = poutine.trace(program).get_trace(*batch)
-            for site in trace.nodes.values():
+            for name, site in trace.nodes.items():
                 frame = data_frame(site) if site["type"] == "sample" else None
                 if frame is not None:
-                    counts.add(frame.size)
+                    frames[name] = frame
     except Exception:  # whatever a user's program raises
-        return None
-    return counts.pop() if len(counts) == 1 else None
+        return {}
+    return frames
+
+
+def other_count(frames: dict[str, Any], expected: int) -> str | None:
+    """The first site whose data plate is of another size; `None` if there is none."""
+    return next((name for name, frame in frames.items() if frame.size != expected), None)

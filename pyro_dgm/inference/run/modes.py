@@ -16,7 +16,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from ...contract import PyroProgram
 from ..data.tensors import Batch, extreme_batch
 from ..process.states import eval_mode, fork_rng
-from .counting import count_data, num_rows
+from .counting import data_plates, num_rows, other_count, refuse_count
 from .probes import NUM_ROWS, Probe, agree, few_rows
 from .rows import ByRows, OneAtATime
 
@@ -82,16 +82,26 @@ def meaning_of(
 
 
 def takes_all_data(model: PyroProgram | None, guide: PyroProgram | None, batch: Batch) -> bool:
-    """Whether programs run on all data and on no fewer, as those with a data plate of a fixed size do."""
+    """Whether programs run on all data and on no fewer, as those with a data plate of a fixed size do.
+
+    Raises:
+        ValueError: if as many data as the arguments have rows come out neither of a few nor of all of them.
+    """
     few = extreme_batch(batch)
     with fork_rng(*batch), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        if count_data(model, guide, few) == len(few[0]):
+        found = data_plates(model, guide, few)
+        name = other_count(found, len(few[0]))
+        if found and name is None:
             return False
-        if count_data(model, guide, batch) != len(batch[0]):
-            return False
-        probe = _probe(model, guide, batch)
-        return probe is not None and probe.exchanges_rows()
+        of_all = data_plates(model, guide, batch)
+        if of_all and other_count(of_all, len(batch[0])) is None:
+            probe = _probe(model, guide, batch)
+            if probe is not None and probe.exchanges_rows():
+                return True
+    if name is not None:
+        refuse_count(name, len(few[0]), found[name])
+    return False
 
 
 def _probe(model: PyroProgram | None, guide: PyroProgram | None, batch: Batch) -> Probe | None:
@@ -137,8 +147,9 @@ def meaning_of_generated(
     few = few_rows(context)
     with fork_rng(*few):
         try:
-            runs = 1 if num_rows(few) else NUM_ROWS
-            x = torch.cat([model(None, *few) for _ in range(runs)])
+            x = model(None, *few)
+            if len(x) == 1:  # one datum a run
+                x = torch.cat([x, *[model(None, *few) for _ in range(NUM_ROWS - 1)]])
         except Exception:  # whatever a user's program raises: who runs it next says why
             return Meaning()
     return meaning_of(model, guide, (x, *few))

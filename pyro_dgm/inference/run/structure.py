@@ -191,7 +191,9 @@ def preflight(
             raise ValueError(
                 f"{error}\n\nSites of the model:\n{pair.model.format_shapes()}"
             ) from error
-        return Structure.of(pair).meaning(meaning_of(model, guide, batch))
+        whole = takes_all_data(model, guide, batch)
+        found = meaning_of(model, guide, batch, whole=whole)
+        return replace(Structure.of(pair), fixed_size=whole).meaning(found)
 
 
 def structure_of(model: PyroProgram, guide: PyroProgram, batch: Batch) -> Structure:
