@@ -92,7 +92,9 @@ class Norm(nn.Module):
         self.norm.running_var.copy_(torch.linspace(0.1, 3, HIDDEN))
 
     def forward(self, h: Tensor) -> Tensor:
-        return self.norm(h.reshape(-1, HIDDEN)).reshape(h.shape) if self.broadcasts else self.norm(h)
+        return (
+            self.norm(h.reshape(-1, HIDDEN)).reshape(h.shape) if self.broadcasts else self.norm(h)
+        )
 
 
 LAYERS: dict[str, tuple[Callable[[], nn.Module], Callable[[], nn.Module]]] = {

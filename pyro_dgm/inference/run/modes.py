@@ -70,7 +70,7 @@ def meaning_of(
         batch: the arguments, observation first.
         whole: whether the programs take all data at once, and no fewer.
     """
-    with fork_rng(*batch), warnings.catch_warnings():
+    with fork_rng(*batch), kept_buffers(model, guide), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # each is given where the pair is run for good
         probe = None if whole else _probe(model, guide, few_rows(batch))
         is_few = probe is not None and probe.is_complete
@@ -200,17 +200,25 @@ def means_the_same_in_training(
 @contextmanager
 def training_mode(*programs: Any) -> Iterator[None]:
     """Training mode without gradients and dropout; modes and buffers are restored."""
-    buffers = []
-    for program in programs:
-        if isinstance(program, nn.Module):
-            buffers += [(buffer, buffer.clone()) for buffer in program.buffers()]
-    with eval_mode(*programs):
+    with kept_buffers(*programs), eval_mode(*programs):
         for program in programs:
             if isinstance(program, nn.Module):
                 for module in program.modules():
                     module.training = not isinstance(module, _DropoutNd)
-        try:
-            yield
-        finally:
+        yield
+
+
+@contextmanager
+def kept_buffers(*programs: Any) -> Iterator[None]:
+    """Buffers, such as running statistics, are afterwards what they were."""
+    buffers = []
+    for program in programs:
+        if isinstance(program, nn.Module):
+            buffers += [(buffer, buffer.clone()) for buffer in program.buffers()]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
             for buffer, before in buffers:
-                buffer.copy_(before)
+                if not torch.equal(buffer, before):
+                    buffer.copy_(before)

@@ -105,26 +105,37 @@ class Probe:
         return agree(found, self.truth, self.rounding, self.unrest if patient else None)
 
     def mixes_data(self) -> bool:
-        """Whether the first or the last datum has another log density when it stands alone."""
+        """Whether the first or the last datum has another log density when it stands alone.
+
+        Where a datum can't be run alone, as under statistics of a batch, the two of them are run without the others.
+        """
         num = num_rows(self.batch)
         if num is None:
             return False
-        for row in (0, num - 1):
+        pair = torch.tensor([0, num - 1])
+        could_run = True
+        for rows in (pair[:1], pair[1:], pair):
+            if len(rows) == 2 and could_run:
+                return False
             try:
-                alone = self._alone(row, num)
-            except Exception:  # a program that can't be run on one datum has no number to compare
+                alone = self._without_others(rows, num)
+            except Exception:  # whatever a user's program raises
+                could_run = False
                 continue
-            expected = {}
-            for key, score in self.truth.items():
-                of_row = score[:1, ..., row : row + 1]
-                if key in alone and alone[key].shape == of_row.shape:
-                    expected[key] = of_row
-            alone = {key: alone[key] for key in expected}
-            if agree(alone, expected, self.rounding):
-                continue
-            if not agree(alone, expected, self.rounding, self.unrest):
+            if self._differs(alone, rows):
                 return True
         return False
+
+    def _differs(self, alone: Scores, rows: Tensor) -> bool:
+        expected = {}
+        for key, score in self.truth.items():
+            of_rows = score[:1, ..., rows.to(score.device)] if score.shape[-1] > 1 else score[:1]
+            if key in alone and alone[key].shape == of_rows.shape:
+                expected[key] = of_rows
+        found = {key: alone[key] for key in expected}
+        if agree(found, expected, self.rounding):
+            return False
+        return not agree(found, expected, self.rounding, self.unrest)
 
     def exchanges_rows(self) -> bool:
         """Whether data in the reverse order have their log densities in the reverse order: rows are data."""
@@ -144,14 +155,14 @@ class Probe:
         first = {key: score[:1] for key, score in self.truth.items()}
         return agree(reverse, first, self.rounding)
 
-    def _alone(self, row: int, num: int) -> Scores:
-        """The scores of one datum by itself, at the first of its draws."""
-        batch = take_rows(self.batch, slice(row, row + 1))
+    def _without_others(self, rows: Tensor, num: int) -> Scores:
+        """The scores of some data by themselves, at the first of their draws."""
         draw = {}
         for name, value in self.draws[0].items():
             dim = self._data_dim(name, num)
-            draw[name] = value if dim is None else value.narrow(dim, row, 1)
-        return _one_by_one(self.programs, batch, [draw], self.depth)
+            index = rows.to(value.device)
+            draw[name] = value if dim is None else value.index_select(dim, index)
+        return _one_by_one(self.programs, take_rows(self.batch, rows), [draw], self.depth)
 
     def _data_dim(self, name: str, num: int) -> int | None:
         """The data dim of a latent site's values; `None` for a site outside the data plate."""
@@ -246,7 +257,7 @@ def _stacked(runs: list[Scores], depth: int) -> Scores:
 
 
 def agree(found: Scores, truth: Scores, rounding: float, unrest: Scores | None = None) -> bool:
-    r"""Whether all scores are equal, up to $\sqrt{\varepsilon} (1 + |\log p|)$ and what the networks' rounding explains.
+    r"""Whether scores are equal, up to $\sqrt{\varepsilon} (1 + |\log p|)$ and what the networks' rounding explains.
 
     The root of the dtype's ε is 3.5e-4 in float32: a sum over thousands of dims loses 1e-6 of itself by its order, and
     a network that means something else is off by nats. Where a score is the small rest of large terms, `unrest` says

@@ -6,15 +6,16 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from toys import LinearGaussian, linear_gaussian
 from torch import nn
+from toys import LinearGaussian, linear_gaussian
 from written_for_rows import HIDDEN, LAYERS, Guide, Model, Softmax, twins
 
 import pyro_dgm as dgm
+from pyro_dgm.inference.objectives.sleep import Sleep
 from pyro_dgm.inference.run.modes import Meaning, ParticleMode, meaning_of
 
 ESTIMATES = {
-    "draw": lambda model, guide, x: dgm.draw(model, guide, x, num=5).log_weight,
+    "draw": lambda model, guide, x: seeded_draw(model, guide, x).log_weight,
     "nll": lambda model, guide, x: dgm.nll(model, guide, x, num=40).per_datum,
     "nll in blocks": lambda model, guide, x: dgm.nll(model, guide, x, num=4, chunk=8).per_datum,
     "loader": lambda model, guide, x: dgm.nll(model, guide, list(x.split(4)), num=9).per_datum,
@@ -28,14 +29,14 @@ ESTIMATES = {
     "generate": lambda model, guide, x: dgm.generate(model, 7),
     "mean of draws": lambda model, guide, x: dgm.generate(model, 7, mean=True),
     "surgery": lambda model, guide, x: torch.tensor(
-        dgm.surgery(model, guide, x, num=12).mutual_information.mean
+        dgm.surgery(model, guide, x, num=12).mutual_information.value
     ),
     "gaps": lambda model, guide, x: (
         dgm.gaps(model, guide, x, num=8, num_steps=2).amortization_per_datum
     ),
     "sbc": lambda model, guide, x: dgm.sbc(model, guide, num_data=20, num_draws=9).ranks,
-    "impute": lambda model, guide, x: dgm.impute(
-        model, guide, x, observed=torch.arange(3) > 0, num=3
+    "impute": lambda model, guide, x: (
+        dgm.impute(model, guide, x, observed=torch.arange(3) > 0, num=3).draws
     ),
     "to_arviz": lambda model, guide, x: torch.as_tensor(
         dgm.to_arviz(model, guide, x, num=4).posterior_predictive["x"].values
@@ -53,8 +54,14 @@ OBJECTIVES = {
     "doubly reparameterized": lambda model, guide: dgm.IWELBO(
         model, guide, 5, estimator=dgm.training.DoublyReparameterized()
     ),
-    "Sleep": lambda model, guide: dgm.training.Sleep(model, guide),
+    "Sleep": lambda model, guide: Sleep(model, guide),
 }
+
+
+def seeded_draw(model, guide, x):
+    torch.manual_seed(2)
+    model.eval(), guide.eval()
+    return dgm.draw(model, guide, x, num=5)
 
 
 def data():
@@ -173,7 +180,8 @@ class Attention(nn.Module):
 )
 def test_a_network_that_mixes_the_data_has_no_numbers_per_datum(estimate, layer):
     with pytest.raises(
-        ValueError, match=r"depends on that datum alone.*per-datum numbers do not exist. Fix: .*dim=-1"
+        ValueError,
+        match=r"depends on that datum alone.*per-datum numbers do not exist. Fix: .*dim=-1",
     ):
         estimate(Model(layer), Guide(nn.Identity), data())
 

@@ -206,10 +206,6 @@ BROKEN = {
         model_with_a_plate_of_its_own,
         r"site 'z': expected the same plates in both programs.*Fix",
     ),
-    "no_broadcasting": (
-        model_that_does_not_broadcast,
-        r"one draw per datum, but not on several: expected networks that broadcast over leading dims.*Fix: .*Concat",
-    ),
     "crash": (
         model_that_crashes,
         r"the programs fail on a batch of shapes \[\(4, 3\)\]: out of cheese",
@@ -221,6 +217,13 @@ BROKEN = {
 def test_a_broken_program_raises_with_the_site_and_the_fix(run, message):
     with pytest.raises(ValueError, match=f"(?s){message}"):
         dgm.preflight(Written(run), Written(normal_guide), torch.randn(4, 3))
+
+
+def test_a_program_that_does_not_broadcast_is_run_by_rows():
+    structure = dgm.preflight(
+        Written(model_that_does_not_broadcast), Written(normal_guide), torch.randn(4, 3)
+    )
+    assert "particles by rows" in str(structure)
 
 
 def test_the_unbroken_program_passes():
