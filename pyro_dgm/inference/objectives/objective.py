@@ -91,10 +91,10 @@ class Objective(SettingsFirst, RunsPrograms):
 
     def _mode_of(self, found: ParticleMode, batch: tuple[Any, ...]) -> ParticleMode:
         """How particles are run in training, where statistics of a batch are taken over all rows."""
-        if found is ParticleMode.PLATE:
-            if not means_the_same_in_training(self.model, self.guide, batch):
-                return ParticleMode.ROWS
-        return found
+        if found is not ParticleMode.PLATE:
+            return found
+        is_same = means_the_same_in_training(self.model, self.guide, batch)
+        return found if is_same else ParticleMode.ROWS
 
     def _num_data(self, batch: tuple[Any, ...]) -> int:
         """The number of data that a loss is divided by: of the full set if it is known, else of the batch."""

@@ -95,7 +95,10 @@ def takes_all_data(model: PyroProgram | None, guide: PyroProgram | None, batch: 
         if found and name is None:
             return False
         of_all = data_plates(model, guide, batch)
-        if of_all and other_count(of_all, len(batch[0])) is None:
+        of_other_data = other_count(of_all, len(batch[0]))
+        if of_other_data is not None:
+            refuse_count(of_other_data, len(batch[0]), of_all[of_other_data])
+        if of_all:
             probe = _probe(model, guide, batch)
             if probe is not None and probe.exchanges_rows():
                 return True

@@ -15,7 +15,7 @@ from ...contract import DATA, PyroProgram, Site
 from ..data.batches import read_arguments
 from ..process.states import fork_rng
 from .explain import run_or_explain
-from .modes import meaning_of, refuse_mixing
+from .modes import meaning_of, refuse_mixing, takes_all_data
 from .pair_checks import check_pair, require_positive
 from .rules import check_sites
 from .traces import PairTrace, is_in_plate, log_density, plate_value, run_pair
@@ -103,7 +103,8 @@ def draw(
             pair = run_or_explain(model, guide, batch)
         check_sites(pair)
         depth = pair.depth
-        found = meaning_of(model, guide, batch)
+        whole = takes_all_data(model, guide, batch)
+        found = meaning_of(model, guide, batch, whole=whole)
         refuse_mixing(found)
         model, guide = found.particles.adopt(model), found.particles.adopt(guide)
     pair = run_pair(model, guide, batch, num, depth)

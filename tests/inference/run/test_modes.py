@@ -1,4 +1,4 @@
-"""A network means the same on particles: twins that are written for rows and for any leading dims give equal numbers."""
+"""A network means the same on particles: twins written for rows and for any leading dims give equal numbers."""
 
 import warnings
 
