@@ -110,11 +110,7 @@ class Session:
 
     @cached_property
     def structure(self) -> Structure:
-        """What a run on the data shows, checked against the contract; its noise is not the session's.
-
-        Raises:
-            ValueError: for what breaks the contract; for a network that mixes the data of a batch.
-        """
+        """What a run on the data shows, checked against the contract; its noise is not the session's."""
         with fork_rng(torch.empty(0, device=self.device)):
             return self._checked(self._structure(self.batch))
 
@@ -125,8 +121,7 @@ class Session:
             return meaning_of_generated(self._model, self._guide, self.context)
         if self._stream and "batch" not in vars(self):
             return meaning_of(self._model, self._guide, next(self._batches()))
-        whole = "structure" in vars(self) and self.structure.fixed_size
-        return meaning_of(self._model, self._guide, self.batch, whole=whole)
+        return meaning_of(self._model, self._guide, self.batch)
 
     @property
     def few(self) -> Batch:
@@ -171,8 +166,6 @@ class Session:
 
     def _checked(self, structure: Structure) -> Structure:
         """The structure with what the networks make of particles; refuses those that mix the data of a batch."""
-        if structure.fixed_size and "meaning" not in vars(self):
-            vars(self)["meaning"] = meaning_of(self._model, self._guide, self.batch, whole=True)
         refuse_mixing(self.meaning)
         return structure.meaning(self.meaning)
 
@@ -265,11 +258,7 @@ def read_data(
     It is for data with missing values: who knows which they are puts a number in their place, and opens a session of
     what there is then.
 
-    Args:
-        model: a Pyro program; `None` for none.
-        guide: its guide; `None` for none.
-        batch: the data, as `session` takes them.
-        seed: of the order of a loader that shuffles.
+    Its arguments are those of `session`; the seed is that of the order of a loader that shuffles.
 
     Raises:
         TypeError: for what is no program, or no data.
@@ -301,13 +290,7 @@ def session_of_prior(
 ) -> Iterator[Session]:
     """Open a pair for data that the model makes itself: `session` with `None` for the observation.
 
-    Args:
-        model: a Pyro program that generates when its first argument is `None`.
-        guide: its guide; `None` for an estimate of the model alone.
-        context: the further arguments of the programs, with a row per datum.
-        num: draws K per datum.
-        chunk: how many (draw, datum) pairs are in memory at once.
-        seed: of the draws.
+    Its arguments are those of `session`, with the programs' further arguments, a row per datum, for the data.
 
     Raises:
         TypeError: for what is no program.

@@ -157,7 +157,7 @@ def model_that_does_not_broadcast(program, x):
     with dgm.data_plate(x):
         z = pyro.sample("z", dist.Normal(torch.zeros(1), 1.0).to_event(1))
         return pyro.sample(
-            "x", dist.Normal(torch.cat([z, torch.zeros(4, 2)], 1), 1.0).to_event(1), obs=x
+            "x", dist.Normal(torch.cat([z, torch.zeros(len(z), 2)], 1), 1.0).to_event(1), obs=x
         )
 
 
