@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
-from ...contract import PyroProgram
 from ...representation import SettingsFirst
 from ..process.states import eval_mode
 from ..run.modes import ParticleMode, meaning_of, means_the_same_in_training
@@ -80,14 +79,15 @@ class Objective(SettingsFirst, RunsPrograms):
         self._particles = self._mode_of(structure.particles, batch)
         return replace(structure, particles=self._particles)
 
-    def _programs(self, batch: tuple[Any, ...]) -> tuple[PyroProgram, PyroProgram]:
+    def _programs(self, batch: tuple[Any, ...]) -> tuple[nn.Module, nn.Module]:
         """Model and guide as programs that mean the same inside a plate of particles."""
         if self._particles is None and get_proxy_mode() is None:  # not while it becomes a graph
             with eval_mode(self.model, self.guide):
                 found = meaning_of(self.model, self.guide, batch)
             self._particles = self._mode_of(found.particles, batch)
         mode = self._particles or ParticleMode.PLATE
-        return mode.adopt(self.model, self.size), mode.adopt(self.guide, self.size)
+        model, guide = mode.adopt(self.model, self.size), mode.adopt(self.guide, self.size)
+        return cast(nn.Module, model), cast(nn.Module, guide)
 
     def _mode_of(self, found: ParticleMode, batch: tuple[Any, ...]) -> ParticleMode:
         """How particles are run in training, where statistics of a batch are taken over all rows."""

@@ -218,7 +218,8 @@ def _traces(programs: dict[str, PyroProgram], batch: Batch) -> dict[str, Trace]:
 def _drawn(traces: dict[str, Trace], name: str) -> Tensor:
     for trace in traces.values():
         if name in trace.nodes:
-            return trace.nodes[name]["value"]
+            value: Tensor = trace.nodes[name]["value"]
+            return value
     raise KeyError(name)
 
 

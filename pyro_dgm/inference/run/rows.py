@@ -144,7 +144,7 @@ class _RowsAsParticles(Messenger):
             self._fold_deterministic(msg)
             return
         frames = {frame.dim: frame for frame in msg["cond_indep_stack"] if frame.vectorized}
-        data = frames.get(-1)
+        data: Any = frames.get(-1)
         if data is None or data.size != self.fold.size:
             _refuse_plate(name, data, self.fold)
         num_batch, num_event = len(distribution.batch_shape), len(distribution.event_shape)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -66,7 +66,7 @@ class Session:
 
     @property
     def model(self) -> PyroProgram:
-        """The model, as one that means the same inside a plate of particles."""
+        """The model, which means the same inside a plate of particles."""
         if self._model is None:
             raise TypeError(
                 f"expected a model and its guide, got a guide alone, {describe(self._guide)}. "
@@ -97,7 +97,7 @@ class Session:
     @property
     def arguments(self) -> list[str]:
         """Names of the model's positional arguments, the observation first."""
-        return [] if self._model is None else arguments_of(self._model)
+        return arguments_of(cast(PyroProgram, self._model))
 
     @property
     def context(self) -> Batch:
@@ -119,9 +119,9 @@ class Session:
         """What the networks make of particles and data, found on a few of the data."""
         if self._source[0] is None:
             return meaning_of_generated(self._model, self._guide, self.context)
-        if self._stream and "batch" not in vars(self):
-            return meaning_of(self._model, self._guide, next(self._batches()))
-        return meaning_of(self._model, self._guide, self.batch)
+        is_unread = self._stream and "batch" not in vars(self)
+        few = next(self._batches()) if is_unread else self.batch
+        return meaning_of(self._model, self._guide, few)
 
     @property
     def few(self) -> Batch:
@@ -171,7 +171,7 @@ class Session:
 
     def _structure(self, batch: Batch) -> Structure:
         if self._guide is None:
-            return structure_of_model(self._model, batch)
+            return structure_of_model(cast(PyroProgram, self._model), batch)
         if self._model is None:
             return structure_of_guide(self._guide, batch)
         return structure_of(self._model, self._guide, batch)
@@ -255,10 +255,8 @@ def read_data(
 ) -> Batch:
     """All the data as tensors on the programs' device, whatever their form; NaN and infinity are not refused.
 
-    It is for data with missing values: who knows which they are puts a number in their place, and opens a session of
-    what there is then.
-
-    Its arguments are those of `session`; the seed is that of the order of a loader that shuffles.
+    It is for data with missing values: who knows which they are puts a number in their place, and opens a session.
+    Its arguments are those of `session`.
 
     Raises:
         TypeError: for what is no program, or no data.
