@@ -45,9 +45,7 @@ class GANTrainer(Trainer):
     With a `bound` ℓ, such as `ELBO(vae.model, vae.guide)`, the generator's side is model and guide of it as well,
     and one optimizer minimizes $\ell + \lambda L_p(C, p)$, see `HybridTrainer`.
 
-    The latents of K fakes reach the networks as (K, 1, …), or as (K, …) where these are written for rows:
-    `nn.BatchNorm` and `nn.ConvTranspose2d` serve in a generator. A critic that mixes the data of a batch, by
-    `nn.BatchNorm`, has no gradient of one datum, and a penalty on it warns.
+    `nn.BatchNorm` serves in a generator; in a critic it mixes the data, and a penalty on its gradient warns.
 
     The history has the terms `critic` and `generator`, the losses of the game, and one term per penalty. No loss of a
     game tells a better epoch, so that the last weights stay, averaged with `ema`, unless `fit(monitor=…)` names a term.

@@ -8,7 +8,7 @@ from pyro import poutine
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.subsample_messenger import _Subsample
 
-from ...contract import DATA, PyroProgram, Site
+from ...contract import DATA, PyroProgram
 from ..data.tensors import Batch, has_rows
 
 
@@ -39,7 +39,7 @@ class CountedData(Messenger):
             refuse_count(msg["name"], self.expected, frame)
 
 
-def data_frame(site: Site | dict[str, Any]) -> Any:
+def data_frame(site: Any) -> Any:
     """The data plate around a site, or `None`."""
     for frame in site["cond_indep_stack"]:
         if frame.name == DATA and frame.vectorized:

@@ -82,7 +82,7 @@ class Fold:
         return rows.reshape(*lead, *batch_shape, *event)
 
 
-class Folded(TorchDistribution):  # type: ignore[misc]
+class Folded(TorchDistribution):
     """A distribution over `(*plates, K N)` rows as one over `(K, *plates, N)`.
 
     Args:
@@ -99,7 +99,7 @@ class Folded(TorchDistribution):  # type: ignore[misc]
         super().__init__(shape, base_dist.event_shape, validate_args=False)
 
     @property
-    def has_rsample(self) -> bool:  # noqa: D102
+    def has_rsample(self) -> bool:  # type: ignore[override]  # noqa: D102
         return bool(self.base_dist.has_rsample)
 
     @property

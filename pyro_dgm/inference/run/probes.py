@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import pyro.distributions as dist
 import torch
@@ -218,8 +218,7 @@ def _traces(programs: dict[str, PyroProgram], batch: Batch) -> dict[str, Trace]:
 def _drawn(traces: dict[str, Trace], name: str) -> Tensor:
     for trace in traces.values():
         if name in trace.nodes:
-            value: Tensor = trace.nodes[name]["value"]
-            return value
+            return cast(Tensor, trace.nodes[name]["value"])
     raise KeyError(name)
 
 
