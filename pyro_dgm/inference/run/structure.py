@@ -20,6 +20,7 @@ from ..data.batches import read_arguments
 from ..data.tensors import Batch, extreme_batch, has_rows, split_rows
 from ..process.states import eval_mode, fork_rng
 from .explain import explanation, run_or_explain
+from .measures import Measure, measure_of, point_sites
 from .pair_checks import PROGRAM_OF, check_pair, describe
 from .rules import RULES, Rule, Subject, check_sites
 from .supports import innermost, is_elementwise
@@ -72,11 +73,15 @@ class Structure(Tabular):
         depth: number of plates, the data plate included.
         sites: the latent sites in the guide's order, then the observed ones.
         table: Pyro's table of the model's site shapes.
+        measure: what p(x) is: a mass, a density, a joint density at a point.
+        points: latent sites at which the guide is a point mass.
     """
 
     depth: int
     sites: tuple[SiteInfo, ...]
     table: str
+    measure: Measure = Measure.UNSTATED
+    points: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, pair: PairTrace) -> Structure:
@@ -92,7 +97,10 @@ class Structure(Tabular):
             if not is_in_plate(site, DATA):
                 kind = Kind.GLOBAL
             latent.append(SiteInfo.of(name, site, kind))
-        return cls(pair.depth, (*latent, *observed), pair.model.format_shapes())
+        points = point_sites(pair.guide_sites, pair.model_sites)
+        measure = measure_of(pair.model_sites, points)
+        sites = (*latent, *observed)
+        return cls(pair.depth, sites, pair.model.format_shapes(), measure, points)
 
     @cached_property
     def latent(self) -> tuple[str, ...]:
@@ -231,4 +239,6 @@ def _structure_of_one(trace: Trace) -> Structure:
         if site["is_observed"]:
             kind = Kind.FACTOR if isinstance(innermost(site["fn"]), Unit) else Kind.OBSERVED
         sites.append(SiteInfo.of(name, site, kind))
-    return Structure(depth_of(*sites_of(trace).values()), tuple(sites), trace.format_shapes())
+    found = sites_of(trace)
+    table = trace.format_shapes()
+    return Structure(depth_of(*found.values()), tuple(sites), table, measure_of(found))

@@ -29,6 +29,11 @@ def innermost(distribution: Any) -> Any:
     return distribution
 
 
+def is_discrete(distribution: Any) -> bool:
+    """Whether its support is one of single values; as `support`, it raises where none is known."""
+    return bool(getattr(_support_of_numbers(distribution.support), "is_discrete", False))
+
+
 def independent_dims(distribution: TorchDistribution) -> TorchDistribution | None:
     r"""The factors $p(z_d)$ of $p(z) = \prod_d p(z_d)$, batch_shape `(*batch, *event)`; `None` if it is no product.
 
