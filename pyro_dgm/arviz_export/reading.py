@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..contract import DATA, PARTICLES, Site
-from ..evaluation.likelihood.importance import summary_of
+from ..evaluation.likelihood.weights import Weights
 from ..inference.data.batches import arguments_of
 from ..inference.data.tensors import Batch, has_rows
 from ..inference.drawing.simulation import generative_trace
@@ -31,11 +31,11 @@ class Block:
 
     Attributes:
         groups: group → its arrays.
-        statistics: of each datum's weights, see `summary_of`.
+        weights: of the draws that were read, before any resampling.
     """
 
     groups: dict[str, Arrays]
-    statistics: dict[str, Tensor]
+    weights: Weights
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,9 @@ class Reading:
         All other draws have a noise of their own, by the number of the block, so that the guide's are those of `nll`.
         """
         particles = self.pair.draw(block)
-        statistics = summary_of(particles.log_weight, particles.kl)
+        weights = Weights.of(particles)
         with fork_rng(block[0], seed=derive_seed(self.pair.seed, number + 1)):
-            return Block(self._groups(block, particles), statistics)
+            return Block(self._groups(block, particles), weights)
 
     def _groups(self, block: Batch, particles: Particles) -> dict[str, Arrays]:
         groups = self._drawn(particles)

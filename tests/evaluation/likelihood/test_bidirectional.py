@@ -207,7 +207,8 @@ def test_it_is_a_table_of_one_row_per_datum():
     model, _, _ = linear_gaussian()
     found = dgm.bdmc(model, num_data=6, num=2, steps=3)
     table = found.to_dataframe()
-    assert list(table.columns) == ["lower", "upper", "gap", "lower_error", "upper_error"]
+    errors = ["lower_error", "upper_error", "lower_ess", "upper_ess"]
+    assert list(table.columns) == ["lower", "upper", "gap", *errors]
     assert table["gap"].to_list() == found.gap.tolist()
     assert "6 simulated data" in found._repr_html_()
 
