@@ -19,12 +19,11 @@ from torch import nn
 from .. import __version__
 from ..inference.objectives.elbo import ELBO, Objective
 from ..inference.run.sessions import require_positive
-from ..inference.training.history import Row
 from ..inference.training.svi import SVITrainer
 from ..programs.vae import VAE
 from .data import Data
 from .defaults import add_defaults
-from .runs import Run, table
+from .runs import Results, Run, table
 
 HELP = """Train a VAE, evaluate it on held-out data and write a run directory.
 
@@ -250,7 +249,7 @@ def _load(folder: str, device: str | None) -> Run:
     return run
 
 
-def _report(run: Run, results: Row) -> None:
+def _report(run: Run, results: Results) -> None:
     """Print the results, and write them over those that the run directory holds."""
     path = run.folder / "results.json"
     earlier = json.loads(path.read_text()) if path.exists() else {}

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from math import isqrt, prod, sqrt
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,12 +19,16 @@ from ..evaluation.likelihood.psis import khat_threshold
 from ..evaluation.likelihood.results import NLL
 from ..inference.drawing.generation import generate, reconstruct
 from ..inference.objectives.elbo import Objective
+from ..inference.run.measures import Measure
 from ..inference.training.checkpoints import load_weights, save_weights
-from ..inference.training.history import Row
 from ..inference.training.svi import SVITrainer
 from ..programs.vae import VAE
 from .data import Data
 from .figures import image_grid, learning_curve
+
+Results = dict[
+    str, Any
+]  # what `results.json` holds: numbers, and the kind and the measure of the likelihood
 
 
 @dataclass(frozen=True)
@@ -85,13 +90,13 @@ class Run:
         learning_curve(fitted.history, self.folder / "learning_curve.png")
         return perf_counter() - start
 
-    def evaluate(self, num: int, limit: int | None, seed: int) -> Row:
+    def evaluate(self, num: int, limit: int | None, seed: int) -> Results:
         """Score the test data, in nats per datum and bits per dim."""
         test = self._test_data(limit)
         start = perf_counter()
         score = nll(self.vae.model, self.vae.guide, test, num=num, seed=seed)
         return {
-            **_figures(score, prod(self.data.image_shape)),
+            **results_of(score, prod(self.data.image_shape)),
             "num_test": len(test),
             "num_draws": num,
             "parameters": sum(p.numel() for p in self.vae.parameters()),
@@ -132,13 +137,13 @@ class Run:
         return self.data.test[:limit].to(self._device)
 
 
-def table(results: Row) -> str:
+def table(results: Results) -> str:
     """The results as a short table."""
     above = f"data with k-hat > {results['khat_threshold']:.2f}"
     lines = {
         "-ELBO": f"{_with_error(results, 'nelbo')} nats",
-        "NLL": f"{_with_error(results, 'nll')} nats",
-        "NLL, bits/dim": _with_error(results, "bits_per_dim", digits=4),
+        "NLL": f"{_with_error(results, 'nll')} nats ({results['nll_measure']}, {results['nll_kind']})",
+        "NLL, bits/dim": _bits(results),
         "KL(q | p)": f"{_with_error(results, 'kl')} nats",
         "effective sample size": f"{results['ess']:.1f} of {results['num_draws']:.0f}",
         above: f"{results['share_khat_above']:.1%}",
@@ -160,16 +165,16 @@ def _epochs_left(epochs: int, num_done: int) -> int:
     return epochs - num_done
 
 
-def _figures(score: NLL, num_pixels: int) -> Row:
+def results_of(score: NLL, num_pixels: int) -> Results:
     """Means over the data with their standard errors, and how far the weights can be relied on."""
-    bits = score.bits_per_dim(num_pixels)
     return {
+        **_bits_per_dim(score, num_pixels),
+        "nll_kind": str(score.kind),
+        "nll_measure": score.measure.value,
         "nelbo": score.nelbo.mean().item(),
         "nelbo_stderr": _standard_error(score.nelbo),
         "nll": score.mean,
         "nll_stderr": score.stderr,
-        "bits_per_dim": bits.value,
-        "bits_per_dim_stderr": bits.stderr,
         "ess": score.ess.mean().item(),
         "khat_threshold": khat_threshold(score.num),
         "share_khat_above": score.share_unreliable,
@@ -178,9 +183,23 @@ def _figures(score: NLL, num_pixels: int) -> Row:
     }
 
 
+def _bits_per_dim(score: NLL, num_pixels: int) -> Results:
+    """Bits per dim of a mass; a density of pixels on levels, or a joint density at a point, has none."""
+    if score.measure is not Measure.MASS:
+        return {}
+    bits = score.bits_per_dim(num_pixels)
+    return {"bits_per_dim": bits.value, "bits_per_dim_stderr": bits.stderr}
+
+
 def _standard_error(per_datum: Tensor) -> float:
     return per_datum.std().item() / sqrt(len(per_datum))
 
 
-def _with_error(results: Row, name: str, digits: int = 3) -> str:
+def _bits(results: Results) -> str:
+    if "bits_per_dim" not in results:
+        return f"none: of a {results['nll_measure']}"
+    return _with_error(results, "bits_per_dim", digits=4)
+
+
+def _with_error(results: Results, name: str, digits: int = 3) -> str:
     return f"{results[name]:.{digits}f} ± {results[f'{name}_stderr']:.{digits}f}"

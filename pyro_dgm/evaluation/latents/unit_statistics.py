@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from ...contract import DATA, Site
+from ...inference.run.limits import check_divergence
+from ...inference.run.measures import point_sites, require_density
 from ...inference.run.supports import independent_numbers
 from ...inference.run.traces import PairTrace, plate_names, plate_value
 
@@ -50,9 +52,16 @@ class KLShares:
 
     def __init__(self) -> None:
         self.blocks: dict[str, list[Tensor]] = defaultdict(list)
+        self.num_draws = self.num_sites = 0
 
     def add(self, pair: PairTrace, names: tuple[str, ...]) -> None:
-        """Note a run of K draws for a block of data; sites that are no product over their dims have no shares."""
+        """Note a run of K draws for a block of data; sites that are no product over their dims have no shares.
+
+        Raises:
+            ValueError: for a guide that is a point mass at a latent site.
+        """
+        require_density("unit_kl", point_sites(pair.guide_sites, pair.model_sites))
+        self.num_sites = len(names)
         for name in names:
             site = pair.latent[name]
             q = independent_numbers(site["fn"])
@@ -60,13 +69,27 @@ class KLShares:
             if q is None or p is None:
                 continue
             z = site["value"]
+            self.num_draws = len(z)
             log_ratio = (q.log_prob(z) - p.log_prob(z)).expand(z.shape)
             of_block = data_second(name, site, log_ratio)
             self.blocks[name].append(of_block.double().mean(0))
 
     def mean(self) -> dict[str, Tensor]:
-        """Site → the mean over the data `(*plates, *event)`."""
-        return {name: torch.cat(blocks).mean(0) for name, blocks in self.blocks.items()}
+        """Site → the mean over the data `(*plates, *event)`.
+
+        Raises:
+            ValueError: for a share that is negative beyond its error. Shares of several sites may be: they are terms of
+                a chain rule, whose order may be another one in the guide than in the model.
+        """
+        found = {}
+        for name, blocks in self.blocks.items():
+            shares = torch.cat(blocks)
+            found[name] = shares.mean(0)
+            if self.num_sites == 1 and shares.numel():
+                lowest = int(found[name].argmin())
+                of_lowest = shares.flatten(1)[:, lowest]
+                check_divergence(f"site '{name}', unit {lowest}", of_lowest, self.num_draws)
+        return found
 
 
 def data_second(name: str, site: Site, value: Tensor | None = None) -> Tensor:

@@ -80,7 +80,8 @@ def unit_kl(
         latent site → nats `(*plates, *event)`.
 
     Raises:
-        ValueError: for counts below 1, bad data, or a site outside the data plate.
+        ValueError: for counts below 1, bad data, a site outside the data plate, a guide that is a point mass at a site,
+            or a KL that is negative beyond its error.
     """
     shares = KLShares()
     with session(model, guide, *batch, num=num, chunk=chunk, seed=seed) as pair:
@@ -177,7 +178,7 @@ def collapse(
         seed: of the draws.
 
     Raises:
-        ValueError: for fewer than 2 draws, bad data, or a site outside the data plate.
+        ValueError: for fewer than 2 draws, and as `unit_kl`.
 
     References:
         Lucas et al. 2019, *Don't blame the ELBO! A linear VAE perspective on posterior collapse*, arXiv:1911.02469.

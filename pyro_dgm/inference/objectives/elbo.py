@@ -11,6 +11,7 @@ from pyro.distributions.kl import kl_divergence
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor, nn
 
+from ..run.measures import bound_name, point_sites
 from ..run.structure import Structure
 from ..run.traces import (
     PairTrace,
@@ -50,7 +51,8 @@ class ELBO(Objective):
 
     Terms:
         loss: what is minimized; nelbo: −ELBO without β; `rec[x]`: $-\log p(x \mid z)$ of an observed site;
-        `kl[z]`: $\log q(z) - \log p(z)$ of a latent site, or its closed form.
+        `kl[z]`: $\log q(z) - \log p(z)$ of a latent site, or its closed form. Of a guide that is a point mass at
+        a latent site, as `AutoDelta`, the sum is `njoint`, $-\log p(x, z^*)$, in place of `nelbo`: it bounds nothing.
 
     Raises:
         TypeError: for what is no pair of programs, see `Objective`; for β or free bits that are not given by
@@ -111,7 +113,8 @@ class ELBO(Objective):
         for name, site in pair.latent.items():
             kl[name] = self._kl(name, site, pair.modelled[name])
         weight = 1 / (self.num_particles * self._num_data(batch))
-        return self._name_terms(rec, kl, weight)
+        points = point_sites(pair.guide_sites, pair.model_sites)
+        return self._name_terms(rec, kl, weight, bound_name(points))
 
     def _run(self, batch: tuple[Any, ...]) -> PairTrace:
         """Run the pair; refuse more plates than the objective knows, into which the particles would fall."""
@@ -153,7 +156,7 @@ class ELBO(Objective):
         return log_q - log_p
 
     def _name_terms(
-        self, rec: dict[str, Tensor], kl: dict[str, Tensor], weight: float
+        self, rec: dict[str, Tensor], kl: dict[str, Tensor], weight: float, name_of_bound: str
     ) -> dict[str, Tensor]:
         """The terms from sums over batch and particles; the weight makes nats per datum of them."""
         whole_kl = {name: cost.sum() for name, cost in kl.items()}
@@ -161,7 +164,7 @@ class ELBO(Objective):
         loss = nelbo
         if self.beta or self.free_bits:
             loss = self._weighted_loss({**rec, **kl}, weight)
-        terms = {"loss": loss, "nelbo": nelbo}
+        terms = {"loss": loss, name_of_bound: nelbo}
         for name, cost in rec.items():
             terms[f"rec[{name}]"] = cost * weight
         for name, cost in whole_kl.items():

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ..run.measures import bound_name, point_sites
 from ..run.structure import Structure
 from ..run.traces import latent_sites, observed_sites
 from .gradients import Estimator, Reparameterized
@@ -55,7 +56,9 @@ class Weighted(Objective):
         for name, site in latent_sites(particles.guide_trace).items():
             check_reparameterized(name, site)
         log_w = particles.log_weight
-        return {"loss": -self.bound(log_w).mean(), "nelbo": -log_w.mean()}
+        pair = particles.pair
+        points = point_sites(pair.guide_sites, pair.model_sites)
+        return {"loss": -self.bound(log_w).mean(), bound_name(points): -log_w.mean()}
 
 
 class IWELBO(Weighted):
@@ -74,7 +77,7 @@ class IWELBO(Weighted):
         estimator: of the gradient, default `Reparameterized()`; the value is the same under one seed.
 
     Terms:
-        loss: what is minimized; nelbo: the −ELBO from the same draws.
+        loss: what is minimized; nelbo: the −ELBO from the same draws, `njoint` for a guide that is a point mass.
 
     Raises:
         TypeError: for what is no pair of programs, see `Objective`; if `estimator` is no `Estimator`.
@@ -129,7 +132,7 @@ class Renyi(Weighted):
         size: number of data in the full set if the programs declare one.
 
     Terms:
-        loss: what is minimized; nelbo: the −ELBO from the same draws.
+        loss: what is minimized; nelbo: the −ELBO from the same draws, `njoint` for a guide that is a point mass.
 
     Raises:
         ValueError: if `alpha` is 1 or not finite; for a guide site without reparameterized draws, or one

@@ -19,7 +19,7 @@ def check_limits(patience: int | None, max_skips: int) -> None:
 def choose_metric(names: list[str], monitor: str | None, patience: int | None) -> str | None:
     """The metric by which epochs are compared, which must exist before the first step; `None` for none."""
     if monitor is None:
-        for name in ("val_nelbo", "val_loss"):
+        for name in ("val_nelbo", "val_njoint", "val_loss"):
             if name in names:
                 return name
         if patience is not None:
