@@ -7,6 +7,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 from conftest import in_float64
+from pyro.infer.autoguide import AutoDelta
 from toys import ExactGuide, LinearGaussian, Written
 
 import pyro_dgm as dgm
@@ -257,6 +258,18 @@ def test_objectives_name_their_bound_by_its_kind(ppca, objective):
     assert "nelbo" not in terms
     expected = dgm.nll(model, points, x, num=2).mean
     assert terms["njoint"].item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_loss_of_autodelta_is_named_as_the_joint_density_that_it_is(ppca):
+    model, _, _, x = ppca
+    guide = AutoDelta(model)
+    z = guide(x)["z"]
+    terms = dgm.ELBO(model, guide).terms(x)
+    log_p = dist.Normal(z @ model.weight.T + model.bias, model.scale).log_prob(x).sum(-1)
+    expected = -(log_p + dist.Normal(0.0, 1.0).log_prob(z).sum(-1)).mean()
+    assert "nelbo" not in terms
+    assert terms["njoint"].item() == pytest.approx(expected.item(), rel=1e-6)
+    pyro.clear_param_store()  # where an AutoGuide keeps its parameters
 
 
 def test_a_point_mass_is_trained_by_its_joint_density(ppca):
