@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.distributions import Independent
 
 from ...contract import PARTICLES, PyroProgram, Site
+from ...densities.scoring import log_prob_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,8 +125,11 @@ def observed_sites(trace: Trace) -> dict[str, Site]:
 
 
 def log_density(site: Site) -> Tensor:
-    """Log density of a site's value, masked, never scaled: estimates do not see N/B or a temperature."""
-    log_p = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
+    """Log density of a site's value, masked, never scaled: estimates do not see N/B or a temperature.
+
+    In float32 or better, for values of any dtype; see `log_prob_of`.
+    """
+    log_p = log_prob_of(site["fn"], site["value"], *site["args"], **site["kwargs"])
     return scale_and_mask(log_p, mask=site["mask"])
 
 
