@@ -13,6 +13,7 @@ from torch.distributions import Distribution, Transform
 
 HALF = (torch.float16, torch.bfloat16)
 AUTOCAST_DEVICES = ("cpu", "cuda")
+PARTS = (Distribution, Transform)  # what a distribution is made of, beside tensors
 
 
 def dtype_of(distribution: Any) -> torch.dtype:
@@ -29,19 +30,19 @@ def dtype_of(distribution: Any) -> torch.dtype:
 
 
 def floating_tensors(part: Any) -> Iterator[Tensor]:
-    """The floating tensors that a distribution holds, and those that its parts hold; those of modules are left out."""
-    for value in vars(part).values():
-        if isinstance(value, Tensor):
-            if value.is_floating_point():
-                yield value
-        elif isinstance(value, Distribution | Transform):
-            yield from floating_tensors(value)
-        elif isinstance(value, list | tuple):
-            for entry in value:
-                if isinstance(entry, Distribution | Transform):
-                    yield from floating_tensors(entry)
-                elif isinstance(entry, Tensor) and entry.is_floating_point():
-                    yield entry
+    """The floating tensors of a distribution and of its parts; modules, whose dtype is their own, are left out."""
+    parts = [part]
+    met: set[int] = set()  # a transform and its inverse may hold each other
+    while parts:
+        part = parts.pop()
+        met.add(id(part))
+        for value in vars(part).values():
+            for entry in value if type(value) in (list, tuple) else (value,):
+                if isinstance(entry, Tensor):
+                    if entry.is_floating_point():
+                        yield entry
+                elif isinstance(entry, PARTS) and id(entry) not in met:
+                    parts.append(entry)
 
 
 def as_observed(distribution: Any, value: Any) -> Any:
@@ -74,28 +75,21 @@ def in_float64(distribution: Any) -> Any:
 
 def with_tensors(part: Any, change: Callable[[Tensor], Tensor]) -> Any:
     """A copy of a distribution or a transform whose tensors, and those of its parts, are changed."""
-    changed = {}
-    for name, value in vars(part).items():
-        new = _with_tensors_of_entry(value, change)
-        if new is not value:
-            changed[name] = new
-    if not changed:
-        return part
-    twin = copy(part)
-    vars(twin).update(changed)
-    return twin
+    return _with_tensors(part, change, {})
 
 
-def _with_tensors_of_entry(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+def _with_tensors(value: Any, change: Callable[[Tensor], Tensor], twins: dict[int, Any]) -> Any:
     if isinstance(value, Tensor):
         return change(value)
-    if isinstance(value, Distribution | Transform):
-        return with_tensors(value, change)
-    if isinstance(value, list | tuple) and type(value) in (list, tuple):
-        entries = [_with_tensors_of_entry(entry, change) for entry in value]
-        if any(new is not old for new, old in zip(entries, value, strict=True)):
-            return type(value)(entries)
-    return value
+    if type(value) in (list, tuple):
+        return type(value)([_with_tensors(entry, change, twins) for entry in value])
+    if not isinstance(value, PARTS):
+        return value
+    if id(value) not in twins:
+        twins[id(value)] = twin = copy(value)
+        for name, entry in vars(value).items():
+            vars(twin)[name] = _with_tensors(entry, change, twins)
+    return twins[id(value)]
 
 
 def wide_dtype(tensor: Tensor) -> torch.dtype:
@@ -130,5 +124,13 @@ def without_autocast() -> AbstractContextManager[Any]:
 
 
 def network_output(raw: Any) -> Any:
-    """What a network gives to a distribution: in float32 where autocast gave it half of that."""
-    return raw.float() if is_half(raw) and autocast_is_on() else raw
+    """What a network gives to a distribution: in float32 where autocast gave it half of that, and no parameter itself.
+
+    A parameter, or a view of one, would move under the distribution when an optimizer writes it.
+    """
+    if not isinstance(raw, Tensor):
+        return raw
+    if raw.dtype in HALF and autocast_is_on():
+        return raw.float()
+    is_parameter = raw.is_leaf and raw.requires_grad
+    return raw.clone() if is_parameter or raw._is_view() else raw

@@ -8,9 +8,11 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
+from ...densities.precision import at_least_float32
 from ...representation import SettingsFirst
 from ..distributions.mixtures import Mixture
 from ..requirements import require_conditional, require_sizes
+from ..weights import Weights
 from .conditional import positive
 
 
@@ -50,7 +52,9 @@ class MixturePrior(SettingsFirst):
         return f"{dim}, {num_components}"
 
     def forward(self, *contexts: Tensor) -> Mixture:
-        return Mixture(self._component, self.logits.log_softmax(-1), contexts)
+        log_weights = self.logits.log_softmax(-1)
+        weights = Weights("MixturePrior", self)
+        return Mixture(self._component, log_weights, contexts, weights=weights)
 
     def _component(self, k: Tensor, *contexts: Tensor) -> dist.TorchDistribution:
         scale = positive(self.raw_scale[k])
@@ -107,7 +111,8 @@ class VampPrior(SettingsFirst):
         return self.centre + self.spread * self.standardized
 
     def forward(self, *contexts: Tensor) -> Mixture:
-        return _mixture_of_posteriors(self.encoder, self.pseudo_inputs, contexts)
+        weights = Weights("VampPrior", self)
+        return _mixture_of_posteriors(self.encoder, self.pseudo_inputs, contexts, weights)
 
 
 class AggregatePrior(SettingsFirst):
@@ -140,19 +145,20 @@ class AggregatePrior(SettingsFirst):
         return f"data={tuple(self.data.shape)}"
 
     def forward(self, *contexts: Tensor) -> Mixture:
-        return _mixture_of_posteriors(self.encoder, self.data, contexts)
+        weights = Weights("AggregatePrior", self)
+        return _mixture_of_posteriors(self.encoder, self.data, contexts, weights)
 
 
 def _mixture_of_posteriors(
-    encoder: nn.Module, inputs: Tensor, contexts: tuple[Tensor, ...]
+    encoder: nn.Module, inputs: Tensor, contexts: tuple[Tensor, ...], weights: Weights
 ) -> Mixture:
     r"""$\frac1K \sum_k q(z \mid u_k, c)$."""
     num = len(inputs)
     log_weights = torch.full((num,), -log(num), device=inputs.device)
     reference = contexts[0] if contexts else inputs
     if reference.is_floating_point():
-        log_weights = log_weights.to(reference.dtype)
-    return Mixture(lambda k, *c: encoder(inputs[k], *c), log_weights, contexts)
+        log_weights = log_weights.to(at_least_float32(reference.dtype))
+    return Mixture(lambda k, *c: encoder(inputs[k], *c), log_weights, contexts, weights=weights)
 
 
 def _require_rows(owner: str, argument: str, tensor: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from pyro.distributions import constraints
 from torch import Tensor, nn
 
+from ...densities.precision import as_observed
 from ..distributions.intervals import log_cell
 from ..distributions.requirements import require_levels
 from .base import require_tensor
@@ -103,6 +104,7 @@ class ColourLevels(dist.TorchDistribution):
         return new
 
     def log_prob(self, value: Tensor) -> Tensor:
+        value = as_observed(self, value)
         if self._validate_args:
             self._validate_sample(value)
         x = value[..., None]
