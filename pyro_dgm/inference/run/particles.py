@@ -14,6 +14,7 @@ from torch import Tensor
 from ...contract import DATA, PyroProgram, Site
 from ..data.batches import read_arguments
 from ..process.states import fork_rng
+from .edges import warn_of_edges
 from .explain import run_or_explain
 from .pair_checks import check_pair, require_positive
 from .rules import check_sites
@@ -108,6 +109,8 @@ def draw(
         log_p[name] = per_datum(name, site)
     for name, site in pair.guide_sites.items():
         log_q[name] = per_datum(name, site)
+    if not torch.is_grad_enabled():  # a training step reads nothing on the host
+        warn_of_edges(pair)
     return Particles(values, log_p, log_q, pair)
 
 

@@ -17,6 +17,7 @@ from torch.distributions import Independent
 
 from ...contract import PARTICLES, PyroProgram, Site
 from ...densities.scoring import log_prob_of
+from .precision import precise, precise_draws
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,9 +82,10 @@ def run_pair(
         num: number of particles in an outermost plate; `None` for no such plate.
         depth: number of plates of the programs; the particles take the next dim to the left.
     """
-    guide_trace = poutine.trace(vectorized(guide, num, depth)).get_trace(*batch)
+    drawing = precise_draws(vectorized(guide, num, depth))
+    guide_trace = poutine.trace(drawing).get_trace(*batch)
     replayed = poutine.replay(vectorized(model, num, depth), trace=guide_trace)
-    return PairTrace(guide_trace, poutine.trace(replayed).get_trace(*batch))
+    return PairTrace(guide_trace, poutine.trace(precise(replayed)).get_trace(*batch))
 
 
 def vectorized(program: PyroProgram, num: int | None, depth: int) -> PyroProgram:

@@ -441,11 +441,24 @@ def test_a_missing_to_event_raises_with_the_fix():
         dgm.preflight(Model(), dgm.EmptyGuide(), torch.randn(4, 3))
 
 
-@pytest.mark.parametrize("dtype_of_data", [torch.bool, torch.uint8])
-def test_a_density_that_fails_on_the_dtype_of_the_data_raises_with_the_fix(dtype_of_data):
+@pytest.mark.parametrize("dtype_of_data", [torch.bool, torch.uint8, torch.int64])
+def test_zeros_and_ones_of_any_dtype_are_data_of_a_bernoulli(dtype_of_data):
     model = dgm.DensityModel(dgm.Bernoulli(Constant()))
+    dgm.preflight(model, dgm.EmptyGuide(), torch.ones(4, 3, dtype=dtype_of_data))
+
+
+def test_a_density_that_fails_on_the_dtype_of_the_data_raises_with_the_fix():
+    class OfFloats(dist.Normal):
+        def log_prob(self, value):
+            if value.dtype != torch.get_default_dtype():
+                raise RuntimeError("wrong dtype")
+            return super().log_prob(value)
+
+    model = dgm.DensityModel(dgm.Conditional(OfFloats, Constant(), params=("loc",), fixed={"scale": 1.0}))
+    x = torch.ones(4, 3).to(torch.float32)
+    other = x.double() if torch.get_default_dtype() == torch.float32 else x
     with pytest.raises(ValueError, match=r"(?s)site 'x': .*dtype torch\..*Fix: .*x\.double\(\)"):
-        dgm.preflight(model, dgm.EmptyGuide(), torch.ones(4, 3, dtype=dtype_of_data))
+        dgm.preflight(model, dgm.EmptyGuide(), other)
 
 
 class Constant(nn.Module):
