@@ -12,12 +12,14 @@ from .evaluation.report.checks import CHECKS
 from .evaluation.report.findings import Check, Findings, Skipped
 from .evaluation.report.items import Item, Picture, Status, Threshold
 from .evaluation.samples.modes import label_coverage
+from .inference.run.edges import EdgeWarning
 from .inference.run.supports import IntegerWarning
 from .refitting.recognition import nll_over_scale
 
 __all__ = [
     "CHECKS",
     "Check",
+    "EdgeWarning",
     "Findings",
     "IntegerWarning",
     "Item",

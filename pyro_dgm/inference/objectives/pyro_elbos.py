@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ...contract import PyroProgram
 from ..process.states import eval_mode, fork_rng
-from ..run.precision import Precisely
+from ..run.own_pass import Precisely
 from ..run.structure import Structure, preflight
 from .objective import Objective
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from ...contract import Site
-from .precision import keeps_pass
+from .own_pass import keeps_pass
 from .traces import PairTrace, log_density
 
 STEADY = 0.1  # nats by which a density may change between the edge and the next floats: rounding costs less

@@ -17,7 +17,7 @@ from torch.distributions import Independent
 
 from ...contract import PARTICLES, PyroProgram, Site
 from ...densities.scoring import log_prob_of
-from .precision import precise, precise_draws
+from .own_pass import precise, precise_draws
 
 
 @dataclass(frozen=True, eq=False)

@@ -160,7 +160,8 @@ class LowRankMultivariateNormal(SettingsFirst):
         loc, raw_variance, raw_factor = raw.split([self.dim, self.dim, num_factors], dim=-1)
         factor = raw_factor.unflatten(-1, (self.dim, self.rank))
         variance = positive(raw_variance, self.floor)
-        return dist.LowRankMultivariateNormal(loc, factor, variance)
+        with without_autocast():  # it factorizes a matrix product
+            return dist.LowRankMultivariateNormal(loc, factor, variance)
 
 
 def _check_width(name: str, raw: Tensor, width: int, formula: str) -> None:

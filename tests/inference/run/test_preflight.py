@@ -454,7 +454,9 @@ def test_a_density_that_fails_on_the_dtype_of_the_data_raises_with_the_fix():
                 raise RuntimeError("wrong dtype")
             return super().log_prob(value)
 
-    model = dgm.DensityModel(dgm.Conditional(OfFloats, Constant(), params=("loc",), fixed={"scale": 1.0}))
+    model = dgm.DensityModel(
+        dgm.Conditional(OfFloats, Constant(), params=("loc",), fixed={"scale": 1.0})
+    )
     x = torch.ones(4, 3).to(torch.float32)
     other = x.double() if torch.get_default_dtype() == torch.float32 else x
     with pytest.raises(ValueError, match=r"(?s)site 'x': .*dtype torch\..*Fix: .*x\.double\(\)"):
