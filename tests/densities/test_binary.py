@@ -61,7 +61,6 @@ def test_every_road_gives_one_figure_for_one_set_of_data(make, dtype):
 
 @pytest.mark.parametrize("dtype", ["float32"], indirect=True)
 def test_training_takes_bytes(dtype):
-    vae = vae_of(LIKELIHOODS["poisson"])
     x = torch.randint(0, 256, (16, 3), dtype=torch.uint8)
     x[0, 0] = 255
     losses = []

@@ -1,4 +1,4 @@
-"""One way to score: values of any dtype, counts without cancellation, halves in float32, subclasses in their own way."""
+"""One way to score: values of any dtype, counts without cancellation, halves in float32, subclasses as they do."""
 
 from __future__ import annotations
 

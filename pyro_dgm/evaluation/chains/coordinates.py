@@ -14,6 +14,7 @@ from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor
 
 from ...contract import DATA, PyroProgram, Site
+from ...densities.scoring import log_prob_of
 from ...inference.data.tensors import Batch
 from ...inference.process.states import require_gradients
 from ...inference.run.particles import sum_over_plates
@@ -188,7 +189,7 @@ class Posterior:
 
         def score(site: Site) -> Tensor:
             value = values[site["name"]]
-            log_q.append(_per_datum(site, site["fn"].log_prob(value)))
+            log_q.append(_per_datum(site, log_prob_of(site["fn"], value)))
             return value
 
         with Visit(score):

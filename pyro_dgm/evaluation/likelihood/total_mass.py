@@ -11,6 +11,7 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 
 from ...contract import PyroProgram, noise_name
+from ...densities.scoring import log_prob_of
 from ...inference.run.sessions import require_positive, session
 from ...inference.run.supports import independent_numbers
 from ...tabular import Tabular
@@ -184,7 +185,7 @@ def _log_sum(distribution: TorchDistribution, values: Tensor) -> Tensor:
     r"""$\log \sum_v p(v)$ over values `(V, …)`."""
 
     def log_mass(value: Tensor) -> Tensor:
-        log_p = distribution.log_prob(value)
+        log_p = log_prob_of(distribution, value)
         return torch.where(_is_possible(distribution, value), log_p, -torch.inf)
 
     return log_sum(log_mass, values, distribution)
