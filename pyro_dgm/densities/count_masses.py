@@ -10,6 +10,7 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import log, pi
 
 import torch
@@ -19,9 +20,9 @@ from torch.nn.functional import logsigmoid
 # Of 1/n, 1/n^3, …: exact to 1e-16 from 16 on. The log-gamma itself is exact enough below.
 STIRLING = (1 / 12, -1 / 360, 1 / 1260, -1 / 1680, 1 / 1188)
 LARGE = 16.0
-# A deviance is near 0 while |x - m| < 0.1 (x + m): there nine terms of its series are exact to 1e-16.
+# A deviance is near 0 while |x - m| < 0.1 (x + m): there seven terms of its series are exact to 1e-16.
 NEAR = 0.1
-NUM_TERMS = 9
+ODD = tuple(1 / (2 * j + 1) for j in range(1, 8))
 
 
 def log_poisson(x: Tensor, rate: Tensor) -> Tensor:
@@ -29,8 +30,11 @@ def log_poisson(x: Tensor, rate: Tensor) -> Tensor:
     none = x <= 0
     k = torch.where(none, 1.0, x)
     mean = torch.where(none, 1.0, rate)
-    some = -stirling_error(k) - deviance(k, mean, mean.log(), k - mean) - (2 * pi * k).log() / 2
-    return _nothing_below_zero(x, torch.where(none, -rate, some))
+    log_mean = mean.log()
+    with torch.no_grad():
+        some = -stirling_error(k) - deviance(k, mean, log_mean, k - mean) - (2 * pi * k).log() / 2
+    log_mass = torch.where(none, -rate, with_gradient_of(k * log_mean - mean, some))
+    return _nothing_below_zero(x, log_mass)
 
 
 def log_binomial(x: Tensor, n: Tensor, log_p: Tensor, log_q: Tensor) -> Tensor:
@@ -42,7 +46,9 @@ def log_binomial(x: Tensor, n: Tensor, log_p: Tensor, log_q: Tensor) -> Tensor:
     total = torch.where(edge, 2.0, n)
     log_p_inside = torch.where(edge, log(0.5), log_p)
     log_q_inside = torch.where(edge, log(0.5), log_q)
-    inside = _log_binomial_inside(k, total - k, log_p_inside, log_q_inside)
+    with torch.no_grad():
+        inside = _log_binomial_inside(k, total - k, log_p_inside, log_q_inside)
+    inside = with_gradient_of(k * log_p_inside + (total - k) * log_q_inside, inside)
     log_power = torch.where(none, log_q, torch.where(every, log_p, 0.0))
     at_edge = torch.where(n > 0, n, 1.0) * log_power
     at_edge = torch.where(n > 0, at_edge, 0.0)
@@ -63,6 +69,14 @@ def log_negative_binomial(x: Tensor, r: Tensor, logits: Tensor) -> Tensor:
     some = _log_binomial_inside(k, size, log_p, log_q) + size.log() - (size + k).log()
     some = torch.where(empty, -torch.inf, some)
     return _nothing_below_zero(x, torch.where(none, r * log_q, some))
+
+
+def with_gradient_of(varying: Tensor, value: Tensor) -> Tensor:
+    """The value, with the gradient of a short formula that differs from it by a constant, and by its rounding."""
+    if not varying.requires_grad:
+        return value
+    rounding_alone = varying - varying.detach()
+    return value + torch.where(varying.isfinite(), rounding_alone, varying)
 
 
 def log_zero_inflated(x: Tensor, log_mass: Tensor, log_gate: Tensor, log_open: Tensor) -> Tensor:
@@ -90,9 +104,7 @@ def stirling_error(n: Tensor) -> Tensor:
     large = n >= LARGE
     inverse = 1 / torch.where(large, n, LARGE)
     square = inverse.square()
-    series = torch.full_like(inverse, STIRLING[-1])
-    for coefficient in reversed(STIRLING[:-1]):
-        series = series * square + coefficient
+    series = _polynomial(square, STIRLING)
     few = torch.where(large, 1.0, n)
     direct = torch.lgamma(few + 1) - (few + 0.5) * few.log() + few - log(2 * pi) / 2
     return torch.where(large, series * inverse, direct)
@@ -107,13 +119,20 @@ def deviance(x: Tensor, mean: Tensor, log_mean: Tensor, difference: Tensor) -> T
     near = ratio.abs() < NEAR
     v = torch.where(near, ratio, 0.0)
     square = v.square()
-    series = torch.full_like(v, 1 / (2 * NUM_TERMS + 1))
-    for j in range(NUM_TERMS - 1, 0, -1):
-        series = series * square + 1 / (2 * j + 1)
+    series = _polynomial(square, ODD)
     gap = torch.where(near, difference, 0.0)
     near_zero = v * (gap + 2 * x * square * series)
     far = x * (x.log() - log_mean) - difference
     return torch.where(near, near_zero, far)
+
+
+def _polynomial(x: Tensor, coefficients: Sequence[float]) -> Tensor:
+    r"""$\sum_k a_k x^k$."""
+    *lower, last = [x.new_full((), a) for a in coefficients]
+    total = last
+    for a in reversed(lower):
+        total = torch.addcmul(a, total, x)
+    return total
 
 
 def _log_binomial_inside(k: Tensor, rest: Tensor, log_p: Tensor, log_q: Tensor) -> Tensor:
