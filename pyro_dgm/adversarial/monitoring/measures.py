@@ -8,7 +8,7 @@ from math import ceil, floor, sqrt
 import torch
 from torch import Tensor
 
-from ...evaluation.estimate import Estimate, estimated
+from ...evaluation.estimate import Estimate, estimated, pooled_degrees
 from ...tabular import Tabular
 
 TINY = 1e-300  # one point repeated is as spread as one point repeated
@@ -53,8 +53,9 @@ def critic_balance(real: Tensor, fake: Tensor) -> Estimate:
     """
     fakes_below = _shares_below(fake, real)
     data_above = 1 - _shares_below(real, fake)
-    variance = fakes_below.var().item() / len(real) + data_above.var().item() / len(fake)
-    return Estimate(fakes_below.mean().item(), variance**0.5)
+    variances = [fakes_below.var().item() / len(real), data_above.var().item() / len(fake)]
+    degrees = pooled_degrees(variances, [len(real) - 1, len(fake) - 1])
+    return Estimate(fakes_below.mean().item(), sum(variances) ** 0.5, degrees)
 
 
 def _shares_below(logits: Tensor, thresholds: Tensor) -> Tensor:
@@ -83,7 +84,7 @@ def quantile(values: Tensor, level: float) -> Estimate:
     lower_rank = max(0, floor(last * (level - half_width)))
     upper_rank = min(last, ceil(last * (level + half_width)))
     stderr = (ordered[upper_rank] - ordered[lower_rank]).item() / 2
-    return Estimate(ordered[round(last * level)].item(), stderr)
+    return Estimate(ordered[round(last * level)].item(), stderr, degrees=last)
 
 
 @dataclass(frozen=True)

@@ -138,7 +138,7 @@ class Monitors:
         return oscillation(torch.tensor(losses[-WINDOW:]))
 
     def _warn(self, measures: Row) -> None:
-        texts = limit_warnings(measures, self.limits)
+        texts = limit_warnings(measures, self.limits, len(self.real[0]))
         for name, text in texts.items():
             if name not in self._passed:
                 epoch = f"{measures['epoch']:.0f}"

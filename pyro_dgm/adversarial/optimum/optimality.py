@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from math import log, sqrt
+from math import log
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from ...contract import PyroProgram
-from ...evaluation.estimate import Estimate
+from ...evaluation.estimate import Estimate, estimated, sum_of_independent
 from ...inference.data.tensors import split_rows, take_rows
 from ...inference.process.states import derive_seed, evaluation_mode, fork_rng
 from ...inference.run.sessions import place_data
@@ -61,12 +61,12 @@ class Optimality(Tabular):
     @property
     def jsd(self) -> Estimate:
         r"""$JSD(\pi, p) \ge \frac12 \hat V + \log 2$ in expectation, nats, at most log 2."""
-        return Estimate(self.value.value / 2 + log(2), self.value.stderr / 2)
+        return self.value.scaled(1 / 2, log(2))
 
     @property
     def total_variation(self) -> Estimate:
         r"""$TV(\pi, p) \ge 2\,\mathrm{accuracy} - 1$ in expectation, at most 1."""
-        return Estimate(2 * self.accuracy.value - 1, 2 * self.accuracy.stderr)
+        return self.accuracy.scaled(2, -1)
 
     def columns(self) -> dict[str, list[Any]]:
         """One row per figure: its value, standard error, 95 % interval, and what kind of figure it is."""
@@ -224,8 +224,8 @@ def _score(critic: nn.Module, real: Batch, fake: Batch, num_train: int) -> Optim
     real_right = (1 + c_real.sign()) / 2
     fake_right = (1 - c_fake.sign()) / 2
     return Optimality(
-        value=_sum_of_means(-softplus(-c_real), -softplus(c_fake)),
-        accuracy=_sum_of_means(real_right / 2, fake_right / 2),
+        value=sum_of_independent(_mean(-softplus(-c_real)), _mean(-softplus(c_fake))),
+        accuracy=sum_of_independent(_mean(real_right / 2), _mean(fake_right / 2)),
         quantiles_real=_quantiles(c_real.sigmoid()),
         quantiles_fake=_quantiles(c_fake.sigmoid()),
         num_train=num_train,
@@ -248,12 +248,9 @@ def _finite_logits(critic: nn.Module, batch: Batch) -> Tensor:
     return c
 
 
-def _sum_of_means(real_terms: Tensor, fake_terms: Tensor) -> Estimate:
-    """The sum of two means over independent data, with its standard error."""
-    variance_real = real_terms.var().item() / len(real_terms)
-    variance_fake = fake_terms.var().item() / len(fake_terms)
-    value = real_terms.mean().item() + fake_terms.mean().item()
-    return Estimate(value, sqrt(variance_real + variance_fake))
+def _mean(terms: Tensor) -> Estimate:
+    """The mean over independent data."""
+    return estimated(terms[None])
 
 
 def _quantiles(values: Tensor) -> dict[float, Estimate]:

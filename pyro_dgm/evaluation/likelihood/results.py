@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ...tabular import Tabular
+from ..estimate import Estimate, estimated
 from .pareto import LEAST_DRAWS
 from .psis import khat_threshold
 
@@ -66,6 +67,11 @@ class PerDatum(Tabular):
         if num_data < 2:
             return nan
         return self.per_datum.std().item() / sqrt(num_data)
+
+    @property
+    def estimate(self) -> Estimate:
+        """Mean and standard error with their degrees of freedom: `estimate.interval()` is right for few data too."""
+        return estimated(self.per_datum[None])
 
     def tails(self) -> Tensor:
         """k-hat of each datum's weights `(N,)`; −∞ where there are none, as for an exact figure."""

@@ -106,7 +106,9 @@ def mode_coverage(*, fake: Any, centres: Any, sd: float) -> ModeCoverage:
     share = is_good.double().mean().item()
     return ModeCoverage(
         counts=counts,
-        high_quality=Estimate(share, (share * (1 - share) / len(fake)) ** 0.5),
+        high_quality=Estimate(
+            share, (share * (1 - share) / len(fake)) ** 0.5, degrees=len(fake) - 1
+        ),
         reverse_kl=_reverse_kl(counts),
         ceiling=_chi2_cdf(SIGMAS**2, dim=centres.shape[1]),
         num=len(fake),
@@ -157,7 +159,7 @@ def label_coverage(*, labels: Any, num_modes: int) -> ModeCoverage:
     counts = classes.bincount(minlength=num_modes)
     return ModeCoverage(
         counts=counts,
-        high_quality=Estimate(1.0, 0.0),
+        high_quality=Estimate(1.0, 0.0, degrees=len(classes) - 1),
         reverse_kl=_reverse_kl(counts),
         ceiling=1.0,
         num=len(classes),
@@ -169,14 +171,15 @@ def _reverse_kl(counts: Tensor) -> Estimate:
     num = int(counts.sum())
     num_modes = len(counts)
     if num == 0:
-        return Estimate(nan, nan)
+        return Estimate(nan, nan, degrees=0)
     share = counts.double() / num
     log_ratio = (share.clamp(min=1e-300) * num_modes).log()
     kl = (share * log_ratio).sum().item()
     squared = (log_ratio - kl).square()
     first_order = (share * squared).sum().item() / num
     by_chance = (num_modes - 1) / (2 * num**2)
-    return Estimate(kl, max(first_order - by_chance, by_chance) ** 0.5)
+    variance = max(first_order - by_chance, by_chance)
+    return Estimate(kl, variance**0.5, degrees=num - 1)
 
 
 def expected_kl(num_modes: int, num: int) -> float:

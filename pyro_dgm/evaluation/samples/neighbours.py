@@ -218,7 +218,7 @@ def _estimates(values: Tensor, halves: Tensor) -> list[Estimate]:
     estimates = []
     stderrs = halves.std(0, correction=0)
     for value, stderr in zip(values.tolist(), stderrs.tolist(), strict=True):
-        estimates.append(Estimate(value, stderr))
+        estimates.append(Estimate(value, stderr, degrees=len(halves) - 1))
     return estimates
 
 
