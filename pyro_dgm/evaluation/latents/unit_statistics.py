@@ -6,9 +6,10 @@ from collections import defaultdict
 
 import torch
 from torch import Tensor
+from torch.distributions import Categorical
 
 from ...contract import DATA, Site
-from ...inference.run.supports import independent_numbers
+from ...inference.run.supports import independent_numbers, innermost
 from ...inference.run.traces import PairTrace, plate_names, plate_value
 
 
@@ -20,8 +21,16 @@ class PosteriorMoments:
         self.means: dict[str, list[Tensor]] = defaultdict(list)
         self.variances: dict[str, list[Tensor]] = defaultdict(list)
 
-    def add(self, name: str, z: Tensor) -> None:
-        """Note the draws `(K, rows, *event)` of a site for a block of data."""
+    def add(self, name: str, site: Site) -> None:
+        """Note the draws of a site for a block of data; labels have no mean and are left out.
+
+        Raises:
+            ValueError: if the site lies outside the data plate.
+        """
+        draws = data_second(name, site)  # (K, rows, *plates, *event)
+        if isinstance(innermost(site["fn"]), Categorical):
+            return
+        z = draws if draws.is_floating_point() else draws.double()
         self.num_draws = len(z)
         self.means[name].append(z.mean(0))
         self.variances[name].append(z.var(0))
@@ -35,11 +44,7 @@ class PosteriorMoments:
         found = {}
         for name, blocks in self.means.items():
             means = torch.cat(blocks)
-            if len(means) < 2:
-                raise ValueError(
-                    "data: expected at least 2 data, over which the posterior means vary, got 1. "
-                    "Fix: more data, x[:100]."
-                )
+            require_two_data(len(means))
             noise = torch.cat(self.variances[name]).mean(0) / self.num_draws
             found[name] = means.var(0) - noise
         return found
@@ -67,6 +72,15 @@ class KLShares:
     def mean(self) -> dict[str, Tensor]:
         """Site → the mean over the data `(*plates, *event)`."""
         return {name: torch.cat(blocks).mean(0) for name, blocks in self.blocks.items()}
+
+
+def require_two_data(num: int) -> None:
+    """Refuse one datum."""
+    if num < 2:
+        raise ValueError(
+            "data: expected at least 2 data, over which the posterior means vary, got 1. "
+            "Fix: more data, x[:100]."
+        )
 
 
 def data_second(name: str, site: Site, value: Tensor | None = None) -> Tensor:
