@@ -32,11 +32,11 @@ class Estimate(Tabular):
     degrees: float = inf
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
-        r"""$\hat\theta \pm t_\nu \cdot \mathrm{s.e.}$ with Student's t: where the expectation lies with this confidence.
+        r"""$\hat\theta \pm t_\nu \cdot \mathrm{s.e.}$ with Student's t: where the expectation lies, so sure.
 
-        It holds for terms that are normal, or many: a mean of two normal terms lies within 1.96 of its standard errors
-        in 70 cases of 100, and takes 12.7 for 95. NaN for a single term. Terms that are all equal, as a share of 0 or 1,
-        have no spread to make an interval of.
+        It holds for terms that are normal, or many: the mean of two normal terms lies within 1.96 of its standard
+        errors in 70 cases of 100, and takes 12.7 for 95. NaN for a single term. Terms that are all equal, as a share of
+        0 or 1, have no spread to make an interval of.
 
         Args:
             level: of confidence, in (0, 1).

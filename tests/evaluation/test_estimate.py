@@ -98,7 +98,10 @@ def test_the_sum_of_two_small_samples_of_unequal_spread_holds_the_truth():
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(REPEATS, 5, generator=generator)
     y = 3 * torch.randn(REPEATS, 6, generator=generator)
-    sums = [sum_of_independent(estimated(a[None]), estimated(b[None])) for a, b in zip(x, y)]
+    sums = [
+        sum_of_independent(estimated(a[None]), estimated(b[None]))
+        for a, b in zip(x, y, strict=True)
+    ]
     found = share_covered(sums, truth=0)
     assert abs(found - 0.95) < 0.005 + 5 * COVERAGE_ERROR, "Welch is an approximation"
 
@@ -120,5 +123,7 @@ def test_a_single_number_has_no_interval_and_a_level_beyond_one_is_refused():
     low, high = estimated(torch.ones(1, 1)).interval()
     assert low != low
     assert high != high
-    with pytest.raises(ValueError, match=r"level of confidence in \(0, 1\), got 95. Fix: level=0.95"):
+    with pytest.raises(
+        ValueError, match=r"level of confidence in \(0, 1\), got 95. Fix: level=0.95"
+    ):
         Estimate(0.0, 1.0).interval(95)

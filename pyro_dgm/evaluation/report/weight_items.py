@@ -58,15 +58,26 @@ def khat_item(findings: Findings) -> Item:
             f"a k-hat takes {LEAST_DRAWS} draws for each datum, got num={nll.num}. Fix: num=1000"
         )
     khat = _khat_beyond_rounding(nll)
+    has_none = _has_no_tail(khat, nll)
+    if has_none.all():
+        raise Skipped(
+            "no datum has a k-hat: its weights take so few values that no tail stands out, as those "
+            "of discrete latents; see the importance ESS"
+        )
     limit = khat_threshold(nll.num)
-    share = (khat > limit).double().mean().item()
+    is_unreliable = ~((khat <= limit) | has_none)  # NaN is
+    share = is_unreliable.double().mean().item()
+    khat = khat.masked_fill(has_none, -torch.inf)
+    untold = (
+        f"; {int(has_none.sum()):,} without a tail are left to the ESS" if has_none.any() else ""
+    )
     rows = findings.rows[worst_first(khat)].tolist()
     return judge(
         share,
         f"of data with k-hat > {limit:.2f}",
         MAX_SHARE,
         f"{share:.0%} of the data have k-hat > {limit:.2f}, where NLL is an upper bound that more "
-        f"draws lower only slowly; worst first, by index: {', '.join(map(str, rows))}",
+        f"draws lower only slowly{untold}; worst first, by index: {', '.join(map(str, rows))}",
         "take a guide with wider tails, or score these data by ais(model, x)",
         source="Vehtari et al. 2024, arXiv:1507.02646",
         rows=tuple(rows),
@@ -78,6 +89,11 @@ def _khat_beyond_rounding(nll: NLL) -> Tensor:
     """k-hat of each datum `(N,)`; −∞ where the weights vary by rounding alone."""
     relative_spread = nll.monte_carlo * nll.num**0.5
     return torch.where(relative_spread < ROUNDING, -torch.inf, nll.khat)
+
+
+def _has_no_tail(khat: Tensor, nll: NLL) -> Tensor:
+    """Whether a datum's k-hat is infinite for ties alone `(N,)`: the largest weights are equal, and many."""
+    return (khat == torch.inf) & (nll.monte_carlo <= MAX_MONTE_CARLO)
 
 
 def _khat_pictures(findings: Findings, khat: Tensor, limit: float) -> tuple[Picture, ...]:
@@ -112,7 +128,8 @@ def _picture_of_worst(findings: Findings, khat: Tensor, shape: tuple[int, ...]) 
 def ess_item(findings: Findings) -> Item:
     """For how many data do the draws leave log p(x) uncertain?"""
     nll = _nll_with_weights(findings)
-    share = (nll.monte_carlo > MAX_MONTE_CARLO).double().mean().item()
+    is_uncertain = ~(nll.monte_carlo <= MAX_MONTE_CARLO)  # one draw tells no error, NaN
+    share = is_uncertain.double().mean().item()
     return judge(
         share,
         f"of data with a s.e. > {MAX_MONTE_CARLO} nats",

@@ -246,7 +246,7 @@ def test_monitors_show_their_settings():
 
 
 def test_a_mean_ratio_of_few_data_takes_more_standard_errors_to_warn():
-    """Seven standard errors above its limit: beyond doubt for 500 data, and 1 in 900 for six."""
+    """Seven standard errors above its limit: beyond doubt for 500 data, and one in a thousand for six."""
     limits = Limits(identity=0.0)
     row = {"balance": 0.5, "balance_stderr": 0.1, "oscillation": 0.0, "period": 0.0}
     row |= {"spread": 1.0, "duplicates": 0.0, "coverage": 1.0}
