@@ -26,7 +26,7 @@ def aggregate_test(
 
     One draw for each of at most `num` data chosen at random, against as many of the prior, at the same contexts if
     there are any. The p-value is about the distribution that the data come from. It says whether there is a
-    difference; `surgery` says how many nats it costs.
+    difference; `surgery` says how many nats it costs. Discrete sites are compared by the numbers of their states.
 
     Args:
         model: a Pyro program that generates when its first argument is `None`.
@@ -41,7 +41,21 @@ def aggregate_test(
             plate.
     """
     aggregate, prior = aggregate_draws(model, guide, *batch, num=num, seed=seed)
-    return mmd(real=aggregate, fake=prior, num_permutations=num_permutations, seed=seed)
+    return compare_draws(aggregate, prior, num_permutations, seed)
+
+
+def compare_draws(
+    aggregate: Tensor, prior: Tensor, num_permutations: int = 999, seed: int = 0
+) -> TwoSample:
+    """`mmd` of two samples; where all draws are one point, as a discrete latent in one state, any bandwidth says 0."""
+    is_one_point = bool((aggregate == prior[0]).all() & (prior == prior[0]).all())
+    return mmd(
+        real=aggregate,
+        fake=prior,
+        bandwidth=1.0 if is_one_point else None,
+        num_permutations=num_permutations,
+        seed=seed,
+    )
 
 
 def aggregate_draws(

@@ -11,6 +11,7 @@ from torch import Tensor
 from ...contract import DATA, PyroProgram, Site
 from ...inference.data.tensors import repeat_rows
 from ...inference.drawing.generation import mean_of
+from ...inference.run.supports import innermost
 from ...inference.run.traces import (
     plate_depth,
     plate_names,
@@ -45,6 +46,7 @@ class ClampedProgram:
     def coordinates(self, z: Tensor, *, whiten: bool) -> Tensor:
         r"""$\zeta$ `(S, D)` of points `(S, *event)`."""
         self._check_points(z)
+        self._check_continuous()
         return self._chart(whiten=whiten).of(z).reshape(len(z), -1)
 
     def mean_along(self, zeta: Tensor, *, whiten: bool) -> Tensor:
@@ -81,6 +83,16 @@ class ClampedProgram:
 
     def _chart(self, *, whiten: bool) -> Chart:
         return chart_of(self.latent, self.distribution, whiten=whiten)
+
+    def _check_continuous(self) -> None:
+        """Refuse to move along a discrete latent, between whose states nothing lies."""
+        support = self.distribution.support
+        if support is not None and support.is_discrete:
+            family = type(innermost(self.distribution)).__name__
+            raise ValueError(
+                f"site '{self.latent}': expected a continuous latent to move along, got a discrete "
+                f"one, {family}. Fix: decode(model, z), with z the states that you want to see."
+            )
 
     def _check_points(self, z: Tensor) -> None:
         event = tuple(self.distribution.event_shape)

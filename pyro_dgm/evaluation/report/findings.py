@@ -17,13 +17,13 @@ from ...inference.run.explain import cause_of
 from ...inference.run.sessions import Session, require_positive
 from ...inference.run.structure import Structure
 from ...inference.run.traces import vectorized
-from ..latents.against_prior import aggregate_draws_of
+from ..latents.against_prior import aggregate_draws_of, compare_draws
 from ..latents.elbo_surgery import Surgery, surgery_of
 from ..latents.units import Collapse, collapse_of
 from ..likelihood.importance import NLL, nll_of
 from ..likelihood.total_mass import Normalization, normalization_of
 from ..posterior.calibration import SBC, sbc_of
-from ..samples.twosample import TwoSample, mmd
+from ..samples.twosample import TwoSample
 from .images import choose_image_shape
 
 DRAWS = 1000  # of z for surgery, and of either kind for the two-sample test
@@ -232,7 +232,7 @@ class Findings:
     def aggregate_test(self) -> TwoSample:
         """Whether they come from one distribution."""
         aggregate, prior = self.aggregate
-        return mmd(real=aggregate, fake=prior, seed=self.settings.seed)
+        return compare_draws(aggregate, prior, seed=self.settings.seed)
 
     @CachedResult
     def sbc(self) -> SBC:
