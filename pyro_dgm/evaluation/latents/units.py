@@ -203,6 +203,7 @@ def collapse(
 
 def collapse_of(pair: Session, min_information: float = 0.01) -> Collapse:
     """`collapse` of an open session."""
+    _ = pair.batch  # a stream is read whole, once: the information chooses data at random
     moments, shares = PosteriorMoments(), KLShares()
     for block in pair.blocks():
         run = pair.draw(block).pair
