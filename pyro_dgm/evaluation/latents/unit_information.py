@@ -16,6 +16,7 @@ from .unit_statistics import data_second, require_two_data
 
 # Of equal mass, into which the values of a unit are cut; so few values are their own cells.
 CELLS = 64
+UNITS = 64  # that are counted at once, which bounds the memory
 NUM_DATA = 1000  # that are looked at, at most
 # Draws for each, times the root of their number, for which an idle unit has a standard error of 0.001 nats.
 DRAWS_TIMES_ROOT = 6_400
@@ -51,7 +52,7 @@ def information_of_units(pair: Session) -> dict[str, Tensor]:
     for draws in _draws(pair, rows, num):
         for name, z in draws.items():
             events[name] = z.shape[2:]
-            tables[name].add(_counts(z.reshape(num, z.shape[1], -1), edges[name]))
+            tables[name].add(z.reshape(num, z.shape[1], -1), edges[name])
     return {name: tables[name].information().reshape(event) for name, event in events.items()}
 
 
@@ -74,7 +75,9 @@ def _edges(pair: Session, rows: Tensor) -> dict[str, Tensor]:
 
 def _cut(z: Tensor) -> Tensor:
     """The edges `(D, cells − 1)` for draws `(P, D)`: between few values, else quantiles of each unit."""
-    values = z.unique()
+    values = z[:100, :100].unique()
+    if len(values) <= CELLS:  # they may be few; all of a wide site take long to sort
+        values = z.unique()
     if len(values) <= CELLS:
         middles = (values[1:] + values[:-1]) / 2
         return middles.expand(z.shape[1], -1).contiguous()
@@ -98,16 +101,23 @@ class _Table:
     """The counts of many blocks of data, as far as entropies need them."""
 
     def __init__(self) -> None:
-        self.pooled = torch.tensor(0.0)
+        self.pooled: Tensor | None = None
         self.entropies: list[Tensor] = []
 
-    def add(self, counts: Tensor) -> None:
-        """Note the counts `(N, D, cells)` of a block of data."""
-        self.pooled = self.pooled.to(counts) + counts.sum(0)
-        self.entropies.append(entropy(counts))
+    def add(self, z: Tensor, edges: Tensor) -> None:
+        """Note the draws `(K, N, D)` of a block of data, some units at a time."""
+        pooled, entropies = [], []
+        for units in torch.arange(z.shape[2]).split(UNITS):
+            counts = _counts(z[:, :, units.to(z.device)], edges[units.to(z.device)])
+            pooled.append(counts.sum(0))
+            entropies.append(entropy(counts))
+        self.entropies.append(torch.cat(entropies, 1))
+        of_block = torch.cat(pooled)
+        self.pooled = of_block if self.pooled is None else self.pooled + of_block
 
     def information(self) -> Tensor:
         """The entropy of all draws less the mean of that of each datum's `(D,)`."""
+        assert self.pooled is not None
         of_data = torch.cat(self.entropies).mean(0)
         return (entropy(self.pooled) - of_data).cpu()
 
