@@ -35,8 +35,7 @@ class Estimate(Tabular):
         r"""$\hat\theta \pm t_\nu \cdot \mathrm{s.e.}$ with Student's t: where the expectation lies, so sure.
 
         It holds for terms that are normal, or many: the mean of two normal terms lies within 1.96 of its standard
-        errors in 70 cases of 100, and takes 12.7 for 95. NaN for a single term. Terms that are all equal, as a share of
-        0 or 1, have no spread to make an interval of.
+        errors in 70 cases of 100, and takes 12.7 for 95. NaN for a single term. A share has an interval of its own.
 
         Args:
             level: of confidence, in (0, 1).
@@ -55,10 +54,7 @@ class Estimate(Tabular):
             >>> round(low, 3), round(high, 3)
             (0.722, 1.278)
         """
-        if not 0 < level < 1:
-            raise ValueError(
-                f"interval: expected a level of confidence in (0, 1), got {level}. Fix: level=0.95."
-            )
+        check_level(level)
         half = student_quantile((1 + level) / 2, self.degrees) * self.stderr
         return self.value - half, self.value + half
 
@@ -75,6 +71,79 @@ class Estimate(Tabular):
 
     def __str__(self) -> str:
         return f"{self.value:.3f} ± {self.stderr:.3f}"
+
+
+@dataclass(frozen=True)
+class Share(Estimate):
+    r"""$a\,\hat p + b$, with $\hat p$ the share of n independent data for which something holds.
+
+    Its interval is Wilson's: Student's has no width where the share is 0 or 1, whatever the number of data.
+
+    Attributes:
+        factor: a.
+        shift: b.
+
+    Example:
+        >>> low, high = Share(1.0, 0.0, degrees=3).interval()  # all of four
+        >>> round(low, 3), round(high, 3)
+        (0.51, 1.0)
+    """
+
+    factor: float = 1.0
+    shift: float = 0.0
+
+    def interval(self, level: float = 0.95) -> tuple[float, float]:
+        r"""$a I + b$, $I = (\hat p + z^2 / 2n \pm z \sqrt{\hat p (1 - \hat p) / n + z^2 / 4n^2}) / (1 + z^2 / n)$.
+
+        Args:
+            level: of confidence, in (0, 1).
+
+        Raises:
+            ValueError: for another level.
+
+        References:
+            Wilson 1927, *Probable inference, the law of succession, and statistical inference*, JASA 22.
+        """
+        check_level(level)
+        num = self.degrees + 1
+        z = NormalDist().inv_cdf((1 + level) / 2)
+        share = (self.value - self.shift) / self.factor
+        centre = share + z**2 / (2 * num)
+        half = z * sqrt(share * (1 - share) / num + (z / num) ** 2 / 4)
+        ends = []
+        for end in (centre - half, centre + half):
+            ends.append(self.factor * end / (1 + z**2 / num) + self.shift)
+        return min(ends), max(ends)
+
+    def scaled(self, factor: float, shift: float = 0.0) -> Share:
+        r"""$a' (a\,\hat p + b) + b'$, whose interval is that of the share, mapped."""
+        return Share(
+            factor * self.value + shift,
+            abs(factor) * self.stderr,
+            degrees=self.degrees,
+            factor=factor * self.factor,
+            shift=factor * self.shift + shift,
+        )
+
+
+def share_of(is_true: Tensor) -> Share:
+    """The share of independent data `(N,)` for which something holds, 1, or does not, 0; ½ is a tie.
+
+    Example:
+        >>> import torch
+        >>> print(share_of(torch.tensor([1.0, 1.0, 0.0, 0.0])))
+        0.500 ± 0.289
+    """
+    mean = estimated(is_true.double()[None])
+    return Share(mean.value, mean.stderr, mean.degrees)
+
+
+def check_level(level: float) -> None:
+    """Refuse a level of confidence outside (0, 1)."""
+    if not 0 < level < 1:
+        raise ValueError(
+            f"interval: expected a level of confidence in (0, 1), got {level}. Fix: level=0.95."
+        )
 
 
 def student_quantile(probability: float, degrees: float) -> float:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from ...contract import PyroProgram
-from ...evaluation.estimate import Estimate, estimated, sum_of_independent
+from ...evaluation.estimate import Estimate, Share, estimated, sum_of_independent
 from ...inference.data.tensors import split_rows, take_rows
 from ...inference.process.states import derive_seed, evaluation_mode, fork_rng
 from ...inference.run.sessions import place_data
@@ -225,7 +225,7 @@ def _score(critic: nn.Module, real: Batch, fake: Batch, num_train: int) -> Optim
     fake_right = (1 - c_fake.sign()) / 2
     return Optimality(
         value=sum_of_independent(_mean(-softplus(-c_real)), _mean(-softplus(c_fake))),
-        accuracy=sum_of_independent(_mean(real_right / 2), _mean(fake_right / 2)),
+        accuracy=_balanced_share(real_right, fake_right),
         quantiles_real=_quantiles(c_real.sigmoid()),
         quantiles_fake=_quantiles(c_fake.sigmoid()),
         num_train=num_train,
@@ -246,6 +246,12 @@ def _finite_logits(critic: nn.Module, batch: Batch) -> Tensor:
             "Fix: AdamFit(lr=1e-4), or data of unit scale."
         )
     return c
+
+
+def _balanced_share(real_right: Tensor, fake_right: Tensor) -> Share:
+    """The mean of two shares of equally many data, with the standard error of two samples."""
+    mean = sum_of_independent(_mean(real_right / 2), _mean(fake_right / 2))
+    return Share(mean.value, mean.stderr, degrees=len(real_right) + len(fake_right) - 1)
 
 
 def _mean(terms: Tensor) -> Estimate:

@@ -14,7 +14,7 @@ from torch import Tensor
 from ...inference.process.states import fork_rng
 from ...inference.run.sessions import require_positive
 from ...tabular import Tabular
-from ..estimate import Estimate, estimate_columns, estimated, pooled_degrees
+from ..estimate import Estimate, Share, estimate_columns, pooled_degrees, share_of
 from .pools import balance, permutation_p, relabellings, two_samples
 
 
@@ -195,11 +195,11 @@ def _score(classifier: Any, halves: _Halves) -> Tensor:
     return torch.as_tensor(probability).double()
 
 
-def _accuracy(scores: Tensor, is_fake: Tensor) -> Estimate:
+def _accuracy(scores: Tensor, is_fake: Tensor) -> Share:
     """Share of the data that are on their own side of ½; a tie counts half."""
     side = (scores - 0.5) * (2 * is_fake.double() - 1)
     right = side.sign() / 2 + 0.5
-    return estimated(right[None])
+    return share_of(right)
 
 
 def _auc(scores: Tensor, labels: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ...tabular import Tabular
-from ..estimate import Estimate, estimate_columns
+from ..estimate import Estimate, Share, estimate_columns
 from .pools import as_numbers, distance_blocks, two_samples
 
 SIGMAS = 3.0  # a sample within so many standard deviations of a mode is of high quality
@@ -106,9 +106,7 @@ def mode_coverage(*, fake: Any, centres: Any, sd: float) -> ModeCoverage:
     share = is_good.double().mean().item()
     return ModeCoverage(
         counts=counts,
-        high_quality=Estimate(
-            share, (share * (1 - share) / len(fake)) ** 0.5, degrees=len(fake) - 1
-        ),
+        high_quality=Share(share, (share * (1 - share) / len(fake)) ** 0.5, len(fake) - 1),
         reverse_kl=_reverse_kl(counts),
         ceiling=_chi2_cdf(SIGMAS**2, dim=centres.shape[1]),
         num=len(fake),
@@ -159,7 +157,7 @@ def label_coverage(*, labels: Any, num_modes: int) -> ModeCoverage:
     counts = classes.bincount(minlength=num_modes)
     return ModeCoverage(
         counts=counts,
-        high_quality=Estimate(1.0, 0.0, degrees=len(classes) - 1),
+        high_quality=Share(1.0, 0.0, len(classes) - 1),
         reverse_kl=_reverse_kl(counts),
         ceiling=1.0,
         num=len(classes),
