@@ -33,7 +33,8 @@ from .evaluation.samples.modes import mode_coverage
 from .evaluation.samples.moments import frechet
 from .evaluation.samples.neighbours import nearest_neighbour, prdc
 from .evaluation.samples.twosample import mmd
-from .inference.data.batches import Batches, binarize
+from .inference.data.batches import Batches
+from .inference.data.binarization import binarize
 from .inference.drawing.generation import encode, generate, reconstruct
 from .inference.objectives.elbo import ELBO
 from .inference.objectives.gradients import DoublyReparameterized, StickingTheLanding

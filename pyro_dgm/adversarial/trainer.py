@@ -104,14 +104,14 @@ class GANTrainer(Trainer):
         self.game = game
         self.penalties = tuple(penalties)
         self.play = play
-        self.bound = bound
-        self.weight = weight
+        self.bound, self.weight = bound, weight
         self.fakes = Fakes(generator, noise=noise)
         self.state.optimizers = {
             "rules": GameRules(game, penalties, play, noise, None if bound is None else weight),
             "generator": self._generator,
             "critic": self._critic,
         }
+        self.moved = (self._generator.moved, self._critic.moved)
         self._generator_moved = False
 
     @property

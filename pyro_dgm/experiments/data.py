@@ -11,7 +11,8 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from ..inference.data.batches import Batches, binarize
+from ..inference.data.batches import Batches
+from ..inference.data.binarization import binarize
 from ..inference.process.states import fork_rng
 from .idx import read_idx_images
 

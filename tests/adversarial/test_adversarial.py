@@ -377,9 +377,9 @@ class Called(nn.Module):
 
 
 def test_a_loss_that_is_not_finite_raises_with_its_step():
-    trainer = build(play=dgm.gan.Alternating(critic=dgm.gan.Player(lr=float("inf"))))
+    trainer = build(play=dgm.gan.Alternating(critic=dgm.gan.Player(lr=1e300)))
     with pytest.raises(
-        ValueError, match=r"expected finite losses, got non-finite generator at or .* before step 3"
+        ValueError, match=r"expected finite losses, got non-finite generator at or .* before step 1"
     ):
         fit(trainer)
 

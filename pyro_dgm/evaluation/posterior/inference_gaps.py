@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ...contract import PyroProgram
 from ...inference.data.tensors import extreme_batch
+from ...inference.process.numbers import check_number
 from ...inference.process.states import derive_seed, fork_rng, require_gradients
 from ...inference.run.sessions import Session, require_positive, session
 from ...inference.run.traces import latent_sites
@@ -118,6 +119,7 @@ def gaps(
         torch.Size([5])
     """
     require_positive(num_steps=num_steps)
+    check_number("gaps", "lr", lr, least=0, fix="lr=0.05")
     with session(model, guide, *batch, num=num, chunk=chunk, seed=seed) as pair:
         _check_truth(truth, len(pair))
         return gaps_of(pair, num_steps, lr, truth)

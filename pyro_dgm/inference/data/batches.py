@@ -12,7 +12,9 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler, IterableDa
 
 from ...contract import PyroProgram
 from ..process.distributed import rank_and_world
+from ..process.numbers import check_count
 from ..process.states import derive_seed, device_of, with_own_rng
+from .rests import batch_sizes, batches_before_one_datum
 from .tensors import (
     Batch,
     as_tensors,
@@ -25,27 +27,6 @@ from .tensors import (
     to_device,
     to_tensor,
 )
-
-
-def binarize(x: Tensor) -> Tensor:
-    r"""$b \sim \mathrm{Bern}(x)$: a fresh binary draw of grey values in [0, 1], or of bytes in 0…255.
-
-    As the `transform` of `Batches` it gives dynamic binarization: a new draw each time an image is seen.
-
-    Raises:
-        ValueError: if values lie outside [0, 1] and are not bytes.
-
-    Example:
-        >>> binarize(torch.tensor([0, 255], dtype=torch.uint8))
-        tensor([0., 1.])
-    """
-    grey = x / 255 if x.dtype == torch.uint8 else x
-    if x.dtype != torch.uint8 and not bool(((grey >= 0) & (grey <= 1)).all()):
-        raise ValueError(
-            f"binarize: expected grey values in [0, 1] or uint8 bytes, got values from {x.min()} to {x.max()}. "
-            "Fix: binarize(x / x.max())."
-        )
-    return torch.bernoulli(grey)
 
 
 class Batches:
@@ -74,10 +55,7 @@ class Batches:
         shuffle: bool = True,
         name: str = "data",
     ):
-        if batch_size < 1:
-            raise ValueError(
-                f"Batches: expected batch_size >= 1, got {batch_size}. Fix: batch_size=128."
-            )
+        check_count("Batches", "batch_size", batch_size, fix="batch_size=128")
         parts = data if isinstance(data, (tuple, list)) else (data,)
         for position, part in enumerate(parts):
             if not is_array(part):
@@ -113,12 +91,20 @@ class Batches:
         return len(self.tensors[0])
 
     def epoch(self, seed: int = 0, epoch: int = 0, *, even: bool = False) -> Iterator[Batch]:
-        """The minibatches of one epoch; with several processes those of this rank, `even`: as many as of any other."""
+        """The minibatches of one epoch; with several processes those of this rank.
+
+        Args:
+            seed: the order is a function of it
+            epoch: and of this.
+            even: for training: as many batches as of any other rank, and no last one of a single datum, which
+                batch normalization can't be trained on; the batch before takes that datum in.
+        """
         order = torch.arange(len(self))
         if self.shuffle:
             generator = torch.Generator().manual_seed(derive_seed(seed, epoch))
             order = torch.randperm(len(self), generator=generator)
-        for rows in _shard(order, pad=even).to(self.tensors[0].device).split(self.batch_size):
+        own = _shard(order, pad=even).to(self.tensors[0].device)
+        for rows in own.split(batch_sizes(len(own), self.batch_size, join=even)):
             yield self._rows(rows)
 
     def first(self) -> Batch:
@@ -149,12 +135,23 @@ class LoaderBatches:
         return LoaderBatches(self.loader, self.arguments, device)
 
     def epoch(self, seed: int = 0, epoch: int = 0, *, even: bool = False) -> Iterator[Batch]:
-        """The minibatches of one epoch, in the loader's own order."""
+        """The minibatches of one epoch, in the loader's own order.
+
+        For training (`even`) a last batch of a single datum goes into the one before, where the loader says its sizes.
+        """
         sampler = getattr(self.loader, "sampler", None)
         if isinstance(sampler, DistributedSampler):
             sampler.set_epoch(epoch)
-        for batch in self.loader:
-            yield tuple(self._to_device(value) for value in self._ordered(batch))
+        joined = batches_before_one_datum(self.loader) if even else None
+        batches = iter(self.loader)
+        for position, batch in enumerate(batches):
+            moved = self._moved(batch)
+            if position + 1 == joined:  # the last but one takes in the last
+                moved = concat_rows([moved, *map(self._moved, batches)])
+            yield moved
+
+    def _moved(self, batch: Any) -> Batch:
+        return tuple(self._to_device(value) for value in self._ordered(batch))
 
     def first(self) -> Batch:
         """The first batch.

@@ -22,7 +22,7 @@ from ..run.traces import (
 )
 from .free_bits import FreeBits
 from .objective import Objective, check_observed, check_reparameterized
-from .schedules import Constant, Schedule
+from .schedules import Constant, Schedule, check_values
 
 
 class ELBO(Objective):
@@ -91,6 +91,9 @@ class ELBO(Objective):
         return (
             f"num_particles={self.num_particles}, size={self.size}, analytic_kl={self.analytic_kl}"
         )
+
+    def check_schedules(self) -> None:  # noqa: D102
+        check_values(self.beta)
 
     def preflight(self, *batch: Any) -> Structure:  # noqa: D102
         structure = super().preflight(*batch)
@@ -196,7 +199,8 @@ def _schedules_by_site(beta: Mapping[str, float | Schedule] | None) -> nn.Module
 def _as_schedule(name: str, value: Any) -> Schedule:
     if isinstance(value, Schedule):
         return value
-    if not isinstance(value, (int, float, Tensor)):
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not is_number and not (isinstance(value, Tensor) and value.numel() == 1):
         raise TypeError(
             f"ELBO: expected beta of '{name}' as a number or a Schedule, got {value!r}. "
             f"Fix: beta={{'{name}': LinearWarmup(1000)}}, or beta={{'{name}': 0.5}}."

@@ -62,6 +62,8 @@ class FreeBits(nn.Module):
 def _as_nats(nats: float | Tensor) -> Tensor:
     """A floor of its own as a tensor of the default dtype."""
     try:
+        if isinstance(nats, (bool, str)):
+            raise TypeError(nats)
         floor = torch.as_tensor(nats, dtype=torch.get_default_dtype()).clone()
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(

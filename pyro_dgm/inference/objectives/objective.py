@@ -67,6 +67,9 @@ class Objective(SettingsFirst, RunsPrograms):
             if isinstance(module, Schedule):
                 module.advance()
 
+    def check_schedules(self) -> None:
+        """Refuse a schedule whose value is now no weight of a cost; called now and then in training."""
+
     def preflight(self, *batch: Any) -> Structure:
         """Check the pair on this batch, see `preflight`, and learn how many plates the programs have."""
         structure = preflight(self.model, self.guide, *batch, size=self.size)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..process.distributed import all_reduce_sum
 from .history import Row
+from .soundness import Unsound
 
 Value = TypeVar("Value")
 
@@ -75,13 +76,13 @@ class RunningMeans:
         """One host synchronisation: raise if any term was not finite.
 
         Raises:
-            ValueError: with the names of the sites.
+            Unsound: a ValueError, with the names of the sites.
         """
         if self.finite is None or bool(self.finite.all()):
             return
         finite = self.finite.tolist()
         names = [name for name, good in zip(self.names, finite, strict=True) if not good]
-        raise ValueError(
+        raise Unsound(
             f"{describe_non_finite(names, step)} Fix: a lower lr, clip=1.0, bounded scales at that "
             "site, or fit(max_skips=…) to pass over it."
         )
