@@ -19,6 +19,7 @@ from ..run.pair_checks import (
 from ..run.structure import Structure, preflight
 from ..run.traces import Site
 from .schedules import Schedule
+from .statements import Statements
 
 
 class Objective(SettingsFirst, RunsPrograms):
@@ -48,6 +49,7 @@ class Objective(SettingsFirst, RunsPrograms):
         self.model = model
         self.guide = guide
         self.size = size
+        self.statements: Statements | None = None
         self._depth = 1
 
     def terms(self, *batch: Any) -> dict[str, Tensor]:
@@ -66,6 +68,17 @@ class Objective(SettingsFirst, RunsPrograms):
         for module in self.modules():
             if isinstance(module, Schedule):
                 module.advance()
+
+    def adopt(self, name: str) -> nn.Parameter | None:
+        """Take the leaf of a `pyro.param` statement as a parameter of the objective; none if it is one already."""
+        if self.statements is None:
+            self.statements = Statements()
+        return self.statements.adopt(name)
+
+    def release(self, name: str) -> None:
+        """Undo `adopt`."""
+        if self.statements is not None:
+            self.statements.release(name)
 
     def check_schedules(self) -> None:
         """Refuse a schedule whose value is now no weight of a cost; called now and then in training."""

@@ -50,6 +50,16 @@ class Ema:
         decay = min(self.decay, (1 + step) / (10 + step))
         torch._foreach_lerp_(self.average, [p.detach() for p in self.parameters], 1 - decay)
 
+    def append(self, parameter: nn.Parameter) -> None:
+        """Average one more from here on."""
+        self.parameters.append(parameter)
+        self.average.append(parameter.detach().clone())
+
+    def pop(self) -> None:
+        """Undo the last `append`."""
+        self.parameters.pop()
+        self.average.pop()
+
     def follow(self) -> None:
         """Go where the weights have gone since: another device, another dtype."""
         pairs = zip(self.average, self.parameters, strict=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -285,6 +285,9 @@ class TrainingState:
         """
         save_state(self.checkpoint(partial), path)
 
-    def load(self, path: str | Path) -> None:
-        """Read what `save` wrote."""
-        self.load_state_dict(load_state(path))
+    def load(self, path: str | Path, prepare: Callable[[Weights], None] | None = None) -> None:
+        """Read what `save` wrote; `prepare` sees the weights before they are taken."""
+        state = load_state(path)
+        if prepare is not None:
+            prepare(state["module"])
+        self.load_state_dict(state)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from ..objectives.elbo import Objective
+from ..objectives.statements import find_statements, statements_of
 from ..process.distributed import average_gradients
 from ..process.numbers import check_number
 from .compilation import Compiled, Eager
@@ -68,6 +70,7 @@ class SVITrainer(Trainer):
         self.objective = objective
         self.clip = clip
         self.optimizer = _build_optimizer(optimizer, self.parameters, lr)
+        self.trains_statements = True
         self.moved = [Moved("SVITrainer", "objective", objective, self.optimizer)]
         self.state.optimizers = {"optimizer": self.optimizer}
         self.schedule = None
@@ -87,6 +90,48 @@ class SVITrainer(Trainer):
 
     def preflight(self, *batch: Any) -> None:  # noqa: D102
         self.objective.preflight(*batch)
+
+    def adopt(self, *batch: Any) -> None:
+        """Train the leaves of `pyro.param` statements as well: optimizer, average and checkpoints take them in."""
+        if not self.trains_statements:
+            super().adopt(*batch)
+            return
+        names = find_statements(self.objective, self.programs, batch)
+        self._adopt(names)
+        if names:
+            self.state.remember()
+
+    def resume(self, path: str | Path) -> None:  # noqa: D102
+        names: list[str] = []
+
+        def adopt(weights: Mapping[str, Any]) -> None:
+            names.extend(statements_of(weights, self.objective))
+            self._adopt(names)
+
+        try:
+            self.state.load(path, adopt)
+        except BaseException:
+            self._release(names)
+            raise
+
+    def _adopt(self, names: Sequence[str]) -> None:
+        for name in names:
+            leaf = self.objective.adopt(name)
+            if leaf is None:
+                continue
+            self.parameters.append(leaf)
+            self.optimizer.param_groups[0]["params"].append(leaf)
+            if self.ema is not None:
+                self.ema.append(leaf)
+
+    def _release(self, names: Sequence[str]) -> None:
+        """Undo `_adopt`, last of all."""
+        for name in names:
+            self.objective.release(name)
+            self.parameters.pop()
+            self.optimizer.param_groups[0]["params"].pop()
+            if self.ema is not None:
+                self.ema.pop()
 
     def terms(self, *batch: Any) -> Terms:  # noqa: D102
         return self.objective.terms(*batch)

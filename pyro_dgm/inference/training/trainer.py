@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,8 @@ from torch import nn
 
 from ..data.batches import as_batches
 from ..data.streams import StreamCheck
+from ..objectives.objective import Objective
+from ..objectives.statements import find_statements
 from ..process.states import eval_mode, fork_rng
 from ..run.sessions import require_positive
 from .checkpoints import CheckpointFile
@@ -21,7 +23,7 @@ from .history import History, Row
 from .loop import Loop
 from .monitoring import Patience, check_limits, choose_metric, progress_bar, show_epoch
 from .running import prefixed
-from .soundness import refuse_no_metric
+from .soundness import list_names, refuse_no_metric
 
 
 class Trainer(Loop):
@@ -45,6 +47,30 @@ class Trainer(Loop):
     @abstractmethod
     def preflight(self, *batch: Any) -> None:
         """Check the programs on a batch."""
+
+    def adopt(self, *batch: Any) -> None:
+        """Take the `pyro.param` statements that the programs run on a batch among what is trained.
+
+        Raises:
+            ValueError: here, for any; a subclass may train them.
+        """
+        names = find_statements(self.module, self.programs, batch)
+        if names:
+            owner = type(self).__name__
+            raise ValueError(
+                f"{owner}: expected parameters of modules, got pyro.param statements of {list_names(names)}, "
+                "which it would not train. "
+                "Fix: nn.Parameter, or PyroParam in a PyroModule."
+            )
+
+    @property
+    def programs(self) -> Sequence[nn.Module]:
+        """All programs that are trained."""
+        found = {id(self.model): self.model}
+        for module in self.module.modules():
+            if isinstance(module, Objective):
+                found |= {id(program): program for program in (module.model, module.guide)}
+        return tuple(found.values())
 
     # -- the loop --------------------------------------------------------------------------------------
     def fit(
@@ -180,6 +206,7 @@ class Trainer(Loop):
             self.preflight(*run.train.first())
             if run.val is not None:
                 self.preflight(*run.val.first())
+            self.adopt(*run.train.first())
             with eval_mode(self.module):
                 terms = self.terms(*run.train.first())
         names = list(prefixed("train_", terms))
