@@ -31,7 +31,7 @@ class Patience:
     """
 
     def __init__(self, module: nn.Module, optimizers: Sequence[Optimizer], limit: int | None):
-        self.module = module
+        self.schedules = [m for m in module.modules() if isinstance(m, Schedule)]
         self.optimizers = optimizers
         self.limit = limit
         self.rates = self._rates()
@@ -55,8 +55,7 @@ class Patience:
         return [float(group["lr"]) for o in self.optimizers for group in o.param_groups]
 
     def _are_schedules_warm(self) -> bool:
-        schedules = [m for m in self.module.modules() if isinstance(m, Schedule)]
-        return all(schedule.has_ended() for schedule in schedules)
+        return all(schedule.has_ended() for schedule in self.schedules)
 
 
 def check_rates(optimizers: Sequence[Optimizer], epoch: int) -> None:

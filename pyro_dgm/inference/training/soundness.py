@@ -114,11 +114,12 @@ def non_finite(tensors: Mapping[str, Tensor]) -> list[str]:
     real = {name: t.detach() for name, t in tensors.items() if t.is_floating_point() and t.numel()}
     if not real:
         return []
-    largest = torch._foreach_norm(list(real.values()), float("inf"))
-    target = largest[0]
-    flags = [value.isfinite().to(target.device) for value in largest]
-    if bool(torch.stack(flags).all()):
+    norms = torch._foreach_norm(list(real.values()))
+    device = norms[0].device
+    total = torch.stack([norm.to(device, torch.float64) for norm in norms]).sum()
+    if bool(total.isfinite()):
         return []
+    # A norm may overflow where all values are finite.
     return [name for name, t in real.items() if not bool(t.isfinite().all())]
 
 

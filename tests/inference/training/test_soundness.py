@@ -16,16 +16,20 @@ D = 3
 
 
 class Faulty(nn.Module):
-    r"""$h + \sqrt{s + (0 h)^2} - \sqrt{s}$, which is h; its gradient is NaN at s = 0. The buffer s is an input of graphs."""
+    r"""$h + \sqrt{s + (0 h)^2} - \sqrt{s}$, which is h; its gradient is NaN at s = 0.
+
+    s and 0 are buffers, and so inputs of a graph, which would else be simplified.
+    """
 
     def __init__(self, net):
         super().__init__()
         self.net = net
         self.register_buffer("safe", torch.ones(()), persistent=False)
+        self.register_buffer("zero", torch.zeros(()), persistent=False)
 
     def forward(self, x):
         h = self.net(x)
-        return h + (self.safe + (0 * h).square()).sqrt() - self.safe.sqrt()
+        return h + (self.safe + (self.zero * h).square()).sqrt() - self.safe.sqrt()
 
 
 def data(num=10):
@@ -144,7 +148,7 @@ def test_a_nan_gradient_raises_and_the_run_goes_on_from_its_last_good_epoch(buil
 
 @every_trainer
 def test_a_checkpoint_is_never_written_with_what_is_not_finite(build, tmp_path):
-    """At every step a file: the last one that was written is good, and the run that goes on from it is the whole one."""
+    """At every step a file: the last that was written is good, and the run that goes on from it is the whole one."""
     file = tmp_path / "run.pt"
     whole, _ = build()
     fit(whole, data(7), epochs=4)
