@@ -11,6 +11,7 @@ from pyro.distributions.kl import kl_divergence
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor, nn
 
+from ..process.numbers import check_count
 from ..run.structure import Structure
 from ..run.traces import (
     PairTrace,
@@ -77,10 +78,7 @@ class ELBO(Objective):
         analytic_kl: bool = False,
     ):
         super().__init__(model, guide, size)
-        if num_particles < 1:
-            raise ValueError(
-                f"ELBO: expected num_particles >= 1, got {num_particles}. Fix: num_particles=1."
-            )
+        check_count("ELBO", "num_particles", num_particles, fix="num_particles=1")
         self.num_particles = num_particles
         self.analytic_kl = analytic_kl
         self.beta = _schedules_by_site(beta)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from ...representation import SettingsFirst
+from ..process.numbers import check_count
 from ..run.pair_checks import (
     PROGRAM_OF,
     RunsPrograms,
@@ -46,6 +47,8 @@ class Objective(SettingsFirst, RunsPrograms):
             )
         check_trainable(name, "model", model)
         check_trainable(name, "guide", guide)
+        if size is not None:
+            check_count(name, "size", size, fix="size=len(data)")
         self.model = model
         self.guide = guide
         self.size = size

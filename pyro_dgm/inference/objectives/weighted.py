@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from math import isfinite, log
+from math import log
 from typing import Any
 
 from torch import Tensor, nn
 
+from ..process.numbers import check_count, check_number
 from ..run.structure import Structure
 from ..run.traces import latent_sites, observed_sites
 from .gradients import Estimator, Reparameterized
@@ -28,11 +29,8 @@ class Weighted(Objective):
         size: int | None = None,
     ):
         super().__init__(model, guide, size)
-        if num_particles < 1:
-            raise ValueError(
-                f"{type(self).__name__}: expected num_particles >= 1, got {num_particles}. "
-                "Fix: num_particles=16."
-            )
+        owner = type(self).__name__
+        check_count(owner, "num_particles", num_particles, fix="num_particles=16")
         self.num_particles = num_particles
         self.estimator: Estimator = Reparameterized()
 
@@ -148,14 +146,11 @@ class Renyi(Weighted):
         size: int | None = None,
     ):
         super().__init__(model, guide, num_particles, size)
+        check_number("Renyi", "alpha", alpha, fix="alpha=0.5, or IWELBO")
         if alpha == 1:
             raise ValueError(
                 "Renyi: expected alpha other than 1, where the bound is the ELBO, got 1. "
                 "Fix: ELBO(model, guide)."
-            )
-        if not isfinite(alpha):
-            raise ValueError(
-                f"Renyi: expected a finite alpha, got {alpha}. Fix: alpha=0.5, or IWELBO."
             )
         self.alpha = alpha
 

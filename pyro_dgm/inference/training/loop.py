@@ -189,9 +189,12 @@ class Loop(ABC):
             raise Unsound(f"{error} {also}") from None
 
     def _check_schedules(self) -> None:
-        for module in self.module.modules():
-            if isinstance(module, Objective):
-                module.check_schedules()
+        try:
+            for module in self.module.modules():
+                if isinstance(module, Objective):
+                    module.check_schedules()
+        except ValueError as error:  # the steps since the last look may have climbed
+            raise Unsound(str(error)) from None
 
     def _mean_terms(self, batches: Epochs, check: StreamCheck, seed: int) -> Row:
         with evaluation_mode(self.module, seed=seed):
