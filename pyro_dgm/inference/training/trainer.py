@@ -203,12 +203,13 @@ class Trainer(Loop):
     def _check(self, run: Run) -> list[str]:
         """Check both data sets; returns the names of the metrics that an epoch will have."""
         with self._forked():
-            self.preflight(*run.train.first())
+            batch = run.train.first()
+            self.preflight(*batch)
             if run.val is not None:
                 self.preflight(*run.val.first())
-            self.adopt(*run.train.first())
+            self.adopt(*batch)
             with eval_mode(self.module):
-                terms = self.terms(*run.train.first())
+                terms = self.terms(*batch)
         names = list(prefixed("train_", terms))
         if run.val is not None:
             names += prefixed("val_", terms)

@@ -78,9 +78,17 @@ def fit(**options):
 
 
 COUNTS = {
-    "patience": (lambda v: fit(monitor="train_loss", patience=v), "fit: expected patience", (None,)),
+    "patience": (
+        lambda v: fit(monitor="train_loss", patience=v),
+        "fit: expected patience",
+        (None,),
+    ),
     "max_skips": (lambda v: fit(max_skips=v), "fit: expected max_skips", ()),
-    "batch_size": (partial(dgm.training.Batches, torch.randn(8, 3)), "Batches: expected batch_s", ()),
+    "batch_size": (
+        partial(dgm.training.Batches, torch.randn(8, 3)),
+        "Batches: expected batch_s",
+        (),
+    ),
     "LinearWarmup": (dgm.LinearWarmup, "LinearWarmup: expected num_steps", ()),
     "Cyclical": (dgm.training.Cyclical, "Cyclical: expected .*num_steps", ()),
     "ELBO": (lambda v: objective(num_particles=v), "ELBO: expected num_particles", ()),
