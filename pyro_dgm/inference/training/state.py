@@ -227,11 +227,10 @@ class TrainingState:
         try:
             check_agreement(state, self.module, self.optimizers, averaged=self.ema is not None)
             self._take(copy_tree(state))
-        except ValueError:
-            self._put_back(before)
-            raise
         except Exception as error:  # whatever a module or an optimizer raises
             self._put_back(before)
+            if str(error).startswith("resume:"):
+                raise
             raise ValueError(
                 f"resume: expected a checkpoint of this trainer, got one that does not fit: {error}. "
                 "Fix: the module, optimizer= and schedule= of the run that wrote it."

@@ -76,7 +76,7 @@ def test_a_batch_of_a_new_form_is_checked_by_the_programs_in_any_epoch():
     loader = DataLoader(Fresh(4, lambda x: x), batch_size=4)
     trainer = svi()
     other = DataLoader(Fresh(4, lambda x: x), batch_size=4)
-    forms = iter([loader, loader, map(lambda x: x[:, :2], other)])
+    forms = iter([loader, loader, (x[:, :2] for x in other)])
 
     class Changing:
         def __iter__(self):
