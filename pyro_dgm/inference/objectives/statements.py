@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import pyro
-from pyro import poutine
 from pyro.poutine.messenger import Messenger
-from torch import Tensor, nn
+from torch import nn
 from torch.distributions import transform_to
-
-from ..process.states import eval_mode, fork_rng
 
 
 class Statements(nn.ParameterDict):
@@ -63,25 +60,22 @@ class _Reading(Messenger):
             msg["value"] = transform_to(constraint)(leaf)
 
 
-def find_statements(module: nn.Module, programs: Sequence[nn.Module], batch: Any) -> list[str]:
-    """Names of the `pyro.param` statements whose leaves are no parameters of a module, by one run of its programs.
+class SeenStatements(Messenger):
+    """Remembers which `pyro.param` statements have run under it, whatever program they stand in."""
 
-    Args:
-        module: whose parameters are known.
-        programs: those that run.
-        batch: their arguments.
-    """
-    if not pyro.get_param_store()._params:
-        return []  # programs have run before: those with statements have left them there
-    own = {id(p) for p in module.parameters()}
-    names: dict[str, None] = {}
-    with fork_rng(*batch), eval_mode(*programs), pyro.validation_enabled(False):
-        for program in programs:
-            trace = poutine.trace(program).get_trace(*batch)
-            for name, site in trace.nodes.items():
-                if site["type"] == "param" and id(_leaf(site)) not in own:
-                    names[name] = None
-    return list(names)
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def _pyro_post_param(self, msg: dict[str, Any]) -> None:
+        if msg["name"] not in self.names:
+            self.names.append(msg["name"])
+
+    def foreign_to(self, module: nn.Module) -> list[str]:
+        """Names of those whose leaves are no parameters of a module."""
+        own = {id(p) for p in module.parameters()}
+        leaves = pyro.get_param_store()._params
+        return [name for name in self.names if name in leaves and id(leaves[name]) not in own]
 
 
 def statements_of(state: Mapping[str, Any], module: nn.Module) -> list[str]:
@@ -106,11 +100,6 @@ def statements_of(state: Mapping[str, Any], module: nn.Module) -> list[str]:
             "Fix: objective.preflight(*batch) before resume."
         )
     return sorted(known[key] for key in keys)
-
-
-def _leaf(site: Any) -> Tensor:
-    leaf: Tensor = site["value"].unconstrained()
-    return leaf
 
 
 def _key(name: str) -> str:

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from ..objectives.elbo import Objective
-from ..objectives.statements import find_statements, statements_of
+from ..objectives.statements import statements_of
 from ..process.distributed import average_gradients
 from ..process.numbers import check_number
 from .compilation import Compiled, Eager
@@ -91,12 +91,11 @@ class SVITrainer(Trainer):
     def preflight(self, *batch: Any) -> None:  # noqa: D102
         self.objective.preflight(*batch)
 
-    def adopt(self, *batch: Any) -> None:
+    def adopt(self, names: Sequence[str]) -> None:
         """Train the leaves of `pyro.param` statements as well: optimizer, average and checkpoints take them in."""
         if not self.trains_statements:
-            super().adopt(*batch)
+            super().adopt(names)
             return
-        names = find_statements(self.objective, self.programs, batch)
         self._adopt(names)
         if names:
             self.state.remember()

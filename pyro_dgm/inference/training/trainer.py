@@ -13,8 +13,7 @@ from torch import nn
 
 from ..data.batches import as_batches
 from ..data.streams import StreamCheck
-from ..objectives.objective import Objective
-from ..objectives.statements import find_statements
+from ..objectives.statements import SeenStatements
 from ..process.states import eval_mode, fork_rng
 from ..run.sessions import require_positive
 from .checkpoints import CheckpointFile
@@ -48,29 +47,21 @@ class Trainer(Loop):
     def preflight(self, *batch: Any) -> None:
         """Check the programs on a batch."""
 
-    def adopt(self, *batch: Any) -> None:
-        """Take the `pyro.param` statements that the programs run on a batch among what is trained.
+    def adopt(self, names: Sequence[str]) -> None:
+        """Take `pyro.param` statements, which no module holds, among what is trained.
+
+        Args:
+            names: of the statements that the terms of a batch have run.
 
         Raises:
             ValueError: here, for any; a subclass may train them.
         """
-        names = find_statements(self.module, self.programs, batch)
         if names:
-            owner = type(self).__name__
             raise ValueError(
-                f"{owner}: expected parameters of modules, got pyro.param statements of {list_names(names)}, "
-                "which it would not train. "
+                f"{type(self).__name__}: expected parameters of modules, got pyro.param statements of "
+                f"{list_names([*names])}, which it would not train. "
                 "Fix: nn.Parameter, or PyroParam in a PyroModule."
             )
-
-    @property
-    def programs(self) -> Sequence[nn.Module]:
-        """All programs that are trained."""
-        found = {id(self.model): self.model}
-        for module in self.module.modules():
-            if isinstance(module, Objective):
-                found |= {id(program): program for program in (module.model, module.guide)}
-        return tuple(found.values())
 
     # -- the loop --------------------------------------------------------------------------------------
     def fit(
@@ -207,9 +198,9 @@ class Trainer(Loop):
             self.preflight(*batch)
             if run.val is not None:
                 self.preflight(*run.val.first())
-            self.adopt(*batch)
-            with eval_mode(self.module):
+            with eval_mode(self.module), SeenStatements() as seen:
                 terms = self.terms(*batch)
+        self.adopt(seen.foreign_to(self.module))
         names = list(prefixed("train_", terms))
         if run.val is not None:
             names += prefixed("val_", terms)

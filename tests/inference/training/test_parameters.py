@@ -317,6 +317,25 @@ def test_a_pyro_param_in_a_game_is_refused_by_name():
     assert trainer.num_steps == 0
 
 
+class ScaledCritic(nn.Module):
+    """A critic with a `pyro.param`."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Linear(3, 1)
+
+    def forward(self, x):
+        return self.net(x) * pyro.param("slope", torch.ones(()))
+
+
+def test_a_pyro_param_in_a_critic_is_refused_by_name():
+    trainer = dgm.GANTrainer(same_toy_vae().generator, ScaledCritic())
+    with pytest.raises(
+        ValueError, match=r"GANTrainer: expected parameters of modules, got .* 'slop"
+    ):
+        fit(trainer)
+
+
 class StatedEncoder(nn.Module):
     """An encoder with a `pyro.param`."""
 
