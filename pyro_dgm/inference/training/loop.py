@@ -163,11 +163,11 @@ class Loop(ABC):
             self.state.save(path, partial=epoch)
 
     def _begin(self) -> None:
-        """Count steps and looks from here; the state was looked at just now."""
+        """Count steps and looks from here, where all was looked at and is good."""
         self.full_batch = 0
         self._last_look = self.num_steps
         self._last_good = self.num_steps
-        self._check_schedules()
+        self.state.remember()
 
     def _look(self, means: RunningMeans | None = None) -> None:
         """Some host reads: whether terms and weights are finite, and the schedules in their range."""

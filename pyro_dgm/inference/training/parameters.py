@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
 from .soundness import list_names
@@ -50,8 +51,8 @@ class Moved:
     def _refuse(self, missing: list[str], gone: list[str]) -> None:
         """Refuse names that the optimizer lacks, or that the module no longer has."""
         fix = (
-            f"Fix: a new {self.owner}, built after parts were thawed or replaced; or "
-            "requires_grad_(False) for what is to stay."
+            f"Fix: a new {self.owner}, built after parts were thawed or replaced and a guide that makes its "
+            "parameters late has run; or requires_grad_(False) for what is to stay."
         )
         if missing:
             raise ValueError(
@@ -84,7 +85,8 @@ def trainable_parameters(module: nn.Module, owner: str, role: str) -> list[nn.Pa
         role: what it is to its owner, such as `"objective"`, for messages.
 
     Raises:
-        ValueError: if there are none, if all are frozen, or if they were made in inference mode.
+        ValueError: if there are none, if all are frozen, if they are lazy and have not run, or if they were made in
+            inference mode.
     """
     parameters = list(module.parameters())
     article = "an" if role[0] in "aeiou" else "a"
@@ -93,6 +95,12 @@ def trainable_parameters(module: nn.Module, owner: str, role: str) -> list[nn.Pa
             f"{owner}: expected {article} {role} with parameters to train, got "
             f"{type(module).__name__} without any. "
             "Fix: a network in one of its programs, such as Normal(mlp(2, 64, 9))."
+        )
+    lazy = [name for name, p in module.named_parameters() if is_lazy(p)]
+    if lazy:
+        raise ValueError(
+            f"{owner}: expected {article} {role} whose parameters have their shapes, got lazy ones that have "
+            f"not run: {list_names(lazy)}. Fix: objective.preflight(*batch), or one call of the module, before."
         )
     if any(p.is_inference() for p in parameters):
         raise ValueError(

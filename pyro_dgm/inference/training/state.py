@@ -96,7 +96,6 @@ class TrainingState:
             self.module.train()
             try:
                 self.watch.begin(self.ema, self.optimizers)
-                self.remember()
                 yield
             except BaseException as error:
                 self._recover(always=isinstance(error, Unsound))

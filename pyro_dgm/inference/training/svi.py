@@ -97,8 +97,6 @@ class SVITrainer(Trainer):
             super().adopt(names)
             return
         self._adopt(names)
-        if names:
-            self.state.remember()
 
     def resume(self, path: str | Path) -> None:  # noqa: D102
         names: list[str] = []

@@ -122,8 +122,9 @@ class Trainer(Loop):
         file = CheckpointFile(checkpoint, checkpoint_every)
         run = self._prepare(train, val, batch_size, seed, file)
         with self.state.training(seed), progress_bar(epochs, shown=progress) as bar:
-            self._begin()
+            self._check_schedules()
             metric = choose_metric(self._check(run), monitor, patience)
+            self._begin()
             self.state.compare_by(metric)
             watch = Patience(self.module, self._optimizers(), patience)
             for _ in range(epochs):
@@ -201,6 +202,7 @@ class Trainer(Loop):
             with eval_mode(self.module), SeenStatements() as seen:
                 terms = self.terms(*batch)
         self.adopt(seen.foreign_to(self.module))
+        self._check_moved()  # again: a guide may make its parameters when it first runs
         names = list(prefixed("train_", terms))
         if run.val is not None:
             names += prefixed("val_", terms)

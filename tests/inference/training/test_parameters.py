@@ -129,6 +129,39 @@ def test_an_optimizer_of_foreign_parameters_is_refused():
         fit(svi(vae, optimizer=optimizer))
 
 
+class Late(nn.Module):
+    """An encoder that makes its parameters when it first runs, as Pyro's automatic guides do."""
+
+    def forward(self, x):
+        if not hasattr(self, "net"):
+            self.net = nn.Linear(3, 4)
+        loc, raw = self.net(x).chunk(2, -1)
+        return dist.Normal(loc, raw.exp()).to_event(1)
+
+
+def test_parameters_that_a_guide_makes_when_it_first_runs_are_named():
+    vae = dgm.VAE(dgm.StandardNormal(2), dgm.Normal(dgm.mlp(2, 3)), Late())
+    trainer = svi(vae)
+    with pytest.raises(ValueError, match="without 'guide.encoder.net.weight'.* a guide that makes"):
+        fit(trainer)
+    assert trainer.num_steps == 0
+    fit(svi(vae))
+
+
+def test_lazy_layers_are_named_and_trained_once_they_have_run():
+    encoder = dgm.Conditional(dist.Normal, nn.LazyLinear(4))
+    vae = dgm.VAE(dgm.StandardNormal(2), dgm.Normal(dgm.mlp(2, 3)), encoder)
+    with pytest.raises(
+        ValueError, match=r"lazy ones that have not run: 'guide.*weight'.* Fix: obj"
+    ):
+        svi(vae)
+    dgm.ELBO(vae.model, vae.guide).preflight(data())
+    trainer = svi(vae)
+    before = weights(vae)
+    fit(trainer, epochs=2)
+    assert all(have_moved(before, vae))
+
+
 # Cast --------------------------------------------------------------------------------------------
 
 
