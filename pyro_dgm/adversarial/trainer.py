@@ -271,7 +271,9 @@ class GANTrainer(Trainer):
         """The arguments where the weights are, unchecked: a chain may ask for the ratio at no number."""
         device = device_of(self.module)
         return tuple(
-            torch.as_tensor(value).to(device) if isinstance(value, (Tensor, np.ndarray)) else value
+            torch.as_tensor(value, device=device)
+            if isinstance(value, (Tensor, np.ndarray))
+            else value
             for value in batch
         )
 

@@ -135,7 +135,7 @@ class Monitors:
 
     def _loss_oscillation(self, name: str) -> tuple[float, float]:
         losses = self.losses.column(name)
-        return oscillation(torch.tensor(losses[-WINDOW:]))
+        return oscillation(torch.tensor(losses[-WINDOW:], device="cpu"))
 
     def _warn(self, measures: Row) -> None:
         texts = limit_warnings(measures, self.limits)

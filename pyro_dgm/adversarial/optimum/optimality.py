@@ -13,7 +13,8 @@ from torch.nn.functional import softplus
 
 from ...contract import PyroProgram
 from ...evaluation.estimate import Estimate
-from ...inference.data.tensors import split_rows, take_rows
+from ...inference.data.tensors import split_rows, take_rows, to_tensor
+from ...inference.process.ambient import full_precision
 from ...inference.process.states import derive_seed, evaluation_mode, fork_rng
 from ...inference.run.sessions import place_data
 from ...tabular import Tabular
@@ -169,7 +170,12 @@ def optimality_report(
     y = _fakes(generator, real, noise=noise, seed=derive_seed(seed, 0))
     check_alike(real, y)
     fake = (y, *context)
-    with fork_rng(x, seed=derive_seed(seed, 1)):
+    with (
+        fork_rng(x, seed=derive_seed(seed, 1)),
+        full_precision(x.device),
+        torch.inference_mode(mode=False),
+        torch.enable_grad(),
+    ):
         real_train, real_held_out = _split(real, held_out)
         fake_train, fake_held_out = _split(fake, held_out)
         fresh_critic = _build(critic).to(x.device)
@@ -180,7 +186,7 @@ def optimality_report(
 def _fakes(generator: Any, real: Batch, *, noise: bool, seed: int) -> Tensor:
     """As many fakes as data, each under the context of its datum; or those that are given."""
     if not callable(generator):
-        return torch.as_tensor(generator).to(real[0].device)
+        return to_tensor(generator).to(real[0].device)
     fakes = Fakes(generator, noise=noise)
     with evaluation_mode(generator, seed=seed):
         return torch.cat([fakes(*rows) for rows in split_rows(real, BLOCK)])

@@ -99,7 +99,7 @@ def traverse(
         num_coordinates = zeta.shape[1]
         dims = range(num_coordinates) if dims is None else dims
         _check_dims(dims, num_coordinates)
-        values = torch.linspace(-span, span, steps).to(zeta)
+        values = torch.linspace(-span, span, steps, dtype=zeta.dtype, device=zeta.device)
         lines = _lines_through(zeta, dims, values)
         return clamped.mean_along(lines, whiten=whiten)
 
@@ -174,7 +174,7 @@ def interpolate(
         clamped = ClampedProgram(opened.model, tuple(given), latent)
         zeta_start = clamped.coordinates(first, whiten=whiten)
         zeta_end = clamped.coordinates(last, whiten=whiten)
-        times = torch.linspace(0, 1, steps).to(zeta_start)
+        times = torch.linspace(0, 1, steps, dtype=first.dtype).to(zeta_start)
         points = [path(zeta_start, zeta_end, t) for t in times]
         return clamped.mean_along(torch.stack(points), whiten=whiten)
 

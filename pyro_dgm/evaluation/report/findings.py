@@ -254,7 +254,7 @@ class Findings:
 def _choose_rows(num_data: int, settings: Settings) -> Tensor:
     """Indices of the data that are scored, ascending."""
     generator = torch.Generator().manual_seed(settings.seed)
-    order = torch.randperm(num_data, generator=generator)
+    order = torch.randperm(num_data, generator=generator, device="cpu")
     return order[: settings.limit].sort().values
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...inference.process.states import fork_rng
+from ...inference.process.states import estimation_mode
 from ...inference.run.sessions import require_positive
 from ...tabular import Tabular
 from ..estimate import Estimate, estimate_columns, estimated
@@ -99,12 +99,12 @@ def c2st(
     require_positive(num_permutations=num_permutations)
     model = _copy_with_seed(classifier, seed)
     real, fake = two_samples("c2st", real, fake, at_least=4)
-    with fork_rng(real, seed=seed):
+    with estimation_mode(real, seed=seed):
         halves = _split(*balance(real, fake))
         num = len(halves.held_out_real)
         labels = relabellings(num, num, num_permutations, torch.device("cpu"))
-    _train(model, halves)
-    scores = _score(model, halves)
+        _train(model, halves)
+        scores = _score(model, halves)
     is_fake = labels[0].bool()
     auc = _auc(scores, labels)
     return C2ST(
@@ -192,7 +192,7 @@ def _score(classifier: Any, halves: _Halves) -> Tensor:
             f"c2st: expected a classifier with predict_proba, got {type(classifier).__name__}. "
             "Fix: sklearn.calibration.CalibratedClassifierCV(classifier)."
         ) from error
-    return torch.as_tensor(probability).double()
+    return torch.as_tensor(probability, device="cpu").double()
 
 
 def _accuracy(scores: Tensor, is_fake: Tensor) -> Estimate:

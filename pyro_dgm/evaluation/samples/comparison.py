@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from ...inference.process.states import fork_rng
+from ...inference.process.states import estimation_mode
 from ...tabular import Tabular
 from .metrics import SampleMetrics
 from .pools import as_numbers, subsample, two_samples
@@ -158,7 +158,7 @@ def compare_samples(
     likelihoods = _check_names(samples, nll)
     train, test, fakes = _read(samples, train, test, features, at_least=4 * k + 4)
     _check_lengths(likelihoods, len(test))
-    with fork_rng(train, seed=seed):
+    with estimation_mode(train, seed=seed):
         real, chosen = _choose(test, fakes)
         bandwidth = median_distance(train)
     every = {FLOOR: test} | fakes

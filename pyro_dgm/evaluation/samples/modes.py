@@ -126,7 +126,7 @@ def _nearest_modes(fake: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
 
 def _chi2_cdf(value: float, dim: int) -> float:
     r"""$P(\chi^2_D \le v)$, the regularized incomplete gamma function at D/2 and v/2."""
-    half_dim, half_value = torch.tensor([dim / 2, value / 2], dtype=torch.float64)
+    half_dim, half_value = torch.tensor([dim / 2, value / 2], dtype=torch.float64, device="cpu")
     return torch.special.gammainc(half_dim, half_value).item()
 
 
@@ -192,7 +192,7 @@ def expected_kl(num_modes: int, num: int) -> float:
         return nan
     if num_modes < 2:
         return 0.0
-    count = torch.arange(1, num + 1, dtype=torch.float64)
+    count = torch.arange(1, num + 1, dtype=torch.float64, device="cpu")
     share = count / num
     mass = _log_binomial(count, num, num_modes).exp()
     return log(num_modes) + num_modes * (mass * share * share.log()).sum().item()
@@ -200,8 +200,8 @@ def expected_kl(num_modes: int, num: int) -> float:
 
 def _log_binomial(count: Tensor, num: int, num_modes: int) -> Tensor:
     """Log probability of counts of one mode among `num` draws of M equally probable ones."""
-    total = torch.tensor(num, dtype=torch.float64)
+    total = torch.tensor(num, dtype=torch.float64, device=count.device)
     others = total - count
-    log_other_mode = torch.log1p(torch.tensor(-1 / num_modes).double())
+    log_other_mode = torch.log1p(torch.tensor(-1 / num_modes, device=count.device).double())
     log_choose = torch.lgamma(total + 1) - torch.lgamma(count + 1) - torch.lgamma(others + 1)
     return log_choose - count * log(num_modes) + others * log_other_mode

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, IterableDataset, TensorDataset
 
 from ...contract import PyroProgram
+from ..process.ambient import read_on_cpu
 from ..process.distributed import rank_and_world
 from ..process.states import derive_seed, device_of, with_own_rng
 from .tensors import (
@@ -114,10 +115,10 @@ class Batches:
 
     def epoch(self, seed: int = 0, epoch: int = 0, *, even: bool = False) -> Iterator[Batch]:
         """The minibatches of one epoch; with several processes those of this rank, `even`: as many as of any other."""
-        order = torch.arange(len(self))
+        order = torch.arange(len(self), device="cpu")
         if self.shuffle:
             generator = torch.Generator().manual_seed(derive_seed(seed, epoch))
-            order = torch.randperm(len(self), generator=generator)
+            order = torch.randperm(len(self), generator=generator, device="cpu")
         for rows in _shard(order, pad=even).to(self.tensors[0].device).split(self.batch_size):
             yield self._rows(rows)
 
@@ -153,7 +154,7 @@ class LoaderBatches:
         sampler = getattr(self.loader, "sampler", None)
         if isinstance(sampler, DistributedSampler):
             sampler.set_epoch(epoch)
-        for batch in self.loader:
+        for batch in read_on_cpu(self.loader):
             yield tuple(self._to_device(value) for value in self._ordered(batch))
 
     def first(self) -> Batch:

@@ -65,7 +65,7 @@ def to_tensor(value: Any, name: str = "data") -> Tensor:
     with warnings.catch_warnings():
         # Memory maps must not be written to, and nobody does.
         warnings.filterwarnings("ignore", message=".*not writable.*")
-        return torch.as_tensor(array)
+        return torch.as_tensor(array, device="cpu")
 
 
 def to_log_weights(value: Any) -> Tensor:

@@ -41,7 +41,7 @@ class Constant(Schedule):
     def __init__(self, value: float):
         super().__init__()
         _check_weight("Constant", float(value))
-        self.register_buffer("value", torch.tensor(float(value)))
+        self.register_buffer("value", torch.tensor(float(value), device="cpu"))
 
     def forward(self) -> Tensor:  # noqa: D102
         return self.value
@@ -80,7 +80,7 @@ class LinearWarmup(Schedule):
         _check_weight("LinearWarmup", start)
         self.num_steps = num_steps
         self.start = start
-        self.register_buffer("step", torch.zeros((), dtype=torch.long))
+        self.register_buffer("step", torch.zeros((), dtype=torch.long, device="cpu"))
 
     def forward(self) -> Tensor:  # noqa: D102
         share = (self.step / self.num_steps).clamp(max=1.0)
@@ -137,7 +137,7 @@ class Cyclical(Schedule):
         self.num_steps = num_steps
         self.cycles = cycles
         self.ramp = ramp
-        self.register_buffer("step", torch.zeros((), dtype=torch.long))
+        self.register_buffer("step", torch.zeros((), dtype=torch.long, device="cpu"))
 
     def forward(self) -> Tensor:  # noqa: D102
         place = (self.step * self.cycles).remainder(self.num_steps)  # integers: no rounding adds up

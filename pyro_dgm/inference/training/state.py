@@ -87,7 +87,7 @@ class TrainingState:
         """
         was_training = self.module.training
         with (
-            fork_rng(torch.empty(0, device=self.device)),
+            fork_rng(torch.empty(0, device=self.device)),  # other threads wait
             pyro.validation_enabled(False),
             torch.inference_mode(mode=False),
             torch.enable_grad(),

@@ -157,7 +157,9 @@ def _mixture_of_posteriors(
 
 def _require_rows(owner: str, argument: str, tensor: Tensor) -> Tensor:
     """The tensor of one or more data, detached."""
-    tensor = torch.as_tensor(tensor).detach()
+    if not isinstance(tensor, Tensor):  # a tensor stays where it is
+        tensor = torch.as_tensor(tensor)
+    tensor = tensor.detach()
     if tensor.dim() < 2 or len(tensor) < 1:
         raise ValueError(
             f"{owner}: expected {argument} of shape (K, *event), got {tuple(tensor.shape)}. "
