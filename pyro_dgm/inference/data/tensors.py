@@ -171,6 +171,21 @@ def check_observation_argument(batch: Sequence[Any]) -> None:
         )
 
 
+def check_list(data: list[Any], name: str) -> None:
+    """Refuse a list that holds the arguments of a program, or numbers, in place of batches."""
+    shapes = {tuple(part.shape[1:]) for part in data if is_array(part)}
+    if len(shapes) > 1:
+        raise TypeError(
+            f"{name}: expected a list of batches of one event shape, got {sorted(shapes)}. "
+            "Fix: a tuple for the arguments of a program, (x, labels)."
+        )
+    if not is_stream(data):
+        raise TypeError(
+            f"{name}: expected a tensor, an array or a list of batches, got a list of numbers or an empty one. "
+            "Fix: torch.as_tensor(x), one row per datum."
+        )
+
+
 def take_rows(batch: Batch, rows: slice | Tensor) -> Batch:
     """The arguments at some data; what has no data dim stays whole."""
     taken = []

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from ..data.batches import Batch, Batches, LoaderBatches
+from ..data.sharding import has_own_part, in_step
+from ..process.distributed import raise_together, rank_and_world
+from ..process.ranks import compare_data, compare_structure
 from .checkpoints import CheckpointFile, random_state, set_random_state
 from .running import RunningMeans
 
@@ -31,6 +36,36 @@ class Run:
     seed: int
     file: CheckpointFile
     first_epoch: int
+
+    @property
+    def path(self) -> str | Path | None:
+        """The file, on the rank that writes it."""
+        rank, _ = rank_and_world()
+        return self.file.path if rank == 0 else None
+
+    def batches(self, epoch: int, device: torch.device) -> Iterator[Batch]:
+        """The batches of an epoch, as many on every rank."""
+        batches = iter(self.train.epoch(self.seed, epoch, even=True))
+        return in_step(batches, self.train.length, device)
+
+    def compare_ranks(self, module: nn.Module, **settings: Any) -> None:
+        """Refuse ranks that would wait for each other, or that train on data which are not theirs.
+
+        Args:
+            module: all that is trained.
+            settings: what must be equal on every rank.
+
+        Raises:
+            ValueError: on all ranks, with what differs.
+        """
+        _, world = rank_and_world()
+        if world == 1:
+            return
+        compare_structure(module, {**settings, "val": self.val is not None})
+        with raise_together():
+            batch = self.train.tensors if isinstance(self.train, Batches) else self.train.first()
+        if isinstance(self.train, Batches) or not has_own_part(self.train.loader):
+            compare_data(batch, whole=isinstance(self.train, Batches))
 
 
 class PartialEpoch:

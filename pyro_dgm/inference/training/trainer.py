@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from ..data.batches import Batch, LoaderBatches, as_batches
-from ..process.distributed import rank_and_world
+from ..process.distributed import raise_together
+from ..process.ranks import agree_on_weights
 from ..process.states import eval_mode, evaluation_mode, fork_rng
 from ..run.sessions import require_positive
 from .averaging import Ema
@@ -161,15 +162,18 @@ class Trainer(ABC):
         self.state.skips.limit = max_skips
         self.largest_batch = 0
         file = CheckpointFile(checkpoint, checkpoint_every)
-        run = self._prepare(train, val, batch_size, seed, file)
+        with raise_together():
+            run = self._prepare(train, val, batch_size, seed, file)
+        run.compare_ranks(self.module, epochs=epochs, done=self.num_epochs, steps=self.num_steps)
         with self.state.training(seed), progress_bar(epochs, shown=progress) as bar:
             metric = choose_metric(self._check(run), monitor, patience)
             self.state.compare_by(metric)
             for _ in range(epochs):
                 row = self._epoch(run)
-                self._record(row, metric, run.file)
-                if on_epoch is not None:
-                    on_epoch(row)
+                with raise_together():
+                    self._record(row, metric, run)
+                    if on_epoch is not None:
+                        on_epoch(row)
                 show_epoch(bar, row, metric)
                 if patience is not None and self._epochs_without_better(run) >= patience:
                     break
@@ -178,8 +182,8 @@ class Trainer(ABC):
 
     def evaluate(self, data: Any, batch_size: int = 512, seed: int = 0) -> Row:
         """Mean terms over data, each datum counted once, in nats per datum; moves no weight and no seed."""
-        batches = self._batches(data, batch_size, shuffle=False)
-        with self._forked():
+        with raise_together(), self._forked():
+            batches = self._batches(data, batch_size, shuffle=False)
             self.preflight(*batches.first())
         # In training a loader was looked at batch by batch; here that is left to the first time.
         return self._mean_terms(batches, seed, check=self.num_epochs == 0)
@@ -201,10 +205,10 @@ class Trainer(ABC):
         start = perf_counter()
         is_first = self.num_epochs == run.first_epoch
         means = self._train(run, check=is_first)
+        agree_on_weights(self.module, None if self.ema is None else self.ema.average)
         self.end_epoch()
         self.state.num_epochs += 1
-        row: Row = {"epoch": self.num_epochs}
-        row |= prefixed("train_", means.means())
+        row: Row = {"epoch": self.num_epochs, **prefixed("train_", means.means())}
         if run.val is not None:
             with self.state.averaged():
                 found = self._mean_terms(run.val, run.seed, check=is_first)
@@ -217,7 +221,7 @@ class Trainer(ABC):
         epoch = self.state.begin_epoch()
         means = epoch.means
         self.largest_batch = max(self.largest_batch, epoch.largest_batch)
-        batches = iter(run.train.epoch(run.seed, self.num_epochs, even=True))
+        batches = run.batches(self.num_epochs, self.state.device)
         for batch in epoch.remaining(batches, self.state.device):
             if check:
                 self._check_unseen(run.train, batch)
@@ -235,14 +239,12 @@ class Trainer(ABC):
         means = epoch.means
         if means.num_added % LOOK_EVERY == 0:
             means.refuse_non_finite(self.num_steps)
-        path = file.due(means.num_added)
-        if path is not None:
+        if (path := file.due(means.num_added)) is not None:
             epoch.largest_batch = self.largest_batch
             self.state.save(path, partial=epoch)
 
     def _epochs_without_better(self, run: Run) -> int:
-        best_epoch = self.best.get("epoch", run.first_epoch)
-        return self.num_epochs - best_epoch
+        return self.num_epochs - self.best.get("epoch", run.first_epoch)
 
     def _mean_terms(self, batches: Epochs, seed: int, *, check: bool) -> Row:
         with evaluation_mode(self.module, seed=seed):
@@ -253,28 +255,26 @@ class Trainer(ABC):
                 means.add(self.terms(*batch), len(batch[0]))
             return means.means()
 
-    def _record(self, row: Row, metric: str | None, file: CheckpointFile) -> None:
+    def _record(self, row: Row, metric: str | None, run: Run) -> None:
         """Take an epoch into history, best weights and checkpoint."""
         self.history.append(row)
         if metric is not None:
             self.state.keep_if_best(metric, row[metric])
-        rank, _ = rank_and_world()
-        if file.path is not None and rank == 0:
-            self.save(file.path)
+        if run.path is not None:
+            self.save(run.path)
 
     def _prepare(
         self, train: Any, val: Any, batch_size: int, seed: int, file: CheckpointFile
     ) -> Run:
-        val_batches = None
-        if val is not None:
-            val_batches = self._batches(val, batch_size, shuffle=False, name="val")
+        found = None if val is None else self._batches(val, batch_size, shuffle=False, name="val")
         train_batches = self._batches(train, batch_size, shuffle=True)
-        return Run(train_batches, val_batches, seed, file, first_epoch=self.num_epochs)
+        return Run(train_batches, found, seed, file, first_epoch=self.num_epochs)
 
     # -- data and checks -------------------------------------------------------------------------------
     def _batches(self, data: Any, batch_size: int, *, shuffle: bool, name: str = "data") -> Epochs:
-        device = self.state.device
-        return as_batches(data, batch_size, self.model, device, shuffle=shuffle, name=name)
+        return as_batches(
+            data, batch_size, self.model, self.state.device, shuffle=shuffle, split=True, name=name
+        )
 
     def _forked(self) -> AbstractContextManager[None]:
         """A fork of the random state, so that a check takes no noise from a run."""
@@ -282,7 +282,7 @@ class Trainer(ABC):
 
     def _check(self, run: Run) -> list[str]:
         """Check both data sets; returns the names of the metrics that an epoch will have."""
-        with self._forked():
+        with raise_together(), self._forked():
             self.preflight(*run.train.first())
             if run.val is not None:
                 self.preflight(*run.val.first())
