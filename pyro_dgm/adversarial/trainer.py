@@ -269,11 +269,9 @@ class GANTrainer(Trainer):
 
     def _to_device(self, *batch: Any) -> Batch:
         """The arguments where the weights are, unchecked: a chain may ask for the ratio at no number."""
-        device = device_of(self.module)
+        device, arrays = device_of(self.module), (Tensor, np.ndarray)
         return tuple(
-            torch.as_tensor(value, device=device)
-            if isinstance(value, (Tensor, np.ndarray))
-            else value
+            torch.as_tensor(value, device=device) if isinstance(value, arrays) else value
             for value in batch
         )
 
