@@ -19,7 +19,7 @@ import pyro_dgm
 ROOT = Path(pyro_dgm.__file__).parent
 DECLARATION = ("programs",)
 INFERENCE = ("inference", "evaluation", "adversarial", "arviz_export")
-SHARED = ("contract", "ascent", "representation", "tabular", "deprecation")
+SHARED = ("files", "contract", "ascent", "representation", "tabular", "deprecation")
 BOTH = ("experiments", "refitting")  # the only rooms that see both wings
 # The rooms of evaluation/, lowest first: each imports from those above it in this table, never from beside or below.
 EVALUATION = (

@@ -103,14 +103,22 @@ class Report(Tabular):
         }
 
     def save(self, path: str | Path) -> None:
-        """Write it as JSON."""
+        """Write it as JSON.
+
+        Raises:
+            FileError: if it can't be written.
+        """
         text = json.dumps(self.as_dict(), indent=2, ensure_ascii=False, allow_nan=False)
-        Path(path).write_text(f"{text}\n", "utf-8")
+        write_text(path, f"{text}\n")
 
     def html(self, path: str | Path) -> None:
-        """Write it as one HTML page with figures, which needs no other file and no network."""
+        """Write it as one HTML page with figures, which needs no other file and no network.
+
+        Raises:
+            FileError: if it can't be written.
+        """
         text = page(TITLE, self.verdict, self._summary, self.items)
-        Path(path).write_text(text, "utf-8")
+        write_text(path, text)
 
     @property
     def _summary(self) -> str:

@@ -14,13 +14,14 @@ from torch import Tensor, nn
 from ..process.distributed import copy_from_rank_zero, rank_and_world
 from ..process.states import derive_seed, fork_rng
 from .averaging import Ema
-from .checkpoints import load_state, random_state, save_state, set_random_state
+from .checkpoints import check_keys, load_state, random_state, save_state, set_random_state
 from .epochs import PartialEpoch
 from .graphs import copy_tensors
 from .history import History
 from .skipping import Skips
 
 Weights = dict[str, Tensor]
+OF_A_RUN = ("module", "ema", "trainer", "random", "best", "history", "counts")
 
 
 class Stateful(Protocol):
@@ -238,16 +239,18 @@ class TrainingState:
         for name, part in self.optimizers.items():
             part.load_state_dict(saved[name])
 
-    def save(self, path: str | Path, partial: PartialEpoch | None = None) -> None:
+    def save(self, path: str | Path, partial: PartialEpoch | None = None, keep: int = 1) -> None:
         """Write it to one file, in the middle of an epoch if one is given."""
         state = self.state_dict()
         if partial is not None:
             state["partial"] = partial.state_dict()
-        save_state(state, path)
+        save_state(state, path, keep)
 
     def load(self, path: str | Path) -> None:
         """Read what `save` wrote."""
-        self.load_state_dict(load_state(path))
+        state = load_state(path)
+        check_keys(state, OF_A_RUN, path)
+        self.load_state_dict(state)
 
 
 def _check_same_average(*, kept: bool, found: bool) -> None:

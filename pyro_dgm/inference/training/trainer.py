@@ -17,7 +17,7 @@ from ..process.distributed import rank_and_world
 from ..process.states import eval_mode, evaluation_mode, fork_rng
 from ..run.sessions import require_positive
 from .averaging import Ema
-from .checkpoints import CheckpointFile
+from .checkpoints import KEEP, CheckpointFile
 from .epochs import Epochs, PartialEpoch, Run
 from .graphs import Terms
 from .history import History, Row
@@ -122,6 +122,7 @@ class Trainer(ABC):
         seed: int = 0,
         checkpoint: str | Path | None = None,
         checkpoint_every: int | None = None,
+        checkpoint_keep: int = KEEP,
         on_epoch: Callable[[Row], None] | None = None,
         progress: bool = True,
     ) -> History:
@@ -135,16 +136,16 @@ class Trainer(ABC):
             val: the same; scored after every epoch under one fixed noise.
             epochs: epochs to run now.
             batch_size: data per step, where `train` does not say it itself.
-            monitor: metric whose best epoch gives the weights at the end, lower is better; default `val_nelbo`
-                (`val_loss` for objectives without it) when there is validation data, else the last weights stay, as
-                they do where no loss tells a better epoch.
+            monitor: metric whose best epoch gives the weights at the end, lower is better; default `val_nelbo`, or
+                `val_loss`, when there is validation data; else, or where no loss tells, the last weights stay.
             patience: stop after so many epochs without a better `monitor`.
             max_skips: steps with a non-finite loss or gradient that are passed over (counted in `num_skipped`) before
                 one raises; above 0 it costs a host synchronisation per step.
             seed: of the noise and of the order of the data; the noise is seeded once in a trainer's life.
             checkpoint: file that holds everything needed to go on, written after every epoch.
-            checkpoint_every: write it after every so many steps of an epoch as well; a run that is resumed in the
-                middle of an epoch takes the rest of it as the first of its `epochs`.
+            checkpoint_every: write it after every so many steps as well; a run that is resumed in the middle of an
+                epoch takes the rest of it as the first of its `epochs`.
+            checkpoint_keep: how many stay: `checkpoint` is the newest, `checkpoint.1` the one before it.
             on_epoch: called with every row of the history.
             progress: whether to show a bar.
 
@@ -153,14 +154,14 @@ class Trainer(ABC):
 
         Raises:
             ValueError: for data or programs that break the contract, for an unknown metric, and for a non-finite loss;
-                the module is then left at the failing step, the checkpoint where it was written last. For
-                `checkpoint_every` without a file or with several processes, of which a file holds one.
+                the module is then left at the failing step, the checkpoint where it was written last; for
+                `checkpoint_every` without a file or with several processes.
         """
         require_positive(epochs=epochs, batch_size=batch_size)
         check_limits(patience, max_skips)
         self.state.skips.limit = max_skips
         self.largest_batch = 0
-        file = CheckpointFile(checkpoint, checkpoint_every)
+        file = CheckpointFile(checkpoint, checkpoint_every, checkpoint_keep)
         run = self._prepare(train, val, batch_size, seed, file)
         with self.state.training(seed), progress_bar(epochs, shown=progress) as bar:
             metric = choose_metric(self._check(run), monitor, patience)
@@ -238,7 +239,7 @@ class Trainer(ABC):
         path = file.due(means.num_added)
         if path is not None:
             epoch.largest_batch = self.largest_batch
-            self.state.save(path, partial=epoch)
+            self.state.save(path, partial=epoch, keep=file.keep)
 
     def _epochs_without_better(self, run: Run) -> int:
         best_epoch = self.best.get("epoch", run.first_epoch)
@@ -258,9 +259,8 @@ class Trainer(ABC):
         self.history.append(row)
         if metric is not None:
             self.state.keep_if_best(metric, row[metric])
-        rank, _ = rank_and_world()
-        if file.path is not None and rank == 0:
-            self.save(file.path)
+        if file.path is not None and rank_and_world()[0] == 0:
+            self.state.save(file.path, keep=file.keep)
 
     def _prepare(
         self, train: Any, val: Any, batch_size: int, seed: int, file: CheckpointFile
