@@ -78,7 +78,7 @@ def to_arviz(
     Returns:
         `arviz.InferenceData` with ArviZ 0.x, `xarray.DataTree` with ArviZ 1.x. Both write netCDF by
         `.to_netcdf(path, engine="h5netcdf")` and zarr by `.to_zarr(path)`, that of 0.x by
-        `.to_datatree().to_zarr(path)`.
+        `.to_datatree().to_zarr(path)`; `save_netcdf` of `pyro_dgm.arviz_export.netcdf` leaves a whole file or none.
 
     Shape:
         sites `(chain=1, draw=K, *plates, datum, *event)`; statistics of draws `(1, K, datum)`; data `(datum, *event)`.

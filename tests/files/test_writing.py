@@ -40,9 +40,15 @@ def test_file_and_folder_are_synced_before_and_after_the_new_name(tmp_path, monk
 
 FAULTS = [
     (errno.ENOSPC, "expected room on the disk to write it, got no space left on device. Fix: free"),
-    (errno.EDQUOT, "expected room on the disk to write it, got disk quota exceeded. Fix: free some"),
+    (
+        errno.EDQUOT,
+        "expected room on the disk to write it, got disk quota exceeded. Fix: free some",
+    ),
     (errno.EROFS, "expected leave to write it, got read-only file system. Fix: change its perm"),
-    (errno.EACCES, "expected leave to write it, got permission denied. Fix: change its permissions"),
+    (
+        errno.EACCES,
+        "expected leave to write it, got permission denied. Fix: change its permissions",
+    ),
     (errno.EIO, "expected to write it, got input/output error. Fix: another path"),
 ]
 
@@ -86,7 +92,9 @@ def test_a_path_through_a_file_is_named(tmp_path):
 
 def test_leftovers_of_the_dead_are_swept_and_those_of_the_living_stay(tmp_path, monkeypatch):
     monkeypatch.setattr("socket.gethostname", lambda: "here")
-    dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True)
+    dead = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True
+    )
     pid = dead.stdout.decode().strip()
     leftovers = {
         f".x.here.{pid}.ab.tmp": False,
@@ -147,7 +155,12 @@ def test_the_newest_is_there_at_every_moment_of_a_rotation(tmp_path, monkeypatch
 
 def test_the_error_knows_its_parts_and_travels_between_processes():
     error = pickle.loads(pickle.dumps(FileError("a/b", "this", "that", "do it")))
-    assert (str(error.path), error.expected, error.got, error.fix) == ("a/b", "this", "that", "do it")
+    assert (str(error.path), error.expected, error.got, error.fix) == (
+        "a/b",
+        "this",
+        "that",
+        "do it",
+    )
     assert str(error) == "a/b: expected this, got that. Fix: do it."
     assert isinstance(error, OSError)
     assert isinstance(error, ValueError)

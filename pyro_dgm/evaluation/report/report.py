@@ -13,6 +13,7 @@ from textwrap import fill
 from typing import Any
 
 from ...contract import PyroProgram
+from ...files.writing import write_text
 from ...inference.process.states import check_seed
 from ...inference.run.sessions import session
 from ...tabular import Tabular

@@ -16,7 +16,13 @@ from torch import Tensor, nn
 
 from ...files.errors import FileError
 from ...files.reading import read_file
-from ...files.stamps import check_archive, check_tensors, label_of_header, stamp_archive, stamp_tensors
+from ...files.stamps import (
+    check_archive,
+    check_tensors,
+    label_of_header,
+    stamp_archive,
+    stamp_tensors,
+)
 from ...files.writing import older, write_file
 from ..process.distributed import rank_and_world
 
@@ -32,8 +38,13 @@ def save_weights(module: nn.Module, path: str | Path) -> None:
     Raises:
         FileError: if the file can't be written; what was there is then as it was.
     """
+    write_file(path, weights_content(module))
+
+
+def weights_content(module: nn.Module) -> bytes:
+    """The bytes that `save_weights` writes."""
     tensors = {name: t.detach().contiguous() for name, t in _unique_tensors(module).items()}
-    write_file(path, stamp_tensors(save(tensors, metadata=label_of_header())))
+    return stamp_tensors(save(tensors, metadata=label_of_header()))
 
 
 def load_weights(module: nn.Module, path: str | Path) -> None:
@@ -127,7 +138,8 @@ class CheckpointFile:
         keep: how many of them stay: `path` is the newest, `path.1` the one before it.
 
     Raises:
-        ValueError: for fewer than one kept; for steps without a file; for steps with several processes, of which a file holds one.
+        ValueError: for fewer than one kept; for steps without a file, or with several processes, of which a file
+            holds one.
     """
 
     path: str | Path | None

@@ -143,7 +143,15 @@ def damage(content, kind):
     }[kind]
 
 
-ACCIDENTS = ("cut off", "without its last byte", "longer by a byte", "empty", "a PNG", "text", "zeros")
+ACCIDENTS = (
+    "cut off",
+    "without its last byte",
+    "longer by a byte",
+    "empty",
+    "a PNG",
+    "text",
+    "zeros",
+)
 
 
 @pytest.mark.parametrize("accident", ACCIDENTS)
@@ -218,7 +226,9 @@ def test_files_without_a_digest_are_read_under_a_warning(tmp_path):
     module, other = nn.Linear(2, 2), nn.Linear(2, 2)
     torch.save({"a": 1}, tmp_path / "old.pt")
     save_file(module.state_dict(), tmp_path / "old.safetensors")
-    with pytest.warns(UserWarning, match=r"old\.pt: expected a digest, got none.*Fix: save it again"):
+    with pytest.warns(
+        UserWarning, match=r"old\.pt: expected a digest, got none.*Fix: save it again"
+    ):
         assert load_state(tmp_path / "old.pt") == {"a": 1}
     with pytest.warns(UserWarning, match=r"old\.safetensors: expected a digest, got none"):
         dgm.load_weights(other, tmp_path / "old.safetensors")
@@ -231,7 +241,9 @@ def test_a_flipped_bit_in_a_tensor_of_a_checkpoint_without_a_digest_is_found(tmp
     content = path.read_bytes()
     place = content.index(tensor.numpy().tobytes())
     path.write_bytes(content[:place] + b"\x01" + content[place + 1 :])
-    with pytest.raises(FileError, match=r"old\.pt: expected a checkpoint that is whole, got one that"):
+    with pytest.raises(
+        FileError, match=r"old\.pt: expected a checkpoint that is whole, got one that"
+    ):
         load_state(path)
 
 
@@ -249,7 +261,9 @@ def test_a_file_that_is_no_run_is_refused_at_resume(tmp_path):
     vae = toy_vae()
     save_state(layer.state_dict(), tmp_path / "w.pt")
     trainer = dgm.SVITrainer(dgm.ELBO(vae.model, vae.guide))
-    with pytest.raises(FileError, match=r"w\.pt: expected the checkpoint of a run, got a file without"):
+    with pytest.raises(
+        FileError, match=r"w\.pt: expected the checkpoint of a run, got a file without"
+    ):
         trainer.resume(tmp_path / "w.pt")
 
 
@@ -258,7 +272,11 @@ def test_the_checkpoint_before_the_newest_is_kept_and_is_the_fix_of_a_damaged_on
     path = tmp_path / "run.pt"
     for step in range(4):
         save_state({"step": step}, path, keep=3)
-    assert [load_state(tmp_path / n)["step"] for n in ("run.pt", "run.pt.1", "run.pt.2")] == [3, 2, 1]
+    assert [load_state(tmp_path / n)["step"] for n in ("run.pt", "run.pt.1", "run.pt.2")] == [
+        3,
+        2,
+        1,
+    ]
     assert len(list(tmp_path.iterdir())) == 3
     path.write_bytes(b"torn")
     with pytest.raises(FileError, match=r"Fix: go on from the one before it, .*run\.pt\.1: mv "):
