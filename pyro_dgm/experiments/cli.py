@@ -27,6 +27,7 @@ from .configurations import CONFIG, build_parts, instantiate, read_run_config
 from .data import Data
 from .defaults import add_defaults
 from .folders import claim, prepare, run_folder
+from .kinds import check_kinds
 from .runs import RESULTS, WEIGHTS, Run, table
 from .trust import explain, modules_in, only_trusted, take_trust
 
@@ -171,6 +172,7 @@ def _run_command(
     name: str, settings: Namespace, fit_parser: ArgumentParser, trust: Sequence[str]
 ) -> None:
     if name == "fit":
+        check_kinds(settings, fit)
         with claim(settings) as folder:
             settings = prepare(fit_parser, settings, folder)
             fit(**_instantiate(fit_parser, settings))

@@ -17,6 +17,7 @@ from ..files.manifest import Manifest
 from ..files.reading import read_file
 from ..programs.vae import VAE
 from .data import Data
+from .kinds import check_kinds
 from .trust import explain, only_trusted
 
 CONFIG = "config.yaml"
@@ -56,10 +57,11 @@ def build_parts(config: dict[str, Any], path: Path, trust: Sequence[str]) -> tup
     with only_trusted(trust):
         try:
             settings = parser.parse_object(entries)
-        except ArgumentError as error:
+            check_kinds(settings, _parts)
+            parts = instantiate(parser, settings, ("vae", "data"))
+        except (ArgumentError, ValueError) as error:
             got = explain(str(error).strip())
             raise FileError(path, "a model and data to build", got, FIX) from error
-        parts = instantiate(parser, settings, ("vae", "data"))
     return parts["vae"], parts["data"]
 
 

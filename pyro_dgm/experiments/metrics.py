@@ -22,7 +22,7 @@ def rebuild_metrics(path: Path, history: History) -> None:
     if found and rows and not any(row in rows for row in found):
         raise FileError(
             path,
-            f"the rows of the {len(rows)} epochs that the checkpoint beside it holds",
+            f"the rows of the {len(rows)} epochs that checkpoint.pt beside it holds",
             "rows of another run",
             f"put the checkpoint of this run there; or, if it is this run's, rm {path}",
         )

@@ -54,7 +54,8 @@ class Manifest:
                 raise FileError(path, f"{what} that {NAME} knows", "another file", fix)
             _warn_of_no_digests(self.path)
         elif digest_of(content) not in digests[name]:
-            raise FileError(path, f"{what} as it was written", "bytes that differ", fix)
+            got = f"bytes that differ from their digest in {NAME}"
+            raise FileError(path, f"{what} as it was written", got, fix)
         return content
 
     def changed(self) -> list[Path]:
