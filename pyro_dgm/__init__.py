@@ -15,9 +15,10 @@ from .arviz_export.export import to_arviz
 from .deprecation import home_of
 from .evaluation.chains.hamiltonian import hmc
 from .evaluation.conditioning.imputation import conditional_nll, impute, marginal_nll
+from .evaluation.latents.against_prior import aggregate_test
 from .evaluation.latents.elbo_surgery import surgery
 from .evaluation.latents.traversal import decode, interpolate, traverse
-from .evaluation.latents.units import active_units, aggregate_test, collapse, unit_kl
+from .evaluation.latents.units import active_units, collapse, unit_kl
 from .evaluation.likelihood.annealing import ais
 from .evaluation.likelihood.bidirectional import bdmc
 from .evaluation.likelihood.importance import nll
@@ -33,7 +34,8 @@ from .evaluation.samples.modes import mode_coverage
 from .evaluation.samples.moments import frechet
 from .evaluation.samples.neighbours import nearest_neighbour, prdc
 from .evaluation.samples.twosample import mmd
-from .inference.data.batches import Batches, binarize
+from .inference.data.batches import Batches
+from .inference.data.binarization import binarize
 from .inference.drawing.generation import encode, generate, reconstruct
 from .inference.objectives.elbo import ELBO
 from .inference.objectives.gradients import DoublyReparameterized, StickingTheLanding

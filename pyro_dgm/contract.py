@@ -15,7 +15,11 @@ PARTICLES = "particles"
 class PyroProgram(Protocol):
     """A model or a guide: any callable that draws its sites by `pyro.sample`.
 
-    Its first argument is the observation, which a model takes as `None` to generate; the rest is context.
+    Its first argument is the observation, which a model takes as `None` to generate; the rest is context. Data are
+    read from the site that observes it, `obs=x`, whatever a program returns. A `pyro.factor` of a model is part of the
+    joint density, one of a guide of the training loss alone; a `pyro.deterministic` is a named value without a
+    density; a `poutine.scale` is seen by losses, by no estimate. Where a model's factor weighs its draws unequally,
+    what needs draws of the model refuses it.
     """
 
     def __call__(self, *batch: Any) -> Any:
@@ -40,7 +44,7 @@ class Site(TypedDict):
         value: what was drawn or observed, `(*plates, *event)`.
         is_observed: whether the value is data.
         args, kwargs: of the distribution's call.
-        scale: of a subsampling plate or a tempering handler; estimates never see it.
+        scale: of subsampling plates, N/B, and of `poutine.scale`; estimates see neither.
         mask: of `poutine.mask`; `None` for none.
         infer: what the program says of its inference.
         cond_indep_stack: the plates around it, as Pyro's frames.

@@ -8,16 +8,19 @@ from .evaluation.likelihood.annealing import sigmoid_schedule
 from .evaluation.likelihood.kernels import parzen, parzen_bandwidth
 from .evaluation.likelihood.psis import khat, khat_threshold
 from .evaluation.likelihood.total_mass import normalization
+from .evaluation.report.checking import Check
 from .evaluation.report.checks import CHECKS
-from .evaluation.report.findings import Check, Findings, Skipped
+from .evaluation.report.findings import Findings, Skipped
 from .evaluation.report.items import Item, Picture, Status, Threshold
 from .evaluation.samples.modes import label_coverage
+from .inference.run.edges import EdgeWarning
 from .inference.run.supports import IntegerWarning
 from .refitting.recognition import nll_over_scale
 
 __all__ = [
     "CHECKS",
     "Check",
+    "EdgeWarning",
     "Findings",
     "IntegerWarning",
     "Item",

@@ -1,6 +1,7 @@
 """What training is made of: objectives, gradients, schedules, the loop."""
 
-from .inference.data.batches import Batches, binarize
+from .inference.data.batches import Batches
+from .inference.data.binarization import binarize
 from .inference.objectives.elbo import FreeBits, Objective
 from .inference.objectives.gradients import (
     DoublyReparameterized,

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from ..inference.objectives.elbo import Objective
+from ..inference.process.numbers import check_number
 from ..inference.run.pair_checks import fix_of_program
 from .divergences import Divergence
 from .games import Game
@@ -105,8 +106,7 @@ def _check_apart(generator: nn.Module, critic: nn.Module) -> None:
 
 
 def _check_weight(bound: Any, weight: float) -> None:
-    if not weight >= 0:
-        raise ValueError(f"GANTrainer: expected weight >= 0, got {weight}. Fix: weight=1.0.")
+    check_number("GANTrainer", "weight", weight, least=0, fix="weight=1.0")
     if bound is None and weight != 1.0:
         raise ValueError(
             f"GANTrainer: expected a bound with weight={weight}, got none: the weight is that of "

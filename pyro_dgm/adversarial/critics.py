@@ -7,8 +7,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import parametrizations
 
+from ..inference.process.states import fork_rng
+from ..inference.vectorization.modes import training_mode
 from .checks import require_instance
 
 Critic = Callable[..., Tensor]
@@ -49,6 +52,30 @@ def _shape_or_type(output: Any) -> str:
     if isinstance(output, Tensor):
         return f"shape {tuple(output.shape)}"
     return type(output).__name__
+
+
+def mixes_data(critic: nn.Module, x: Tensor, *context: Any) -> bool:
+    """Whether, in training mode, the logit of the first datum changes with the others; dropout stays off.
+
+    Weights, buffers, modes and random state are afterwards what they were.
+    """
+    if len(x) < 2:
+        return False
+    others = x.roll(1, 0)
+    others[0] = x[0]
+    with training_mode(critic), fork_rng(x, *context), torch.no_grad():
+        try:
+            logit = logits(critic, x, *context)[0]
+            found = logits(critic, others, *context)[0]
+        except Exception:  # whatever a user's module raises: the game says why
+            return False
+    rounding = torch.finfo(logit.dtype).eps ** 0.5
+    return bool((found - logit).abs() > rounding * (1 + logit.abs()))
+
+
+def is_batch_norm(module: nn.Module) -> bool:
+    """Whether a layer normalizes over the data of a batch."""
+    return isinstance(module, _BatchNorm)
 
 
 class Scores:

@@ -10,9 +10,10 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from ..contract import PyroProgram, Site
-from ..inference.drawing.generation import data_dim_first
+from ..inference.drawing.observation import data_dim_first, refuse_factors
 from ..inference.process.states import eval_mode, fork_rng
 from ..inference.run.traces import observed_sites, plate_depth, vectorized
+from ..inference.vectorization.modes import ParticleMode, meaning_of, means_the_same_in_training
 
 
 class Fakes:
@@ -30,7 +31,7 @@ class Fakes:
 
     Raises:
         ValueError: for a program with no observed site or several; for a distribution that has no mean, or no
-            reparameterized draws, where they are needed.
+            reparameterized draws, where they are needed; for a `pyro.factor` that weighs draws unequally.
     """
 
     def __init__(self, program: PyroProgram, *, noise: bool = False):
@@ -38,6 +39,7 @@ class Fakes:
         self.noise = noise
         self.site: str | None = None
         self.depth = 1
+        self.particles = ParticleMode.PLATE
 
     def __call__(self, x: Tensor, *context: Any) -> Tensor:
         if self.site is None:
@@ -55,12 +57,16 @@ class Fakes:
         """Generate one fake per datum of a batch: as rows under a context, as particles without one."""
         has_rows = any(isinstance(c, Tensor) and c.dim() > 0 for c in context)
         num_particles = 1 if has_rows else len(x)
-        return vectorized(self.program, num_particles, self.depth)(None, *context)
+        program = self.particles.adopt(self.program)
+        return vectorized(program, num_particles, self.depth)(None, *context)
 
     def inspect(self, *batch: Any) -> None:
-        """Find the observed site and the depth of the plates, by one run on data."""
+        """Find the observed site, the depth of the plates, and how particles are run, on data."""
         with fork_rng(*batch), eval_mode(self.program):
             trace = poutine.trace(self.program).get_trace(*batch)
+            self.particles = meaning_of(self.program, None, batch).particles
+        if not means_the_same_in_training(self.program, None, batch):
+            self.particles = ParticleMode.ROWS
         names = list(observed_sites(trace))
         if not names:
             raise ValueError(
@@ -75,6 +81,8 @@ class Fakes:
             )
         self.site = names[0]
         self.depth = plate_depth(trace)
+        with eval_mode(self.program):
+            refuse_factors(self.program, trace, batch[1:], self.depth)
 
     def __repr__(self) -> str:
         return f"Fakes({type(self.program).__name__}, noise={self.noise})"
@@ -92,7 +100,6 @@ class _Observation(Messenger):
     def _pyro_sample(self, msg: dict[str, Any]) -> None:
         if msg["name"] != self.site:
             return
-        self.message = cast(Site, msg)
         if not self.noise:
             msg["value"] = _mean(msg["name"], msg["fn"])
         elif not msg["fn"].has_rsample:
@@ -100,6 +107,10 @@ class _Observation(Messenger):
                 f"site '{self.site}': expected reparameterized draws, through which a gradient "
                 f"flows, got {msg['fn']}. Fix: noise=False, which takes its mean."
             )
+
+    def _pyro_post_sample(self, msg: dict[str, Any]) -> None:
+        if msg["name"] == self.site:
+            self.message = cast(Site, msg.copy())  # handlers nearer the program go on to change it
 
 
 def _mean(name: str, distribution: TorchDistribution) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..inference.data.tensors import take_rows
+from ..inference.process.numbers import check_count, check_number
 from .checks import require_instance
 from .critics import logits
 from .divergences import Divergence
@@ -52,6 +53,7 @@ class AdamFit(CriticFit):
         batch_size: real data and fakes per step.
 
     Raises:
+        TypeError: for what is no number.
         ValueError: for a negative number of epochs or learning rate, or an empty batch;
             in a fit, if the loss of the held-out pairs is finite after no epoch; the critic stays as it was.
 
@@ -65,11 +67,10 @@ class AdamFit(CriticFit):
     batch_size: int = 256
 
     def __post_init__(self) -> None:
-        if self.epochs < 0 or self.batch_size < 1 or not self.lr >= 0:
-            raise ValueError(
-                f"AdamFit: expected epochs >= 0, lr >= 0 and batch_size >= 1, got {self}. "
-                "Fix: AdamFit(epochs=30, lr=2e-3, batch_size=256)."
-            )
+        fix = "AdamFit(epochs=30, lr=2e-3, batch_size=256)"
+        check_count("AdamFit", "epochs", self.epochs, least=0, fix=fix)
+        check_count("AdamFit", "batch_size", self.batch_size, fix=fix)
+        check_number("AdamFit", "lr", self.lr, least=0, fix=fix)
 
     def __call__(  # noqa: D102
         self, critic: nn.Module, game: Game, real: Batch, fake: Batch
@@ -121,7 +122,8 @@ class LBFGSFit(CriticFit):
         iterations: at most so many; a loss that no longer changes ends it.
 
     Raises:
-        ValueError: in a fit, for a loss that is NaN or infinite.
+        TypeError: for what is no number.
+        ValueError: for no iteration; in a fit, for a loss that is NaN or infinite.
 
     Example:
         >>> LBFGSFit()
@@ -129,6 +131,9 @@ class LBFGSFit(CriticFit):
     """
 
     iterations: int = 200
+
+    def __post_init__(self) -> None:
+        check_count("LBFGSFit", "iterations", self.iterations, fix="LBFGSFit(iterations=200)")
 
     def __call__(  # noqa: D102
         self, critic: nn.Module, game: Game, real: Batch, fake: Batch

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import pyro
@@ -16,24 +17,28 @@ from ..inference.data.tensors import check_data
 from ..inference.process.states import eval_mode, fork_rng
 from ..inference.run.explain import fix_by_words, fix_of_dtype, fix_of_shape
 from ..inference.run.supports import IntegerWarning
-from ..inference.run.traces import sample_sites
-from .critics import logits
+from ..inference.run.traces import latent_sites
+from .critics import is_batch_norm, logits, mixes_data
 from .drawing import Fakes
+from .penalties import Penalty
 
 ADD_NOISE = (
     "integer levels get noise, Batches(x, transform=lambda x: within_cell(x, torch.rand(x.shape)))"
 )
 
 
-def check_match(fakes: Fakes, critic: nn.Module, batch: tuple[Any, ...]) -> None:
+def check_match(
+    fakes: Fakes, critic: nn.Module, batch: tuple[Any, ...], penalties: Sequence[Penalty] = ()
+) -> None:
     """Run both programs once with validation on; weights, buffers and seeds stay as they are.
 
-    Warns of integer data where the generator makes real numbers.
+    Warns of integer data where the generator makes real numbers, and of a critic that mixes data under a penalty.
 
     Args:
         fakes: of the generator.
         critic: maps x `(B, *event)`, or `(x, *context)`, to logits `(B,)` or `(B, 1)`.
         batch: data `(x, *context)`.
+        penalties: on the critic's gradient.
 
     Raises:
         ValueError: with what was expected, what came and the fix, for: empty, NaN or infinite data; a
@@ -56,6 +61,8 @@ def check_match(fakes: Fakes, critic: nn.Module, batch: tuple[Any, ...]) -> None
         _check_gradients(fakes, fake, batch)
         _check_critic(critic, "data", x, context)
         _check_critic(critic, "fakes", fake, context)
+    if penalties:
+        warn_of_mixing(critic, penalties, batch)
 
 
 # -- the generator ------------------------------------------------------------------------------
@@ -81,11 +88,10 @@ def _generate(fakes: Fakes, batch: tuple[Any, ...]) -> Tensor:
         if str(error).startswith(f"site '{fakes.site}': expected"):
             raise
         raise ValueError(
-            "the generator runs on data, but not to make fakes: expected networks that broadcast "
-            "over leading dims, since the latents of K fakes arrive as (K, 1, …); "
-            f"got: {error}\n"
-            "Fix: ConvDecoder(code, shape) for images, nn.Unflatten(-1, …) and dims indexed from "
-            "the right; nn.LayerNorm in place of nn.BatchNorm, which takes dim 1 for channels."
+            "the generator runs on data, but not to make fakes: expected networks that take the "
+            "latents of K fakes as (K, 1, …), or as K rows where the programs' plate is "
+            f"data_plate(x); got: {error}\n"
+            "Fix: `with data_plate(x, c):` in the generator, and ConvDecoder(code, shape) for images."
         ) from error
 
 
@@ -140,7 +146,8 @@ def _check_gradients(fakes: Fakes, fake: Tensor, batch: tuple[Any, ...]) -> None
             "Fix: noise=True, or a likelihood with a differentiable mean."
         )
     trace = poutine.trace(fakes.run).get_trace(*batch)
-    latent = {name: site for name, site in sample_sites(trace) if name != fakes.site}
+    latent = latent_sites(trace)
+    latent.pop(str(fakes.site), None)
     for name, site in latent.items():
         _check_latent(name, site)
     if not latent and not fakes.noise:
@@ -163,7 +170,7 @@ def _check_latent(name: str, site: Site) -> None:
 
 def _check_randomness(trace: Trace, name: str) -> None:
     """Refuse a generator without latents whose every fake is one point, the mean of its observation."""
-    site = dict(sample_sites(trace))[name]
+    site = latent_sites(trace)[name]
     if not torch.equal(site["value"], site["fn"].mean):
         raise ValueError(
             f"site '{name}': expected latents, or draws of the observation, got neither: "
@@ -185,3 +192,19 @@ def _check_critic(critic: nn.Module, kind: str, x: Tensor, context: list[Any]) -
             f"critic: it fails on {kind} of shape {tuple(x.shape)} and dtype {x.dtype}: {error}\n"
             f"Fix: a critic that is called as critic({', '.join(arguments)})."
         ) from error
+
+
+def warn_of_mixing(critic: nn.Module, penalties: Sequence[Penalty], batch: tuple[Any, ...]) -> None:
+    """Warn of penalties on a critic's gradient at one datum where its output depends on the whole batch."""
+    if mixes_data(critic, *batch):
+        names = [type(penalty).__name__ for penalty in penalties]
+        layers = sorted(
+            {type(module).__name__ for module in critic.modules() if is_batch_norm(module)}
+        )
+        warnings.warn(
+            f"critic: expected a critic whose logit of a datum depends on that datum alone, for {names} take its "
+            f"gradient there; got one that mixes the data of a batch in training mode, by {layers or 'its forward'}. "
+            "Fix: nn.LayerNorm in place of nn.BatchNorm (arXiv:1704.00028, section 4), or penalties=().",
+            UserWarning,
+            stacklevel=2,
+        )

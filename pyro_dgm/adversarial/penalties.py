@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..inference.process.numbers import check_number
+
 Score = Callable[[Tensor], Tensor]
 
 
@@ -143,8 +145,5 @@ def _points(x: Tensor, *, keep_graph: bool) -> Tensor:
 
 def _require_non_negative(penalty: Penalty, name: str, weight: float) -> None:
     """A critic that is paid for its slope has no best slope."""
-    if not weight >= 0:
-        kind = type(penalty).__name__
-        raise ValueError(
-            f"{kind}: expected {name} >= 0, got {weight}. Fix: {kind}({name}=1.0), or no penalty."
-        )
+    kind = type(penalty).__name__
+    check_number(kind, name, weight, least=0, fix=f"{kind}({name}=1.0), or no penalty")

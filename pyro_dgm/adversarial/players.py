@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..inference.process.distributed import average_gradients
-from ..inference.training.parameters import trainable_parameters
+from ..inference.process.numbers import check_count, check_number
+from ..inference.training.parameters import Moved, trainable_parameters
 
 Build = Callable[[list[nn.Parameter]], Optimizer]
 
@@ -36,8 +37,8 @@ class Player:
         clip: global gradient norm above which gradients are scaled down.
 
     Raises:
-        TypeError: for an optimizer in place of a function that builds one.
-        ValueError: for a negative learning rate, or a norm that is not positive.
+        TypeError: for an optimizer in place of a function that builds one; for what is no number.
+        ValueError: for a learning rate that is negative or infinite, or a norm that is not positive.
     """
 
     lr: float = 1e-3
@@ -50,13 +51,10 @@ class Player:
                 "Player: expected a function that builds a torch optimizer from parameters, got "
                 f"{type(self.optimizer).__name__}. Fix: Player(optimizer=partial(torch.optim.Adam, lr=1e-3))."
             )
-        if not self.lr >= 0:
-            raise ValueError(f"Player: expected lr >= 0, got {self.lr}. Fix: Player(lr=1e-3).")
-        if self.clip is not None and not self.clip > 0:
-            raise ValueError(
-                f"Player: expected clip > 0, got {self.clip}. "
-                "Fix: clip=None, to leave gradients alone."
-            )
+        check_number("Player", "lr", self.lr, least=0, fix="Player(lr=1e-3)")
+        if self.clip is not None:
+            fix = "clip=None, to leave gradients alone"
+            check_number("Player", "clip", self.clip, above=0, fix=fix)
 
     def build_optimizer(self, parameters: list[nn.Parameter]) -> Optimizer:
         """The optimizer over the parameters."""
@@ -119,11 +117,7 @@ class Alternating(Play):
     n_critic: int = 1
 
     def __post_init__(self) -> None:
-        if self.n_critic < 1:
-            raise ValueError(
-                f"Alternating: expected n_critic >= 1, got {self.n_critic}. "
-                "Fix: Alternating(n_critic=1)."
-            )
+        check_count("Alternating", "n_critic", self.n_critic, fix="Alternating(n_critic=1)")
 
     def plan(self, num_critic_steps: int) -> tuple[Move, ...]:
         """The critic alone, until it has moved n times; then the generator as well."""
@@ -169,12 +163,14 @@ class Side:
                 f"got one that builds {type(self.optimizer).__name__}. "
                 "Fix: Player(optimizer=partial(torch.optim.Adam, lr=1e-3))."
             )
+        self.moved = Moved("GANTrainer", role, module, self.optimizer)
         self.num_steps = 0
 
     def backward(self, loss: Tensor, *, keep_graph: bool = False) -> None:
         """Gradients of this side alone: the other one, and whoever trains it next, finds none of them."""
         self.forget()
-        loss.backward(inputs=self.parameters, retain_graph=keep_graph)
+        free = [p for p in self.parameters if p.requires_grad]  # some may have been frozen since
+        loss.backward(inputs=free, retain_graph=keep_graph)
         average_gradients(self.parameters)
 
     def step(self) -> None:

@@ -45,7 +45,7 @@ class GANTrainer(Trainer):
     With a `bound` ℓ, such as `ELBO(vae.model, vae.guide)`, the generator's side is model and guide of it as well,
     and one optimizer minimizes $\ell + \lambda L_p(C, p)$, see `HybridTrainer`.
 
-    The latents of K fakes reach the networks as (K, 1, …): `nn.BatchNorm` takes dim 1 for channels and fails there.
+    `nn.BatchNorm` serves in a generator; in a critic it mixes the data, and a penalty on its gradient warns.
 
     The history has the terms `critic` and `generator`, the losses of the game, and one term per penalty. No loss of a
     game tells a better epoch, so that the last weights stay, averaged with `ema`, unless `fit(monitor=…)` names a term.
@@ -104,14 +104,14 @@ class GANTrainer(Trainer):
         self.game = game
         self.penalties = tuple(penalties)
         self.play = play
-        self.bound = bound
-        self.weight = weight
+        self.bound, self.weight = bound, weight
         self.fakes = Fakes(generator, noise=noise)
         self.state.optimizers = {
             "rules": GameRules(game, penalties, play, noise, None if bound is None else weight),
             "generator": self._generator,
             "critic": self._critic,
         }
+        self.moved = (self._generator.moved, self._critic.moved)
         self._generator_moved = False
 
     @property
@@ -131,7 +131,7 @@ class GANTrainer(Trainer):
     def preflight(self, *batch: Any) -> None:  # noqa: D102
         if self.bound is not None:
             self.bound.preflight(*batch)
-        check_match(self.fakes, self.critic, batch)
+        check_match(self.fakes, self.critic, batch, self.penalties)
 
     def step(self, *batch: Any) -> Terms:
         """Carry out the plan of the play; returns the terms of both sides, none if a move was passed over."""
@@ -269,9 +269,9 @@ class GANTrainer(Trainer):
 
     def _to_device(self, *batch: Any) -> Batch:
         """The arguments where the weights are, unchecked: a chain may ask for the ratio at no number."""
-        device = device_of(self.module)
+        device, arrays = device_of(self.module), (Tensor, np.ndarray)
         return tuple(
-            torch.as_tensor(value).to(device) if isinstance(value, (Tensor, np.ndarray)) else value
+            torch.as_tensor(value, device=device) if isinstance(value, arrays) else value
             for value in batch
         )
 

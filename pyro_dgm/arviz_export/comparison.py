@@ -9,6 +9,7 @@ import numpy as np
 
 from ..evaluation.likelihood.psis import khat_threshold
 from ..evaluation.likelihood.results import PerDatum
+from ..inference.run.measures import require_one_measure
 from .elpd import comparison_table, elpd_object, pointwise_elpd
 
 if TYPE_CHECKING:
@@ -25,20 +26,22 @@ def compare_elpd(results: Mapping[str, PerDatum]) -> pandas.DataFrame:
       that tells two models apart;
     - `weight` of stacking: the mixture of the models that predicts the data best;
     - `warning`: whether a k-hat is above its threshold; `nll_kind`: what sort of bound −log p is, for a bound that is
-      tighter for one model favours it.
+      tighter for one model favours it; `nll_measure`: what p is, a mass or a density, the same in all rows.
 
     Args:
         results: name → `nll` or `ais` of one model, or a `GivenNLL`; all on the same data in the same order.
 
     Raises:
-        ValueError: for fewer than two results, or results for different numbers of data.
+        ValueError: for fewer than two results, results for different numbers of data, results of different measures (a
+            mass beside a density), one that states none beside one that does, or a joint density at a point.
 
     References:
         Vehtari, Gelman, Gabry 2017, *Practical Bayesian model evaluation*, arXiv:1507.04544;
         Yao et al. 2018, *Using stacking to average Bayesian predictive distributions*, arXiv:1704.02030.
     """
     table = comparison_table(elpd_data(results))
-    table["nll_kind"] = [results[name].kind for name in table.index]
+    table["nll_kind"] = [str(results[name].kind) for name in table.index]
+    table["nll_measure"] = [results[name].measure.value for name in table.index]
     return table
 
 
@@ -55,6 +58,9 @@ def elpd_data(results: Mapping[str, PerDatum]) -> dict[str, Any]:
 
     Returns:
         name → `arviz.ELPDData`.
+
+    Raises:
+        ValueError: as `compare_elpd`.
     """
     counts = {name: len(result.per_datum) for name, result in results.items()}
     if len(counts) < 2 or len(set(counts.values())) > 1:
@@ -62,6 +68,7 @@ def elpd_data(results: Mapping[str, PerDatum]) -> dict[str, Any]:
             f"compare: expected nll of two or more models on the same data, got {counts} data. "
             "Fix: compare_elpd({'a': nll(model_a, guide_a, test), 'b': nll(model_b, guide_b, test)})."
         )
+    require_one_measure("compare", {name: result.measure for name, result in results.items()})
     log_p = {name: -np.asarray(result.per_datum) for name, result in results.items()}
     pointwise = pointwise_elpd(log_p)
     return {

@@ -30,6 +30,8 @@ STATISTICS = {
     "khat": (1, "khat"),
     "ess": (1, "ess"),
 }
+JOINT = "joint density at a point"  # what p measures where the guide is a point mass
+OF_A_POINT = {"log_joint": (-1, "per_datum")}
 NOT_FOR_LOO = "not_for_loo_or_waic_as_z_is_local"
 REFUSAL = (
     "z_i belongs to x_i alone: without x_i its distribution is the prior, and the mean of "
@@ -99,6 +101,11 @@ def concat_data(blocks: Sequence[Arrays]) -> Arrays:
     whole = Arrays()
     for name, (dims, _) in blocks[0].items():
         parts = [block[name][1] for block in blocks]
+        if (
+            DATUM not in dims
+        ):  # one value for all data, such as a deterministic one outside the plate
+            whole[name] = dims, parts[0]
+            continue
         whole[name] = dims, np.concatenate(parts, axis=dims.index(DATUM))
     return whole
 
@@ -118,6 +125,9 @@ def take_draws(arrays: Arrays, index: np.ndarray[tuple[int, ...], np.dtype[Any]]
     datum = np.arange(index.shape[1])
     found = Arrays()
     for name, (dims, values) in arrays.items():
+        if DATUM not in dims:
+            found[name] = dims, values
+            continue
         axes = (dims.index("draw"), dims.index(DATUM))
         draws_first = np.moveaxis(values, axes, (0, 1))
         found[name] = dims, np.moveaxis(draws_first[index, datum], (0, 1), axes)
@@ -137,15 +147,17 @@ def refused_to_loo(arrays: Arrays) -> Arrays:
 def per_datum_dataset(result: NLL | AIS, index: Sequence[Any] | None = None) -> xarray.Dataset:
     r"""What is known of every datum, for `to_arviz(…, extra={"per_datum": …})`.
 
-    `elbo`, `log_p` (estimate of log p(x)), `log_p_stderr` (its Monte Carlo error), `kl`, `khat`, `ess`, each `(N,)`;
-    of `ais` those that it has.
+    `elbo`, `log_p` (estimate of log p(x)), `log_p_stderr` (its Monte Carlo error, NaN where there is none),
+    `kl`, `khat`, `ess`, each `(N,)`; of `ais` those that it has. Of a guide that is a point mass there is
+    `log_joint`, log p(x, z*), in place of all of them.
 
     Args:
         result: of `nll` or `ais`.
         index: names of the data; they count from 0 unless given.
     """
     arrays = Arrays()
-    for name, (sign, field) in STATISTICS.items():
+    statistics = OF_A_POINT if result.measure == JOINT else STATISTICS
+    for name, (sign, field) in statistics.items():
         values = getattr(result, field, None)
         if values is not None:
             arrays[name] = (DATUM,), sign * np.asarray(values)
@@ -153,7 +165,8 @@ def per_datum_dataset(result: NLL | AIS, index: Sequence[Any] | None = None) -> 
     about = {
         "unit": "nats; ess in draws",
         "draws": result.num,
-        "kind of -log_p": result.kind,
+        "kind of -log_p": str(result.kind),
+        "measure of p": str(result.measure),
         "kept": f"all {num} data",
     }
     return dataset(arrays, {DATUM: range(num) if index is None else index}, about)

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..contract import PyroProgram
-from ..evaluation.likelihood.importance import concat_statistics, nll_of
+from ..evaluation.likelihood.importance import Scores, nll_of
 from ..evaluation.likelihood.results import NLL
 from ..inference.data.tensors import Batch, split_rows
+from ..inference.run.measures import Measure, require_density
 from ..inference.run.sessions import Session, require_positive, session
 from .datatree import (
     DATUM,
@@ -48,10 +49,11 @@ def to_arviz(
 ) -> Any:
     r"""Draws $z^{(k)}_i \sim q(z \mid x_i)$ and statistics of data as ArviZ reads them: one chain of independent draws.
 
-    Groups: `posterior` (latent sites), `posterior_predictive` and `log_likelihood` (observed sites), `sample_stats`
-    (`lp` = log p(x, z), `log_q`, `log_weight` = lp − log_q), `prior` and `prior_predictive` (each draw is a data set of
-    the model, for the contexts of the data), `observed_data`, `constant_data` (further arguments), `per_datum` (`elbo`,
-    `log_p`, `log_p_stderr`, `kl`, `khat`, `ess`, see `per_datum_dataset`). All in nats.
+    Groups: `posterior` (latent sites, and the values of `pyro.deterministic`), `posterior_predictive` and
+    `log_likelihood` (observed sites), `sample_stats` (`lp` = log p(x, z), `log_q`, `log_weight` = lp − log_q, and
+    `factor[f]` of a `pyro.factor` in the model, a part of lp), `prior` and `prior_predictive` (each draw is a data set
+    of the model, for the contexts of the data), `observed_data`, `constant_data` (further arguments), `per_datum`
+    (`elbo`, `log_p`, `log_p_stderr`, `kl`, `khat`, `ess`, see `per_datum_dataset`). All in nats.
 
     Size: draws are kept of at most `max_data` data, evenly spread over the set; `per_datum` describes all of them. The
     coordinate `datum` is the index in the set; the attribute `kept` of a group says what it holds.
@@ -78,19 +80,23 @@ def to_arviz(
     Returns:
         `arviz.InferenceData` with ArviZ 0.x, `xarray.DataTree` with ArviZ 1.x. Both write netCDF by
         `.to_netcdf(path, engine="h5netcdf")` and zarr by `.to_zarr(path)`, that of 0.x by
-        `.to_datatree().to_zarr(path)`.
+        `.to_datatree().to_zarr(path)`; `save_netcdf` of `pyro_dgm.arviz_export.netcdf` leaves a whole file or none.
 
     Shape:
         sites `(chain=1, draw=K, *plates, datum, *event)`; statistics of draws `(1, K, datum)`; data `(datum, *event)`.
 
     Raises:
-        ValueError: for names that are unknown or taken, what `nll` refuses, or a wrong number of names.
+        ValueError: for names that are unknown or taken, what `nll` refuses, a wrong number of names, or draws to be
+            resampled of a guide that is a point mass.
     """
     require_positive(max_data=max_data)
     dims, coords, further = dims or {}, coords or {}, dict(extra or {})
     with session(model, guide, *batch, num=num, chunk=chunk, seed=seed) as pair:
         total = len(pair)
         index = coords.get(DATUM, range(total))
+        measure = pair.structure.measure
+        if resampled:
+            require_density("to_arviz: resampled=True", pair.structure.points)
         _check_index(index, total)
         kept = evenly_spread(max_data, total)
         reading = Reading(pair, dims, resampled, prior)
@@ -100,7 +106,7 @@ def to_arviz(
         if "per_datum" not in further:
             further["per_datum"] = per_datum_dataset(_nll(pair, blocks, len(kept)), index)
     labels = {**coords, DATUM: [index[i] for i in kept.tolist()]}
-    notes = _notes(groups, total, len(kept), resampled=resampled)
+    notes = _notes(groups, total, len(kept), measure, resampled=resampled)
     return container({**_datasets(groups, labels, notes), **further})
 
 
@@ -126,8 +132,10 @@ def _nll(pair: Session, blocks: Sequence[Block], num_kept: int) -> NLL:
     if num_kept < len(pair) or pair.structure.is_exact:
         pair.reseed()
         return nll_of(pair)
-    statistics = concat_statistics([block.statistics for block in blocks])
-    return NLL(num=pair.num, kind=NLL.kind, **statistics)
+    scores = Scores(pair)
+    for block in blocks:
+        scores.add(block.weights)
+    return scores.nll()
 
 
 def _groups(reading: Reading, blocks: Sequence[Block], batch: Batch) -> dict[str, Arrays]:
@@ -145,19 +153,20 @@ def _groups(reading: Reading, blocks: Sequence[Block], batch: Batch) -> dict[str
 
 
 def _notes(
-    groups: Iterable[str], total: int, kept: int, *, resampled: bool
+    groups: Iterable[str], total: int, kept: int, measure: Measure, *, resampled: bool
 ) -> dict[str, dict[str, str]]:
     """What is to be known of each group, as attributes."""
     which = f"{kept} of {total} data, evenly spread"
     if kept == total:
         which = f"all {total} data"
     draws = {"draws": RESAMPLED if resampled else GUIDE}
+    of_p = {"unit": "nats", "measure of p": measure.value}
     of_model = {"draws": "independent, from the model"}
     notes = {
         "posterior": draws,
         "posterior_predictive": draws,
-        "log_likelihood": {**draws, "unit": "nats", "loo": REFUSAL},
-        "sample_stats": {**draws, "unit": "nats", "log_weight": "lp - log_q"},
+        "log_likelihood": {**draws, **of_p, "loo": REFUSAL},
+        "sample_stats": {**draws, **of_p, "log_weight": "lp - log_q"},
         "prior": of_model,
         "prior_predictive": of_model,
     }

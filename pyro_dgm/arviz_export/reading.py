@@ -7,17 +7,18 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from pyro.distributions import Delta
 from torch import Tensor
 
 from ..contract import DATA, PARTICLES, Site
-from ..evaluation.likelihood.importance import summary_of
-from ..inference.data.batches import arguments_of
+from ..evaluation.likelihood.weights import Weights
 from ..inference.data.tensors import Batch, has_rows
+from ..inference.drawing.observation import refuse_factors
 from ..inference.drawing.simulation import generative_trace
 from ..inference.process.states import derive_seed, fork_rng
 from ..inference.run.particles import Particles
 from ..inference.run.sessions import Session
-from ..inference.run.traces import plate_names, plate_value, sample_sites
+from ..inference.run.traces import latent_sites, plate_names, plate_value
 from .datatree import DATUM, SAMPLE, Array, Arrays, take_draws
 from .smoothing import resampled_indices
 
@@ -31,11 +32,11 @@ class Block:
 
     Attributes:
         groups: group → its arrays.
-        statistics: of each datum's weights, see `summary_of`.
+        weights: of the draws that were read, before any resampling.
     """
 
     groups: dict[str, Arrays]
-    statistics: dict[str, Tensor]
+    weights: Weights
 
 
 @dataclass(frozen=True)
@@ -60,9 +61,9 @@ class Reading:
         All other draws have a noise of their own, by the number of the block, so that the guide's are those of `nll`.
         """
         particles = self.pair.draw(block)
-        statistics = summary_of(particles.log_weight, particles.kl)
+        weights = Weights.of(particles)
         with fork_rng(block[0], seed=derive_seed(self.pair.seed, number + 1)):
-            return Block(self._groups(block, particles), statistics)
+            return Block(self._groups(block, particles), weights)
 
     def _groups(self, block: Batch, particles: Particles) -> dict[str, Arrays]:
         groups = self._drawn(particles)
@@ -82,12 +83,17 @@ class Reading:
             predictive[name] = self._draws(name, site, plate_value(site, site["fn"].sample()))
             log_likelihood[name] = _per_draw(particles.log_p[name])
             observed[name] = self._observation(name, site)
+        for name, site in particles.pair.deterministic.items():
+            shaped = _with_plates(site)
+            posterior[name] = self._draws(name, shaped, plate_value(shaped))
         log_joint, log_guide = particles.log_joint, particles.log_guide
         statistics = {
             "lp": _per_draw(log_joint),
             "log_q": _per_draw(log_guide),
             "log_weight": _per_draw(log_joint - log_guide),
         }
+        for name, log_f in particles.factors.items():
+            statistics[f"factor[{name}]"] = _per_draw(log_f)
         return {
             "posterior": posterior,
             "posterior_predictive": predictive,
@@ -101,8 +107,9 @@ class Reading:
         num, size = self.pair.num, len(block[0])
         depth = self.pair.structure.depth
         trace = generative_trace(self.pair.model, num, size, block[1:], depth)
+        refuse_factors(self.pair.model, trace, block[1:], depth)
         latent, observed = Arrays(), Arrays()
-        for name, site in sample_sites(trace):
+        for name, site in latent_sites(trace).items():
             found = latent if name in particles.values else observed
             found[name] = self._draws(name, site, _as_data_sets(site, num, size))
         return latent, observed
@@ -138,7 +145,7 @@ def _names_of_context(pair: Session, num: int) -> list[str]:
     """Names of a model's positional arguments behind the first; `context_<i>` for those that have none."""
     if num == 0:
         return []
-    names = arguments_of(pair.model)[1 : num + 1]
+    names = pair.arguments[1 : num + 1]
     for i in range(len(names), num):
         names.append(f"context_{i}")
     return names
@@ -167,6 +174,16 @@ def _as_data_sets(site: Site, num: int, size: int) -> Tensor:
     value, place = plate_value(site), plate_names(site).index(DATA)
     draws = value.movedim(place, 1).flatten(0, 1)[: num * size]
     return draws.unflatten(0, (num, size)).movedim(1, place)
+
+
+def _with_plates(site: Site) -> Site:
+    """A deterministic site under its plates; Pyro takes all dims of its value for one event if none are named."""
+    value, batch_shape = site["value"], site["fn"].batch_shape
+    num_plates = len(batch_shape)
+    if value.shape[:num_plates] != batch_shape:
+        value = value.expand(*batch_shape, *site["fn"].event_shape)
+    law = Delta(value, event_dim=value.dim() - num_plates)
+    return {**site, "fn": law, "value": value}
 
 
 def _per_draw(value: Tensor) -> Array:

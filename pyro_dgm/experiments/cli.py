@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import warnings
+from argparse import ArgumentError
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from jsonargparse import ArgumentParser, Namespace
 from torch import nn
 
 from .. import __version__
+from ..files.manifest import Manifest
+from ..files.records import read_records
+from ..files.writing import write_file
 from ..inference.objectives.elbo import ELBO, Objective
 from ..inference.run.sessions import require_positive
-from ..inference.training.history import Row
 from ..inference.training.svi import SVITrainer
 from ..programs.vae import VAE
+from .configurations import CONFIG, build_parts, instantiate, read_run_config
 from .data import Data
 from .defaults import add_defaults
-from .runs import Run, table
+from .folders import claim, prepare, run_folder
+from .kinds import check_kinds
+from .runs import RESULTS, WEIGHTS, Run, table
+from .trust import explain, modules_in, only_trusted, take_trust
 
+TRUST_HELP = "a module that a configuration file or a run directory may name; --trust=a --trust=b"
 HELP = """Train a VAE, evaluate it on held-out data and write a run directory.
 
 Without flags: the digits, with --vae=pyro_dgm.experiments.recipes.levels_vae, whose settings are
@@ -71,19 +77,26 @@ def fit(
             "expected one process, got several. Fix: call SVITrainer(objective).fit(x, epochs=150) "
             "in a script of your own under torchrun."
         )
-    run = Run(_run_folder(out), vae.to(_find_device(device)), data)
+    run = Run(run_folder(out), vae.to(_find_device(device)), data)
+    run.check(limit)
     seconds = run.train(objective, trainer, epochs, batch_size, patience, seed, resume=resume)
-    results = run.evaluate(num, limit, seed)
-    _report(run, {**results, "seconds": seconds})
+    results = {**run.evaluate(num, limit, seed), "seconds": seconds}
+    print(table(results))
+    run.record(results, command="fit", num=num, limit=limit, seed=seed)
     run.draw(64, seed)
     run.describe(seed)
     print(f"\nRun directory: {run.folder}")
 
 
 def evaluate(
-    run: str, num: int = 1000, limit: int | None = None, device: str | None = None, seed: int = 0
+    run: str,
+    num: int = 1000,
+    limit: int | None = None,
+    device: str | None = None,
+    seed: int = 0,
+    trust: Sequence[str] = (),
 ) -> None:
-    """Score a run on its test data again.
+    """Score a run on its test data again: a row of `results.jsonl`.
 
     Args:
         run: a run directory.
@@ -91,26 +104,42 @@ def evaluate(
         limit: score only so many test data.
         device: default: the GPU if there is one.
         seed: of the draws.
+        trust: modules other than pyro_dgm, torch and pyro that its configuration may name.
     """
-    loaded = _load(run, device)
-    _report(loaded, loaded.evaluate(num, limit, seed))
+    require_positive(num=num)
+    loaded = _load(run, device, trust)
+    loaded.check(limit)
+    read_records(loaded.folder / RESULTS)  # damaged ones are named before the work
+    results = loaded.evaluate(num, limit, seed)
+    print(table(results))
+    loaded.record(results, command="evaluate", num=num, limit=limit, seed=seed)
 
 
-def sample(run: str, num: int = 64, device: str | None = None, seed: int = 0) -> None:
-    """Draw data from a run's model: `samples.png` and `samples.npy` in its directory.
+def sample(
+    run: str,
+    num: int = 64,
+    device: str | None = None,
+    seed: int = 0,
+    trust: Sequence[str] = (),
+) -> None:
+    """Draw data from a run's model: `sample.png` and `samples.npy` in its directory.
 
     Args:
         run: a run directory.
         num: how many data.
         device: default: the GPU if there is one.
         seed: of the draws.
+        trust: modules other than pyro_dgm, torch and pyro that its configuration may name.
     """
     import numpy as np
 
-    loaded = _load(run, device)
+    require_positive(num=num)
+    loaded = _load(run, device, trust)
+    buffer = BytesIO()
+    np.save(buffer, loaded.draw(num, seed, "sample.png").cpu().numpy())
     path = loaded.folder / "samples.npy"
-    np.save(path, loaded.draw(num, seed).cpu().numpy())
-    print(f"{num} samples: {loaded.folder / 'samples.png'}, {path}")
+    write_file(path, buffer.getbuffer())
+    print(f"{num} samples: {loaded.folder / 'sample.png'}, {path}")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -123,27 +152,34 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _parse_and_run(arguments: list[str]) -> None:
+    arguments, trust = take_trust(arguments)
     fit_parser = _fit_parser()
     parser = _command_parser(
         fit=fit_parser, evaluate=_function_parser(evaluate), sample=_function_parser(sample)
     )
     try:
         if arguments[:1] == ["fit"]:
+            trust = [*trust, *modules_in(arguments)]
             arguments = add_defaults(arguments)
-        chosen = parser.parse_args(arguments)
-        _run_command(chosen.subcommand, chosen[chosen.subcommand], fit_parser)
-    except (ValueError, OSError) as error:
-        parser.exit(2, f"pyro-dgm {arguments[0]}: {error}\n")
+        with only_trusted(trust):
+            chosen = parser.parse_args(arguments)
+            _run_command(chosen.subcommand, chosen[chosen.subcommand], fit_parser, trust)
+    except (ArgumentError, ValueError, OSError) as error:
+        parser.exit(2, f"pyro-dgm {' '.join(arguments[:1])}: {explain(str(error))}\n")
 
 
-def _run_command(name: str, settings: Namespace, fit_parser: ArgumentParser) -> None:
+def _run_command(
+    name: str, settings: Namespace, fit_parser: ArgumentParser, trust: Sequence[str]
+) -> None:
     if name == "fit":
-        settings = _prepare_run_folder(fit_parser, settings)
-        fit(**_instantiate(fit_parser, settings))
+        check_kinds(settings, fit)
+        with claim(settings) as folder:
+            settings = prepare(fit_parser, settings, folder)
+            fit(**_instantiate(fit_parser, settings))
     elif name == "evaluate":
-        evaluate(**_keyword_arguments(settings))
+        evaluate(**_keyword_arguments(settings), trust=trust)
     else:
-        sample(**_keyword_arguments(settings))
+        sample(**_keyword_arguments(settings), trust=trust)
 
 
 def _command_parser(**subparsers: ArgumentParser) -> ArgumentParser:
@@ -152,6 +188,7 @@ def _command_parser(**subparsers: ArgumentParser) -> ArgumentParser:
         description="Deep generative models as Pyro programs.",
         version=__version__,
         allow_abbrev=False,
+        exit_on_error=False,
     )
     commands = parser.add_subcommands()
     for name, subparser in subparsers.items():
@@ -160,16 +197,20 @@ def _command_parser(**subparsers: ArgumentParser) -> ArgumentParser:
 
 
 def _function_parser(function: Callable[..., None]) -> ArgumentParser:
-    parser = ArgumentParser(description=_first_line(function.__doc__), allow_abbrev=False)
-    parser.add_function_arguments(function, as_positional=True)
+    parser = ArgumentParser(
+        description=_first_line(function.__doc__), allow_abbrev=False, exit_on_error=False
+    )
+    parser.add_function_arguments(function, as_positional=True, skip={"trust"})
+    parser.add_argument("--trust", help=TRUST_HELP)
     return parser
 
 
 def _fit_parser() -> ArgumentParser:
-    parser = ArgumentParser(description=HELP, allow_abbrev=False)
+    parser = ArgumentParser(description=HELP, allow_abbrev=False, exit_on_error=False)
     config_help = "a configuration file, such as config.yaml of a run"
     parser.add_argument("--config", action="config", help=config_help)
     parser.add_function_arguments(fit)
+    parser.add_argument("--trust", help=TRUST_HELP)
     return parser
 
 
@@ -177,86 +218,39 @@ def _first_line(text: str | None) -> str:
     return (text or "").split("\n")[0]
 
 
-def _prepare_run_folder(parser: ArgumentParser, settings: Namespace) -> Namespace:
-    """Settle the run directory and write the configuration that repeats the run.
-
-    Raises:
-        ValueError: for a count below 1, a resume without a checkpoint or with another model or other
-            data, and for a directory that holds a run already.
-    """
-    settings = settings.clone()
-    folder = _run_folder(settings.out)
-    settings.out = str(folder)
-    require_positive(epochs=settings.epochs, batch_size=settings.batch_size, num=settings.num)
-    if settings.resume:
-        _check_resume(parser, settings, folder)
-    elif (folder / "checkpoint.pt").exists():
-        raise ValueError(
-            f"expected a new run directory, got {folder}, which holds a run. "
-            "Fix: --resume=true, or --out=NEW."
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-    parser.save(settings, folder / "config.yaml", overwrite=True)
-    return settings
-
-
-def _check_resume(parser: ArgumentParser, settings: Namespace, folder: Path) -> None:
-    """A checkpoint fits the model and data that it was written with, and no other."""
-    if not (folder / "checkpoint.pt").exists():
-        raise ValueError(
-            f"expected a checkpoint to resume, got none in {folder}. "
-            "Fix: --out=RUN of an earlier fit."
-        )
-    stored = yaml.safe_load((folder / "config.yaml").read_text())
-    given = yaml.safe_load(parser.dump(settings))
-    for part in ("vae", "data"):
-        if stored[part] != given[part]:
-            raise ValueError(
-                f"expected the run's own {part} to resume it, {stored[part]}; got {given[part]}. "
-                f"Fix: drop the --{part} flags, or start anew with --out=NEW."
-            )
-
-
 def _instantiate(parser: ArgumentParser, settings: Namespace) -> dict[str, Any]:
     """The arguments of `fit`, with the weights that the seed decides."""
     torch.manual_seed(settings.seed)
-    return _keyword_arguments(parser.instantiate(settings))
+    built = instantiate(parser, settings, ("vae", "data", "objective", "trainer"))
+    return {**_keyword_arguments(settings), **built}
 
 
 def _keyword_arguments(settings: Namespace) -> dict[str, Any]:
     arguments = dict(vars(settings))
-    arguments.pop("config", None)
-    arguments.pop("subcommand", None)
+    for name in ("config", "subcommand", "trust"):
+        arguments.pop(name, None)
     return arguments
 
 
-def _load(folder: str, device: str | None) -> Run:
-    """The run of a directory, with its weights."""
-    path = Path(folder) / "config.yaml"
-    if not path.exists():
-        raise ValueError(
-            f"expected a run directory with config.yaml, got {folder}. "
-            "Fix: a folder that pyro-dgm fit wrote, such as runs/20260131-120000."
-        )
-    parser = _fit_parser()
-    arguments = _instantiate(parser, parser.parse_path(path))
-    if not (path.parent / "weights.safetensors").exists():
+def _load(run: str, device: str | None, trust: Sequence[str]) -> Run:
+    """The run of a directory, with its weights: its model and its data, and nothing else of its configuration."""
+    folder = Path(run)
+    config = read_run_config(folder)
+    if not (folder / WEIGHTS).exists():
         raise ValueError(
             f"expected weights.safetensors in {folder}, got none: its training did not end. "
             f"Fix: --resume=true, as in pyro-dgm fit --out={folder} --resume=true."
         )
-    run = Run(Path(folder), arguments["vae"].to(_find_device(device)), arguments["data"])
-    run.load()
-    return run
-
-
-def _report(run: Run, results: Row) -> None:
-    """Print the results, and write them over those that the run directory holds."""
-    path = run.folder / "results.json"
-    earlier = json.loads(path.read_text()) if path.exists() else {}
-    merged = {**earlier, **results}
-    path.write_text(json.dumps(merged, indent=2) + "\n")
-    print(table(merged))
+    for path in Manifest(folder).changed():
+        warnings.warn(
+            f"{path}: expected the bytes that were written, got others. "
+            f"Fix: pyro-dgm fit --out={folder} --resume=true.",
+            stacklevel=2,
+        )
+    vae, data = build_parts(config, folder / CONFIG, trust)
+    loaded = Run(folder, vae.to(_find_device(device)), data)
+    loaded.load()
+    return loaded
 
 
 def _find_device(name: str | None) -> torch.device:
@@ -272,7 +266,3 @@ def _find_device(name: str | None) -> torch.device:
             f"expected a device of this machine, got --device={name} ({reason}). Fix: --device=cpu."
         ) from error
     return device
-
-
-def _run_folder(out: str | None) -> Path:
-    return Path(out or datetime.now().strftime("runs/%Y%m%d-%H%M%S"))

@@ -11,8 +11,10 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from ..inference.data.batches import Batches, binarize
+from ..inference.data.batches import Batches
+from ..inference.data.binarization import binarize
 from ..inference.process.states import fork_rng
+from .faces import read_faces
 from .idx import read_idx_images
 
 NUM_TRAIN = 50_000  # of the 60,000 training images of MNIST and its relatives
@@ -173,7 +175,7 @@ class FreyFaces(Data):
     """
 
     def __init__(self, path: str, split: int = 0):
-        images = _read_faces(Path(path))
+        images = read_faces(Path(path))
         levels = torch.as_tensor(images.reshape(1965, -1)).to(torch.get_default_dtype())
         train, val, test = _shuffle(levels, seed=split).split([1565, 200, 200])
         super().__init__(train, val, test, image_shape=(28, 20), levels=256)
@@ -183,23 +185,6 @@ def _shuffle(images: Tensor, seed: int) -> Tensor:
     """The images in an order of the seed's own; the random state outside stays as it is."""
     generator = torch.Generator().manual_seed(seed)
     return images[torch.randperm(len(images), generator=generator)]
-
-
-def _read_faces(path: Path) -> np.ndarray:
-    """The faces as bytes `(1965, 28, 20)`."""
-    if not path.exists():
-        raise ValueError(
-            f"FreyFaces: expected an .npz file with 'images', got no file {path}. "
-            "Fix: --data.path=FILE, or FreyFaces(path)."
-        )
-    with np.load(path) as content:
-        images = content["images"] if "images" in content else np.empty(0)
-    if images.shape != (1965, 28, 20) or images.dtype != np.uint8:
-        raise ValueError(
-            f"FreyFaces: expected uint8 images (1965, 28, 20), got {images.dtype} {images.shape}. "
-            "Fix: np.savez(path, images=faces.astype(np.uint8))."
-        )
-    return images
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
 
-import yaml
+from .configurations import CONFIG, read_config, read_run_config
 
 DEFAULTS = {
     "vae": ["--vae=pyro_dgm.experiments.recipes.levels_vae"],
@@ -22,7 +22,7 @@ def add_defaults(arguments: Sequence[str]) -> list[str]:
     Parser defaults would not do: their settings would leak into another class that is named instead.
     """
     command, *flags = arguments
-    if "true" in _values(flags, "--resume"):
+    if "true" in values_of(flags, "--resume"):
         flags = [*_stored_configs(flags), *flags]
     named = _named_parts(flags)
     defaults: list[str] = []
@@ -35,9 +35,10 @@ def add_defaults(arguments: Sequence[str]) -> list[str]:
 def _stored_configs(flags: Sequence[str]) -> list[str]:
     """The configuration of the run in `--out` as a flag: what a resumed run has for defaults."""
     configs = []
-    for out in _values(flags, "--out"):
-        path = Path(out) / "config.yaml"
+    for out in values_of(flags, "--out"):
+        path = Path(out) / CONFIG
         if path.exists():
+            read_run_config(Path(out))
             configs.append(f"--config={path}")
     return configs
 
@@ -48,13 +49,12 @@ def _named_parts(flags: Sequence[str]) -> set[str]:
     for flag in flags:
         if flag.startswith("--"):
             named.add(flag.removeprefix("--").split("=")[0])
-    for path in _values(flags, "--config"):
-        config = yaml.safe_load(Path(path).read_text())
-        named.update(config or {})
+    for path in values_of(flags, "--config"):
+        named.update(read_config(path))
     return named
 
 
-def _values(flags: Sequence[str], name: str) -> list[str]:
+def values_of(flags: Sequence[str], name: str) -> list[str]:
     """Every value given to a flag, as `--name value` or `--name=value`."""
     values = []
     for flag, following in zip_longest(flags, flags[1:]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
+from ..files.writing import write_file
 from ..inference.training.history import History
 
 LABELS = {"train_nelbo": "train", "val_nelbo": "validation"}
@@ -62,4 +64,6 @@ def _side_by_side(images: np.ndarray, frame: float) -> np.ndarray:
 
 def _save(figure: Figure, path: Path) -> None:
     FigureCanvasAgg(figure)
-    figure.savefig(path, dpi=130)
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png", dpi=130)
+    write_file(path, buffer.getbuffer())

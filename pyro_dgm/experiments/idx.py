@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import gzip
+import zlib
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from ..files.errors import FileError
+from ..files.reading import read_file
 
 IMAGE_MAGIC = 2051  # the first number of a file of unsigned bytes in three dims
 HEADER_BYTES = 16  # the magic number, the number of images, their height and their width
@@ -27,9 +31,13 @@ def read_idx_images(folder: Path, name: str) -> Tensor:
         LeCun, Bottou, Bengio, Haffner 1998, *Gradient-based learning applied to document recognition*.
     """
     path = _find(folder, f"{name}-images-idx3-ubyte")
-    content = path.read_bytes()
+    content = read_file(path, "images in IDX form", f"copy {path.name} again")
     if path.suffix == ".gz":
-        content = gzip.decompress(content)
+        try:
+            content = gzip.decompress(content)
+        except (OSError, EOFError, zlib.error) as error:
+            fix = f"copy {path.name} again, it is damaged"
+            raise FileError(path, "a gzipped file", str(error), fix) from error
     num, num_pixels = _read_header(content, path)
     pixels = np.frombuffer(content, dtype=np.uint8, offset=HEADER_BYTES)
     if len(pixels) != num * num_pixels:
@@ -42,6 +50,9 @@ def read_idx_images(folder: Path, name: str) -> Tensor:
 
 def _read_header(content: bytes, path: Path) -> tuple[int, int]:
     """How many images there are, of how many pixels."""
+    if len(content) < HEADER_BYTES:
+        fix = f"copy {path.name} again, it is cut off"
+        raise FileError(path, f"a header of {HEADER_BYTES} bytes", f"{len(content)} bytes", fix)
     magic = int.from_bytes(content[:4], "big")
     if magic != IMAGE_MAGIC:
         raise ValueError(

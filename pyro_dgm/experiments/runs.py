@@ -5,30 +5,54 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from math import isqrt, prod, sqrt
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from .. import __version__
 from ..arviz_export.export import to_arviz
+from ..arviz_export.netcdf import netcdf_content
 from ..evaluation.likelihood.importance import nll
 from ..evaluation.likelihood.psis import khat_threshold
 from ..evaluation.likelihood.results import NLL
+from ..files.locking import require_room
+from ..files.manifest import Manifest
+from ..files.records import append_record
 from ..inference.drawing.generation import generate, reconstruct
 from ..inference.objectives.elbo import Objective
-from ..inference.training.checkpoints import load_weights, save_weights
-from ..inference.training.history import Row
+from ..inference.run.measures import Measure
+from ..inference.training.checkpoints import load_weights, weights_content
 from ..inference.training.svi import SVITrainer
 from ..programs.vae import VAE
+from .configurations import build
 from .data import Data
 from .figures import image_grid, learning_curve
+from .metrics import append_metrics, rebuild_metrics
+
+CHECKPOINT = "checkpoint.pt"
+WEIGHTS = "weights.safetensors"
+METRICS = "metrics.jsonl"
+RESULTS = "results.jsonl"
+OWN_RESULTS = "results.json"
+PICTURE = "samples.png"
+# Room that a run takes, in sizes of its weights: two checkpoints and a third one as it is written, each with weights,
+# their average, the best ones and two moments of the optimizer; and the weights themselves.
+ROOM = 16
+ROOM_FOR_THE_REST = 2**22  # bytes
+
+Results = dict[
+    str, Any
+]  # what `results.json` holds: numbers, and the kind and the measure of the likelihood
 
 
 @dataclass(frozen=True)
 class Run:
-    """A directory with `config.yaml`, `metrics.jsonl`, `weights.safetensors`, `results.json` and pictures.
+    """A directory with `config.yaml`, `metrics.jsonl`, `weights.safetensors`, `results.jsonl` and pictures.
 
     Attributes:
         folder: the directory.
@@ -42,7 +66,32 @@ class Run:
 
     def load(self) -> None:
         """Read the weights of the directory into the VAE."""
-        load_weights(self.vae, self.folder / "weights.safetensors")
+        fix = f"pyro-dgm fit --out={self.folder} --resume=true"
+        Manifest(self.folder).read(WEIGHTS, "the weights of the run", fix)
+        load_weights(self.vae, self.folder / WEIGHTS)
+
+    def check(self, limit: int | None) -> None:
+        """Look at all that is needed after training before it begins.
+
+        Raises:
+            ValueError: for splits that are empty or of different shapes, and for a limit below 2.
+        """
+        if limit is not None and limit < 2:
+            raise ValueError(
+                f"limit: expected at least 2 test data, for a standard error, got {limit}. "
+                "Fix: --limit=100, or leave it out."
+            )
+        shape = tuple(self.data.train.shape[1:])
+        for name, split in (
+            ("train", self.data.train),
+            ("val", self.data.val),
+            ("test", self.data.test),
+        ):
+            if len(split) < 2 or tuple(split.shape[1:]) != shape:
+                raise ValueError(
+                    f"data: expected at least 2 data of shape {shape} in '{name}', got {tuple(split.shape)}. "
+                    "Fix: Data(train, val, test, image_shape, levels) with splits of one kind."
+                )
 
     def train(
         self,
@@ -55,57 +104,83 @@ class Run:
         *,
         resume: bool,
     ) -> float:
-        """Train up to `epochs` epochs in all; returns the seconds it took.
+        """Train up to `epochs` epochs in all; returns the seconds that the epochs took.
 
         Raises:
             ValueError: if a resumed run has more epochs already.
+            FileError: if the disk is full or read-only, before the first step; for a damaged checkpoint.
         """
-        start = perf_counter()
-        loss = objective(self.vae.model, self.vae.guide)
-        fitted = trainer(loss.to(self._device))
-        checkpoint = self.folder / "checkpoint.pt"
-        if resume:
+        loss = build("objective", lambda: objective(self.vae.model, self.vae.guide))
+        fitted = build("trainer", lambda: trainer(loss.to(self._device)))
+        batches = self.data.batches(batch_size)
+        build("vae", lambda: loss.preflight(batches.first()[0].to(self._device)))
+        self._require_room()
+        checkpoint = self.folder / CHECKPOINT
+        if resume and checkpoint.exists():
             fitted.resume(checkpoint)
         num_left = _epochs_left(epochs, fitted.num_epochs)
+        metrics = self.folder / METRICS
+        rebuild_metrics(metrics, fitted.history)
         if num_left == 0:  # it was stopped between training and evaluation
-            self.load()
-            return 0.0
-        metrics = self.folder / "metrics.jsonl"
-        with metrics.open("a" if resume else "w") as file:
+            fitted.state.deploy()
+        else:
             fitted.fit(
-                self.data.batches(batch_size),
+                batches,
                 self.data.val,
                 num_left,
                 patience=patience,
                 seed=seed,
                 checkpoint=checkpoint,
-                on_epoch=lambda row: print(json.dumps(row), file=file, flush=True),
+                on_epoch=lambda row: append_metrics(metrics, row),
             )
-        save_weights(self.vae, self.folder / "weights.safetensors")
-        learning_curve(fitted.history, self.folder / "learning_curve.png")
-        return perf_counter() - start
+        self._save(fitted)
+        return sum(fitted.history.column("seconds"))
 
-    def evaluate(self, num: int, limit: int | None, seed: int) -> Row:
+    def _save(self, fitted: SVITrainer) -> None:
+        """Write what training leaves."""
+        manifest = Manifest(self.folder)
+        manifest.write(WEIGHTS, weights_content(self.vae))
+        manifest.write(METRICS, (self.folder / METRICS).read_bytes())
+        learning_curve(fitted.history, self.folder / "learning_curve.png")
+
+    def _require_room(self) -> None:
+        """Refuse a disk that would be full before the run has ended."""
+        size = sum(t.numel() * t.element_size() for t in self.vae.state_dict().values())
+        require_room(self.folder, ROOM * size + ROOM_FOR_THE_REST)
+
+    def evaluate(self, num: int, limit: int | None, seed: int) -> Results:
         """Score the test data, in nats per datum and bits per dim."""
         test = self._test_data(limit)
         start = perf_counter()
         score = nll(self.vae.model, self.vae.guide, test, num=num, seed=seed)
         return {
-            **_figures(score, prod(self.data.image_shape)),
+            **results_of(score, prod(self.data.image_shape)),
             "num_test": len(test),
             "num_draws": num,
             "parameters": sum(p.numel() for p in self.vae.parameters()),
             "evaluation_seconds": perf_counter() - start,
         }
 
-    def draw(self, num: int, seed: int) -> Tensor:
-        """Draw data from the model and write `samples.png`."""
+    def record(self, results: Results, **arguments: Any) -> None:
+        """Add a row to `results.jsonl`: the figures, what they were made with, when, and by which version.
+
+        The run's own evaluation stands in `results.json` as well.
+        """
+        when = datetime.now(UTC).isoformat(timespec="seconds")
+        row = {"time": when, "version": __version__, **arguments, **results}
+        append_record(self.folder / RESULTS, row)
+        if arguments["command"] == "fit":
+            text = json.dumps(results, indent=2)
+            Manifest(self.folder).write(OWN_RESULTS, f"{text}\n".encode())
+
+    def draw(self, num: int, seed: int, name: str = PICTURE) -> Tensor:
+        """Draw data from the model and write a picture of them."""
         x = generate(self.vae.model, num, seed=seed)
         width = max(1, isqrt(num))
         num_rows = num // width
         rows = list(x[: width * num_rows].split(width))
         title = "x ~ p(x | z), z ~ p(z)"
-        image_grid(rows, self.data.image_shape, self.folder / "samples.png", title)
+        image_grid(rows, self.data.image_shape, self.folder / name, title)
         return x
 
     def describe(self, seed: int, num_data: int = 100, num_draws: int = 200) -> None:
@@ -116,7 +191,7 @@ class Run:
         posterior = to_arviz(
             self.vae.model, self.vae.guide, test, num=num_draws, dims=dims, seed=seed
         )
-        posterior.to_netcdf(self.folder / "posterior.nc", engine="h5netcdf")
+        Manifest(self.folder).write("posterior.nc", netcdf_content(posterior))
 
     def _draw_reconstructions(self, x: Tensor, seed: int) -> None:
         means = reconstruct(self.vae.model, self.vae.guide, x, num=20, seed=seed)["x"]
@@ -132,13 +207,13 @@ class Run:
         return self.data.test[:limit].to(self._device)
 
 
-def table(results: Row) -> str:
+def table(results: Results) -> str:
     """The results as a short table."""
     above = f"data with k-hat > {results['khat_threshold']:.2f}"
     lines = {
         "-ELBO": f"{_with_error(results, 'nelbo')} nats",
-        "NLL": f"{_with_error(results, 'nll')} nats",
-        "NLL, bits/dim": _with_error(results, "bits_per_dim", digits=4),
+        "NLL": f"{_with_error(results, 'nll')} nats ({results['nll_measure']}, {results['nll_kind']})",
+        "NLL, bits/dim": _bits(results),
         "KL(q | p)": f"{_with_error(results, 'kl')} nats",
         "effective sample size": f"{results['ess']:.1f} of {results['num_draws']:.0f}",
         above: f"{results['share_khat_above']:.1%}",
@@ -160,16 +235,16 @@ def _epochs_left(epochs: int, num_done: int) -> int:
     return epochs - num_done
 
 
-def _figures(score: NLL, num_pixels: int) -> Row:
+def results_of(score: NLL, num_pixels: int) -> Results:
     """Means over the data with their standard errors, and how far the weights can be relied on."""
-    bits = score.bits_per_dim(num_pixels)
     return {
+        **_bits_per_dim(score, num_pixels),
+        "nll_kind": str(score.kind),
+        "nll_measure": score.measure.value,
         "nelbo": score.nelbo.mean().item(),
         "nelbo_stderr": _standard_error(score.nelbo),
         "nll": score.mean,
         "nll_stderr": score.stderr,
-        "bits_per_dim": bits.value,
-        "bits_per_dim_stderr": bits.stderr,
         "ess": score.ess.mean().item(),
         "khat_threshold": khat_threshold(score.num),
         "share_khat_above": score.share_unreliable,
@@ -178,9 +253,23 @@ def _figures(score: NLL, num_pixels: int) -> Row:
     }
 
 
+def _bits_per_dim(score: NLL, num_pixels: int) -> Results:
+    """Bits per dim of a mass; a density of pixels on levels, or a joint density at a point, has none."""
+    if score.measure is not Measure.MASS:
+        return {}
+    bits = score.bits_per_dim(num_pixels)
+    return {"bits_per_dim": bits.value, "bits_per_dim_stderr": bits.stderr}
+
+
 def _standard_error(per_datum: Tensor) -> float:
     return per_datum.std().item() / sqrt(len(per_datum))
 
 
-def _with_error(results: Row, name: str, digits: int = 3) -> str:
+def _bits(results: Results) -> str:
+    if "bits_per_dim" not in results:
+        return f"none: of a {results['nll_measure']}"
+    return _with_error(results, "bits_per_dim", digits=4)
+
+
+def _with_error(results: Results, name: str, digits: int = 3) -> str:
     return f"{results[name]:.{digits}f} ± {results[f'{name}_stderr']:.{digits}f}"

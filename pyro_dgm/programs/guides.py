@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pyro
 import pyro.distributions as dist
 import torch
 from pyro import poutine
+from pyro.distributions.util import scale_and_mask
 from torch import Tensor, nn
 
 from ..ascent import ascend
 from ..contract import PyroProgram
+from ..densities.scoring import log_prob_of
 from .dequantization.noise import DEQUANTIZER, sample_noise, within_cell
 from .program import Program, data_plate, require_data
 from .requirements import distribution_of, require_conditional, require_program
@@ -175,8 +179,9 @@ class SemiAmortizedGuide(Program):
         given_z = poutine.condition(self.model, data={self.latent: z})
         with pyro.plate("refinement", self.num_particles, dim=REFINEMENT_DIM):
             trace = poutine.trace(given_z).get_trace(x, *context)
-        trace.compute_log_prob()
         log_joint = z.new_zeros(())
         for name in trace.stochastic_nodes + trace.observation_nodes:
-            log_joint = log_joint + trace.nodes[name]["unscaled_log_prob"].sum()
+            site: Any = trace.nodes[name]
+            log_p = log_prob_of(site["fn"], site["value"], *site["args"], **site["kwargs"])
+            log_joint = log_joint + scale_and_mask(log_p, mask=site["mask"]).sum()
         return log_joint

@@ -83,6 +83,7 @@ def refit_prior(
         held_out = None if val is None else _LatentBatches(guide, val, batch_size, shuffle=False)
         density = DensityModel(new_prior, observed=vae.generator.latent)
         trainer = SVITrainer(ELBO(density, EmptyGuide()), lr=lr, compile=compile)
+        trainer.trains_statements = False  # a copy of the VAE would share them with it
         trainer.fit(
             latents,
             held_out,

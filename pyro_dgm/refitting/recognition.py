@@ -74,6 +74,7 @@ def refit_guide(
     refitted = copy.deepcopy(vae.replace(encoder=encoder)).to(next(vae.parameters()).device)
     with frozen(refitted.generator):
         trainer = SVITrainer(objective(refitted.model, refitted.guide), lr=lr, compile=compile)
+        trainer.trains_statements = False  # a copy of the VAE would share them with it
         trainer.fit(data, val, epochs, batch_size, patience=patience, seed=seed, progress=progress)
     return refitted
 

@@ -185,7 +185,7 @@ def test_a_prior_without_reparameterized_draws_serves_when_it_is_not_trained():
 
 def test_the_check_leaves_seeds_and_statistics_as_they_are():
     critic = nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 1))
-    trainer = dgm.GANTrainer(normal(), critic)
+    trainer = dgm.GANTrainer(normal(), critic, penalties=())
     before = torch.get_rng_state()
     trainer.preflight(torch.randn(5, 3))
     trainer.preflight(zeros())
@@ -232,11 +232,45 @@ def image_generator(*layers):
     ],
     ids=["unflatten", "batch norm"],
 )
-def test_networks_that_do_not_broadcast_say_how_fakes_arrive(layers):
-    with pytest.raises(
-        ValueError, match=r"(?s)fakes arrive as \(K, 1, …\); got: .*Fix: ConvDecoder.*nn.BatchNorm"
+def test_networks_that_are_written_for_rows_make_fakes_as_rows(layers):
+    trainer = dgm.GANTrainer(image_generator(*layers()), dgm.mlp(16, 1))
+    trainer.fit(torch.randn(8, 16), progress=False)
+    assert trainer.num_generator_steps == 1
+
+
+def test_batch_norm_trains_as_its_twin_that_broadcasts():
+    """The statistics are those of the fakes of a batch, and the weights the same after training."""
+
+    class Flat(nn.Module):
+        def __init__(self, net):
+            super().__init__()
+            self.net = net
+
+        def forward(self, z):
+            return self.net(z.reshape(-1, z.shape[-1])).reshape(*z.shape[:-1], -1)
+
+    x, found = torch.randn(16, 3), []
+    for wrap in (nn.Identity, Flat):
+        torch.manual_seed(1)
+        net = nn.Sequential(nn.Linear(2, 5), nn.BatchNorm1d(5), nn.Linear(5, 3))
+        critic = dgm.mlp(3, 4, 1)
+        generator = dgm.LatentVariableModel(
+            dgm.StandardNormal(2), dgm.Normal(net if wrap is nn.Identity else wrap(net))
+        )
+        dgm.GANTrainer(generator, critic).fit(x, epochs=2, batch_size=8, progress=False)
+        found.append(torch.cat([value.flatten().double() for value in net.state_dict().values()]))
+    assert torch.allclose(*found)
+
+
+def test_batch_norm_in_a_critic_is_named_under_a_penalty():
+    critic = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 1))
+    with pytest.warns(
+        UserWarning, match=r"\['R1'\].*mixes the data.*BatchNorm1d.*Fix: nn.LayerNorm"
     ):
-        fit(image_generator(*layers()), dgm.mlp(16, 1), torch.zeros(8, 16))
+        dgm.GANTrainer(normal(), critic).preflight(torch.randn(5, 3))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        dgm.GANTrainer(normal(), critic, penalties=()).preflight(torch.randn(5, 3))
 
 
 def test_the_decoder_that_is_named_there_trains():

@@ -34,7 +34,11 @@ def tree():
         random.normal(size=(1, 50, 4)),
     )
     result = SimpleNamespace(
-        num=50, kind="upper bound in expectation", nelbo=p[0, 0], per_datum=p[0, 1]
+        num=50,
+        kind="upper bound in expectation",
+        measure="density",
+        nelbo=p[0, 0],
+        per_datum=p[0, 1],
     )
     result.__dict__.update(
         monte_carlo=p[0, 2], kl=p[0, 3], khat=np.array([0.1, -np.inf, np.inf, 2.0]), ess=p[0, 4]

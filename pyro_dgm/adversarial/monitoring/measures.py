@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil, floor, sqrt
+from math import ceil, floor, nan, sqrt
 
 import torch
 from torch import Tensor
 
-from ...evaluation.estimate import Estimate, estimated
+from ...evaluation.estimate import Estimate, estimated, pooled_degrees
 from ...tabular import Tabular
 
 TINY = 1e-300  # one point repeated is as spread as one point repeated
 NEIGHBOUR = 5
+LEAST_BEYOND = 5 - 1e-9  # draws on either side of a quantile, for an interval of it
 
 
 def ratio_identities(log_r_real: Tensor, log_r_fake: Tensor) -> tuple[Estimate, Estimate]:
@@ -53,8 +54,9 @@ def critic_balance(real: Tensor, fake: Tensor) -> Estimate:
     """
     fakes_below = _shares_below(fake, real)
     data_above = 1 - _shares_below(real, fake)
-    variance = fakes_below.var().item() / len(real) + data_above.var().item() / len(fake)
-    return Estimate(fakes_below.mean().item(), variance**0.5)
+    variances = [fakes_below.var().item() / len(real), data_above.var().item() / len(fake)]
+    degrees = pooled_degrees(variances, [len(real) - 1, len(fake) - 1])
+    return Estimate(fakes_below.mean().item(), sum(variances) ** 0.5, degrees)
 
 
 def _shares_below(logits: Tensor, thresholds: Tensor) -> Tensor:
@@ -68,7 +70,8 @@ def _shares_below(logits: Tensor, thresholds: Tensor) -> Tensor:
 def quantile(values: Tensor, level: float) -> Estimate:
     r"""A quantile of independent draws with Woodruff's standard error.
 
-    The error is half the distance of the quantiles at $q \pm \sqrt{q (1 - q) / n}$.
+    The error is half the distance of the quantiles at $q \pm \sqrt{q (1 - q) / n}$; unknown, NaN, where fewer than five
+    draws are expected on one side of the quantile, which the least or the largest draw then bounds too rarely.
 
     Args:
         values: independent draws `(n,)`.
@@ -79,11 +82,14 @@ def quantile(values: Tensor, level: float) -> Estimate:
     """
     ordered = values.sort().values
     last = len(values) - 1
+    value = ordered[round(last * level)].item()
+    if len(values) * min(level, 1 - level) < LEAST_BEYOND:
+        return Estimate(value, nan, degrees=last)
     half_width = sqrt(level * (1 - level) / len(values))
     lower_rank = max(0, floor(last * (level - half_width)))
     upper_rank = min(last, ceil(last * (level + half_width)))
     stderr = (ordered[upper_rank] - ordered[lower_rank]).item() / 2
-    return Estimate(ordered[round(last * level)].item(), stderr)
+    return Estimate(value, stderr, degrees=last)
 
 
 @dataclass(frozen=True)

@@ -135,10 +135,10 @@ class Monitors:
 
     def _loss_oscillation(self, name: str) -> tuple[float, float]:
         losses = self.losses.column(name)
-        return oscillation(torch.tensor(losses[-WINDOW:]))
+        return oscillation(torch.tensor(losses[-WINDOW:], device="cpu"))
 
     def _warn(self, measures: Row) -> None:
-        texts = limit_warnings(measures, self.limits)
+        texts = limit_warnings(measures, self.limits, len(self.real[0]))
         for name, text in texts.items():
             if name not in self._passed:
                 epoch = f"{measures['epoch']:.0f}"

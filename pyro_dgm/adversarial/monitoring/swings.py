@@ -69,7 +69,7 @@ def _detrended(series: Tensor) -> Tensor:
     """A series less its line of best fit; zeros where that is all there is, up to rounding."""
     if len(series) < 3:
         return torch.zeros_like(series)
-    time = torch.arange(len(series), dtype=series.dtype)
+    time = torch.arange(len(series), dtype=series.dtype, device=series.device)
     time = time - time.mean()
     centred = series - series.mean()
     slope = (centred @ time) / (time @ time)

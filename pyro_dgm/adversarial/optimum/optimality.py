@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from math import log, sqrt
+from math import log
 from typing import Any
 
 import torch
@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from ...contract import PyroProgram
-from ...evaluation.estimate import Estimate
-from ...inference.data.tensors import split_rows, take_rows
+from ...evaluation.estimate import Estimate, Share, estimated, sum_of_independent
+from ...inference.data.tensors import split_rows, take_rows, to_tensor
+from ...inference.process.ambient import full_precision
 from ...inference.process.states import derive_seed, evaluation_mode, fork_rng
 from ...inference.run.sessions import place_data
 from ...tabular import Tabular
@@ -61,12 +62,12 @@ class Optimality(Tabular):
     @property
     def jsd(self) -> Estimate:
         r"""$JSD(\pi, p) \ge \frac12 \hat V + \log 2$ in expectation, nats, at most log 2."""
-        return Estimate(self.value.value / 2 + log(2), self.value.stderr / 2)
+        return self.value.scaled(1 / 2, log(2))
 
     @property
     def total_variation(self) -> Estimate:
         r"""$TV(\pi, p) \ge 2\,\mathrm{accuracy} - 1$ in expectation, at most 1."""
-        return Estimate(2 * self.accuracy.value - 1, 2 * self.accuracy.stderr)
+        return self.accuracy.scaled(2, -1)
 
     def columns(self) -> dict[str, list[Any]]:
         """One row per figure: its value, standard error, 95 % interval, and what kind of figure it is."""
@@ -169,7 +170,12 @@ def optimality_report(
     y = _fakes(generator, real, noise=noise, seed=derive_seed(seed, 0))
     check_alike(real, y)
     fake = (y, *context)
-    with fork_rng(x, seed=derive_seed(seed, 1)):
+    with (
+        fork_rng(x, seed=derive_seed(seed, 1)),
+        full_precision(x.device),
+        torch.inference_mode(mode=False),
+        torch.enable_grad(),
+    ):
         real_train, real_held_out = _split(real, held_out)
         fake_train, fake_held_out = _split(fake, held_out)
         fresh_critic = _build(critic).to(x.device)
@@ -180,7 +186,7 @@ def optimality_report(
 def _fakes(generator: Any, real: Batch, *, noise: bool, seed: int) -> Tensor:
     """As many fakes as data, each under the context of its datum; or those that are given."""
     if not callable(generator):
-        return torch.as_tensor(generator).to(real[0].device)
+        return to_tensor(generator).to(real[0].device)
     fakes = Fakes(generator, noise=noise)
     with evaluation_mode(generator, seed=seed):
         return torch.cat([fakes(*rows) for rows in split_rows(real, BLOCK)])
@@ -224,8 +230,8 @@ def _score(critic: nn.Module, real: Batch, fake: Batch, num_train: int) -> Optim
     real_right = (1 + c_real.sign()) / 2
     fake_right = (1 - c_fake.sign()) / 2
     return Optimality(
-        value=_sum_of_means(-softplus(-c_real), -softplus(c_fake)),
-        accuracy=_sum_of_means(real_right / 2, fake_right / 2),
+        value=sum_of_independent(_mean(-softplus(-c_real)), _mean(-softplus(c_fake))),
+        accuracy=_balanced_share(real_right, fake_right),
         quantiles_real=_quantiles(c_real.sigmoid()),
         quantiles_fake=_quantiles(c_fake.sigmoid()),
         num_train=num_train,
@@ -248,12 +254,15 @@ def _finite_logits(critic: nn.Module, batch: Batch) -> Tensor:
     return c
 
 
-def _sum_of_means(real_terms: Tensor, fake_terms: Tensor) -> Estimate:
-    """The sum of two means over independent data, with its standard error."""
-    variance_real = real_terms.var().item() / len(real_terms)
-    variance_fake = fake_terms.var().item() / len(fake_terms)
-    value = real_terms.mean().item() + fake_terms.mean().item()
-    return Estimate(value, sqrt(variance_real + variance_fake))
+def _balanced_share(real_right: Tensor, fake_right: Tensor) -> Share:
+    """The mean of two shares of equally many data, with the standard error of two samples."""
+    mean = sum_of_independent(_mean(real_right / 2), _mean(fake_right / 2))
+    return Share(mean.value, mean.stderr, degrees=len(real_right) + len(fake_right) - 1)
+
+
+def _mean(terms: Tensor) -> Estimate:
+    """The mean over independent data."""
+    return estimated(terms[None])
 
 
 def _quantiles(values: Tensor) -> dict[float, Estimate]:

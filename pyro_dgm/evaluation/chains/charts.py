@@ -15,6 +15,8 @@ from torch.distributions import (
     constraints,
 )
 
+from ...inference.run.supports import innermost
+
 
 @dataclass(frozen=True)
 class Chart:
@@ -71,7 +73,7 @@ def chart_of(name: str, distribution: Distribution, *, whiten: bool) -> Chart:
     if support is None or support.is_discrete:
         raise ValueError(
             f"site '{name}': expected a continuous latent, got a discrete one, "
-            f"{type(distribution).__name__}, on which there is no gradient. Fix: sum it out, "
+            f"{type(innermost(distribution)).__name__}, on which there is no gradient. Fix: sum it out, "
             "pyro.infer.TraceEnum_ELBO, or dgm.nll, which draws it from the guide."
         )
     try:

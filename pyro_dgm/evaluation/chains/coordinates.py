@@ -14,8 +14,10 @@ from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor
 
 from ...contract import DATA, PyroProgram, Site
+from ...densities.scoring import log_prob_of
 from ...inference.data.tensors import Batch
 from ...inference.process.states import require_gradients
+from ...inference.run.kinds import is_deterministic
 from ...inference.run.particles import sum_over_plates
 from ...inference.run.rules import check_sites
 from ...inference.run.traces import (
@@ -40,7 +42,7 @@ class Point:
     Attributes:
         values: latent site → z `(K, *plates, N, *event)`.
         log_prior: $\log p(\zeta)$, the prior as a density of the coordinates.
-        log_likelihood: $\log p(x \mid z)$.
+        log_likelihood: $\log p(x \mid z)$, factors of the model included.
         log_det: $\log|\det \partial z / \partial \zeta|$, which turns densities of z into those of ζ.
     """
 
@@ -63,7 +65,7 @@ class Visit(Messenger):
 
     Args:
         value: takes the site, with its distribution as `fn`, and returns its value.
-        observed: takes every observed site, if given.
+        observed: takes every site with a density that is not drawn: observed ones and factors.
     """
 
     def __init__(self, value: ValueOf, observed: Callable[[Site], None] | None = None):
@@ -75,7 +77,7 @@ class Visit(Messenger):
         if not msg["is_observed"]:
             msg["value"] = self.value(msg)
             msg["done"] = True
-        elif self.observed is not None:
+        elif self.observed is not None and not is_deterministic(msg):
             self.observed(msg)
 
 
@@ -188,7 +190,7 @@ class Posterior:
 
         def score(site: Site) -> Tensor:
             value = values[site["name"]]
-            log_q.append(_per_datum(site, site["fn"].log_prob(value)))
+            log_q.append(_per_datum(site, log_prob_of(site["fn"], value)))
             return value
 
         with Visit(score):
@@ -249,7 +251,7 @@ class _Evaluation:
         return z
 
     def score(self, site: Site) -> None:
-        """Take in an observed site."""
+        """Take in an observed site or a factor."""
         self.log_likelihood.append(_per_datum(site, log_density(site)))
 
     def point(self) -> Point:

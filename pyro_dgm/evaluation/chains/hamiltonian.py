@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from ...contract import PyroProgram
-from ...inference.data.tensors import extreme_batch
 from ...inference.process.states import fork_rng
 from ...inference.run.sessions import Session, require_positive, session
 from ...tabular import Tabular
@@ -124,6 +123,7 @@ def hmc(
     with session(model, start, *batch, num=chains, chunk=chunk, seed=seed) as pair:
         _ = pair.structure  # explains why a program fails on the data
         check_posterior(pair, whiten=whiten)
+        start = None if start is None else pair.guide
         blocks = []
         for block in pair.blocks():
             posterior = Posterior(pair.model, block, whiten=whiten)
@@ -136,7 +136,7 @@ def hmc(
 def check_posterior(pair: Session, *, whiten: bool) -> None:
     """Refuse data and latents that chains can't move on, before the first long chain; its noise is not the chains'."""
     with fork_rng(*pair.batch):
-        Posterior(pair.model, extreme_batch(pair.batch), whiten=whiten)
+        Posterior(pair.model, pair.few, whiten=whiten)
 
 
 def draw_coordinates(posterior: Posterior, start: PyroProgram | None, num: int) -> Tensor:

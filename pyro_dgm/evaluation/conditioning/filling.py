@@ -22,7 +22,7 @@ from ...inference.run.traces import (
     plate_names,
     plate_value,
     run_pair,
-    sample_sites,
+    scored_sites,
     vectorized,
 )
 from ..chains.coordinates import Values
@@ -156,7 +156,8 @@ class FillingMixture:
         components = [log_prior]
         for block in filled:
             trace = self._run_at(self.guide, values, block, self.size)
-            components.append(_sum(_log_densities(trace).values()))
+            log_q = _log_densities(trace)
+            components.append(_sum([log_q[name] for name in values]))
         stacked = torch.stack(torch.broadcast_tensors(*components))
         return stacked.logsumexp(0) - log(self.fills + 1)
 
@@ -211,7 +212,7 @@ def _redraw_missing(trace: Trace, x: Tensor, observed: Tensor) -> Tensor:
 
 def _log_densities(trace: Trace) -> dict[str, Tensor]:
     """Site → log density `(K, N)`."""
-    return {name: per_datum(name, site) for name, site in sample_sites(trace)}
+    return {name: per_datum(name, site) for name, site in scored_sites(trace).items()}
 
 
 def _sum(log_densities: Iterable[Tensor]) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ...contract import PyroProgram
 from ...inference.process.states import derive_seed
+from ...inference.run.measures import Bound, Measure
 from ...inference.run.sessions import read_data, require_positive
 from ...tabular import Tabular
 from ..likelihood.importance import summary_of
@@ -50,6 +51,7 @@ class ConditionalNLL(PerDatum, Tabular):
         joint: $-\log p(x_a, x_b)$.
         given: $-\log p(x_b)$.
         kind: exact, or what sort of number.
+        measure: what the conditional p is: a mass, a density, …
     """
 
     per_datum: Tensor
@@ -57,6 +59,7 @@ class ConditionalNLL(PerDatum, Tabular):
     joint: NLL
     given: NLL
     kind: str = "a difference of two upper bounds in expectation, itself no bound"
+    measure: Measure = Measure.UNSTATED
 
     def columns(self) -> dict[str, Tensor]:
         """One row per datum, in nats."""
@@ -68,7 +71,7 @@ class ConditionalNLL(PerDatum, Tabular):
         }
 
     def __str__(self) -> str:
-        return f"conditional NLL {self.mean:.3f} ± {self.stderr:.3f} nats per datum ({self.kind})"
+        return f"conditional NLL {self._told})"
 
 
 def impute(
@@ -242,11 +245,12 @@ def conditional_nll(
     seed_of_given = derive_seed(seed, 1)
     of_given = marginal_nll(model, guide, *data, observed=given, seed=seed_of_given, **options)
     variance = joint.monte_carlo.square() + of_given.monte_carlo.square()
-    is_exact = joint.kind == of_given.kind == "exact"
+    is_exact = joint.kind == of_given.kind == Bound.EXACT
     return ConditionalNLL(
         per_datum=joint.per_datum - of_given.per_datum,
         monte_carlo=variance.sqrt(),
         joint=joint,
         given=of_given,
-        kind="exact" if is_exact else ConditionalNLL.kind,
+        kind=Bound.EXACT if is_exact else ConditionalNLL.kind,
+        measure=joint.measure,
     )

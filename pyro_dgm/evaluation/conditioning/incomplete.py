@@ -15,6 +15,9 @@ from torch import Tensor
 from ...contract import PyroProgram
 from ...inference.data.tensors import Batch, is_array, to_tensor
 from ...inference.process.states import fork_rng
+from ...inference.run.levels import LevelSearch
+from ...inference.run.limits import check_total
+from ...inference.run.measures import Measure, bound_of, require_density
 from ...inference.run.sessions import Session, read_data, require_positive, session
 from ..likelihood.importance import NLL, nll
 from .filling import FillingMixture, observation_site
@@ -40,9 +43,11 @@ class IncompleteData:
         """The data of a session whose programs are checked for what an estimate of some dims asks of them.
 
         Raises:
-            ValueError: for a distribution of x whose dims depend on each other, or an x that no site observes.
+            ValueError: for a distribution of x whose dims depend on each other, an x that no site observes, or a guide
+                that is a point mass.
         """
         structure = pair.structure
+        require_density("marginal_nll", structure.points)
         _check_marginal(pair, observed)
         num = pair.num
         if structure.is_exact:
@@ -82,8 +87,21 @@ class IncompleteData:
             if complete:
                 values = _merge(self.is_complete.cpu(), getattr(complete, name), values)
             statistics[name] = values
-        kind = "exact" if self.pair.structure.is_exact else NLL.kind
-        return NLL(num=self.mixture.size, kind=kind, **statistics)
+        structure = self.pair.structure
+        check_total(structure.measure, statistics["per_datum"])
+        return NLL(
+            num=self.mixture.size,
+            kind=bound_of(structure.measure, is_exact=structure.is_exact),
+            measure=self._measure,
+            **statistics,
+        )
+
+    @property
+    def _measure(self) -> Measure:
+        """What p(x_b) is, with the observed dims looked at."""
+        search = LevelSearch()
+        search.add_values(self.pair.batch[0][self.observed])
+        return search.refine(self.pair.structure.measure)
 
     def _nll_of_complete(self) -> NLL | None:
         pair = self.pair

@@ -9,6 +9,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
 from ...contract import PyroProgram
+from ...inference.run.kinds import is_data
 from ...inference.run.sessions import check_program
 from ...inference.run.supports import independent_numbers
 
@@ -76,7 +77,7 @@ class _MaskMissing(Messenger):
         self.x, self.observed = x, observed
 
     def _pyro_sample(self, msg: Any) -> None:
-        if self.x is not None and msg["is_observed"] and msg["value"] is self.x:
+        if self.x is not None and is_data(msg) and msg["value"] is self.x:
             msg["fn"] = masked_dims(msg["name"], msg["fn"], self.observed)
 
 

@@ -11,13 +11,18 @@ from torch import Tensor
 from ...contract import DATA, PyroProgram, Site
 from ...inference.data.tensors import repeat_rows
 from ...inference.drawing.generation import mean_of
+from ...inference.drawing.observation import observation_of
+from ...inference.process.states import fork_rng
+from ...inference.run.supports import innermost
 from ...inference.run.traces import (
+    latent_sites,
     plate_depth,
     plate_names,
     plate_value,
-    sample_sites,
+    sites_of,
     vectorized,
 )
+from ...inference.vectorization.modes import adopt_generator
 from ..chains.charts import Chart, chart_of
 
 
@@ -41,10 +46,12 @@ class ClampedProgram:
         trace = poutine.trace(model).get_trace(None, *context)
         self.depth = plate_depth(trace)
         self.distribution = _latent_site(trace, latent)["fn"]
+        self.on_particles = adopt_generator(model, context)
 
     def coordinates(self, z: Tensor, *, whiten: bool) -> Tensor:
         r"""$\zeta$ `(S, D)` of points `(S, *event)`."""
         self._check_points(z)
+        self._check_continuous()
         return self._chart(whiten=whiten).of(z).reshape(len(z), -1)
 
     def mean_along(self, zeta: Tensor, *, whiten: bool) -> Tensor:
@@ -64,12 +71,31 @@ class ClampedProgram:
         """The mean of the observation at points `(S, *event)`, over `num` draws of the other latents."""
         self._check_points(z)
         value = self._with_plates(z, num)
-        program = poutine.condition(self.model, data={self.latent: value})
+        program = poutine.condition(self.on_particles, data={self.latent: value})
         num_particles = num if self.has_rows else num * len(z)
         run = vectorized(program, num_particles, self.depth)
         trace = poutine.trace(run).get_trace(None, *self.context)
-        mean = _observation_mean(_observation(trace, site))
+        mean = _observation_mean(self._observation(trace, site))
         return mean.reshape(num, len(z), *mean.shape[2:]).mean(0)
+
+    def _observation(self, trace: Trace, name: str | None) -> Site:
+        """A site by name, or the one that observes the model's data."""
+        sites = sites_of(trace)
+        if name is None:
+            name = self._observed()
+        if name not in sites:
+            raise ValueError(
+                f"site: expected the name of an observation among {list(sites)}, got {name!r}. "
+                "Fix: site='x'."
+            )
+        return sites[name]
+
+    def _observed(self) -> str | None:
+        """The site that observes data, told by runs of the model as it is, with a noise of their own."""
+        with fork_rng(*self.context):
+            particles = vectorized(self.model, 8, self.depth)
+            trace = poutine.trace(particles).get_trace(None, *self.context)
+            return observation_of(self.model, trace, self.context)
 
     def _with_plates(self, z: Tensor, num: int) -> Tensor:
         """The points with the dims of particles and plates that the latent site has in a run."""
@@ -81,6 +107,16 @@ class ClampedProgram:
 
     def _chart(self, *, whiten: bool) -> Chart:
         return chart_of(self.latent, self.distribution, whiten=whiten)
+
+    def _check_continuous(self) -> None:
+        """Refuse to move along a discrete latent, between whose states nothing lies."""
+        support = self.distribution.support
+        if support is not None and support.is_discrete:
+            family = type(innermost(self.distribution)).__name__
+            raise ValueError(
+                f"site '{self.latent}': expected a continuous latent to move along, got a discrete "
+                f"one, {family}. Fix: decode(model, z), with z the states that you want to see."
+            )
 
     def _check_points(self, z: Tensor) -> None:
         event = tuple(self.distribution.event_shape)
@@ -95,7 +131,7 @@ class ClampedProgram:
 def _latent_site(trace: Trace, name: str) -> Site:
     """The site to clamp: one inside the data plate alone."""
     sites = {}
-    for site_name, site in sample_sites(trace):
+    for site_name, site in latent_sites(trace).items():
         if plate_names(site) == [DATA]:
             sites[site_name] = site
     if name not in sites:
@@ -104,26 +140,6 @@ def _latent_site(trace: Trace, name: str) -> Site:
             f"got '{name}'. Fix: latent='{next(iter(sites), 'z')}'."
         )
     return sites[name]
-
-
-def _observation(trace: Trace, name: str | None) -> Site:
-    """A site by name, or the one whose value the program returned."""
-    sites = dict(sample_sites(trace))
-    if name is None:
-        name = _returned_site(sites, trace.nodes["_RETURN"]["value"])
-    if name not in sites:
-        raise ValueError(
-            f"site: expected the name of an observation among {list(sites)}, got {name!r}. "
-            "Fix: site='x'."
-        )
-    return sites[name]
-
-
-def _returned_site(sites: dict[str, Site], returned: Any) -> str | None:
-    for name, site in sites.items():
-        if site["value"] is returned:
-            return name
-    return None
 
 
 def _observation_mean(observation: Site) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, log, nan
 from typing import Any
 
@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from ...contract import PyroProgram
+from ...inference.run.limits import check_divergence, unit_of_rounding
+from ...inference.run.measures import Measure, require_density
 from ...inference.run.sessions import Session, require_positive, session
 from ...tabular import Tabular
 from ..estimate import Estimate, estimated
@@ -43,6 +45,7 @@ class Surgery(Tabular):
         num_data: number N of data.
         num: number of draws z.
         others: number of data that stand for the aggregate beside a draw's own.
+        measure: what p(x | z) of the reconstruction is: a mass, a density, …
     """
 
     reconstruction: Estimate
@@ -57,6 +60,7 @@ class Surgery(Tabular):
     num_data: int
     num: int
     others: int
+    measure: Measure = Measure.UNSTATED
 
     @property
     def ceiling(self) -> float:
@@ -83,7 +87,7 @@ class Surgery(Tabular):
 
     def __str__(self) -> str:
         sizes = f"{self.num_data} data, {self.num} draws × {self.others} others"
-        lines = [f"ELBO surgery, nats per datum ({sizes})"]
+        lines = [f"ELBO surgery, p(x | z) a {self.measure}, nats per datum ({sizes})"]
         for name, text in self._rows().items():
             lines.append(f"  {name:<20}{text}")
         return "\n".join(lines)
@@ -136,8 +140,8 @@ def surgery(
         seed: of the draws and choices.
 
     Raises:
-        ValueError: for counts below 1 (`others` below 2), bad data, a guide without latent sites, or a site outside
-            the data plate.
+        ValueError: for counts below 1 (`others` below 2), bad data, a guide without latent sites or with a point mass
+            at one, a site outside the data plate, or a KL term that is negative beyond its error.
         NotImplementedError: if the guide can't score given points, as a planar flow.
 
     References:
@@ -172,7 +176,11 @@ def surgery_of(pair: Session, num: int, others: int | None, chunk: int) -> Surge
         chunk,
         dims=draws.q_dims is not None,
     )
-    return _surgery(draws, aggregate, num_data, min(len(other_rows), num_data - 1))
+    num_others = min(len(other_rows), num_data - 1)
+    log_aggregate = _log_aggregate(aggregate, draws.log_q, num_data)
+    _check_divergences(pair, draws, log_aggregate, is_whole=num_others == num_data - 1)
+    found = _surgery(draws, aggregate, log_aggregate, num_data, num_others)
+    return replace(found, measure=pair.structure.measure)
 
 
 def _require_codes(pair: Session) -> None:
@@ -184,6 +192,19 @@ def _require_codes(pair: Session) -> None:
             f"{sorted(structure.latent)}: without z there is no KL to take apart. "
             "Fix: nll(model, guide, x) scores such a model."
         )
+    require_density("surgery", structure.points)
+
+
+def _check_divergences(
+    pair: Session, draws: ScoredDraws, log_aggregate: Tensor, *, is_whole: bool
+) -> None:
+    """Refuse terms that are negative beyond their error; a conditional prior's marginal KL, or a biased one, may be."""
+    terms = {"KL": draws.log_q - draws.log_p, "mutual information": draws.log_q - log_aggregate}
+    if is_whole and len(pair.batch) == 1:
+        terms["marginal KL"] = log_aggregate - draws.log_p
+    rounding = unit_of_rounding(draws.values.values()) * (1 + draws.log_q.abs().amax(0))
+    for name, term in terms.items():
+        check_divergence(f"surgery, {name}", term.mean(0), len(term), rounding)
 
 
 def _random_rows(num_data: int, num: int, device: torch.device) -> Tensor:
@@ -193,9 +214,14 @@ def _random_rows(num_data: int, num: int, device: torch.device) -> Tensor:
     return torch.randperm(num_data, device=device)[:num]
 
 
-def _surgery(draws: ScoredDraws, aggregate: Aggregate, num_data: int, num_others: int) -> Surgery:
+def _surgery(
+    draws: ScoredDraws,
+    aggregate: Aggregate,
+    log_aggregate: Tensor,
+    num_data: int,
+    num_others: int,
+) -> Surgery:
     """Every number as the mean of one term of all draws."""
-    log_aggregate = _log_aggregate(aggregate, draws.log_q, num_data)
     kl = draws.log_q - draws.log_p
     return Surgery(
         reconstruction=estimated(draws.reconstruction),

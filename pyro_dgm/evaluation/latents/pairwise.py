@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ...contract import PyroProgram, Site
 from ...inference.data.tensors import Batch
-from ...inference.run.supports import independent_dims
+from ...inference.run.supports import independent_numbers
 from ...inference.run.traces import latent_sites, log_density, sample_sites, vectorized
 
 
@@ -86,7 +86,7 @@ def pairwise_density(
     name = sites[0]
     site = latent[name]
     distribution = site["fn"]
-    base = independent_dims(distribution)
+    base = independent_numbers(distribution)
     has_further_plates = len(distribution.batch_shape) > 1
     if type(base) is dist.Normal and not has_further_plates:
         return DiagonalNormal(name, site, base)
@@ -111,14 +111,15 @@ class OneSite(PairwiseDensity):
         return sum_over_plates(_masked(log_q, self.site))
 
     def dims(self, points: Points) -> Iterator[Tensor]:  # noqa: D102
-        factors = independent_dims(self.distribution)
+        factors = independent_numbers(self.distribution)
         if factors is None:
             raise ValueError(
                 f"site '{self.name}': expected a distribution whose dims are independent, got "
                 f"{self.distribution}. Fix: dims=False."
             )
         log_q = factors.log_prob(self._value(points))
-        for of_dim in log_q.flatten(-len(self.distribution.event_shape)).unbind(-1):
+        num_batch = log_q.dim() - len(self.distribution.event_shape)
+        for of_dim in log_q.reshape(*log_q.shape[:num_batch], -1).unbind(-1):
             yield _masked(of_dim, self.site)
 
     def _value(self, points: Points) -> Tensor:
@@ -143,10 +144,10 @@ class DiagonalNormal(PairwiseDensity):
     def __init__(self, name: str, site: Site, base: dist.Normal):
         self.name = name
         self.site = site
-        loc = base.loc.flatten(1).double()
+        loc = base.loc.reshape(len(base.loc), -1).double()
         self.centre = loc.mean(0)  # a common shift changes nothing and keeps the squares small
         self.loc = loc - self.centre
-        self.scale = base.scale.flatten(1).double()
+        self.scale = base.scale.reshape(len(base.scale), -1).double()
         self.log_norm = self.scale.log() + log(2 * pi) / 2
 
     def __call__(self, points: Points) -> Tensor:  # noqa: D102
@@ -172,7 +173,7 @@ class DiagonalNormal(PairwiseDensity):
             yield _masked(log_q, self.site)
 
     def _centred(self, points: Points) -> Tensor:
-        return points.values[self.name].flatten(1).double() - self.centre
+        return points.values[self.name].reshape(len(points), -1).double() - self.centre
 
 
 class SeveralSites(PairwiseDensity):

@@ -14,7 +14,7 @@ from ...inference.data.tensors import Batch, split_rows
 from ...inference.drawing.simulation import site_draws
 from ...inference.run.particles import Particles
 from ...inference.run.sessions import Session
-from ...inference.run.supports import independent_dims
+from ...inference.run.supports import independent_numbers
 from ...inference.run.traces import plate_names
 
 DRAWS = 20_000  # (draw, datum) pairs that the model sees at once
@@ -99,7 +99,7 @@ def _why_no_dims(role: str, sites: dict[str, Site], codes: Sequence[str]) -> str
     plates = [plate for plate in plate_names(site) if plate != PARTICLES]
     if plates != [DATA]:
         return f"none: site '{name}' is inside further plates, {plates}"
-    if independent_dims(site["fn"]) is None:
+    if independent_numbers(site["fn"]) is None:
         family = type(site["fn"]).__name__
         return f"none: {role} of site '{name}' does not factorize over dims, {family}"
     return ""
@@ -107,8 +107,8 @@ def _why_no_dims(role: str, sites: dict[str, Site], codes: Sequence[str]) -> str
 
 def _log_density_of_dims(site: Site) -> Tensor:
     """Log density of each dim `(K, N, D)`."""
-    factors = independent_dims(site["fn"])
+    factors = independent_numbers(site["fn"])
     assert factors is not None
     log_p = factors.log_prob(site["value"])
-    num_event = len(site["fn"].event_shape)
-    return log_p.flatten(-num_event).double()
+    num_draws, num_data = log_p.shape[:2]
+    return log_p.reshape(num_draws, num_data, -1).double()

@@ -53,7 +53,7 @@ def decode(
         torch.Size([5, 3])
     """
     with session(model, None, z, *context, num=num, seed=seed) as opened:
-        clamped = ClampedProgram(opened.model, opened.context, latent)
+        clamped = ClampedProgram(model, opened.context, latent)
         return clamped.mean(opened.batch[0], site, num)
 
 
@@ -94,12 +94,12 @@ def traverse(
     """
     require_positive(steps=steps)
     with session(model, None, z, *context) as opened:
-        clamped = ClampedProgram(opened.model, opened.context, latent)
+        clamped = ClampedProgram(model, opened.context, latent)
         zeta = clamped.coordinates(opened.batch[0], whiten=whiten)
         num_coordinates = zeta.shape[1]
         dims = range(num_coordinates) if dims is None else dims
         _check_dims(dims, num_coordinates)
-        values = torch.linspace(-span, span, steps).to(zeta)
+        values = torch.linspace(-span, span, steps, dtype=zeta.dtype, device=zeta.device)
         lines = _lines_through(zeta, dims, values)
         return clamped.mean_along(lines, whiten=whiten)
 
@@ -171,10 +171,10 @@ def interpolate(
         )
     with session(model, None, start, end, *context) as opened:
         first, last, *given = opened.batch
-        clamped = ClampedProgram(opened.model, tuple(given), latent)
+        clamped = ClampedProgram(model, tuple(given), latent)
         zeta_start = clamped.coordinates(first, whiten=whiten)
         zeta_end = clamped.coordinates(last, whiten=whiten)
-        times = torch.linspace(0, 1, steps).to(zeta_start)
+        times = torch.linspace(0, 1, steps, dtype=first.dtype).to(zeta_start)
         points = [path(zeta_start, zeta_end, t) for t in times]
         return clamped.mean_along(torch.stack(points), whiten=whiten)
 

@@ -6,9 +6,12 @@ from collections import defaultdict
 
 import torch
 from torch import Tensor
+from torch.distributions import Categorical
 
 from ...contract import DATA, Site
-from ...inference.run.supports import independent_numbers
+from ...inference.run.limits import check_divergence
+from ...inference.run.measures import point_sites, require_density
+from ...inference.run.supports import independent_numbers, innermost
 from ...inference.run.traces import PairTrace, plate_names, plate_value
 
 
@@ -20,8 +23,16 @@ class PosteriorMoments:
         self.means: dict[str, list[Tensor]] = defaultdict(list)
         self.variances: dict[str, list[Tensor]] = defaultdict(list)
 
-    def add(self, name: str, z: Tensor) -> None:
-        """Note the draws `(K, rows, *event)` of a site for a block of data."""
+    def add(self, name: str, site: Site) -> None:
+        """Note the draws of a site for a block of data; labels have no mean and are left out.
+
+        Raises:
+            ValueError: if the site lies outside the data plate.
+        """
+        draws = data_second(name, site)  # (K, rows, *plates, *event)
+        if isinstance(innermost(site["fn"]), Categorical):
+            return
+        z = draws if draws.is_floating_point() else draws.double()
         self.num_draws = len(z)
         self.means[name].append(z.mean(0))
         self.variances[name].append(z.var(0))
@@ -35,11 +46,7 @@ class PosteriorMoments:
         found = {}
         for name, blocks in self.means.items():
             means = torch.cat(blocks)
-            if len(means) < 2:
-                raise ValueError(
-                    "data: expected at least 2 data, over which the posterior means vary, got 1. "
-                    "Fix: more data, x[:100]."
-                )
+            require_two_data(len(means))
             noise = torch.cat(self.variances[name]).mean(0) / self.num_draws
             found[name] = means.var(0) - noise
         return found
@@ -50,9 +57,16 @@ class KLShares:
 
     def __init__(self) -> None:
         self.blocks: dict[str, list[Tensor]] = defaultdict(list)
+        self.num_draws = self.num_sites = 0
 
     def add(self, pair: PairTrace, names: tuple[str, ...]) -> None:
-        """Note a run of K draws for a block of data; sites that are no product over their dims have no shares."""
+        """Note a run of K draws for a block of data; sites that are no product over their dims have no shares.
+
+        Raises:
+            ValueError: for a guide that is a point mass at a latent site.
+        """
+        require_density("unit_kl", point_sites(pair.guide_sites, pair.model_sites))
+        self.num_sites = len(names)
         for name in names:
             site = pair.latent[name]
             q = independent_numbers(site["fn"])
@@ -60,13 +74,36 @@ class KLShares:
             if q is None or p is None:
                 continue
             z = site["value"]
+            self.num_draws = len(z)
             log_ratio = (q.log_prob(z) - p.log_prob(z)).expand(z.shape)
             of_block = data_second(name, site, log_ratio)
             self.blocks[name].append(of_block.double().mean(0))
 
     def mean(self) -> dict[str, Tensor]:
-        """Site → the mean over the data `(*plates, *event)`."""
-        return {name: torch.cat(blocks).mean(0) for name, blocks in self.blocks.items()}
+        """Site → the mean over the data `(*plates, *event)`.
+
+        Raises:
+            ValueError: for a share that is negative beyond its error. Shares of several sites may be: they are terms of
+                a chain rule, whose order may be another one in the guide than in the model.
+        """
+        found = {}
+        for name, blocks in self.blocks.items():
+            shares = torch.cat(blocks)
+            found[name] = shares.mean(0)
+            if self.num_sites == 1 and shares.numel():
+                lowest = int(found[name].argmin())
+                of_lowest = shares.reshape(len(shares), -1)[:, lowest]
+                check_divergence(f"site '{name}', unit {lowest}", of_lowest, self.num_draws)
+        return found
+
+
+def require_two_data(num: int) -> None:
+    """Refuse one datum."""
+    if num < 2:
+        raise ValueError(
+            "data: expected at least 2 data, over which the posterior means vary, got 1. "
+            "Fix: more data, x[:100]."
+        )
 
 
 def data_second(name: str, site: Site, value: Tensor | None = None) -> Tensor:

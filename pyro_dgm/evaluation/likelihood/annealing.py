@@ -10,14 +10,28 @@ import torch
 from torch import Tensor
 
 from ...contract import PyroProgram
-from ...inference.data.tensors import Batch, extreme_batch
+from ...inference.data.tensors import Batch
 from ...inference.process.states import fork_rng
+from ...inference.run.levels import measure_of_data
+from ...inference.run.limits import check_total
+from ...inference.run.measures import Bound, Measure, point_sites, require_density
 from ...inference.run.sessions import require_positive, session
+from ...inference.run.traces import run_pair
 from ..chains.coordinates import Posterior
-from .importance import concat_statistics, weight_statistics
-from .psis import khat
+from .importance import (
+    CHAINS_OF_KHAT,
+    chain_statistics,
+    concat_statistics,
+    has_uneven_weights,
+    least_ess,
+)
+from .psis import khat, khat_threshold
 from .results import PerDatum
 from .walks import NUM_PILOTS, AnnealingPath, plan_walk
+
+FIX_OF_START = (
+    "start=None, the prior, or a guide with a density such as Conditional(dist.Normal, net)"
+)
 
 
 @dataclass(frozen=True)
@@ -26,13 +40,15 @@ class AIS(PerDatum):
 
     Attributes:
         per_datum: $-\log \frac1K \sum_k w^{(k)}_i$ `(N,)`, float64.
-        monte_carlo: standard error of `per_datum` from the K chains (delta method) `(N,)`; too small where the ESS is.
+        monte_carlo: standard error of `per_datum` from the K chains (delta method) `(N,)`; NaN where the ESS is below 4
+            (see `share_unreliable`), for the formula can't exceed 1 nat, however far off the figure is.
         ess: effective sample size $(\sum w)^2 / \sum w^2$ of each datum `(N,)`, at most K.
         log_weight: $\log w^{(k)}_i$ `(K, N)`, float64; each weight has the mean $p(x_i)$.
         acceptance: mean acceptance probability over temperatures and chains `(N,)`; NaN without a transition.
         num: number K of chains.
         steps: number T of temperatures.
         kind: what sort of bound.
+        measure: what p(x) is: a mass, a density, …
     """
 
     per_datum: Tensor
@@ -42,17 +58,25 @@ class AIS(PerDatum):
     acceptance: Tensor
     num: int
     steps: int
-    kind: str = "upper bound in expectation"
+    kind: str = Bound.UPPER
+    measure: Measure = Measure.UNSTATED
 
     def tails(self) -> Tensor:  # noqa: D102
         return khat(self.log_weight)
 
+    @property
+    def share_unreliable(self) -> float:
+        """Share of the data whose weights are too uneven for a standard error: an ESS below 4, or of half of few
+        chains, or, of 100 chains and more, k-hat above `khat_threshold(num)`.
+        """
+        is_uneven = has_uneven_weights(self.ess, self.tails(), self.num)
+        return is_uneven.double().mean().item()
+
     def __str__(self) -> str:
         return (
-            f"AIS: NLL {self.mean:.3f} ± {self.stderr:.3f} nats per datum "
-            f"({self.kind}; {len(self.per_datum)} data, "
+            f"AIS: NLL {self._told}, "
             f"{self.num} chains x {self.steps} temperatures, mean ESS {self.ess.mean():.1f}, "
-            f"acceptance {self.acceptance.mean():.2f})"
+            f"acceptance {self.acceptance.mean():.2f}; {told_weights(self.share_unreliable, self.num)})"
         )
 
 
@@ -92,8 +116,8 @@ def ais(
         whiten: move in the base space of a latent whose prior is a flow, see `hmc`.
 
     Raises:
-        ValueError: for counts below 1, NaN or empty data, a model without latents, a discrete or global one, or a
-            guide whose density is another one at each run.
+        ValueError: for counts below 1, NaN or empty data, a model without latents, a discrete or global one, a guide
+            whose density is another one at each run, or one that is a point mass (a `Delta`) and reaches nothing else.
 
     References:
         Neal 2001, *Annealed importance sampling*, arXiv:physics/9803008; Wu, Burda, Salakhutdinov, Grosse 2017, *On the
@@ -109,17 +133,40 @@ def ais(
     betas = sigmoid_schedule(steps)
     with session(model, start, *batch, num=num, chunk=chunk, seed=seed) as pair:
         _ = pair.structure  # explains why a program fails on the data
-        check_walk(pair.model, start, pair.batch, whiten=whiten)
+        start = None if start is None else pair.guide
+        measure = measure_of_data(pair.model, pair.batch)
+        check_walk(pair.model, start, pair.few, whiten=whiten)
         blocks = []
         for block in pair.blocks(max(num, NUM_PILOTS)):
             path = AnnealingPath(Posterior(pair.model, block, whiten=whiten), start)
             walk = plan_walk(path, betas, leapfrog)
             log_w, acceptance = walk.many(path.draw, num, chunk)
-            statistics = weight_statistics(log_w)
+            statistics = chain_statistics(log_w)
             statistics["log_weight"] = log_w.cpu()
             statistics["acceptance"] = acceptance.mean(0).cpu()
             blocks.append(statistics)
-    return AIS(num=num, steps=steps, kind=AIS.kind, **concat_statistics(blocks))
+    statistics = concat_statistics(blocks)
+    check_total(measure, statistics["per_datum"])
+    return AIS(num=num, steps=steps, kind=AIS.kind, measure=measure, **statistics)
+
+
+def told_weights(share: float, num: int) -> str:
+    """The verdict on the weights of chains, for a printed result.
+
+    Args:
+        share: of the data whose weights are too uneven.
+        num: number of chains.
+
+    Example:
+        >>> told_weights(0.0, 16)
+        'no datum with an ESS below 4'
+    """
+    limit = f"an ESS below {least_ess(num):g}"
+    if num >= CHAINS_OF_KHAT:
+        limit = f"{limit} or k-hat > {khat_threshold(num):.2f}"
+    if share == 0:
+        return f"no datum with {limit}"
+    return f"{share:.0%} of the data with {limit}: no Monte Carlo error there, more steps= needed"
 
 
 def sigmoid_schedule(steps: int, sharpness: float = 4.0) -> tuple[float, ...]:
@@ -143,11 +190,21 @@ def sigmoid_schedule(steps: int, sharpness: float = 4.0) -> tuple[float, ...]:
 def check_walk(
     model: PyroProgram, start: PyroProgram | None, batch: Batch, *, whiten: bool
 ) -> None:
-    """Refuse data, latents and guides that can't be walked, before the first long walk; its noise is not the walk's."""
+    """Refuse data, latents and guides that can't be walked, before the first long walk; its noise is not the walk's.
+
+    Args:
+        model: of the walk.
+        start: where it begins.
+        batch: the few data that are tried.
+        whiten: see `ais`.
+    """
     with fork_rng(*batch):
-        posterior = Posterior(model, extreme_batch(batch), whiten=whiten)
+        posterior = Posterior(model, batch, whiten=whiten)
         if start is None:
             return
+        pair = run_pair(model, start, posterior.batch, 2, posterior.depth)
+        points = point_sites(pair.guide_sites, pair.model_sites)
+        require_density("start", points, fix=FIX_OF_START)
         values = posterior.draws_of(start, 2)
         first = posterior.log_guide(start, values, 2)
         second = posterior.log_guide(start, values, 2)

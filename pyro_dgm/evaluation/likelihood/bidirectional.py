@@ -8,15 +8,18 @@ from typing import Any
 from torch import Tensor
 
 from ...contract import PyroProgram
-from ...inference.data.tensors import Batch, repeat_rows, take_rows
+from ...inference.data.tensors import Batch, extreme_batch, repeat_rows, take_rows
 from ...inference.drawing.simulation import run_without_data, simulate
+from ...inference.run.levels import measure_of_data
+from ...inference.run.limits import check_total
+from ...inference.run.measures import Measure
 from ...inference.run.sessions import require_positive, session_of_prior
 from ...inference.run.traces import latent_sites, plate_depth
 from ...tabular import Tabular
 from ..chains.coordinates import Posterior, Values
 from ..estimate import Estimate, estimated
-from .annealing import check_walk, sigmoid_schedule
-from .importance import concat_statistics, weight_statistics
+from .annealing import check_walk, sigmoid_schedule, told_weights
+from .importance import chain_statistics, concat_statistics
 from .walks import NUM_PILOTS, AnnealingPath, Walk, plan_walk
 
 
@@ -27,20 +30,27 @@ class BDMC(Tabular):
     Attributes:
         lower: $\log \frac1K \sum_k w^{(k)}_i$ of walks from the start to the posterior `(N,)`, float64.
         upper: $-\log \frac1K \sum_k v^{(k)}_i$ of walks back from the $z^*_i$ that made $x_i$ `(N,)`, float64.
-        lower_error: standard error of `lower` from the K chains (delta method) `(N,)`.
+        lower_error: standard error of `lower` from the K chains (delta method) `(N,)`; NaN where the ESS is below 4,
+            as of `ais`.
         upper_error: the same of `upper` given $z^*_i$, which all its chains share `(N,)`.
+        lower_ess: effective sample size of the chains from the start `(N,)`, at most K.
+        upper_ess: that of the chains back `(N,)`.
         data: the simulated arguments of the model, observation first.
         num: number K of chains each way.
         steps: number T of temperatures.
+        measure: what p(x) is: a mass, a density, …
     """
 
     lower: Tensor
     upper: Tensor
     lower_error: Tensor
     upper_error: Tensor
+    lower_ess: Tensor
+    upper_ess: Tensor
     data: Batch
     num: int
     steps: int
+    measure: Measure = Measure.UNSTATED
 
     @property
     def gap(self) -> Tensor:
@@ -52,21 +62,31 @@ class BDMC(Tabular):
         """Mean gap, nats per datum; its standard error holds the spread of the data, of z* and of the chains."""
         return estimated(self.gap[None])
 
+    @property
+    def share_unreliable(self) -> float:
+        """Share of the data of which one bound has no standard error."""
+        is_unreliable = self.lower_error.isnan() | self.upper_error.isnan()
+        return is_unreliable.double().mean().item()
+
     def columns(self) -> dict[str, Tensor]:
-        """One row per datum: both bounds, their gap and their standard errors."""
+        """One row per datum: both bounds, their gap, their standard errors and effective sample sizes."""
         return {
             "lower": self.lower,
             "upper": self.upper,
             "gap": self.gap,
             "lower_error": self.lower_error,
             "upper_error": self.upper_error,
+            "lower_ess": self.lower_ess,
+            "upper_ess": self.upper_ess,
         }
 
     def __str__(self) -> str:
         return (
             f"BDMC: mean log p(x) of {len(self.lower)} simulated data "
             f"from {self.lower.mean():.3f} to {self.upper.mean():.3f} nats, gap {self.mean_gap} "
-            f"({self.num} chains x {self.steps} temperatures each way)"
+            f"({self.measure}; {self.num} chains x {self.steps} temperatures each way, mean ESS "
+            f"{self.lower_ess.mean():.1f} and {self.upper_ess.mean():.1f}; "
+            f"{told_weights(self.share_unreliable, self.num)})"
         )
 
 
@@ -121,7 +141,9 @@ def bdmc(
     betas = sigmoid_schedule(steps)
     with session_of_prior(model, start, *context, num=num, chunk=chunk, seed=seed) as pair:
         batch, truth = _simulate(pair.model, num_data, pair.context)
-        check_walk(pair.model, start, batch, whiten=whiten)
+        start = None if start is None else pair.guide
+        measure = measure_of_data(pair.model, batch)
+        check_walk(pair.model, start, extreme_batch(batch), whiten=whiten)
         rows = max(1, chunk // max(num, NUM_PILOTS))
         blocks = []
         for first in range(0, len(batch[0]), rows):
@@ -130,7 +152,9 @@ def bdmc(
             walk = plan_walk(AnnealingPath(posterior, start), betas, leapfrog)
             truth_of_block = {name: value[block] for name, value in truth.items()}
             blocks.append(_bracket(walk, truth_of_block, num, chunk))
-    return BDMC(data=batch, num=num, steps=steps, **concat_statistics(blocks))
+    statistics = concat_statistics(blocks)
+    check_total(measure, -statistics["lower"])
+    return BDMC(data=batch, num=num, steps=steps, measure=measure, **statistics)
 
 
 def _simulate(model: PyroProgram, num: int, context: Batch) -> tuple[Batch, Values]:
@@ -158,12 +182,14 @@ def _bracket(walk: Walk, truth: Values, num: int, chunk: int) -> dict[str, Tenso
 
     log_w, _ = walk.many(walk.path.draw, num, chunk)
     log_v, _ = walk.reversed().many(begin_at_truth, num, chunk)
-    forward, backward = weight_statistics(log_w), weight_statistics(log_v)
+    forward, backward = chain_statistics(log_w), chain_statistics(log_v)
     return {
         "lower": -forward["per_datum"],
         "upper": backward["per_datum"],
         "lower_error": forward["monte_carlo"],
         "upper_error": backward["monte_carlo"],
+        "lower_ess": forward["ess"],
+        "upper_ess": backward["ess"],
     }
 
 

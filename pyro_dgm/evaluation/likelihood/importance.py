@@ -10,10 +10,16 @@ from torch import Tensor
 
 from ...contract import PyroProgram
 from ...inference.data.tensors import Batch
+from ...inference.run.levels import LevelSearch
+from ...inference.run.limits import check_divergence, check_figures, check_masses, check_total
+from ...inference.run.measures import Measure, bound_of
 from ...inference.run.particles import draw
 from ...inference.run.sessions import Session, session
-from .psis import khat
+from .psis import khat, khat_threshold
 from .results import NLL
+from .weights import Weights
+
+CHAINS_OF_KHAT = 100  # of which twenty make up the tail: fewer tell of its prior alone
 
 
 def nll(
@@ -28,6 +34,8 @@ def nll(
 
     Streams over data and draws under a memory bound; weights are in float64, unscaled by plate sizes or β. Neither
     weights nor random state outside change, and a subset of the data gives other noise but the same distribution.
+    `measure` of the result says whether p(x) is a mass or a density; of a guide with a point mass (a `Delta`,
+    `AutoDelta`) the figure is the joint density $-\log p(x, z^*)$, which bounds nothing, and `kind` says so.
 
     Args:
         model: any Pyro program that keeps the contract.
@@ -39,7 +47,7 @@ def nll(
 
     Raises:
         ValueError: for `num` or `chunk` below 1, NaN or empty data, values outside the support, or a site outside
-            the data plate.
+            the data plate; for masses beyond 1 or a KL below 0, beyond rounding and the noise of the draws.
 
     References:
         Burda, Grosse, Salakhutdinov 2016, *Importance weighted autoencoders*, arXiv:1509.00519.
@@ -50,40 +58,96 @@ def nll(
 
 def nll_of(pair: Session) -> NLL:
     """`nll` of an open session."""
-    model, guide = pair.model, pair.guide
-    num = pair.num
-    kind = NLL.kind
-    blocks = []
+    scores = Scores(pair)
     for block in pair.blocks():
-        structure = pair.structure
-        if structure.is_exact:
-            num = min(num, 2)  # every draw is the same exact log density
-            kind = "exact"
-        log_w, kl = weighted(model, guide, block, num, pair.chunk, structure.depth)
-        blocks.append(summary_of(log_w, kl))
-    return NLL(num=num, kind=kind, **concat_statistics(blocks))
+        scores.add(score_block(pair, block))
+    return scores.nll()
+
+
+def score_block(pair: Session, block: Batch) -> Weights:
+    """The weights of a session's draws for a block of its data."""
+    structure = pair.structure
+    num = pair.num
+    if structure.is_exact:
+        num = min(num, 2)  # every draw is the same exact log density
+    return weighted(pair.model, pair.guide, block, num, pair.chunk, structure.depth)
 
 
 def weighted(
     model: PyroProgram, guide: PyroProgram, block: Batch, num: int, chunk: int, depth: int
-) -> tuple[Tensor, Tensor]:
-    """Log weights and the KL term of `num` draws for each datum of a block, both `(K, rows)`."""
-    log_w, kl = [], []
+) -> Weights:
+    """The weights of `num` draws for each datum of a block."""
+    parts = []
     step = max(1, chunk // len(block[0]))
     for start in range(0, num, step):
         size = min(step, num - start)
         particles = draw(model, guide, *block, num=size, depth=depth)
-        log_w.append(particles.log_weight)
-        kl.append(particles.kl)
-    return torch.cat(log_w), torch.cat(kl)
+        parts.append(Weights.of(particles))
+    return Weights.concat(parts)
 
 
-def summary_of(log_w: Tensor, kl: Tensor) -> dict[str, Tensor]:
-    """Per-datum statistics of log weights `(K, N)`, on the CPU."""
+class Scores:
+    """An `NLL` in the making: the blocks of a session's data, scored one after the other.
+
+    Args:
+        pair: the open session.
+    """
+
+    def __init__(self, pair: Session):
+        self.pair = pair
+        self.num = pair.num
+        self.levels = LevelSearch()
+        self.statistics: list[dict[str, Tensor]] = []
+        self.limits: list[dict[str, Tensor]] = []
+
+    def add(self, weights: Weights) -> None:
+        """Note the weights of the next block."""
+        self.num = len(weights.log_w)
+        self.levels.add(weights.observed)
+        self.statistics.append(summary_of(weights.log_w, weights.kl, weights.rounding))
+        self.limits.append({"rounding": weights.rounding.cpu(), "mass": weights.log_mass.cpu()})
+
+    def nll(self) -> NLL:
+        """The likelihood of all blocks.
+
+        Raises:
+            ValueError: for masses beyond 1, or a KL below 0, beyond rounding and noise.
+        """
+        structure = self.pair.structure
+        statistics = concat_statistics(self.statistics)
+        limits = concat_statistics(self.limits)
+        rounding = limits["rounding"]
+        check_figures("nll", statistics["per_datum"])
+        if structure.measure is not Measure.FACTOR:
+            check_masses(limits["mass"], rounding)
+        check_total(structure.measure, statistics["per_datum"], rounding)
+        if structure.points:
+            statistics["kl"] = torch.full_like(statistics["kl"], nan)
+        else:
+            check_divergence("nll", statistics["kl"], self.num, rounding)
+        return NLL(
+            num=self.num,
+            kind=bound_of(structure.measure, is_exact=structure.is_exact),
+            measure=self.levels.refine(structure.measure),
+            **statistics,
+        )
+
+
+def summary_of(log_w: Tensor, kl: Tensor, rounding: Tensor | float = 0.0) -> dict[str, Tensor]:
+    """Per-datum statistics of log weights `(K, N)`, on the CPU; no standard error where k-hat says that there is none.
+
+    Args:
+        log_w: log weights.
+        kl: terms of the KL `(K, N)`.
+        rounding: of the log weights `(N,)`, see `Weights`.
+    """
     statistics = weight_statistics(log_w)
+    tails = khat(log_w, rounding).cpu()
+    is_reliable = tails <= khat_threshold(len(log_w))
+    statistics["monte_carlo"] = statistics["monte_carlo"].where(is_reliable, nan)
     statistics["nelbo"] = -log_w.mean(0).cpu()
     statistics["kl"] = kl.mean(0).cpu()
-    statistics["khat"] = khat(log_w).cpu()
+    statistics["khat"] = tails
     return statistics
 
 
@@ -100,6 +164,38 @@ def weight_statistics(log_w: Tensor) -> dict[str, Tensor]:
         "monte_carlo": relative_variance.sqrt().cpu(),
         "ess": ess.cpu(),
     }
+
+
+def chain_statistics(log_w: Tensor) -> dict[str, Tensor]:
+    """`weight_statistics` of chains; no standard error where all but a few weigh nothing."""
+    statistics = weight_statistics(log_w)
+    is_uneven = has_uneven_weights(statistics["ess"], khat(log_w).cpu(), len(log_w))
+    statistics["monte_carlo"] = statistics["monte_carlo"].masked_fill(is_uneven, nan)
+    return statistics
+
+
+def has_uneven_weights(ess: Tensor, tails: Tensor, num: int) -> Tensor:
+    """Whether the weights of each datum's chains are too uneven for a standard error `(N,)`.
+
+    Args:
+        ess: effective sample sizes `(N,)`.
+        tails: k-hat `(N,)`; a few chains have none that could be read.
+        num: number of chains.
+    """
+    is_uneven = ess < least_ess(num)
+    return is_uneven | (tails > khat_threshold(num)) if num >= CHAINS_OF_KHAT else is_uneven
+
+
+def least_ess(num: int) -> float:
+    """The ESS below which chains have no standard error: 4, or half of fewer chains; one chain never has one.
+
+    At an ESS of 4 the formula of the error gives half a nat, and its largest value, at an ESS of 1, is one.
+
+    Example:
+        >>> least_ess(16), least_ess(3), least_ess(1)
+        (4, 2.0, 2)
+    """
+    return min(4, (num + 1) / 2) if num > 1 else 2
 
 
 def concat_statistics(blocks: list[dict[str, Tensor]]) -> dict[str, Tensor]:

@@ -9,13 +9,15 @@ import torch
 from torch import Tensor
 
 from ...inference.data.tensors import to_log_weights
+from ...inference.run.limits import unit_of_rounding
 from .pareto import LEAST_TAIL, fit_tail, tail_length
 
 # Numbers of a block of tails, which stay in the cache while the grid goes over them: twice as fast.
 CACHED = 2**16
+LEAST_ROUNDING = 1e-9
 
 
-def khat(log_weight: Tensor) -> Tensor:
+def khat(log_weight: Tensor, rounding: Tensor | float = 0.0) -> Tensor:
     r"""Shape k̂ of the generalized Pareto distribution fitted to the largest weights of each datum.
 
     Importance estimates are reliable below `khat_threshold(K)`; above 1 the weights have no mean. It sees only
@@ -27,10 +29,12 @@ def khat(log_weight: Tensor) -> Tensor:
 
     Args:
         log_weight: `(K, N)` log weights, $\log p - \log q$ (the sign of ArviZ is opposite for `psislw` in 0.23).
+        rounding: nats by which log weights differ for rounding alone, `(N,)` or one number: they are differences of log
+            densities whose size they do not tell. It is at least that of the log weights themselves.
 
     Shape:
-        `(K, N)`  ->  `(N,)`; +∞ where fewer than 5 weights make up the tail, −∞ for constant weights (an exact guide),
-        which have none.
+        `(K, N)`  ->  `(N,)`; +∞ where fewer than 5 weights make up the tail, −∞ where it has none: for weights that are
+        constant but for rounding (an exact guide), or whose largest tie (a discrete latent).
 
     References:
         Vehtari et al. 2024, *Pareto smoothed importance sampling*, arXiv:1507.02646;
@@ -44,16 +48,24 @@ def khat(log_weight: Tensor) -> Tensor:
     num = len(log_w)
     num_tail = tail_length(num)
     rows = max(1, CACHED // (num_tail + 1))
-    shapes, tops = [], []
+    shapes, tops, edges = [], [], []
     for block in log_w.split(rows, dim=1):
-        shape, top = _fit_block(block, num_tail)
+        shape, top, edge = _fit_block(block, num_tail)
         shapes.append(shape)
         tops.append(top)
+        edges.append(edge)
     if num == 1:
         return torch.cat(shapes)
-    least = log_w.amin(0).double()
-    is_constant = least - torch.cat(tops) > -1e-9
-    return torch.where(is_constant, -torch.inf, torch.cat(shapes))
+    edge = torch.cat(edges) if num_tail >= LEAST_TAIL else log_w.amin(0).double()
+    has_no_tail = torch.cat(tops) - edge <= _tolerance(log_w, torch.cat(tops), rounding)
+    return torch.where(has_no_tail, -torch.inf, torch.cat(shapes))
+
+
+def _tolerance(log_w: Tensor, top: Tensor, rounding: Tensor | float) -> Tensor:
+    """Nats below which two log weights of a datum are one `(N,)`."""
+    of_numbers = unit_of_rounding([log_w]) * top.abs()
+    given = torch.as_tensor(rounding, dtype=top.dtype, device=top.device)
+    return of_numbers.maximum(given).clamp(min=LEAST_ROUNDING)
 
 
 def khat_threshold(num: int) -> float:
@@ -68,15 +80,18 @@ def khat_threshold(num: int) -> float:
     return min(1 - 1 / log10(num), 0.7) if num > 10 else 0.0
 
 
-def _fit_block(log_w: Tensor, num_tail: int) -> tuple[Tensor, Tensor]:
-    """k̂ and the largest log weight of a block of data; the order needs no float64, and the tail is a small part."""
+def _fit_block(log_w: Tensor, num_tail: int) -> tuple[Tensor, Tensor, Tensor]:
+    """k̂ of a block of data, the largest log weight and the largest below the tail.
+
+    The order needs no float64, and the tail is a small part.
+    """
     num = min(num_tail + 1, len(log_w))
     largest = _largest(log_w, num).double()
     top = largest[0]
     if num_tail < LEAST_TAIL:
-        return torch.full_like(top, torch.inf), top
+        return torch.full_like(top, torch.inf), top, largest[-1]
     tail = fit_tail(largest - top)
-    return torch.where(tail.enough, tail.shape, torch.inf), top
+    return torch.where(tail.enough, tail.shape, torch.inf), top, largest[-1]
 
 
 def _largest(value: Tensor, num: int) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Transform
 
+from ...densities.scoring import log_prob_of
 from ..chains.charts import bijection_onto, sum_event
 
 # Dims of an event → the reach of the quadrature, sinh(reach) spreads, and its points along each dim.
@@ -82,7 +83,7 @@ def _log_density(
     num_batch = 1 + len(distribution.batch_shape)
     x = onto(zeta)
     log_det = sum_event(onto.log_abs_det_jacobian(zeta, x), num_batch)
-    log_p = distribution.log_prob(x) + log_det + sum_event(log_cell, num_batch)
+    log_p = log_prob_of(distribution, x) + log_det + sum_event(log_cell, num_batch)
     # Where floats end, b(ζ) sticks to the edge of the support: no point of the integral lies there.
     error = (onto.inv(x) - zeta).abs()
     is_inside = error <= 0.1 * (1 + zeta.abs())

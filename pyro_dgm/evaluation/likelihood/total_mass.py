@@ -11,7 +11,8 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 
 from ...contract import PyroProgram, noise_name
-from ...inference.run.sessions import require_positive, session
+from ...densities.scoring import log_prob_of
+from ...inference.run.sessions import Session, require_positive, session
 from ...inference.run.supports import independent_numbers
 from ...tabular import Tabular
 from .quadrature import MAX_DIM, log_integral, log_sum
@@ -79,22 +80,27 @@ def normalization(
         ValueError: for bad data, no data, or a site outside the data plate.
     """
     require_positive(num_data=num_data)
-    totals, unchecked = {}, {}
     with session(model, guide, *batch, seed=seed) as pair:
-        particles = pair.draw(pair.rows(slice(num_data)))
-        for name, distribution in particles.observations.items():
-            if noise_name(name) in particles.values:
-                unchecked[name] = (
-                    f"site '{name}' is dequantized: its mass is an integral over the noise"
-                )
-                continue
-            try:
-                total = log_total(distribution)
-            except NotImplementedError as error:
-                unchecked[name] = f"site '{name}': {error}"
-                continue
-            datum_dim = len(distribution.batch_shape) - 1
-            totals[name] = total.movedim(datum_dim, 0).flatten(1)
+        return normalization_of(pair, num_data)
+
+
+def normalization_of(pair: Session, num_data: int) -> Normalization:
+    """`normalization` of an open session."""
+    totals, unchecked = {}, {}
+    particles = pair.draw(pair.rows(slice(num_data)))
+    for name, distribution in particles.observations.items():
+        if noise_name(name) in particles.values:
+            unchecked[name] = (
+                f"site '{name}' is dequantized: its mass is an integral over the noise"
+            )
+            continue
+        try:
+            total = log_total(distribution)
+        except NotImplementedError as error:
+            unchecked[name] = f"site '{name}': {error}"
+            continue
+        datum_dim = len(distribution.batch_shape) - 1
+        totals[name] = total.movedim(datum_dim, 0).flatten(1)
     return Normalization(totals, unchecked)
 
 
@@ -184,7 +190,7 @@ def _log_sum(distribution: TorchDistribution, values: Tensor) -> Tensor:
     r"""$\log \sum_v p(v)$ over values `(V, …)`."""
 
     def log_mass(value: Tensor) -> Tensor:
-        log_p = distribution.log_prob(value)
+        log_p = log_prob_of(distribution, value)
         return torch.where(_is_possible(distribution, value), log_p, -torch.inf)
 
     return log_sum(log_mass, values, distribution)

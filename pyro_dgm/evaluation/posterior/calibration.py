@@ -48,7 +48,7 @@ class SBC(Tabular):
     def p_values(self) -> Tensor:
         """Kolmogorov's test of each statistic's uniformity, by itself `(S,)`."""
         p = [kolmogorov(u) for u in self.uniform.T]
-        return torch.tensor(p, dtype=torch.float64)
+        return torch.tensor(p, dtype=torch.float64, device="cpu")
 
     @property
     def adjusted(self) -> Tensor:
@@ -58,7 +58,7 @@ class SBC(Tabular):
         on each other.
         """
         p, order = self.p_values.sort()
-        num_left = torch.arange(len(p), 0, -1)
+        num_left = torch.arange(len(p), 0, -1, device=p.device)
         adjusted = (p * num_left).cummax(0).values
         adjusted = adjusted.clamp(max=1)
         return torch.empty_like(p).scatter(0, order, adjusted)
@@ -175,7 +175,7 @@ def sbc_of(pair: Session, num_data: int) -> SBC:
         ranks = simulation.ranks(rows)
         blocks.append(ranks.cpu())
     ranks = torch.cat(blocks)
-    within = torch.rand(ranks.shape, dtype=torch.float64)
+    within = torch.rand(ranks.shape, dtype=torch.float64, device="cpu")
     uniform = (ranks + within) / (pair.num + 1)
     return SBC(simulation.names, ranks, uniform, pair.num)
 

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from ...contract import PyroProgram
-from ...inference.data.tensors import extreme_batch
+from ...inference.process.numbers import check_number
 from ...inference.process.states import derive_seed, fork_rng, require_gradients
+from ...inference.run.measures import Measure, require_density, require_one_measure
 from ...inference.run.sessions import Session, require_positive, session
 from ...inference.run.traces import latent_sites
 from ...tabular import Tabular
@@ -118,6 +119,7 @@ def gaps(
         torch.Size([5])
     """
     require_positive(num_steps=num_steps)
+    check_number("gaps", "lr", lr, least=0, fix="lr=0.05")
     with session(model, guide, *batch, num=num, chunk=chunk, seed=seed) as pair:
         _check_truth(truth, len(pair))
         return gaps_of(pair, num_steps, lr, truth)
@@ -127,8 +129,10 @@ def gaps_of(pair: Session, num_steps: int, lr: float, truth: PerDatum | None = N
     """`gaps` of an open session."""
     with fork_rng(*pair.batch):
         kind = _kind_of(pair)
+    _check_measure(truth, pair.structure.measure)
     with fork_rng(*pair.batch, seed=derive_seed(pair.seed, 1)):  # the ascent's own noise
         best = _refine(pair, num_steps, lr)
+    require_density("gaps", pair.structure.points)
     pair.reseed()
     amortized = nll_of(pair).nelbo
     pair.reseed()  # q and q* are drawn with the same noise
@@ -168,10 +172,15 @@ def _check_truth(truth: Any, num_data: int) -> None:
         )
 
 
+def _check_measure(truth: PerDatum | None, measure: Measure) -> None:
+    """Refuse a truth that says to be of another measure than the pair's."""
+    if truth is not None and truth.measure is not Measure.UNSTATED:
+        require_one_measure("gaps", {"the pair": measure, "truth": truth.measure})
+
+
 def _kind_of(pair: Session) -> str:
     """What the images of the guide range over; refuses a guide without latents."""
-    few = extreme_batch(pair.batch)
-    sites = latent_sites(guide_draws(pair.guide, few, pair.structure.depth))
+    sites = latent_sites(guide_draws(pair.guide, pair.few, pair.structure.depth))
     if not sites:
         raise ValueError(
             "gaps: expected a guide with a latent site, got none. "
@@ -196,8 +205,7 @@ def _refined_weights(pair: Session, best: RefinedGuide) -> Iterator[Tensor]:
         end = start + len(block[0])
         refined = best.at(slice(start, end))(pair.guide)
         depth = pair.structure.depth
-        log_w, _ = weighted(pair.model, refined, block, pair.num, pair.chunk, depth)
-        yield log_w
+        yield weighted(pair.model, refined, block, pair.num, pair.chunk, depth).log_w
         start = end
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from .checking import Check
 from .data_items import finiteness_item, normalization_item, support_item
-from .findings import Check
 from .latent_items import (
     calibration_item,
     information_item,
@@ -13,15 +13,18 @@ from .latent_items import (
 )
 from .weight_items import ess_item, gap_item, khat_item
 
+WEIGHTS_PRESUPPOSE = ("SBC", "aggregate-prior test")  # weights see only where the guide draws
+GAP_PRESUPPOSES = ("normalization", "k-hat", *WEIGHTS_PRESUPPOSE)
+
 CHECKS = (
     Check("data and sites", support_item),
     Check("finite numbers", finiteness_item),
     Check("normalization", normalization_item),
     Check("active units", unit_item),
     Check("mutual information", information_item),
-    Check("NLL-ELBO gap", gap_item),
-    Check("k-hat", khat_item),
-    Check("importance ESS", ess_item),
+    Check("NLL-ELBO gap", gap_item, GAP_PRESUPPOSES),
+    Check("k-hat", khat_item, WEIGHTS_PRESUPPOSE),
+    Check("importance ESS", ess_item, WEIGHTS_PRESUPPOSE),
     Check("SBC", calibration_item),
     Check("aggregate-prior gap", prior_gap_item),
     Check("aggregate-prior test", prior_test_item),

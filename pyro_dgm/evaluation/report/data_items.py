@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from ...inference.run.levels import measure_of_data
+from ...inference.run.measures import Measure
 from .findings import Findings, Skipped
 from .items import Item, Status, Threshold, judge
 
@@ -20,7 +22,27 @@ def support_item(findings: Findings) -> Item:
         advice = fix or "mend this first: nothing else can be checked"
         return Item(Status.WARN, finding.strip(), advice=advice)
     sites = f"Latent {list(structure.latent)}, observed {list(structure.observed)}"
-    return Item(Status.PASS, f"{sites}; all {findings.num_data:,} data lie in the support")
+    measure = structure.measure
+    if measure is Measure.DENSITY:  # of data that may lie on levels
+        measure = measure_of_data(findings.model, findings.scored)
+    finding = f"{sites}; all {findings.num_data:,} data lie in the support; p(x) is a {measure}"
+    advice = _advice_on_measure(measure, structure.points)
+    return Item(Status.WARN if advice else Status.PASS, finding, advice=advice)
+
+
+def _advice_on_measure(measure: Measure, points: tuple[str, ...]) -> str:
+    """What to do where figures are no bound on log p(x), or no probability of the data; else empty."""
+    if measure is Measure.JOINT:
+        return (
+            f"the guide is a point mass at {list(points)}: log p(x, z*) bounds nothing. Take a "
+            "guide with a density, such as Conditional(dist.Normal, net)"
+        )
+    if measure is Measure.ON_LEVELS:
+        return (
+            "the data lie on levels, where a density has no bound and is no probability of them: "
+            "dequantized(model), or a likelihood over levels such as DiscretizedLogistic"
+        )
+    return ""
 
 
 def finiteness_item(findings: Findings) -> Item:

@@ -12,22 +12,25 @@ from torch import Tensor, nn
 
 from ...contract import PyroProgram
 from ...inference.data.tensors import Batch, take_rows
-from ...inference.drawing.generation import generated_value
+from ...inference.drawing.simulation import reader_of
 from ...inference.run.explain import cause_of
 from ...inference.run.sessions import Session, require_positive
 from ...inference.run.structure import Structure
 from ...inference.run.traces import vectorized
-from ..latents.elbo_surgery import Surgery, surgery
-from ..latents.units import Collapse, aggregate_draws, collapse
+from ..latents.against_prior import aggregate_draws_of, compare_draws
+from ..latents.elbo_surgery import Surgery, surgery_of
+from ..latents.units import Collapse, collapse_of
 from ..likelihood.importance import NLL, nll_of
-from ..likelihood.total_mass import Normalization, normalization
-from ..posterior.calibration import SBC, sbc
-from ..samples.twosample import TwoSample, mmd
+from ..likelihood.total_mass import Normalization, normalization_of
+from ..posterior.calibration import SBC, sbc_of
+from ..samples.twosample import TwoSample
 from .images import choose_image_shape
-from .items import Item, Status
 
 DRAWS = 1000  # of z for surgery, and of either kind for the two-sample test
+PAIRS = 200_000  # of a draw and a datum that surgery has in memory at once
 UNIT_DRAWS = 50  # of z per datum for active units
+RANKED_DRAWS = 99  # of z per simulated datum for calibration
+TOTALS = 8  # data at which normalization is checked
 NO_LATENTS = "the pair has no latents"  # one reason for all that are skipped, told once
 
 Result = TypeVar("Result")
@@ -184,64 +187,72 @@ class Findings:
             raise Skipped(NO_LATENTS)
         return self.pair
 
+    def _opened(self, batch: Batch, num: int = 1) -> Session:
+        """The pair on a part of the data, at the start of the seed's noise; their structure is that of all data."""
+        part = Session(*self.pair, batch, num, self.session.chunk, self.settings.seed)
+        part.structure = self.structure
+        part.reseed()
+        return part
+
     @CachedResult
     def nll(self) -> NLL:
         """Importance estimates of the scored data."""
-        model, guide = self.pair
-        num, seed = self.settings.num, self.settings.seed
-        scored = Session(model, guide, self.scored, num, self.session.chunk, seed)
-        scored.structure = self.structure  # that of all data, so that their part needs no check
-        scored.reseed()
-        return nll_of(scored)
+        _ = self.pair
+        return nll_of(self._opened(self.scored, self.settings.num))
 
     @CachedResult
     def normalization(self) -> Normalization:
         """Totals of the observations' distributions at a few of the scored data."""
-        return normalization(*self.pair, *self.scored, seed=self.settings.seed)
+        _ = self.pair
+        return normalization_of(self._opened(self.scored), TOTALS)
 
     @CachedResult
     def collapse(self) -> Collapse:
         """What every unit says of the scored data."""
-        pair = self.latent_pair
+        _ = self.latent_pair
         if len(self.rows) < 2:
             raise ValueError(
                 "expected at least two data, for a variance over them, got one. Fix: limit=1000."
             )
-        return collapse(*pair, *self.scored, num=UNIT_DRAWS, seed=self.settings.seed)
+        return collapse_of(self._opened(self.scored, UNIT_DRAWS))
 
     @CachedResult
     def surgery(self) -> Surgery:
         """The KL term taken apart, against the aggregate over all data."""
-        return surgery(*self.latent_pair, *self.batch, num=DRAWS, seed=self.settings.seed)
+        _ = self.latent_pair
+        return surgery_of(self._opened(self.batch), DRAWS, None, PAIRS)
 
     @CachedResult
     def aggregate(self) -> tuple[Tensor, Tensor]:
         """Draws of the aggregate and of the prior."""
-        pair = self.generating_pair
-        return aggregate_draws(*pair, *self.batch, num=DRAWS, seed=self.settings.seed)
+        _ = self.generating_pair
+        return aggregate_draws_of(self._opened(self.batch), DRAWS)
 
     @CachedResult
     def aggregate_test(self) -> TwoSample:
         """Whether they come from one distribution."""
         aggregate, prior = self.aggregate
-        return mmd(real=aggregate, fake=prior, seed=self.settings.seed)
+        return compare_draws(aggregate, prior, seed=self.settings.seed)
 
     @CachedResult
     def sbc(self) -> SBC:
         """Calibration on data that the model simulates."""
-        num_data, seed = self.settings.num_simulated, self.settings.seed
-        return sbc(*self.generating_pair, *self.session.context, num_data=num_data, seed=seed)
+        _ = self.generating_pair
+        without_data = (None, *self.session.context)
+        return sbc_of(self._opened(without_data, RANKED_DRAWS), self.settings.num_simulated)
 
     @CachedResult
     def generating_pair(self) -> tuple[PyroProgram, PyroProgram]:
         """The pair, once it is known that the model generates what the guide takes."""
         model, guide = self.latent_pair
         context = take_rows(self.session.context, slice(1))
-        program = vectorized(model, 1, self.structure.depth)
+        depth = self.structure.depth
+        program = vectorized(model, 1, depth)
         self.session.reseed()
         try:
             trace = poutine.trace(program).get_trace(None, *context)
-            guide(generated_value(trace).flatten(0, 1), *context)
+            read = reader_of(model, trace, context, depth)
+            guide(read(trace), *context)
         except Exception as error:  # whatever a user's programs raise
             cause = cause_of(error).partition(" Fix: ")[0].rstrip(".")
             raise ValueError(
@@ -254,41 +265,5 @@ class Findings:
 def _choose_rows(num_data: int, settings: Settings) -> Tensor:
     """Indices of the data that are scored, ascending."""
     generator = torch.Generator().manual_seed(settings.seed)
-    order = torch.randperm(num_data, generator=generator)
+    order = torch.randperm(num_data, generator=generator, device="cpu")
     return order[: settings.limit].sort().values
-
-
-@dataclass(frozen=True)
-class Check:
-    """A function from `Findings` to an `Item`, and the name of that item.
-
-    A function that finds nothing raises `Skipped` with the reason, as findings that a pair can't give do by themselves.
-
-    Attributes:
-        name: of the item.
-        run: the function.
-
-    Raises:
-        TypeError: if the function returns no item.
-
-    Example:
-        >>> def sample_size(findings):
-        ...     return Item(Status.PASS, f"{findings.num_data} data")
-        >>> mine = Check("sample size", sample_size)  # check(model, guide, x, checks=(*CHECKS, mine))
-    """
-
-    name: str
-    run: Callable[[Findings], Item]
-
-    def __call__(self, findings: Findings) -> Item:
-        """The item, skipped with the reason if there is none."""
-        try:
-            item = self.run(findings)
-        except Skipped as reason:
-            return Item(Status.SKIP, str(reason), self.name)
-        if not isinstance(item, Item):
-            raise TypeError(
-                f"check '{self.name}': expected an Item from its function, got "
-                f"{type(item).__name__}. Fix: return Item(Status.PASS, 'what it found')."
-            )
-        return replace(item, name=self.name)

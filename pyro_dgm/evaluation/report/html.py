@@ -28,6 +28,7 @@ a { color: inherit; text-decoration-color: #b8c2cc; }
   border-radius: .25rem; }
 .PASS { background: #d8f0dd; color: #17592b; }
 .WARN { background: #ffe3b3; color: #7a4100; }
+.VOID { background: #fbf3d5; color: #6b5500; }
 .SKIP { background: #e4e7eb; color: #52606d; }
 .advice { border-left: 3px solid #e0a030; padding-left: .8rem; }
 figure { margin: 1rem 0; }

@@ -17,6 +17,7 @@ class Status(StrEnum):
 
     PASS = "PASS"
     WARN = "WARN"
+    VOID = "VOID"  # its number would pass, but can't be read beside an item that warns
     SKIP = "SKIP"  # it could not be checked, and nothing is claimed
 
 
@@ -65,13 +66,13 @@ class Item:
     """One row of a report.
 
     Attributes:
-        status: PASS, WARN or SKIP.
+        status: PASS, WARN, VOID or SKIP.
         finding: what was found, in a sentence with its numbers; for SKIP, why nothing was.
         name: what was checked; that of the `Check`, which fills it in.
         value: the number that the threshold is about, if there is one.
         unit: its unit.
         threshold: what it was held to.
-        advice: what to do; empty unless the item warns.
+        advice: what to do; empty unless the item warns or is void.
         source: equation or paper.
         rows: indices of the data that it is about, worst first.
         pictures: the figures that show it.

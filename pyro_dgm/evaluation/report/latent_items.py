@@ -46,7 +46,8 @@ def calibration_item(findings: Findings) -> Item:
         f"after Holm's correction: {_smallest_p_values(sbc)}; central 80 % intervals of "
         f"{sbc.names[worst]} hold the truth for {coverage:.0%}",
         "look at the ranks: a U shape is a guide too narrow, a hump one too wide, a slope a mean "
-        "that is off; with thousands of data small errors show, so weigh it by the NLL-ELBO gap",
+        "that is off; with thousands of data small errors show, so weigh it by how often the intervals hold "
+        "the truth",
         source="Talts et al. 2018, arXiv:1804.06788; Holm 1979",
         pictures=(rank_picture,),
     )
@@ -73,9 +74,9 @@ def unit_item(findings: Findings) -> Item:
         num_idle / num_units,
         "of the units idle",
         MAX_IDLE,
-        f"{num_units - num_idle} of {num_units} units are active: Var of their posterior means ≥ "
-        f"{collapse.min_variance:g}, and a share in the KL ≥ {collapse.min_kl:g} nats where it is "
-        "known",
+        f"{num_units - num_idle} of {num_units} units are active: their draws tell at least "
+        f"{collapse.min_information:g} nats of x; {collapse.num_active} have posterior means of a "
+        "variance above 0.01, which is the number of active units that papers report",
         "where the decoder works alone, or β is too large too early, try LinearWarmup, FreeBits, "
         "a weaker decoder or fewer units",
         source="Burda et al. 2016, arXiv:1509.00519; Lucas et al. 2019, arXiv:1911.02469",
@@ -84,22 +85,15 @@ def unit_item(findings: Findings) -> Item:
 
 
 def _unit_picture(collapse: Collapse) -> Picture:
-    """The KL of every unit; the variance of its means where the KL is not known of all sites."""
-    values = collapse.variance
-    label = "variance of posterior means"
-    measure = "variance over the data of its posterior mean"
-    if set(collapse.kl) == set(collapse.idle):
-        values = collapse.kl
-        label = "KL, nats"
-        measure = "share in the KL"
+    """What every unit tells of the data."""
     names = []
     for site, idle in collapse.idle.items():
         names += [f"{site}[{unit}]" for unit in range(idle.numel())]
-    heights = _flat(values, of=collapse.idle)
+    heights = _flat(collapse.information, of=collapse.idle)
     is_idle = _flat(collapse.idle, of=collapse.idle)
     return Picture(
-        f"Every unit's {measure}, largest first; idle units in light grey.",
-        partial(unit_figure, names, heights, is_idle, label),
+        "Information on x in the draws of every unit, largest first; idle units in light grey.",
+        partial(unit_figure, names, heights, is_idle, "information on x, nats"),
     )
 
 

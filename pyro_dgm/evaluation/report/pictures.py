@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from torch import Tensor
 
 from ..posterior.calibration import SBC
@@ -22,7 +23,7 @@ RANK_COLUMNS = 4
 KHAT_RANGE = (-0.5, 1.5)
 MAX_NAMED_UNITS = 24  # more names than that can't be read
 MAX_LEVEL_NAMES = 10  # more names than that have no room side by side
-Z_99 = 2.576  # the central 99 % of a normal distribution lie within so many standard deviations
+CENTRAL_99 = (0.005, 0.995)
 TINY = 1e-12
 
 
@@ -56,13 +57,20 @@ def rank_figure(sbc: SBC, which: Sequence[int]) -> Figure:
 
 def _show_ranks(axes: Any, uniform: Tensor) -> None:
     """One histogram of ranks on (0, 1) `(N,)` and its band."""
-    expected = 100 / RANK_BINS
-    stderr = (expected * (100 - expected) / len(uniform)) ** 0.5
-    low = expected - Z_99 * stderr
-    high = expected + Z_99 * stderr
+    low, high = _central_counts(len(uniform), 1 / RANK_BINS)
+    low, high = 100 * low / len(uniform), 100 * high / len(uniform)
     axes.axhspan(low, high, color=AMBER, alpha=0.35, linewidth=0, zorder=3)
     _percent_histogram(axes, uniform, bins=RANK_BINS, limits=(0, 1))
     axes.set(xticks=[0, 0.5, 1], xlim=(0, 1))
+
+
+def _central_counts(num: int, share: float) -> tuple[float, float]:
+    """The central 99 % of a binomial distribution: counts of `num` independent data that have a given share."""
+    from scipy.special import bdtr
+
+    distribution = bdtr(np.arange(num + 1), num, share)
+    low, high = np.searchsorted(distribution, CENTRAL_99)
+    return float(low), float(high)
 
 
 def _percent_histogram(axes: Any, values: Tensor, bins: int, limits: tuple[float, float]) -> None:

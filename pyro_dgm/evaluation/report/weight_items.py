@@ -7,6 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from ...inference.run.measures import Bound, Measure
 from ..estimate import estimated
 from ..likelihood.importance import NLL
 from ..likelihood.pareto import LEAST_DRAWS
@@ -17,6 +18,7 @@ from .pictures import bound_figure, image_figure, khat_figure
 
 NUM_WORST = 12  # data that are listed and shown
 MAX_MONTE_CARLO = 0.1  # nats: the standard error of one datum's log p(x); an ESS of 100
+POINT_MASS = "the guide is a point mass: log p(x, z*) is a joint density, and bounds nothing"
 ROUNDING = 1e-3  # weights of an exact guide vary by less, and k-hat would be that of the rounding
 
 MAX_GAP = Threshold(
@@ -40,7 +42,7 @@ def gap_item(findings: Findings) -> Item:
         gap.mean().item(),
         "nats per datum",
         MAX_GAP,
-        f"NLL {nll.mean:.2f} ± {nll.stderr:.2f}, -ELBO {nll.nelbo.mean():.2f}: the guide loses "
+        f"NLL ({nll.measure}) {nll.mean:.2f} ± {nll.stderr:.2f}, -ELBO {nll.nelbo.mean():.2f}: the guide loses "
         f"{estimated(gap[None])} nats per datum, or more where k-hat is large",
         "see gaps(model, guide, x), which tells a guide too simple (then a flow posterior, or "
         "IWELBO) from one encoder that serves all data badly (then a larger encoder, or "
@@ -58,15 +60,26 @@ def khat_item(findings: Findings) -> Item:
             f"a k-hat takes {LEAST_DRAWS} draws for each datum, got num={nll.num}. Fix: num=1000"
         )
     khat = _khat_beyond_rounding(nll)
+    has_none = _has_no_tail(khat, nll)
+    if has_none.all():
+        raise Skipped(
+            "no datum has a k-hat: its weights take so few values that no tail stands out, as those "
+            "of discrete latents; see the importance ESS"
+        )
     limit = khat_threshold(nll.num)
-    share = (khat > limit).double().mean().item()
+    is_unreliable = ~((khat <= limit) | has_none)  # NaN is
+    share = is_unreliable.double().mean().item()
+    khat = khat.masked_fill(has_none, -torch.inf)
+    untold = (
+        f"; {int(has_none.sum()):,} without a tail are left to the ESS" if has_none.any() else ""
+    )
     rows = findings.rows[worst_first(khat)].tolist()
     return judge(
         share,
         f"of data with k-hat > {limit:.2f}",
         MAX_SHARE,
         f"{share:.0%} of the data have k-hat > {limit:.2f}, where NLL is an upper bound that more "
-        f"draws lower only slowly; worst first, by index: {', '.join(map(str, rows))}",
+        f"draws lower only slowly{untold}; worst first, by index: {', '.join(map(str, rows))}",
         "take a guide with wider tails, or score these data by ais(model, x)",
         source="Vehtari et al. 2024, arXiv:1507.02646",
         rows=tuple(rows),
@@ -78,6 +91,11 @@ def _khat_beyond_rounding(nll: NLL) -> Tensor:
     """k-hat of each datum `(N,)`; −∞ where the weights vary by rounding alone."""
     relative_spread = nll.monte_carlo * nll.num**0.5
     return torch.where(relative_spread < ROUNDING, -torch.inf, nll.khat)
+
+
+def _has_no_tail(khat: Tensor, nll: NLL) -> Tensor:
+    """Whether a datum's k-hat is infinite for ties alone `(N,)`: the largest weights are equal, and many."""
+    return (khat == torch.inf) & (nll.monte_carlo <= MAX_MONTE_CARLO)
 
 
 def _khat_pictures(findings: Findings, khat: Tensor, limit: float) -> tuple[Picture, ...]:
@@ -112,13 +130,15 @@ def _picture_of_worst(findings: Findings, khat: Tensor, shape: tuple[int, ...]) 
 def ess_item(findings: Findings) -> Item:
     """For how many data do the draws leave log p(x) uncertain?"""
     nll = _nll_with_weights(findings)
-    share = (nll.monte_carlo > MAX_MONTE_CARLO).double().mean().item()
+    is_certain = nll.monte_carlo <= MAX_MONTE_CARLO  # NaN where k-hat says that there is no error
+    share = (~is_certain).double().mean().item()
     return judge(
         share,
         f"of data with a s.e. > {MAX_MONTE_CARLO} nats",
         MAX_SHARE,
         f"Median ESS {nll.ess.median():.0f} of {nll.num:,} draws; {share:.0%} of the data have a "
-        f"log p(x) with a standard error above {MAX_MONTE_CARLO} nats, an ESS below about 100",
+        f"log p(x) with a standard error above {MAX_MONTE_CARLO} nats, an ESS below about 100, or with none, "
+        "as k-hat is too large",
         "take more draws (num=), or a guide nearer to the posterior",
         source="ESS = (sum w)^2 / sum w^2; Var log p(x) ~ 1/ESS - 1/K",
     )
@@ -126,9 +146,12 @@ def ess_item(findings: Findings) -> Item:
 
 def _nll_with_weights(findings: Findings) -> NLL:
     """Importance estimates, of a pair that has weights."""
-    if findings.nll.kind == "exact":
+    nll = findings.nll
+    if nll.measure is Measure.JOINT:
+        raise Skipped(POINT_MASS)
+    if nll.kind == Bound.EXACT:
         raise Skipped(NO_LATENTS)
-    return findings.nll
+    return nll
 
 
 def worst_first(scores: Tensor) -> Tensor:

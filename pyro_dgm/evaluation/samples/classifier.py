@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...inference.process.states import fork_rng
+from ...inference.process.states import estimation_mode
 from ...inference.run.sessions import require_positive
 from ...tabular import Tabular
-from ..estimate import Estimate, estimate_columns, estimated
+from ..estimate import Estimate, Share, estimate_columns, pooled_degrees, share_of
 from .pools import balance, permutation_p, relabellings, two_samples
 
 
@@ -47,7 +47,7 @@ class C2ST(Tabular):
     @property
     def total_variation(self) -> Estimate:
         """A lower bound, in expectation, of the total variation distance of the two distributions."""
-        return Estimate(2 * self.accuracy.value - 1, 2 * self.accuracy.stderr)
+        return self.accuracy.scaled(2, -1)
 
     def columns(self) -> Mapping[str, Any]:
         """One row: each number, and the standard error of accuracy and AUC."""
@@ -99,17 +99,17 @@ def c2st(
     require_positive(num_permutations=num_permutations)
     model = _copy_with_seed(classifier, seed)
     real, fake = two_samples("c2st", real, fake, at_least=4)
-    with fork_rng(real, seed=seed):
+    with estimation_mode(real, seed=seed):
         halves = _split(*balance(real, fake))
         num = len(halves.held_out_real)
         labels = relabellings(num, num, num_permutations, torch.device("cpu"))
-    _train(model, halves)
-    scores = _score(model, halves)
+        _train(model, halves)
+        scores = _score(model, halves)
     is_fake = labels[0].bool()
     auc = _auc(scores, labels)
     return C2ST(
         accuracy=_accuracy(scores, is_fake),
-        auc=Estimate(auc[0].item(), _auc_stderr(scores, is_fake)),
+        auc=_auc_estimate(auc[0].item(), scores, is_fake),
         p_value=permutation_p(auc),
         classifier=" ".join(str(model).split()),
         num_train=len(halves.train_real),
@@ -192,14 +192,14 @@ def _score(classifier: Any, halves: _Halves) -> Tensor:
             f"c2st: expected a classifier with predict_proba, got {type(classifier).__name__}. "
             "Fix: sklearn.calibration.CalibratedClassifierCV(classifier)."
         ) from error
-    return torch.as_tensor(probability).double()
+    return torch.as_tensor(probability, device="cpu").double()
 
 
-def _accuracy(scores: Tensor, is_fake: Tensor) -> Estimate:
+def _accuracy(scores: Tensor, is_fake: Tensor) -> Share:
     """Share of the data that are on their own side of ½; a tie counts half."""
     side = (scores - 0.5) * (2 * is_fake.double() - 1)
     right = side.sign() / 2 + 0.5
-    return estimated(right[None])
+    return share_of(right)
 
 
 def _auc(scores: Tensor, labels: Tensor) -> Tensor:
@@ -210,15 +210,17 @@ def _auc(scores: Tensor, labels: Tensor) -> Tensor:
     return (rank_sums - num_fake * (num_fake + 1) / 2) / (num_fake * num_real)
 
 
-def _auc_stderr(scores: Tensor, is_fake: Tensor) -> float:
-    """From the shares of the other kind that each datum stands above."""
+def _auc_estimate(auc: float, scores: Tensor, is_fake: Tensor) -> Estimate:
+    """With DeLong's error, from the shares of the other kind that each datum stands above."""
     ranks = _ranks(scores)
-    variance = 0.0
+    variances, degrees = [], []
     for kind in (is_fake, ~is_fake):
         num_below = ranks[kind] - _ranks(scores[kind])
         share_below = num_below / (~kind).sum()
-        variance += share_below.var().item() / int(kind.sum())
-    return variance**0.5
+        num = int(kind.sum())
+        variances.append(share_below.var().item() / num)
+        degrees.append(num - 1)
+    return Estimate(auc, sum(variances) ** 0.5, pooled_degrees(variances, degrees))
 
 
 def _ranks(scores: Tensor) -> Tensor:

@@ -9,7 +9,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from ...inference.process.states import fork_rng
+from ...inference.process.states import estimation_mode
+from ...inference.run.measures import Measure, describe_kind, require_one_measure
 from ...tabular import Tabular
 from .metrics import SampleMetrics
 from .pools import as_numbers, subsample, two_samples
@@ -35,6 +36,10 @@ class Likelihood(Protocol):
     @property
     def kind(self) -> str:
         """Exact, or what sort of bound."""
+
+    @property
+    def measure(self) -> Measure:
+        """What p(x) is: a mass, a density."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +77,9 @@ class Comparison(Tabular):
     The first row is real data, so that it shows what is ideal at these sizes.
 
     Attributes:
-        rows: a dict for every model: `model`; `nll`, nats per datum, and `kind`, `None` where there is no
-            likelihood; `c2st` (accuracy) and `auc`, `mmd`, `precision`, `recall`, `density`, `coverage`,
+        rows: a dict for every model: `model`; `nll`, nats per datum, and `kind`, what it measures and whether it is a
+            bound, `None` where there is no likelihood; `c2st` (accuracy) and `auc`, `mmd`, `precision`, `recall`,
+            `density`, `coverage`,
             `frechet`, `nn_test`, `nn_train`, the standard error of each as `…_stderr`; p-values `c2st_p`,
             `mmd_p`, `nn_test_p` of different distributions and `nn_train_p` of copied training data.
         num: real data and fakes of every model, for all columns but the last.
@@ -153,12 +159,14 @@ def compare_samples(
     Raises:
         TypeError: for samples that are not given by name, or are no numbers.
         ValueError: for too few samples or data, different event shapes, NaN, a likelihood of other data or of
-            a model without samples, or a model named 'test data'.
+            a model without samples, likelihoods of different measures (a mass beside a density), or a model named
+            'test data'.
     """
     likelihoods = _check_names(samples, nll)
     train, test, fakes = _read(samples, train, test, features, at_least=4 * k + 4)
     _check_lengths(likelihoods, len(test))
-    with fork_rng(train, seed=seed):
+    require_one_measure("compare_samples", {name: nll.measure for name, nll in likelihoods.items()})
+    with estimation_mode(train, seed=seed):
         real, chosen = _choose(test, fakes)
         bandwidth = median_distance(train)
     every = {FLOOR: test} | fakes
@@ -187,7 +195,8 @@ def _choose(test: Tensor, fakes: dict[str, Tensor]) -> tuple[Tensor, dict[str, T
 def _likelihood_entries(likelihood: Likelihood | None) -> dict[str, Any]:
     if likelihood is None:
         return {"nll": None, "nll_stderr": None, "kind": None}
-    return {"nll": likelihood.mean, "nll_stderr": likelihood.stderr, "kind": likelihood.kind}
+    kind = describe_kind(likelihood.kind, likelihood.measure)
+    return {"nll": likelihood.mean, "nll_stderr": likelihood.stderr, "kind": kind}
 
 
 def _likelihood_cell(row: Mapping[str, Any]) -> str:

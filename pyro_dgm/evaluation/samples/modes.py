@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ...tabular import Tabular
-from ..estimate import Estimate, estimate_columns
+from ..estimate import Estimate, Share, estimate_columns
 from .pools import as_numbers, distance_blocks, two_samples
 
 SIGMAS = 3.0  # a sample within so many standard deviations of a mode is of high quality
@@ -106,7 +106,7 @@ def mode_coverage(*, fake: Any, centres: Any, sd: float) -> ModeCoverage:
     share = is_good.double().mean().item()
     return ModeCoverage(
         counts=counts,
-        high_quality=Estimate(share, (share * (1 - share) / len(fake)) ** 0.5),
+        high_quality=Share(share, (share * (1 - share) / len(fake)) ** 0.5, len(fake) - 1),
         reverse_kl=_reverse_kl(counts),
         ceiling=_chi2_cdf(SIGMAS**2, dim=centres.shape[1]),
         num=len(fake),
@@ -126,7 +126,7 @@ def _nearest_modes(fake: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
 
 def _chi2_cdf(value: float, dim: int) -> float:
     r"""$P(\chi^2_D \le v)$, the regularized incomplete gamma function at D/2 and v/2."""
-    half_dim, half_value = torch.tensor([dim / 2, value / 2], dtype=torch.float64)
+    half_dim, half_value = torch.tensor([dim / 2, value / 2], dtype=torch.float64, device="cpu")
     return torch.special.gammainc(half_dim, half_value).item()
 
 
@@ -157,7 +157,7 @@ def label_coverage(*, labels: Any, num_modes: int) -> ModeCoverage:
     counts = classes.bincount(minlength=num_modes)
     return ModeCoverage(
         counts=counts,
-        high_quality=Estimate(1.0, 0.0),
+        high_quality=Share(1.0, 0.0, len(classes) - 1),
         reverse_kl=_reverse_kl(counts),
         ceiling=1.0,
         num=len(classes),
@@ -169,14 +169,15 @@ def _reverse_kl(counts: Tensor) -> Estimate:
     num = int(counts.sum())
     num_modes = len(counts)
     if num == 0:
-        return Estimate(nan, nan)
+        return Estimate(nan, nan, degrees=0)
     share = counts.double() / num
     log_ratio = (share.clamp(min=1e-300) * num_modes).log()
     kl = (share * log_ratio).sum().item()
     squared = (log_ratio - kl).square()
     first_order = (share * squared).sum().item() / num
     by_chance = (num_modes - 1) / (2 * num**2)
-    return Estimate(kl, max(first_order - by_chance, by_chance) ** 0.5)
+    variance = max(first_order - by_chance, by_chance)
+    return Estimate(kl, variance**0.5, degrees=num - 1)
 
 
 def expected_kl(num_modes: int, num: int) -> float:
@@ -192,7 +193,7 @@ def expected_kl(num_modes: int, num: int) -> float:
         return nan
     if num_modes < 2:
         return 0.0
-    count = torch.arange(1, num + 1, dtype=torch.float64)
+    count = torch.arange(1, num + 1, dtype=torch.float64, device="cpu")
     share = count / num
     mass = _log_binomial(count, num, num_modes).exp()
     return log(num_modes) + num_modes * (mass * share * share.log()).sum().item()
@@ -200,8 +201,8 @@ def expected_kl(num_modes: int, num: int) -> float:
 
 def _log_binomial(count: Tensor, num: int, num_modes: int) -> Tensor:
     """Log probability of counts of one mode among `num` draws of M equally probable ones."""
-    total = torch.tensor(num, dtype=torch.float64)
+    total = torch.tensor(num, dtype=torch.float64, device=count.device)
     others = total - count
-    log_other_mode = torch.log1p(torch.tensor(-1 / num_modes).double())
+    log_other_mode = torch.log1p(torch.tensor(-1 / num_modes, device=count.device).double())
     log_choose = torch.lgamma(total + 1) - torch.lgamma(count + 1) - torch.lgamma(others + 1)
     return log_choose - count * log(num_modes) + others * log_other_mode

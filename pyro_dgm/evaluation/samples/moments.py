@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...inference.process.states import fork_rng
+from ...inference.process.states import estimation_mode
 from ...inference.run.sessions import require_positive
 from ...tabular import Tabular
 from .pools import over_halves, two_samples
@@ -71,8 +71,8 @@ def frechet(*, real: Any, fake: Any, num_resamples: int = 20, seed: int = 0) -> 
     """
     require_positive(num_resamples=num_resamples)
     real, fake = two_samples("frechet", real, fake, at_least=4)
-    value = _frechet(real, fake).item()
-    with fork_rng(real, seed=seed):
+    with estimation_mode(real, seed=seed):
+        value = _frechet(real, fake).item()
         halves = over_halves(_frechet, real, fake, num_resamples)
     return Frechet(
         value=value,

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...inference.process.states import fork_rng
+from ...inference.process.states import estimation_mode
 from ...inference.run.sessions import require_positive
 from ...tabular import Tabular
 from ..estimate import Estimate, estimate_columns
@@ -97,7 +97,7 @@ def nearest_neighbour(
     """
     require_positive(num_permutations=num_permutations)
     real, fake = two_samples("nearest_neighbour", real, fake)
-    with fork_rng(real, seed=seed):
+    with estimation_mode(real, seed=seed):
         real, fake = balance(real, fake)
         is_right = _leave_one_out(real, fake, num_permutations)
     accuracy = is_right.mean(1)
@@ -206,9 +206,9 @@ def prdc(*, real: Any, fake: Any, k: int = 5, num_resamples: int = 20, seed: int
     places = torch.arange(m + n, device=real.device)
     of_real, of_fake = places.split([m, n])
     numbers = partial(_prdc, pooled, k)
-    with fork_rng(real, seed=seed):
+    with estimation_mode(real, seed=seed):
         halves = over_halves(numbers, of_real, of_fake, num_resamples)
-    values = numbers(of_real, of_fake)
+        values = numbers(of_real, of_fake)
     precision, recall, density, coverage = _estimates(values, halves)
     return PRDC(precision, recall, density, coverage, k, num_real=m, num_fake=n)
 
@@ -218,7 +218,7 @@ def _estimates(values: Tensor, halves: Tensor) -> list[Estimate]:
     estimates = []
     stderrs = halves.std(0, correction=0)
     for value, stderr in zip(values.tolist(), stderrs.tolist(), strict=True):
-        estimates.append(Estimate(value, stderr))
+        estimates.append(Estimate(value, stderr, degrees=len(halves) - 1))
     return estimates
 
 

@@ -145,7 +145,7 @@ def relabellings(num_real: int, num_fake: int, num: int, device: torch.device) -
     """Who belongs to the first sample `(1 + num, m + n)`: as observed, then relabelled at random."""
     total = num_real + num_fake
     first = torch.arange(total, device=device) < num_real
-    keys = torch.rand(num, total, device=device)
+    keys = torch.rand(num, total, dtype=torch.float64, device=device)
     relabelled = first[keys.argsort(1)]
     return torch.cat([first[None], relabelled]).double()
 
@@ -171,7 +171,7 @@ def over_halves(
         Shao, Wu 1989, *A general theory for jackknife variance estimation*, Annals of Statistics 17.
     """
     size = max(len(real), len(fake))
-    keys = torch.rand(num, size).to(real.device)
+    keys = torch.rand(num, size, dtype=torch.float64).to(real.device)
     values = []
     for key in keys:
         half_real = _half(real, key)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...inference.process.states import fork_rng
+from ...inference.process.states import estimation_mode
 from ...inference.run.sessions import require_positive
 from ...tabular import Tabular
 from .pools import distance_blocks, permutation_p, relabellings, two_samples
@@ -85,10 +85,10 @@ def mmd(
     _check_bandwidth(bandwidth)
     real, fake = two_samples("mmd", real, fake)
     points = torch.cat([real, fake])
-    with fork_rng(points, seed=seed):
+    with estimation_mode(points, seed=seed):
         labels = relabellings(len(real), len(fake), num_permutations, points.device)
         h = median_distance(points) if bandwidth is None else bandwidth
-    statistics, first_order = _statistics(points, labels, h)
+        statistics, first_order = _statistics(points, labels, h)
     return TwoSample(
         value=statistics[0].item(),
         stderr=_stderr(statistics, first_order),

@@ -8,14 +8,18 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, DistributedSampler, IterableDataset, TensorDataset
+from torch.utils.data import Dataset, DistributedSampler, TensorDataset
 
 from ...contract import PyroProgram
-from ..process.distributed import rank_and_world
+from ..process.ambient import read_on_cpu
+from ..process.numbers import check_count
 from ..process.states import derive_seed, device_of, with_own_rng
+from .rests import batch_sizes, batches_before_one_datum
+from .sharding import length_of, loader_of, part_of_rank, require_parts, sampler_of
 from .tensors import (
     Batch,
     as_tensors,
+    check_list,
     check_observation_argument,
     concat_rows,
     extreme_rows,
@@ -25,27 +29,6 @@ from .tensors import (
     to_device,
     to_tensor,
 )
-
-
-def binarize(x: Tensor) -> Tensor:
-    r"""$b \sim \mathrm{Bern}(x)$: a fresh binary draw of grey values in [0, 1], or of bytes in 0…255.
-
-    As the `transform` of `Batches` it gives dynamic binarization: a new draw each time an image is seen.
-
-    Raises:
-        ValueError: if values lie outside [0, 1] and are not bytes.
-
-    Example:
-        >>> binarize(torch.tensor([0, 255], dtype=torch.uint8))
-        tensor([0., 1.])
-    """
-    grey = x / 255 if x.dtype == torch.uint8 else x
-    if x.dtype != torch.uint8 and not bool(((grey >= 0) & (grey <= 1)).all()):
-        raise ValueError(
-            f"binarize: expected grey values in [0, 1] or uint8 bytes, got values from {x.min()} to {x.max()}. "
-            "Fix: binarize(x / x.max())."
-        )
-    return torch.bernoulli(grey)
 
 
 class Batches:
@@ -74,10 +57,7 @@ class Batches:
         shuffle: bool = True,
         name: str = "data",
     ):
-        if batch_size < 1:
-            raise ValueError(
-                f"Batches: expected batch_size >= 1, got {batch_size}. Fix: batch_size=128."
-            )
+        check_count("Batches", "batch_size", batch_size, fix="batch_size=128")
         parts = data if isinstance(data, (tuple, list)) else (data,)
         for position, part in enumerate(parts):
             if not is_array(part):
@@ -92,18 +72,19 @@ class Batches:
             )
         self.tensors: tuple[Tensor, ...] = as_tensors(parts, name)
         self.batch_size, self.transform, self.shuffle = batch_size, transform, shuffle
+        self.split = True
 
     def to(self, device: torch.device) -> Batches:
         """The same batches with their data on a device."""
-        new = object.__new__(type(self))
-        new.__dict__ = {**self.__dict__, "tensors": to_device(self.tensors, device)}
-        return new
+        return self._with(tensors=to_device(self.tensors, device))
+
+    def whole(self) -> Batches:
+        """The same batches, all of them for each of several processes."""
+        return self._with(split=False)
 
     def in_order(self) -> Batches:
         """The same batches without shuffling."""
-        new = object.__new__(type(self))
-        new.__dict__ = {**self.__dict__, "shuffle": False}
-        return new
+        return self._with(shuffle=False)
 
     def __iter__(self) -> Iterator[Batch]:
         return self.in_order().epoch()
@@ -113,17 +94,38 @@ class Batches:
         return len(self.tensors[0])
 
     def epoch(self, seed: int = 0, epoch: int = 0, *, even: bool = False) -> Iterator[Batch]:
-        """The minibatches of one epoch; with several processes those of this rank, `even`: as many as of any other."""
-        order = torch.arange(len(self))
+        """The minibatches of one epoch; with several processes those of this rank.
+
+        Args:
+            seed: the order is a function of it
+            epoch: and of this.
+            even: for training: as many batches as of any other rank, and no last one of a single datum, which
+                batch normalization can't be trained on; the batch before takes that datum in.
+        """
+        order = torch.arange(len(self), device="cpu")
         if self.shuffle:
             generator = torch.Generator().manual_seed(derive_seed(seed, epoch))
-            order = torch.randperm(len(self), generator=generator)
-        for rows in _shard(order, pad=even).to(self.tensors[0].device).split(self.batch_size):
-            yield self._rows(rows)
+            order = torch.randperm(len(self), generator=generator, device="cpu")
+        if self.split:
+            order = part_of_rank(order, pad=even)
+        own = order.to(self.tensors[0].device)
+        for rows in own.split(batch_sizes(len(own), self.batch_size, join=even)):
+            if len(rows):  # of fewer data than ranks some have none
+                yield self._rows(rows)
+
+    @property
+    def length(self) -> str | None:
+        """What fixes how many batches an epoch has, in words."""
+        return f"{len(self)} data in batches of {self.batch_size}"
 
     def first(self) -> Batch:
         """A batch that holds the rows with extreme values: what a check finds there, it finds in the whole set."""
         return self._rows(extreme_rows(self.tensors[0], min(self.batch_size, len(self))))
+
+    def _with(self, **changes: Any) -> Batches:
+        new = object.__new__(type(self))
+        new.__dict__ = {**self.__dict__, **changes}
+        return new
 
     def _rows(self, rows: Tensor) -> Batch:
         x, *context = take_rows(self.tensors, rows)
@@ -149,12 +151,28 @@ class LoaderBatches:
         return LoaderBatches(self.loader, self.arguments, device)
 
     def epoch(self, seed: int = 0, epoch: int = 0, *, even: bool = False) -> Iterator[Batch]:
-        """The minibatches of one epoch, in the loader's own order."""
-        sampler = getattr(self.loader, "sampler", None)
+        """The minibatches of one epoch, in the loader's own order.
+
+        For training (`even`) a last batch of a single datum goes into the one before, where the loader says its sizes.
+        """
+        sampler = sampler_of(self.loader)
         if isinstance(sampler, DistributedSampler):
             sampler.set_epoch(epoch)
-        for batch in self.loader:
-            yield tuple(self._to_device(value) for value in self._ordered(batch))
+        joined = batches_before_one_datum(self.loader) if even else None
+        batches = iter(read_on_cpu(self.loader))
+        for position, batch in enumerate(batches):
+            moved = self._moved(batch)
+            if position + 1 == joined:  # the last but one takes in the last
+                moved = concat_rows([moved, *map(self._moved, batches)])
+            yield moved
+
+    def _moved(self, batch: Any) -> Batch:
+        return tuple(self._to_device(value) for value in self._ordered(batch))
+
+    @property
+    def length(self) -> str | None:
+        """How many batches an epoch has, in words; `None` where only reading them tells."""
+        return length_of(self.loader)
 
     def first(self) -> Batch:
         """The first batch.
@@ -198,6 +216,7 @@ def as_batches(
     device: torch.device,
     *,
     shuffle: bool = True,
+    split: bool = False,
     name: str = "data",
 ) -> Batches | LoaderBatches:
     """Batches of whatever a user calls data: arrays, a tuple of them, `Batches`, a Dataset, a loader, a list.
@@ -208,31 +227,35 @@ def as_batches(
         model: the program whose arguments a batch holds; it orders batches that are dicts.
         device: where the batches go.
         shuffle: whether every epoch has a new order, where the data do not say it themselves.
+        split: whether each of several processes takes a part of the data, as training does.
         name: of the argument, for messages.
 
     Raises:
         TypeError: for anything else.
+        ValueError: for a loader to be split and shuffled that gives all data to each of several processes.
     """
-    if isinstance(data, (Batches, LoaderBatches)):
+    if isinstance(data, Batches):
+        return (data if split else data.whole()).to(device)
+    if isinstance(data, LoaderBatches):
         return data.to(device)
     if isinstance(data, TensorDataset):
         data = data.tensors
     if is_array(data) or (isinstance(data, tuple) and data):
-        return Batches(data, batch_size, shuffle=shuffle, name=name).to(device)
-    if isinstance(data, IterableDataset):
-        return LoaderBatches(DataLoader(data, batch_size), arguments_of(model), device)
+        found = Batches(data, batch_size, shuffle=shuffle, name=name).to(device)
+        return found if split else found.whole()
     if isinstance(data, Dataset):
-        return LoaderBatches(
-            _loader(data, batch_size, shuffle=shuffle), arguments_of(model), device
-        )
+        loader = loader_of(data, batch_size, shuffle=shuffle, split=split)
+        return LoaderBatches(loader, arguments_of(model), device)
     if isinstance(data, list):
-        _check_list(data, name)
+        check_list(data, name)
     if isinstance(data, Iterator):
         raise TypeError(
             f"{name}: expected something to read once per epoch, got an iterator ({type(data).__name__}), which "
             "is read only once. Fix: a DataLoader, or list(data) joined by torch.cat."
         )
     if is_stream(data):
+        if split and shuffle:
+            require_parts(data, name)
         return LoaderBatches(data, arguments_of(model), device)
     raise TypeError(
         f"{name}: expected a Tensor, ndarray, DataFrame, tuple of them, Batches, Dataset, DataLoader or list of "
@@ -268,33 +291,3 @@ def arguments_of(program: PyroProgram) -> list[str]:
         if parameter.kind in kinds:
             names.append(parameter.name)
     return names
-
-
-def _loader(data: Dataset[Any], batch_size: int, *, shuffle: bool) -> DataLoader[Any]:
-    """A loader over a Dataset; with several processes each reads a part of its own."""
-    if rank_and_world()[1] > 1:
-        sampler: DistributedSampler[Any] = DistributedSampler(data, shuffle=shuffle)
-        return DataLoader(data, batch_size, sampler=sampler)
-    return DataLoader(data, batch_size, shuffle=shuffle)
-
-
-def _check_list(data: list[Any], name: str) -> None:
-    """Refuse a list that holds the arguments of a program, or numbers, in place of batches."""
-    shapes = {tuple(part.shape[1:]) for part in data if is_array(part)}
-    if len(shapes) > 1:
-        raise TypeError(
-            f"{name}: expected a list of batches of one event shape, got {sorted(shapes)}. "
-            "Fix: a tuple for the arguments of a program, (x, labels)."
-        )
-    if not is_stream(data):
-        raise TypeError(
-            f"{name}: expected a tensor, an array or a list of batches, got a list of numbers or an empty one. "
-            "Fix: torch.as_tensor(x), one row per datum."
-        )
-
-
-def _shard(order: Tensor, *, pad: bool) -> Tensor:
-    """This rank's part of an order; padded from its start where all ranks must take as many steps."""
-    rank, world = rank_and_world()
-    padding = -len(order) % world if pad else 0
-    return torch.cat([order, order[:padding]])[rank::world]

@@ -65,7 +65,7 @@ def to_tensor(value: Any, name: str = "data") -> Tensor:
     with warnings.catch_warnings():
         # Memory maps must not be written to, and nobody does.
         warnings.filterwarnings("ignore", message=".*not writable.*")
-        return torch.as_tensor(array)
+        return torch.as_tensor(array, device="cpu")
 
 
 def to_log_weights(value: Any) -> Tensor:
@@ -168,6 +168,21 @@ def check_observation_argument(batch: Sequence[Any]) -> None:
             f"data: expected one {type(x).__name__} whose batches hold all arguments, got "
             f"{len(batch)} arguments. "
             "Fix: batches (x, context), as TensorDataset(x, context) gives them."
+        )
+
+
+def check_list(data: list[Any], name: str) -> None:
+    """Refuse a list that holds the arguments of a program, or numbers, in place of batches."""
+    shapes = {tuple(part.shape[1:]) for part in data if is_array(part)}
+    if len(shapes) > 1:
+        raise TypeError(
+            f"{name}: expected a list of batches of one event shape, got {sorted(shapes)}. "
+            "Fix: a tuple for the arguments of a program, (x, labels)."
+        )
+    if not is_stream(data):
+        raise TypeError(
+            f"{name}: expected a tensor, an array or a list of batches, got a list of numbers or an empty one. "
+            "Fix: torch.as_tensor(x), one row per datum."
         )
 
 

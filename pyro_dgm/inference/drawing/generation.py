@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from pyro import poutine
@@ -10,10 +10,12 @@ from pyro.distributions import TorchDistribution
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
-from ...contract import DATA, PyroProgram, Site
+from ...contract import PyroProgram, Site
 from ..data.tensors import Batch
 from ..run.sessions import Session, require_positive, session, session_of_prior
-from ..run.traces import plate_depth, plate_names, plate_value, sample_sites, vectorized
+from ..run.traces import latent_sites, plate_depth, plate_value, vectorized
+from ..vectorization.counting import num_rows
+from .observation import data_dim_first, observation_of, refuse_factors
 
 
 def generate(
@@ -34,7 +36,8 @@ def generate(
         model: a Pyro program that generates when its first argument is `None`.
         num: draws, per row of the context where there is one.
         context: the program's further arguments.
-        site: name of the site to return; default: what the program returns.
+        site: name of the site to return; default: the one that observes the first argument, whatever the program
+            returns. It is found by giving some draws back to the model as data.
         mean: whether to return the mean of the site's law, given all that was drawn before it.
         seed: of the draws; the random state outside stays as it is.
         chunk: how many draws are made at once.
@@ -43,7 +46,8 @@ def generate(
         `(num, *event)` without a context, `(num, N, *event)` with one.
 
     Raises:
-        ValueError: if the program returns no tensor and no site is named, or has no such site.
+        ValueError: if several sites or none are observed and no site is named, if the program has no such site, or for
+            a `pyro.factor` that weighs draws unequally.
         NotImplementedError: for the mean of a law that has none, as that of a flow.
 
     Example:
@@ -56,36 +60,37 @@ def generate(
         context = opened.context
         depth = plate_depth(poutine.trace(model).get_trace(None, *context))
         require_positive(num=num)
-        draws = []
+        model = opened.model
+        draws: list[Tensor] = []
         for start in range(0, num, chunk):
             particles = vectorized(model, min(chunk, num - start), depth)
             trace = poutine.trace(particles).get_trace(None, *context)
+            if not draws:
+                refuse_factors(model, trace, context, depth)
+                site = site or observation_of(model, trace, context)
             draws.append(generated_value(trace, site, mean=mean))
         x = torch.cat(draws)
+        expected = num_rows(context)
+        if expected is not None and x.shape[1] != expected:
+            raise ValueError(
+                f"model: expected {expected} data, one for each row of its further arguments, got {x.shape[1]}. "
+                "Fix: data_plate(x, c), a plate over the further arguments."
+            )
     return x if context else x.flatten(0, 1)[:num]
 
 
-def generated_value(trace: Trace, site: str | None = None, *, mean: bool = False) -> Tensor:
-    """What a run of K particles generated, `(K, N, *event)`: a site's value or mean, or what the program returned."""
-    sites, returned = dict(sample_sites(trace)), trace.nodes["_RETURN"]["value"]
-    if site is None:
-        site = next((name for name, s in sites.items() if s["value"] is returned), None)
-        if site is None and isinstance(returned, Tensor) and not mean:
-            return returned
+def generated_value(trace: Trace, site: str | None, *, mean: bool = False) -> Tensor:
+    """What a run of K particles generated, `(K, N, *event)`: a site's value or mean; of `None` what was returned."""
+    sites = latent_sites(trace)
+    if site is None and not mean:
+        return cast(Tensor, trace.nodes["_RETURN"]["value"])
     if site not in sites:
         raise ValueError(
-            f"generate: expected a model that returns a {'site' if mean else 'tensor'}, or a site among {list(sites)}; "
-            f"got {type(returned).__name__ if site is None else repr(site)}. "
-            "Fix: return pyro.sample('x', …), or site='x'."
+            f"generate: expected a site among {list(sites)}, which the model draws, got "
+            f"{'data that are made of several' if site is None else repr(site)}. Fix: site='x'."
         )
     found = sites[site]
     return data_dim_first({**found, "value": mean_of(site, found["fn"])} if mean else found)
-
-
-def data_dim_first(site: Site) -> Tensor:
-    """The value of a site under K particles, `(K, N, *plates, *event)`: the data right behind the particles."""
-    value, names = plate_value(site), plate_names(site)
-    return value.movedim(names.index(DATA), 1) if DATA in names else value.unsqueeze(1)
 
 
 def encode(guide: PyroProgram, *batch: Any, num: int = 1, seed: int = 0) -> dict[str, Tensor]:
@@ -119,7 +124,7 @@ def encoded(opened: Session, block: Batch) -> dict[str, Site]:
             f"{list(opened.structure.observed)}: is it the model? Fix: encode(guide, x)."
         )
     particles = vectorized(opened.guide, opened.num, depth)
-    return dict(sample_sites(poutine.trace(particles).get_trace(*block)))
+    return latent_sites(poutine.trace(particles).get_trace(*block))
 
 
 def reconstruct(

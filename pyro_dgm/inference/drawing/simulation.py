@@ -2,6 +2,8 @@ r"""Data from the model itself, with the latents that they came from."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from pyro import poutine
 from pyro.poutine.trace_struct import Trace
@@ -10,8 +12,10 @@ from torch import Tensor
 from ...contract import PyroProgram, Site
 from ..data.tensors import Batch, has_rows
 from ..run.explain import cause_of
-from ..run.traces import log_density, sample_sites, vectorized
+from ..run.particles import sum_over_plates
+from ..run.traces import latent_sites, log_density, scored_sites, vectorized
 from .generation import generated_value
+from .observation import observation_of, refuse_factors
 
 
 def run_without_data(model: PyroProgram, context: Batch, guide: PyroProgram | None = None) -> Trace:
@@ -54,14 +58,19 @@ def _repair(context: Batch, guide: PyroProgram | None) -> tuple[str, str]:
 
 def _generates(program: PyroProgram) -> bool:
     try:
-        generated_value(poutine.trace(program).get_trace(None))
+        program(None)
     except Exception:  # whatever a user's program raises
         return False
     return True
 
 
 def simulate(
-    model: PyroProgram, num: int, context: Batch, sites: list[str], depth: int
+    model: PyroProgram,
+    num: int,
+    context: Batch,
+    sites: list[str],
+    depth: int,
+    read: Callable[[Trace], Tensor] | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     r"""$z \sim p(z \mid c)$, $x \sim p(x \mid z, c)$: x `(num, *event)` and each site `(num, *plates, *event)`.
 
@@ -71,12 +80,16 @@ def simulate(
         context: the program's further arguments.
         sites: names of the latent sites.
         depth: number of plates of the program.
+        read: reads the data from a run, as `reader_of` gives it; found anew if not given.
 
     Raises:
-        ValueError: if the data are not as many as the rows of the context.
+        ValueError: if the data are not as many as the rows of the context; if no one site observes them; for a
+            `pyro.factor` that weighs draws unequally.
     """
     trace = generative_trace(model, 1, num, context, depth)
-    x = generated_value(trace).flatten(0, 1)
+    if read is None:
+        read = reader_of(model, trace, context, depth)
+    x = read(trace)
     expected = num
     for value in context:
         if has_rows(value):
@@ -87,11 +100,24 @@ def simulate(
             f"got {len(x)}. Fix: data_plate(x, c), a plate over the further arguments; or leave "
             "the data x out, sbc(model, guide)."
         )
-    run_sites = dict(sample_sites(trace))
+    run_sites = latent_sites(trace)
     latents = {}
     for name in sites:
         latents[name] = site_draws(run_sites[name]).flatten(0, 1)
     return x, latents
+
+
+def reader_of(
+    model: PyroProgram, trace: Trace, context: Batch, depth: int
+) -> Callable[[Trace], Tensor]:
+    """What reads the model's data `(num, *event)` from its runs without data, told by one of them.
+
+    Raises:
+        ValueError: if no one site observes them, or for a `pyro.factor` that weighs draws unequally.
+    """
+    refuse_factors(model, trace, context, depth)
+    name = observation_of(model, trace, context)
+    return lambda run: generated_value(run, name).flatten(0, 1)
 
 
 def generative_trace(model: PyroProgram, num: int, size: int, context: Batch, depth: int) -> Trace:
@@ -109,22 +135,21 @@ def generative_trace(model: PyroProgram, num: int, size: int, context: Batch, de
 
 def log_joint(model: PyroProgram, batch: Batch, latents: dict[str, Tensor], depth: int) -> Tensor:
     r"""$\log p(x_i, z_i)$ `(N,)` of given latents `(N, *plates, *event)`, in float64."""
-    given = {}
-    for name, value in latents.items():
-        given[name] = value.movedim(0, depth - 1)[None]  # (1, *plates, N, *event)
-    conditioned = poutine.condition(model, data=given)
-    trace = poutine.trace(vectorized(conditioned, 1, depth)).get_trace(*batch)
     densities = []
-    for _, site in sample_sites(trace):
-        densities.append(_log_density_per_datum(site))
+    for name, site in sites_given(model, batch, latents, depth).items():
+        densities.append(sum_over_plates(name, site, log_density(site))[0].double())
     return torch.stack(densities).sum(0)
 
 
-def _log_density_per_datum(site: Site) -> Tensor:
-    """Log density of a site `(N,)`, summed over its further plates, in float64."""
-    log_p = log_density(site)
-    num_data = log_p.shape[-1]
-    return log_p.reshape(-1, num_data).sum(0).double()
+def sites_given(
+    program: PyroProgram, batch: Batch, latents: dict[str, Tensor], depth: int
+) -> dict[str, Site]:
+    """The sites with a density of a run at given latents `(N, *plates, *event)`, inside a plate of one particle."""
+    given = {}
+    for name, value in latents.items():
+        given[name] = value.movedim(0, depth - 1)[None]  # (1, *plates, N, *event)
+    conditioned = poutine.condition(program, data=given)
+    return scored_sites(poutine.trace(vectorized(conditioned, 1, depth)).get_trace(*batch))
 
 
 def site_draws(site: Site) -> Tensor:

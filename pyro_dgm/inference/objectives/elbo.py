@@ -11,6 +11,8 @@ from pyro.distributions.kl import kl_divergence
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor, nn
 
+from ..process.numbers import check_count
+from ..run.measures import bound_name, point_sites
 from ..run.structure import Structure
 from ..run.traces import (
     PairTrace,
@@ -18,11 +20,12 @@ from ..run.traces import (
     each_dim,
     log_density,
     run_pair,
-    scaled_sum,
 )
+from .costs import Cost
+from .factors import guide_costs
 from .free_bits import FreeBits
 from .objective import Objective, check_observed, check_reparameterized
-from .schedules import Constant, Schedule
+from .schedules import Constant, Schedule, check_values
 
 
 class ELBO(Objective):
@@ -49,8 +52,13 @@ class ELBO(Objective):
         analytic_kl: take $KL(q \| p)$ of a latent site in closed form where Pyro knows it.
 
     Terms:
-        loss: what is minimized; nelbo: −ELBO without β; `rec[x]`: $-\log p(x \mid z)$ of an observed site;
-        `kl[z]`: $\log q(z) - \log p(z)$ of a latent site, or its closed form.
+        loss: what is minimized; nelbo: −ELBO without β, without factors of the guide, and without any
+        `poutine.scale` of the programs, which the loss has as `Trace_ELBO` has it (N/B of a plate stays in
+        both); `rec[x]`: $-\log p(x \mid z)$ of an observed site; `kl[z]`: $\log q(z) - \log p(z)$ of a latent
+        site, or its closed form; `factor[f]`: $-\log f$ of a `pyro.factor` in the model, part of nelbo;
+        `guide_factor[f]`: $+\log f$ of one in the guide, part of the loss alone. Of a guide
+        that is a point mass at a latent site, as `AutoDelta`, the sum is `njoint`, $-\log p(x, z^*)$, in place of
+        `nelbo`: it bounds nothing.
 
     Raises:
         TypeError: for what is no pair of programs, see `Objective`; for β or free bits that are not given by
@@ -77,10 +85,7 @@ class ELBO(Objective):
         analytic_kl: bool = False,
     ):
         super().__init__(model, guide, size)
-        if num_particles < 1:
-            raise ValueError(
-                f"ELBO: expected num_particles >= 1, got {num_particles}. Fix: num_particles=1."
-            )
+        check_count("ELBO", "num_particles", num_particles, fix="num_particles=1")
         self.num_particles = num_particles
         self.analytic_kl = analytic_kl
         self.beta = _schedules_by_site(beta)
@@ -92,6 +97,9 @@ class ELBO(Objective):
             f"num_particles={self.num_particles}, size={self.size}, analytic_kl={self.analytic_kl}"
         )
 
+    def check_schedules(self) -> None:  # noqa: D102
+        check_values(self.beta)
+
     def preflight(self, *batch: Any) -> Structure:  # noqa: D102
         structure = super().preflight(*batch)
         latent = list(structure.latent)
@@ -101,23 +109,26 @@ class ELBO(Objective):
 
     def terms(self, *batch: Any) -> dict[str, Tensor]:  # noqa: D102
         pair = self._run(batch)
-        check_observed(pair.observed)
+        check_observed(pair.observed | pair.factors)
         if self.analytic_kl:
             _check_order(pair.latent, pair.modelled)
-        rec = {}
+        costs = []
         for name, site in pair.observed.items():
-            rec[name] = -scaled_sum(site, log_density(site))
-        kl = {}
+            costs.append(Cost.of(f"rec[{name}]", name, site, -log_density(site)))
+        for name, site in pair.factors.items():
+            costs.append(Cost.of(f"factor[{name}]", name, site, -log_density(site)))
         for name, site in pair.latent.items():
-            kl[name] = self._kl(name, site, pair.modelled[name])
+            costs.append(self._kl(name, site, pair.modelled[name]))
         weight = 1 / (self.num_particles * self._num_data(batch))
-        return self._name_terms(rec, kl, weight)
+        points = point_sites(pair.guide_sites, pair.model_sites)
+        return self._name_terms(costs, guide_costs(pair), weight, bound_name(points))
 
     def _run(self, batch: tuple[Any, ...]) -> PairTrace:
         """Run the pair; refuse more plates than the objective knows, into which the particles would fall."""
         num = self.num_particles if self.num_particles > 1 else None
+        model, guide = (self.model, self.guide) if num is None else self._programs(batch)
         try:
-            pair = run_pair(self.model, self.guide, batch, num, self._depth)
+            pair = run_pair(model, guide, batch, num, self._depth)
         except ValueError as error:
             if "collide" not in str(error):  # Pyro found two plates at one dim
                 raise
@@ -132,7 +143,7 @@ class ELBO(Objective):
             )
         return pair
 
-    def _kl(self, name: str, drawn: Site, modelled: Site) -> Tensor:
+    def _kl(self, name: str, drawn: Site, modelled: Site) -> Cost:
         """The cost of a latent site, summed over the batch; one for each dim with free bits of its own."""
         check_reparameterized(name, drawn)
         event_dim = 0
@@ -141,43 +152,47 @@ class ELBO(Objective):
         if event_dim > 0:
             drawn = each_dim(name, drawn)
             modelled = each_dim(name, modelled)
+        term = f"kl[{name}]"
         if self.analytic_kl:
             try:
                 kl = kl_divergence(drawn["fn"], modelled["fn"])
             except NotImplementedError:  # Pyro knows no closed form for this pair of families
                 pass
             else:
-                return scaled_sum(drawn, scale_and_mask(kl, mask=drawn["mask"]), event_dim)
-        log_q = scaled_sum(drawn, log_density(drawn), event_dim)
-        log_p = scaled_sum(modelled, log_density(modelled), event_dim)
-        return log_q - log_p
+                kl = scale_and_mask(kl, mask=drawn["mask"])
+                return Cost.of(term, name, drawn, kl, event_dim)
+        log_q = Cost.of(term, name, drawn, log_density(drawn), event_dim)
+        log_p = Cost.of(term, name, modelled, log_density(modelled), event_dim)
+        return log_q.minus(log_p)
 
     def _name_terms(
-        self, rec: dict[str, Tensor], kl: dict[str, Tensor], weight: float
+        self, costs: list[Cost], of_guide: dict[str, Tensor], weight: float, name_of_bound: str
     ) -> dict[str, Tensor]:
         """The terms from sums over batch and particles; the weight makes nats per datum of them."""
-        whole_kl = {name: cost.sum() for name, cost in kl.items()}
-        nelbo = _sum([*rec.values(), *whole_kl.values()]) * weight
+        nelbo = _sum([cost.plain.sum() for cost in costs]) * weight
         loss = nelbo
-        if self.beta or self.free_bits:
-            loss = self._weighted_loss({**rec, **kl}, weight)
-        terms = {"loss": loss, "nelbo": nelbo}
-        for name, cost in rec.items():
-            terms[f"rec[{name}]"] = cost * weight
-        for name, cost in whole_kl.items():
-            terms[f"kl[{name}]"] = cost * weight
+        is_weighted = self.beta or self.free_bits or any(cost.is_scaled for cost in costs)
+        if is_weighted:
+            loss = self._weighted_loss(costs, weight)
+        if of_guide:
+            loss = loss + _sum(of_guide.values()) * weight
+        terms = {"loss": loss, name_of_bound: nelbo}
+        for cost in costs:
+            terms[cost.term] = cost.plain.sum() * weight
+        for name, cost_of_guide in of_guide.items():
+            terms[f"guide_factor[{name}]"] = cost_of_guide * weight
         return terms
 
-    def _weighted_loss(self, costs: dict[str, Tensor], weight: float) -> Tensor:
+    def _weighted_loss(self, costs: list[Cost], weight: float) -> Tensor:
         r"""$\sum_s \beta_s \max(\lambda_s, c_s)$ over the sites s."""
         weighted = []
-        for name, cost in costs.items():
-            term = cost * weight
-            if name in self.free_bits:
-                term = self.free_bits[name](term)
-            if name in self.beta:
-                term = term * self.beta[name]()
-            weighted.append(term)
+        for cost in costs:
+            term = cost.scaled * weight
+            if cost.site in self.free_bits:
+                term = self.free_bits[cost.site](term)
+            if cost.site in self.beta:
+                term = term * self.beta[cost.site]()
+            weighted.append(term.sum())
         return _sum(weighted)
 
 
@@ -196,7 +211,8 @@ def _schedules_by_site(beta: Mapping[str, float | Schedule] | None) -> nn.Module
 def _as_schedule(name: str, value: Any) -> Schedule:
     if isinstance(value, Schedule):
         return value
-    if not isinstance(value, (int, float, Tensor)):
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not is_number and not (isinstance(value, Tensor) and value.numel() == 1):
         raise TypeError(
             f"ELBO: expected beta of '{name}' as a number or a Schedule, got {value!r}. "
             f"Fix: beta={{'{name}': LinearWarmup(1000)}}, or beta={{'{name}': 0.5}}."

@@ -62,7 +62,9 @@ class FreeBits(nn.Module):
 def _as_nats(nats: float | Tensor) -> Tensor:
     """A floor of its own as a tensor of the default dtype."""
     try:
-        floor = torch.as_tensor(nats, dtype=torch.get_default_dtype()).clone()
+        if isinstance(nats, (bool, str)):
+            raise TypeError(nats)
+        floor = torch.as_tensor(nats, dtype=torch.get_default_dtype(), device="cpu").clone()
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(
             f"free_bits: expected nats as a number or a tensor, got {nats!r}. "

@@ -19,7 +19,8 @@ from torch.func import functional_call
 
 from ..process.states import fork_rng, named_tensors
 from ..run.particles import Particles, draw, per_datum
-from ..run.traces import PairTrace, latent_sites, plate_value, sample_sites, vectorized
+from ..run.traces import PairTrace, latent_sites, plate_value, scored_sites, vectorized
+from .factors import weight_of_loss
 
 
 class Estimator:
@@ -127,7 +128,7 @@ class DoublyReparameterized(Pathwise):
     ) -> Particles:
         particles = super().draw(model, guide, *batch, num=num, depth=depth)
         # The bound's own derivative brings the first w̃, to θ and z alike; the second one belongs to z alone.
-        weights = particles.log_weight.detach().softmax(0)
+        weights = weight_of_loss(particles).detach().softmax(0)
         for site in particles.pair.latent.values():
             draws = site["value"]
             if draws.requires_grad:
@@ -145,7 +146,7 @@ def _draw_and_score(
     replayed = poutine.replay(vectorized(model, num, depth), trace=guide_trace)
     model_trace = poutine.trace(replayed).get_trace(*batch)
     log_p = {}
-    for name, site in sample_sites(model_trace):
+    for name, site in scored_sites(model_trace).items():
         log_p[name] = per_datum(name, site)
     _, log_q = _score_guide(guide, batch, num, depth, guide_trace)
     values = {}
@@ -204,7 +205,7 @@ class _GuideScorer(nn.Module):
         with _DetachParams():
             trace = poutine.trace(program).get_trace(*batch)
             log_q = {}
-            for name, site in sample_sites(trace):
+            for name, site in latent_sites(trace).items():
                 log_q[name] = per_datum(name, site)
             return trace, log_q
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
+from typing import Any, cast
 
 from torch import Tensor, nn
 from torch.distributions import Distribution
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 from ...representation import SettingsFirst
+from ..process.numbers import check_count
+from ..process.states import eval_mode
 from ..run.pair_checks import (
     PROGRAM_OF,
     RunsPrograms,
@@ -18,7 +22,9 @@ from ..run.pair_checks import (
 )
 from ..run.structure import Structure, preflight
 from ..run.traces import Site
+from ..vectorization.modes import ParticleMode, meaning_of, means_the_same_in_training
 from .schedules import Schedule
+from .statements import Statements
 
 
 class Objective(SettingsFirst, RunsPrograms):
@@ -45,10 +51,14 @@ class Objective(SettingsFirst, RunsPrograms):
             )
         check_trainable(name, "model", model)
         check_trainable(name, "guide", guide)
+        if size is not None:
+            check_count(name, "size", size, fix="size=len(data)")
         self.model = model
         self.guide = guide
         self.size = size
+        self.statements: Statements | None = None
         self._depth = 1
+        self._particles: ParticleMode | None = None  # found by preflight, or by the first run
 
     def terms(self, *batch: Any) -> dict[str, Tensor]:
         """Named 0-dim costs in nats per datum, lower is better; `loss` is the one to minimize."""
@@ -67,11 +77,43 @@ class Objective(SettingsFirst, RunsPrograms):
             if isinstance(module, Schedule):
                 module.advance()
 
+    def adopt(self, name: str) -> nn.Parameter | None:
+        """Take the leaf of a `pyro.param` statement as a parameter of the objective; none if it is one already."""
+        if self.statements is None:
+            self.statements = Statements()
+        return self.statements.adopt(name)
+
+    def release(self, name: str) -> None:
+        """Undo `adopt`."""
+        if self.statements is not None:
+            self.statements.release(name)
+
+    def check_schedules(self) -> None:
+        """Refuse a schedule whose value is now no weight of a cost; called now and then in training."""
+
     def preflight(self, *batch: Any) -> Structure:
         """Check the pair on this batch, see `preflight`, and learn how many plates the programs have."""
         structure = preflight(self.model, self.guide, *batch, size=self.size)
         self._depth = structure.depth
-        return structure
+        self._particles = self._mode_of(structure.particles, batch)
+        return replace(structure, particles=self._particles)
+
+    def _programs(self, batch: tuple[Any, ...]) -> tuple[nn.Module, nn.Module]:
+        """Model and guide as programs that mean the same inside a plate of particles."""
+        if self._particles is None and get_proxy_mode() is None:  # not while it becomes a graph
+            with eval_mode(self.model, self.guide):
+                found = meaning_of(self.model, self.guide, batch)
+            self._particles = self._mode_of(found.particles, batch)
+        mode = self._particles or ParticleMode.PLATE
+        model, guide = mode.adopt(self.model, self.size), mode.adopt(self.guide, self.size)
+        return cast(nn.Module, model), cast(nn.Module, guide)
+
+    def _mode_of(self, found: ParticleMode, batch: tuple[Any, ...]) -> ParticleMode:
+        """How particles are run in training, where statistics of a batch are taken over all rows."""
+        if found is not ParticleMode.PLATE:
+            return found
+        is_same = means_the_same_in_training(self.model, self.guide, batch)
+        return found if is_same else ParticleMode.ROWS
 
     def _num_data(self, batch: tuple[Any, ...]) -> int:
         """The number of data that a loss is divided by: of the full set if it is known, else of the batch."""
@@ -135,7 +177,7 @@ def check_reparameterized(name: str, site: Site) -> None:
 
 
 def check_observed(observed: dict[str, Site]) -> None:
-    """Refuse a model that scores no data: a bound on log p(x) would be one on nothing.
+    """Refuse a model that scores neither data nor factors: a bound on log p(x) would be one on nothing.
 
     Raises:
         ValueError: if there is no observed site.

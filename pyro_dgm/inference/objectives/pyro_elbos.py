@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ...contract import PyroProgram
 from ..process.states import eval_mode, fork_rng
+from ..run.own_pass import Precisely
 from ..run.structure import Structure, preflight
 from .objective import Objective
 
@@ -114,7 +115,8 @@ class PyroObjective(Objective):
 
     def terms(self, *batch: Any) -> dict[str, Tensor]:  # noqa: D102
         with torch.enable_grad():  # Pyro refuses a loss without one; validation asks for none
-            total = self.elbo.differentiable_loss(self.model, self.guide, *batch)
+            model, guide = Precisely()(self.model), Precisely()(self.guide)
+            total = self.elbo.differentiable_loss(model, guide, *batch)
             loss = total / self._num_data(batch)
         return {"loss": loss if torch.is_grad_enabled() else loss.detach()}
 

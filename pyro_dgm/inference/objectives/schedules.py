@@ -7,6 +7,10 @@ from math import inf
 import torch
 from torch import Tensor, nn
 
+from ..process.numbers import check_count, check_number
+
+FIX = "0.0 leaves the cost out, 1.0 is the bound itself"
+
 
 class Schedule(nn.Module):
     """A 0-dim value that `advance` moves on by one optimization step; abstract: a subclass gives `forward`.
@@ -24,11 +28,16 @@ class Schedule(nn.Module):
     def advance(self) -> None:
         """Move on by one optimization step."""
 
+    def has_ended(self) -> bool:
+        """Whether the value stays as it is from now on; `fit` counts its patience from there."""
+        return True
+
 
 class Constant(Schedule):
     r"""$\beta_t = \beta$.
 
     Raises:
+        TypeError: for what is no number.
         ValueError: for a value that is negative or not finite: a cost would be rewarded.
 
     Example:
@@ -40,8 +49,8 @@ class Constant(Schedule):
 
     def __init__(self, value: float):
         super().__init__()
-        _check_weight("Constant", float(value))
-        self.register_buffer("value", torch.tensor(float(value)))
+        check_number("Constant", "a finite value", value, least=0, fix=FIX)
+        self.register_buffer("value", torch.tensor(float(value), device="cpu"))
 
     def forward(self) -> Tensor:  # noqa: D102
         return self.value
@@ -59,6 +68,7 @@ class LinearWarmup(Schedule):
         start: $\beta_0$.
 
     Raises:
+        TypeError: for what is no number.
         ValueError: if `num_steps < 1`, or `start` is negative or not finite.
 
     Example:
@@ -72,15 +82,11 @@ class LinearWarmup(Schedule):
 
     def __init__(self, num_steps: int, start: float = 0.0):
         super().__init__()
-        if num_steps < 1:
-            raise ValueError(
-                f"LinearWarmup: expected num_steps >= 1, got {num_steps}. "
-                "Fix: Constant(1.0) for no warm-up."
-            )
-        _check_weight("LinearWarmup", start)
+        check_count("LinearWarmup", "num_steps", num_steps, fix="Constant(1.0) for no warm-up")
+        check_number("LinearWarmup", "a finite value", start, least=0, fix=FIX)
         self.num_steps = num_steps
         self.start = start
-        self.register_buffer("step", torch.zeros((), dtype=torch.long))
+        self.register_buffer("step", torch.zeros((), dtype=torch.long, device="cpu"))
 
     def forward(self) -> Tensor:  # noqa: D102
         share = (self.step / self.num_steps).clamp(max=1.0)
@@ -88,6 +94,9 @@ class LinearWarmup(Schedule):
 
     def advance(self) -> None:  # noqa: D102
         self.step += 1
+
+    def has_ended(self) -> bool:  # noqa: D102
+        return int(self.step) >= self.num_steps
 
     def extra_repr(self) -> str:
         """The settings, without a start of 0."""
@@ -124,11 +133,15 @@ class Cyclical(Schedule):
 
     def __init__(self, num_steps: int, cycles: int = 4, ramp: float = 0.5):
         super().__init__()
+        fix = "num_steps = epochs * batches per epoch"
+        check_count("Cyclical", "num_steps", num_steps, least=0, fix=fix)
+        check_count("Cyclical", "cycles", cycles, least=0, fix="cycles=4")
+        check_number("Cyclical", "ramp", ramp, fix="ramp=0.5")
         if not 1 <= cycles <= num_steps:
             raise ValueError(
                 f"Cyclical: expected 1 <= cycles <= num_steps, got cycles={cycles} "
                 f"and num_steps={num_steps}. "
-                "Fix: num_steps = epochs * batches per epoch."
+                f"Fix: {fix}."
             )
         if not 0 < ramp <= 1:
             raise ValueError(
@@ -137,7 +150,7 @@ class Cyclical(Schedule):
         self.num_steps = num_steps
         self.cycles = cycles
         self.ramp = ramp
-        self.register_buffer("step", torch.zeros((), dtype=torch.long))
+        self.register_buffer("step", torch.zeros((), dtype=torch.long, device="cpu"))
 
     def forward(self) -> Tensor:  # noqa: D102
         place = (self.step * self.cycles).remainder(self.num_steps)  # integers: no rounding adds up
@@ -148,15 +161,39 @@ class Cyclical(Schedule):
     def advance(self) -> None:  # noqa: D102
         self.step += 1
 
+    def has_ended(self) -> bool:  # noqa: D102
+        return int(self.step) >= self.num_steps
+
     def extra_repr(self) -> str:
         """The settings."""
         return f"{self.num_steps}, cycles={self.cycles}, ramp={self.ramp:g}"
 
 
-def _check_weight(name: str, value: float) -> None:
-    """Refuse a weight under which a cost would be rewarded, or the loss be infinite."""
-    if not 0 <= value < inf:
-        raise ValueError(
-            f"{name}: expected a finite value >= 0, got {value:g}, which would reward a cost. "
-            "Fix: 0.0 leaves the cost out, 1.0 is the bound itself."
-        )
+def check_values(by_site: nn.ModuleDict) -> None:
+    """Refuse a schedule whose value is now no weight of a cost; one host read.
+
+    Args:
+        by_site: site → schedule.
+
+    Raises:
+        TypeError: for what is no 0-dim tensor.
+        ValueError: for a value under which a cost would be rewarded, or the loss be infinite.
+    """
+    if not by_site:
+        return
+    values = []
+    for name, schedule in by_site.items():
+        value = schedule()
+        if not isinstance(value, Tensor) or value.dim() > 0:
+            got = tuple(value.shape) if isinstance(value, Tensor) else value
+            raise TypeError(
+                f"beta of '{name}': expected a 0-dim tensor from {type(schedule).__name__}, got {got!r}. "
+                "Fix: def forward(self): return torch.tensor(…), one number."
+            )
+        values.append(value.detach().double())
+    for name, value in zip(by_site, torch.stack(values).tolist(), strict=True):
+        if not 0 <= value < inf:
+            raise ValueError(
+                f"beta of '{name}': expected a finite value >= 0 from {type(by_site[name]).__name__}, got "
+                f"{value:g}, which would reward a cost. Fix: {FIX}."
+            )

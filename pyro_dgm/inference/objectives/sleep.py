@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pyro
+import torch
 from pyro import poutine
+from pyro.poutine.trace_struct import Trace
 from torch import Tensor, nn
 
-from ..drawing.simulation import log_joint, simulate
+from ...contract import PyroProgram
+from ..drawing.simulation import generative_trace, reader_of, simulate, sites_given
 from ..process.states import eval_mode, fork_rng
+from ..run.kinds import own_scale
 from ..run.rules import latents_have_the_same_names
 from ..run.structure import Structure, preflight
-from ..run.traces import latent_sites
+from ..run.traces import latent_sites, log_density
 from .objective import Objective
 
 
@@ -31,7 +36,8 @@ class Sleep(Objective):
         guide: its guide, which scores given latents; draws need not be reparameterized.
 
     Terms:
-        loss: what is minimized; its least value is the conditional entropy of z given x.
+        loss: what is minimized; its least value, without factors, is the conditional entropy of z given x;
+        `guide_factor[f]`: $+\log f$ of a `pyro.factor` in the guide, part of the loss.
 
     Raises:
         TypeError: for what is no pair of programs, see `Objective`.
@@ -56,18 +62,36 @@ class Sleep(Objective):
     def __init__(self, model: nn.Module, guide: nn.Module | None = None):
         super().__init__(model, guide)
         self._latent: list[str] = []
+        self._read: Callable[[Trace], Tensor] | None = None
 
     def terms(self, *batch: Any) -> dict[str, Tensor]:  # noqa: D102
+        _, guide = self._programs(batch)
         x, latents = self._simulate(batch, self._latent_sites(batch))
-        log_q = log_joint(self.guide, (x, *batch[1:]), latents, self._depth)
-        return {"loss": -log_q.mean()}
+        terms = {"loss": x.new_zeros((), dtype=torch.float64)}
+        for name, site in sites_given(guide, (x, *batch[1:]), latents, self._depth).items():
+            log_q = (log_density(site) * own_scale(site)).double().sum() / len(x)
+            if name in latents:
+                terms["loss"] = terms["loss"] - log_q
+            else:
+                terms[f"guide_factor[{name}]"] = log_q
+                terms["loss"] = terms["loss"] + log_q
+        return terms
 
     def _simulate(
         self, batch: tuple[Any, ...], sites: list[str]
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """As many data as the batch has, under its context, with the latents they came from; no gradient."""
         with eval_mode(self.model):
-            return simulate(self.model, len(batch[0]), batch[1:], sites, self._depth)
+            model, _ = self._programs(batch)
+            if self._read is None:
+                self._read = self._find_data(model, batch)
+            return simulate(model, len(batch[0]), batch[1:], sites, self._depth, self._read)
+
+    def _find_data(self, model: PyroProgram, batch: tuple[Any, ...]) -> Callable[[Trace], Tensor]:
+        """What reads the model's data from its runs; told by one of them, with a noise of its own."""
+        with fork_rng(*batch):
+            trace = generative_trace(model, 1, len(batch[0]), batch[1:], self._depth)
+            return reader_of(model, trace, batch[1:], self._depth)
 
     def _latent_sites(self, batch: tuple[Any, ...]) -> list[str]:
         """Names of the guide's latent sites, found by one run where `preflight` has not been called."""
@@ -84,6 +108,8 @@ class Sleep(Objective):
         """
         structure = preflight(self.model, self.guide, *batch, rules=(latents_have_the_same_names,))
         self._latent, self._depth = list(structure.latent), structure.depth
+        self._read = None
+        self._particles = self._mode_of(structure.particles, batch)
         with fork_rng(*batch), eval_mode(self.model, self.guide), pyro.validation_enabled(True):
             self._check_shape(batch)
             self._check_scores(batch)

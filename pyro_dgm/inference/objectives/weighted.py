@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from math import isfinite, log
+from math import log
 from typing import Any
 
 from torch import Tensor, nn
 
+from ..process.numbers import check_count, check_number
+from ..run.measures import bound_name, point_sites
 from ..run.structure import Structure
-from ..run.traces import latent_sites, observed_sites
+from .factors import guide_costs, weight_of_loss
 from .gradients import Estimator, Reparameterized
 from .objective import Objective, check_observed, check_reparameterized
 
@@ -16,8 +18,9 @@ from .objective import Objective, check_observed, check_reparameterized
 class Weighted(Objective):
     r"""A loss of the log weights $\log w_k = \log p(x, z_k) - \log q(z_k \mid x)$; abstract.
 
-    A subclass gives `bound`. Weights are unscaled: neither N/B nor a temperature is seen, and a site outside
-    the data plate is refused.
+    A subclass gives `bound`. N/B of a plate is not seen, and a site outside the data plate is refused. The loss has
+    a `poutine.scale` of the programs on their log densities and the factors of the guide, as `Trace_ELBO` has them;
+    the weights of `nelbo` have neither.
     """
 
     def __init__(
@@ -28,11 +31,8 @@ class Weighted(Objective):
         size: int | None = None,
     ):
         super().__init__(model, guide, size)
-        if num_particles < 1:
-            raise ValueError(
-                f"{type(self).__name__}: expected num_particles >= 1, got {num_particles}. "
-                "Fix: num_particles=16."
-            )
+        owner = type(self).__name__
+        check_count(owner, "num_particles", num_particles, fix="num_particles=16")
         self.num_particles = num_particles
         self.estimator: Estimator = Reparameterized()
 
@@ -49,13 +49,22 @@ class Weighted(Objective):
 
     def terms(self, *batch: Any) -> dict[str, Tensor]:  # noqa: D102
         particles = self.estimator.draw(
-            self.model, self.guide, *batch, num=self.num_particles, depth=self._depth
+            *self._programs(batch), *batch, num=self.num_particles, depth=self._depth
         )
-        check_observed(observed_sites(particles.model_trace))
-        for name, site in latent_sites(particles.guide_trace).items():
+        pair = particles.pair
+        check_observed(pair.observed | pair.factors)
+        for name, site in pair.latent.items():
             check_reparameterized(name, site)
-        log_w = particles.log_weight
-        return {"loss": -self.bound(log_w).mean(), "nelbo": -log_w.mean()}
+        terms = {"loss": -self.bound(weight_of_loss(particles)).mean()}
+        points = point_sites(pair.guide_sites, pair.model_sites)
+        terms[bound_name(points)] = -particles.log_weight.mean()
+        for name, log_f in particles.factors.items():
+            terms[f"factor[{name}]"] = -log_f.mean()
+        weight = 1 / (self.num_particles * self._num_data(batch))
+        for name, cost in guide_costs(pair).items():
+            terms[f"guide_factor[{name}]"] = cost * weight
+            terms["loss"] = terms["loss"] + terms[f"guide_factor[{name}]"]
+        return terms
 
 
 class IWELBO(Weighted):
@@ -74,7 +83,9 @@ class IWELBO(Weighted):
         estimator: of the gradient, default `Reparameterized()`; the value is the same under one seed.
 
     Terms:
-        loss: what is minimized; nelbo: the −ELBO from the same draws.
+        loss: what is minimized; nelbo: the −ELBO from the same draws, `njoint` for a guide that is a point mass;
+        `factor[f]` and `guide_factor[f]` as in
+        `ELBO`.
 
     Raises:
         TypeError: for what is no pair of programs, see `Objective`; if `estimator` is no `Estimator`.
@@ -108,7 +119,8 @@ class IWELBO(Weighted):
 
     def preflight(self, *batch: Any) -> Structure:  # noqa: D102
         structure = super().preflight(*batch)
-        self.estimator.check(self.guide, *batch, depth=structure.depth)
+        _, guide = self._programs(batch)
+        self.estimator.check(guide, *batch, depth=structure.depth)
         return structure
 
     def bound(self, log_w: Tensor) -> Tensor:  # noqa: D102
@@ -129,7 +141,9 @@ class Renyi(Weighted):
         size: number of data in the full set if the programs declare one.
 
     Terms:
-        loss: what is minimized; nelbo: the −ELBO from the same draws.
+        loss: what is minimized; nelbo: the −ELBO from the same draws, `njoint` for a guide that is a point mass;
+        `factor[f]` and `guide_factor[f]` as in
+        `ELBO`.
 
     Raises:
         ValueError: if `alpha` is 1 or not finite; for a guide site without reparameterized draws, or one
@@ -148,14 +162,11 @@ class Renyi(Weighted):
         size: int | None = None,
     ):
         super().__init__(model, guide, num_particles, size)
+        check_number("Renyi", "alpha", alpha, fix="alpha=0.5, or IWELBO")
         if alpha == 1:
             raise ValueError(
                 "Renyi: expected alpha other than 1, where the bound is the ELBO, got 1. "
                 "Fix: ELBO(model, guide)."
-            )
-        if not isfinite(alpha):
-            raise ValueError(
-                f"Renyi: expected a finite alpha, got {alpha}. Fix: alpha=0.5, or IWELBO."
             )
         self.alpha = alpha
 

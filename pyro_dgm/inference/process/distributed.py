@@ -1,12 +1,21 @@
-"""Several processes: one objective, gradients averaged over the ranks of `torchrun`."""
+"""Several processes: one objective, gradients averaged over the ranks of `torchrun`.
+
+Every exchange is taken part in by all ranks, in one order, with messages whose sizes follow from what the ranks have
+agreed on. A rank that is lost ends the others by a named error, at the latest after the timeout that
+`init_process_group` was given.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 from torch import Tensor, distributed
 from torch.nn import Parameter
+
+Value = TypeVar("Value")
 
 
 def rank_and_world() -> tuple[int, int]:
@@ -16,20 +25,32 @@ def rank_and_world() -> tuple[int, int]:
     return 0, 1
 
 
-def average_gradients(parameters: Iterable[Parameter]) -> None:
-    r"""$g \leftarrow \frac1W \sum_{w} g_w$ over all ranks in one flat message; eager and compiled steps alike."""
+def average_gradients(parameters: Sequence[Parameter]) -> None:
+    r"""$g \leftarrow \frac1W \sum_{w} g_w$ over all ranks in one flat message; eager and compiled steps alike.
+
+    A rank that did not use a parameter adds zero to its gradient. Each parameter has its place in the message,
+    used or not, and one number that says whether it was: what no rank used keeps no gradient.
+
+    Args:
+        parameters: all that are trained, the same and in the same order on every rank.
+    """
     _, world = rank_and_world()
-    if world == 1:
+    if world == 1 or not parameters:
         return
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    if not gradients:
-        return
-    total = torch.cat([g.flatten() for g in gradients])
-    distributed.all_reduce(total)
-    mean = total / world
-    parts = mean.split([g.numel() for g in gradients])
-    for gradient, part in zip(gradients, parts, strict=True):
-        gradient.copy_(part.view_as(gradient))
+    is_used = parameters[0].new_tensor(
+        [p.grad is not None for p in parameters], dtype=torch.float32
+    )
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    message = torch.cat([is_used, *[g.detach().flatten() for g in gradients]])
+    all_reduce_sum(message)
+    num_used, *parts = message.split([len(parameters), *[g.numel() for g in gradients]])
+    # Read on the host by those ranks alone that miss a gradient: the others know that it was used.
+    misses = any(p.grad is None for p in parameters)
+    used = num_used.tolist() if misses else [1.0] * len(parameters)
+    for parameter, gradient, part, num in zip(parameters, gradients, parts, used, strict=True):
+        if num > 0:
+            gradient.copy_(part.view_as(gradient) / world)
+            parameter.grad = gradient
 
 
 def copy_from_rank_zero(tensors: Iterable[Tensor]) -> None:
@@ -38,12 +59,66 @@ def copy_from_rank_zero(tensors: Iterable[Tensor]) -> None:
     if world == 1:
         return
     for tensor in tensors:
-        distributed.broadcast(tensor.detach(), src=0)
+        own = tensor.detach()
+        message = own.contiguous()
+        with _all_ranks_needed():
+            distributed.broadcast(message, src=0)
+        if message is not own:
+            own.copy_(message)
 
 
 def all_reduce_sum(total: Tensor) -> Tensor:
     """The sum over all ranks, in place."""
     _, world = rank_and_world()
     if world > 1:
-        distributed.all_reduce(total)
+        with _all_ranks_needed():
+            distributed.all_reduce(total)
     return total
+
+
+def gather(value: Value) -> list[Value]:
+    """What every rank gives, by rank; it is read on the host, and so for once an epoch."""
+    _, world = rank_and_world()
+    if world == 1:
+        return [value]
+    values: list[Value] = [value] * world
+    with _all_ranks_needed():
+        distributed.all_gather_object(values, value)
+    return values
+
+
+@contextmanager
+def raise_together() -> Iterator[None]:
+    """What one rank raises inside, every rank raises at the end: none waits for one that has stopped.
+
+    Raises:
+        RuntimeError: on the ranks without an error of their own, with that of another.
+    """
+    error: Exception | None = None
+    try:
+        yield
+    except Exception as own:
+        error = own
+        if rank_and_world()[1] == 1:
+            raise
+    texts = gather(None if error is None else f"{type(error).__name__}: {error}")
+    if error is not None:
+        raise error
+    for rank, text in enumerate(texts):
+        if text is not None:
+            raise RuntimeError(f"expected every rank to go on, got an error of rank {rank}: {text}")
+
+
+@contextmanager
+def _all_ranks_needed() -> Iterator[None]:
+    """Name what it means when an exchange fails: another rank has stopped, or does something else."""
+    try:
+        yield
+    except RuntimeError as error:
+        rank, world = rank_and_world()
+        raise RuntimeError(
+            f"rank {rank} of {world}: expected every rank to take part in an exchange, got none of at least one: it "
+            "has stopped, or does something else. "
+            "Fix: read the first error of the other ranks; call fit, evaluate and step on every rank; for slow ranks "
+            f"init_process_group(timeout=timedelta(hours=1)). torch says: {error}"
+        ) from error

@@ -13,6 +13,8 @@ import torch
 from pyro.poutine.runtime import _DIM_ALLOCATOR, _PYRO_STACK
 from torch import Tensor, nn
 
+from .ambient import TURN, default_device, full_precision
+
 Item = TypeVar("Item")
 
 
@@ -40,14 +42,27 @@ def derive_seed(*numbers: int) -> int:
 
 @contextmanager
 def fork_rng(*tensors: Any, seed: int | None = None) -> Iterator[None]:
-    """Fork the random state of the CPU and of every device in use, and seed it if a seed is given."""
+    """Fork the random state of the CPU and of every device in use, and seed it if a seed is given.
+
+    Factory functions make their tensors where the first of the tensors is, and other threads wait.
+    """
     devices = set()
     for tensor in tensors:
         if isinstance(tensor, Tensor) and tensor.device.type == "cuda":
             devices.add(tensor.device)
-    with torch.random.fork_rng(devices=sorted(devices, key=str), enabled=True):
+    with ExitStack() as stack:
+        stack.enter_context(TURN.taken())
+        stack.enter_context(default_device(_device_of_first(tensors)))
+        stack.enter_context(torch.random.fork_rng(devices=sorted(devices, key=str), enabled=True))
         if seed is not None:
             torch.manual_seed(check_seed(seed))
+        yield
+
+
+@contextmanager
+def estimation_mode(*tensors: Any, seed: int) -> Iterator[None]:
+    """`fork_rng`, in full precision whatever autocast is around it: for an estimate of numbers alone."""
+    with fork_rng(*tensors, seed=seed), full_precision(_device_of_first(tensors)):
         yield
 
 
@@ -74,28 +89,31 @@ def eval_mode(*programs: Any) -> Iterator[None]:
     for program in programs:
         if isinstance(program, nn.Module):
             modules += program.modules()
-    modes = [module.training for module in modules]
-    try:
-        for module in modules:
-            module.training = False
-        with torch.no_grad():
+    with TURN.taken(), torch.no_grad():
+        modes = [module.training for module in modules]
+        try:
+            for module in modules:
+                module.training = False
             yield
-    finally:
-        for module, mode in zip(modules, modes, strict=True):
-            module.training = mode
+        finally:
+            for module, mode in zip(modules, modes, strict=True):
+                module.training = mode
 
 
 @contextmanager
 def evaluation_mode(*modules: Any, seed: int) -> Iterator[None]:
     """`eval_mode` on a seeded fork of the random state, with Pyro's validation off.
 
-    Inference mode around it is left: its tensors have no gradient, which chains and refinement take.
+    What stands around it does not reach inside. Inference mode is left, as its tensors have no gradient, which chains
+    and refinement take; autocast is left, and a program of float32 is asked in float32; factory functions make their
+    tensors where the modules are; other threads wait for their turn.
     """
     if seed is None:
         check_seed(seed)  # `fork_rng` takes none for no seed; an estimate can't be repeated without
     with ExitStack() as stack:
         device = torch.empty(0, device=device_of(*modules))
         stack.enter_context(fork_rng(device, seed=seed))
+        stack.enter_context(full_precision(device.device))
         stack.enter_context(torch.inference_mode(mode=False))
         stack.enter_context(eval_mode(*modules))
         stack.enter_context(pyro.validation_enabled(False))
@@ -114,6 +132,14 @@ def without_handlers() -> Iterator[None]:
     finally:
         for stack, frames in zip(stacks, before, strict=True):
             stack[:] = frames
+
+
+def _device_of_first(values: Iterable[Any]) -> torch.device:
+    """The device of the first tensor among some values; the CPU if there is none."""
+    for value in values:
+        if isinstance(value, Tensor):
+            return value.device
+    return torch.device("cpu")
 
 
 def device_of(*programs: Any) -> torch.device:

@@ -152,8 +152,7 @@ def _fix_by_shape(model: PyroProgram | None, batch: Batch) -> str:
     if model is None:
         return ""
     try:
-        generated = model(None, *batch[1:])
-        event = tuple(generated.shape[1:])
+        event = tuple(_generated(model, batch).shape[1:])
     except Exception:  # whatever a user's program raises: then it can't tell
         return ""
     shape = tuple(batch[0].shape)
@@ -166,6 +165,17 @@ def _fix_by_shape(model: PyroProgram | None, batch: Batch) -> str:
         f"expected data of event shape {event}, which the model generates, got {shape[1:]}. "
         f"Fix: {fix}."
     )
+
+
+def _generated(model: PyroProgram, batch: Batch) -> Tensor:
+    """What the model draws last without data; what it returns if that is of another shape, as of several sites."""
+    trace = poutine.trace(model).get_trace(None, *batch[1:])
+    returned = trace.nodes["_RETURN"]["value"]
+    drawn = [site["value"] for site in latent_sites(trace).values()]
+    is_one_of_them = any(value is returned for value in drawn)
+    if is_one_of_them or not isinstance(returned, Tensor) or returned.shape == drawn[-1].shape:
+        return drawn[-1]
+    return returned
 
 
 def _fix_by_sizes(model: PyroProgram | None, guide: PyroProgram | None, batch: Batch) -> str:

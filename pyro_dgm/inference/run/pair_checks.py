@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any
 
 from torch import nn
@@ -21,6 +21,8 @@ class RunsPrograms:
 
 def check_programs(model: Any, guide: Any) -> None:
     """Refuse what is no program, such as a VAE in place of one; `None` stands for no program."""
+    if model is None and guide is None:
+        raise TypeError("expected a Pyro program, a model or a guide, got None. Fix: vae.guide.")
     if model is None:
         check_program(guide, "guide")
     elif guide is None:
@@ -106,6 +108,10 @@ def require_positive(**counts: int) -> None:
         if not isinstance(count, Real):
             raise TypeError(
                 f"{name}: expected a number, at least 1, got {describe(count)}. Fix: {name}=1 or more."
+            )
+        if not isinstance(count, Integral):
+            raise TypeError(
+                f"{name}: expected a whole number, got {count!r}. Fix: {name}={max(1, round(count))}."
             )
         if count < 1:
             raise ValueError(f"{name}: expected at least 1, got {count}. Fix: {name}=1 or more.")

@@ -14,7 +14,10 @@ from torch import Tensor
 from ...contract import DATA, PyroProgram, Site
 from ..data.batches import read_arguments
 from ..process.states import fork_rng
+from ..vectorization.modes import meaning_of, refuse_mixing, takes_all_data
+from .edges import warn_of_edges
 from .explain import run_or_explain
+from .kinds import is_factor
 from .pair_checks import check_pair, require_positive
 from .rules import check_sites
 from .traces import PairTrace, is_in_plate, log_density, plate_value, run_pair
@@ -26,8 +29,8 @@ class Particles:
 
     Attributes:
         values: latent site → draws `(K, …, N, *event)`, the dims between those of the site's further plates.
-        log_p: model site (latent and observed) → log density `(K, N)`.
-        log_q: guide site → log density `(K, N)`.
+        log_p: model site (latent, observed, and factors) → log density `(K, N)`.
+        log_q: latent site → log density of the guide `(K, N)`; its factors are no part of it.
         pair: the run itself, for readers that need distributions or plates.
     """
 
@@ -50,6 +53,11 @@ class Particles:
     def observations(self) -> dict[str, TorchDistribution]:
         r"""Observed site → its distribution $p(x \mid z^{(k)}_i)$, batch_shape `(K, …, N)`."""
         return {name: site["fn"] for name, site in self.pair.observed.items()}
+
+    @property
+    def factors(self) -> dict[str, Tensor]:
+        """Factor of the model → its log `(K, N)`, a part of the joint density that scores no data."""
+        return {name: self.log_p[name] for name in self.pair.factors}
 
     @cached_property
     def log_joint(self) -> Tensor:
@@ -85,12 +93,14 @@ def draw(
         guide: its guide, with the same arguments.
         batch: the arguments, observation first.
         num: number K of particles.
-        depth: number of plates in the programs; found by one run (on a fork of the random state) if not given.
+        depth: number of plates in the programs; found by a run (on a fork of the random state) if not given, with
+            what the networks make of particles. Where it is given, the programs take a plate of particles as they are.
 
     Raises:
         TypeError: without a depth, for what is no pair of programs or no data.
-        ValueError: if a site lies outside the data plate: a global site has no log weight per datum; without a
-            depth, for what breaks the contract.
+        ValueError: if a site lies outside the data plate: a global site has no log weight per datum; for a plate of
+            another size than the data; without a depth, for what breaks the contract, and for a network that mixes
+            the data of a batch.
     """
     if depth is None:
         check_pair(model, guide)
@@ -100,14 +110,19 @@ def draw(
             pair = run_or_explain(model, guide, batch)
         check_sites(pair)
         depth = pair.depth
+        whole = takes_all_data(model, guide, batch)
+        found = meaning_of(model, guide, batch, whole=whole)
+        refuse_mixing(found)
+        model, guide = found.particles.adopt(model), found.particles.adopt(guide)
     pair = run_pair(model, guide, batch, num, depth)
     values, log_p, log_q = {}, {}, {}
     for name, site in pair.latent.items():
         values[name] = plate_value(site)
-    for name, site in pair.model_sites.items():
-        log_p[name] = per_datum(name, site)
-    for name, site in pair.guide_sites.items():
         log_q[name] = per_datum(name, site)
+    for name, site in pair.joint.items():
+        log_p[name] = per_datum(name, site)
+    if not torch.is_grad_enabled():  # a training step reads nothing on the host
+        warn_of_edges(pair)
     return Particles(values, log_p, log_q, pair)
 
 
@@ -122,6 +137,11 @@ def sum_over_plates(name: str, site: Site, log_p: Tensor) -> Tensor:
     Raises:
         ValueError: if the site lies outside the data plate.
     """
+    if is_factor(site) and not is_in_plate(site, DATA):
+        raise ValueError(
+            f"site '{name}': expected a pyro.factor inside the plate '{DATA}', got one outside, which has no share "
+            f"for each datum. Fix: `with data_plate(x):` around pyro.factor('{name}', …), of shape (len(x),)."
+        )
     if not is_in_plate(site, DATA):
         raise ValueError(
             f"site '{name}': expected a site inside the plate '{DATA}', got a global one, which has no log weight per "

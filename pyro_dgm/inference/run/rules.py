@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 
-import pyro.distributions as dist
 import torch
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
@@ -14,16 +13,16 @@ from torch import Tensor
 from ...contract import DATA, PyroProgram, Site, noise_name
 from ..data.tensors import Batch, has_rows
 from .explain import fix_of_dtype, fix_of_event, fix_of_shape, fix_of_sizes
+from .kinds import is_auxiliary, is_data, is_deterministic, is_enumerated
 from .pair_checks import PROGRAM_OF
-from .supports import check_draws, check_observation, check_reach, innermost, warn_of_integers
+from .supports import check_draws, check_observation, check_reach, warn_of_integers
 from .traces import (
     PairTrace,
     is_in_plate,
     log_density,
     observed_sites,
     plate_names,
-    run_pair,
-    sample_sites,
+    scored_sites,
 )
 
 
@@ -51,10 +50,13 @@ Rule = Callable[[Subject], None]
 def check_sites(pair: PairTrace) -> None:
     """Refuse a pair that draws different sites, or observes none, or whose values can't be scored."""
     _check_swapped(pair)
+    _check_auxiliary(pair)
     _check_names(pair)
     for name, site in pair.observed.items():
         check_data_shape(name, site)
         check_observation(name, site)
+        density_of(name, site)
+    for name, site in pair.factors.items():
         density_of(name, site)
     for name, site in pair.latent.items():
         check_draws(name, site, pair.modelled[name])
@@ -76,12 +78,23 @@ def check_data_shape(name: str, site: Site) -> None:
 def _check_swapped(pair: PairTrace) -> None:
     if pair.observed:
         return
-    observed = data_sites(pair.guide)
+    observed = list(observed_sites(pair.guide))
     if observed:
         raise ValueError(
             f"model: expected an observed site, got none, and {observed} in the guide: are model and guide "
             "swapped? Fix: the model first, then its guide."
         )
+
+
+def _check_auxiliary(pair: PairTrace) -> None:
+    """Refuse the draws of an AutoGuide that the model's sites are functions of."""
+    for name, site in pair.latent.items():
+        if is_auxiliary(site) and name not in pair.modelled:
+            raise ValueError(
+                f"site '{name}': expected a guide that draws the model's sites themselves, got an auxiliary site, "
+                "as Pyro's AutoGuides have. Fix: AmortizedGuide(Conditional(dist.Normal, net)), or pyro.sample of each "
+                f"of {sorted(pair.modelled)} in the guide."
+            )
 
 
 def latents_have_the_same_names(subject: Subject) -> None:
@@ -101,19 +114,10 @@ def _check_names(pair: PairTrace) -> None:
             f"model and guide: expected the same latent sites, got {sorted(latent)} in the model and "
             f"{sorted(drawn)} in the guide. Fix: {_fix_of_names(pair)}."
         )
-    if not pair.observed:
+    if not pair.observed and not pair.factors:
         raise ValueError(
             "model: expected an observed site, got none. Fix: pyro.sample('x', p_x, obs=x) in the model."
         )
-
-
-def data_sites(trace: Trace) -> list[str]:
-    """Names of the sites that score data; a `pyro.factor`, which guides may have, scores none."""
-    names = []
-    for name, site in observed_sites(trace).items():
-        if not isinstance(innermost(site["fn"]), dist.Unit):
-            names.append(name)
-    return names
 
 
 def _fix_of_names(pair: PairTrace) -> str:
@@ -132,7 +136,7 @@ def _fix_of_names(pair: PairTrace) -> str:
             f"density; no dequantizer in the guide if it is a mass function{also}"
         )
     for name in sorted(latent - drawn):
-        if "enumerate" in (pair.modelled[name]["infer"] or {}):
+        if is_enumerated(pair.modelled[name]):
             return (
                 f"pyro.sample('{name}', …) in the guide as well, to draw and to weigh it; to train without, "
                 "PyroObjective(model, guide, TraceEnum_ELBO(max_plate_nesting=1)), which sums it out"
@@ -158,6 +162,8 @@ def sites_lie_in_the_data_plate(subject: Subject) -> None:
     """Every site lies inside the plate `"data"`, at dim −1, over as many data as there are."""
     for sites in (subject.pair.guide_sites, subject.pair.model_sites):
         for name, site in sites.items():
+            if is_deterministic(site):
+                continue  # it has no density, wherever it is
             if is_in_plate(site, DATA):
                 _check_plate(name, site, subject)
             else:
@@ -166,7 +172,7 @@ def sites_lie_in_the_data_plate(subject: Subject) -> None:
 
 def _check_global(name: str, site: Site, size: int | None) -> None:
     distribution = site["fn"]
-    if site["is_observed"] or size is None or len(distribution.batch_shape) > 0:
+    if is_data(site) or size is None or len(distribution.batch_shape) > 0:
         raise ValueError(
             f"site '{name}': expected a site inside the plate '{DATA}', got one outside, of batch_shape "
             f"{tuple(distribution.batch_shape)} and event_shape {tuple(distribution.event_shape)}. "
@@ -229,7 +235,7 @@ def integers_have_a_mass(subject: Subject) -> None:
 def densities_have_the_plates_shape(subject: Subject) -> None:
     """Every log density can be computed, with validation on, and has one entry per plate."""
     for trace in subject.pair:
-        for name, site in sample_sites(trace):
+        for name, site in scored_sites(trace).items():
             _check_density(name, site, trace)
 
 
@@ -262,27 +268,10 @@ def _check_density(name: str, site: Site, trace: Trace) -> None:
         )
 
 
-def programs_broadcast_over_particles(subject: Subject) -> None:
-    """Both programs run on two particles per datum, a further dim on the left."""
-    try:
-        pair = run_pair(
-            subject.model, subject.guide, subject.batch, num=2, depth=subject.pair.depth
-        )
-        for trace in pair:
-            trace.compute_log_prob()
-    except Exception as error:  # whatever a user's program raises
-        raise ValueError(
-            f"the programs run on one draw per datum, but not on several: expected networks that broadcast over "
-            f"leading dims, since K draws arrive as (K, N, …); got: {error}\n"
-            "Fix: join inputs with Concat(net)(x, z) in place of torch.cat, and index dims from the right."
-        ) from error
-
-
 RULES: tuple[Rule, ...] = (
     sites_agree,
     sites_lie_in_the_data_plate,
     latents_have_one_shape,
     integers_have_a_mass,
     densities_have_the_plates_shape,
-    programs_broadcast_over_particles,
 )

@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from ...contract import PyroProgram
-from ..data.batches import Batches, as_batches
+from ..data.batches import Batches, arguments_of, as_batches
 from ..data.tensors import (
     Batch,
     as_tensors,
     check_observation_argument,
     concat_rows,
+    extreme_batch,
     is_array,
     is_stream,
     rebatch,
@@ -27,6 +28,7 @@ from ..data.tensors import (
     to_tensor,
 )
 from ..process.states import derive_seed, device_of, evaluation_mode, fork_rng, with_own_rng
+from ..vectorization.modes import Meaning, meaning_of, meaning_of_generated, refuse_mixing
 from .pair_checks import check_pair as check_pair
 from .pair_checks import check_program as check_program
 from .pair_checks import check_programs, describe, require_positive
@@ -60,27 +62,29 @@ class Session:
         self._model, self._guide = model, guide
         self.num, self.chunk, self.seed = num, chunk, seed
         self._stream = is_stream(batch[0]) if batch else False
+        if batch and isinstance(batch[0], Iterator):  # it can be read once
+            batch = (list(batch[0]), *batch[1:])
         self._source = batch
 
     @property
     def model(self) -> PyroProgram:
-        """The model."""
+        """The model, which means the same inside a plate of particles."""
         if self._model is None:
             raise TypeError(
                 f"expected a model and its guide, got a guide alone, {describe(self._guide)}. "
                 "Fix: vae.model, vae.guide."
             )
-        return self._model
+        return self.meaning.particles.adopt(self._model)
 
     @property
     def guide(self) -> PyroProgram:
-        """The guide."""
+        """The guide, as one that means the same inside a plate of particles."""
         if self._guide is None:
             raise TypeError(
                 f"expected a model and its guide, got a model alone, {describe(self._model)}. "
                 "Fix: vae.model, vae.guide, or EmptyGuide() for a model without latents."
             )
-        return self._guide
+        return self.meaning.particles.adopt(self._guide)
 
     @cached_property
     def device(self) -> torch.device:
@@ -91,6 +95,11 @@ class Session:
     def batch(self) -> Batch:
         """All the data as tensors, the observation first; a stream is read whole."""
         return concat_rows(list(self._batches())) if self._stream else self._in_memory()
+
+    @property
+    def arguments(self) -> list[str]:
+        """Names of the model's positional arguments, the observation first."""
+        return arguments_of(cast(PyroProgram, self._model))
 
     @property
     def context(self) -> Batch:
@@ -105,7 +114,21 @@ class Session:
     def structure(self) -> Structure:
         """What a run on the data shows, checked against the contract; its noise is not the session's."""
         with fork_rng(torch.empty(0, device=self.device)):
-            return self._structure(self.batch)
+            return self._checked(self._structure(self.batch))
+
+    @cached_property
+    def meaning(self) -> Meaning:
+        """What the networks make of particles and data, found on a few of the data."""
+        if self._source[0] is None:
+            return meaning_of_generated(self._model, self._guide, self.context)
+        is_unread = self._stream and "batch" not in vars(self)
+        few = next(self._batches()) if is_unread else self.batch
+        return meaning_of(self._model, self._guide, few)
+
+    @property
+    def few(self) -> Batch:
+        """The few data in which a value outside a support shows; all of them where the programs take no fewer."""
+        return self.batch if self.structure.fixed_size else extreme_batch(self.batch)
 
     def blocks(self, num: int | None = None) -> Iterator[Batch]:
         """The data in blocks that hold `chunk` pairs of a draw and a datum; a stream is read as it comes.
@@ -118,13 +141,15 @@ class Session:
         """
         rows = max(1, self.chunk // (num or self.num))
         if "batch" in vars(self) or not self._stream:
-            _ = self.structure  # refuses, before the first block, what can't be scored
-            yield from split_rows(self.batch, rows)
+            structure = self.structure  # refuses, before the first block, what can't be scored
+            yield from split_rows(self.batch, len(self) if structure.fixed_size else rows)
             return
         for block in rebatch(self._batches(), rows):
             with fork_rng(torch.empty(0, device=self.device)):
                 structure = self._structure(block)
-            vars(self).setdefault("structure", structure)
+            if "meaning" not in vars(self):
+                vars(self)["meaning"] = meaning_of(self._model, self._guide, block)
+            vars(self).setdefault("structure", self._checked(structure))
             yield block
 
     def rows(self, index: slice | Tensor) -> Batch:
@@ -141,9 +166,14 @@ class Session:
         """Set the random state back to the session's seed: the next estimate draws what it would draw alone."""
         torch.manual_seed(self.seed)
 
+    def _checked(self, structure: Structure) -> Structure:
+        """The structure with what the networks make of particles; refuses those that mix the data of a batch."""
+        refuse_mixing(self.meaning)
+        return structure.meaning(self.meaning)
+
     def _structure(self, batch: Batch) -> Structure:
         if self._guide is None:
-            return structure_of_model(self.model, batch)
+            return structure_of_model(cast(PyroProgram, self._model), batch)
         if self._model is None:
             return structure_of_guide(self._guide, batch)
         return structure_of(self._model, self._guide, batch)
@@ -166,8 +196,6 @@ class Session:
         source = self._source[0]
         if isinstance(source, Batches):
             source = source.in_order()
-        elif isinstance(source, Iterator):
-            source = list(source)
         batches = as_batches(source, 512, program, self.device, shuffle=False)
         found = False
         for batch in with_own_rng(batches.epoch(), derive_seed(self.seed, 1)):
@@ -227,14 +255,8 @@ def read_data(
 ) -> Batch:
     """All the data as tensors on the programs' device, whatever their form; NaN and infinity are not refused.
 
-    It is for data with missing values: who knows which they are puts a number in their place, and opens a session of
-    what there is then.
-
-    Args:
-        model: a Pyro program; `None` for none.
-        guide: its guide; `None` for none.
-        batch: the data, as `session` takes them.
-        seed: of the order of a loader that shuffles.
+    It is for data with missing values: who knows which they are puts a number in their place, and opens a session.
+    Its arguments are those of `session`.
 
     Raises:
         TypeError: for what is no program, or no data.
@@ -266,13 +288,7 @@ def session_of_prior(
 ) -> Iterator[Session]:
     """Open a pair for data that the model makes itself: `session` with `None` for the observation.
 
-    Args:
-        model: a Pyro program that generates when its first argument is `None`.
-        guide: its guide; `None` for an estimate of the model alone.
-        context: the further arguments of the programs, with a row per datum.
-        num: draws K per datum.
-        chunk: how many (draw, datum) pairs are in memory at once.
-        seed: of the draws.
+    Its arguments are those of `session`, with the programs' further arguments, a row per datum, for the data.
 
     Raises:
         TypeError: for what is no program.

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from enum import StrEnum
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import pyro
 from pyro import poutine
-from pyro.distributions import Unit
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
@@ -19,23 +17,23 @@ from ...tabular import Tabular
 from ..data.batches import read_arguments
 from ..data.tensors import Batch, extreme_batch, has_rows, split_rows
 from ..process.states import eval_mode, fork_rng
+from ..vectorization.modes import Meaning, ParticleMode, meaning_of, takes_all_data
 from .explain import explanation, run_or_explain
+from .kinds import Kind, is_deterministic, is_drawn, is_factor
+from .measures import Measure, measure_of, point_sites
 from .pair_checks import PROGRAM_OF, check_pair, describe
 from .rules import RULES, Rule, Subject, check_sites
 from .supports import innermost, is_elementwise
-from .traces import PairTrace, depth_of, is_in_plate, plate_names, sample_sites, sites_of
+from .traces import (
+    PairTrace,
+    depth_of,
+    is_in_plate,
+    plate_names,
+    sample_sites,
+    sites_of,
+)
 
 BLOCK = 10_000  # data that a check of all of them sees at once
-
-
-class Kind(StrEnum):
-    """What a site is to an estimate."""
-
-    LATENT = "latent"  # one log weight per datum
-    NOISE = "dequantization noise"  # a latent that belongs to the data
-    GLOBAL = "global latent"  # outside the data plate
-    OBSERVED = "observed"
-    FACTOR = "factor"  # a term of the joint density that scores no data
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,7 @@ class SiteInfo:
 
     Attributes:
         name: of the site.
-        kind: latent, noise, global or observed.
+        kind: what it is to an estimate, see `kinds`.
         plates: names of the plates around it, outermost first.
         event_shape: of its distribution.
         distribution: its name, in the model where the model has the site.
@@ -70,13 +68,23 @@ class Structure(Tabular):
 
     Attributes:
         depth: number of plates, the data plate included.
-        sites: the latent sites in the guide's order, then the observed ones.
+        sites: the latent sites in the guide's order, then the observed ones, factors, and deterministic values.
         table: Pyro's table of the model's site shapes.
+        particles: how several draws of a datum are run, so that the networks mean what they mean on one.
+        mixes_data: whether the network mixes the data of a batch, so that no number of one datum exists.
+        fixed_size: whether the data plate is of a fixed size, so that all data are taken at once.
+        measure: what p(x) is: a mass, a density, a joint density at a point.
+        points: latent sites at which the guide is a point mass.
     """
 
     depth: int
     sites: tuple[SiteInfo, ...]
     table: str
+    particles: ParticleMode = ParticleMode.PLATE
+    mixes_data: bool = False
+    fixed_size: bool = False
+    measure: Measure = Measure.UNSTATED
+    points: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, pair: PairTrace) -> Structure:
@@ -92,7 +100,26 @@ class Structure(Tabular):
             if not is_in_plate(site, DATA):
                 kind = Kind.GLOBAL
             latent.append(SiteInfo.of(name, site, kind))
-        return cls(pair.depth, (*latent, *observed), pair.model.format_shapes())
+        further = []
+        for name, site in pair.factors.items():
+            further.append(SiteInfo.of(name, site, Kind.FACTOR))
+        for name, site in pair.trained.items():
+            if is_factor(site):
+                further.append(SiteInfo.of(name, site, Kind.GUIDE_FACTOR))
+        for name, site in pair.deterministic.items():
+            further.append(SiteInfo.of(name, site, Kind.DETERMINISTIC))
+        points = point_sites(pair.guide_sites, pair.model_sites)
+        return cls(
+            pair.depth,
+            (*latent, *observed, *further),
+            pair.model.format_shapes(),
+            measure=measure_of(pair.model_sites, points),
+            points=points,
+        )
+
+    def meaning(self, found: Meaning) -> Structure:
+        """The structure with what its networks make of particles and data."""
+        return replace(self, particles=found.particles, mixes_data=found.mixes_data)
 
     @cached_property
     def latent(self) -> tuple[str, ...]:
@@ -108,6 +135,16 @@ class Structure(Tabular):
     def observed(self) -> tuple[str, ...]:
         """Names of the observed sites."""
         return self._names(Kind.OBSERVED)
+
+    @cached_property
+    def factors(self) -> tuple[str, ...]:
+        """Names of the model's factors, which are part of the joint density."""
+        return self._names(Kind.FACTOR)
+
+    @cached_property
+    def deterministic(self) -> tuple[str, ...]:
+        """Names of the values without a density."""
+        return self._names(Kind.DETERMINISTIC)
 
     def _names(self, *kinds: Kind) -> tuple[str, ...]:
         return tuple([site.name for site in self.sites if site.kind in kinds])
@@ -133,9 +170,14 @@ class Structure(Tabular):
             if self.is_exact
             else "log p(x) takes an integral over the latent sites"
         )
+        mixed = "; the network mixes the data of a batch: per-datum numbers do not exist"
+        further = ""
+        for kind in (Kind.FACTOR, Kind.GUIDE_FACTOR, Kind.DETERMINISTIC):
+            if self._names(kind):
+                further += f"{kind.value} {list(self._names(kind))}, "
         return (
-            f"latent {list(self.latent)}, observed {list(self.observed)}, plate depth {self.depth}; {exact}"
-            f"\n{self.table}"
+            f"latent {list(self.latent)}, observed {list(self.observed)}, {further}plate depth {self.depth}, "
+            f"particles {self.particles.value}; {exact}{mixed if self.mixes_data else ''}\n{self.table}"
         )
 
 
@@ -158,8 +200,8 @@ def preflight(
     Raises:
         ValueError: with the site, what was expected, what came and the fix, for: empty, NaN or infinite data; a program
             that fails; a site outside the data plate; different latent sites; a wrong event or batch shape; observed
-            values outside the support; a Delta observation; a plate size that the objective does not know; networks
-            that do not broadcast over particles; draws of the guide outside the model's support.
+            values outside the support; a Delta observation; a plate size that the objective does not know; draws of the
+            guide outside the model's support.
     """
     check_pair(model, guide)
     batch = read_arguments(model, batch)
@@ -172,7 +214,9 @@ def preflight(
             raise ValueError(
                 f"{error}\n\nSites of the model:\n{pair.model.format_shapes()}"
             ) from error
-        return Structure.of(pair)
+        whole = takes_all_data(model, guide, batch)
+        found = meaning_of(model, guide, batch, whole=whole)
+        return replace(Structure.of(pair), fixed_size=whole).meaning(found)
 
 
 def structure_of(model: PyroProgram, guide: PyroProgram, batch: Batch) -> Structure:
@@ -180,8 +224,11 @@ def structure_of(model: PyroProgram, guide: PyroProgram, batch: Batch) -> Struct
 
     All data are looked at where a support is one of whole events, such as the simplex. It draws from the random state.
     """
-    pair = run_or_explain(model, guide, extreme_batch(batch), given=batch)
+    whole = takes_all_data(model, guide, batch)
+    pair = run_or_explain(model, guide, batch if whole else extreme_batch(batch), given=batch)
     check_sites(pair)
+    if whole:
+        return replace(Structure.of(pair), fixed_size=True)
     for site in pair.observed.values():
         if not is_elementwise(site):
             for block in split_rows(batch, BLOCK):
@@ -192,9 +239,11 @@ def structure_of(model: PyroProgram, guide: PyroProgram, batch: Batch) -> Struct
 
 def structure_of_guide(guide: PyroProgram, batch: Batch) -> Structure:
     """The structure of a guide alone."""
-    trace = _run_alone(guide, extreme_batch(batch), None, given=batch)
+    whole = takes_all_data(None, guide, batch)
+    some = batch if whole else extreme_batch(batch)
+    trace = _run_alone(guide, some, None, given=batch)
     _refuse_network(guide, trace)
-    return _structure_of_one(trace)
+    return replace(_structure_of_one(trace), fixed_size=whole)
 
 
 def _refuse_network(guide: PyroProgram, trace: Trace) -> None:
@@ -208,8 +257,10 @@ def _refuse_network(guide: PyroProgram, trace: Trace) -> None:
 
 def structure_of_model(model: PyroProgram, batch: Batch) -> Structure:
     """The structure of a model alone, on data or, with `None` in their place, on its own draws."""
-    some = extreme_batch(batch) if has_rows(batch[0]) else batch
-    return _structure_of_one(_run_alone(model, some, model, given=batch))
+    whole = has_rows(batch[0]) and takes_all_data(model, None, batch)
+    some = batch if whole or not has_rows(batch[0]) else extreme_batch(batch)
+    trace = _run_alone(model, some, model, given=batch)
+    return replace(_structure_of_one(trace), fixed_size=whole)
 
 
 def _run_alone(
@@ -227,8 +278,16 @@ def _run_alone(
 def _structure_of_one(trace: Trace) -> Structure:
     sites = []
     for name, site in sample_sites(trace):
-        kind = Kind.LATENT
-        if site["is_observed"]:
-            kind = Kind.FACTOR if isinstance(innermost(site["fn"]), Unit) else Kind.OBSERVED
-        sites.append(SiteInfo.of(name, site, kind))
-    return Structure(depth_of(*sites_of(trace).values()), tuple(sites), trace.format_shapes())
+        sites.append(SiteInfo.of(name, site, _kind_alone(site)))
+    found = sites_of(trace)
+    table = trace.format_shapes()
+    return Structure(depth_of(*found.values()), tuple(sites), table, measure=measure_of(found))
+
+
+def _kind_alone(site: Site) -> Kind:
+    """The kind of a site of one program, of which no other tells more."""
+    if is_factor(site):
+        return Kind.FACTOR
+    if is_deterministic(site):
+        return Kind.DETERMINISTIC
+    return Kind.LATENT if is_drawn(site) else Kind.OBSERVED

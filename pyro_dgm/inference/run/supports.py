@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.distributions import Independent
 
 from ...contract import DATA, Site, noise_name
+from ...densities.precision import HALF, as_observed, autocast_is_on, dtype_of
+from ...densities.scoring import is_count
 from .traces import is_in_plate
 
 
@@ -27,6 +29,11 @@ def innermost(distribution: Any) -> Any:
     ):
         distribution = distribution.base_dist
     return distribution
+
+
+def is_discrete(distribution: Any) -> bool:
+    """Whether its support is one of single values; as `support`, it raises where none is known."""
+    return bool(getattr(_support_of_numbers(distribution.support), "is_discrete", False))
 
 
 def independent_dims(distribution: TorchDistribution) -> TorchDistribution | None:
@@ -51,7 +58,7 @@ def independent_numbers(distribution: TorchDistribution) -> TorchDistribution | 
 
 def check_observation(name: str, site: Site) -> None:
     """Refuse an observation without a density, of another event shape, or outside the support."""
-    distribution, value = site["fn"], site["value"]
+    distribution = site["fn"]
     if isinstance(innermost(distribution), dist.Delta):
         raise ValueError(
             f"site '{name}': a Delta observation has no density (the ELBO would silently be "
@@ -59,9 +66,35 @@ def check_observation(name: str, site: Site) -> None:
         )
     _check_data_dim(name, site)
     _check_event_shape(name, site)
+    check_precision(name, site)
+    value = as_observed(distribution, site["value"])
+    _check_held(name, site, value)
     if not bool(distribution.support.check(value).all()):
         problem, fix = _outside(distribution, value)
         raise ValueError(f"site '{name}': {problem}. Fix: {fix}.")
+
+
+def check_precision(name: str, site: Site) -> None:
+    """Refuse a distribution that half precision made, outside of autocast: its masses sum to 0.99 or 1.01."""
+    if not autocast_is_on() and dtype_of(site["fn"]) in HALF:
+        raise ValueError(
+            f"site '{name}': expected parameters in float32 or float64, got {dtype_of(site['fn'])}, whose "
+            "two or three digits are no density's. Fix: module.float(), and torch.autocast(…) for "
+            "networks in half precision; torch.set_default_dtype(torch.float32) before they are built."
+        )
+
+
+def _check_held(name: str, site: Site, value: Tensor) -> None:
+    """Refuse integers that the dtype in which they are scored rounds; counts are scored in float64."""
+    given = site["value"]
+    if given.is_floating_point() or given.dtype == torch.bool or is_count(site["fn"]):
+        return
+    if not bool((value.double() == given.double()).all()):
+        raise ValueError(
+            f"site '{name}': expected integers that {value.dtype} holds, to "
+            f"{2 / torch.finfo(value.dtype).eps:.0f}, got values to {given.double().abs().max().item():.0f}. "
+            "Fix: x.double() and module.double(), or a likelihood of counts."
+        )
 
 
 def _check_data_dim(name: str, site: Site) -> None:
@@ -124,6 +157,7 @@ def _fix_of_levels(low: float, high: float) -> str:
 
 def check_draws(name: str, guide_site: Site, model_site: Site) -> None:
     """Refuse draws of the guide where the model has no density."""
+    check_precision(name, guide_site)
     support, value = model_site["fn"].support, guide_site["value"]
     if not bool(support.check(value).all()):
         raise ValueError(
@@ -156,7 +190,7 @@ def _fix_of_guide_support(name: str) -> str:
 
 def warn_of_integers(name: str, site: Site) -> None:
     """Warn of integers under a density of real numbers, which may grow without bound on them."""
-    value = site["value"]
+    value = as_observed(site["fn"], site["value"])
     if getattr(_support_of_numbers(site["fn"].support), "is_discrete", False):
         return
     is_constant = bool((value == value.flatten()[0]).all())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, cast
@@ -10,12 +10,15 @@ from typing import Any, cast
 import pyro
 from pyro import poutine
 from pyro.distributions.util import scale_and_mask
-from pyro.poutine.subsample_messenger import _Subsample
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 from torch.distributions import Independent
 
 from ...contract import PARTICLES, PyroProgram, Site
+from ...densities.scoring import log_prob_of
+from ..vectorization.counting import CountedData
+from .kinds import is_data, is_deterministic, is_drawn, is_factor, is_subsample, plate_scale
+from .own_pass import precise, precise_draws
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,17 +46,39 @@ class PairTrace:
     @cached_property
     def latent(self) -> dict[str, Site]:
         """The guide's sites that are drawn, in its order."""
-        return {name: site for name, site in self.guide_sites.items() if not site["is_observed"]}
+        return _of_kind(self.guide_sites, is_drawn)
 
     @cached_property
     def modelled(self) -> dict[str, Site]:
         """The model's sites that are drawn: the prior of `latent`."""
-        return {name: site for name, site in self.model_sites.items() if not site["is_observed"]}
+        return _of_kind(self.model_sites, is_drawn)
 
     @cached_property
     def observed(self) -> dict[str, Site]:
         """The model's sites that are conditioned on data."""
-        return {name: site for name, site in self.model_sites.items() if site["is_observed"]}
+        return _of_kind(self.model_sites, is_data)
+
+    @cached_property
+    def factors(self) -> dict[str, Site]:
+        """The model's factors, which are part of the joint density."""
+        return _of_kind(self.model_sites, is_factor)
+
+    @cached_property
+    def joint(self) -> dict[str, Site]:
+        """The model's sites that have a density: all but the deterministic ones."""
+        return {n: s for n, s in self.model_sites.items() if not is_deterministic(s)}
+
+    @cached_property
+    def trained(self) -> dict[str, Site]:
+        """What the guide scores beside its draws, mostly factors: part of a training loss, and of no estimate."""
+        sites = self.guide_sites.items()
+        return {n: s for n, s in sites if not is_drawn(s) and not is_deterministic(s)}
+
+    @cached_property
+    def deterministic(self) -> dict[str, Site]:
+        """The named values of both programs that have no density, the guide's first."""
+        of_guide = _of_kind(self.guide_sites, is_deterministic)
+        return of_guide | _of_kind(self.model_sites, is_deterministic)
 
     @cached_property
     def depth(self) -> int:
@@ -80,18 +105,22 @@ def run_pair(
         num: number of particles in an outermost plate; `None` for no such plate.
         depth: number of plates of the programs; the particles take the next dim to the left.
     """
-    guide_trace = poutine.trace(vectorized(guide, num, depth)).get_trace(*batch)
+    drawing = precise_draws(vectorized(guide, num, depth))
+    guide_trace = poutine.trace(drawing).get_trace(*batch)
     replayed = poutine.replay(vectorized(model, num, depth), trace=guide_trace)
-    return PairTrace(guide_trace, poutine.trace(replayed).get_trace(*batch))
+    return PairTrace(guide_trace, poutine.trace(precise(replayed)).get_trace(*batch))
 
 
 def vectorized(program: PyroProgram, num: int | None, depth: int) -> PyroProgram:
-    """The program inside a plate of `num` particles, one dim to the left of its own plates."""
+    """The program inside a plate of `num` particles, one dim to the left of its own plates.
+
+    As many data come out of it as go in, or it is refused.
+    """
     if num is None:
         return program
 
     def inside(*batch: Any) -> Any:
-        with pyro.plate(PARTICLES, num, dim=-(depth + 1)):
+        with pyro.plate(PARTICLES, num, dim=-(depth + 1)), CountedData(batch):
             return program(*batch)
 
     return inside
@@ -101,7 +130,7 @@ def sites_of(trace: Trace) -> dict[str, Site]:
     """The sample statements of a trace by name, without the index sites of plates."""
     sites = {}
     for name, site in trace.nodes.items():
-        if site["type"] == "sample" and not isinstance(site["fn"], _Subsample):
+        if site["type"] == "sample" and not is_subsample(site):
             sites[name] = cast(Site, site)
     return sites
 
@@ -113,19 +142,29 @@ def sample_sites(trace: Trace) -> Iterator[tuple[str, Site]]:
 
 def latent_sites(trace: Trace) -> dict[str, Site]:
     """The sites of a trace that are drawn."""
-    sites = sites_of(trace)
-    return {name: site for name, site in sites.items() if not site["is_observed"]}
+    return _of_kind(sites_of(trace), is_drawn)
 
 
 def observed_sites(trace: Trace) -> dict[str, Site]:
-    """The sites of a trace that are conditioned on data."""
-    sites = sites_of(trace)
-    return {name: site for name, site in sites.items() if site["is_observed"]}
+    """The sites of a trace that are conditioned on data; factors and deterministic values are none."""
+    return _of_kind(sites_of(trace), is_data)
+
+
+def scored_sites(trace: Trace) -> dict[str, Site]:
+    """The sites of a trace that have a density: all but the deterministic ones."""
+    return {n: site for n, site in sites_of(trace).items() if not is_deterministic(site)}
+
+
+def _of_kind(sites: dict[str, Site], is_kind: Callable[[Site], bool]) -> dict[str, Site]:
+    return {name: site for name, site in sites.items() if is_kind(site)}
 
 
 def log_density(site: Site) -> Tensor:
-    """Log density of a site's value, masked, never scaled: estimates do not see N/B or a temperature."""
-    log_p = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
+    """Log density of a site's value, masked, never scaled: estimates do not see N/B or a temperature.
+
+    In float32 or better, for values of any dtype; see `log_prob_of`.
+    """
+    log_p = log_prob_of(site["fn"], site["value"], *site["args"], **site["kwargs"])
     return scale_and_mask(log_p, mask=site["mask"])
 
 
@@ -180,6 +219,14 @@ def scaled_sum(site: Site, log_p: Tensor, keep: int = 0) -> Tensor:
     scale = site["scale"]
     if not (isinstance(scale, float) and scale == 1.0):
         log_p = scale_and_mask(log_p, scale=scale)
+    return log_p.sum_to_size(log_p.shape[log_p.dim() - keep :])
+
+
+def plate_scaled_sum(site: Site, log_p: Tensor, keep: int = 0) -> Tensor:
+    """`scaled_sum` with N/B of the plates alone: what the program itself scales its density by is left out."""
+    scale = plate_scale(site)
+    if scale != 1.0:
+        log_p = log_p * scale
     return log_p.sum_to_size(log_p.shape[log_p.dim() - keep :])
 
 

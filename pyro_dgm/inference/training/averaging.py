@@ -1,12 +1,14 @@
-"""Exponential moving average of the weights."""
+"""Weights in place of others: their exponential moving average, and those that a run goes on from."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+
+from ..process.numbers import check_number
 
 
 class Ema:
@@ -31,6 +33,7 @@ class Ema:
     """
 
     def __init__(self, module: nn.Module, decay: float):
+        check_number("Ema", "a decay in [0, 1)", decay, fix="ema=0.999")
         if not 0 <= decay < 1:
             raise ValueError(f"Ema: expected a decay in [0, 1), got {decay}. Fix: ema=0.999.")
         self.decay = decay
@@ -46,6 +49,21 @@ class Ema:
         """
         decay = min(self.decay, (1 + step) / (10 + step))
         torch._foreach_lerp_(self.average, [p.detach() for p in self.parameters], 1 - decay)
+
+    def append(self, parameter: nn.Parameter) -> None:
+        """Average one more from here on."""
+        self.parameters.append(parameter)
+        self.average.append(parameter.detach().clone())
+
+    def pop(self) -> None:
+        """Undo the last `append`."""
+        self.parameters.pop()
+        self.average.pop()
+
+    def follow(self) -> None:
+        """Go where the weights have gone since: another device, another dtype."""
+        pairs = zip(self.average, self.parameters, strict=True)
+        self.average = [mean.to(p.device, p.dtype) for mean, p in pairs]
 
     @contextmanager
     def applied(self) -> Iterator[None]:
@@ -70,3 +88,28 @@ class Ema:
         """Take the averages of a checkpoint."""
         pairs = zip(state, self.average, strict=True)
         self.average = [saved.to(own.device, own.dtype) for saved, own in pairs]
+
+
+def have_equal_values(module: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> bool:
+    """Whether a module's tensors hold such weights, in whatever dtype and wherever they are now."""
+    if set(module) != set(weights):
+        return False  # a part was replaced
+    for name, tensor in weights.items():
+        here = module[name]
+        if here.shape != tensor.shape or not torch.equal(here, tensor.to(here)):
+            return False
+    return True
+
+
+@contextmanager
+def other_data(module: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[None]:
+    """Other weights in a module. Its tensors get other data and are not written into: a graph may stand on them."""
+    tensors = module.state_dict(keep_vars=True)
+    before = {name: tensor.data for name, tensor in tensors.items()}
+    try:
+        for name, tensor in tensors.items():
+            tensor.data = weights[name].to(tensor)
+        yield
+    finally:
+        for name, tensor in tensors.items():
+            tensor.data = before[name]

@@ -2,32 +2,66 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from ...files.errors import FileError
+from ...files.reading import read_file
+from ...files.stamps import (
+    check_archive,
+    check_tensors,
+    label_of_header,
+    stamp_archive,
+    stamp_tensors,
+)
+from ...files.writing import older, write_file
 from ..process.distributed import rank_and_world
+
+FIX_WEIGHTS = "the file that save_weights(module, path) wrote"
+
+
+KEEP = 2  # checkpoints of a run that stay: where the newest is damaged, the one before it is there
 
 
 def save_weights(module: nn.Module, path: str | Path) -> None:
-    """Write parameters and buffers as safetensors, each tensor once."""
+    """Write parameters and buffers as safetensors, each tensor once, with a digest in the metadata.
+
+    Raises:
+        FileError: if the file can't be written; what was there is then as it was.
+    """
+    write_file(path, weights_content(module))
+
+
+def weights_content(module: nn.Module) -> bytes:
+    """The bytes that `save_weights` writes."""
     tensors = {name: t.detach().contiguous() for name, t in _unique_tensors(module).items()}
-    _write_atomically(Path(path), lambda temporary: temporary.write_bytes(save(tensors)))
+    return stamp_tensors(save(tensors, metadata=label_of_header()))
 
 
 def load_weights(module: nn.Module, path: str | Path) -> None:
     """Read what `save_weights` wrote into a module of the same structure.
 
+    The digest is compared before a tensor is used. Weights without one, of another tool, are read under a warning.
+
     Raises:
-        ValueError: if names or shapes differ; the module is then as it was.
+        FileError: if the file is missing, empty, damaged, of another kind or too new; the module is then as it was.
+        ValueError: if names or shapes differ; the same.
     """
-    saved = load_file(path)
+    content = read_file(path, "weights as safetensors", FIX_WEIGHTS)
+    check_tensors(content, path, FIX_WEIGHTS)
+    try:
+        saved = load(content)
+    except SafetensorError as error:
+        raise FileError(path, "weights as safetensors", str(error), FIX_WEIGHTS) from error
     own = _unique_tensors(module)
     _check_structure(own, saved, path)
     with torch.no_grad():
@@ -35,14 +69,63 @@ def load_weights(module: nn.Module, path: str | Path) -> None:
             tensor.copy_(saved[name])
 
 
-def save_state(state: dict[str, Any], path: str | Path) -> None:
-    """Write a dict of tensors and plain containers."""
-    _write_atomically(Path(path), lambda temporary: torch.save(state, temporary))
+def save_state(state: dict[str, Any], path: str | Path, keep: int = 1) -> None:
+    """Write a dict of tensors and plain containers, with a digest that `torch.load` passes over.
+
+    Args:
+        state: what to write.
+        path: the file.
+        keep: how many versions stay; the ones before it are `path.1`, `path.2`, ….
+
+    Raises:
+        FileError: if the file can't be written; what was there is then as it was.
+    """
+    buffer = BytesIO()
+    torch.save(state, buffer)
+    with stamp_archive(buffer) as content:
+        write_file(path, content, keep)
 
 
 def load_state(path: str | Path) -> dict[str, Any]:
-    """Read what `save_state` wrote; nothing is unpickled but tensors and plain containers."""
-    return torch.load(path, map_location="cpu", weights_only=True)
+    """Read what `save_state` wrote; nothing is unpickled but tensors and plain containers.
+
+    The digest is compared before a tensor is used. A file without one, of an older version, is read under a warning
+    where the sums that the archive itself keeps agree.
+
+    Raises:
+        FileError: if the file is missing, empty, damaged, of another kind or too new.
+    """
+    fix = _fix_of_state(path)
+    content = read_file(path, "a checkpoint", fix)
+    check_archive(content, path, fix)
+    try:
+        state = torch.load(BytesIO(content), map_location="cpu", weights_only=True)
+    except (RuntimeError, UnpicklingError, ValueError, EOFError) as error:
+        got = f"an archive of another kind ({str(error).splitlines()[0].rstrip('.')})"
+        raise FileError(path, "a checkpoint of tensors and plain containers", got, fix) from error
+    if not isinstance(state, dict):
+        raise FileError(path, "a checkpoint", f"a {type(state).__name__}", fix)
+    return state
+
+
+def check_keys(state: dict[str, Any], names: Iterable[str], path: str | Path) -> None:
+    """Refuse a file that holds something else than the state of a run.
+
+    Raises:
+        FileError: if a name is missing.
+    """
+    missing = sorted(set(names) - set(state))
+    if missing:
+        got = f"a file without {missing}"
+        raise FileError(path, "the checkpoint of a run", got, _fix_of_state(path))
+
+
+def _fix_of_state(path: str | Path) -> str:
+    """The checkpoint before it where there is one."""
+    before = older(path)
+    if before.exists():
+        return f"go on from the one before it, {before}: mv {before} {path}"
+    return "the file that fit(checkpoint=…) or trainer.save wrote, or train anew"
 
 
 @dataclass(frozen=True)
@@ -52,15 +135,22 @@ class CheckpointFile:
     Args:
         path: the file.
         every: steps of an epoch between two writes; `None` for whole epochs alone.
+        keep: how many of them stay: `path` is the newest, `path.1` the one before it.
 
     Raises:
-        ValueError: for steps without a file; for steps with several processes, of which a file holds one.
+        ValueError: for fewer than one kept; for steps without a file, or with several processes, of which a file
+            holds one.
     """
 
     path: str | Path | None
     every: int | None = None
+    keep: int = KEEP
 
     def __post_init__(self) -> None:
+        if self.keep < 1:
+            raise ValueError(
+                f"checkpoint_keep: expected at least 1, got {self.keep}. Fix: checkpoint_keep=2."
+            )
         if self.every is None:
             return
         if self.every < 1:
@@ -122,14 +212,3 @@ def _check_structure(own: dict[str, Tensor], saved: dict[str, Tensor], path: str
                 f"{tuple(saved[name].shape)}. "
                 "Fix: build the module with the arguments it was saved with."
             )
-
-
-def _write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Write to a neighbouring file and move it into place, so that a killed process leaves the old file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        write(temporary)
-        os.replace(temporary, path)  # noqa: PTH105 - the atomic call itself
-    finally:
-        temporary.unlink(missing_ok=True)

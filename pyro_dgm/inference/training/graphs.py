@@ -13,6 +13,7 @@ from __future__ import annotations
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -47,7 +48,9 @@ class ObjectiveTerms(nn.Module):
 
     def forward(self, *batch: Any) -> Terms:
         """The terms of the objective."""
-        return self.objective.terms(*batch)
+        statements = self.objective.statements
+        with nullcontext() if statements is None else statements.read():
+            return self.objective.terms(*batch)
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from ..process.distributed import all_reduce_sum
+from ..process.distributed import all_reduce_sum, gather
 from .history import Row
+from .soundness import Unsound
 
 Value = TypeVar("Value")
 
@@ -61,10 +62,10 @@ class RunningMeans:
         Raises:
             ValueError: if nothing was added.
         """
-        if self.total is None:
+        if any(gather(self.total is None)) or self.total is None:
             raise ValueError(
-                "data: expected at least one batch, got none (an empty loader, or every step was "
-                "skipped). Fix: DataLoader(…, drop_last=False), or a lower lr."
+                "data: expected at least one batch, got none (an empty loader, fewer data than "
+                "processes, or every step was skipped). Fix: DataLoader(…, drop_last=False), or a lower lr."
             )
         num_data = self.total.new_tensor([self.num_data])
         sums = all_reduce_sum(torch.cat([self.total, num_data])).tolist()
@@ -75,13 +76,15 @@ class RunningMeans:
         """One host synchronisation: raise if any term was not finite.
 
         Raises:
-            ValueError: with the names of the sites.
+            Unsound: a ValueError, with the names of the sites.
         """
-        if self.finite is None or bool(self.finite.all()):
+        if self.finite is None:
             return
-        finite = self.finite.tolist()
-        names = [name for name, good in zip(self.names, finite, strict=True) if not good]
-        raise ValueError(
+        num_bad = all_reduce_sum((~self.finite).float())  # every rank raises, or none does
+        if not bool(num_bad.any()):
+            return
+        names = [name for name, num in zip(self.names, num_bad.tolist(), strict=True) if num]
+        raise Unsound(
             f"{describe_non_finite(names, step)} Fix: a lower lr, clip=1.0, bounded scales at that "
             "site, or fit(max_skips=…) to pass over it."
         )

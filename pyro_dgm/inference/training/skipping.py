@@ -52,7 +52,9 @@ class Skips:
         self.num_skipped += 1
         if self.num_skipped > self.limit:
             values = {**terms, "gradient": norm}
-            names = [name for name, value in values.items() if not bool(value.isfinite())]
+            are_bad = torch.stack([~value.isfinite() for value in values.values()]).float()
+            num_bad = all_reduce_sum(are_bad).tolist()  # on any rank, and all of them raise
+            names = [name for name, num in zip(values, num_bad, strict=True) if num]
             raise ValueError(
                 f"{describe_non_finite(names, step)} Fix: a lower lr, clip=1.0, bounded scales at "
                 f"that site, or fit(max_skips={10 * self.limit}) to pass over more of them."

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pyro
 import torch
@@ -13,24 +13,16 @@ from torch import Tensor, nn
 
 from ..process.distributed import copy_from_rank_zero, rank_and_world
 from ..process.states import derive_seed, fork_rng
-from .averaging import Ema
-from .checkpoints import load_state, random_state, save_state, set_random_state
+from .averaging import Ema, have_equal_values, other_data
+from .checkpoints import check_keys, load_state, random_state, save_state, set_random_state
 from .epochs import PartialEpoch
 from .graphs import copy_tensors
 from .history import History
 from .skipping import Skips
+from .soundness import Stateful, Unsound, Watch, check_agreement, copy_tree
 
 Weights = dict[str, Tensor]
-
-
-class Stateful(Protocol):
-    """What an optimizer, a schedule, or anything else that a checkpoint holds can do."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Its state: tensors and plain containers."""
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take the state that `state_dict` gave."""
+OF_A_RUN = ("module", "ema", "trainer", "random", "best", "history", "counts")
 
 
 class TrainingState:
@@ -45,6 +37,9 @@ class TrainingState:
     `fit` it waits in `random`, and the user's own random numbers are left alone. So 2 + 2 epochs are 4, with a
     checkpoint in between or without.
 
+    The `watch` looks at weights, average and moments before any of them is kept: `remember` what is good, and
+    `go_back` to it.
+
     Attributes:
         module: all that is trained.
         ema: the moving average of its weights, or `None`.
@@ -57,6 +52,8 @@ class TrainingState:
         deployed: weights that the last `fit` left in the module.
         random: state of the generators to go on from; empty where they hold it, or before the first `fit`.
         partial: the epoch in whose middle the checkpoint was written that the run was resumed from.
+        warm_up: the last epoch of a warm-up, from which patience is counted.
+        good: the state to go back to; empty between two calls of `fit`.
     """
 
     def __init__(self, module: nn.Module, ema: Ema | None = None):
@@ -72,6 +69,9 @@ class TrainingState:
         self.deployed: Weights = {}
         self.random: dict[str, Any] = {}
         self.partial: PartialEpoch | None = None
+        self.warm_up = 0
+        self.good: dict[str, Any] = {}
+        self.watch = Watch(module)
 
     @property
     def device(self) -> torch.device:
@@ -87,7 +87,7 @@ class TrainingState:
         """
         was_training = self.module.training
         with (
-            fork_rng(torch.empty(0, device=self.device)),
+            fork_rng(torch.empty(0, device=self.device)),  # other threads wait
             pyro.validation_enabled(False),
             torch.inference_mode(mode=False),
             torch.enable_grad(),
@@ -96,8 +96,13 @@ class TrainingState:
             self._restore_random(seed)
             self.module.train()
             try:
+                self.watch.begin(self.ema, self.optimizers)
                 yield
+            except BaseException as error:
+                self._recover(always=isinstance(error, Unsound))
+                raise
             finally:
+                self.good = {}
                 self.random = random_state(self.device)
                 self.module.train(was_training)
 
@@ -124,15 +129,37 @@ class TrainingState:
             torch.manual_seed(derive_seed(seed, self.num_epochs, rank))
         self.random = {}
 
+    # -- what is good -----------------------------------------------------------------------------------
+    def refuse_non_finite(self) -> None:
+        """One host read: raise if what a run holds is not finite.
+
+        Raises:
+            Unsound: with the names of the parameters, or of what else it is.
+        """
+        self.watch.refuse_non_finite(self.ema, self.optimizers, self.num_steps)
+
+    def remember(self) -> None:
+        """Take the state as it is for a good one; weights of the best epoch are shared, the rest is copied."""
+        state = self.state_dict()
+        best = state.pop("best")
+        self.good = {**copy_tree(state), "best": best}
+
+    def go_back(self) -> None:
+        """Stand where the last good state was remembered; the module is left as `fit` leaves it."""
+        self._take(self.good)
+        set_random_state(self.good["random"], self.device)
+        self.random = {}
+        self.deploy()
+
+    def _recover(self, *, always: bool) -> None:
+        """After an error: go back if the weights are not finite, or the error says so; else stay where it came."""
+        if self.good and (always or self.watch.non_finite(self.ema, self.optimizers)):
+            self.go_back()
+
     # -- best, average and last weights ---------------------------------------------------------------
-    @contextmanager
-    def averaged(self) -> Iterator[None]:
+    def averaged(self) -> AbstractContextManager[None]:
         """The averaged weights in the module, where an average is kept."""
-        if self.ema is None:
-            yield
-            return
-        with self.ema.applied():
-            yield
+        return nullcontext() if self.ema is None else self.ema.applied()
 
     def compare_by(self, metric: str | None) -> None:
         """Forget the best epoch of another metric: it is no best of this one."""
@@ -166,27 +193,11 @@ class TrainingState:
         """Whether the module holds what the last `fit` left in it, and nothing has changed the weights since."""
         if not self.last:
             return False
-        now = self.module.state_dict()
-        return all(torch.equal(now[name].cpu(), t.cpu()) for name, t in self.deployed.items())
+        return have_equal_values(self.module.state_dict(), self.deployed)
 
-    @contextmanager
-    def last_applied(self) -> Iterator[None]:
-        """The last weights in place of the deployed ones, where the module holds these.
-
-        Tensors get other data and are not written into: a graph may stand on their values.
-        """
-        if not self.is_deployed():
-            yield
-            return
-        tensors = self.module.state_dict(keep_vars=True)
-        deployed = {name: tensor.data for name, tensor in tensors.items()}
-        try:
-            for name, tensor in tensors.items():
-                tensor.data = self.last[name].to(tensor.device)
-            yield
-        finally:
-            for name, tensor in tensors.items():
-                tensor.data = deployed[name]
+    def last_applied(self) -> AbstractContextManager[None]:
+        """The last weights in place of the deployed ones, where the module holds these."""
+        return other_data(self.module, self.last) if self.is_deployed() else nullcontext()
 
     def _copy_weights(self) -> Weights:
         return copy_tensors(self.module.state_dict())
@@ -203,16 +214,31 @@ class TrainingState:
             "best": self.best,
             "history": self.history.rows,
             "counts": [self.num_epochs, self.num_steps, self.skips.num_skipped],
+            "warm_up": self.warm_up,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take what `state_dict` gave: the next `fit` runs as if the first had never stopped.
+        """Take what `state_dict` gave, all of it or, where it does not fit, nothing.
 
         Raises:
-            ValueError: where one run keeps an average, a schedule or rules that the other does not.
+            ValueError: for the state of a run with other settings, of another module, or that is not finite.
         """
-        _check_same_average(kept=self.ema is not None, found=state["ema"] is not None)
-        self._load_optimizers(state["trainer"])
+        before = copy_tree(self._everything())
+        try:
+            check_agreement(state, self.module, self.optimizers, averaged=self.ema is not None)
+            self._take(copy_tree(state))
+        except Exception as error:  # whatever a module or an optimizer raises
+            self._put_back(before)
+            if str(error).startswith("resume:"):
+                raise
+            raise ValueError(
+                f"resume: expected a checkpoint of this trainer, got one that does not fit: {error}. "
+                "Fix: the module, optimizer= and schedule= of the run that wrote it."
+            ) from error
+
+    def _take(self, state: dict[str, Any]) -> None:
+        for name, part in self.optimizers.items():
+            part.load_state_dict(state["trainer"][name])
         self.module.load_state_dict(state["module"])
         if self.ema is not None:
             self.ema.load_state_dict(state["ema"])
@@ -220,43 +246,48 @@ class TrainingState:
         self.random = state["random"] if rank == 0 else {}  # the file holds the noise of rank 0
         self.last = {}
         self.best = state["best"]
-        self.history = History(state["history"])
+        self.history.rows[:] = state["history"]
         self.num_epochs, self.num_steps, self.skips.num_skipped = state["counts"]
+        self.warm_up = state.get("warm_up", 0)  # older files know nothing of it,
         self.partial = None
-        partial = state.get("partial")  # older files were written between epochs alone
+        partial = state.get("partial")  # and those still older were written between epochs alone
         if partial:
             self.partial = PartialEpoch.from_state_dict(partial, self.device)
 
-    def _load_optimizers(self, state: dict[str, Any]) -> None:
-        saved = {name: part for name, part in state.items() if part is not None}
-        if set(saved) != set(self.optimizers):
-            raise ValueError(
-                f"resume: expected a checkpoint with the state of {sorted(self.optimizers)}, got one "
-                f"with {sorted(saved)}. "
-                "Fix: the same optimizer= and schedule= as in the run that wrote it."
-            )
-        for name, part in self.optimizers.items():
-            part.load_state_dict(saved[name])
+    def _everything(self) -> dict[str, Any]:
+        """The state, and what it leaves out between two calls of `fit`."""
+        own = {"last": self.last, "deployed": self.deployed, "random": self.random}
+        return {"own": own, "here": self.module.state_dict(), "state": self.state_dict()}
 
-    def save(self, path: str | Path, partial: PartialEpoch | None = None) -> None:
-        """Write it to one file, in the middle of an epoch if one is given."""
+    def _put_back(self, before: dict[str, Any]) -> None:
+        self._take(before["state"])
+        self.module.load_state_dict(before["here"])
+        vars(self).update(before["own"])
+
+    def checkpoint(self, partial: PartialEpoch | None = None) -> dict[str, Any]:
+        """What a file holds, in the middle of an epoch if one is given; never what is not finite.
+
+        Raises:
+            Unsound: with the names of what is not.
+        """
+        self.refuse_non_finite()
         state = self.state_dict()
         if partial is not None:
             state["partial"] = partial.state_dict()
-        save_state(state, path)
+        return state
 
-    def load(self, path: str | Path) -> None:
-        """Read what `save` wrote."""
-        self.load_state_dict(load_state(path))
+    def save(self, path: str | Path, partial: PartialEpoch | None = None, keep: int = 1) -> None:
+        """Write it to one file.
 
+        Raises:
+            Unsound: for what is not finite; nothing is then written.
+        """
+        save_state(self.checkpoint(partial), path, keep)
 
-def _check_same_average(*, kept: bool, found: bool) -> None:
-    if kept == found:
-        return
-    expected = "an EMA" if kept else "no EMA"
-    got = "an EMA" if found else "no EMA"
-    fix = "leave ema= out" if kept else "ema=0.999, or the decay it was"
-    raise ValueError(
-        f"resume: expected a checkpoint with {expected}, got one with {got}. "
-        f"Fix: the same ema= as in the run that wrote it ({fix})."
-    )
+    def load(self, path: str | Path, prepare: Callable[[Weights], None] | None = None) -> None:
+        """Read what `save` wrote; `prepare` sees the weights before they are taken."""
+        state = load_state(path)
+        check_keys(state, OF_A_RUN, path)
+        if prepare is not None:
+            prepare(state["module"])
+        self.load_state_dict(state)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from ..objectives.elbo import Objective
+from ..objectives.statements import statements_of
 from ..process.distributed import average_gradients
+from ..process.numbers import check_number
 from .compilation import Compiled, Eager
 from .graphs import Terms
-from .parameters import trainable_parameters
+from .parameters import Moved, trainable_parameters
 from .trainer import Trainer
 
 
@@ -33,9 +36,11 @@ class SVITrainer(Trainer):
         ema: decay of an exponential moving average of the weights, which then validates and is kept.
 
     Raises:
-        TypeError: for a model, a guide or a VAE in place of an objective, and for what is no torch optimizer.
+        TypeError: for a model, a guide or a VAE in place of an objective, for what is no torch optimizer, no
+            scheduler or no number.
         ValueError: for an objective without parameters to train, a negative learning rate, a norm that is not
-            positive; at `fit`, for data or programs that break the contract, an unknown metric, a non-finite loss.
+            positive; at `fit`, for data or programs that break the contract, an unknown metric, a loss or weights that
+            are not finite, and for an optimizer that does not move what the objective trains by then.
 
     Example:
         >>> import pyro.distributions as dist
@@ -59,16 +64,18 @@ class SVITrainer(Trainer):
         ema: float | None = None,
     ):
         _check_objective(objective)
-        _check_numbers(lr, clip)
+        _check_numbers(lr, clip, compile)
         self.parameters = trainable_parameters(objective, "SVITrainer", "objective")
         super().__init__(objective, ema)
         self.objective = objective
         self.clip = clip
         self.optimizer = _build_optimizer(optimizer, self.parameters, lr)
+        self.trains_statements = True
+        self.moved = [Moved("SVITrainer", "objective", objective, self.optimizer)]
         self.state.optimizers = {"optimizer": self.optimizer}
         self.schedule = None
         if schedule is not None:
-            self.schedule = schedule(self.optimizer)
+            self.schedule = _build_schedule(schedule, self.optimizer)
             self.state.optimizers = {"optimizer": self.optimizer, "schedule": self.schedule}
         self.compile = compile
         self.eager = Eager(objective)
@@ -84,12 +91,51 @@ class SVITrainer(Trainer):
     def preflight(self, *batch: Any) -> None:  # noqa: D102
         self.objective.preflight(*batch)
 
+    def adopt(self, names: Sequence[str]) -> None:
+        """Train the leaves of `pyro.param` statements as well: optimizer, average and checkpoints take them in."""
+        if not self.trains_statements:
+            super().adopt(names)
+            return
+        self._adopt(names)
+
+    def resume(self, path: str | Path) -> None:  # noqa: D102
+        names: list[str] = []
+
+        def adopt(weights: Mapping[str, Any]) -> None:
+            names.extend(statements_of(weights, self.objective))
+            self._adopt(names)
+
+        try:
+            self.state.load(path, adopt)
+        except BaseException:
+            self._release(names)
+            raise
+
+    def _adopt(self, names: Sequence[str]) -> None:
+        for name in names:
+            leaf = self.objective.adopt(name)
+            if leaf is None:
+                continue
+            self.parameters.append(leaf)
+            self.optimizer.param_groups[0]["params"].append(leaf)
+            if self.ema is not None:
+                self.ema.append(leaf)
+
+    def _release(self, names: Sequence[str]) -> None:
+        """Undo `_adopt`, last of all."""
+        for name in names:
+            self.objective.release(name)
+            self.parameters.pop()
+            self.optimizer.param_groups[0]["params"].pop()
+            if self.ema is not None:
+                self.ema.pop()
+
     def terms(self, *batch: Any) -> Terms:  # noqa: D102
         return self.objective.terms(*batch)
 
     def step(self, *batch: Any) -> Terms:  # noqa: D102
         # The ragged last batch of an epoch runs eager: it is not worth a graph of its own.
-        is_ragged = len(batch[0]) < self.largest_batch
+        is_ragged = self.full_batch > 0 and len(batch[0]) != self.full_batch
         backend = self.eager if is_ragged else self.compiled
         terms = backend.backward(*batch)
         average_gradients(self.parameters)
@@ -132,13 +178,46 @@ def _check_objective(objective: Any) -> None:
     )
 
 
-def _check_numbers(lr: float, clip: float | None) -> None:
-    if not lr >= 0:
-        raise ValueError(f"SVITrainer: expected lr >= 0, got {lr}. Fix: lr=1e-3.")
-    if clip is not None and not clip > 0:
-        raise ValueError(
-            f"SVITrainer: expected clip > 0, got {clip}. Fix: clip=None, to leave gradients alone."
+def _check_numbers(lr: Any, clip: Any, compile: Any) -> None:
+    check_number("SVITrainer", "lr", lr, least=0, fix="lr=1e-3")
+    if clip is not None:
+        fix = "clip=None, to leave gradients alone"
+        check_number("SVITrainer", "clip", clip, above=0, fix=fix)
+    if not isinstance(compile, (bool, str)):
+        raise TypeError(
+            f"SVITrainer: expected compile as True, False or the name of a mode, got {compile!r}. "
+            "Fix: compile=True."
         )
+    if isinstance(compile, str):
+        _check_mode(compile)
+
+
+def _check_mode(mode: str) -> None:
+    from torch._inductor import list_mode_options
+
+    modes = list(list_mode_options())
+    if mode not in modes:
+        raise ValueError(
+            f"SVITrainer: expected compile as True, False or one of {modes}, got {mode!r}. "
+            "Fix: compile=True."
+        )
+
+
+def _build_schedule(schedule: Any, optimizer: Optimizer) -> LRScheduler:
+    """The learning-rate scheduler that a function builds."""
+    built = schedule(optimizer) if callable(schedule) else schedule
+    if isinstance(built, ReduceLROnPlateau) or not isinstance(built, LRScheduler):
+        raise TypeError(
+            "SVITrainer: expected a function that builds a torch learning-rate scheduler, which "
+            f"steps once per epoch without a metric, got one that builds {type(built).__name__}. "
+            "Fix: schedule=lambda optimizer: torch.optim.lr_scheduler.StepLR(optimizer, 50)."
+        )
+    if built.optimizer is not optimizer:
+        raise ValueError(
+            "SVITrainer: expected a schedule of the trainer's own optimizer, got one of another. "
+            "Fix: schedule=lambda optimizer: torch.optim.lr_scheduler.StepLR(optimizer, 50)."
+        )
+    return built
 
 
 def _build_optimizer(optimizer: Any, parameters: list[nn.Parameter], lr: float) -> Optimizer:
@@ -151,5 +230,10 @@ def _build_optimizer(optimizer: Any, parameters: list[nn.Parameter], lr: float) 
             "SVITrainer: expected a torch optimizer or a function that builds one, got "
             f"{type(built).__name__}. Fix: torch.optim.Adam(objective.parameters()); "
             "Pyro's optimizers go with pyro.infer.SVI."
+        )
+    if any(group.get("maximize") for group in built.param_groups):
+        raise ValueError(
+            "SVITrainer: expected an optimizer that minimizes, got one with maximize=True. "
+            "Fix: torch.optim.Adam(objective.parameters())."
         )
     return built

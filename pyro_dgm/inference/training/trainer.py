@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import torch
 from torch import nn
 
-from ..data.batches import Batch, LoaderBatches, as_batches
-from ..process.distributed import rank_and_world
-from ..process.states import eval_mode, evaluation_mode, fork_rng
+from ..data.batches import as_batches
+from ..data.streams import StreamCheck
+from ..objectives.statements import SeenStatements
+from ..process.distributed import raise_together
+from ..process.states import eval_mode, fork_rng
 from ..run.sessions import require_positive
-from .averaging import Ema
-from .checkpoints import CheckpointFile
-from .epochs import Epochs, PartialEpoch, Run
-from .graphs import Terms
+from .checkpoints import KEEP, CheckpointFile
+from .epochs import Epochs, Run
 from .history import History, Row
-from .monitoring import check_limits, choose_metric, progress_bar, show_epoch
-from .running import RunningMeans, prefixed
-from .state import TrainingState
-
-# Steps between two looks at whether the terms are finite, each of which reads a value on the host.
-LOOK_EVERY = 50
+from .loop import Loop
+from .monitoring import Patience, check_limits, choose_metric, progress_bar, show_epoch
+from .running import prefixed
+from .soundness import list_names, refuse_no_metric
 
 
-class Trainer(ABC):
+class Trainer(Loop):
     """The loop over a module; abstract. A subclass gives `model`, `step`, `terms`, `preflight` and `end_epoch`.
 
     What a run carries from step to step, and how it is saved and resumed, is in `state`; a subclass puts what moves
@@ -41,15 +38,6 @@ class Trainer(ABC):
         averaged: the part of the module that is averaged; default: all of it.
     """
 
-    def __init__(
-        self, module: nn.Module, ema: float | None = None, averaged: nn.Module | None = None
-    ):
-        device = next(module.parameters()).device
-        self.module = module.to(device)  # schedules go where the weights are
-        average = None if ema is None else Ema(module if averaged is None else averaged, ema)
-        self.state = TrainingState(self.module, average)
-        self.largest_batch = 0
-
     # -- what a subclass gives ------------------------------------------------------------------------
     @property
     @abstractmethod
@@ -57,56 +45,24 @@ class Trainer(ABC):
         """The program whose arguments a batch holds."""
 
     @abstractmethod
-    def step(self, *batch: Any) -> Terms:
-        """One optimization step; returns named 0-dim costs in nats per datum, none if it was passed over."""
-
-    @abstractmethod
-    def terms(self, *batch: Any) -> Terms:
-        """The same costs without a step, for validation."""
-
-    @abstractmethod
     def preflight(self, *batch: Any) -> None:
         """Check the programs on a batch."""
 
-    @abstractmethod
-    def end_epoch(self) -> None:
-        """Called after every epoch."""
+    def adopt(self, names: Sequence[str]) -> None:
+        """Take `pyro.param` statements, which no module holds, among what is trained.
 
-    def average(self) -> None:
-        """Called after every step: take its weights into the average."""
-        if self.ema is not None:
-            self.ema.update(self.num_steps)
+        Args:
+            names: of the statements that the terms of a batch have run.
 
-    # -- what a run has done ---------------------------------------------------------------------------
-    @property
-    def ema(self) -> Ema | None:
-        """The average of the weights, where one is kept."""
-        return self.state.ema
-
-    @property
-    def history(self) -> History:
-        """One row of terms per epoch."""
-        return self.state.history
-
-    @property
-    def best(self) -> dict[str, Any]:
-        """The best epoch: its `value`, `epoch`, `metric` and `weights`; empty before there is one."""
-        return self.state.best
-
-    @property
-    def num_epochs(self) -> int:
-        """Epochs so far."""
-        return self.state.num_epochs
-
-    @property
-    def num_steps(self) -> int:
-        """Steps so far, those passed over among them."""
-        return self.state.num_steps
-
-    @property
-    def num_skipped(self) -> int:
-        """Steps that were passed over."""
-        return self.state.skips.num_skipped
+        Raises:
+            ValueError: here, for any; a subclass may train them.
+        """
+        if names:
+            raise ValueError(
+                f"{type(self).__name__}: expected parameters of modules, got pyro.param statements of "
+                f"{list_names([*names])}, which it would not train. "
+                "Fix: nn.Parameter, or PyroParam in a PyroModule."
+            )
 
     # -- the loop --------------------------------------------------------------------------------------
     def fit(
@@ -122,13 +78,16 @@ class Trainer(ABC):
         seed: int = 0,
         checkpoint: str | Path | None = None,
         checkpoint_every: int | None = None,
+        checkpoint_keep: int = KEEP,
         on_epoch: Callable[[Row], None] | None = None,
         progress: bool = True,
     ) -> History:
         """Train for `epochs` more epochs.
 
         Afterwards the module holds the best weights. A further `fit` goes on from the *last* ones, unless the weights
-        were changed in between.
+        were changed in between. Weights, average and moments are looked at every 50 steps and before they are kept,
+        saved or left: what is not finite never is. After such an error all stands as if the run had been stopped at the
+        end of its last good epoch, of which a copy is held on the device (less than an epoch and 50 steps before).
 
         Args:
             train: a Tensor, ndarray, tuple of them, `Batches`, Dataset or DataLoader.
@@ -138,13 +97,15 @@ class Trainer(ABC):
             monitor: metric whose best epoch gives the weights at the end, lower is better; default `val_nelbo`
                 (`val_loss` for objectives without it) when there is validation data, else the last weights stay, as
                 they do where no loss tells a better epoch.
-            patience: stop after so many epochs without a better `monitor`.
+            patience: stop after so many epochs without a better `monitor`, counted from the end of every warm-up, of β
+                or of the learning rate. A `loss` that a warm-up weights has no best epoch before.
             max_skips: steps with a non-finite loss or gradient that are passed over (counted in `num_skipped`) before
                 one raises; above 0 it costs a host synchronisation per step.
             seed: of the noise and of the order of the data; the noise is seeded once in a trainer's life.
             checkpoint: file that holds everything needed to go on, written after every epoch.
-            checkpoint_every: write it after every so many steps of an epoch as well; a run that is resumed in the
-                middle of an epoch takes the rest of it as the first of its `epochs`.
+            checkpoint_every: write it after every so many steps as well; a run that is resumed in the middle of an
+                epoch takes the rest of it as the first of its `epochs`.
+            checkpoint_keep: how many stay: `checkpoint` is the newest, `checkpoint.1` the one before it.
             on_epoch: called with every row of the history.
             progress: whether to show a bar.
 
@@ -152,37 +113,56 @@ class Trainer(ABC):
             The history of all epochs so far.
 
         Raises:
-            ValueError: for data or programs that break the contract, for an unknown metric, and for a non-finite loss;
-                the module is then left at the failing step, the checkpoint where it was written last. For
-                `checkpoint_every` without a file or with several processes, of which a file holds one.
+            ValueError: for data or programs that break the contract, for an unknown metric, for losses or weights that
+                are not finite, in training or validation; for parameters that the optimizer lacks, or holds and the
+                module does not; for other data, batch size or seed in the rest of an epoch. For `checkpoint_every`
+                without a file or with several processes, of which a file holds one.
         """
         require_positive(epochs=epochs, batch_size=batch_size)
         check_limits(patience, max_skips)
         self.state.skips.limit = max_skips
-        self.largest_batch = 0
-        file = CheckpointFile(checkpoint, checkpoint_every)
-        run = self._prepare(train, val, batch_size, seed, file)
+        file = CheckpointFile(checkpoint, checkpoint_every, checkpoint_keep)
+        with raise_together():
+            self._check_moved()
+            run = self._prepare(train, val, batch_size, seed, file)
+        run.compare_ranks(self.module, epochs=epochs, done=self.num_epochs, steps=self.num_steps)
         with self.state.training(seed), progress_bar(epochs, shown=progress) as bar:
+            self._check_schedules()
             metric = choose_metric(self._check(run), monitor, patience)
+            self._begin()
             self.state.compare_by(metric)
+            watch = Patience(self.module, self._optimizers(), patience)
             for _ in range(epochs):
                 row = self._epoch(run)
-                self._record(row, metric, run.file)
-                if on_epoch is not None:
-                    on_epoch(row)
+                with raise_together():
+                    self._record(run, row, metric, watch)
+                    if on_epoch is not None:
+                        on_epoch(row)
                 show_epoch(bar, row, metric)
-                if patience is not None and self._epochs_without_better(run) >= patience:
+                best_epoch = self.best.get("epoch", run.first_epoch)
+                if watch.is_over(self.num_epochs, best_epoch, self.state.warm_up):
                     break
+            self.state.refuse_non_finite()
             self.state.deploy()
         return self.history
 
     def evaluate(self, data: Any, batch_size: int = 512, seed: int = 0) -> Row:
-        """Mean terms over data, each datum counted once, in nats per datum; moves no weight and no seed."""
-        batches = self._batches(data, batch_size, shuffle=False)
-        with self._forked():
+        """Mean terms over data, each datum counted once, in nats per datum; moves no weight and no seed.
+
+        Raises:
+            ValueError: for data or programs that break the contract, for weights that are not finite, and for terms
+                that are no numbers.
+        """
+        with raise_together():
+            self.state.watch.check_weights("evaluate")
+        with raise_together(), self._forked():
+            batches = self._batches(data, batch_size, shuffle=False)
             self.preflight(*batches.first())
         # In training a loader was looked at batch by batch; here that is left to the first time.
-        return self._mean_terms(batches, seed, check=self.num_epochs == 0)
+        check = self._stream_check(batches, every=self.num_epochs == 0)
+        row = self._mean_terms(batches, check, seed)
+        refuse_no_metric(row, "evaluate")
+        return row
 
     def save(self, path: str | Path) -> None:
         """Write everything needed to go on, bit for bit, to one file."""
@@ -196,85 +176,25 @@ class Trainer(ABC):
         """
         self.state.load(path)
 
-    def _epoch(self, run: Run) -> Row:
-        """One pass over the training data, and one over the validation data."""
-        start = perf_counter()
-        is_first = self.num_epochs == run.first_epoch
-        means = self._train(run, check=is_first)
-        self.end_epoch()
-        self.state.num_epochs += 1
-        row: Row = {"epoch": self.num_epochs}
-        row |= prefixed("train_", means.means())
-        if run.val is not None:
-            with self.state.averaged():
-                found = self._mean_terms(run.val, run.seed, check=is_first)
-            row |= prefixed("val_", found)
-        row["seconds"] = perf_counter() - start
-        return row
-
-    def _train(self, run: Run, *, check: bool) -> RunningMeans:
-        """The steps of an epoch, or of what a checkpoint has left of it."""
-        epoch = self.state.begin_epoch()
-        means = epoch.means
-        self.largest_batch = max(self.largest_batch, epoch.largest_batch)
-        batches = iter(run.train.epoch(run.seed, self.num_epochs, even=True))
-        for batch in epoch.remaining(batches, self.state.device):
-            if check:
-                self._check_unseen(run.train, batch)
-            num_data = len(batch[0])
-            self.largest_batch = max(self.largest_batch, num_data)
-            means.add(self.step(*batch), num_data)
-            self.state.num_steps += 1
-            self.average()
-            self._end_step(epoch, run.file)
-        means.refuse_non_finite(self.num_steps)
-        return means
-
-    def _end_step(self, epoch: PartialEpoch, file: CheckpointFile) -> None:
-        """Every so many steps: look whether the terms are finite, and write the checkpoint."""
-        means = epoch.means
-        if means.num_added % LOOK_EVERY == 0:
-            means.refuse_non_finite(self.num_steps)
-        path = file.due(means.num_added)
-        if path is not None:
-            epoch.largest_batch = self.largest_batch
-            self.state.save(path, partial=epoch)
-
-    def _epochs_without_better(self, run: Run) -> int:
-        best_epoch = self.best.get("epoch", run.first_epoch)
-        return self.num_epochs - best_epoch
-
-    def _mean_terms(self, batches: Epochs, seed: int, *, check: bool) -> Row:
-        with evaluation_mode(self.module, seed=seed):
-            means = RunningMeans()
-            for batch in batches.epoch():
-                if check:
-                    self._check_unseen(batches, batch)
-                means.add(self.terms(*batch), len(batch[0]))
-            return means.means()
-
-    def _record(self, row: Row, metric: str | None, file: CheckpointFile) -> None:
-        """Take an epoch into history, best weights and checkpoint."""
-        self.history.append(row)
-        if metric is not None:
-            self.state.keep_if_best(metric, row[metric])
-        rank, _ = rank_and_world()
-        if file.path is not None and rank == 0:
-            self.save(file.path)
-
     def _prepare(
         self, train: Any, val: Any, batch_size: int, seed: int, file: CheckpointFile
     ) -> Run:
-        val_batches = None
+        val_batches, val_check = None, None
         if val is not None:
             val_batches = self._batches(val, batch_size, shuffle=False, name="val")
+            val_check = self._stream_check(val_batches)
         train_batches = self._batches(train, batch_size, shuffle=True)
-        return Run(train_batches, val_batches, seed, file, first_epoch=self.num_epochs)
+        check = self._stream_check(train_batches)
+        run = Run(train_batches, val_batches, seed, file, self.num_epochs, check, val_check)
+        if self.state.partial is not None:
+            self.state.partial.check_identity(run.identity)
+        return run
 
     # -- data and checks -------------------------------------------------------------------------------
     def _batches(self, data: Any, batch_size: int, *, shuffle: bool, name: str = "data") -> Epochs:
-        device = self.state.device
-        return as_batches(data, batch_size, self.model, device, shuffle=shuffle, name=name)
+        return as_batches(
+            data, batch_size, self.model, self.state.device, shuffle=shuffle, split=True, name=name
+        )
 
     def _forked(self) -> AbstractContextManager[None]:
         """A fork of the random state, so that a check takes no noise from a run."""
@@ -282,19 +202,31 @@ class Trainer(ABC):
 
     def _check(self, run: Run) -> list[str]:
         """Check both data sets; returns the names of the metrics that an epoch will have."""
-        with self._forked():
-            self.preflight(*run.train.first())
+        with raise_together(), self._forked():
+            batch = run.train.first()
+            self.preflight(*batch)
             if run.val is not None:
                 self.preflight(*run.val.first())
-            with eval_mode(self.module):
-                terms = self.terms(*run.train.first())
+            with eval_mode(self.module), SeenStatements() as seen:
+                terms = self.terms(*batch)
+        self.adopt(seen.foreign_to(self.module))
+        self._check_moved()  # again: a guide may make its parameters when it first runs
         names = list(prefixed("train_", terms))
         if run.val is not None:
             names += prefixed("val_", terms)
         return names
 
-    def _check_unseen(self, batches: Epochs, batch: Batch) -> None:
-        """Preflight for a batch of a loader; data in memory were checked as a whole."""
-        if isinstance(batches, LoaderBatches):
-            with self._forked():
-                self.preflight(*batch)
+    def _stream_check(self, batches: Epochs, *, every: bool = True) -> StreamCheck:
+        return StreamCheck(batches, self._preflight_apart, every=every)
+
+    def _preflight_apart(self, *batch: Any) -> None:
+        """Preflight that takes no noise from a run."""
+        with self._forked():
+            self.preflight(*batch)
+
+    def _check_moved(self) -> None:
+        """Compare what the optimizers move with what is trained, as it is by now."""
+        for moved in self.moved:
+            moved.check()
+        if self.ema is not None:
+            self.ema.follow()

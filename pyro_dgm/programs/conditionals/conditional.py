@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.distributions import transform_to
 from torch.nn.functional import softplus
 
+from ...densities.precision import network_output
 from ...representation import SettingsFirst
 from ..requirements import describe, require_network, require_sizes
 
@@ -137,7 +138,7 @@ class Conditional(SettingsFirst):
         return ", ".join(settings)
 
     def forward(self, *contexts: Tensor) -> dist.TorchDistribution:
-        raw = self.net(*contexts)
+        raw = network_output(self.net(*contexts))
         self._check_width(raw)
         # The first event dim is cut: the last dim of vectors, the channels of images.
         chunks = raw.chunk(len(self.params), dim=-self.event_dim)

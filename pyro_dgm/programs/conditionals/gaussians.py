@@ -9,6 +9,7 @@ import pyro.distributions as dist
 import torch
 from torch import Size, Tensor, nn
 
+from ...densities.precision import network_output, without_autocast
 from ...representation import SettingsFirst
 from ..flows.transform import Evaluation
 from ..requirements import require_network, require_sizes
@@ -55,7 +56,7 @@ class MultivariateNormal(SettingsFirst):
         return f"dim={self.dim}, floor={self.floor}"
 
     def forward(self, *contexts: Tensor) -> dist.TorchDistribution:
-        raw = self.net(*contexts)
+        raw = network_output(self.net(*contexts))
         num_below = self.dim * (self.dim - 1) // 2
         width = 2 * self.dim + num_below
         _check_width("MultivariateNormal", raw, width, "D + D (D + 1) / 2")
@@ -95,7 +96,8 @@ class CholeskyNormal(dist.MultivariateNormal):
         shape = self._extended_shape(Size(sample_shape))
         eps = torch.randn(shape, dtype=self.loc.dtype, device=self.loc.device)
         scale_tril = self._unbroadcasted_scale_tril
-        deviation = (scale_tril @ eps[..., None])[..., 0]
+        with without_autocast():
+            deviation = (scale_tril @ eps[..., None])[..., 0]
         z = self.loc + deviation
         diagonal = scale_tril.diagonal(dim1=-2, dim2=-1)
         log_det = diagonal.log().sum(-1)
@@ -104,7 +106,8 @@ class CholeskyNormal(dist.MultivariateNormal):
 
     def log_prob(self, value: Tensor) -> Tensor:
         if self._last is None or not self._last.fits(y=value):
-            return super().log_prob(value)
+            with without_autocast():
+                return super().log_prob(value)
         eps = self._last.x
         log_det = self._last.log_det
         log_normalizer = eps.shape[-1] / 2 * log(2 * pi)
@@ -150,14 +153,15 @@ class LowRankMultivariateNormal(SettingsFirst):
         return f"dim={self.dim}, rank={self.rank}, floor={self.floor}"
 
     def forward(self, *contexts: Tensor) -> dist.TorchDistribution:
-        raw = self.net(*contexts)
+        raw = network_output(self.net(*contexts))
         num_factors = self.rank * self.dim
         width = 2 * self.dim + num_factors
         _check_width("LowRankMultivariateNormal", raw, width, "(2 + R) D")
         loc, raw_variance, raw_factor = raw.split([self.dim, self.dim, num_factors], dim=-1)
         factor = raw_factor.unflatten(-1, (self.dim, self.rank))
         variance = positive(raw_variance, self.floor)
-        return dist.LowRankMultivariateNormal(loc, factor, variance)
+        with without_autocast():  # it factorizes a matrix product
+            return dist.LowRankMultivariateNormal(loc, factor, variance)
 
 
 def _check_width(name: str, raw: Tensor, width: int, formula: str) -> None:

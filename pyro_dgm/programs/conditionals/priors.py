@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from math import expm1, log
+import warnings
+from math import expm1, inf, log
 
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
+from ...densities.precision import at_least_float32
 from ...representation import SettingsFirst
 from ..distributions.mixtures import Mixture
 from ..requirements import require_conditional, require_sizes
+from ..weights import Weights
 from .conditional import positive
+
+NARROW = 0.05  # of the mean, or of 1: pseudo-inputs of a smaller spread are no data
 
 
 class MixturePrior(SettingsFirst):
@@ -50,7 +55,9 @@ class MixturePrior(SettingsFirst):
         return f"{dim}, {num_components}"
 
     def forward(self, *contexts: Tensor) -> Mixture:
-        return Mixture(self._component, self.logits.log_softmax(-1), contexts)
+        log_weights = self.logits.log_softmax(-1)
+        weights = Weights("MixturePrior", self)
+        return Mixture(self._component, log_weights, contexts, weights=weights)
 
     def _component(self, k: Tensor, *contexts: Tensor) -> dist.TorchDistribution:
         scale = positive(self.raw_scale[k])
@@ -63,15 +70,25 @@ class VampPrior(SettingsFirst):
     The encoder is a reference to the guide's own, not a copy: training moves the two as one. With an encoder
     that scores given points slowly (`iaf`) the density takes D network calls; coupling layers take one.
 
+    Learned is $v_k$ in $u_k = c + s\, v_k$, with c the mean of the pseudo-inputs at their start and the unit s: a step
+    of Adam moves $u_k$ by about `lr` · s, so that one learning rate suits every scale of data. The unit is the spread
+    of the pseudo-inputs, which is right where they start as data do. Started as narrow noise around one value, as in
+    the paper, they would hardly move in it, and the prior would stay one component: give the data's own spread as
+    `unit`.
+
     Args:
         encoder: the guide's conditional for $q(z \mid x)$, of any family that can score given points.
         pseudo_inputs: where the $u_k$ start `(K, *event)`: data, as in `train[:500]`, or random numbers like
-            them. They are learned in units of their own spread, so that one learning rate suits every scale
-            of data.
+            them.
+        unit: s, such as `train.std()`; the standard deviation of all numbers in `pseudo_inputs` unless given.
 
     Raises:
         TypeError: for an encoder that is no conditional.
-        ValueError: for no pseudo-inputs.
+        ValueError: for no pseudo-inputs, or a unit that is not above 0 and finite.
+
+    Warns:
+        UserWarning: without a unit, for pseudo-inputs whose spread is below a twentieth of their mean, or of 1; for
+            several that are all equal, which have equal gradients and stay equal.
 
     References:
         Tomczak, Welling 2018, *VAE with a VampPrior*, arXiv:1705.07120.
@@ -86,20 +103,21 @@ class VampPrior(SettingsFirst):
     centre: Tensor
     spread: Tensor
 
-    def __init__(self, encoder: nn.Module, pseudo_inputs: Tensor):
+    def __init__(
+        self, encoder: nn.Module, pseudo_inputs: Tensor, unit: float | Tensor | None = None
+    ):
         super().__init__()
         require_conditional("encoder", encoder, "Conditional(dist.Normal, net)")
         inputs = _require_rows("VampPrior", "pseudo_inputs", pseudo_inputs)
         if not inputs.is_floating_point():
             inputs = inputs.to(torch.get_default_dtype())
-        spread = inputs.std(correction=0)
         self.encoder = encoder
         self.register_buffer("centre", inputs.mean())
-        self.register_buffer("spread", spread.where(spread > 0, 1.0))
+        self.register_buffer("spread", _unit_of(inputs, unit))
         self.standardized = nn.Parameter((inputs - self.centre) / self.spread)
 
     def extra_repr(self) -> str:
-        return f"pseudo_inputs={tuple(self.standardized.shape)}"
+        return f"pseudo_inputs={tuple(self.standardized.shape)}, unit={self.spread.item():.4g}"
 
     @property
     def pseudo_inputs(self) -> Tensor:
@@ -107,7 +125,46 @@ class VampPrior(SettingsFirst):
         return self.centre + self.spread * self.standardized
 
     def forward(self, *contexts: Tensor) -> Mixture:
-        return _mixture_of_posteriors(self.encoder, self.pseudo_inputs, contexts)
+        weights = Weights("VampPrior", self)
+        return _mixture_of_posteriors(self.encoder, self.pseudo_inputs, contexts, weights)
+
+
+def _unit_of(inputs: Tensor, unit: float | Tensor | None) -> Tensor:
+    """The unit in which pseudo-inputs are learned: the one that is given, or their spread."""
+    spread = inputs.std(correction=0)
+    _warn_of_equal_rows(inputs)
+    if unit is None:
+        _warn_of_narrow(spread.item(), inputs.mean().item())
+        return spread.where(spread > 0, 1.0)
+    given = torch.as_tensor(unit).detach().to(inputs)
+    if given.numel() != 1 or not 0 < given.item() < inf:
+        raise ValueError(
+            f"VampPrior: expected a unit that is one number above 0, got {unit}. "
+            "Fix: unit=train.std()."
+        )
+    return given.reshape(())
+
+
+def _warn_of_narrow(spread: float, centre: float) -> None:
+    """Warn of pseudo-inputs that are learned in steps too small to leave where they start."""
+    if 0 < spread < NARROW * max(1.0, abs(centre)):
+        warnings.warn(
+            "VampPrior: expected pseudo-inputs as widely spread as the data, got a standard "
+            f"deviation of {spread:.2g} around {centre:.2g}: they are learned in that unit, move by "
+            "lr times it a step, and the prior stays one component. Fix: unit=train.std(), the "
+            "spread of the data, or pseudo_inputs=train[:500].",
+            stacklevel=4,
+        )
+
+
+def _warn_of_equal_rows(inputs: Tensor) -> None:
+    """Warn of several pseudo-inputs that are one: no gradient tells them apart."""
+    if len(inputs) > 1 and bool((inputs == inputs[:1]).all()):
+        warnings.warn(
+            f"VampPrior: expected pseudo-inputs that differ, got {len(inputs)} equal ones: their "
+            "gradients are equal, so that they stay equal. Fix: pseudo_inputs=train[:500].",
+            stacklevel=4,
+        )
 
 
 class AggregatePrior(SettingsFirst):
@@ -140,24 +197,27 @@ class AggregatePrior(SettingsFirst):
         return f"data={tuple(self.data.shape)}"
 
     def forward(self, *contexts: Tensor) -> Mixture:
-        return _mixture_of_posteriors(self.encoder, self.data, contexts)
+        weights = Weights("AggregatePrior", self)
+        return _mixture_of_posteriors(self.encoder, self.data, contexts, weights)
 
 
 def _mixture_of_posteriors(
-    encoder: nn.Module, inputs: Tensor, contexts: tuple[Tensor, ...]
+    encoder: nn.Module, inputs: Tensor, contexts: tuple[Tensor, ...], weights: Weights
 ) -> Mixture:
     r"""$\frac1K \sum_k q(z \mid u_k, c)$."""
     num = len(inputs)
     log_weights = torch.full((num,), -log(num), device=inputs.device)
     reference = contexts[0] if contexts else inputs
     if reference.is_floating_point():
-        log_weights = log_weights.to(reference.dtype)
-    return Mixture(lambda k, *c: encoder(inputs[k], *c), log_weights, contexts)
+        log_weights = log_weights.to(at_least_float32(reference.dtype))
+    return Mixture(lambda k, *c: encoder(inputs[k], *c), log_weights, contexts, weights=weights)
 
 
 def _require_rows(owner: str, argument: str, tensor: Tensor) -> Tensor:
     """The tensor of one or more data, detached."""
-    tensor = torch.as_tensor(tensor).detach()
+    if not isinstance(tensor, Tensor):  # a tensor stays where it is
+        tensor = torch.as_tensor(tensor)
+    tensor = tensor.detach()
     if tensor.dim() < 2 or len(tensor) < 1:
         raise ValueError(
             f"{owner}: expected {argument} of shape (K, *event), got {tuple(tensor.shape)}. "

@@ -10,6 +10,7 @@ import torch
 from pyro.distributions import constraints
 from torch import Tensor
 
+from ...densities.precision import as_observed, in_float32
 from .cells import log1mexp
 
 # B_2k / (2k)! of the Bernoulli numbers: the series of A'(l) - 1/2, exact to 1e-15 for |l| < 1
@@ -55,7 +56,7 @@ class ContinuousBernoulliLogits(dist.TorchDistribution):
     has_rsample = True
 
     def __init__(self, logits: Tensor, validate_args: bool | None = None):  # noqa: FBT001
-        self.logits = logits
+        self.logits = in_float32(logits)
         super().__init__(logits.shape, validate_args=validate_args)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> ContinuousBernoulliLogits:
@@ -69,6 +70,7 @@ class ContinuousBernoulliLogits(dist.TorchDistribution):
         return new
 
     def log_prob(self, value: Tensor) -> Tensor:
+        value = as_observed(self, value)
         if self._validate_args:
             self._validate_sample(value)
         return self.logits * value - self._log_normalizer

@@ -9,6 +9,7 @@ import torch
 from pyro.distributions import constraints
 from torch import Tensor
 
+from ...densities.precision import as_observed, in_float32
 from .intervals import log_cdf, log_cell, log_sf
 from .requirements import require_distribution, require_levels
 
@@ -60,7 +61,7 @@ class Discretized(dist.TorchDistribution):
                 f"Fix: Discretized(base, {levels}).to_event({len(base.event_shape)}) "
                 "of a base without .to_event."
             )
-        self.base = base
+        self.base = in_float32(base)
         self.levels = levels
         super().__init__(base.batch_shape, validate_args=validate_args)
 
@@ -80,12 +81,14 @@ class Discretized(dist.TorchDistribution):
         return new
 
     def log_prob(self, value: Tensor) -> Tensor:
+        value = as_observed(self, value)
         if self._validate_args:
             self._validate_sample(value)
         return self._log_mass(value)
 
     def cdf(self, value: Tensor) -> Tensor:
         r"""$P(Y \le y)$."""
+        value = as_observed(self, value)
         upper_end = torch.floor(value) + 0.5
         inside = log_cdf(self.base, upper_end).exp()
         below_last = torch.where(value >= self.levels - 1, 1.0, inside)

@@ -11,6 +11,9 @@ import torch
 from pyro.distributions import constraints
 from torch import Tensor
 
+from ...densities.precision import as_observed, without_autocast
+from ..weights import Weights
+
 MAX_ELEMENTS = 2**25
 
 
@@ -25,6 +28,7 @@ class Mixture(dist.TorchDistribution):
             theirs.
         log_weights: $\log \pi$ `(K,)`, normalised.
         contexts: tensors `(*batch, C)`.
+        weights: of the modules that `component` computes with; `None` for none.
 
     Shape:
         batch_shape: that of the contexts; event_shape: that of the components.
@@ -48,11 +52,13 @@ class Mixture(dist.TorchDistribution):
         log_weights: Tensor,
         contexts: Sequence[Tensor] = (),
         validate_args: bool | None = None,  # noqa: FBT001
+        weights: Weights | None = None,
     ):
         _require_component(component)
         self.component = component
         self.log_weights = log_weights
         self.contexts = tuple(contexts)
+        self.weights = weights
         context_batches = [context.shape[:-1] for context in contexts]
         batch_shape = torch.broadcast_shapes(*context_batches)
         event_shape = self._first_component.event_shape
@@ -67,6 +73,7 @@ class Mixture(dist.TorchDistribution):
         new.component = self.component
         new.log_weights = self.log_weights
         new.contexts = self.contexts
+        new.weights = self.weights
         super(Mixture, new).__init__(
             torch.Size(batch_shape),
             self.event_shape,
@@ -78,6 +85,11 @@ class Mixture(dist.TorchDistribution):
     def log_prob(self, value: Tensor) -> Tensor:
         if self._validate_args:
             self._validate_sample(value)
+        value = as_observed(self, value)
+        with without_autocast():
+            return self._log_prob(value)
+
+    def _log_prob(self, value: Tensor) -> Tensor:
         indices = torch.arange(len(self.log_weights))
         chunk = max(1, MAX_ELEMENTS // max(1, value.numel()))
         chunk_sums = []
@@ -95,6 +107,7 @@ class Mixture(dist.TorchDistribution):
         with torch.no_grad():
             shape = torch.Size(sample_shape) + self.batch_shape
             k = dist.Categorical(logits=self.log_weights).sample(shape)
+            self._require_unchanged()
             return self.component(k, *self.contexts).sample()
 
     @property
@@ -115,8 +128,13 @@ class Mixture(dist.TorchDistribution):
 
     def _components(self, k: Tensor) -> dist.TorchDistribution:
         """The components on a last batch dim `(*batch, k)`."""
+        self._require_unchanged()
         contexts = [context.unsqueeze(-2) for context in self.contexts]
         return self.component(k.to(self.log_weights.device), *contexts)
+
+    def _require_unchanged(self) -> None:
+        if self.weights is not None:
+            self.weights.require_unchanged()
 
 
 def _require_component(component: Any) -> None:

@@ -10,6 +10,9 @@ import torch
 from torch import Size, Tensor
 from torch.distributions import Transform, constraints
 
+from ...densities.precision import network_output, without_autocast
+from ..weights import Weights
+
 if TYPE_CHECKING:
     from .bijector import Bijector
 
@@ -61,12 +64,17 @@ class FlowTransform(Transform):
     r"""A bijector at one context, as a `torch.distributions.Transform`; it lives as long as one distribution.
 
     It keeps its last evaluation, so that a distribution scores its own draw without a second pass through the networks
-    and without a sequential inversion. Nothing is kept on the bijector: an update of the weights can't leave a stale
-    density behind, and modules stay deep-copyable.
+    and without a sequential inversion. Nothing is kept on the bijector: modules stay deep-copyable, and an update of
+    the weights can't leave a stale density behind; a distribution kept over it is refused.
+
+    It computes in float32 or better, whatever autocast stands around it: a rounded map is no bijection.
 
     Args:
         bijector: the module that computes.
         context: `(*batch, C)` or `None`.
+
+    Raises:
+        ValueError: where it is to compute with other weights than those at its making.
     """
 
     bijective = True
@@ -74,7 +82,8 @@ class FlowTransform(Transform):
     def __init__(self, bijector: Bijector, context: Tensor | None = None):
         super().__init__(cache_size=1)
         self.bijector = bijector
-        self.context = context
+        self.context = network_output(context)
+        self._weights = Weights("Flow", bijector)
         self._last: Evaluation | None = None
 
     @property
@@ -96,9 +105,11 @@ class FlowTransform(Transform):
         return self._evaluate(x).y
 
     def _inv_call(self, y: Tensor) -> Tensor:
+        self._weights.require_unchanged()
         if self._last is None or not self._last.fits(y=y):
             self._warn_if_slow("inverse", self.bijector.num_inverse, self.bijector.num_forward)
-            x, log_det = self.bijector.inverse(y, self.context)
+            with without_autocast():
+                x, log_det = self.bijector.inverse(network_output(y), self.context)
             self._last = Evaluation(x, y, -log_det)
         return self._last.x
 
@@ -108,9 +119,11 @@ class FlowTransform(Transform):
         return self._evaluate(x).log_det
 
     def _evaluate(self, x: Tensor) -> Evaluation:
+        self._weights.require_unchanged()
         if self._last is None or not self._last.fits(x=x):
             self._warn_if_slow("forward", self.bijector.num_forward, self.bijector.num_inverse)
-            y, log_det = self.bijector(x, self.context)
+            with without_autocast():
+                y, log_det = self.bijector(network_output(x), self.context)
             self._last = Evaluation(x, y, log_det)
         return self._last
 

@@ -14,7 +14,9 @@ from torch import Size, Tensor, nn
 from torch.distributions import Distribution, Independent, Uniform, constraints
 from torch.distributions.transforms import _InverseTransform
 
+from ...densities.precision import without_autocast
 from ..networks.dense import cast
+from ..weights import Weights
 from .transform import tensor_state
 
 # What `import zuko` overwrites (1.5 and 1.6). It also adds `Transform.call_and_ladj`, which it needs and
@@ -124,14 +126,15 @@ class Zuko(nn.Module):
                 f"Zuko: expected one context, got {len(contexts)}. "
                 "Fix: embed=Concat(mlp(...)), which concatenates them."
             )
-        distribution = self.flow(*[cast(context, self.flow) for context in contexts])
+        with without_autocast():
+            distribution = self.flow(*[cast(context, self.flow) for context in contexts])
         if isinstance(_univariate(distribution.base), Uniform):
             raise ValueError(
                 f"Zuko: expected a base on the whole space, got {distribution.base}, on a box: "
                 "the flow does not say where its density ends. "
                 "Fix: a flow on a normal base, such as zuko.flows.NSF in place of NCSF."
             )
-        return ZukoDistribution(distribution)
+        return ZukoDistribution(distribution, Weights("Zuko", self.flow))
 
 
 def _univariate(distribution: Distribution) -> Distribution:
@@ -165,13 +168,20 @@ class ZukoDistribution(dist.TorchDistribution):
 
     Args:
         flow: a `zuko.distributions.NormalizingFlow`.
+        weights: of the modules that it computes with; `None` for none.
         validate_args: whether values are checked; `None` for the default of the process.
     """
 
     arg_constraints: dict[str, constraints.Constraint] = {}
 
-    def __init__(self, flow: Any, validate_args: bool | None = None):  # noqa: FBT001
+    def __init__(
+        self,
+        flow: Any,
+        weights: Weights | None = None,
+        validate_args: bool | None = None,  # noqa: FBT001
+    ):
         self.flow = flow
+        self.weights = weights
         self.has_rsample = flow.base.has_rsample
         self._last: _Draw | None = None
         super().__init__(flow.batch_shape, flow.event_shape, validate_args=validate_args)
@@ -184,7 +194,7 @@ class ZukoDistribution(dist.TorchDistribution):
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> ZukoDistribution:
         return ZukoDistribution(
-            self.flow.expand(Size(batch_shape)), validate_args=self._validate_args
+            self.flow.expand(Size(batch_shape)), self.weights, validate_args=self._validate_args
         )
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
@@ -199,12 +209,20 @@ class ZukoDistribution(dist.TorchDistribution):
             return self._draw(sample_shape)
 
     def _draw(self, sample_shape: Any) -> Tensor:
-        self._last = _Draw(*self.flow.rsample_and_log_prob(Size(sample_shape)))
+        self._require_unchanged()
+        with without_autocast():
+            self._last = _Draw(*self.flow.rsample_and_log_prob(Size(sample_shape)))
         return self._last.value
 
     def log_prob(self, value: Tensor) -> Tensor:
         if self._validate_args:
             self._validate_sample(value)
+        self._require_unchanged()
         if self._last is not None and self._last.fits(value):
             return self._last.log_p
-        return self.flow.log_prob(value)
+        with without_autocast():
+            return self.flow.log_prob(value)
+
+    def _require_unchanged(self) -> None:
+        if self.weights is not None:
+            self.weights.require_unchanged()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pyro.distributions as dist
 from torch import Tensor, nn
 
+from ...densities import binary
+from ...densities.precision import network_output
 from ...representation import SettingsFirst
 from ..distributions.requirements import require_levels
 from ..requirements import require_network
@@ -27,7 +29,7 @@ class Bernoulli(FamilyLikelihood):
         torch.Size([9])
     """
 
-    family = dist.Bernoulli
+    family = binary.Bernoulli
     params = ("logits",)
 
 
@@ -63,12 +65,12 @@ class Categorical(SettingsFirst):
         self.event_dim = event_dim
 
     def forward(self, *contexts: Tensor) -> dist.TorchDistribution:
-        raw = self.net(*contexts)
+        raw = network_output(self.net(*contexts))
         parts = f"the logits of one dim side by side, levels={self.levels}"
         require_chunks("Categorical", raw, self.levels, parts, self.event_dim)
         logits = raw.unflatten(-self.event_dim, (-1, self.levels))
         logits = logits.movedim(-self.event_dim, -1)
-        return dist.Categorical(logits=logits).to_event(self.event_dim)
+        return binary.Categorical(logits=logits).to_event(self.event_dim)
 
     def extra_repr(self) -> str:
         return f"levels={self.levels}, event_dim={self.event_dim}"

@@ -9,6 +9,7 @@ import torch
 from pyro.distributions import constraints
 from torch import Tensor, nn
 
+from ...densities.precision import as_observed, in_float32, network_output
 from ..distributions.intervals import log_cell
 from ..distributions.requirements import require_levels
 from .base import require_tensor
@@ -67,10 +68,10 @@ class ColourLevels(dist.TorchDistribution):
     ):
         require_levels("ColourLevels", levels)
         _require_one_coefficient_per_pair(coefficients, channels=loc.shape[-4])
-        self.logits = logits
-        self.loc = loc
-        self.scale = scale
-        self.coefficients = coefficients
+        self.logits = in_float32(logits)
+        self.loc = in_float32(loc)
+        self.scale = in_float32(scale)
+        self.coefficients = in_float32(coefficients)
         self.levels = levels
         batch_shape = torch.broadcast_shapes(
             logits.shape[:-3],
@@ -103,6 +104,7 @@ class ColourLevels(dist.TorchDistribution):
         return new
 
     def log_prob(self, value: Tensor) -> Tensor:
+        value = as_observed(self, value)
         if self._validate_args:
             self._validate_sample(value)
         x = value[..., None]
@@ -215,7 +217,7 @@ class ColourLogisticMixture(LevelsLikelihood):
         self.channels = channels
 
     def forward(self, *contexts: Tensor) -> dist.TorchDistribution:
-        raw = self.net(*contexts)
+        raw = network_output(self.net(*contexts))
         num_pairs = self.channels * (self.channels - 1) // 2
         parts = (1, self.channels, self.channels, num_pairs)
         self._require_channels(raw, sum(parts) * self.num_components)

@@ -6,6 +6,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
+from ...densities.precision import network_output
 from ...representation import SettingsFirst
 from ..conditionals.conditional import positive, raw_of_positive
 from ..distributions.continuous_bernoulli import ContinuousBernoulliLogits
@@ -61,7 +62,7 @@ class Normal(SettingsFirst):
             self.raw_scale.fill_(raw_of_positive(scale))
 
     def forward(self, *contexts: Tensor) -> dist.TorchDistribution:
-        loc = self.net(*contexts)
+        loc = network_output(self.net(*contexts))
         require_tensor("Normal", loc)
         return dist.Normal(loc, self.scale).to_event(self.event_dim)
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import pyro.distributions as dist
 from torch import Tensor, nn
 
+from ...densities import counts
 from ..conditionals.conditional import Conditional
 from ..requirements import require_network
 from .base import FamilyLikelihood
@@ -37,7 +37,7 @@ class Binomial(Conditional):
     ):
         require_network("Binomial", net)
         super().__init__(
-            dist.Binomial,
+            counts.Binomial,
             net,
             ("logits",),
             event_dim,
@@ -66,7 +66,7 @@ class Poisson(FamilyLikelihood):
         torch.Size([9])
     """
 
-    family = dist.Poisson
+    family = counts.Poisson
     params = ("rate",)
 
 
@@ -89,7 +89,7 @@ class NegativeBinomial(FamilyLikelihood):
         torch.Size([9])
     """
 
-    family = dist.NegativeBinomial
+    family = counts.NegativeBinomial
     params = ("total_count", "logits")
 
 
@@ -110,7 +110,7 @@ class ZeroInflatedPoisson(FamilyLikelihood):
         torch.Size([9])
     """
 
-    family = dist.ZeroInflatedPoisson
+    family = counts.ZeroInflatedPoisson
     params = ("rate", "gate_logits")
 
 
@@ -137,5 +137,5 @@ class ZeroInflatedNegativeBinomial(FamilyLikelihood):
         torch.Size([9])
     """
 
-    family = dist.ZeroInflatedNegativeBinomial
+    family = counts.ZeroInflatedNegativeBinomial
     params = ("total_count", "logits", "gate_logits")

@@ -9,6 +9,7 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
+from ...densities.precision import network_output
 from ...representation import SettingsFirst
 from ..distributions.discretized import Discretized
 from ..distributions.requirements import require_levels
@@ -70,7 +71,7 @@ class LevelsLikelihood(SettingsFirst):
 
     def read_chunks(self, *contexts: Tensor) -> tuple[Tensor, ...]:
         """The chunks of the network's output."""
-        raw = self.net(*contexts)
+        raw = network_output(self.net(*contexts))
         num_chunks = len(self.chunks)
         num = num_chunks * self.num_components
         parts = " then ".join(self.chunks)

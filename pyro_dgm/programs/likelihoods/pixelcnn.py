@@ -12,10 +12,12 @@ from pyro.distributions import constraints
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from ...densities.precision import network_output
 from ...representation import SettingsFirst
 from ..networks.causal import GatedPixelCNN
 from ..networks.dense import flatten_contexts
 from ..requirements import describe, require_conditional, require_network
+from ..weights import Weights
 
 
 class PixelCNN(SettingsFirst):
@@ -78,7 +80,7 @@ class PixelCNN(SettingsFirst):
 
     def forward(self, *contexts: Tensor) -> AutoregressivePixels:
         if self.embed is not None:
-            contexts = (self.embed(*contexts),)
+            contexts = (network_output(self.embed(*contexts)),)
         return AutoregressivePixels(self, contexts)
 
     def extra_repr(self) -> str:
@@ -198,6 +200,7 @@ class AutoregressivePixels(dist.TorchDistribution):
     ):
         self.pixelcnn = pixelcnn
         self.context = tuple(context)
+        self.weights = Weights("PixelCNN", pixelcnn)
         context_batches = [c.shape[:-1] for c in context]
         batch_shape = torch.broadcast_shapes(*context_batches)
         super().__init__(batch_shape, pixelcnn.event_shape, validate_args=validate_args)
@@ -210,6 +213,7 @@ class AutoregressivePixels(dist.TorchDistribution):
         new = self._get_checked_instance(AutoregressivePixels, _instance)
         new.pixelcnn = self.pixelcnn
         new.context = self.context
+        new.weights = self.weights
         super(AutoregressivePixels, new).__init__(
             torch.Size(batch_shape),
             self.event_shape,
@@ -221,6 +225,7 @@ class AutoregressivePixels(dist.TorchDistribution):
     def log_prob(self, value: Tensor) -> Tensor:
         if self._validate_args:
             self._validate_sample(value)
+        self.weights.require_unchanged()
         emission = self.pixelcnn.emission_given(value, *self.context)
         log_p = emission.log_prob(value)
         batch_shape = torch.broadcast_shapes(log_p.shape, self.batch_shape)
@@ -228,6 +233,7 @@ class AutoregressivePixels(dist.TorchDistribution):
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
         """One image per entry of the batch, each pixel drawn given the earlier ones."""
+        self.weights.require_unchanged()
         with torch.no_grad():
             shape = self._extended_shape(sample_shape)
             batch_shape = shape[: -len(self.event_shape)]

@@ -13,6 +13,7 @@ from torch import nn
 from toys import Dirac, Slope
 
 import pyro_dgm as dgm
+from pyro_dgm.adversarial.monitoring.limits import Limits, limit_warnings
 
 over = pytest.mark.parametrize
 
@@ -242,3 +243,13 @@ def test_monitors_show_their_settings():
         "Monitors(num=8, limits=Limits(identity=0.5, oscillation=0.5, strong=0.9"
     )
     assert text.endswith("patience=10, seed=0)")
+
+
+def test_a_mean_ratio_of_few_data_takes_more_standard_errors_to_warn():
+    """Seven standard errors above its limit: beyond doubt for 500 data, and one in a thousand for six."""
+    limits = Limits(identity=0.0)
+    row = {"balance": 0.5, "balance_stderr": 0.1, "oscillation": 0.0, "period": 0.0}
+    row |= {"spread": 1.0, "duplicates": 0.0, "coverage": 1.0}
+    row |= {"real_over_fake": 1.7, "real_over_fake_stderr": 0.1}
+    assert set(limit_warnings(row, limits, num=500)) == {"real_over_fake"}
+    assert limit_warnings(row, limits, num=6) == {}

@@ -190,7 +190,8 @@ def test_collapse_names_the_idle_units():
     found = dgm.collapse(model, guide, torch.randn(300, 3))
     assert found.idle["z"].tolist() == [False, False, True]
     assert "z: 1 of 3: 2" in str(found)
-    assert "variance of means < 0.01, or KL < 0.01 nats" in str(found)
+    assert "idle units (< 0.01 nats of information on x; " in str(found)
+    assert "by the variance of their means > 0.01, 2 are active)" in str(found)
 
 
 def test_a_unit_that_copies_a_constant_is_idle_though_it_costs_nats():
@@ -221,7 +222,7 @@ def test_collapse_as_a_table_has_a_row_per_unit():
     model, guide = pair_of()
     found = dgm.collapse(model, guide, torch.randn(50, 3))
     table = found.to_dataframe()
-    assert list(table.columns) == ["site", "unit", "variance", "kl", "idle"]
+    assert list(table.columns) == ["site", "unit", "information", "variance", "kl", "idle"]
     assert list(table["unit"]) == ["0", "1", "2"]
     assert list(table["idle"]) == [False, False, True]
     assert table["variance"].tolist() == found.variance["z"].tolist()
@@ -256,9 +257,8 @@ def image_vae() -> dgm.VAE:
 def test_thresholds_are_the_callers():
     model, guide = pair_of()
     x = torch.randn(100, 3)
-    assert dgm.collapse(model, guide, x, min_variance=100.0).idle["z"].all()
-    assert dgm.collapse(model, guide, x, min_kl=100.0).idle["z"].all()
-    assert not dgm.collapse(model, guide, x, min_variance=-1.0, min_kl=-1.0).idle["z"].any()
+    assert dgm.collapse(model, guide, x, min_information=100.0).idle["z"].all()
+    assert not dgm.collapse(model, guide, x, min_information=-1.0).idle["z"].any()
 
 
 def test_collapse_reports_sites_without_shares_and_those_of_plates_but_no_noise():

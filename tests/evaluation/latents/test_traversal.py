@@ -190,17 +190,16 @@ def test_points_of_another_shape_raise():
         dgm.traverse(toy_vae().model, torch.zeros(3, 4))
 
 
-def test_a_model_that_returns_no_site_needs_its_name():
+@pytest.mark.parametrize("returned", ["z", "x", "nothing"])
+def test_the_observed_site_is_decoded_whatever_is_returned(returned):
     def model(program, x):
         with dgm.data_plate(x):
             z = pyro.sample("z", dist.Normal(program.weight, 1.0))
-            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+            x = pyro.sample("x", dist.Normal(3.0 * z, 1.0), obs=x)
+            return {"z": z, "x": x, "nothing": None}[returned]
 
-    with pytest.raises(
-        ValueError, match=r"name of an observation among \['z', 'x'\], got None. Fix: site='x'"
-    ):
-        dgm.decode(Written(model), torch.zeros(3))
-    assert dgm.decode(Written(model), torch.zeros(3), site="x").shape == (3,)
+    z = torch.arange(3.0)
+    torch.testing.assert_close(dgm.decode(Written(model), z), 3.0 * z)
 
 
 def test_an_observation_without_a_mean_raises():

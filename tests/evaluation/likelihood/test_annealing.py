@@ -196,7 +196,7 @@ def test_every_pair_has_finite_weights(build, guided):
 def test_chunks_change_the_noise_but_not_the_law(chunk):
     """Also chunks that hold fewer pairs than one datum has chains."""
     model, _, x = linear_gaussian(latent=1, observed=2)
-    found = dgm.ais(model, x[:3], num=16, steps=12, leapfrog=2, chunk=chunk)
+    found = dgm.ais(model, x[:3], num=16, steps=40, leapfrog=2, chunk=chunk)
     assert found.log_weight.shape == (16, 3)
     assert ((found.per_datum + model.log_evidence(x[:3])).abs() < 5 * found.monte_carlo).all()
 

@@ -79,7 +79,11 @@ def test_it_is_the_mean_of_the_weights_not_of_their_logarithms(dtype):
     same(found.per_datum, -weights.mean(0).log())
     same(found.nelbo, -weights.log().mean(0))
     same(found.ess, weights.sum(0) ** 2 / (weights**2).sum(0))
-    same(found.monte_carlo, weights.std(0) / sqrt(30) / weights.mean(0))
+    expected = weights.std(0) / sqrt(30) / weights.mean(0)
+    is_reliable = found.khat <= dgm.diagnostics.khat_threshold(30)
+    assert is_reliable.any()
+    same(found.monte_carlo[is_reliable], expected[is_reliable])
+    assert found.monte_carlo[~is_reliable].isnan().all()
     kl = -dist.Normal(0.0, 1.0).log_prob(z).sum(-1) + dist.MultivariateNormal(
         loc, scale_tril=guide.root
     ).log_prob(z)
@@ -106,7 +110,8 @@ def test_at_most_chunk_pairs_are_in_memory():
     guide.register_forward_hook(lambda _, __, z: sizes.append(z.numel() // 2))
     dgm.nll(model, guide, x, num=30, chunk=40)
     assert max(sizes) <= 40
-    assert sum(sizes[1:]) == 30 * 5  # after one run that checks a few rows
+    of_estimate = [size for size in sizes if size > 6]  # a check runs 2 draws of 3 data at most
+    assert of_estimate == [30] * 5
 
 
 def test_the_monte_carlo_error_is_the_spread_of_repetitions():

@@ -235,7 +235,8 @@ def test_at_most_chunk_pairs_are_in_memory():
     guide.register_forward_hook(lambda _, __, z: sizes.append(z.numel()))
     dgm.sbc(model, guide, num_data=50, num_draws=7, chunk=40)
     assert max(sizes) <= 40
-    assert sum(sizes) == 1 + 50 * 7
+    of_ranks = [size for size in sizes if size > 6]  # a check runs 2 draws of 3 data at most
+    assert sum(of_ranks) == 50 * 7
 
 
 def test_the_correction_is_holms():

@@ -81,6 +81,13 @@ def test_too_few_draws_for_a_khat_are_told():
     }
 
 
+def test_an_error_that_one_draw_cannot_tell_is_no_pass():
+    model, guide = pair()
+    report = dgm.check(model, guide, model.data(10), num=1, num_simulated=50)
+    assert report["importance ESS"].status is Status.WARN
+    assert report["importance ESS"].value == 1
+
+
 def test_a_gap_that_ten_data_cannot_measure_is_no_verdict():
     """Sharp posteriors of 10 data: mutual information log 10, and all else of the KL would count as marginal."""
     torch.manual_seed(3)

@@ -42,11 +42,21 @@ def test_the_band_of_ranks_is_that_of_the_binomial_law():
     assert [axes.get_title() for axes in panels[:5]] == ["e", "a", "c", "b", "d"]
     band, *bars = panels[0].patches
     low, high = (100 * q / 2000 for q in binom.interval(0.99, 2000, 1 / 20))
-    assert band.get_y() == pytest.approx(low, abs=0.1)
-    assert band.get_y() + band.get_height() == pytest.approx(high, abs=0.1)
+    assert band.get_y() == pytest.approx(low, abs=1e-9)
+    assert band.get_y() + band.get_height() == pytest.approx(high, abs=1e-9)
     expected = torch.histc(uniform[:, 4], 20, 0, 1) / 20
     assert [bar.get_height() for bar in bars] == pytest.approx(expected.tolist())
     assert len(heights(panels[0])) == 21
+
+
+def test_the_band_of_few_ranks_is_exact_where_no_normal_distribution_is_near():
+    """Twenty data: no rank in a bar is well within the band, and five are not."""
+    uniform = torch.rand(20, 1, dtype=torch.float64)
+    found = dgm.results.SBC(("a",), (uniform * 100).long(), uniform, 99)
+    band, *_ = rank_figure(found, [0]).axes[0].patches
+    low, high = binom.interval(0.99, 20, 1 / 20)
+    assert (low, high) == (0, 4)
+    assert (band.get_y(), band.get_height()) == (0, 100 * 4 / 20)
 
 
 def test_units_fall_and_idle_ones_are_grey():

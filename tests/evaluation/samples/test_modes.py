@@ -8,6 +8,7 @@ import torch
 from conftest import in_float64
 
 import pyro_dgm as dgm
+from pyro_dgm.evaluation.estimate import Share
 from pyro_dgm.evaluation.samples.modes import expected_kl
 
 CENTRES = torch.tensor(list(product(range(5), range(5)))).double()
@@ -79,7 +80,7 @@ def test_three_sigma_is_still_of_high_quality():
     fake = torch.tensor([[0.1875], [0.25]])
     found = dgm.mode_coverage(fake=fake, centres=torch.zeros(1, 1), sd=0.0625)
     assert found.counts.tolist() == [1]
-    assert found.high_quality == dgm.results.Estimate(0.5, sqrt(0.125))
+    assert found.high_quality == Share(0.5, sqrt(0.125), degrees=1)
 
 
 def test_skewed_shares_have_the_spread_that_is_claimed():

@@ -102,7 +102,9 @@ def test_swapping_the_samples_swaps_precision_and_recall():
 def test_identical_constant_samples_score_one():
     ones = torch.ones(20, 4)
     found = dgm.prdc(real=ones, fake=ones)
-    assert {found.precision, found.recall, found.coverage} == {dgm.results.Estimate(1.0, 0.0)}
+    assert {found.precision, found.recall, found.coverage} == {
+        dgm.results.Estimate(1.0, 0.0, degrees=19)
+    }
     assert found.density.value == 20 / 5
 
 

@@ -262,9 +262,11 @@ def test_compiled_kernels_equal_the_program_under_fixed_noise():
 
 def test_nothing_is_read_on_the_host():
     """On meta tensors a read of a value would raise."""
-    vae = toy_vae().to("meta")
+    vae = toy_vae()
+    objective = dgm.IWELBO(vae.model, vae.guide, 3, estimator=dgm.DoublyReparameterized())
+    objective.preflight(torch.randn(5, 3))
+    objective.to("meta")
     with pyro.validation_enabled(False):
-        objective = dgm.IWELBO(vae.model, vae.guide, 3, estimator=dgm.DoublyReparameterized())
         loss = objective.terms(torch.empty(5, 3, device="meta"))["loss"]
         loss.backward()
     assert loss.is_meta

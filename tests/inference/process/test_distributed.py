@@ -131,7 +131,7 @@ def test_the_ranks_share_a_shuffled_epoch_in_equal_parts(num, world, monkeypatch
     parts = []
     for rank in range(world):
         monkeypatch.setattr(
-            "pyro_dgm.inference.data.batches.rank_and_world", lambda rank=rank: (rank, world)
+            "pyro_dgm.inference.data.sharding.rank_and_world", lambda rank=rank: (rank, world)
         )
         parts.append(
             torch.cat(
@@ -146,7 +146,7 @@ def test_the_ranks_share_an_ordered_epoch_without_repeating_a_datum(monkeypatch)
     parts = []
     for rank in range(2):
         monkeypatch.setattr(
-            "pyro_dgm.inference.data.batches.rank_and_world", lambda rank=rank: (rank, 2)
+            "pyro_dgm.inference.data.sharding.rank_and_world", lambda rank=rank: (rank, 2)
         )
         parts.append(
             torch.cat([x for (x,) in dgm.Batches(torch.arange(7), 2, shuffle=False).epoch()])

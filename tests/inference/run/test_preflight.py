@@ -157,7 +157,7 @@ def model_that_does_not_broadcast(program, x):
     with dgm.data_plate(x):
         z = pyro.sample("z", dist.Normal(torch.zeros(1), 1.0).to_event(1))
         return pyro.sample(
-            "x", dist.Normal(torch.cat([z, torch.zeros(4, 2)], 1), 1.0).to_event(1), obs=x
+            "x", dist.Normal(torch.cat([z, torch.zeros(len(z), 2)], 1), 1.0).to_event(1), obs=x
         )
 
 
@@ -206,10 +206,6 @@ BROKEN = {
         model_with_a_plate_of_its_own,
         r"site 'z': expected the same plates in both programs.*Fix",
     ),
-    "no_broadcasting": (
-        model_that_does_not_broadcast,
-        r"one draw per datum, but not on several: expected networks that broadcast over leading dims.*Fix: .*Concat",
-    ),
     "crash": (
         model_that_crashes,
         r"the programs fail on a batch of shapes \[\(4, 3\)\]: out of cheese",
@@ -221,6 +217,13 @@ BROKEN = {
 def test_a_broken_program_raises_with_the_site_and_the_fix(run, message):
     with pytest.raises(ValueError, match=f"(?s){message}"):
         dgm.preflight(Written(run), Written(normal_guide), torch.randn(4, 3))
+
+
+def test_a_program_that_does_not_broadcast_is_run_by_rows():
+    structure = dgm.preflight(
+        Written(model_that_does_not_broadcast), Written(normal_guide), torch.randn(4, 3)
+    )
+    assert "particles by rows" in str(structure)
 
 
 def test_the_unbroken_program_passes():
@@ -441,11 +444,26 @@ def test_a_missing_to_event_raises_with_the_fix():
         dgm.preflight(Model(), dgm.EmptyGuide(), torch.randn(4, 3))
 
 
-@pytest.mark.parametrize("dtype_of_data", [torch.bool, torch.uint8])
-def test_a_density_that_fails_on_the_dtype_of_the_data_raises_with_the_fix(dtype_of_data):
+@pytest.mark.parametrize("dtype_of_data", [torch.bool, torch.uint8, torch.int64])
+def test_zeros_and_ones_of_any_dtype_are_data_of_a_bernoulli(dtype_of_data):
     model = dgm.DensityModel(dgm.Bernoulli(Constant()))
+    dgm.preflight(model, dgm.EmptyGuide(), torch.ones(4, 3, dtype=dtype_of_data))
+
+
+def test_a_density_that_fails_on_the_dtype_of_the_data_raises_with_the_fix():
+    class OfFloats(dist.Normal):
+        def log_prob(self, value):
+            if value.dtype != torch.get_default_dtype():
+                raise RuntimeError("wrong dtype")
+            return super().log_prob(value)
+
+    model = dgm.DensityModel(
+        dgm.Conditional(OfFloats, Constant(), params=("loc",), fixed={"scale": 1.0})
+    )
+    x = torch.ones(4, 3).to(torch.float32)
+    other = x.double() if torch.get_default_dtype() == torch.float32 else x
     with pytest.raises(ValueError, match=r"(?s)site 'x': .*dtype torch\..*Fix: .*x\.double\(\)"):
-        dgm.preflight(model, dgm.EmptyGuide(), torch.ones(4, 3, dtype=dtype_of_data))
+        dgm.preflight(model, dgm.EmptyGuide(), other)
 
 
 class Constant(nn.Module):

@@ -3,14 +3,14 @@ import sys
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 from toys import toy_vae
 
 import pyro_dgm as dgm
 from pyro_dgm.experiments.recipes import levels_vae
-from pyro_dgm.inference.training import checkpoints
-from pyro_dgm.inference.training.checkpoints import load_state, save_state
+from pyro_dgm.files.errors import FileError
+from pyro_dgm.inference.training.checkpoints import CheckpointFile, load_state, save_state
 
 
 def equal(one, other):
@@ -102,18 +102,6 @@ def test_a_write_killed_before_its_end_leaves_the_old_file(kind, tmp_path, monke
     assert path.read_bytes() == before
 
 
-def test_a_writer_that_fails_halfway_leaves_the_old_file_and_no_other(tmp_path):
-    def torn(target):
-        target.write_bytes(b"half")
-        raise OSError("No space left on device")
-
-    save_state({"a": 1}, tmp_path / "state.pt")
-    with pytest.raises(OSError, match="No space left"):
-        checkpoints._write_atomically(tmp_path / "state.pt", torn)
-    assert load_state(tmp_path / "state.pt") == {"a": 1}
-    assert [p.name for p in tmp_path.iterdir()] == ["state.pt"]
-
-
 def test_a_written_file_leaves_nothing_beside_it(tmp_path):
     save_state({"a": 1}, tmp_path / "state.pt")
     assert [p.name for p in tmp_path.iterdir()] == ["state.pt"]
@@ -138,3 +126,175 @@ def test_weights_mean_the_same_in_another_process(tmp_path):
     command = [sys.executable, "-c", ELSEWHERE, str(tmp_path / "weights.safetensors")]
     there = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
     assert float.fromhex(there.strip()) == pytest.approx(here, rel=1e-12)
+
+
+# -- what a file may have become ------------------------------------------------------------------------
+def damage(content, kind):
+    """The bytes of a file after an accident."""
+    middle = len(content) // 2
+    return {
+        "cut off": content[:middle],
+        "without its last byte": content[:-1],
+        "longer by a byte": content + b"x",
+        "empty": b"",
+        "a PNG": b"\x89PNG\r\n\x1a\n" + content,
+        "text": b"loss: 3.0\n",
+        "zeros": bytes(len(content)),
+    }[kind]
+
+
+ACCIDENTS = (
+    "cut off",
+    "without its last byte",
+    "longer by a byte",
+    "empty",
+    "a PNG",
+    "text",
+    "zeros",
+)
+
+
+@pytest.mark.parametrize("accident", ACCIDENTS)
+def test_damaged_weights_are_refused_by_name_and_leave_the_module_as_it_was(accident, tmp_path):
+    module, path = nn.Linear(2, 2), tmp_path / "w.safetensors"
+    dgm.save_weights(nn.Linear(2, 2), path)
+    path.write_bytes(damage(path.read_bytes(), accident))
+    before = module.weight.detach().clone()
+    with pytest.raises(FileError, match=r"w\.safetensors: expected weights .*, got .*Fix: "):
+        dgm.load_weights(module, path)
+    assert torch.equal(module.weight, before)
+
+
+@pytest.mark.parametrize("accident", ACCIDENTS)
+def test_a_damaged_checkpoint_is_refused_by_name(accident, tmp_path):
+    path = tmp_path / "run.pt"
+    save_state({"a": torch.randn(5)}, path)
+    path.write_bytes(damage(path.read_bytes(), accident))
+    with pytest.raises(FileError, match=r"run\.pt: expected a checkpoint.*, got .*Fix: "):
+        load_state(path)
+
+
+@pytest.mark.parametrize("kind", ["weights", "state"])
+def test_a_missing_file_is_refused_by_name(kind, tmp_path):
+    read = {"weights": lambda p: dgm.load_weights(nn.Linear(1, 1), p), "state": load_state}[kind]
+    with pytest.raises(FileError, match=r"nowhere: expected .*, got no file\. Fix: the file"):
+        read(tmp_path / "nowhere")
+    with pytest.raises(FileError, match=r"expected .*, got a folder\. Fix: the file"):
+        read(tmp_path)
+
+
+def flips(content, num):
+    """Copies of a file, each with one bit flipped, spread over all of it."""
+    generator = torch.Generator().manual_seed(len(content))
+    for place in torch.randint(8 * len(content), (num,), generator=generator).tolist():
+        flipped = bytearray(content)
+        flipped[place // 8] ^= 1 << place % 8
+        yield bytes(flipped)
+
+
+def test_every_flipped_bit_of_weights_is_found(tmp_path):
+    module, path = nn.Linear(7, 5), tmp_path / "w"
+    dgm.save_weights(module, path)
+    for flipped in flips(path.read_bytes(), 60):
+        path.write_bytes(flipped)
+        with pytest.raises(FileError, match="w: expected"):
+            dgm.load_weights(module, path)
+
+
+def test_every_flipped_bit_of_a_checkpoint_is_found(tmp_path):
+    path = tmp_path / "run.pt"
+    save_state({"a": torch.randn(7, 5), "rows": [{"epoch": 1, "loss": 0.5}]}, path)
+    for flipped in flips(path.read_bytes(), 60):
+        path.write_bytes(flipped)
+        with pytest.raises(FileError, match=r"run\.pt: expected"):
+            load_state(path)
+
+
+def test_files_of_a_newer_format_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("pyro_dgm.files.stamps.FORMAT", 9)
+    save_state({"a": 1}, tmp_path / "run.pt")
+    dgm.save_weights(nn.Linear(1, 1), tmp_path / "w")
+    monkeypatch.undo()
+    newer = "format 1 or older, got format 9, of a newer pyro_dgm. Fix: pip install"
+    with pytest.raises(FileError, match=newer):
+        load_state(tmp_path / "run.pt")
+    with pytest.raises(FileError, match=newer):
+        dgm.load_weights(nn.Linear(1, 1), tmp_path / "w")
+
+
+def test_files_without_a_digest_are_read_under_a_warning(tmp_path):
+    module, other = nn.Linear(2, 2), nn.Linear(2, 2)
+    torch.save({"a": 1}, tmp_path / "old.pt")
+    save_file(module.state_dict(), tmp_path / "old.safetensors")
+    with pytest.warns(
+        UserWarning, match=r"old\.pt: expected a digest, got none.*Fix: save it again"
+    ):
+        assert load_state(tmp_path / "old.pt") == {"a": 1}
+    with pytest.warns(UserWarning, match=r"old\.safetensors: expected a digest, got none"):
+        dgm.load_weights(other, tmp_path / "old.safetensors")
+    assert equal(module, other)
+
+
+def test_a_flipped_bit_in_a_tensor_of_a_checkpoint_without_a_digest_is_found(tmp_path):
+    path, tensor = tmp_path / "old.pt", torch.full((64,), 1.5, dtype=torch.float64)
+    torch.save({"a": tensor}, path)
+    content = path.read_bytes()
+    place = content.index(tensor.numpy().tobytes())
+    path.write_bytes(content[:place] + b"\x01" + content[place + 1 :])
+    with pytest.raises(
+        FileError, match=r"old\.pt: expected a checkpoint that is whole, got one that"
+    ):
+        load_state(path)
+
+
+def test_an_archive_that_would_run_code_is_refused(tmp_path):
+    torch.save({"a": nn.Linear(1, 1)}, tmp_path / "model.pt")
+    with (
+        pytest.warns(UserWarning, match="expected a digest"),
+        pytest.raises(FileError, match=r"model\.pt: expected a checkpoint of tensors and plain"),
+    ):
+        load_state(tmp_path / "model.pt")
+
+
+def test_a_file_that_is_no_run_is_refused_at_resume(tmp_path):
+    layer = nn.Linear(1, 1)
+    vae = toy_vae()
+    save_state(layer.state_dict(), tmp_path / "w.pt")
+    trainer = dgm.SVITrainer(dgm.ELBO(vae.model, vae.guide))
+    with pytest.raises(
+        FileError, match=r"w\.pt: expected the checkpoint of a run, got a file without"
+    ):
+        trainer.resume(tmp_path / "w.pt")
+
+
+# -- the last ones are kept --------------------------------------------------------------------------------
+def test_the_checkpoint_before_the_newest_is_kept_and_is_the_fix_of_a_damaged_one(tmp_path):
+    path = tmp_path / "run.pt"
+    for step in range(4):
+        save_state({"step": step}, path, keep=3)
+    assert [load_state(tmp_path / n)["step"] for n in ("run.pt", "run.pt.1", "run.pt.2")] == [
+        3,
+        2,
+        1,
+    ]
+    assert len(list(tmp_path.iterdir())) == 3
+    path.write_bytes(b"torn")
+    with pytest.raises(FileError, match=r"Fix: go on from the one before it, .*run\.pt\.1: mv "):
+        load_state(path)
+
+
+def test_fit_keeps_two_checkpoints_unless_told_otherwise(tmp_path):
+    for name, options, files in (
+        ("two", {}, ["run.pt", "run.pt.1"]),
+        ("one", {"checkpoint_keep": 1}, ["run.pt"]),
+    ):
+        vae = toy_vae()
+        trainer = dgm.SVITrainer(dgm.ELBO(vae.model, vae.guide))
+        x = torch.randn(8, 3)
+        trainer.fit(x, epochs=3, progress=False, checkpoint=tmp_path / name / "run.pt", **options)
+        assert sorted(p.name for p in (tmp_path / name).iterdir()) == files
+
+
+def test_fewer_than_one_checkpoint_kept_is_refused():
+    with pytest.raises(ValueError, match="checkpoint_keep: expected at least 1, got 0. Fix"):
+        CheckpointFile("run.pt", keep=0)

@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch._inductor.config as inductor_config
 from cases import PAIRS, over
+from pyro import poutine
 from torch import nn
 from toys import BatchNorm, Written, captured, loss_and_grad, stepped, toy_vae
 
@@ -393,3 +394,27 @@ def test_value_and_grad_leaves_the_weights_without_gradients():
     assert set(gradients) == set(trained)
     assert not terms["loss"].requires_grad
     assert all(p.grad is None for p in objective.parameters())
+
+
+@pytest.mark.parametrize("num", [1, 3])
+def test_factors_scales_and_deterministic_values_are_compiled(num, eager_backend):
+    def model(program, x):
+        with dgm.data_plate(x), poutine.scale(scale=0.5):
+            z = pyro.sample("z", dist.Normal(program.weight, 1.0).expand([2]).to_event(1))
+            pyro.deterministic("twice", 2.0 * z, event_dim=1)
+            pyro.factor("prior", -program.weight * z.square().sum(-1))
+            return pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=x)
+
+    def guide(program, x):
+        with dgm.data_plate(x):
+            z = pyro.sample("z", dist.Normal(program.weight * x, 1.0).to_event(1))
+            pyro.factor("direct", program.weight * z.sum(-1), has_rsample=True)
+            pyro.factor("score", program.weight * x.sum(-1), has_rsample=False)
+
+    objective, x = dgm.ELBO(Written(model), Written(guide), num), torch.randn(4, 2)
+    objective.preflight(x)
+    (terms, found), (expected_terms, expected) = (
+        backward(road(objective), x, seed=3) for road in (Compiled, Eager)
+    )
+    torch.testing.assert_close(terms, expected_terms)
+    torch.testing.assert_close(found, expected)

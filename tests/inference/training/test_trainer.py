@@ -447,16 +447,14 @@ def test_patience_begins_anew_with_each_better_epoch():
     assert trainer.num_epochs == 7
 
 
-@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
-def test_a_validation_loss_that_is_not_finite_is_never_the_best(bad):
-    trainer, weights = scripted_run([bad, 5.0, bad, 6.0], 4)
+def test_an_infinite_validation_loss_is_never_the_best():
+    trainer, weights = scripted_run([torch.inf, 5.0, torch.inf, 6.0], 4)
     assert trainer.best["epoch"] == 2
     assert_weights(trainer, weights[1])
 
 
-@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
-def test_patience_runs_out_when_no_validation_loss_is_finite(bad):
-    trainer, _ = scripted_run([bad] * 5, 5, patience=2)
+def test_patience_runs_out_when_no_validation_loss_is_finite():
+    trainer, _ = scripted_run([torch.inf] * 5, 5, patience=2)
     assert trainer.num_epochs == 2
     assert not trainer.best
 
@@ -497,7 +495,7 @@ def test_the_best_of_one_metric_is_not_compared_with_another():
 
 @pytest.mark.parametrize("monitor", ["train_loss", "val_rec[x]", "val_kl[z]"])
 def test_every_term_can_be_monitored(monitor):
-    trainer = build()
+    trainer = build(warmup=1)
     history = fit(trainer, val=data(7), epochs=4, monitor=monitor)
     assert trainer.best["value"] == min(history.column(monitor))
 
@@ -572,7 +570,7 @@ class Failing(dgm.ELBO):
 
 def test_a_loss_that_is_not_finite_raises_and_names_the_site():
     with pytest.raises(
-        ValueError, match=r"got non-finite rec\[x\].* at or shortly before step 3.*Fix: a lower lr"
+        ValueError, match=r"got non-finite rec\[x\].* at or shortly before step 2.*Fix: a lower lr"
     ):
         fit(dgm.SVITrainer(Failing({2})))
 
@@ -584,8 +582,8 @@ def test_a_run_that_diverges_raises_at_the_end_of_its_epoch():
 
 
 def test_a_long_epoch_is_watched_every_fifty_steps():
-    trainer = dgm.SVITrainer(Failing({2}))
-    with pytest.raises(ValueError, match="step 50"):
+    trainer = dgm.SVITrainer(Failing({35}))
+    with pytest.raises(ValueError, match="step 82"):  # 50 after the last of the early looks
         fit(trainer, data(200), batch_size=1)
 
 

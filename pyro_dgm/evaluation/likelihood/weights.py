@@ -1,0 +1,85 @@
+r"""Log weights of a block of data, with what their limits and their rounding are judged by."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ...contract import Site, noise_name
+from ...inference.run.limits import unit_of_rounding
+from ...inference.run.measures import Measure, measure_of_distribution
+from ...inference.run.particles import Particles
+
+
+@dataclass(frozen=True)
+class Weights:
+    r"""$\log w^{(k)}_i$ of K draws for each of N data.
+
+    Attributes:
+        log_w: `(K, N)`, float64.
+        kl: $\log q(z^{(k)} \mid x_i) - \log p(z^{(k)})$ `(K, N)`.
+        rounding: nats by which log weights of a datum differ for rounding alone `(N,)`: units of the last place of the
+            log densities that they are the difference of.
+        log_mass: the largest $\log P(x_i \mid z^{(k)})$ of a discrete site `(N,)`; −∞ without one.
+        observed: the model's observed sites by name.
+    """
+
+    log_w: Tensor
+    kl: Tensor
+    rounding: Tensor
+    log_mass: Tensor
+    observed: dict[str, Site]
+
+    @classmethod
+    def of(cls, particles: Particles) -> Weights:
+        """The weights of some draws."""
+        log_w = particles.log_weight
+        return cls(
+            log_w=log_w,
+            kl=particles.kl,
+            rounding=rounding_of(particles),
+            log_mass=_largest_mass(particles),
+            observed=particles.pair.observed,
+        )
+
+    @classmethod
+    def concat(cls, parts: Sequence[Weights]) -> Weights:
+        """The weights of more draws for the same data."""
+        if len(parts) == 1:
+            return parts[0]
+        return cls(
+            log_w=torch.cat([part.log_w for part in parts]),
+            kl=torch.cat([part.kl for part in parts]),
+            rounding=torch.stack([part.rounding for part in parts]).amax(0),
+            log_mass=torch.stack([part.log_mass for part in parts]).amax(0),
+            observed=parts[0].observed,
+        )
+
+
+def rounding_of(particles: Particles) -> Tensor:
+    r"""$16\, \epsilon \sum_s (|\log p_s| + D_s)$ `(N,)`, float64, over the sites of both programs.
+
+    A log density of D numbers is a sum of D terms of about a nat, which may cancel.
+    """
+    total = torch.zeros_like(particles.log_joint[0])
+    pair = particles.pair
+    scored = ((particles.log_p, pair.model_sites), (particles.log_q, pair.guide_sites))
+    for log_densities, sites in scored:
+        for name, log_p in log_densities.items():
+            num_dims = sites[name]["fn"].event_shape.numel()
+            total = total + log_p.double().abs().amax(0) + num_dims
+    unit = unit_of_rounding([*particles.log_p.values(), *particles.log_q.values()])
+    return unit * total
+
+
+def _largest_mass(particles: Particles) -> Tensor:
+    """The largest log mass of a discrete site `(N,)`; a dequantized one is a mass on average over the noise alone."""
+    largest = torch.full_like(particles.log_joint[0], -torch.inf)
+    for name, site in particles.pair.observed.items():
+        is_mass = measure_of_distribution(site["fn"]) is Measure.MASS
+        if is_mass and noise_name(name) not in particles.values:
+            largest = largest.maximum(particles.log_p[name].amax(0))
+    return largest

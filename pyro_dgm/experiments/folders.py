@@ -1,0 +1,90 @@
+"""Run directories: a name that no other run has, one owner at a time, and the configuration that repeats the run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+
+import yaml
+from jsonargparse import ArgumentParser, Namespace
+
+from ..files.errors import FileError, named
+from ..files.locking import make_folder, owned
+from ..files.manifest import Manifest
+from ..files.writing import older, sweep
+from ..inference.run.sessions import require_positive
+from .configurations import CONFIG, read_run_config
+from .runs import CHECKPOINT, METRICS, RESULTS, WEIGHTS
+
+PARTS_OF_A_RUN = ("vae", "data", "objective", "trainer", "batch_size", "seed")
+SIGNS_OF_A_RUN = (CHECKPOINT, WEIGHTS, METRICS, RESULTS)
+
+
+@contextmanager
+def claim(settings: Namespace) -> Iterator[Path]:
+    """The run directory, which no other process writes to meanwhile.
+
+    Raises:
+        ValueError: for a resume without a run, and for a directory that holds a run already.
+    """
+    if settings.resume and not (settings.out and (Path(settings.out) / CONFIG).exists()):
+        raise ValueError(
+            f"expected a checkpoint to resume, got none in {settings.out or 'a new folder'}. "
+            "Fix: --out=RUN of an earlier fit."
+        )
+    folder = run_folder(settings.out)
+    with owned(folder):
+        sweep(folder)
+        if not settings.resume and any((folder / name).exists() for name in SIGNS_OF_A_RUN):
+            raise ValueError(
+                f"expected a new run directory, got {folder}, which holds a run. "
+                "Fix: --resume=true, or --out=NEW."
+            )
+        yield folder
+
+
+def prepare(parser: ArgumentParser, settings: Namespace, folder: Path) -> Namespace:
+    """Write the configuration that repeats the run.
+
+    Raises:
+        ValueError: for a count below 1, and a resume with another model or other data.
+    """
+    settings = settings.clone()
+    settings.out = str(folder)
+    settings.pop("trust", None)
+    require_positive(epochs=settings.epochs, batch_size=settings.batch_size, num=settings.num)
+    if settings.resume:
+        _check_resume(parser, settings, folder)
+    recorded = settings.clone()
+    recorded.resume = False  # another run that is made by this configuration begins anew
+    config = parser.dump(recorded)
+    Manifest(folder).write(CONFIG, config.encode())
+    return settings
+
+
+def _check_resume(parser: ArgumentParser, settings: Namespace, folder: Path) -> None:
+    """A checkpoint goes on with what it was written with, and with nothing else."""
+    checkpoint = folder / CHECKPOINT
+    before = older(checkpoint)
+    if before.exists() and not checkpoint.exists():
+        fix = f"go on from the one before it, mv {before} {checkpoint}"
+        raise FileError(checkpoint, "the checkpoint of the run", "none", fix)
+    stored = read_run_config(folder)
+    given = yaml.safe_load(parser.dump(settings))
+    for part in PARTS_OF_A_RUN:
+        if stored.get(part) != given[part]:
+            raise ValueError(
+                f"expected the run's own {part} to resume it, {stored.get(part)}; got {given[part]}. "
+                f"Fix: drop the --{part} flags, or start anew with --out=NEW."
+            )
+
+
+def run_folder(out: str | None) -> Path:
+    """The directory named, or one that no other run has."""
+    if out is None:
+        return make_folder(Path(datetime.now().strftime("runs/%Y%m%d-%H%M%S")))
+    with named(out, "write"):
+        Path(out).mkdir(parents=True, exist_ok=True)
+    return Path(out)

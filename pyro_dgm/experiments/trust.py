@@ -1,0 +1,132 @@
+"""What a configuration may name: classes and functions of torch, Pyro and this package, and what the caller trusts."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from jsonargparse import set_parsing_settings
+from jsonargparse._common import parsing_settings
+
+PARTS = (
+    "vae",
+    "data",
+    "objective",
+    "trainer",
+)  # what a configuration names classes and functions for
+ROOTS = ("pyro_dgm", "pyro", "torch")
+# Parts of torch that load code or files, start processes, or hold what does; no model is built from them.
+REFUSED = (
+    "torch.load",
+    "torch.save",
+    "torch.serialization",
+    "torch.hub",
+    "torch.jit",
+    "torch.package",
+    "torch.export",
+    "torch.compile",
+    "torch.compiler",
+    "torch.utils",
+    "torch.ops",
+    "torch.classes",
+    "torch._ops",
+    "torch._classes",
+    "torch._inductor",
+    "torch._dynamo",
+    "torch.testing",
+    "torch.multiprocessing",
+    "torch.distributed",
+    "torch.onnx",
+)
+DOTTED = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+")
+DENIED = re.compile(r"Importing '([\w.]+)' is not allowed, denied by .*?\. Add .*? to allow it\.")
+
+
+@contextmanager
+def only_trusted(trust: Sequence[str] = ()) -> Iterator[None]:
+    """While it lasts, import paths lead into torch, Pyro, this package and what is trusted, and nowhere else.
+
+    A path is looked at before anything is imported, and what it led to by its own name: `torch.os.system` is
+    `posix.system`. Which kind an argument takes (a subclass, or a function that says that it returns one) is checked by
+    the parser beside that. A class in a place of any type is left a dict, and not built.
+
+    Args:
+        trust: modules and packages that may be named as well, such as `["mymodel"]`.
+
+    Raises:
+        ValueError: for a name that is no module's.
+    """
+    for name in trust:
+        if not all(part.isidentifier() for part in name.split(".")) or name == "jsonargparse":
+            raise ValueError(
+                f"trust: expected names of modules, got '{name}'. Fix: --trust=mymodel."
+            )
+    before = dict(parsing_settings)
+    set_parsing_settings(
+        import_path_denylist=["*", *REFUSED],
+        import_path_allowlist=[*ROOTS, *trust],
+        instantiate_subclass_spec_in_any=False,
+    )
+    try:
+        yield
+    finally:
+        parsing_settings.clear()
+        parsing_settings.update(before)
+
+
+def explain(message: str) -> str:
+    """An error of the parser, with the words of this package for what is not trusted."""
+    return DENIED.sub(_refusal, message)
+
+
+def _refusal(found: re.Match[str]) -> str:
+    path = found[1]
+    expected = f"expected a part of {', '.join(ROOTS)}, or of a module that you trust, got '{path}'"
+    if path.startswith(tuple(f"{name}." for name in (*ROOTS, "posix", "builtins"))) or (
+        path.split(".")[0] in sys.stdlib_module_names
+    ):
+        return (
+            f"{expected}, of which no model is built. Fix: a class of the kind that is asked for."
+        )
+    return f"{expected}, which was not imported. Fix: --trust={path.split('.')[0]}, if it is yours."
+
+
+def take_trust(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The arguments without `--trust=NAME` or `--trust NAME`, and its names.
+
+    It is taken before anything is parsed, so that no file can say it.
+    """
+    rest: list[str] = []
+    trusted: list[str] = []
+    for argument in arguments:
+        if rest and rest[-1] == "--trust":
+            rest.pop()
+            trusted += argument.split(",")
+        elif argument.startswith("--trust="):
+            trusted += argument.removeprefix("--trust=").split(",")
+        else:
+            rest.append(argument)
+    return rest, trusted
+
+
+def modules_in(arguments: Sequence[str]) -> list[str]:
+    """Modules that the caller names in flags, which is the caller's word; never those of Python itself.
+
+    Example:
+        >>> modules_in(["fit", "--vae=mymodel.my_vae", "--objective=os.system", "--config", "run.yaml"])
+        ['mymodel']
+    """
+    found: dict[str, None] = {}
+    flag = ""
+    for argument in arguments:
+        name, _, value = argument.partition("=")
+        if argument.startswith("--"):
+            flag = name.removeprefix("--").split(".")[0]
+        else:
+            value = argument
+        for path in DOTTED.findall(value) if flag in PARTS else ():
+            found[path.split(".")[0]] = None
+    never = {*sys.stdlib_module_names, *ROOTS, "jsonargparse"}
+    return [name for name in found if name not in never]

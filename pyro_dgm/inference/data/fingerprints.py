@@ -1,0 +1,100 @@
+"""Which data a run was trained on, in a few numbers: what a checkpoint in the middle of an epoch must agree with."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+
+from .batches import Batches, LoaderBatches
+
+ROWS_AT_ONCE = 2**22  # bytes of the data that are looked at at once
+
+WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32}
+
+Identity = dict[str, int | str]
+
+
+def identify(batches: Batches | LoaderBatches, seed: int) -> Identity:
+    """What makes the batches of an epoch: seed, sizes, and the numbers themselves where they are in memory.
+
+    Of a loader only that is known which it says: its batch size and sampler, and its tensors if it has a
+    `TensorDataset`; of a list all its values.
+
+    Args:
+        batches: of a run.
+        seed: of the order.
+    """
+    found: Identity = {"seed": seed}
+    if isinstance(batches, Batches):
+        found["num_data"] = len(batches)
+        found["batch_size"] = batches.batch_size
+        found["shuffle"] = str(batches.shuffle)
+        found["data"] = hash_tensors(batches.tensors)
+        if batches.transform is not None:
+            found["transform"] = _name_of(batches.transform)
+        return found
+    loader = batches.loader
+    if isinstance(loader, DataLoader):
+        found["batch_size"] = str(loader.batch_size)
+        found["sampler"] = type(loader.sampler).__name__
+        dataset = loader.dataset
+        if not isinstance(dataset, IterableDataset):
+            found["num_data"] = len(dataset)  # type: ignore[arg-type]
+        if isinstance(dataset, TensorDataset):
+            found["data"] = hash_tensors(dataset.tensors)
+    elif isinstance(loader, list):
+        found["batches"] = len(loader)
+        found["data"] = hash_tensors(tuple(_values_of(loader)))
+    return found
+
+
+def _name_of(transform: Any) -> str:
+    return getattr(transform, "__qualname__", type(transform).__qualname__)
+
+
+def _values_of(batches: list[Any]) -> list[Any]:
+    """All that a list of batches holds, in its order."""
+    values: list[Any] = []
+    for batch in batches:
+        values += batch if isinstance(batch, (tuple, list)) else [batch]
+    return values
+
+
+def hash_tensors(tensors: tuple[Any, ...]) -> str:
+    """A hash of every bit of the tensors in their order; one pass over the data, on their device.
+
+    Example:
+        >>> x = torch.zeros(3, 2)
+        >>> hash_tensors((x,)) == hash_tensors((x.clone(),)), hash_tensors((x,)) == hash_tensors((x + 1,))
+        (True, False)
+    """
+    digest = hashlib.sha256()
+    for value in tensors:
+        if not isinstance(value, Tensor):
+            digest.update(repr(value).encode())
+            continue
+        digest.update(f"{tuple(value.shape)} {value.dtype}".encode())
+        for rows in _blocks(value):
+            digest.update(_mix_rows(rows).cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _blocks(value: Tensor) -> tuple[Tensor, ...]:
+    """Some rows at a time, as bytes `(N, bytes)`."""
+    flat = value.detach().reshape(len(value) if value.dim() else 1, -1)
+    if flat.numel() == 0:
+        return ()
+    width = flat.shape[1] * flat.element_size()
+    return flat.split(max(1, ROWS_AT_ONCE // width))
+
+
+def _mix_rows(rows: Tensor) -> Tensor:
+    """One integer for each row, which changes with every bit and every place of it."""
+    words = rows.contiguous().view(WORDS.get(rows.element_size(), torch.int64)).to(torch.int64)
+    place = torch.arange(1, words.shape[1] + 1, device=rows.device)
+    odd = (place * 6364136223846793005 + 1442695040888963407) | 1  # integers wrap around
+    return (words * odd).sum(1)

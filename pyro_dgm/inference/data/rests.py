@@ -1,0 +1,73 @@
+"""What is left at the end of an epoch: a last batch of one datum goes into the one before."""
+
+from __future__ import annotations
+
+from collections.abc import Sized
+from typing import Any
+
+from torch.utils.data import DataLoader, IterableDataset
+
+from .tensors import is_array
+
+
+def batch_sizes(num: int, batch_size: int, *, join: bool) -> list[int]:
+    """Sizes of the batches of so many data.
+
+    Args:
+        num: number of data.
+        batch_size: data per batch.
+        join: whether a rest of one datum goes into the batch before: batch normalization can't be trained on it.
+
+    Example:
+        >>> batch_sizes(9, 4, join=False), batch_sizes(9, 4, join=True)
+        ([4, 4, 1], [4, 5])
+    """
+    num_whole, rest = divmod(num, batch_size)
+    sizes = [batch_size] * num_whole
+    if join and rest == 1 and num_whole > 0:
+        sizes[-1] += 1
+    elif rest:
+        sizes.append(rest)
+    return sizes
+
+
+def batches_before_one_datum(loader: Any) -> int | None:
+    """Batches of a loader before a last one of one datum; `None` where there is no such batch, or no way to know."""
+    if isinstance(loader, list):
+        sizes = [_num_data(batch) for batch in loader]
+    elif isinstance(loader, DataLoader) and not isinstance(loader.dataset, IterableDataset):
+        sizes = _sizes_of_loader(loader)
+    else:
+        return None
+    if len(sizes) < 2 or sizes[-1] != 1 or sizes[-2] == 1:
+        return None
+    return len(sizes) - 1
+
+
+def refuse_one_datum(error: ValueError, batch: tuple[Any, ...]) -> None:
+    """Say what can be done where batch normalization fails on one datum; other errors are let through.
+
+    Raises:
+        ValueError: if it is this one.
+    """
+    if "more than 1 value per channel" in str(error):
+        raise ValueError(
+            "data: expected batches of two data or more, as batch normalization needs to be trained, "
+            f"got one of {len(batch[0])}. "
+            "Fix: batch_size=2 or more, DataLoader(…, drop_last=True), or nn.LayerNorm."
+        ) from error
+
+
+def _sizes_of_loader(loader: DataLoader[Any]) -> list[int]:
+    """Sizes of its batches; none where a sampler of the user's own makes them."""
+    size = loader.batch_size
+    sampler = loader.sampler
+    if size is None or loader.drop_last or not isinstance(sampler, Sized):
+        return []
+    return batch_sizes(len(sampler), size, join=False)
+
+
+def _num_data(batch: Any) -> int:
+    """The number of data of one batch in a list of them, 0 where it is not to be seen."""
+    first = batch[0] if isinstance(batch, (tuple, list)) and batch else batch
+    return len(first) if is_array(first) and first.ndim > 0 else 0

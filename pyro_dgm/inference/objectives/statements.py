@@ -1,0 +1,107 @@
+"""`pyro.param` statements of the programs: their unconstrained leaves as parameters of an objective."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pyro
+from pyro.poutine.messenger import Messenger
+from torch import nn
+from torch.distributions import transform_to
+
+
+class Statements(nn.ParameterDict):
+    """Leaves of `pyro.param` statements by name; they are those of Pyro's store, which the programs read.
+
+    So a step, a checkpoint and an average move what every estimate sees.
+    """
+
+    def adopt(self, name: str) -> nn.Parameter | None:
+        """Make a parameter of a leaf in Pyro's store, and put it there in its place.
+
+        Returns:
+            The parameter; none if there was one already, whose value is now that of the store.
+        """
+        key = _key(name)
+        store = pyro.get_param_store()
+        found = store._params[name]
+        leaf = found if isinstance(found, nn.Parameter) else nn.Parameter(found.detach())
+        is_known = key in self
+        if is_known:  # somebody has cleared the store, and the statement has begun anew
+            leaf = self[key]
+            leaf.data.copy_(found.detach())
+        store._params[name] = leaf  # as PyroModule does with its own parameters
+        store._param_to_name[leaf] = name
+        self[key] = leaf
+        return None if is_known else leaf
+
+    def release(self, name: str) -> None:
+        """Forget a leaf that was adopted; it stays in Pyro's store."""
+        del self[_key(name)]
+
+    def read(self) -> Messenger:
+        """A handler under which programs read the leaves here, so that a graph finds them among its inputs."""
+        return _Reading(self)
+
+
+class _Reading(Messenger):
+    """Takes the value of a statement from a module in place of Pyro's store."""
+
+    def __init__(self, statements: Statements):
+        super().__init__()
+        self.statements = statements
+
+    def _pyro_param(self, msg: dict[str, Any]) -> None:
+        key = _key(msg["name"])
+        if key in self.statements:
+            constraint = pyro.get_param_store()._constraints[msg["name"]]
+            leaf = self.statements[key]
+            msg["value"] = transform_to(constraint)(leaf)
+
+
+class SeenStatements(Messenger):
+    """Remembers which `pyro.param` statements have run under it, whatever program they stand in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def _pyro_post_param(self, msg: dict[str, Any]) -> None:
+        if msg["name"] not in self.names:
+            self.names.append(msg["name"])
+
+    def foreign_to(self, module: nn.Module) -> list[str]:
+        """Names of those whose leaves are no parameters of a module."""
+        own = {id(p) for p in module.parameters()}
+        leaves = pyro.get_param_store()._params
+        return [name for name in self.names if name in leaves and id(leaves[name]) not in own]
+
+
+def statements_of(state: Mapping[str, Any], module: nn.Module) -> list[str]:
+    """Names of the statements in a checkpoint that a module has not adopted yet.
+
+    Args:
+        state: tensors of an objective by name.
+        module: the objective.
+
+    Raises:
+        ValueError: if one has not run in this process: its constraint stands in the program alone.
+    """
+    prefix = "statements."
+    keys = {key.removeprefix(prefix) for key in state if key.startswith(prefix)}
+    keys -= {key.removeprefix(prefix) for key in module.state_dict()}
+    known = {_key(name): name for name in pyro.get_param_store()._params}
+    missing = sorted(keys - set(known))
+    if missing:
+        raise ValueError(
+            f"resume: expected the pyro.param statements of the checkpoint, {missing}, to have run in "
+            "this process, got none: their constraints stand in the programs alone. "
+            "Fix: objective.preflight(*batch) before resume."
+        )
+    return sorted(known[key] for key in keys)
+
+
+def _key(name: str) -> str:
+    """The name as a key of a module, in which a dot would be a path."""
+    return name.replace(".", "/")

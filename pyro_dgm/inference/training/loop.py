@@ -1,0 +1,234 @@
+"""One epoch of a run after the other: steps, validation, looks at what is finite, and what is kept."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from contextlib import nullcontext
+from time import perf_counter
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+
+from ..data.batches import Batch
+from ..data.rests import refuse_one_datum
+from ..data.streams import StreamCheck
+from ..objectives.objective import Objective
+from ..process.distributed import raise_together
+from ..process.ranks import agree_on_weights
+from ..process.states import evaluation_mode
+from .averaging import Ema
+from .epochs import Epochs, PartialEpoch, Run
+from .graphs import Terms
+from .history import History, Row
+from .monitoring import Patience, check_rates
+from .parameters import Moved
+from .running import RunningMeans, prefixed
+from .soundness import Unsound, list_names, refuse_no_metric
+from .state import TrainingState
+
+# Steps between two looks at whether all is finite, each of which reads a value on the host.
+LOOK_EVERY = 50
+# Of the first epoch, in which most mistakes show: early, so that the names are those of the first to fail.
+EARLY_LOOKS = (1, 2, 4, 8, 16, 32)
+
+
+class Loop(ABC):
+    """What `Trainer` does in an epoch; abstract. A subclass gives `step`, `terms` and `end_epoch`.
+
+    Args:
+        module: all that is trained.
+        ema: decay of an exponential moving average of the weights.
+        averaged: the part of the module that is averaged; default: all of it.
+    """
+
+    def __init__(
+        self, module: nn.Module, ema: float | None = None, averaged: nn.Module | None = None
+    ):
+        device = next(module.parameters()).device
+        self.module = module.to(device)  # schedules go where the weights are
+        average = None if ema is None else Ema(module if averaged is None else averaged, ema)
+        self.state = TrainingState(self.module, average)
+        self.moved: Sequence[Moved] = ()
+        self.full_batch = 0
+        self._last_look = 0
+        self._last_good = 0
+
+    # -- what a subclass gives ------------------------------------------------------------------------
+    @abstractmethod
+    def step(self, *batch: Any) -> Terms:
+        """One optimization step; returns named 0-dim costs in nats per datum, none if it was passed over."""
+
+    @abstractmethod
+    def terms(self, *batch: Any) -> Terms:
+        """The same costs without a step, for validation."""
+
+    @abstractmethod
+    def end_epoch(self) -> None:
+        """Called after every epoch."""
+
+    def average(self) -> None:
+        """Called after every step: take its weights into the average."""
+        if self.ema is not None:
+            self.ema.update(self.num_steps)
+
+    # -- what a run has done ---------------------------------------------------------------------------
+    @property
+    def ema(self) -> Ema | None:
+        """The average of the weights, where one is kept."""
+        return self.state.ema
+
+    @property
+    def history(self) -> History:
+        """One row of terms per epoch."""
+        return self.state.history
+
+    @property
+    def best(self) -> dict[str, Any]:
+        """The best epoch: its `value`, `epoch`, `metric` and `weights`; empty before there is one."""
+        return self.state.best
+
+    @property
+    def num_epochs(self) -> int:
+        """Epochs so far."""
+        return self.state.num_epochs
+
+    @property
+    def num_steps(self) -> int:
+        """Steps so far, those passed over among them."""
+        return self.state.num_steps
+
+    @property
+    def num_skipped(self) -> int:
+        """Steps that were passed over."""
+        return self.state.skips.num_skipped
+
+    # -- an epoch ------------------------------------------------------------------------------------
+    def _epoch(self, run: Run) -> Row:
+        """One pass over the training data, and one over the validation data."""
+        start = perf_counter()
+        means = self._train(run)
+        agree_on_weights(self.module, None if self.ema is None else self.ema.average)
+        self.end_epoch()
+        self.state.num_epochs += 1
+        check_rates(self._optimizers(), self.num_epochs)
+        row: Row = {"epoch": self.num_epochs}
+        row |= prefixed("train_", means.means())
+        if run.val is not None and run.val_check is not None:
+            with self.state.averaged():
+                found = prefixed("val_", self._mean_terms(run.val, run.val_check, run.seed))
+            refuse_no_metric(found, f"fit: after epoch {self.num_epochs}")
+            row |= found
+        row["seconds"] = perf_counter() - start
+        return row
+
+    def _train(self, run: Run) -> RunningMeans:
+        """The steps of an epoch, or of what a checkpoint has left of it."""
+        epoch = self.state.begin_epoch()
+        if run.file.every is not None:
+            epoch.identity = run.identity
+        means = epoch.means
+        run.check.begin_epoch(means.num_added)
+        self.full_batch = max(self.full_batch, epoch.full_batch)
+        batches = run.batches(self.num_epochs, self.state.device)
+        for batch in epoch.remaining(batches, self.state.device):
+            with raise_together() if run.check.every else nullcontext():
+                run.check.add(batch)
+            num_data = len(batch[0])
+            if self.full_batch == 0 or num_data > self.full_batch + 1:  # one more: a rest of one
+                self.full_batch = num_data
+            means.add(self._step(batch), num_data)
+            self.state.num_steps += 1
+            self.average()
+            epoch.num_seen += num_data
+            self._end_step(epoch, run)
+        with raise_together():
+            run.check.end_epoch()
+        self._look_at_terms(means)
+        return means
+
+    def _step(self, batch: Batch) -> Terms:
+        try:
+            return self.step(*batch)
+        except ValueError as error:
+            refuse_one_datum(error, batch)
+            raise
+
+    def _end_step(self, epoch: PartialEpoch, run: Run) -> None:
+        """Every so many steps: look whether all is finite, and write the checkpoint."""
+        num_done = epoch.means.num_added
+        path = run.file.due(num_done)
+        is_early = self.num_epochs == run.first_epoch and num_done in EARLY_LOOKS
+        if path is not None or is_early or self.num_steps - self._last_look >= LOOK_EVERY:
+            with raise_together():
+                run.check.refuse_non_finite()
+            self._look(epoch.means)
+        if path is not None:
+            epoch.full_batch = self.full_batch
+            self.state.save(path, partial=epoch, keep=run.file.keep)
+
+    def _begin(self) -> None:
+        """Count steps and looks from here, where all was looked at and is good."""
+        self.full_batch = 0
+        self._last_look = self.num_steps
+        self._last_good = self.num_steps
+        self.state.remember()
+
+    def _look(self, means: RunningMeans | None = None) -> None:
+        """Some host reads: whether terms and weights are finite, and the schedules in their range."""
+        self._last_look = self.num_steps
+        if means is not None:
+            self._look_at_terms(means)
+        self.state.refuse_non_finite()
+        self._check_schedules()
+
+    def _look_at_terms(self, means: RunningMeans) -> None:
+        """Refuse terms that are not finite, and say which weights are not either: theirs may be the cause."""
+        try:
+            means.refuse_non_finite(self.num_steps)
+        except Unsound as error:
+            names = self.state.watch.non_finite(None, {})
+            if not names:
+                raise
+            also = f"By then {list_names(names)} hold NaN or infinite values, too."
+            raise Unsound(f"{error} {also}") from None
+
+    def _check_schedules(self) -> None:
+        try:
+            for module in self.module.modules():
+                if isinstance(module, Objective):
+                    module.check_schedules()
+        except ValueError as error:  # the steps since the last look may have climbed
+            raise Unsound(str(error)) from None
+
+    def _mean_terms(self, batches: Epochs, check: StreamCheck, seed: int) -> Row:
+        with evaluation_mode(self.module, seed=seed):
+            means = RunningMeans()
+            check.begin_epoch()
+            for batch in batches.epoch():
+                check.add(batch)
+                means.add(self.terms(*batch), len(batch[0]))
+            check.end_epoch()
+            return means.means()
+
+    def _record(self, run: Run, row: Row, metric: str | None, watch: Patience) -> None:
+        """Take an epoch into history, best weights and checkpoint, once its weights are known to be good."""
+        is_kept = metric is not None or run.file.path is not None
+        is_due = self.num_steps - self._last_good >= LOOK_EVERY
+        if is_kept or is_due:
+            self._look()
+        self.history.append(row)
+        in_warm_up, may_be_best = watch.end_epoch(metric)
+        if in_warm_up:
+            self.state.warm_up = self.num_epochs
+        if metric is not None and may_be_best:
+            self.state.keep_if_best(metric, row[metric])
+        if is_kept or is_due:
+            self._last_good = self.num_steps
+            self.state.remember()
+        if run.path is not None:
+            self.state.save(run.path, keep=run.file.keep)
+
+    def _optimizers(self) -> list[Optimizer]:
+        return [moved.optimizer for moved in self.moved]

@@ -1,0 +1,300 @@
+"""The same latents scored draw by draw, by plate, by rows and each datum alone: what a program's networks mean."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+import pyro.distributions as dist
+import torch
+from pyro import poutine
+from pyro.poutine.trace_struct import Trace
+from torch import Tensor, nn
+
+from ...contract import PyroProgram, Site
+from ..data.tensors import Batch, has_rows, take_rows
+from ..run.supports import innermost
+from ..run.traces import depth_of, latent_sites, log_density, sites_of, vectorized
+from .counting import num_rows
+
+NUM_PARTICLES = 2
+NUM_ROWS = 3  # of the data that are looked at: other than the particles, so that dims can't be taken for each other
+AMPLIFICATION = (
+    32  # how much more than one rounding of z and x the rounding inside a network may do
+)
+
+Draw = dict[str, Tensor]  # latent site → value `(*plates, N, *event)`
+Scores = dict[tuple[str, str], Tensor]  # (role, site) → `(K, *plates, N)`
+
+
+def few_rows(batch: Batch) -> Batch:
+    """The first few data, over again where there are fewer; what has no rows stays whole."""
+    num = num_rows(batch)
+    if num is None:
+        return batch
+    first = next(value for value in batch if has_rows(value))
+    return take_rows(batch, torch.arange(NUM_ROWS, device=first.device) % num)
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A few data with `NUM_PARTICLES` draws each, scored draw by draw: what particles must mean.
+
+    Attributes:
+        programs: role → program.
+        batch: the data.
+        draws: of each run, latent site → value `(*plates, N, *event)`.
+        num_event: latent site → number of its event dims.
+        truth: the scores of the draws, each by a run of its own.
+        depth: number of plates.
+        num_sites: number of sites of both programs.
+        rounding: the coarsest relative error of a number.
+    """
+
+    programs: dict[str, PyroProgram]
+    batch: Batch
+    draws: list[Draw]
+    num_event: dict[str, int]
+    truth: Scores
+    depth: int
+    num_sites: int
+    rounding: float
+
+    @classmethod
+    def of(cls, model: PyroProgram | None, guide: PyroProgram | None, batch: Batch) -> Probe:
+        """Draw and score; raises what the programs raise."""
+        programs = {"guide": guide, "model": model}
+        present = {role: program for role, program in programs.items() if program is not None}
+        runs = [_traces(present, batch) for _ in range(NUM_PARTICLES)]
+        sites: list[Site] = []
+        for trace in runs[0].values():
+            sites += sites_of(trace).values()
+        depth = depth_of(*sites)
+        num_event = {}
+        for trace in runs[0].values():
+            for name, site in latent_sites(trace).items():
+                num_event[name] = len(site["fn"].event_shape)
+        draws = [{name: _drawn(run, name) for name in num_event} for run in runs]
+        rounding = _rounding(list(draws[0].values()), *present.values())
+        truth = _one_by_one(present, batch, draws, depth)
+        return cls(present, batch, draws, num_event, truth, depth, len(sites), rounding)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every site has a score."""
+        return len(self.truth) == self.num_sites
+
+    def scores(self, programs: dict[str, PyroProgram]) -> Scores:
+        """The scores of the draws in one run of all particles.
+
+        Args:
+            programs: role → program that takes a plate of particles.
+        """
+        given = {}
+        for name, num_event in self.num_event.items():
+            given[name] = _stack([draw[name] for draw in self.draws], self.depth, num_event)
+        found = {}
+        for role, program in programs.items():
+            conditioned = poutine.condition(program, data=given)
+            run = vectorized(conditioned, NUM_PARTICLES, self.depth)
+            found[role] = poutine.trace(run).get_trace(*self.batch)
+        return _scores(found)
+
+    def agrees(self, found: Scores, *, patient: bool = False) -> bool:
+        """Whether scores are the true ones; if `patient`, with an eye to the networks' own rounding and noise."""
+        return agree(found, self.truth, self.rounding, self.unrest if patient else None)
+
+    def mixes_data(self) -> bool:
+        """Whether the first or the last datum has another log density when it stands alone.
+
+        Where a datum can't be run alone, as under statistics of a batch, the two of them are run without the others.
+        """
+        num = num_rows(self.batch)
+        if num is None:
+            return False
+        pair = torch.tensor([0, num - 1])
+        could_run = True
+        for rows in (pair[:1], pair[1:], pair):
+            if len(rows) == 2 and could_run:
+                return False
+            try:
+                alone = self._without_others(rows, num)
+            except Exception:  # whatever a user's program raises
+                could_run = False
+                continue
+            if self._differs(alone, rows):
+                return True
+        return False
+
+    def _differs(self, alone: Scores, rows: Tensor) -> bool:
+        expected = {}
+        for key, score in self.truth.items():
+            of_rows = score[:1, ..., rows.to(score.device)] if score.shape[-1] > 1 else score[:1]
+            if key in alone and alone[key].shape == of_rows.shape:
+                expected[key] = of_rows
+        found = {key: alone[key] for key in expected}
+        if agree(found, expected, self.rounding):
+            return False
+        return not agree(found, expected, self.rounding, self.unrest)
+
+    def exchanges_rows(self) -> bool:
+        """Whether data in the reverse order have their log densities in the reverse order: rows are data."""
+        num = num_rows(self.batch)
+        if num is None or not self.truth:
+            return False
+        order = torch.arange(num - 1, -1, -1)
+        draw = {}
+        for name, value in self.draws[0].items():
+            dim = self._data_dim(name, num)
+            draw[name] = value if dim is None else value.flip(dim)
+        batch = take_rows(self.batch, order)
+        found = _one_by_one(self.programs, batch, [draw], self.depth)
+        if any(score.shape[-1] != num for score in (*found.values(), *self.truth.values())):
+            return False
+        reverse = {key: score.flip(-1) for key, score in found.items()}
+        first = {key: score[:1] for key, score in self.truth.items()}
+        return agree(reverse, first, self.rounding)
+
+    def _without_others(self, rows: Tensor, num: int) -> Scores:
+        """The scores of some data by themselves, at the first of their draws."""
+        draw = {}
+        for name, value in self.draws[0].items():
+            dim = self._data_dim(name, num)
+            index = rows.to(value.device)
+            draw[name] = value if dim is None else value.index_select(dim, index)
+        return _one_by_one(self.programs, take_rows(self.batch, rows), [draw], self.depth)
+
+    def _data_dim(self, name: str, num: int) -> int | None:
+        """The data dim of a latent site's values; `None` for a site outside the data plate."""
+        value = self.draws[0][name]
+        dim = value.dim() - self.num_event[name] - 1
+        return dim if dim >= 0 and value.shape[dim] == num else None
+
+    @property
+    def unrest(self) -> Scores:
+        """How much the scores move under other noise of the networks, or under one rounding of z and x."""
+        again = _one_by_one(self.programs, self.batch, self.draws, self.depth)
+        step = 1 + 8 * self.rounding
+        nudged = []
+        for draw in self.draws:
+            nudged.append({name: _nudge(value, step) for name, value in draw.items()})
+        batch = tuple(_nudge(value, step) for value in self.batch)
+        try:
+            rounded = _one_by_one(self.programs, batch, nudged, self.depth)
+        except Exception:  # a nudge may leave a support
+            rounded = again
+        moved = {}
+        for key, score in self.truth.items():
+            noise = (again[key] - score).abs().nan_to_num(posinf=torch.inf)
+            noisy = noise > self.rounding**0.5 * (1 + score.abs())
+            limit = AMPLIFICATION * (rounded[key] - score).abs().nan_to_num(0.0, 0.0)
+            moved[key] = torch.where(noisy.any(), torch.inf, limit.amax())
+        return moved
+
+
+def _one_by_one(
+    programs: dict[str, PyroProgram], batch: Batch, draws: list[Draw], depth: int
+) -> Scores:
+    """The scores of draws, each by a run of its own."""
+    runs = []
+    for draw in draws:
+        traces = {}
+        for role, program in programs.items():
+            conditioned = poutine.condition(program, data=draw)
+            traces[role] = poutine.trace(conditioned).get_trace(*batch)
+        runs.append(_scores(traces))
+    return _stacked(runs, depth)
+
+
+def _traces(programs: dict[str, PyroProgram], batch: Batch) -> dict[str, Trace]:
+    """The guide's trace, and that of the model at its draws."""
+    traces: dict[str, Trace] = {}
+    for role, program in programs.items():
+        replayed = poutine.replay(program, trace=traces["guide"]) if "guide" in traces else program
+        traces[role] = poutine.trace(replayed).get_trace(*batch)
+    return traces
+
+
+def _drawn(traces: dict[str, Trace], name: str) -> Tensor:
+    for trace in traces.values():
+        if name in trace.nodes:
+            return cast(Tensor, trace.nodes[name]["value"])
+    raise KeyError(name)
+
+
+def _scores(traces: dict[str, Trace]) -> Scores:
+    """The log density of every site; of a point mass, where it is; none where a value has no density that is known."""
+    scores = {}
+    for role, trace in traces.items():
+        for name, site in sites_of(trace).items():
+            if (site["infer"] or {}).get("_deterministic"):
+                continue
+            try:
+                scores[role, name] = _score(site).detach()
+            except Exception:  # a flow of one way can't score what it has not drawn
+                continue
+    return scores
+
+
+def _score(site: Site) -> Tensor:
+    if not isinstance(innermost(site["fn"]), dist.Delta):
+        return log_density(site)
+    point = site["fn"].mean
+    num_event = len(site["fn"].event_shape)
+    flat = point.reshape(*point.shape[: point.dim() - num_event], -1)
+    weights = torch.linspace(0.5, 1.5, flat.shape[-1]).to(flat)
+    return (flat * weights).sum(-1)
+
+
+def _stack(draws: list[Tensor], depth: int, num_event: int) -> Tensor:
+    """Values `(*plates, N, *event)` of several runs as `(K, *plates, N, *event)`, with a dim for every plate."""
+    missing = max(0, depth - (draws[0].dim() - num_event))
+    return torch.stack([value.reshape(*[1] * missing, *value.shape) for value in draws])
+
+
+def _stacked(runs: list[Scores], depth: int) -> Scores:
+    return {key: _stack([run[key] for run in runs], depth, 0) for key in runs[0]}
+
+
+def agree(found: Scores, truth: Scores, rounding: float, unrest: Scores | None = None) -> bool:
+    r"""Whether scores are equal, up to $\sqrt{\varepsilon} (1 + |\log p|)$ and what the networks' rounding explains.
+
+    The root of the dtype's ε is 3.5e-4 in float32: a sum over thousands of dims loses 1e-6 of itself by its order, and
+    a network that means something else is off by nats. Where a score is the small rest of large terms, `unrest` says
+    how far one rounding of z and x moves it.
+    """
+    if found.keys() != truth.keys():
+        return False
+    for key, expected in truth.items():
+        try:
+            got, expected = torch.broadcast_tensors(found[key].double(), expected.double())
+        except RuntimeError:
+            return False
+        if got.shape != truth[key].shape:
+            return False
+        limit = rounding**0.5 * (1 + expected.abs())
+        if unrest is not None:
+            limit = limit + unrest[key]
+        is_close = ((got - expected).abs() <= limit) | (got == expected)
+        if not bool((is_close | (got.isnan() & expected.isnan())).all()):
+            return False
+    return True
+
+
+def _rounding(values: list[Tensor], *programs: Any) -> float:
+    """The relative error of the coarsest numbers of the programs; TensorFloat-32 has ten bits."""
+    found = [torch.finfo(value.dtype).eps for value in values if value.is_floating_point()]
+    for program in programs:
+        if isinstance(program, nn.Module):
+            floats = [p for p in program.parameters() if p.is_floating_point()]
+            found += [torch.finfo(p.dtype).eps for p in floats]
+            if torch.backends.cuda.matmul.allow_tf32 and any(p.is_cuda for p in floats):
+                found.append(2.0**-10)
+    return max(found, default=torch.finfo(torch.get_default_dtype()).eps)
+
+
+def _nudge(value: Any, step: float) -> Any:
+    """A number next to it; integers and labels stay."""
+    if isinstance(value, Tensor) and value.is_floating_point():
+        return value * step
+    return value
