@@ -50,7 +50,7 @@ def dataset(
 
     Args:
         arrays: the data.
-        coords: dim → values; dims that no array has are left out, chains and draws count from 0.
+        coords: dim → values; dims that no array has are left out; all others count from 0 unless given.
         attrs: what is to be known of the whole.
 
     Example:
@@ -63,10 +63,7 @@ def dataset(
     given = dict(coords or {})
     found = {}
     for dim, size in sizes.items():
-        if dim in given:
-            found[dim] = list(given[dim])
-        elif dim in SAMPLE:
-            found[dim] = list(range(size))
+        found[dim] = list(given.get(dim, range(size)))
     return xarray.Dataset(arrays, coords=found, attrs=dict(attrs or {}))
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from ..contract import PyroProgram
@@ -115,8 +117,16 @@ def _datasets(
     coords: Mapping[str, Sequence[Any]],
     notes: Mapping[str, Mapping[str, str]],
 ) -> dict[str, xarray.Dataset]:
-    """The groups as datasets, each with its notes as attributes."""
-    return {name: dataset(arrays, coords, notes[name]) for name, arrays in groups.items()}
+    """The groups as datasets, each with its notes and its origin as attributes."""
+    origin = {
+        "created_at": datetime.now(UTC).isoformat(),
+        "inference_library": "pyro_dgm",
+        "inference_library_version": version("pyro-dgm"),
+    }
+    found = {}
+    for name, arrays in groups.items():
+        found[name] = dataset(arrays, coords, {**origin, **notes[name]})
+    return found
 
 
 def _read_blocks(reading: Reading, batch: Batch) -> list[Block]:

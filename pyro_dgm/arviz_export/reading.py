@@ -16,8 +16,10 @@ from ..inference.data.tensors import Batch, has_rows
 from ..inference.drawing.observation import refuse_factors
 from ..inference.drawing.simulation import generative_trace
 from ..inference.process.states import derive_seed, fork_rng
+from ..inference.run.kinds import is_deterministic
 from ..inference.run.particles import Particles
 from ..inference.run.sessions import Session
+from ..inference.run.supports import is_discrete
 from ..inference.run.traces import latent_sites, plate_names, plate_value
 from .datatree import DATUM, SAMPLE, Array, Arrays, take_draws
 from .smoothing import resampled_indices
@@ -118,13 +120,13 @@ class Reading:
         """Values `(K, …, N, *event)` of a site as one chain of draws."""
         plates = [PLATES.get(plate, plate) for plate in plate_names(site)]
         dims = ("chain", *plates, *self._event_dims(name, site))
-        return dims, _numpy(value[None])
+        return dims, _numpy(_as_integers(site, value)[None])
 
     def _observation(self, name: str, site: Site) -> Array:
         """The observed value of a site, without the dim of the particles."""
         plates = [PLATES.get(plate, plate) for plate in plate_names(site) if plate != PARTICLES]
         dims = (*plates, *self._event_dims(name, site))
-        value = site["value"]
+        value = _as_integers(site, site["value"])
         return dims, _numpy(value.reshape(value.shape[value.dim() - len(dims) :]))
 
     def _event_dims(self, name: str, site: Site) -> list[str]:
@@ -184,6 +186,13 @@ def _with_plates(site: Site) -> Site:
         value = value.expand(*batch_shape, *site["fn"].event_shape)
     law = Delta(value, event_dim=value.dim() - num_plates)
     return {**site, "fn": law, "value": value}
+
+
+def _as_integers(site: Site, value: Tensor) -> Tensor:
+    """Values of a discrete site as integers, which ArviZ draws as bars; all others as they are."""
+    if is_deterministic(site) or not is_discrete(site["fn"]):
+        return value
+    return value.to(torch.int64)
 
 
 def _per_draw(value: Tensor) -> Array:

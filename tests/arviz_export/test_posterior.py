@@ -525,3 +525,35 @@ def test_names_that_are_taken_or_missing_raise():
         dgm.to_arviz(model, guide, x, num=3, coords={"datum": ["a", "b"]})
     with pytest.raises(ValueError, match="max_data: expected at least 1, got 0"):
         dgm.to_arviz(model, guide, x, num=3, max_data=0)
+
+
+@pytest.mark.filterwarnings("ignore:The (inplace|copy) keyword:DeprecationWarning")
+def test_every_dim_has_coordinates_and_every_group_its_origin():
+    """What `az.from_pyro` fills in: without coordinates `InferenceData.to_dataframe` fails."""
+    vae = dgm.VAE(
+        dgm.StandardNormal(2),
+        dgm.DiscretizedLogistic(dgm.mlp(2, 6), levels=17),
+        dgm.Conditional(dist.Normal, dgm.mlp(3, 4)),
+    )
+    x = torch.randint(0, 17, (20, 3)).double()
+    found = dgm.to_arviz(vae.model, vae.guide, x, num=10, dims={"z": ["latent"]})
+    assert set(found.posterior.coords) == {"chain", "draw", "datum", "latent"}
+    assert {"created_at", "inference_library", "inference_library_version"} <= set(
+        found.posterior.attrs
+    )
+    assert len(found.to_dataframe(groups=["posterior", "sample_stats"])) == 10
+
+
+def test_values_of_discrete_sites_are_integers():
+    vae = dgm.VAE(
+        dgm.StandardNormal(2),
+        dgm.DiscretizedLogistic(dgm.mlp(2, 6), levels=17),
+        dgm.Conditional(dist.Normal, dgm.mlp(3, 4)),
+    )
+    x = torch.randint(0, 17, (5, 3)).double()
+    found = dgm.to_arviz(vae.model, vae.guide, x, num=4, prior=True)
+    assert found.observed_data["x"].dtype == np.int64
+    assert found.posterior_predictive["x"].dtype == np.int64
+    assert found.prior_predictive["x"].dtype == np.int64
+    assert found.posterior["z"].dtype == np.float64
+    assert (found.observed_data["x"].values == x.numpy()).all()

@@ -77,7 +77,9 @@ def test_a_density_on_integers_has_no_bits_per_dim_and_is_not_compared_with_the_
     found = dgm.nll(Fitted(), dgm.EmptyGuide(), INTEGERS)
     assert found.mean == pytest.approx(log(3) + log(0.01) + 0.9189385, abs=1e-6)
     assert (found.kind, found.measure) == ("exact", Measure.ON_LEVELS)
-    with pytest.raises(ValueError, match=r"got a density on levels.*Fix: dequantized\(model\)"):
+    with pytest.raises(
+        ValueError, match=r"got the figure 'density on levels'.*Fix: dequantized\(model\)"
+    ):
         found.bits_per_dim(1)
     truth = dgm.nll(Written(lambda _, x: categorical(x)), dgm.EmptyGuide(), INTEGERS)
     match = (
@@ -147,7 +149,8 @@ def test_sites_of_both_kinds_are_summed_and_told():
     torch.testing.assert_close(found.per_datum, -exact)
     assert (found.kind, found.measure) == ("exact", Measure.MIXED)
     with pytest.raises(
-        ValueError, match=r"bits_per_dim: .*got a mass and density.*Fix: the figure in nats"
+        ValueError,
+        match=r"bits_per_dim: .*got the figure 'mass and density'.*Fix: the figure in nats",
     ):
         found.bits_per_dim(1)
 

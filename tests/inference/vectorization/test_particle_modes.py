@@ -265,6 +265,7 @@ def test_further_plates_and_masks_are_folded():
     expected = dgm.nll(Series(-1), SeriesGuide(), x, num=30)
     # u is drawn (time, K N) by rows and (K, time, N) by plate: other noise of one law.
     error = (found.monte_carlo.square() + expected.monte_carlo.square()).sqrt()
-    assert ((found.per_datum - expected.per_datum).abs() < 6 * error + 1e-4).all()
+    largest = error.nan_to_num(nan=0.0).max()  # NaN where k-hat says that there is no error
+    assert ((found.per_datum - expected.per_datum).abs() < 6 * largest).all()
     shape = dgm.encode(SeriesGuide(), x, num=3)["u"].shape
     assert shape == (3, 4, 5)
