@@ -204,8 +204,10 @@ def test_a_killed_trainer_goes_on_bit_for_bit(kind, tmp_path):
     folder.mkdir()
     fate = Fate(lambda: run(folder, tmp_path / "reference.pt"), tmp_path, kind)
     expected = torch.load(tmp_path / "reference.pt")
-    died = 0
-    for number in range(NUM_KILLS[kind]):
+    died, number = 0, 0
+    while died < NUM_KILLS[kind]:
+        number += 1
+        assert number <= 3 * NUM_KILLS[kind], "too many runs ended before they were killed"
         folder = tmp_path / f"run{number}"
         folder.mkdir()
         result = tmp_path / "found.pt"
@@ -213,8 +215,7 @@ def test_a_killed_trainer_goes_on_bit_for_bit(kind, tmp_path):
         assert exit_code(fork(lambda: run(folder, result))) == 0  # noqa: B023
         assert same(torch.load(result), expected), f"kill {number}"
         assert sorted(p.name for p in folder.iterdir()) == ["run.pt", "run.pt.1"], f"kill {number}"
-    print(f"{kind}: {died} of {NUM_KILLS[kind]} killed, all went on bit for bit")
-    assert died >= 0.8 * NUM_KILLS[kind]
+    print(f"{kind}: {died} killed in {number} runs, all went on bit for bit")
 
 
 # -- the command line -----------------------------------------------------------------------------------------
@@ -256,11 +257,12 @@ def test_a_killed_command_goes_on_bit_for_bit(tmp_path):
     expected = read_run(reference)
     assert len(expected["rows"]) == 4
     fate = Fate(lambda: run_command(tmp_path / "counted"), tmp_path, "command line")
-    num, died = NUM_KILLS["command line"], 0
-    for number in range(num):
+    num, died, number = NUM_KILLS["command line"], 0, 0
+    while died < num:
+        number += 1
+        assert number <= 3 * num, "too many runs ended before they were killed"
         folder = tmp_path / f"run{number}"
         died += fate.strike(lambda: run_command(folder), number) == -signal.SIGKILL  # noqa: B023
         assert exit_code(fork(lambda: run_command(folder))) == 0, f"kill {number}"  # noqa: B023
         assert read_run(folder) == expected, f"kill {number}"
-    print(f"command line: {died} of {num} killed, all went on bit for bit")
-    assert died >= 0.8 * num
+    print(f"command line: {died} killed in {number} runs, all went on bit for bit")
