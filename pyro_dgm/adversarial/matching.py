@@ -16,7 +16,7 @@ from ..contract import Site
 from ..inference.data.tensors import check_data
 from ..inference.process.states import eval_mode, fork_rng
 from ..inference.run.explain import fix_by_words, fix_of_dtype, fix_of_shape
-from ..inference.run.supports import IntegerWarning
+from ..inference.run.supports import IntegerWarning, are_integers
 from ..inference.run.traces import latent_sites
 from .critics import is_batch_norm, logits, mixes_data
 from .drawing import Fakes
@@ -121,7 +121,7 @@ def _check_data(fake: Tensor, x: Tensor) -> None:
 def _warn_of_integers(fake: Tensor, x: Tensor) -> None:
     """Integers and real numbers: a critic need not look at what they show."""
     is_constant = bool((x == x.flatten()[0]).all())
-    if is_constant or not _are_integers(x) or _are_integers(fake):
+    if is_constant or not are_integers(x) or are_integers(fake):
         return
     warnings.warn(
         f"data: they are integers, {x.min().item():g} to {x.max().item():g}, "
@@ -130,10 +130,6 @@ def _warn_of_integers(fake: Tensor, x: Tensor) -> None:
         IntegerWarning,
         stacklevel=2,
     )
-
-
-def _are_integers(values: Tensor) -> bool:
-    return bool((values == values.round()).all())
 
 
 # -- the gradients ------------------------------------------------------------------------------

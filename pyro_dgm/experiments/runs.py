@@ -45,9 +45,8 @@ PICTURE = "samples.png"
 ROOM = 16
 ROOM_FOR_THE_REST = 2**22  # bytes
 
-Results = dict[
-    str, Any
-]  # what `results.json` holds: numbers, and the kind and the measure of the likelihood
+# What `results.json` holds: numbers, and the kind and the measure of the likelihood.
+Results = dict[str, Any]
 
 
 @dataclass(frozen=True)

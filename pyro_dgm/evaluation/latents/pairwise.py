@@ -16,7 +16,7 @@ from torch import Tensor
 from ...contract import PyroProgram, Site
 from ...inference.data.tensors import Batch
 from ...inference.run.supports import independent_numbers
-from ...inference.run.traces import latent_sites, log_density, sample_sites, vectorized
+from ...inference.run.traces import latent_sites, log_density, sites_of, vectorized
 
 
 @dataclass(frozen=True)
@@ -204,7 +204,7 @@ class SeveralSites(PairwiseDensity):
         conditioned = poutine.condition(self.guide, data=given)
         particles = vectorized(conditioned, len(points), self.depth)
         trace = poutine.trace(particles).get_trace(*self.block)
-        sites = dict(sample_sites(trace))
+        sites = sites_of(trace)
         log_q = []
         for name in points.values:
             of_site = log_density(sites[name])

@@ -19,7 +19,6 @@ from .pictures import bound_figure, image_figure, khat_figure
 NUM_WORST = 12  # data that are listed and shown
 MAX_MONTE_CARLO = 0.1  # nats: the standard error of one datum's log p(x); an ESS of 100
 POINT_MASS = "the guide is a point mass: log p(x, z*) is a joint density, and bounds nothing"
-ROUNDING = 1e-3  # weights of an exact guide vary by less, and k-hat would be that of the rounding
 
 MAX_GAP = Threshold(
     1.0, "KL(q(z|x) || p(z|x)) of 1 nat: a posterior mean that is off by 1.4 standard deviations"
@@ -59,43 +58,22 @@ def khat_item(findings: Findings) -> Item:
         raise Skipped(
             f"a k-hat takes {LEAST_DRAWS} draws for each datum, got num={nll.num}. Fix: num=1000"
         )
-    khat = _khat_beyond_rounding(nll)
-    has_none = _has_no_tail(khat, nll)
-    if has_none.all():
-        raise Skipped(
-            "no datum has a k-hat: its weights take so few values that no tail stands out, as those "
-            "of discrete latents; see the importance ESS"
-        )
+    khat = nll.khat
     limit = khat_threshold(nll.num)
-    is_unreliable = ~((khat <= limit) | has_none)  # NaN is
+    is_unreliable = ~(khat <= limit)  # NaN is
     share = is_unreliable.double().mean().item()
-    khat = khat.masked_fill(has_none, -torch.inf)
-    untold = (
-        f"; {int(has_none.sum()):,} without a tail are left to the ESS" if has_none.any() else ""
-    )
     rows = findings.rows[worst_first(khat)].tolist()
     return judge(
         share,
         f"of data with k-hat > {limit:.2f}",
         MAX_SHARE,
         f"{share:.0%} of the data have k-hat > {limit:.2f}, where NLL is an upper bound that more "
-        f"draws lower only slowly{untold}; worst first, by index: {', '.join(map(str, rows))}",
+        f"draws lower only slowly; worst first, by index: {', '.join(map(str, rows))}",
         "take a guide with wider tails, or score these data by ais(model, x)",
         source="Vehtari et al. 2024, arXiv:1507.02646",
         rows=tuple(rows),
         pictures=_khat_pictures(findings, khat, limit),
     )
-
-
-def _khat_beyond_rounding(nll: NLL) -> Tensor:
-    """k-hat of each datum `(N,)`; −∞ where the weights vary by rounding alone."""
-    relative_spread = nll.monte_carlo * nll.num**0.5
-    return torch.where(relative_spread < ROUNDING, -torch.inf, nll.khat)
-
-
-def _has_no_tail(khat: Tensor, nll: NLL) -> Tensor:
-    """Whether a datum's k-hat is infinite for ties alone `(N,)`: the largest weights are equal, and many."""
-    return (khat == torch.inf) & (nll.monte_carlo <= MAX_MONTE_CARLO)
 
 
 def _khat_pictures(findings: Findings, khat: Tensor, limit: float) -> tuple[Picture, ...]:

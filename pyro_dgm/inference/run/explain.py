@@ -14,7 +14,7 @@ from torch import Tensor
 from ...contract import PyroProgram, noise_name
 from ..data.tensors import Batch, has_rows
 from ..process.states import fork_rng
-from .traces import PairTrace, latent_sites, run_pair, sample_sites
+from .traces import PairTrace, latent_sites, run_pair, sites_of
 
 TABLE = "Trace Shapes:"  # the title of the table of sites that Pyro hangs on the error of a program
 OF_INTEGERS = (  # how torch refuses real numbers where labels belong
@@ -184,7 +184,7 @@ def _fix_by_sizes(model: PyroProgram | None, guide: PyroProgram | None, batch: B
         return ""
     try:
         drawn = poutine.trace(guide).get_trace(*batch)
-        modelled = dict(sample_sites(poutine.trace(model).get_trace(None, *batch[1:])))
+        modelled = sites_of(poutine.trace(model).get_trace(None, *batch[1:]))
     except Exception:  # whatever a user's program raises: then it can't tell
         return ""
     for name, site in latent_sites(drawn).items():

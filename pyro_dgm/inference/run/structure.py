@@ -29,7 +29,6 @@ from .traces import (
     depth_of,
     is_in_plate,
     plate_names,
-    sample_sites,
     sites_of,
 )
 
@@ -248,7 +247,7 @@ def structure_of_guide(guide: PyroProgram, batch: Batch) -> Structure:
 
 def _refuse_network(guide: PyroProgram, trace: Trace) -> None:
     """Refuse what returns a tensor and names no site: a guide of a model without latents returns nothing."""
-    if not dict(sample_sites(trace)) and isinstance(trace.nodes["_RETURN"]["value"], Tensor):
+    if not sites_of(trace) and isinstance(trace.nodes["_RETURN"]["value"], Tensor):
         raise TypeError(
             f"guide: expected a program that draws its latents by pyro.sample, got {describe(guide)}, "
             f"which draws none and returns a tensor. Fix: {PROGRAM_OF['guide']}."
@@ -277,7 +276,7 @@ def _run_alone(
 
 def _structure_of_one(trace: Trace) -> Structure:
     sites = []
-    for name, site in sample_sites(trace):
+    for name, site in sites_of(trace).items():
         sites.append(SiteInfo.of(name, site, _kind_alone(site)))
     found = sites_of(trace)
     table = trace.format_shapes()

@@ -135,13 +135,14 @@ def _outside(distribution: Any, value: Tensor) -> tuple[str, str]:
     problem = f"expected values in {support}, got {bounds}"
     if not getattr(support, "is_discrete", False):
         return problem, "a distribution with that range, or rescale the data"
-    if _are_integers(value):
+    if are_integers(value):
         return problem, _fix_of_levels(low, high)
     problem = f"expected integer levels in {support}, got non-integers {bounds}"
     return problem, "(x * (levels - 1)).round(), or take a continuous likelihood"
 
 
-def _are_integers(value: Tensor) -> bool:
+def are_integers(value: Tensor) -> bool:
+    """Whether all numbers are whole."""
     return bool((value == value.round()).all())
 
 
@@ -194,7 +195,7 @@ def warn_of_integers(name: str, site: Site) -> None:
     if getattr(_support_of_numbers(site["fn"].support), "is_discrete", False):
         return
     is_constant = bool((value == value.flatten()[0]).all())
-    if _are_integers(value) and not is_constant:
+    if are_integers(value) and not is_constant:
         warnings.warn(
             f"site '{name}': the data are integers, {value.min().item():g} to "
             f"{value.max().item():g}, and the model is a density of real numbers: its likelihood "

@@ -135,11 +135,6 @@ def sites_of(trace: Trace) -> dict[str, Site]:
     return sites
 
 
-def sample_sites(trace: Trace) -> Iterator[tuple[str, Site]]:
-    """Name and site of every sample statement of a trace."""
-    return iter(sites_of(trace).items())
-
-
 def latent_sites(trace: Trace) -> dict[str, Site]:
     """The sites of a trace that are drawn."""
     return _of_kind(sites_of(trace), is_drawn)

@@ -17,8 +17,8 @@ from pyro_dgm.inference.run.traces import (
     plate_names,
     plate_value,
     run_pair,
-    sample_sites,
     scaled_sum,
+    sites_of,
 )
 
 
@@ -60,7 +60,7 @@ def test_plate_value_drops_the_dims_that_belong_to_no_plate_of_the_site():
 
 def test_index_sites_of_subsampling_plates_are_no_sample_sites():
     _, model_trace = run_pair(GlobalMean(size=9), GlobalMeanGuide(size=9), (torch.zeros(4),))
-    assert [name for name, _ in sample_sites(model_trace)] == ["mu", "z", "x"]
+    assert list(sites_of(model_trace)) == ["mu", "z", "x"]
     assert list(observed_sites(model_trace)) == ["x"]
 
 
@@ -101,7 +101,7 @@ def test_an_unhandled_run_is_seen_by_no_handler_and_in_no_plate():
     trace = poutine.trace(program).get_trace(torch.zeros(2, 3))
     assert shapes == [(5, 3), (1, 3)]
     assert trace.nodes["x"]["fn"].batch_shape == (2,)
-    assert [name for name, _ in sample_sites(trace)] == ["x"]
+    assert list(sites_of(trace)) == ["x"]
 
 
 def test_handlers_are_back_after_an_unhandled_run_that_raises():
