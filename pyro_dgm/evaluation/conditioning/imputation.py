@@ -186,7 +186,7 @@ def marginal_nll(
         >>> import pyro.distributions as dist
         >>> model = DensityModel(Conditional(dist.Normal, torch.nn.Linear(2, 6)))
         >>> x, c = torch.tensor([[0.0, torch.nan, 1.0]]), torch.zeros(1, 2)
-        >>> marginal_nll(model, EmptyGuide(), x, c, observed=x.isfinite()).kind
+        >>> marginal_nll(model, EmptyGuide(), x, c, observed=x.isfinite()).kind.value
         'exact'
     """
     with incomplete_session(
