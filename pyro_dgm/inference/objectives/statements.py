@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyro
@@ -66,6 +66,7 @@ class SeenStatements(Messenger):
     def __init__(self) -> None:
         super().__init__()
         self.names: list[str] = []
+        self._num_asked = 0
 
     def _pyro_post_param(self, msg: dict[str, Any]) -> None:
         if msg["name"] not in self.names:
@@ -73,9 +74,20 @@ class SeenStatements(Messenger):
 
     def foreign_to(self, module: nn.Module) -> list[str]:
         """Names of those whose leaves are no parameters of a module."""
-        own = {id(p) for p in module.parameters()}
-        leaves = pyro.get_param_store()._params
-        return [name for name in self.names if name in leaves and id(leaves[name]) not in own]
+        return _foreign(self.names, module)
+
+    def new_foreign_to(self, module: nn.Module) -> list[str]:
+        """The same of those that have first run since this was last asked; next to free where none has."""
+        new = self.names[self._num_asked :]
+        self._num_asked = len(self.names)
+        return _foreign(new, module) if new else []
+
+
+def _foreign(names: Sequence[str], module: nn.Module) -> list[str]:
+    """Names of the leaves in Pyro's store that are no parameters of a module."""
+    own = {id(p) for p in module.parameters()}
+    leaves = pyro.get_param_store()._params
+    return [name for name in names if name in leaves and id(leaves[name]) not in own]
 
 
 def statements_of(state: Mapping[str, Any], module: nn.Module) -> list[str]:

@@ -15,6 +15,7 @@ from ..data.batches import Batch
 from ..data.rests import refuse_one_datum
 from ..data.streams import StreamCheck
 from ..objectives.objective import Objective
+from ..objectives.statements import SeenStatements
 from ..process.distributed import raise_together
 from ..process.ranks import agree_on_weights
 from ..process.states import evaluation_mode
@@ -131,6 +132,7 @@ class Loop(ABC):
         means = epoch.means
         run.check.begin_epoch(means.num_added)
         self.full_batch = max(self.full_batch, epoch.full_batch)
+        seen = SeenStatements()
         batches = run.batches(self.num_epochs, self.state.device)
         for batch in epoch.remaining(batches, self.state.device):
             with raise_together() if run.check.every else nullcontext():
@@ -138,7 +140,10 @@ class Loop(ABC):
             num_data = len(batch[0])
             if self.full_batch == 0 or num_data > self.full_batch + 1:  # one more: a rest of one
                 self.full_batch = num_data
-            means.add(self._step(batch), num_data)
+            with seen:
+                terms = self._step(batch)
+            self._refuse_late(seen)
+            means.add(terms, num_data)
             self.state.num_steps += 1
             self.average()
             epoch.num_seen += num_data
@@ -154,6 +159,17 @@ class Loop(ABC):
         except ValueError as error:
             refuse_one_datum(error, batch)
             raise
+
+    def _refuse_late(self, seen: SeenStatements) -> None:
+        """Refuse `pyro.param` statements that the check before the first step did not meet: nobody trains them."""
+        names = seen.new_foreign_to(self.module)
+        if names:
+            raise Unsound(
+                f"{type(self).__name__}: expected pyro.param statements that run on the first batch in "
+                f"evaluation mode, got {list_names(names)} first in step {self.num_steps + 1}, which "
+                "would not be trained. Fix: the statement before any branch on self.training or on "
+                "the data; or nn.Parameter, or PyroParam in a PyroModule."
+            )
 
     def _end_step(self, epoch: PartialEpoch, run: Run) -> None:
         """Every so many steps: look whether all is finite, and write the checkpoint."""

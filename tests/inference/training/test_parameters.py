@@ -306,6 +306,45 @@ def test_a_statement_that_begins_anew_is_trained_from_there():
     assert len(trainer.parameters) == 2
 
 
+class LateScaled(Scaled):
+    r"""The same, whose `pyro.param` runs in training mode alone, or on a datum at 0 alone."""
+
+    def __init__(self, *, on: str):
+        super().__init__()
+        self.on = on
+
+    def forward(self, x=None):
+        is_due = self.training if self.on == "training" else bool((x == 0).any())
+        scale = torch.ones(3)
+        if is_due:
+            scale = pyro.param("late", torch.ones(3), constraint=constraints.positive)
+        with dgm.data_plate(x):
+            return pyro.sample("x", dist.Normal(self.loc, scale).to_event(1), obs=x)
+
+
+@pytest.mark.parametrize("compile", [False, True])
+def test_a_pyro_param_of_training_mode_alone_is_refused_by_name(monkeypatch, compile):
+    """It is nowhere in the check before the first step, so no optimizer would hold it."""
+    monkeypatch.setattr(torch._inductor, "compile", lambda graph, *_, **__: graph)
+    model = LateScaled(on="training")
+    trainer = dgm.SVITrainer(dgm.ELBO(model, dgm.EmptyGuide()), lr=0.1, compile=compile)
+    with pytest.raises(
+        ValueError, match=r"got 'late' first in step 1, which would .* Fix: the sta"
+    ):
+        fit(trainer)
+    assert trainer.num_steps == 0
+    torch.testing.assert_close(model.loc.detach(), torch.zeros(3), rtol=0, atol=0)
+
+
+def test_a_pyro_param_of_a_later_batch_alone_is_refused_by_name():
+    model = LateScaled(on="data")
+    trainer = dgm.SVITrainer(dgm.ELBO(model, dgm.EmptyGuide()), lr=0.1)
+    x = data(12)
+    x[8] = 0.0
+    with pytest.raises(ValueError, match="got 'late' first in step 3, which would not be trained"):
+        trainer.fit(dgm.Batches(x, 4, shuffle=False), progress=False)
+
+
 class Kept(PyroModule):
     """The same with a `PyroParam`, a parameter of the module itself."""
 
