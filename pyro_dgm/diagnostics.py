@@ -13,13 +13,14 @@ from .evaluation.report.checks import CHECKS
 from .evaluation.report.findings import Findings, Skipped
 from .evaluation.report.items import Item, Picture, Status, Threshold
 from .evaluation.samples.modes import label_coverage
-from .inference.run.edges import EdgeWarning
+from .inference.run.edges import CollapsedWarning, EdgeWarning
 from .inference.run.supports import IntegerWarning
 from .refitting.recognition import nll_over_scale
 
 __all__ = [
     "CHECKS",
     "Check",
+    "CollapsedWarning",
     "EdgeWarning",
     "Findings",
     "IntegerWarning",

@@ -1,8 +1,10 @@
-"""Draws that were rounded onto the edge of their support, where floats can't tell what their density is."""
+"""Draws that were rounded onto an edge, or onto one another: floats can't tell what their density is."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -10,27 +12,47 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from ...contract import Site
+from .measures import has_atom
 from .own_pass import keeps_pass
+from .supports import is_discrete, support_of_numbers
 from .traces import PairTrace, log_density
 
 STEADY = 0.1  # nats by which a density may change between the edge and the next floats: rounding costs less
+NARROW = (
+    64  # floats over which the draws of a number spread: then its density is asked how it changes
+)
 
 
 class EdgeWarning(UserWarning):
     """Draws were rounded onto the edge of their support: their weights can't be trusted."""
 
 
-def warn_of_edges(pair: PairTrace) -> None:
-    """Warn of draws rounded onto the edge of the model's support where a density is steep: it is read on the host.
+class CollapsedWarning(UserWarning):
+    """A guide is so narrow that its draws fall together in float: their weights can't be trusted."""
+
+
+def warn_of_rounding(pair: PairTrace) -> None:
+    """Warn of draws whose density their rounding has changed, on an edge or by their narrow scale.
+
+    It is read on the host.
+    """
+    for name, drawn in pair.latent.items():
+        modelled = pair.modelled.get(name)
+        if modelled is not None and _warn_of_edges(name, drawn, modelled):
+            continue
+        _warn_of_collapse(name, drawn)
+
+
+def _warn_of_edges(name: str, drawn: Site, modelled: Site) -> bool:
+    """Whether draws were rounded onto the edge of a support, the model's or the guide's own, where a density is steep.
 
     A float32 sigmoid is 1 from 17 on, and a draw of `Gamma(0.01, 1)` is below all floats with a probability of 0.4.
     A density that is flat at the edge is no problem, nor is that of a guide that scores its draw from the pass that
     made it.
     """
-    for name, drawn in pair.latent.items():
-        modelled = pair.modelled.get(name)
-        ends = None if modelled is None else _ends(modelled["fn"].support)
-        if modelled is None or ends is None:
+    for whose, support in _supports(drawn, modelled):
+        ends = _ends(support)
+        if ends is None:
             continue
         on_edge, inside = _move_inside(drawn["value"], *ends)
         if not bool(on_edge.any()):
@@ -40,17 +62,63 @@ def warn_of_edges(pair: PairTrace) -> None:
         if num:
             warnings.warn(
                 f"site '{name}': {num} of {lost.numel()} numbers drawn by the guide were rounded onto the edge of "
-                f"{modelled['fn'].support}, where a density is steep: their weights can't be trusted. "
+                f"{whose}, where a density is steep: their weights can't be trusted. "
                 "Fix: module.double() and x.double(); a guide with narrower scales, or one over the whole line.",
                 EdgeWarning,
-                stacklevel=2,
+                stacklevel=4,
             )
+            return True
+    return False
+
+
+def _supports(drawn: Site, modelled: Site) -> Iterator[tuple[str, Any]]:
+    """The model's support, and the guide's own where it is another one that is known; each with its name."""
+    support = modelled["fn"].support
+    yield str(support), support
+    with suppress(NotImplementedError, AttributeError):
+        own = drawn["fn"].support
+        if support_of_numbers(own) is not support_of_numbers(support):
+            yield "the guide's own support", own
+
+
+def _warn_of_collapse(name: str, drawn: Site) -> None:
+    """Warn of numbers whose density changes from one float to the next: no draw lies between the two.
+
+    So $N(3, 10^{-12})$ draws 3 alone in float32, and all weights are one. A guide that scores its draws from the
+    pass that made them knows their density.
+    """
+    distribution = drawn["fn"]
+    if has_atom(distribution) or keeps_pass(distribution) or not _is_continuous(drawn):
+        return
+    value = drawn["value"]
+    spacing = _spacing(value)
+    is_narrow = value.amax(0) - value.amin(0) <= NARROW * spacing.amax(0)
+    if not bool(is_narrow.any()):
+        return
+    beside = torch.where(is_narrow, value + spacing, value)
+    lost = is_narrow & ~_is_steady(drawn, beside)
+    num = int(lost.sum())
+    if num:
+        warnings.warn(
+            f"site '{name}': expected draws of the guide that floats tell apart, got {num} of {lost.numel()} "
+            f"numbers that {value.dtype} rounding collapsed: the guide's density changes from one float to the "
+            "next, so their weights can't be trusted. "
+            "Fix: module.double() and x.double(); or a guide whose scales have a floor, Conditional(…, floor=1e-3).",
+            CollapsedWarning,
+            stacklevel=3,
+        )
+
+
+def _is_continuous(site: Site) -> bool:
+    """Whether its numbers are real; so are floats whose distribution does not know its support."""
+    with suppress(NotImplementedError, AttributeError):
+        return not is_discrete(site["fn"])
+    return site["value"].is_floating_point()
 
 
 def _ends(support: Any) -> tuple[Any, Any] | None:
     """The least and the largest number of a support; `None` for one without. A simplex has 0 and 1."""
-    while hasattr(support, "base_constraint"):
-        support = support.base_constraint
+    support = support_of_numbers(support)
     if support is None or getattr(support, "is_discrete", False):
         return None
     if isinstance(support, type(constraints.simplex)):
@@ -78,9 +146,13 @@ def _move_inside(value: Tensor, low: Any, high: Any) -> tuple[Tensor, Tensor]:
 
 def _rounding(end: Tensor) -> Tensor:
     """The distance between floats at an end; that of 0 from the first normal number."""
-    limits = torch.finfo(end.dtype)
-    distance = (limits.eps * end.abs()).clamp(min=limits.tiny)
-    return torch.where(end.isfinite(), distance, 0.0)
+    return torch.where(end.isfinite(), _spacing(end), 0.0)
+
+
+def _spacing(value: Tensor) -> Tensor:
+    """The distance to the next float, at most twice as large; that of 0 from the first normal number."""
+    limits = torch.finfo(value.dtype)
+    return (limits.eps * value.abs()).clamp(min=limits.tiny)
 
 
 def _is_known(drawn: Site, inside: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from ...contract import DATA, PyroProgram, Site
 from ..data.batches import read_arguments
 from ..process.states import fork_rng
 from ..vectorization.modes import meaning_of, refuse_mixing, takes_all_data
-from .edges import warn_of_edges
+from .edges import warn_of_rounding
 from .explain import run_or_explain
 from .kinds import is_factor
 from .pair_checks import check_pair, require_positive
@@ -122,7 +122,7 @@ def draw(
     for name, site in pair.joint.items():
         log_p[name] = per_datum(name, site)
     if not torch.is_grad_enabled():  # a training step reads nothing on the host
-        warn_of_edges(pair)
+        warn_of_rounding(pair)
     return Particles(values, log_p, log_q, pair)
 
 

@@ -33,7 +33,7 @@ def innermost(distribution: Any) -> Any:
 
 def is_discrete(distribution: Any) -> bool:
     """Whether its support is one of single values; as `support`, it raises where none is known."""
-    return bool(getattr(_support_of_numbers(distribution.support), "is_discrete", False))
+    return bool(getattr(support_of_numbers(distribution.support), "is_discrete", False))
 
 
 def independent_dims(distribution: TorchDistribution) -> TorchDistribution | None:
@@ -122,7 +122,7 @@ def _check_event_shape(name: str, site: Site) -> None:
 
 def _outside(distribution: Any, value: Tensor) -> tuple[str, str]:
     """How data leave the support of an observation: what was expected and what came, and the fix."""
-    support = _support_of_numbers(innermost(distribution).support)
+    support = support_of_numbers(innermost(distribution).support)
     low = value.min().item()
     high = value.max().item()
     bounds = f"from {low:g} to {high:g}"
@@ -163,7 +163,7 @@ def check_draws(name: str, guide_site: Site, model_site: Site) -> None:
     if not bool(support.check(value).all()):
         raise ValueError(
             f"site '{name}': expected draws of the guide in the model's "
-            f"{_support_of_numbers(support)}, got values from {value.min().item():g} to "
+            f"{support_of_numbers(support)}, got values from {value.min().item():g} to "
             f"{value.max().item():g}: the weights would be zero there. "
             f"Fix: {_fix_of_guide_support(name)}."
         )
@@ -192,7 +192,7 @@ def _fix_of_guide_support(name: str) -> str:
 def warn_of_integers(name: str, site: Site) -> None:
     """Warn of integers under a density of real numbers, which may grow without bound on them."""
     value = as_observed(site["fn"], site["value"])
-    if getattr(_support_of_numbers(site["fn"].support), "is_discrete", False):
+    if getattr(support_of_numbers(site["fn"].support), "is_discrete", False):
         return
     is_constant = bool((value == value.flatten()[0]).all())
     if are_integers(value) and not is_constant:
@@ -210,10 +210,10 @@ def warn_of_integers(name: str, site: Site) -> None:
 
 def is_elementwise(site: Site) -> bool:
     """Whether the smallest and the largest number of all data tell if they are in the site's support."""
-    return _support_of_numbers(site["fn"].support).event_dim == 0
+    return support_of_numbers(site["fn"].support).event_dim == 0
 
 
-def _support_of_numbers(support: Any) -> Any:
+def support_of_numbers(support: Any) -> Any:
     """The support of each number, under the constraints that make events of them."""
     while hasattr(support, "base_constraint"):
         support = support.base_constraint
@@ -228,7 +228,7 @@ def _range(distribution: Any) -> tuple[float, float]:
     transforms = getattr(innermost(distribution), "transforms", ())
     if transforms and isinstance(transforms[-1], dist.transforms.AffineTransform):
         return nan, nan
-    return _stated_bounds(_support_of_numbers(distribution.support))
+    return _stated_bounds(support_of_numbers(distribution.support))
 
 
 def _stated_bounds(support: Any) -> tuple[float, float]:

@@ -13,7 +13,7 @@ from torch import nn
 from torch.distributions import SigmoidTransform, TanhTransform
 
 import pyro_dgm as dgm
-from pyro_dgm.diagnostics import EdgeWarning
+from pyro_dgm.diagnostics import CollapsedWarning, EdgeWarning
 from pyro_dgm.inference.run.own_pass import keeps_pass, remembering
 from pyro_dgm.inference.run.traces import log_density, run_pair
 
@@ -66,7 +66,17 @@ FLAGGED_PAIRS = {
         lambda n: dist.Dirichlet(torch.full((n, 3), 0.01)),
     ),
 }
+WIDE = of(dist.Normal, 0.0, 2.0)
+
+
+def around(centre, half):
+    return of(dist.Uniform, centre - half, centre + half)
+
+
 QUIET_PAIRS = {
+    "a uniform guide of a normal prior": (WIDE, around(3.0, 0.5)),
+    "a guide as narrow as a thousand floats": (WIDE, of(dist.Normal, 3.0, 1e-3)),
+    "a narrow guide of a label": (of(dist.Bernoulli, 0.5), of(dist.Bernoulli, 1.0 - 1e-6)),
     "a flat prior of a wide logit-normal": (of(dist.Uniform, 0.0, 1.0), logit_normal(20.0)),
     "a narrow logit-normal": (of(dist.Beta, 2.0, 2.0), logit_normal(1.0)),
     "exponentials": (of(dist.Exponential, 1.0), of(dist.Exponential, 1.5)),
@@ -88,6 +98,33 @@ def test_draws_inside_or_on_a_flat_edge_are_not(prior, posterior, dtype):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         dgm.nll(Model(prior), Guide(posterior), torch.zeros(4, 1), num=500)
+
+
+@in_float32
+def test_draws_on_an_edge_of_the_guide_s_own_are_flagged(dtype):
+    """A `Uniform` of six floats: at its upper end its density is zero, and inside no float is far from an end."""
+    guide = Guide(around(3.0, 8e-7))
+    of_own = r"(?s)site 'z': \d+ of 2000 .* onto the edge of the guide's own support, .*Fix: "
+    with pytest.warns(EdgeWarning, match=of_own), suppress(ValueError):
+        dgm.nll(Model(WIDE), guide, torch.zeros(4, 1), num=500)
+
+
+@in_float32
+@pytest.mark.parametrize("num", [1, 30, 500])
+@pytest.mark.parametrize("family", [dist.Normal, dist.Laplace])
+@pytest.mark.parametrize("scale", [1e-12, 1e-7])
+def test_draws_that_rounding_collapsed_are_flagged(family, scale, num, dtype):
+    """The draws are one or three floats: weights that are all equal tell of nothing."""
+    with pytest.warns(
+        CollapsedWarning, match=r"(?s)site 'z': .* torch.float32 rounding collapsed.*Fix: "
+    ):
+        dgm.nll(Model(WIDE), Guide(of(family, 3.0, scale)), torch.zeros(4, 1), num=num)
+
+
+def test_the_same_guide_is_none_that_collapses_in_float64():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        dgm.nll(Model(WIDE), Guide(of(dist.Normal, 3.0, 1e-12)), torch.zeros(4, 1), num=30)
 
 
 @in_float32
