@@ -36,7 +36,7 @@ class Surgery(Tabular):
         marginal_kl: $KL(q_{agg} \| p)$, what a perfect prior could still win. For a conditional prior it is
             $E[\log q_{agg}(z) - \log p(z \mid c)]$, which may fall below 0.
         kl: $\frac1N \sum_i KL(q(z \mid x_i) \| p)$, the sum of the two.
-        elbo: reconstruction − kl.
+        elbo: reconstruction − kl, and the factor where there is one.
         total_correlation: $KL(q_{agg} \| \prod_d q_{agg}(z_d))$; `None` if q does not factorize over dims.
         dimension_kl: $\sum_d KL(q_{agg}(z_d) \| p(z_d))$, which with the total correlation makes up the marginal KL;
             `None` if q or p does not factorize.
@@ -46,6 +46,7 @@ class Surgery(Tabular):
         num: number of draws z.
         others: number of data that stand for the aggregate beside a draw's own.
         measure: what p(x | z) of the reconstruction is: a mass, a density, …
+        factor: $E \log f$ of the model's `pyro.factor`s, which score no data; `None` without one.
     """
 
     reconstruction: Estimate
@@ -61,6 +62,7 @@ class Surgery(Tabular):
     num: int
     others: int
     measure: Measure = Measure.UNSTATED
+    factor: Estimate | None = None
 
     @property
     def ceiling(self) -> float:
@@ -78,6 +80,8 @@ class Surgery(Tabular):
             "total_correlation": self.total_correlation,
             "dimension_kl": self.dimension_kl,
         }
+        if self.factor:
+            terms["factor"] = self.factor
         values = []
         stderrs = []
         for term in terms.values():
@@ -97,9 +101,11 @@ class Surgery(Tabular):
         if self.others < self.num_data - 1:
             upward, downward = " (biased upward)", " (biased downward)"
         ceiling = f"at most log N = {self.ceiling:.3f}"
+        of_data = {"ELBO": str(self.elbo), "reconstruction": str(self.reconstruction)}
+        if self.factor:
+            of_data["factor"] = f"{self.factor}, of pyro.factor in the model"
         return {
-            "ELBO": str(self.elbo),
-            "reconstruction": str(self.reconstruction),
+            **of_data,
             "KL": f"{self.kl} = mutual information + marginal KL",
             "mutual information": f"{self.mutual_information}, {ceiling}{upward}",
             "marginal KL": f"{self.marginal_kl}, what a perfect prior could still win{downward}",
@@ -223,17 +229,19 @@ def _surgery(
 ) -> Surgery:
     """Every number as the mean of one term of all draws."""
     kl = draws.log_q - draws.log_p
+    elbo = draws.reconstruction - kl
     return Surgery(
         reconstruction=estimated(draws.reconstruction),
         mutual_information=estimated(draws.log_q - log_aggregate),
         marginal_kl=estimated(log_aggregate - draws.log_p),
         kl=estimated(kl),
-        elbo=estimated(draws.reconstruction - kl),
+        elbo=estimated(elbo if draws.factor is None else elbo + draws.factor),
         **_of_dims(draws, aggregate, log_aggregate, num_data),
         reason=draws.reason,
         num_data=num_data,
         num=draws.log_q.numel(),
         others=num_others,
+        factor=None if draws.factor is None else estimated(draws.factor),
     )
 
 

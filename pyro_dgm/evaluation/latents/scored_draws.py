@@ -29,6 +29,7 @@ class ScoredDraws:
         log_q: $\log q(z \mid x)$ `(K, N)`.
         log_p: $\log p(z)$ `(K, N)`.
         reconstruction: $\log p(x \mid z)$ `(K, N)`, with the terms of the noise of discrete sites.
+        factor: $\log f$ of the model's `pyro.factor`s `(K, N)`; `None` without one.
         q_dims: $\log q(z_d \mid x)$ `(K, N, D)`; `None` if q does not factorize over dims.
         p_dims: $\log p(z_d)$ `(K, N, D)`; `None` if p does not factorize over dims.
         reason: why one of the last two is `None`; else empty.
@@ -38,6 +39,7 @@ class ScoredDraws:
     log_q: Tensor
     log_p: Tensor
     reconstruction: Tensor
+    factor: Tensor | None
     q_dims: Tensor | None
     p_dims: Tensor | None
     reason: str
@@ -48,13 +50,16 @@ class ScoredDraws:
         run = particles.pair
         log_q = _sum_of_sites(particles.log_q, codes)
         log_p = _sum_of_sites(particles.log_p, codes)
+        factor = _sum_of_sites(particles.log_p, [*run.factors]) if run.factors else None
+        reconstruction = particles.log_weight + log_q - log_p
         q_reason = _why_no_dims("q", run.latent, codes)
         p_reason = _why_no_dims("p", run.modelled, codes)
         return cls(
             values={name: site_draws(run.latent[name]) for name in codes},
             log_q=log_q,
             log_p=log_p,
-            reconstruction=particles.log_weight + log_q - log_p,
+            reconstruction=reconstruction if factor is None else reconstruction - factor,
+            factor=factor,
             q_dims=None if q_reason else _log_density_of_dims(run.latent[codes[0]]),
             p_dims=None if p_reason else _log_density_of_dims(run.modelled[codes[0]]),
             reason=q_reason or p_reason,
@@ -67,7 +72,7 @@ class ScoredDraws:
         for name in blocks[0].values:
             values[name] = torch.cat([block.values[name] for block in blocks], 1)
         log_densities: dict[str, Any] = {}
-        for field in ("log_q", "log_p", "reconstruction", "q_dims", "p_dims"):
+        for field in ("log_q", "log_p", "reconstruction", "factor", "q_dims", "p_dims"):
             of_blocks = [getattr(block, field) for block in blocks]
             log_densities[field] = None if of_blocks[0] is None else torch.cat(of_blocks, 1)
         return cls(values=values, **log_densities, reason=blocks[0].reason)

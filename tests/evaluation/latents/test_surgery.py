@@ -420,3 +420,36 @@ def test_a_global_site_raises():
         ValueError, match="site 'mu': expected a site inside the plate 'data', got a global one"
     ):
         dgm.surgery(GlobalMean(), GlobalMeanGuide(), torch.randn(4), num=3)
+
+
+class Rewarded(dgm.Program):
+    r"""$z \sim N(0, 1)$, $x \sim N(z, 1/4)$, and, with a weight, a factor $e^{a z}$."""
+
+    def __init__(self, weight=0.0):
+        super().__init__()
+        self.weight = weight
+
+    def forward(self, x=None):
+        with dgm.data_plate(x):
+            z = pyro.sample("z", dist.Normal(torch.zeros(1), 1.0).to_event(1))
+            if self.weight:
+                pyro.factor("reward", self.weight * z.sum(-1))
+            return pyro.sample("x", dist.Normal(z, 0.5).to_event(1), obs=x)
+
+
+@in_float64
+def test_a_factor_is_reported_apart_from_the_reconstruction(dtype):
+    r"""$E \log f = a\, E z$, and the ELBO of the weights; the same draws without it give all other terms."""
+    x = torch.linspace(-1, 1, 20)[:, None] + 0.5
+    guide = dgm.AmortizedGuide(Given())
+    plain = dgm.surgery(Rewarded(), guide, x, num=4000)
+    found = dgm.surgery(Rewarded(2.0), guide, x, num=4000)
+    for field in ("reconstruction", "kl", "marginal_kl", "mutual_information"):
+        assert getattr(found, field).value == pytest.approx(getattr(plain, field).value, abs=1e-12)
+    assert abs(found.factor.value - 2 * x.mean().item()) < 5 * found.factor.stderr
+    whole = found.reconstruction.value + found.factor.value - found.kl.value
+    assert found.elbo.value == pytest.approx(whole, abs=1e-12)
+    assert found.columns()["term"][-1] == "factor"
+    assert "of pyro.factor in the model" in str(found)
+    assert plain.factor is None
+    assert "factor" not in plain.columns()["term"]
