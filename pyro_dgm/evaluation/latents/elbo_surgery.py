@@ -199,6 +199,11 @@ def _require_codes(pair: Session) -> None:
             "Fix: nll(model, guide, x) scores such a model."
         )
     require_density("surgery", structure.points)
+    if structure.measure is Measure.IMPROPER:
+        raise ValueError(
+            "surgery: expected a prior that integrates to one, got an ImproperUniform: a KL to it is known up "
+            "to a constant alone. Fix: a wide Normal in its place."
+        )
 
 
 def _check_divergences(

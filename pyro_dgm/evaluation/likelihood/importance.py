@@ -35,7 +35,8 @@ def nll(
     Streams over data and draws under a memory bound; weights are in float64, unscaled by plate sizes or β. Neither
     weights nor random state outside change, and a subset of the data gives other noise but the same distribution.
     `measure` of the result says whether p(x) is a mass or a density; of a guide with a point mass (a `Delta`,
-    `AutoDelta`) the figure is the joint density $-\log p(x, z^*)$, which bounds nothing, and `kind` says so.
+    `AutoDelta`) the figure is the joint density $-\log p(x, z^*)$, which bounds nothing, and `kind` says so; so does
+    it of an improper prior, under which no p(x) integrates to one.
 
     Args:
         model: any Pyro program that keeps the contract.
@@ -121,7 +122,7 @@ class Scores:
         if structure.measure is not Measure.FACTOR:
             check_masses(limits["mass"], rounding)
         check_total(structure.measure, statistics["per_datum"], rounding)
-        if structure.points:
+        if structure.points or structure.measure is Measure.IMPROPER:
             statistics["kl"] = torch.full_like(statistics["kl"], nan)
         else:
             check_divergence("nll", statistics["kl"], self.num, rounding)

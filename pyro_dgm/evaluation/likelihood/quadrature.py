@@ -28,7 +28,7 @@ def log_integral(distribution: Distribution) -> Tensor:
         NotImplementedError: for a support without a bijection, or where the quadrature has not settled.
     """
     onto = _bijection_of(distribution)
-    reach, num = GRIDS[max(1, distribution.event_shape.numel())]
+    reach, num = GRIDS[max(1, prod(distribution.event_shape))]
     like = distribution.sample()
     t = torch.linspace(-reach, reach, num, dtype=like.dtype, device=like.device)
     spacing = 2 * reach / (num - 1)

@@ -186,7 +186,7 @@ class NLL(PerDatum):
         per_datum: $-\log \frac1K \sum_k w^{(k)}_i$ `(N,)`, float64.
         nelbo: $-\frac1K \sum_k \log w^{(k)}_i$ `(N,)`: the −ELBO from the same draws.
         kl: $\frac1K \sum_k \log q(z_k \mid x_i) - \log p(z_k)$, the KL term from the same draws `(N,)`; NaN for a guide
-            that is a point mass, which has none.
+            that is a point mass and for an improper prior, which have none.
         monte_carlo: standard error of `per_datum` from the K draws (delta method) `(N,)`. It can't exceed 1 nat,
             however far off the figure is; so it is NaN where k̂ is above its threshold, or not known.
         ess: effective sample size $(\sum w)^2 / \sum w^2$ of each datum `(N,)`, at most K.

@@ -3,7 +3,7 @@ r"""Does the distribution of an observation sum, or integrate, to one? A bound o
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import nan
+from math import nan, prod
 from typing import Any
 
 import torch
@@ -135,7 +135,7 @@ def _log_total_of_event(distribution: TorchDistribution) -> Tensor:
     """The total of a distribution whose event does not factorize `(*batch)`."""
     if distribution.has_enumerate_support:
         return _log_sum(distribution, distribution.enumerate_support(expand=False))
-    if _is_discrete(distribution) or distribution.event_shape.numel() > MAX_DIM:
+    if _is_discrete(distribution) or prod(distribution.event_shape) > MAX_DIM:
         raise NotImplementedError(
             f"{type(distribution).__name__} does not factorize over its event "
             f"{tuple(distribution.event_shape)}, which is too large to sum or integrate over. "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 
 import torch
 from torch import Tensor
@@ -69,7 +70,7 @@ def rounding_of(particles: Particles) -> Tensor:
     scored = ((particles.log_p, pair.model_sites), (particles.log_q, pair.guide_sites))
     for log_densities, sites in scored:
         for name, log_p in log_densities.items():
-            num_dims = sites[name]["fn"].event_shape.numel()
+            num_dims = prod(sites[name]["fn"].event_shape)
             total = total + log_p.double().abs().amax(0) + num_dims
     unit = unit_of_rounding([*particles.log_p.values(), *particles.log_q.values()])
     return unit * total

@@ -37,6 +37,11 @@ def _advice_on_measure(measure: Measure, points: tuple[str, ...]) -> str:
             f"the guide is a point mass at {list(points)}: log p(x, z*) bounds nothing. Take a "
             "guide with a density, such as Conditional(dist.Normal, net)"
         )
+    if measure is Measure.IMPROPER:
+        return (
+            "the prior is improper: figures are known up to a constant alone, and bound no log p(x). Take a "
+            "prior that integrates to one, such as a wide Normal"
+        )
     if measure is Measure.ON_LEVELS:
         return (
             "the data lie on levels, where a density has no bound and is no probability of them: "

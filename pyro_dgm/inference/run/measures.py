@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import suppress
 from enum import StrEnum
+from math import prod
 from typing import Any
 
 import pyro.distributions as dist
@@ -30,6 +31,7 @@ class Measure(StrEnum):
     MIXED = "mass and density"  # of several sites, or of one with an atom
     JOINT = "joint density at a point"  # log p(x, z*): the guide is a point mass somewhere
     FACTOR = "unnormalized, with a factor"  # of a model with a pyro.factor
+    IMPROPER = "unnormalized, with an improper prior"  # of a model with an ImproperUniform
     UNSTATED = "unstated"
 
     @property
@@ -55,10 +57,12 @@ def measure_of(model: Mapping[str, Site], points: tuple[str, ...] = ()) -> Measu
     """
     if points:
         return Measure.JOINT
+    if any(is_factor(site) for site in model.values()):
+        return Measure.FACTOR
+    if any(is_improper(site["fn"]) for site in model.values()):
+        return Measure.IMPROPER
     measures = set()
     for site in model.values():
-        if is_factor(site):
-            return Measure.FACTOR
         if is_data(site):
             measures.add(measure_of_distribution(site["fn"]))
     if Measure.UNSTATED in measures or not measures:
@@ -94,7 +98,7 @@ def bound_of(measure: Measure, *, is_exact: bool) -> Bound:
         measure: what is measured.
         is_exact: whether nothing is integrated out.
     """
-    if measure is Measure.JOINT:
+    if measure in (Measure.JOINT, Measure.IMPROPER):
         return Bound.NONE
     return Bound.EXACT if is_exact else Bound.UPPER
 
@@ -147,6 +151,16 @@ def _is_point_at(drawn: Site, modelled: Site | None) -> bool:
     return not is_mass and not has_atom(modelled["fn"])
 
 
+def is_improper(distribution: Any) -> bool:
+    """Whether it has no density that integrates to one, whatever constant it is given.
+
+    Example:
+        >>> is_improper(dist.ImproperUniform(dist.constraints.real, (), (2,)).mask(True))
+        True
+    """
+    return isinstance(innermost(distribution), dist.ImproperUniform)
+
+
 def has_atom(distribution: Any) -> bool:
     """Whether a distribution of real numbers is a Delta, or has one: under masks, transforms, in a mixture.
 
@@ -176,7 +190,7 @@ def _num_dims(site: Site) -> int:
     with suppress(NotImplementedError, AttributeError):  # no bijection is known
         event_shape = biject_to(distribution.support).inverse_shape(event_shape)
     num_rows = site["value"].shape[: site["value"].dim() - len(distribution.event_shape)].numel()
-    return num_rows * event_shape.numel()
+    return num_rows * prod(event_shape)
 
 
 def require_one_measure(owner: str, measures: Mapping[str, Measure]) -> None:
@@ -197,11 +211,12 @@ def require_one_measure(owner: str, measures: Mapping[str, Measure]) -> None:
             "none. Fix: a guide with a density at its latent sites, such as "
             "AmortizedGuide(Conditional(dist.Normal, net)) in place of a Delta or AutoDelta."
         )
-    if Measure.FACTOR in references and len(measures) > 1:
-        raise ValueError(
-            f"{owner}: expected normalized figures, got {told}: each factor has a normalizer of its own. "
-            f"Fix: {_FIXES[Measure.FACTOR]}."
-        )
+    for measure in (Measure.FACTOR, Measure.IMPROPER):
+        if measure in references and len(measures) > 1:
+            raise ValueError(
+                f"{owner}: expected normalized figures, got {told}: each factor, and each improper prior, has "
+                f"a constant of its own. Fix: {_FIXES[measure]}."
+            )
     if len(references) > 1:
         raise ValueError(
             f"{owner}: expected figures of one measure, got {told}, which are not to be compared. Fix: "
@@ -223,7 +238,7 @@ def require_probability(owner: str, measure: Measure) -> None:
     """Refuse what is no probability of data on levels: bits per dim are of one.
 
     Raises:
-        ValueError: for a density of data on levels, a mix of both kinds, or a joint density at a point.
+        ValueError: for a density of data on levels, a mix of both kinds, a joint density at a point, or what is not normalized.
     """
     if measure in (Measure.MASS, Measure.DENSITY, Measure.UNSTATED):
         return
@@ -245,6 +260,7 @@ _FIXES = {
         "Delta or AutoDelta"
     ),
     Measure.FACTOR: "the model without pyro.factor, whose p(x) is normalized",
+    Measure.IMPROPER: "a prior that integrates to one, such as a wide Normal, in place of ImproperUniform",
 }
 
 

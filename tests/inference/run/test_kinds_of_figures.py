@@ -275,3 +275,64 @@ def test_measures_are_compared_by_what_they_are_of():
         require_one_measure("compare", {"a": Measure.MASS, "b": Measure.UNSTATED})
     with pytest.raises(ValueError, match=r"'b': joint density at a point: .*net.. in place"):
         require_one_measure("compare", {"a": Measure.JOINT, "b": Measure.JOINT})
+
+
+# Improper priors -----------------------------------------------------------------------------------------------------
+
+
+class FlatPrior(dgm.Program):
+    r"""$p(z) = 1$ on the plane, $x \sim N(z, 1)$: $\int p(x, z)\, dz = 1$ for every x."""
+
+    def forward(self, x=None):
+        flat = dist.ImproperUniform(dist.constraints.real_vector, (), (2,))
+        with dgm.data_plate(x):
+            z = pyro.sample("z", flat)
+            pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=x)
+
+
+class Around(dgm.Program):
+    def __init__(self, scale):
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, x=None):
+        with dgm.data_plate(x):
+            pyro.sample("z", dist.Normal(x, self.scale).to_event(1))
+
+
+@in_float64
+@pytest.mark.parametrize("scale", [0.05, 1.0, 20.0])
+def test_an_improper_prior_has_no_density_and_no_bound(scale):
+    """A narrow guide was certified as a bound, and a wide one refused for its negative KL."""
+    x = torch.linspace(-1, 1, 8).reshape(4, 2)
+    found = dgm.nll(FlatPrior(), Around(scale), x, num=20)
+    assert found.measure is Measure.IMPROPER
+    assert found.kind == Bound.NONE
+    assert found.kl.isnan().all()
+    assert "(unnormalized, with an improper prior, no bound; 4 data" in str(found)
+    if scale == 1.0:  # the exact posterior: every weight is the integral
+        torch.testing.assert_close(found.per_datum, torch.zeros(4), rtol=0, atol=1e-12)
+
+
+def test_figures_of_an_improper_prior_are_neither_compared_nor_taken_apart():
+    x = torch.linspace(-1, 1, 8).reshape(4, 2)
+    measures = {"a": Measure.IMPROPER, "b": Measure.IMPROPER}
+    with pytest.raises(ValueError, match="compare: expected normalized figures, .* Fix: a prior"):
+        require_one_measure("compare", measures)
+    with pytest.raises(ValueError, match="surgery: expected a prior that integrates to one, .* Fi"):
+        dgm.surgery(FlatPrior(), Around(1.0), x)
+    with pytest.raises(ValueError, match="no probability of the data. Fix: a prior that integra"):
+        dgm.nll(FlatPrior(), Around(1.0), x, num=20).bits_per_dim(2)
+
+
+def test_an_improper_observation_is_named_for_what_it_is():
+    """Its event shape is a plain tuple, on which a method of `torch.Size` fails."""
+
+    def model(_, x):
+        with dgm.data_plate(x):
+            pyro.sample("x", dist.ImproperUniform(dist.constraints.real, (), (2,)), obs=x)
+
+    found = dgm.nll(Written(model), dgm.EmptyGuide(), torch.randn(4, 2))
+    assert found.measure is Measure.IMPROPER
+    assert found.kind == Bound.NONE
+    assert found.mean == 0
