@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from math import inf
+from contextlib import suppress
+from math import inf, prod
 from typing import Any, cast
 
 import torch
@@ -11,8 +12,12 @@ from pyro.distributions.kl import kl_divergence
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor, nn
 
+from ..data.batches import read_arguments
+from ..data.tensors import Batch
 from ..process.numbers import check_count
-from ..run.measures import bound_name, point_sites
+from ..process.states import eval_mode, fork_rng
+from ..run.limits import SLACK, check_closed_form, check_divergence
+from ..run.measures import Measure, bound_name, point_sites
 from ..run.structure import Structure
 from ..run.traces import (
     PairTrace,
@@ -58,7 +63,7 @@ class ELBO(Objective):
         site, or its closed form; `factor[f]`: $-\log f$ of a `pyro.factor` in the model, part of nelbo;
         `guide_factor[f]`: $+\log f$ of one in the guide, part of the loss alone. Of a guide
         that is a point mass at a latent site, as `AutoDelta`, the sum is `njoint`, $-\log p(x, z^*)$, in place of
-        `nelbo`: it bounds nothing.
+        `nelbo`: it bounds nothing; and `prior[z]`, $-\log p(z^*)$, stands in place of `kl[z]` of such a site.
 
     Raises:
         TypeError: for what is no pair of programs, see `Objective`; for β or free bits that are not given by
@@ -66,7 +71,7 @@ class ELBO(Objective):
         ValueError: for a guide site without reparameterized draws; for a model without an observed site; for
             a negative β; for β or free bits of an unknown site; for free bits of each dim where the dims are
             dependent, or not as many; for a closed-form KL when guide and model draw their sites in different
-            orders.
+            orders, or that is negative; after an epoch, for a KL below 0 beyond the noise of the draws.
 
     References:
         Kingma, Welling 2014, arXiv:1312.6114; Higgins et al. 2017 for β; Kingma et al. 2016, arXiv:1606.04934
@@ -90,6 +95,7 @@ class ELBO(Objective):
         self.analytic_kl = analytic_kl
         self.beta = _schedules_by_site(beta)
         self.free_bits = _free_bits_by_site(free_bits)
+        self._has_divergence = False  # found by preflight
 
     def extra_repr(self) -> str:
         """The settings; β and free bits print themselves."""
@@ -100,8 +106,17 @@ class ELBO(Objective):
     def check_schedules(self) -> None:  # noqa: D102
         check_values(self.beta)
 
+    def check_means(self, means: Mapping[str, float], num: int) -> None:  # noqa: D102
+        # Of all latent sites together: guide and model may factorize in different orders.
+        if self._has_divergence:
+            kl = sum(value for name, value in means.items() if name.startswith("kl["))
+            check_divergence("ELBO", torch.tensor([kl], dtype=torch.float64), num, SLACK)
+
     def preflight(self, *batch: Any) -> Structure:  # noqa: D102
         structure = super().preflight(*batch)
+        self._has_divergence = not structure.points and structure.measure is not Measure.IMPROPER
+        if self.analytic_kl:
+            self._check_closed_forms(read_arguments(self.model, batch))
         latent = list(structure.latent)
         _check_known("beta", "sites", self.beta, [*latent, *structure.observed])
         _check_known("free_bits", "latent sites", self.free_bits, latent)
@@ -117,10 +132,11 @@ class ELBO(Objective):
             costs.append(Cost.of(f"rec[{name}]", name, site, -log_density(site)))
         for name, site in pair.factors.items():
             costs.append(Cost.of(f"factor[{name}]", name, site, -log_density(site)))
-        for name, site in pair.latent.items():
-            costs.append(self._kl(name, site, pair.modelled[name]))
-        weight = 1 / (self.num_particles * self._num_data(batch))
         points = point_sites(pair.guide_sites, pair.model_sites)
+        for name, site in pair.latent.items():
+            term = f"prior[{name}]" if name in points else f"kl[{name}]"
+            costs.append(self._kl(term, name, site, pair.modelled[name]))
+        weight = 1 / (self.num_particles * self._num_data(batch))
         return self._name_terms(costs, guide_costs(pair), weight, bound_name(points))
 
     def _run(self, batch: tuple[Any, ...]) -> PairTrace:
@@ -143,7 +159,16 @@ class ELBO(Objective):
             )
         return pair
 
-    def _kl(self, name: str, drawn: Site, modelled: Site) -> Cost:
+    def _check_closed_forms(self, batch: Batch) -> None:
+        """Refuse a closed form that gives a negative KL, as one of a distribution that is not normalized may."""
+        with fork_rng(*batch), eval_mode(self.model, self.guide), torch.no_grad():
+            pair = run_pair(self.model, self.guide, batch)
+            for name, drawn in pair.latent.items():
+                with suppress(NotImplementedError):
+                    kl = kl_divergence(drawn["fn"], pair.modelled[name]["fn"])
+                    check_closed_form(name, kl, prod(drawn["fn"].event_shape))
+
+    def _kl(self, term: str, name: str, drawn: Site, modelled: Site) -> Cost:
         """The cost of a latent site, summed over the batch; one for each dim with free bits of its own."""
         check_reparameterized(name, drawn)
         event_dim = 0
@@ -152,7 +177,6 @@ class ELBO(Objective):
         if event_dim > 0:
             drawn = each_dim(name, drawn)
             modelled = each_dim(name, modelled)
-        term = f"kl[{name}]"
         if self.analytic_kl:
             try:
                 kl = kl_divergence(drawn["fn"], modelled["fn"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, cast
 
@@ -90,6 +91,9 @@ class Objective(SettingsFirst, RunsPrograms):
 
     def check_schedules(self) -> None:
         """Refuse a schedule whose value is now no weight of a cost; called now and then in training."""
+
+    def check_means(self, means: Mapping[str, float], num: int) -> None:
+        """Refuse means of the terms over `num` data that no bound can have; called after every epoch."""
 
     def preflight(self, *batch: Any) -> Structure:
         """Check the pair on this batch, see `preflight`, and learn how many plates the programs have."""

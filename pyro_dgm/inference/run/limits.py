@@ -11,6 +11,7 @@ from .measures import Measure
 
 CERTAINTY = 25.0  # nats: chance alone passes a limit by as much with probability exp(-25)
 UNITS = 16  # of rounding that a log density of many terms gathers
+CLOSED = 1e-4  # nats below 0 that rounding may take a KL in closed form, of few dims
 SLACK = 0.01  # nats per datum that sums of rounded terms may add
 
 
@@ -87,6 +88,26 @@ def check_divergence(
             f"{owner}: expected KL(q || p) >= 0, got {terms_of_datum.mean().item():.4g} nats, negative beyond "
             "its error: prior or guide is not normalized. Fix: distributions that integrate to one at the "
             "latent sites."
+        )
+
+
+def check_closed_form(name: str, kl: Tensor, num_dims: int) -> None:
+    """Refuse a KL in closed form that is negative beyond rounding.
+
+    Args:
+        name: of the latent site.
+        kl: of each datum, over all dims of its event.
+        num_dims: how many these are.
+
+    Raises:
+        ValueError: with the least.
+    """
+    least = kl.min().item()
+    if least < -max(CLOSED, unit_of_rounding([kl]) * num_dims):
+        raise ValueError(
+            f"site '{name}': expected KL(q || p) >= 0, got {least:.4g} nats from the closed form of the two "
+            "distributions. Fix: analytic_kl=False; a kl_divergence of your own that is registered with "
+            "torch.distributions.kl.register_kl is to be of q and p in this order."
         )
 
 

@@ -238,7 +238,8 @@ def require_probability(owner: str, measure: Measure) -> None:
     """Refuse what is no probability of data on levels: bits per dim are of one.
 
     Raises:
-        ValueError: for a density of data on levels, a mix of both kinds, a joint density at a point, or what is not normalized.
+        ValueError: for a density of data on levels, a mix of both kinds, a joint density at a point, or for
+            what is not normalized.
     """
     if measure in (Measure.MASS, Measure.DENSITY, Measure.UNSTATED):
         return

@@ -115,7 +115,9 @@ class Loop(ABC):
         self.state.num_epochs += 1
         check_rates(self._optimizers(), self.num_epochs)
         row: Row = {"epoch": self.num_epochs}
-        row |= prefixed("train_", means.means())
+        found = means.means()
+        self._check_means(found, means.num_data)
+        row |= prefixed("train_", found)
         if run.val is not None and run.val_check is not None:
             with self.state.averaged():
                 found = prefixed("val_", self._mean_terms(run.val, run.val_check, run.seed))
@@ -216,6 +218,14 @@ class Loop(ABC):
                 if isinstance(module, Objective):
                     module.check_schedules()
         except ValueError as error:  # the steps since the last look may have climbed
+            raise Unsound(str(error)) from None
+
+    def _check_means(self, means: Row, num: int) -> None:
+        try:
+            for module in self.module.modules():
+                if isinstance(module, Objective):
+                    module.check_means(means, num)
+        except ValueError as error:
             raise Unsound(str(error)) from None
 
     def _mean_terms(self, batches: Epochs, check: StreamCheck, seed: int) -> Row:

@@ -8,6 +8,7 @@ from cases import PAIRS, over
 from conftest import both_dtypes
 from pyro import poutine
 from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
+from torch import nn
 from toys import (
     ExactGuide,
     GlobalMean,
@@ -23,6 +24,7 @@ from toys import (
 )
 
 import pyro_dgm as dgm
+from pyro_dgm.inference.objectives import elbo
 from pyro_dgm.inference.process.states import fork_rng
 
 
@@ -463,3 +465,97 @@ def test_a_beta_that_is_no_weight_is_a_type_error_with_the_fix(beta):
         TypeError, match=r"beta of 'z' as a number or a Schedule, got .*Fix: beta=\{'z': LinearW"
     ):
         dgm.ELBO(vae.model, vae.guide, beta={"z": beta})
+
+
+# What no KL can be -------------------------------------------------------------------------------
+
+
+class Raised(dist.Normal):
+    r"""$e^c$ times a Normal: it integrates to e^c."""
+
+    nats = 5.0
+
+    def log_prob(self, value):
+        return super().log_prob(value) + self.nats
+
+    def expand(self, batch_shape, _instance=None):
+        return Raised(self.loc.expand(batch_shape), self.scale.expand(batch_shape))
+
+
+class OneLatent(dgm.Program):
+    """A latent that both programs draw, of which each says how."""
+
+    def __init__(self, prior):
+        super().__init__()
+        self.prior = prior
+
+    def forward(self, x=None):
+        with dgm.data_plate(x):
+            z = pyro.sample("z", self.prior())
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+
+class OneGuide(dgm.Program):
+    def __init__(self, family=dist.Normal):
+        super().__init__()
+        self.family = family
+        self.loc = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x=None):
+        with dgm.data_plate(x):
+            pyro.sample("z", self.family(self.loc.expand(len(x)), *self.scales()))
+
+    def scales(self):
+        return () if self.family is dist.Delta else (torch.ones(()),)
+
+
+def normal():
+    return dist.Normal(torch.zeros(()), 1.0)
+
+
+def raised():
+    return Raised(torch.zeros(()), torch.ones(()))
+
+
+def test_a_negative_kl_in_training_is_refused_after_its_first_epoch():
+    """The estimates refuse it; a run showed `kl[z]` of -5 and a loss below the least."""
+    objective = dgm.ELBO(OneLatent(raised), OneGuide())
+    trainer = dgm.SVITrainer(objective, lr=0.01)
+    with pytest.raises(
+        ValueError, match=r"ELBO: expected KL\(q \|\| p\) >= 0, got -5 nats, .* Fix: "
+    ):
+        trainer.fit(torch.zeros(64), epochs=2, progress=False)
+    assert len(trainer.history) == 0
+
+
+@pytest.mark.parametrize("num_particles", [1, 3])
+def test_a_kl_of_zero_is_not_refused_for_the_noise_of_its_draws(num_particles):
+    objective = dgm.ELBO(OneLatent(normal), OneGuide(), num_particles)
+    trainer = dgm.SVITrainer(objective, lr=0.0)
+    assert len(trainer.fit(torch.zeros(64), epochs=20, batch_size=8, progress=False)) == 20
+
+
+def test_a_negative_closed_form_is_refused_by_its_site(monkeypatch):
+    monkeypatch.setattr(elbo, "kl_divergence", lambda q, p: q.loc - 2e-4)
+    objective = dgm.ELBO(OneLatent(normal), OneGuide(), analytic_kl=True)
+    with pytest.raises(
+        ValueError, match=r"site 'z': expected KL\(q \|\| p\) >= 0, got -0.0002 .*Fix"
+    ):
+        objective.preflight(torch.zeros(4))
+
+
+def test_the_prior_s_term_of_a_point_mass_is_no_kl():
+    r"""$-\log p(z^*)$, and their sum a joint density."""
+    objective = dgm.ELBO(OneLatent(normal), OneGuide(dist.Delta))
+    terms = objective.terms(torch.ones(4))
+    assert list(terms) == ["loss", "njoint", "rec[x]", "prior[z]"]
+    assert terms["prior[z]"].item() == pytest.approx(-normal().log_prob(torch.zeros(())).item())
+
+
+def test_an_improper_prior_may_have_a_negative_term():
+    def flat():
+        return dist.ImproperUniform(dist.constraints.real, (), ())
+
+    trainer = dgm.SVITrainer(dgm.ELBO(OneLatent(flat), OneGuide()), lr=0.01)
+    history = trainer.fit(torch.zeros(64), progress=False)
+    assert history.rows[0]["train_kl[z]"] < -1
