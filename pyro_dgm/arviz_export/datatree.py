@@ -30,6 +30,7 @@ STATISTICS = {
     "khat": (1, "khat"),
     "ess": (1, "ess"),
 }
+UNITS = {"khat": "1", "ess": "draws"}
 JOINT = "joint density at a point"  # what p measures where the guide is a point mass
 OF_A_POINT = {"log_joint": (-1, "per_datum")}
 NOT_FOR_LOO = "not_for_loo_or_waic_as_z_is_local"
@@ -166,7 +167,10 @@ def per_datum_dataset(result: NLL | AIS, index: Sequence[Any] | None = None) -> 
         "measure of p": str(result.measure),
         "kept": f"all {num} data",
     }
-    return dataset(arrays, {DATUM: range(num) if index is None else index}, about)
+    found = dataset(arrays, {DATUM: range(num) if index is None else index}, about)
+    for name, array in found.items():
+        array.attrs["units"] = UNITS.get(str(name), "nats")
+    return found
 
 
 def sbc_dataset(result: SBC) -> xarray.Dataset:

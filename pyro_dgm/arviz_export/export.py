@@ -106,10 +106,22 @@ def to_arviz(
         groups = _groups(reading, blocks, pair.rows(kept.to(pair.device)))
         _check_names(groups, dims, coords, further)
         if "per_datum" not in further:
-            further["per_datum"] = per_datum_dataset(_nll(pair, blocks, len(kept)), index)
+            of_data = per_datum_dataset(_nll(pair, blocks, len(kept)), index)
+            further["per_datum"] = of_data.assign_attrs(_origin())
     labels = {**coords, DATUM: [index[i] for i in kept.tolist()]}
     notes = _notes(groups, total, len(kept), measure, resampled=resampled)
-    return container({**_datasets(groups, labels, notes), **further})
+    return _with_table(container({**_datasets(groups, labels, notes), **further}))
+
+
+def _with_table(found: Any) -> Any:
+    """The container of ArviZ 0.x as one whose table is of the groups that have draws; that of 1.x as it is."""
+    import xarray
+
+    if isinstance(found, xarray.DataTree):
+        return found
+    from .inference_data import InferenceData  # of ArviZ 0.x alone
+
+    return InferenceData(**dict(found.items()))
 
 
 def _datasets(
@@ -118,15 +130,23 @@ def _datasets(
     notes: Mapping[str, Mapping[str, str]],
 ) -> dict[str, xarray.Dataset]:
     """The groups as datasets, each with its notes and its origin as attributes."""
-    origin = {
+    made = _origin()
+    found = {}
+    for name, arrays in groups.items():
+        found[name] = dataset(arrays, coords, {**made, **notes[name]})
+    return found
+
+
+def _origin() -> dict[str, str]:
+    """When and by what a group was made: the attributes that ArviZ's own converters give."""
+    import arviz
+
+    return {
         "created_at": datetime.now(UTC).isoformat(),
+        "arviz_version": arviz.__version__,
         "inference_library": "pyro_dgm",
         "inference_library_version": version("pyro-dgm"),
     }
-    found = {}
-    for name, arrays in groups.items():
-        found[name] = dataset(arrays, coords, {**origin, **notes[name]})
-    return found
 
 
 def _read_blocks(reading: Reading, batch: Batch) -> list[Block]:

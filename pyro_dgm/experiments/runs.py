@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from .. import __version__
 from ..arviz_export.export import to_arviz
-from ..arviz_export.netcdf import netcdf_content
+from ..arviz_export.netcdf import netcdf_content, num_bytes_of_draws
 from ..evaluation.likelihood.importance import nll
 from ..evaluation.likelihood.psis import khat_threshold
 from ..evaluation.likelihood.results import NLL
@@ -26,6 +26,7 @@ from ..files.records import append_record
 from ..inference.drawing.generation import generate, reconstruct
 from ..inference.objectives.elbo import Objective
 from ..inference.run.measures import Measure
+from ..inference.run.structure import Structure
 from ..inference.training.checkpoints import load_weights, weights_content
 from ..inference.training.svi import SVITrainer
 from ..programs.vae import VAE
@@ -44,6 +45,8 @@ PICTURE = "samples.png"
 # their average, the best ones and two moments of the optimizer; and the weights themselves.
 ROOM = 16
 ROOM_FOR_THE_REST = 2**22  # bytes
+NUM_DESCRIBED = 100  # data in posterior.nc
+DRAWS_DESCRIBED = 200
 
 # What `results.json` holds: numbers, and the kind and the measure of the likelihood.
 Results = dict[str, Any]
@@ -112,8 +115,9 @@ class Run:
         loss = build("objective", lambda: objective(self.vae.model, self.vae.guide))
         fitted = build("trainer", lambda: trainer(loss.to(self._device)))
         batches = self.data.batches(batch_size)
-        build("vae", lambda: loss.preflight(batches.first()[0].to(self._device)))
-        self._require_room()
+        first = batches.first()[0].to(self._device)
+        structure = build("vae", lambda: loss.preflight(first))
+        self._require_room(structure)
         checkpoint = self.folder / CHECKPOINT
         if resume and checkpoint.exists():
             fitted.resume(checkpoint)
@@ -142,10 +146,11 @@ class Run:
         manifest.write(METRICS, (self.folder / METRICS).read_bytes())
         learning_curve(fitted.history, self.folder / "learning_curve.png")
 
-    def _require_room(self) -> None:
+    def _require_room(self, structure: Structure) -> None:
         """Refuse a disk that would be full before the run has ended."""
         size = sum(t.numel() * t.element_size() for t in self.vae.state_dict().values())
-        require_room(self.folder, ROOM * size + ROOM_FOR_THE_REST)
+        of_draws = num_bytes_of_draws(structure, NUM_DESCRIBED, DRAWS_DESCRIBED)
+        require_room(self.folder, ROOM * size + of_draws + ROOM_FOR_THE_REST)
 
     def evaluate(self, num: int, limit: int | None, seed: int) -> Results:
         """Score the test data, in nats per datum and bits per dim."""
@@ -182,7 +187,9 @@ class Run:
         image_grid(rows, self.data.image_shape, self.folder / name, title)
         return x
 
-    def describe(self, seed: int, num_data: int = 100, num_draws: int = 200) -> None:
+    def describe(
+        self, seed: int, num_data: int = NUM_DESCRIBED, num_draws: int = DRAWS_DESCRIBED
+    ) -> None:
         """Write `reconstructions.png` and `posterior.nc` of the first test data."""
         test = self._test_data(num_data)
         self._draw_reconstructions(test[:10], seed)

@@ -55,7 +55,7 @@ def make_folder(folder: Path) -> Path:
 
 
 def require_room(folder: Path, num_bytes: int) -> None:
-    """Refuse a disk without room for what is going to be written.
+    """Refuse a disk without room for what is going to be written; the folder is made.
 
     Raises:
         FileError: if so many bytes can't be set aside.
@@ -63,10 +63,12 @@ def require_room(folder: Path, num_bytes: int) -> None:
     path = folder / f".room.{os.getpid()}"
     megabytes = max(1, num_bytes // 2**20)
     try:
-        with named(path, f"write {megabytes:,} MiB to"), path.open("wb") as file:
-            if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(file.fileno(), 0, max(1, num_bytes))
-            os.fsync(file.fileno())
+        with named(path, f"write {megabytes:,} MiB to"):
+            folder.mkdir(parents=True, exist_ok=True)
+            with path.open("wb") as file:
+                if hasattr(os, "posix_fallocate"):
+                    os.posix_fallocate(file.fileno(), 0, max(1, num_bytes))
+                os.fsync(file.fileno())
     finally:
         path.unlink(missing_ok=True)
 

@@ -538,10 +538,30 @@ def test_every_dim_has_coordinates_and_every_group_its_origin():
     x = torch.randint(0, 17, (20, 3)).double()
     found = dgm.to_arviz(vae.model, vae.guide, x, num=10, dims={"z": ["latent"]})
     assert set(found.posterior.coords) == {"chain", "draw", "datum", "latent"}
-    assert {"created_at", "inference_library", "inference_library_version"} <= set(
-        found.posterior.attrs
-    )
-    assert len(found.to_dataframe(groups=["posterior", "sample_stats"])) == 10
+    origin = {"created_at", "arviz_version", "inference_library", "inference_library_version"}
+    for name in as_tree(found).children:
+        assert origin <= set(found[name].attrs), name
+    units = {name: array.attrs["units"] for name, array in found.per_datum.items()}
+    assert units.pop("khat") == "1"
+    assert units.pop("ess") == "draws"
+    assert set(units.values()) == {"nats"}
+
+
+@pytest.mark.skipif(not LEGACY, reason="a DataTree has no table of all groups")
+@pytest.mark.filterwarnings("ignore:The (inplace|copy) keyword:DeprecationWarning")
+def test_the_table_of_all_groups_has_a_row_per_draw():
+    """Of the groups that have draws: ArviZ 0.x fails on any other, as `per_datum` and `training` are."""
+    found = everything()
+    table = found.to_dataframe()
+    assert len(table) == 20  # draws of the ranks; all others have 3
+    groups = {column[0] for column in table.columns if isinstance(column, tuple)}
+    assert groups == {"posterior", "sample_stats", "log_likelihood", "posterior_predictive"} | {
+        "prior",
+        "prior_predictive",
+        "prior_sbc",
+    }
+    assert len(found.to_dataframe(groups=["posterior", "sample_stats"])) == 3
+    assert len(found.to_dataframe("posterior", var_names="z")) == 3
 
 
 def test_values_of_discrete_sites_are_integers():

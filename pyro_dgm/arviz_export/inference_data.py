@@ -1,0 +1,34 @@
+"""The container of ArviZ 0.x, as a table also where it holds groups without draws; ArviZ is imported with it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import arviz
+
+if TYPE_CHECKING:
+    import pandas
+
+DRAWS = {"chain", "draw"}
+
+
+class InferenceData(arviz.InferenceData):
+    """`arviz.InferenceData`, some of whose groups describe data, epochs or ranks, and have no draws.
+
+    ArviZ makes one row per draw of all groups and fails on those; its own groups of data are passed over by name.
+    A file that is read by `arviz.from_netcdf` is of ArviZ's own class: name groups there.
+    """
+
+    def to_dataframe(
+        self, groups: Any = None, filter_groups: str | None = None, **options: Any
+    ) -> pandas.DataFrame:
+        """One row per draw, as `arviz.InferenceData.to_dataframe`; default: of all groups that have draws.
+
+        Args:
+            groups: names of groups or of groups of groups.
+            filter_groups: how they are to be read.
+            options: as ArviZ has them.
+        """
+        if groups is None and filter_groups is None:
+            groups = [name for name in self.groups() if set(self[name].sizes) >= DRAWS]
+        return super().to_dataframe(groups, filter_groups, **options)
