@@ -168,8 +168,8 @@ def per_datum_dataset(result: NLL | AIS, index: Sequence[Any] | None = None) -> 
         "kept": f"all {num} data",
     }
     found = dataset(arrays, {DATUM: range(num) if index is None else index}, about)
-    for name, array in found.items():
-        array.attrs["units"] = UNITS.get(str(name), "nats")
+    for variable, array in found.items():
+        array.attrs["units"] = UNITS.get(str(variable), "nats")
     return found
 
 

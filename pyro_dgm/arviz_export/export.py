@@ -11,7 +11,8 @@ from ..contract import PyroProgram
 from ..evaluation.likelihood.importance import Scores, nll_of
 from ..evaluation.likelihood.results import NLL
 from ..inference.data.tensors import Batch, split_rows
-from ..inference.run.measures import Measure, require_density
+from ..inference.run.measure_checks import require_density
+from ..inference.run.measures import Measure
 from ..inference.run.sessions import Session, require_positive, session
 from .datatree import (
     DATUM,

@@ -20,15 +20,16 @@ class InferenceData(arviz.InferenceData):
     """
 
     def to_dataframe(
-        self, groups: Any = None, filter_groups: str | None = None, **options: Any
+        self, groups: Any = None, filter_groups: Any = None, *args: Any, **options: Any
     ) -> pandas.DataFrame:
         """One row per draw, as `arviz.InferenceData.to_dataframe`; default: of all groups that have draws.
 
         Args:
             groups: names of groups or of groups of groups.
             filter_groups: how they are to be read.
-            options: as ArviZ has them.
+            args: as ArviZ has them.
+            options: the same by name.
         """
         if groups is None and filter_groups is None:
             groups = [name for name in self.groups() if set(self[name].sizes) >= DRAWS]
-        return super().to_dataframe(groups, filter_groups, **options)
+        return super().to_dataframe(groups, filter_groups, *args, **options)

@@ -17,7 +17,8 @@ from ...inference.data.tensors import Batch, is_array, to_tensor
 from ...inference.process.states import fork_rng
 from ...inference.run.levels import LevelSearch
 from ...inference.run.limits import check_total
-from ...inference.run.measures import Measure, bound_of, require_density
+from ...inference.run.measure_checks import require_density
+from ...inference.run.measures import Measure, bound_of
 from ...inference.run.sessions import Session, read_data, require_positive, session
 from ..likelihood.importance import NLL, nll
 from .filling import FillingMixture, observation_site

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from ...contract import PyroProgram
 from ...inference.run.limits import check_divergence, unit_of_rounding
-from ...inference.run.measures import Measure, require_density
+from ...inference.run.measure_checks import require_density
+from ...inference.run.measures import Measure
 from ...inference.run.sessions import Session, require_positive, session
 from ...tabular import Tabular
 from ..estimate import Estimate, estimated

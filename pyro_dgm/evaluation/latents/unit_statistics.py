@@ -10,7 +10,8 @@ from torch.distributions import Categorical
 
 from ...contract import DATA, Site
 from ...inference.run.limits import check_divergence
-from ...inference.run.measures import point_sites, require_density
+from ...inference.run.measure_checks import require_density
+from ...inference.run.measures import point_sites
 from ...inference.run.supports import independent_numbers, innermost
 from ...inference.run.traces import PairTrace, plate_names, plate_value
 

@@ -12,7 +12,8 @@ from torch import Tensor
 from ...contract import PyroProgram
 from ...inference.process.numbers import check_number
 from ...inference.process.states import derive_seed, fork_rng, require_gradients
-from ...inference.run.measures import Measure, require_density, require_one_measure
+from ...inference.run.measure_checks import require_density, require_one_measure
+from ...inference.run.measures import Measure
 from ...inference.run.sessions import Session, require_positive, session
 from ...inference.run.traces import latent_sites
 from ...tabular import Tabular

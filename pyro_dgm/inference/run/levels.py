@@ -1,4 +1,7 @@
-"""Do data of a density lie on levels? Then its likelihood has no upper bound, and is no probability of the data."""
+"""Do data of a density lie on levels? Then its likelihood has no upper bound, and is no probability of the data.
+
+And does a mask hide a part of them? Then its likelihood is one of the rest.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from ...contract import PyroProgram, Site
 from ..data.tensors import Batch, take_rows
 from ..process.states import fork_rng
 from .kinds import is_deterministic
-from .measures import Measure, measure_of, measure_of_distribution
+from .measures import Measure, hides_data, measure_of, measure_of_distribution
 from .traces import observed_sites, sites_of
 
 SAMPLE = 2**16  # numbers that are looked at for a grid
@@ -26,18 +29,20 @@ TOLERANCE = 0.02  # of a step of the grid, beyond which a number does not lie on
 
 
 class LevelSearch:
-    """Whether all data of the continuous observed sites are integers, or lie on one grid; seen block by block."""
+    """Whether all continuous data are integers, or lie on one grid, and whether a mask hides some; block by block."""
 
     def __init__(self) -> None:
         self.are_integers = True
         self.sample: list[Tensor] = []
         self.num = 0
+        self.is_masked = False
 
     def add(self, observed: Mapping[str, Site]) -> None:
         """Note the data of a block, as the model's observed sites have them."""
         for site in observed.values():
             if is_deterministic(site):
                 continue
+            self.is_masked = self.is_masked or hides_data(site)
             if measure_of_distribution(site["fn"]) is Measure.DENSITY:
                 self.add_values(site["value"])
 
@@ -66,7 +71,9 @@ class LevelSearch:
         return self.are_integers or (len(values) <= DISTINCT * self.num and _is_grid(values))
 
     def refine(self, measure: Measure) -> Measure:
-        """The measure, with the data looked at: a density may be one on levels."""
+        """The measure, with the data looked at: a density may be one on levels, and all may be masked."""
+        if self.is_masked:
+            return measure.masked
         return Measure.ON_LEVELS if measure is Measure.DENSITY and self.found else measure
 
 

@@ -9,6 +9,7 @@ from math import prod
 from typing import Any
 
 import pyro.distributions as dist
+import torch
 from pyro.distributions import TorchDistribution
 from torch.distributions import MixtureSameFamily, biject_to
 
@@ -29,6 +30,9 @@ class Measure(StrEnum):
         "density on levels"  # of data that are integers, or lie on a grid: no probability of them
     )
     MIXED = "mass and density"  # of several sites, or of one with an atom
+    MASKED_MASS = "mass, of data under a mask"  # of a part of the data: the mask hides the rest
+    MASKED_DENSITY = "density, of data under a mask"
+    MASKED_MIXED = "mass and density, of data under a mask"
     JOINT = "joint density at a point"  # log p(x, z*): the guide is a point mass somewhere
     FACTOR = "unnormalized, with a factor"  # of a model with a pyro.factor
     IMPROPER = "unnormalized, with an improper prior"  # of a model with an ImproperUniform
@@ -38,6 +42,19 @@ class Measure(StrEnum):
     def reference(self) -> Measure:
         """The measure that it is compared as: a density is one wherever its data lie."""
         return Measure.DENSITY if self is Measure.ON_LEVELS else self
+
+    @property
+    def masked(self) -> Measure:
+        """The measure of what a mask leaves of the data; the same where it states no mass and no density."""
+        return UNDER_A_MASK.get(self, self)
+
+
+UNDER_A_MASK = {
+    Measure.MASS: Measure.MASKED_MASS,
+    Measure.DENSITY: Measure.MASKED_DENSITY,
+    Measure.ON_LEVELS: Measure.MASKED_DENSITY,
+    Measure.MIXED: Measure.MASKED_MIXED,
+}
 
 
 class Bound(StrEnum):
@@ -151,6 +168,16 @@ def _is_point_at(drawn: Site, modelled: Site | None) -> bool:
     return not is_mass and not has_atom(modelled["fn"])
 
 
+def hides_data(site: Site) -> bool:
+    """Whether a mask, of `poutine.mask` or of the distribution, leaves out a part of a site; read on the host."""
+    masks = [site["mask"]]
+    distribution = site["fn"]
+    while hasattr(distribution, "base_dist"):
+        masks.append(getattr(distribution, "_mask", None))
+        distribution = distribution.base_dist
+    return any(mask is not None and not bool(torch.as_tensor(mask).all()) for mask in masks)
+
+
 def is_improper(distribution: Any) -> bool:
     """Whether it has no density that integrates to one, whatever constant it is given.
 
@@ -191,110 +218,3 @@ def _num_dims(site: Site) -> int:
         event_shape = biject_to(distribution.support).inverse_shape(event_shape)
     num_rows = site["value"].shape[: site["value"].dim() - len(distribution.event_shape)].numel()
     return num_rows * prod(event_shape)
-
-
-def require_one_measure(owner: str, measures: Mapping[str, Measure]) -> None:
-    """Refuse figures that are logarithms of different things, and joint densities at a point altogether.
-
-    Args:
-        owner: who compares, for the message.
-        measures: name of a figure → what it measures.
-
-    Raises:
-        ValueError: with every figure's measure and the fix.
-    """
-    told = ", ".join([f"'{name}': {measure}" for name, measure in measures.items()])
-    references = {measure.reference for measure in measures.values()}
-    if Measure.JOINT in references:
-        raise ValueError(
-            f"{owner}: expected figures of log p(x), got {told}: log p(x, z*) is no likelihood of x, and bounds "
-            "none. Fix: a guide with a density at its latent sites, such as "
-            "AmortizedGuide(Conditional(dist.Normal, net)) in place of a Delta or AutoDelta."
-        )
-    for measure in (Measure.FACTOR, Measure.IMPROPER):
-        if measure in references and len(measures) > 1:
-            raise ValueError(
-                f"{owner}: expected normalized figures, got {told}: each factor, and each improper prior, has "
-                f"a constant of its own. Fix: {_FIXES[measure]}."
-            )
-    if len(references) > 1:
-        raise ValueError(
-            f"{owner}: expected figures of one measure, got {told}, which are not to be compared. Fix: "
-            f"{_fix_of_measures(references)}."
-        )
-
-
-def _fix_of_measures(references: set[Measure]) -> str:
-    if Measure.UNSTATED in references:
-        stated = sorted(references - {Measure.UNSTATED})[0]
-        return f"dgm.results.GivenNLL(per_datum, measure='{stated}'), if that is what it measures"
-    return (
-        "dequantized(model) with NoiseGuide(UnitUniform()), the mass of integer data under a density, or a "
-        "likelihood over levels such as DiscretizedLogistic"
-    )
-
-
-def require_probability(owner: str, measure: Measure) -> None:
-    """Refuse what is no probability of data on levels: bits per dim are of one.
-
-    Raises:
-        ValueError: for a density of data on levels, a mix of both kinds, a joint density at a point, or for
-            what is not normalized.
-    """
-    if measure in (Measure.MASS, Measure.DENSITY, Measure.UNSTATED):
-        return
-    fix = _FIXES[measure]
-    raise ValueError(
-        f"{owner}: expected a mass of discrete data, or a density of data that are really continuous, got "
-        f"the figure '{measure}', which is no probability of the data. Fix: {fix}."
-    )
-
-
-_FIXES = {
-    Measure.ON_LEVELS: (
-        "dequantized(model) with NoiseGuide(UnitUniform()) (VAE(…, dequantizer=UnitUniform())), whose figure is a "
-        "bound on the mass; or a likelihood over levels such as DiscretizedLogistic"
-    ),
-    Measure.MIXED: "the figure in nats, result.mean; or nll of a model with one of its observed sites",
-    Measure.JOINT: (
-        "a guide with a density at its latent sites, Conditional(dist.Normal, net) in place of a "
-        "Delta or AutoDelta"
-    ),
-    Measure.FACTOR: "the model without pyro.factor, whose p(x) is normalized",
-    Measure.IMPROPER: "a prior that integrates to one, such as a wide Normal, in place of ImproperUniform",
-}
-
-
-def as_measure(value: str) -> Measure:
-    """A measure by its name.
-
-    Raises:
-        ValueError: for another name.
-    """
-    try:
-        return Measure(value)
-    except ValueError as error:
-        names = [measure.value for measure in Measure]
-        raise ValueError(
-            f"measure: expected one of {names}, got {value!r}. Fix: measure='mass' for discrete data, "
-            "measure='density' for continuous ones."
-        ) from error
-
-
-def require_density(owner: str, points: tuple[str, ...], fix: str = "") -> None:
-    """Refuse a guide that is a point mass where its density is asked for.
-
-    Args:
-        owner: who asks, for the message.
-        points: the sites, see `point_sites`.
-        fix: what to do; default: a guide with a density.
-
-    Raises:
-        ValueError: if there are any.
-    """
-    if points:
-        raise ValueError(
-            f"{owner}: expected a guide with a density at every latent site, got a point mass (Delta) at "
-            f"{list(points)}: log p(x, z*) is a joint density at a point, and no bound on log p(x). Fix: "
-            f"{fix or 'Conditional(dist.Normal, net) as the encoder, in place of a Delta'}."
-        )

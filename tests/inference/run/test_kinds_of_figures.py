@@ -9,14 +9,13 @@ from pyro.infer import autoguide
 from toys import ExactGuide, LinearGaussian, Written
 
 import pyro_dgm as dgm
+from pyro_dgm.inference.run.measure_checks import as_measure, require_one_measure
 from pyro_dgm.inference.run.measures import (
     Bound,
     Measure,
-    as_measure,
     measure_of,
     measure_of_distribution,
     point_sites,
-    require_one_measure,
 )
 from pyro_dgm.inference.run.traces import run_pair
 
@@ -336,3 +335,60 @@ def test_an_improper_observation_is_named_for_what_it_is():
     assert found.measure is Measure.IMPROPER
     assert found.kind == Bound.NONE
     assert found.mean == 0
+
+
+# Masks ---------------------------------------------------------------------------------------------------------------
+
+
+def observing_under(least, *, by_handler=True, distribution=None):
+    """A model of the `x` that are at least so large, by a handler or by the distribution."""
+    law = distribution or dist.Normal(0.0, 1.0)
+
+    def model(_, x):
+        with dgm.data_plate(x):
+            if by_handler:
+                with pyro.poutine.mask(mask=x >= least):
+                    return pyro.sample("x", law, obs=x)
+            return pyro.sample("x", law.expand([len(x)]).mask(x >= least), obs=x)
+
+    return Written(model)
+
+
+@pytest.mark.parametrize("by_handler", [True, False])
+def test_a_figure_under_a_mask_says_so_and_is_not_compared_with_one_without(by_handler):
+    x = torch.linspace(-1.0, 1.3, 6)
+    found = {}
+    for name, least in {"whole": -2.0, "part": 0.1}.items():
+        model = observing_under(least, by_handler=by_handler)
+        found[name] = dgm.nll(model, dgm.EmptyGuide(), x)
+    assert found["whole"].measure is Measure.DENSITY
+    assert found["part"].measure is Measure.MASKED_DENSITY
+    assert "(density, of data under a mask, exact; 6 data" in str(found["part"])
+    with pytest.raises(
+        ValueError, match="expected figures of one measure, .* Fix: the same mask, or"
+    ):
+        dgm.compare_elpd(found)
+    twice = {"a": found["part"], "b": found["part"]}
+    assert set(dgm.compare_elpd(twice)["nll_measure"]) == {Measure.MASKED_DENSITY.value}
+    with pytest.raises(ValueError, match="no probability of the data. Fix: the figure in nats"):
+        found["part"].bits_per_dim(1)
+
+
+def test_a_mask_of_a_block_that_the_check_does_not_see_is_found():
+    """The structure is that of the most extreme data; which data a mask hides, every block tells."""
+
+    def model(_, x):
+        with dgm.data_plate(x), pyro.poutine.mask(mask=x != 0.5):
+            pyro.sample("x", dist.Normal(0.0, 1.0), obs=x)
+
+    x = torch.cat([torch.linspace(-3.0, 2.9, 60), torch.tensor([0.5])])
+    found = dgm.nll(Written(model), dgm.EmptyGuide(), x, chunk=10)
+    assert found.measure is Measure.MASKED_DENSITY
+
+
+def test_a_mass_under_a_mask_is_one_and_a_factor_stays_what_it_is():
+    assert Measure.MASS.masked is Measure.MASKED_MASS
+    assert Measure.FACTOR.masked is Measure.FACTOR
+    bits = observing_under(0.5, distribution=dist.Bernoulli(HALF))
+    found = dgm.nll(bits, dgm.EmptyGuide(), torch.tensor([0.0, 1.0, 1.0, 0.0]))
+    assert found.measure is Measure.MASKED_MASS
