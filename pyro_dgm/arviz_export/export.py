@@ -103,12 +103,10 @@ def to_arviz(
         _check_index(index, total)
         kept = evenly_spread(max_data, total)
         reading = Reading(pair, dims, resampled, prior)
-        blocks = _read_blocks(reading, pair.rows(kept.to(pair.device)))
-        groups = _groups(reading, blocks, pair.rows(kept.to(pair.device)))
+        blocks, groups = _read(reading, pair.rows(kept.to(pair.device)))
         _check_names(groups, dims, coords, further)
         if "per_datum" not in further:
-            of_data = per_datum_dataset(_nll(pair, blocks, len(kept)), index)
-            further["per_datum"] = of_data.assign_attrs(_origin())
+            further["per_datum"] = _per_datum(pair, blocks, len(kept), index)
     labels = {**coords, DATUM: [index[i] for i in kept.tolist()]}
     notes = _notes(groups, total, len(kept), measure, resampled=resampled)
     return _with_table(container({**_datasets(groups, labels, notes), **further}))
@@ -150,12 +148,21 @@ def _origin() -> dict[str, str]:
     }
 
 
-def _read_blocks(reading: Reading, batch: Batch) -> list[Block]:
-    """The data that are kept, read in blocks."""
+def _read(reading: Reading, batch: Batch) -> tuple[list[Block], dict[str, Arrays]]:
+    """The data that are kept, read in blocks, and the groups of them all."""
     pair: Session = reading.pair
     _ = pair.structure  # refuses, before the first draw, what can't be scored
     rows = max(1, pair.chunk // pair.num)
-    return [reading.read(block, i) for i, block in enumerate(split_rows(batch, rows))]
+    blocks = [reading.read(block, i) for i, block in enumerate(split_rows(batch, rows))]
+    return blocks, _groups(reading, blocks, batch)
+
+
+def _per_datum(
+    pair: Session, blocks: Sequence[Block], num_kept: int, index: Sequence[Any]
+) -> xarray.Dataset:
+    """What `nll` says of each of all data."""
+    found = per_datum_dataset(_nll(pair, blocks, num_kept), index)
+    return found.assign_attrs(_origin())
 
 
 def _nll(pair: Session, blocks: Sequence[Block], num_kept: int) -> NLL:

@@ -78,31 +78,29 @@ class Reading:
         return groups
 
     def _drawn(self, particles: Particles) -> dict[str, Arrays]:
-        posterior, predictive, log_likelihood, observed = Arrays(), Arrays(), Arrays(), Arrays()
-        for name, site in particles.pair.latent.items():
-            posterior[name] = self._draws(name, site, particles.values[name])
+        """The groups of the guide's draws, and of the data that they belong to."""
+        predictive, log_likelihood, observed = Arrays(), Arrays(), Arrays()
         for name, site in particles.pair.observed.items():
             predictive[name] = self._draws(name, site, plate_value(site, site["fn"].sample()))
             log_likelihood[name] = _per_draw(particles.log_p[name])
             observed[name] = self._observation(name, site)
-        for name, site in particles.pair.deterministic.items():
-            shaped = _with_plates(site)
-            posterior[name] = self._draws(name, shaped, plate_value(shaped))
-        log_joint, log_guide = particles.log_joint, particles.log_guide
-        statistics = {
-            "lp": _per_draw(log_joint),
-            "log_q": _per_draw(log_guide),
-            "log_weight": _per_draw(log_joint - log_guide),
-        }
-        for name, log_f in particles.factors.items():
-            statistics[f"factor[{name}]"] = _per_draw(log_f)
         return {
-            "posterior": posterior,
+            "posterior": self._posterior(particles),
             "posterior_predictive": predictive,
             "log_likelihood": log_likelihood,
-            "sample_stats": statistics,
+            "sample_stats": _statistics(particles),
             "observed_data": observed,
         }
+
+    def _posterior(self, particles: Particles) -> Arrays:
+        """The latent sites, and the values that the programs compute of them."""
+        found = Arrays()
+        for name, site in particles.pair.latent.items():
+            found[name] = self._draws(name, site, particles.values[name])
+        for name, site in particles.pair.deterministic.items():
+            shaped = _with_plates(site)
+            found[name] = self._draws(name, shaped, plate_value(shaped))
+        return found
 
     def _simulated(self, block: Batch, particles: Particles) -> tuple[Arrays, Arrays]:
         r"""K data sets of the model: $z^{(k)}_i \sim p(z \mid c_i)$, $x^{(k)}_i \sim p(x \mid z^{(k)}_i, c_i)$."""
@@ -131,6 +129,19 @@ class Reading:
 
     def _event_dims(self, name: str, site: Site) -> list[str]:
         return event_dims(name, len(site["fn"].event_shape), self.dims)
+
+
+def _statistics(particles: Particles) -> Arrays:
+    """The log densities of the draws, and their log weights."""
+    log_joint, log_guide = particles.log_joint, particles.log_guide
+    found = {
+        "lp": _per_draw(log_joint),
+        "log_q": _per_draw(log_guide),
+        "log_weight": _per_draw(log_joint - log_guide),
+    }
+    for name, log_f in particles.factors.items():
+        found[f"factor[{name}]"] = _per_draw(log_f)
+    return found
 
 
 def constants(pair: Session, batch: Batch, dims: Mapping[str, Sequence[str]]) -> Arrays:

@@ -2,6 +2,7 @@ r"""Bidirectional Monte Carlo: $\log p(x)$ of simulated data between a lower and
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -144,14 +145,12 @@ def bdmc(
         start = None if start is None else pair.guide
         measure = measure_of_data(pair.model, batch)
         check_walk(pair.model, start, extreme_batch(batch), whiten=whiten)
-        rows = max(1, chunk // max(num, NUM_PILOTS))
-        blocks = []
-        for first in range(0, len(batch[0]), rows):
-            block = slice(first, first + rows)
-            posterior = Posterior(pair.model, take_rows(batch, block), whiten=whiten)
-            walk = plan_walk(AnnealingPath(posterior, start), betas, leapfrog)
-            truth_of_block = {name: value[block] for name, value in truth.items()}
-            blocks.append(_bracket(walk, truth_of_block, num, chunk))
+
+        def walk_of(part: Batch) -> Walk:
+            posterior = Posterior(pair.model, part, whiten=whiten)
+            return plan_walk(AnnealingPath(posterior, start), betas, leapfrog)
+
+        blocks = _bracket_blocks(walk_of, batch, truth, num, chunk)
     statistics = concat_statistics(blocks)
     check_total(measure, -statistics["lower"])
     return BDMC(data=batch, num=num, steps=steps, measure=measure, **statistics)
@@ -164,6 +163,19 @@ def _simulate(model: PyroProgram, num: int, context: Batch) -> tuple[Batch, Valu
     names = list(latent_sites(trace))
     x, truth = simulate(model, num, repeated, names, plate_depth(trace))
     return (x, *repeated), truth
+
+
+def _bracket_blocks(
+    walk_of: Callable[[Batch], Walk], batch: Batch, truth: Values, num: int, chunk: int
+) -> list[dict[str, Tensor]]:
+    """Both bounds, a block of data after the other, each with the walk of its own posterior."""
+    rows = max(1, chunk // max(num, NUM_PILOTS))
+    blocks = []
+    for first in range(0, len(batch[0]), rows):
+        block = slice(first, first + rows)
+        truth_of_block = {name: value[block] for name, value in truth.items()}
+        blocks.append(_bracket(walk_of(take_rows(batch, block)), truth_of_block, num, chunk))
+    return blocks
 
 
 def _bracket(walk: Walk, truth: Values, num: int, chunk: int) -> dict[str, Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -61,6 +61,24 @@ class SiteInfo:
         return cls(name, kind, tuple(plate_names(site)), event_shape, family)
 
 
+def _infos(sites: Mapping[str, Site], kind: Kind) -> list[SiteInfo]:
+    """What is known of sites of one kind."""
+    return [SiteInfo.of(name, site, kind) for name, site in sites.items()]
+
+
+def _latent_infos(pair: PairTrace) -> list[SiteInfo]:
+    """What is known of the sites that are drawn, as the model has them."""
+    noise = {noise_name(name) for name in pair.observed}
+    found = []
+    for name, drawn in pair.latent.items():
+        site = pair.modelled.get(name, drawn)
+        kind = Kind.NOISE if name in noise else Kind.LATENT
+        if not is_in_plate(site, DATA):
+            kind = Kind.GLOBAL
+        found.append(SiteInfo.of(name, site, kind))
+    return found
+
+
 @dataclass(frozen=True)
 class Structure(Tabular):
     """What one run of a pair, or of one program, shows.
@@ -88,29 +106,18 @@ class Structure(Tabular):
     @classmethod
     def of(cls, pair: PairTrace) -> Structure:
         """What one run of a pair shows."""
-        noise, observed = [], []
-        for name, site in pair.observed.items():
-            noise.append(noise_name(name))
-            observed.append(SiteInfo.of(name, site, Kind.OBSERVED))
-        latent = []
-        for name, drawn in pair.latent.items():
-            site = pair.modelled.get(name, drawn)
-            kind = Kind.NOISE if name in noise else Kind.LATENT
-            if not is_in_plate(site, DATA):
-                kind = Kind.GLOBAL
-            latent.append(SiteInfo.of(name, site, kind))
-        further = []
-        for name, site in pair.factors.items():
-            further.append(SiteInfo.of(name, site, Kind.FACTOR))
-        for name, site in pair.trained.items():
-            if is_factor(site):
-                further.append(SiteInfo.of(name, site, Kind.GUIDE_FACTOR))
-        for name, site in pair.deterministic.items():
-            further.append(SiteInfo.of(name, site, Kind.DETERMINISTIC))
+        factors_of_guide = {n: site for n, site in pair.trained.items() if is_factor(site)}
+        sites = (
+            *_latent_infos(pair),
+            *_infos(pair.observed, Kind.OBSERVED),
+            *_infos(pair.factors, Kind.FACTOR),
+            *_infos(factors_of_guide, Kind.GUIDE_FACTOR),
+            *_infos(pair.deterministic, Kind.DETERMINISTIC),
+        )
         points = point_sites(pair.guide_sites, pair.model_sites)
         return cls(
             pair.depth,
-            (*latent, *observed, *further),
+            sites,
             pair.model.format_shapes(),
             measure=measure_of(pair.model_sites, points),
             points=points,

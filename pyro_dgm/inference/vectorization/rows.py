@@ -143,10 +143,7 @@ class _RowsAsParticles(Messenger):
         if msg["infer"].get("_deterministic"):
             self._fold_deterministic(msg)
             return
-        frames = {frame.dim: frame for frame in msg["cond_indep_stack"] if frame.vectorized}
-        data: Any = frames.get(-1)
-        if data is None or data.size != self.fold.size:
-            _refuse_plate(name, data, self.fold)
+        plate = self._data_plate(msg)
         num_batch, num_event = len(distribution.batch_shape), len(distribution.event_shape)
         self._shapes[name] = distribution.batch_shape, num_event
         msg["fn"] = folded(distribution, self.fold)
@@ -156,12 +153,24 @@ class _RowsAsParticles(Messenger):
         for key in ("mask", "scale"):
             if isinstance(msg[key], Tensor):
                 msg[key] = self.fold.fold(msg[key], min(num_batch, msg[key].dim()), 0)
-        is_part = data.full_size not in (None, data.size) or data.full_size == self.size
+        self._resize_plate(msg, plate)
+
+    def _data_plate(self, msg: Any) -> Any:
+        """The frame of the data plate around a site, which must be one of all rows."""
+        frames = {frame.dim: frame for frame in msg["cond_indep_stack"] if frame.vectorized}
+        plate: Any = frames.get(-1)
+        if plate is None or plate.size != self.fold.size:
+            _refuse_plate(msg["name"], plate, self.fold)
+        return plate
+
+    def _resize_plate(self, msg: Any, plate: Any) -> None:
+        """The data plate around a site becomes one of N data, and keeps its N / B."""
+        is_part = plate.full_size not in (None, plate.size) or plate.full_size == self.size
         if is_part:  # N / (K B) of the rows is N / B of the data
             msg["scale"] = msg["scale"] * self.fold.num
-        full_size = data.full_size if is_part else self.fold.rows
-        frame = data._replace(size=self.fold.rows, full_size=full_size)
-        stack = [frame if other is data else other for other in msg["cond_indep_stack"]]
+        full_size = plate.full_size if is_part else self.fold.rows
+        resized = plate._replace(size=self.fold.rows, full_size=full_size)
+        stack = [resized if frame is plate else frame for frame in msg["cond_indep_stack"]]
         msg["cond_indep_stack"] = tuple(stack)
 
     def _as_given(self, value: Tensor, num_event: int) -> Tensor:
