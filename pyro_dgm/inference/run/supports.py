@@ -160,6 +160,13 @@ def check_draws(name: str, guide_site: Site, model_site: Site) -> None:
     """Refuse draws of the guide where the model has no density."""
     check_precision(name, guide_site)
     support, value = model_site["fn"].support, guide_site["value"]
+    if bool(value.isnan().any()):
+        raise ValueError(
+            f"site '{name}': expected draws of the guide that are numbers, got {int(value.isnan().sum())} NaN of "
+            f"{value.numel()}: its parameters or its networks' outputs are NaN. "
+            "Fix: weights of before the NaN (trainer.resume(checkpoint)); data of the scale that the guide was "
+            "trained on."
+        )
     if not bool(support.check(value).all()):
         raise ValueError(
             f"site '{name}': expected draws of the guide in the model's "
