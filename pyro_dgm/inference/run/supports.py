@@ -230,8 +230,11 @@ def _support_of_numbers(support: Any) -> Any:
 def _range(distribution: Any) -> tuple[float, float]:
     """The least and the largest number in the support; NaN, which compares with nothing, if that is unknown.
 
-    The codomain of an affine map is nominal: torch says "real" of the image of any distribution.
+    The codomain of an affine map is nominal: torch says "real" of the image of any distribution, and of a Delta, which
+    draws one number.
     """
+    if isinstance(innermost(distribution), dist.Delta):
+        return nan, nan
     transforms = getattr(innermost(distribution), "transforms", ())
     if transforms and isinstance(transforms[-1], dist.transforms.AffineTransform):
         return nan, nan

@@ -79,6 +79,13 @@ def refuse_count(num: int, plate: DataPlate, *, is_fixed: bool = False) -> None:
         got = f"a plate that takes {plate.size} of {plate.full_size}"
     elif is_fixed:
         got += " whatever the number of rows"
+    if plate.size == num:
+        raise CountError(
+            f"plate '{DATA}': expected numbers that go with the rows of the first argument, got {got}, and others "
+            "where rows change places: a number is that of a place. Fix: a guide whose parameters are a function of x, "
+            "AmortizedGuide(Conditional(dist.Normal, net)), in place of one parameter per datum, as AutoDelta has; "
+            "a row per datum, x.T, where the data are columns."
+        )
     raise CountError(
         f"plate '{DATA}': expected a datum for each of the {num} rows of the first argument, got {got}. "
         "Fix: `with data_plate(x):`, whose size is that of x, a row per datum (x.T where the data are columns), "

@@ -1,3 +1,5 @@
+from math import log
+
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -447,7 +449,12 @@ def test_a_missing_to_event_raises_with_the_fix():
 @pytest.mark.parametrize("dtype_of_data", [torch.bool, torch.uint8, torch.int64])
 def test_zeros_and_ones_of_any_dtype_are_data_of_a_bernoulli(dtype_of_data):
     model = dgm.DensityModel(dgm.Bernoulli(Constant()))
-    dgm.preflight(model, dgm.EmptyGuide(), torch.ones(4, 3, dtype=dtype_of_data))
+    x = torch.ones(4, 3, dtype=dtype_of_data)
+    assert dgm.preflight(model, dgm.EmptyGuide(), x).measure.value == "mass"
+    right = torch.full((4,), 3 * log(2.0), dtype=torch.float64)
+    torch.testing.assert_close(
+        dgm.nll(model, dgm.EmptyGuide(), x).per_datum, right, rtol=1e-6, atol=0
+    )
 
 
 def test_a_density_that_fails_on_the_dtype_of_the_data_raises_with_the_fix():
