@@ -484,3 +484,14 @@ def test_data_of_another_shape_and_the_same_size_raise_with_the_fix():
     vae = toy_vae()
     with pytest.raises(ValueError, match=r"(?s)got \(3, 1\)\. Fix: x\.flatten\(1\)"):
         dgm.preflight(vae.model, vae.guide, torch.randn(4, 3, 1))
+
+
+@pytest.mark.parametrize("estimate", [dgm.nll, dgm.impute])
+def test_draws_that_are_nan_are_named_as_such(estimate):
+    """And not as a family of the wrong support."""
+    vae, x = toy_vae(), torch.zeros(4, 3)
+    with torch.no_grad():
+        next(vae.guide.parameters()).fill_(torch.nan)
+    options = {"observed": torch.arange(3) < 2} if estimate is dgm.impute else {}
+    with pytest.raises(ValueError, match=r"site 'z': .* numbers, got \d+ NaN of \d+.*Fix: weights"):
+        estimate(vae.model, vae.guide, x, **options)
