@@ -12,6 +12,7 @@ from torch import Tensor, nn
 import pyro_dgm as dgm
 from pyro_dgm.inference.process.states import fork_rng
 from pyro_dgm.inference.training.graphs import ObjectiveTerms, value_and_grad
+from pyro_dgm.inference.training.soundness import named_leaves
 
 
 class LinearGaussian(dgm.Program):
@@ -241,3 +242,17 @@ def heavy(num, data):
     student = torch.distributions.StudentT(3.0).sample((num, data)) * scale
     pareto = torch.distributions.Exponential(1.0).sample((num, data)) * scale / 3
     return torch.cat([light, student, pareto], 1).double()
+
+
+def everything(trainer: Any) -> tuple[Any, ...]:
+    """All tensors and numbers of a trainer, but for wall-clock times."""
+    rows = [{n: v for n, v in row.items() if n != "seconds"} for row in trainer.history]
+    state = trainer.state.state_dict()
+    tensors = dict(named_leaves({**state, "here": trainer.module.state_dict()}, ""))
+    return tensors, rows, state["counts"], trainer.best.get("epoch")
+
+
+def assert_equal(one: Any, other: Any) -> None:
+    """That two trainers have the same of `everything`, bit for bit."""
+    torch.testing.assert_close(one[0], other[0], rtol=0, atol=0)
+    assert one[1:] == other[1:]

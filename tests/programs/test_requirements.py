@@ -10,15 +10,21 @@ import pyro.distributions as dist
 import pytest
 import torch
 from cases import CONDITIONALS, PAIRS, over
+from pyro import poutine
 from torch import Tensor, nn
 
 import pyro_dgm as dgm
+from pyro_dgm.inference.run.traces import sites_of
 from pyro_dgm.programs.requirements import (
     require_conditional,
     require_network,
     require_program,
     require_sizes,
 )
+
+
+def trace_of(program, batch):
+    return poutine.trace(program).get_trace(*batch)
 
 
 def prior():
@@ -57,6 +63,17 @@ class SaysOneOfTwo(nn.Module):
 class SaysAnything(nn.Module):
     def forward(self, *context: Tensor) -> Any:
         return Says()(*context)
+
+
+class Called(nn.Module):
+    """A function as a module, with the first four numbers that it returns."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x)[..., :4]
 
 
 class Net(nn.Module):
@@ -211,6 +228,10 @@ def test_what_is_no_network_is_refused(build, value, got):
 @pytest.mark.parametrize("net", [Net(), nn.Linear(9, 4), dgm.mlp(9, 4), lambda x: x])
 def test_modules_and_functions_are_networks(net):
     require_network("Conditional", net)
+    whole = nn.Sequential(nn.Linear(5, 9), Called(net)).to(torch.get_default_dtype())
+    law = dgm.Conditional(dist.Normal, whole)(torch.randn(3, 5))
+    assert law.batch_shape == (3,)
+    assert bool(law.log_prob(law.sample()).isfinite().all())
 
 
 # Programs ------------------------------------------------------------------------------------------------------------
@@ -257,15 +278,24 @@ def test_every_program_of_the_cases_is_one_and_no_conditional(build):
     case = build()
     for program in (case.model, case.guide):
         require_program("owner", program, "…", "…")
+        drawn = [site["value"] for site in sites_of(trace_of(program, case.batch(3))).values()]
+        assert drawn or program is case.guide
+        assert all(bool(value.isfinite().all()) for value in drawn)
 
 
 def test_functions_bound_methods_and_plain_modules_are_programs():
     class Plain(nn.Module):
         def forward(self, x: Tensor | None = None) -> Tensor:
-            return pyro.sample("x", dist.Normal(0.0, 1.0), obs=x)
+            with dgm.data_plate(x):
+                return pyro.sample("x", dist.Normal(0.0, 1.0), obs=x)
 
+    x = torch.tensor([-1.0, 0.0, 2.0])
+    right = -dist.Normal(0.0, 1.0).log_prob(x)
     for program in (Plain(), Plain().forward, lambda x=None: Plain()(x)):
         require_program("owner", program, "…", "…")
+        torch.testing.assert_close(
+            dgm.nll(program, dgm.EmptyGuide(), x).per_datum, right.double(), rtol=1e-6, atol=0
+        )
 
 
 def test_a_vae_that_is_called_says_which_of_its_programs_to_call():
@@ -293,3 +323,6 @@ def test_a_size_below_one_is_refused(sizes, message):
 
 def test_sizes_and_shapes_from_one_up_are_taken():
     require_sizes("Owner", dim=1, shape=(1, 28, 28))
+    require_sizes("UnitUniform", shape=(1,))
+    assert dgm.UnitUniform((1, 28, 28))(torch.zeros(2, 1, 28, 28)).event_shape == (1, 28, 28)
+    assert dgm.StandardNormal(1)().event_shape == (1,)

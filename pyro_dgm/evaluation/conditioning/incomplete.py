@@ -12,7 +12,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from ...contract import PyroProgram
+from ...contract import DATA, PyroProgram
 from ...inference.data.tensors import Batch, is_array, to_tensor
 from ...inference.process.states import fork_rng
 from ...inference.run.levels import LevelSearch
@@ -44,11 +44,16 @@ class IncompleteData:
         """The data of a session whose programs are checked for what an estimate of some dims asks of them.
 
         Raises:
-            ValueError: for a distribution of x whose dims depend on each other, an x that no site observes, or a guide
-                that is a point mass.
+            ValueError: for a distribution of x whose dims depend on each other, an x that no site observes, a guide
+                that is a point mass, or a data plate of fixed size.
         """
         structure = pair.structure
         require_density("marginal_nll", structure.points)
+        if structure.fixed_size:  # the data are filled up in several ways at once
+            raise ValueError(
+                f"marginal_nll: expected a plate '{DATA}' whose size is that of the data, got one of fixed "
+                "size. Fix: `with data_plate(x):` in model and guide."
+            )
         _check_marginal(pair, observed)
         num = pair.num
         if structure.is_exact:

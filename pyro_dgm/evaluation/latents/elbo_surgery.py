@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ...contract import PyroProgram
-from ...inference.run.limits import check_divergence, unit_of_rounding
+from ...inference.run.limits import check_divergence, check_figures, unit_of_rounding
 from ...inference.run.measure_checks import require_density
 from ...inference.run.measures import Measure
 from ...inference.run.sessions import Session, require_positive, session
@@ -173,6 +173,7 @@ def surgery_of(pair: Session, num: int, others: int | None, chunk: int) -> Surge
     other_rows = _random_rows(num_data, others or num_data, pair.device)
     num_draws = ceil(num / num_data)
     draws = draw_scored(pair, pair.rows(rows), num_draws)
+    check_figures("surgery", -(draws.reconstruction + draws.log_p - draws.log_q).mean(0))
     points = Points(draws.flat_values(), rows.repeat(num_draws))
     aggregate = sum_over_others(
         pair.guide,

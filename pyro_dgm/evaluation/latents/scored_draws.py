@@ -114,6 +114,6 @@ def _log_density_of_dims(site: Site) -> Tensor:
     """Log density of each dim `(K, N, D)`."""
     factors = independent_numbers(site["fn"])
     assert factors is not None
-    log_p = factors.log_prob(site["value"])
+    log_p = site_draws(site, factors.log_prob(site["value"]))
     num_draws, num_data = log_p.shape[:2]
     return log_p.reshape(num_draws, num_data, -1).double()

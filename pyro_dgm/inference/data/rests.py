@@ -44,7 +44,7 @@ def batches_before_one_datum(loader: Any) -> int | None:
     return len(sizes) - 1
 
 
-def refuse_one_datum(error: ValueError, batch: tuple[Any, ...]) -> None:
+def refuse_one_datum(error: Exception, batch: tuple[Any, ...]) -> None:
     """Say what can be done where batch normalization fails on one datum; other errors are let through.
 
     Raises:

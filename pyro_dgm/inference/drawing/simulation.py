@@ -18,13 +18,16 @@ from .generation import generated_value
 from .observation import observation_of, refuse_factors
 
 
-def run_without_data(model: PyroProgram, context: Batch, guide: PyroProgram | None = None) -> Trace:
+def run_without_data(
+    model: PyroProgram, context: Batch, guide: PyroProgram | None = None, fix: str = ""
+) -> Trace:
     r"""$(z, x) \sim p(z, x \mid c)$: one run of the model without data, or an error that says why there is none.
 
     Args:
         model: a Pyro program that generates when its first argument is `None`.
         context: the program's further arguments.
         guide: its guide, with which the model may have been swapped.
+        fix: what to do if it fails; default: what a caller of `sbc` and `bdmc` can do.
 
     Raises:
         ValueError: if the model fails on `None` and the context.
@@ -34,10 +37,10 @@ def run_without_data(model: PyroProgram, context: Batch, guide: PyroProgram | No
     except Exception as error:  # whatever a user's program raises
         arguments = ["None", *["c"] * len(context)]
         cause, _, _ = cause_of(error).partition(" Fix: ")
-        question, fix = _repair(context, guide)
+        question, found = _repair(context, guide)
         raise ValueError(
             f"expected model({', '.join(arguments)}) to make data, for they are simulated; "
-            f"got the error: {cause.rstrip('.')}. {question}Fix: {fix}."
+            f"got the error: {cause.rstrip('.')}. {question}Fix: {fix or found}."
         ) from error
 
 
@@ -130,7 +133,9 @@ def generative_trace(model: PyroProgram, num: int, size: int, context: Batch, de
     if any(has_rows(value) for value in context):
         num_particles = num
     particles = vectorized(model, num_particles, depth)
-    return poutine.trace(particles).get_trace(None, *context)
+    return run_without_data(
+        particles, context, fix="a model that reads nothing of x where x is None"
+    )
 
 
 def log_joint(model: PyroProgram, batch: Batch, latents: dict[str, Tensor], depth: int) -> Tensor:
@@ -152,13 +157,16 @@ def sites_given(
     return scored_sites(poutine.trace(vectorized(conditioned, 1, depth)).get_trace(*batch))
 
 
-def site_draws(site: Site) -> Tensor:
-    """The value of a site under K particles, `(K, N, *plates, *event)`: every plate of the run has its dim.
+def site_draws(site: Site, value: Tensor | None = None) -> Tensor:
+    """The value of a site under K particles, or another of its shape, `(K, N, *plates, *event)`.
 
+    Every plate of the run has its dim.
     Unlike `data_dim_first`, it keeps dims of size 1 for plates that the site is not in, so that sites line up.
     """
     distribution = site["fn"]
     batch_shape = distribution.batch_shape
-    value = site["value"].expand(batch_shape + distribution.event_shape)
+    value = (site["value"] if value is None else value).expand(
+        batch_shape + distribution.event_shape
+    )
     data_dim = len(batch_shape) - 1
     return value.movedim(data_dim, 1)

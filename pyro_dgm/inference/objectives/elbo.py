@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from math import inf, prod
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import torch
 from pyro.distributions.kl import kl_divergence
@@ -225,7 +225,7 @@ def _schedules_by_site(beta: Mapping[str, float | Schedule] | None) -> nn.Module
     if beta is None:
         return nn.ModuleDict()
     if not isinstance(beta, Mapping):
-        raise TypeError(f"ELBO: expected beta by site, got {beta!r}. Fix: beta={{'z': {beta!r}}}.")
+        _refuse_no_sites("beta", "beta", beta, _as_schedule)
     schedules = nn.ModuleDict()
     for name, value in beta.items():
         schedules[name] = _as_schedule(name, value)
@@ -255,14 +255,25 @@ def _free_bits_by_site(free_bits: Mapping[str, float | Tensor] | None) -> nn.Mod
     if free_bits is None:
         return nn.ModuleDict()
     if not isinstance(free_bits, Mapping):
-        raise TypeError(
-            f"ELBO: expected free bits by site, got {free_bits!r}. "
-            f"Fix: free_bits={{'z': {free_bits!r}}}."
-        )
+        _refuse_no_sites("free_bits", "free bits", free_bits, lambda _, nats: FreeBits(nats))
     floors = nn.ModuleDict()
     for name, nats in free_bits.items():
         floors[name] = FreeBits(nats)
     return floors
+
+
+def _refuse_no_sites(
+    option: str, words: str, value: Any, read: Callable[[str, Any], nn.Module]
+) -> NoReturn:
+    """Refuse an option that names no site; the fix gives its value to one where the value is good."""
+    shown = repr(value)
+    try:
+        read("z", value)
+    except (TypeError, ValueError):
+        shown = "0.5"
+    raise TypeError(
+        f"ELBO: expected {words} by site, got {value!r}. Fix: {option}={{'z': {shown}}}."
+    )
 
 
 def _check_known(option: str, kind: str, by_site: nn.ModuleDict, known: list[str]) -> None:

@@ -15,6 +15,7 @@ from ...contract import PyroProgram
 from ..drawing.simulation import generative_trace, reader_of, simulate, sites_given
 from ..process.states import eval_mode, fork_rng
 from ..run.kinds import own_scale
+from ..run.measure_checks import require_density
 from ..run.rules import latents_have_the_same_names
 from ..run.structure import Structure, preflight
 from ..run.traces import latent_sites, log_density
@@ -41,8 +42,9 @@ class Sleep(Objective):
 
     Raises:
         TypeError: for what is no pair of programs, see `Objective`.
-        ValueError: in `preflight`, for programs that draw different latent sites, for data of another shape
-            than the model makes, and for a guide that fails on what it makes.
+        ValueError: in `preflight`, for programs that draw different latent sites, for a guide that is a point
+            mass at one, for data of another shape than the model makes, and for a guide that fails on what it
+            makes.
 
     References:
         Hinton, Dayan, Frey, Neal 1995, *The wake-sleep algorithm for unsupervised neural networks*,
@@ -107,6 +109,9 @@ class Sleep(Objective):
         The model's density of x is not looked at, nor where the guide draws: neither is part of the loss.
         """
         structure = preflight(self.model, self.guide, *batch, rules=(latents_have_the_same_names,))
+        require_density(
+            "Sleep", structure.points, reason="every draw of the prior has the density 0 there"
+        )
         self._latent, self._depth = list(structure.latent), structure.depth
         self._read = None
         self._particles = self._mode_of(structure.particles, batch)

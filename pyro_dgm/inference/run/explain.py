@@ -14,6 +14,7 @@ from torch import Tensor
 from ...contract import PyroProgram, noise_name
 from ..data.tensors import Batch, has_rows
 from ..process.states import fork_rng
+from ..vectorization.counting import CountError, refuse_plates
 from .traces import PairTrace, latent_sites, run_pair, sites_of
 
 TABLE = "Trace Shapes:"  # the title of the table of sites that Pyro hangs on the error of a program
@@ -68,6 +69,11 @@ def explanation(
         guide: its guide; `None` if there is none.
         given: the data of which the batch is a part.
     """
+    try:
+        with fork_rng(*batch):
+            refuse_plates(run, given or batch)
+    except CountError as error_of_count:
+        return error_of_count
     shapes = []
     for value in given or batch:
         shapes.append(tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__)

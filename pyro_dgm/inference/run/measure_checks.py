@@ -102,13 +102,19 @@ def as_measure(value: str) -> Measure:
         ) from error
 
 
-def require_density(owner: str, points: tuple[str, ...], fix: str = "") -> None:
+def require_density(
+    owner: str,
+    points: tuple[str, ...],
+    fix: str = "",
+    reason: str = "log p(x, z*) is a joint density at a point, and no bound on log p(x)",
+) -> None:
     """Refuse a guide that is a point mass where its density is asked for.
 
     Args:
         owner: who asks, for the message.
         points: the sites, see `point_sites`.
         fix: what to do; default: a guide with a density.
+        reason: what a point mass makes of the number.
 
     Raises:
         ValueError: if there are any.
@@ -116,6 +122,6 @@ def require_density(owner: str, points: tuple[str, ...], fix: str = "") -> None:
     if points:
         raise ValueError(
             f"{owner}: expected a guide with a density at every latent site, got a point mass (Delta) at "
-            f"{list(points)}: log p(x, z*) is a joint density at a point, and no bound on log p(x). Fix: "
+            f"{list(points)}: {reason}. Fix: "
             f"{fix or 'Conditional(dist.Normal, net) as the encoder, in place of a Delta'}."
         )

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ...contract import DATA, PyroProgram, Site, noise_name
 from ..data.tensors import Batch, has_rows
+from ..vectorization.counting import DataPlate, refuse_count, refuse_plates, runs_of
 from .explain import fix_of_dtype, fix_of_event, fix_of_shape, fix_of_sizes
 from .kinds import is_auxiliary, is_data, is_deterministic, is_enumerated
 from .pair_checks import PROGRAM_OF
@@ -185,11 +186,14 @@ def _check_plate(name: str, site: Site, subject: Subject) -> None:
     frame = next(f for f in site["cond_indep_stack"] if f.name == DATA)
     first = subject.batch[0] if subject.batch else None
     num = len(first) if isinstance(first, Tensor) and has_rows(first) else frame.size
-    if frame.dim != -1 or frame.size != num:
+    if frame.dim != -1:
         raise ValueError(
-            f"site '{name}': expected the plate '{DATA}' at dim -1 with {num} data, got dim {frame.dim} with "
-            f"{frame.size}. Fix: `with data_plate(x):`, and further plates to its left, dim=-2."
+            f"site '{name}': expected the plate '{DATA}' at dim -1, got dim {frame.dim}. "
+            "Fix: `with data_plate(x):`, and further plates to its left, dim=-2."
         )
+    if frame.size != num:
+        refuse_plates(runs_of(subject.model, subject.guide), subject.batch)
+        refuse_count(num, DataPlate(frame.size, frame.full_size))
     total = frame.full_size or frame.size
     wanted = num if subject.size is None else subject.size
     if total != wanted:

@@ -160,6 +160,13 @@ def check_draws(name: str, guide_site: Site, model_site: Site) -> None:
     """Refuse draws of the guide where the model has no density."""
     check_precision(name, guide_site)
     support, value = model_site["fn"].support, guide_site["value"]
+    if bool(value.isnan().any()):
+        raise ValueError(
+            f"site '{name}': expected draws of the guide that are numbers, got {int(value.isnan().sum())} NaN of "
+            f"{value.numel()}: its parameters or its networks' outputs are NaN. "
+            "Fix: weights of before the NaN (trainer.resume(checkpoint)); data of the scale that the guide was "
+            "trained on."
+        )
     if not bool(support.check(value).all()):
         raise ValueError(
             f"site '{name}': expected draws of the guide in the model's "
@@ -223,8 +230,11 @@ def support_of_numbers(support: Any) -> Any:
 def _range(distribution: Any) -> tuple[float, float]:
     """The least and the largest number in the support; NaN, which compares with nothing, if that is unknown.
 
-    The codomain of an affine map is nominal: torch says "real" of the image of any distribution.
+    The codomain of an affine map is nominal: torch says "real" of the image of any distribution, and of a Delta, which
+    draws one number.
     """
+    if isinstance(innermost(distribution), dist.Delta):
+        return nan, nan
     transforms = getattr(innermost(distribution), "transforms", ())
     if transforms and isinstance(transforms[-1], dist.transforms.AffineTransform):
         return nan, nan

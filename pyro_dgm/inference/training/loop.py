@@ -69,6 +69,10 @@ class Loop(ABC):
     def end_epoch(self) -> None:
         """Called after every epoch."""
 
+    @abstractmethod
+    def explain(self, batch: Batch) -> None:
+        """Raise the error that says why a step failed on a batch of another size than the first, if it can."""
+
     def average(self) -> None:
         """Called after every step: take its weights into the average."""
         if self.ema is not None:
@@ -158,8 +162,10 @@ class Loop(ABC):
     def _step(self, batch: Batch) -> Terms:
         try:
             return self.step(*batch)
-        except ValueError as error:
+        except (ValueError, RuntimeError, IndexError) as error:
             refuse_one_datum(error, batch)
+            if len(batch[0]) != self.full_batch:
+                self.explain(batch)
             raise
 
     def _refuse_late(self, seen: SeenStatements) -> None:

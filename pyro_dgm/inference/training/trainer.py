@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..data.batches import as_batches
+from ..data.batches import Batch, as_batches
 from ..data.streams import StreamCheck
 from ..objectives.statements import SeenStatements
 from ..process.distributed import raise_together
@@ -223,6 +223,9 @@ class Trainer(Loop):
         """Preflight that takes no noise from a run."""
         with self._forked():
             self.preflight(*batch)
+
+    def explain(self, batch: Batch) -> None:  # noqa: D102
+        self._preflight_apart(*batch)
 
     def _check_moved(self) -> None:
         """Compare what the optimizers move with what is trained, as it is by now."""

@@ -16,7 +16,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from ...contract import PyroProgram
 from ..data.tensors import Batch, extreme_batch
 from ..process.states import eval_mode, fork_rng
-from .counting import data_plates, num_rows, other_count, refuse_count
+from .counting import PlatesOfRun, num_rows, refuse_count, runs_of
 from .probes import NUM_ROWS, Probe, agree, few_rows
 from .rows import ByRows, OneAtATime
 
@@ -88,22 +88,24 @@ def takes_all_data(model: PyroProgram | None, guide: PyroProgram | None, batch: 
         ValueError: if as many data as the arguments have rows come out neither of a few nor of all of them.
     """
     few = extreme_batch(batch)
+    num = len(batch[0])
+    run = runs_of(model, guide)
     with fork_rng(*batch), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        found = data_plates(model, guide, few)
-        name = other_count(found, len(few[0]))
-        if found and name is None:
+        plates = PlatesOfRun.of(run, few)
+        other = plates.other_than(len(few[0]))
+        if plates.found and other is None and not plates.failed:
             return False
-        of_all = data_plates(model, guide, batch)
-        of_other_data = other_count(of_all, len(batch[0]))
-        if of_other_data is not None:
-            refuse_count(of_other_data, len(batch[0]), of_all[of_other_data])
-        if of_all:
+        of_all = PlatesOfRun.of(run, batch)
+        other_of_all = of_all.other_than(num)
+        if other_of_all is not None:
+            refuse_count(num, other_of_all, is_fixed=other == other_of_all)
+        if of_all.found and not of_all.failed:
             probe = _probe(model, guide, batch)
             if probe is not None and probe.exchanges_rows():
                 return True
-    if name is not None:
-        refuse_count(name, len(few[0]), found[name])
+    if other is not None:
+        refuse_count(num, other, is_fixed=other.size == num)
     return False
 
 

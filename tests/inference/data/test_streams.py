@@ -117,6 +117,14 @@ def test_large_finite_values_of_any_dtype_are_finite():
 
 
 def test_data_in_memory_are_not_looked_at_again():
-    check = StreamCheck(Batches(torch.zeros(4, 2), 2), lambda *_: None, every=True)
+    seen = []
+    check = StreamCheck(
+        Batches(torch.zeros(4, 2), 2), lambda *batch: seen.append(batch), every=True
+    )
     check.add((torch.full((2, 2), torch.nan),))
     check.end_epoch()
+    assert not seen
+    of_stream = StreamCheck(stream(torch.zeros(4, 2)), lambda *_: None, every=True)
+    of_stream.add((torch.full((2, 2), torch.nan),))
+    with pytest.raises(ValueError, match="expected finite"):
+        of_stream.end_epoch()

@@ -449,6 +449,14 @@ def test_a_beta_without_its_site_is_a_type_error_with_the_fix():
         dgm.ELBO(vae.model, vae.guide, beta=0.5)
 
 
+@pytest.mark.parametrize("option", ["beta", "free_bits"])
+@pytest.mark.parametrize("value", [-1, True, "much", torch.tensor(-1.0)])
+def test_a_fix_names_no_value_that_is_bad_at_its_site_too(option, value):
+    vae = toy_vae()
+    with pytest.raises(TypeError, match=rf"by site, got .*\. Fix: {option}=\{{'z': 0\.5\}}\.$"):
+        dgm.ELBO(vae.model, vae.guide, **{option: value})
+
+
 @pytest.mark.parametrize("beta", [-0.5, float("nan"), float("inf"), torch.tensor(-1.0)])
 def test_a_beta_that_rewards_a_cost_is_refused_at_its_site(beta):
     vae = toy_vae()

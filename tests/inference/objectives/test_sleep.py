@@ -204,6 +204,16 @@ def test_a_guide_that_cannot_score_the_prior_is_refused():
         dgm.Sleep(model, guide).preflight(torch.zeros(4, 3))
 
 
+def test_a_guide_that_is_a_point_mass_is_refused():
+    """Its loss is infinite, and has no gradient."""
+    vae = toy_vae()
+    guide = dgm.AmortizedGuide(dgm.Deterministic(dgm.mlp(3, 2)))
+    with pytest.raises(
+        ValueError, match=r"Sleep: .*point mass \(Delta\) at \['z'\]: .* Fix: Conditional"
+    ):
+        dgm.SVITrainer(dgm.Sleep(vae.model, guide)).fit(torch.zeros(4, 3), progress=False)
+
+
 def test_images_that_are_not_flattened_are_explained_as_everywhere():
     vae = toy_vae()
     with pytest.raises(ValueError, match=r"(?s)the programs fail on a batch .*Fix: x.flatten\(1\)"):

@@ -11,6 +11,7 @@ from toys import same_toy_vae
 
 import pyro_dgm as dgm
 from pyro_dgm.inference.process.numbers import check_count, check_number
+from pyro_dgm.inference.process.states import fork_rng
 
 NONSENSE = (-1.0, float("nan"), float("inf"), True, "a", None, nn.Linear(1, 1))
 
@@ -111,11 +112,23 @@ def test_nonsense_in_place_of_a_count_is_refused_by_name(make, message, meant):
 @pytest.mark.parametrize("value", [np.float32(0.5), np.int64(1), torch.tensor(0.5), 1])
 def test_numbers_of_other_libraries_are_numbers(value):
     check_number("f", "x", value, least=0, above=0, fix="x=1")
-    trainer(lr=float(value))
+    with pytest.raises(ValueError, match=rf"f: expected x > {value}"):
+        check_number("f", "x", value, above=float(value), fix="x=1")
+    x = torch.zeros(4, 3)
+    with fork_rng(seed=0):
+        found = objective(beta={"z": float(value)})(x)
+    with fork_rng(seed=0):
+        terms = objective().terms(x)
+    torch.testing.assert_close(found, terms["rec[x]"] + float(value) * terms["kl[z]"])
 
 
 def test_counts_of_other_libraries_are_counts():
     check_count("f", "n", np.int64(3), fix="n=1")
+    losses = []
+    for num in (3, np.int64(3)):
+        with fork_rng(seed=0):
+            losses.append(objective(num_particles=num)(torch.zeros(4, 3)))
+    assert torch.equal(*losses)
 
 
 # Schedules ---------------------------------------------------------------------------------------

@@ -95,9 +95,19 @@ def test_draws_on_a_steep_edge_are_flagged(prior, posterior, dtype):
 @in_float32
 @pytest.mark.parametrize(("prior", "posterior"), QUIET_PAIRS.values(), ids=list(QUIET_PAIRS))
 def test_draws_inside_or_on_a_flat_edge_are_not(prior, posterior, dtype):
+    r"""And the evidence is $\int p(z) N(0; z, 1) dz$ by the midpoint rule; 5 standard errors of 40,000 weights."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         dgm.nll(Model(prior), Guide(posterior), torch.zeros(4, 1), num=500)
+        draws = dgm.draw(Model(prior), Guide(posterior), torch.zeros(4, 1), num=10_000)
+    weight = draws.log_weight.double().exp()
+    stderr = float(weight.std()) / weight.numel() ** 0.5
+    z = torch.linspace(-10, 10, 200_001, dtype=torch.float64)[:-1, None] + 5e-5
+    law = prior(1)
+    z = z[law.support.check(z)]
+    truth = 1e-4 * (law.log_prob(z) + dist.Normal(0.0, 1.0).log_prob(z[:, 0])).exp().sum()
+    assert stderr < 0.02 * truth
+    assert abs(float(weight.mean()) - truth) < 5 * stderr + 1e-4
 
 
 @in_float32

@@ -1,3 +1,5 @@
+from math import log
+
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -447,7 +449,12 @@ def test_a_missing_to_event_raises_with_the_fix():
 @pytest.mark.parametrize("dtype_of_data", [torch.bool, torch.uint8, torch.int64])
 def test_zeros_and_ones_of_any_dtype_are_data_of_a_bernoulli(dtype_of_data):
     model = dgm.DensityModel(dgm.Bernoulli(Constant()))
-    dgm.preflight(model, dgm.EmptyGuide(), torch.ones(4, 3, dtype=dtype_of_data))
+    x = torch.ones(4, 3, dtype=dtype_of_data)
+    assert dgm.preflight(model, dgm.EmptyGuide(), x).measure.value == "mass"
+    right = torch.full((4,), 3 * log(2.0), dtype=torch.float64)
+    torch.testing.assert_close(
+        dgm.nll(model, dgm.EmptyGuide(), x).per_datum, right, rtol=1e-6, atol=0
+    )
 
 
 def test_a_density_that_fails_on_the_dtype_of_the_data_raises_with_the_fix():
@@ -477,3 +484,14 @@ def test_data_of_another_shape_and_the_same_size_raise_with_the_fix():
     vae = toy_vae()
     with pytest.raises(ValueError, match=r"(?s)got \(3, 1\)\. Fix: x\.flatten\(1\)"):
         dgm.preflight(vae.model, vae.guide, torch.randn(4, 3, 1))
+
+
+@pytest.mark.parametrize("estimate", [dgm.nll, dgm.impute])
+def test_draws_that_are_nan_are_named_as_such(estimate):
+    """And not as a family of the wrong support."""
+    vae, x = toy_vae(), torch.zeros(4, 3)
+    with torch.no_grad():
+        next(vae.guide.parameters()).fill_(torch.nan)
+    options = {"observed": torch.arange(3) < 2} if estimate is dgm.impute else {}
+    with pytest.raises(ValueError, match=r"site 'z': .* numbers, got \d+ NaN of \d+.*Fix: weights"):
+        estimate(vae.model, vae.guide, x, **options)

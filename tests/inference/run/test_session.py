@@ -6,6 +6,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from house.answers import numbers
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 from toys import linear_gaussian, toy_vae
 
@@ -255,7 +256,19 @@ def test_a_loader_is_streamed():
 @pytest.mark.parametrize("call", OF_DATA.values(), ids=list(OF_DATA))
 def test_every_estimate_takes_a_loader(call):
     model, guide, x = linear_gaussian()
-    call(model, guide, DataLoader(TensorDataset(x), 4))
+    found = figures(call(model, guide, DataLoader(TensorDataset(x), 4)))
+    right = figures(call(model, guide, x))
+    assert len(found) == len(right)
+    torch.testing.assert_close(found, right, equal_nan=True)
+
+
+def figures(result):
+    """The numbers of a result, of a report those of its items, of an export those of its draws."""
+    if isinstance(result, dgm.results.Report):
+        return numbers([item.value for item in result.items])
+    if hasattr(result, "posterior"):
+        return [torch.as_tensor(result.posterior["z"].values)]
+    return numbers(result)
 
 
 @pytest.mark.parametrize("bad", [torch.full((4, 4), torch.nan), torch.empty(0, 4)])

@@ -4,14 +4,13 @@ import pytest
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
-from toys import same_toy_vae
+from toys import assert_equal, everything, same_toy_vae
 
 import pyro_dgm as dgm
 from pyro_dgm.inference.data.batches import Batches
 from pyro_dgm.inference.data.fingerprints import ROWS_AT_ONCE, hash_tensors
 from pyro_dgm.inference.process.states import fork_rng
 from pyro_dgm.inference.training.checkpoints import load_state, save_state
-from pyro_dgm.inference.training.soundness import named_leaves
 
 
 def data(num=10, seed=11):
@@ -44,18 +43,6 @@ every_trainer = pytest.mark.parametrize("build", [svi, gan, hybrid])
 def fit(trainer, train=None, **options):
     train = data() if train is None else train
     return trainer.fit(train, **{"batch_size": 4, "progress": False, **options})
-
-
-def everything(trainer):
-    rows = [{n: v for n, v in row.items() if n != "seconds"} for row in trainer.history]
-    state = trainer.state.state_dict()
-    tensors = dict(named_leaves({**state, "here": trainer.module.state_dict()}, ""))
-    return tensors, rows, state["counts"], trainer.best.get("epoch")
-
-
-def assert_equal(one, other):
-    torch.testing.assert_close(one[0], other[0], rtol=0, atol=0)
-    assert one[1:] == other[1:]
 
 
 def stopped_file(build, path, train=None, **options):

@@ -5,12 +5,12 @@ import pytest
 import torch
 import torch._inductor
 from torch import nn
+from toys import assert_equal, everything
 
 import pyro_dgm as dgm
 from pyro_dgm.inference.process.states import fork_rng
 from pyro_dgm.inference.training.checkpoints import load_state, save_state
 from pyro_dgm.inference.training.loop import LOOK_EVERY
-from pyro_dgm.inference.training.soundness import named_leaves
 
 D = 3
 
@@ -98,21 +98,8 @@ def faulty_at(trainer, safe, step):
     return trainer
 
 
-def everything(trainer):
-    """All tensors and numbers of a trainer, but for wall-clock times."""
-    rows = [{n: v for n, v in row.items() if n != "seconds"} for row in trainer.history]
-    state = trainer.state.state_dict()
-    tensors = dict(named_leaves({**state, "here": trainer.module.state_dict()}, ""))
-    return tensors, rows, state["counts"], trainer.best.get("epoch")
-
-
 def assert_same(one, other):
     assert_equal(everything(one), everything(other))
-
-
-def assert_equal(one, other):
-    torch.testing.assert_close(one[0], other[0], rtol=0, atol=0)
-    assert one[1:] == other[1:]
 
 
 def is_finite(tensors):
@@ -169,19 +156,13 @@ def without_kernels(monkeypatch):
     monkeypatch.setattr(torch._inductor, "compile", lambda graph, *_, **__: graph)
 
 
-def test_a_nan_gradient_of_a_graph_raises_and_the_run_goes_on(monkeypatch, tmp_path):
-    without_kernels(monkeypatch)
-    check_compiled(tmp_path)
+@pytest.mark.parametrize("kernels", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_nan_gradient_of_a_graph_raises_and_the_run_goes_on(kernels, monkeypatch, tmp_path):
+    if kernels:
+        torch._dynamo.reset()
+    else:
+        without_kernels(monkeypatch)
 
-
-@pytest.mark.slow
-def test_a_nan_gradient_of_kernels_raises_and_the_run_goes_on(tmp_path):
-    torch._dynamo.reset()
-    check_compiled(tmp_path)
-    torch._dynamo.reset()
-
-
-def check_compiled(tmp_path):
     def build():
         return build_vae(ema=0.9, compile=True)
 

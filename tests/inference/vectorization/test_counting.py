@@ -27,6 +27,19 @@ def pair(plate):
     return model, guide
 
 
+class Learned(dgm.Program):
+    """A program as a module with a parameter, which does not count."""
+
+    def __init__(self, program):
+        super().__init__()
+        self.program = program
+        self.shift = torch.nn.Parameter(torch.zeros(()))
+
+    def forward(self, x=None):
+        with pyro.poutine.scale(scale=1.0 + 0 * self.shift):
+            return self.program(x)
+
+
 def fixed(x):
     return pyro.plate("data", NUM, dim=-1)
 
@@ -47,6 +60,9 @@ ESTIMATES = {
     "draw": lambda model, guide, x: dgm.draw(model, guide, x, num=2).log_weight[0],
     "ais": lambda model, guide, x: dgm.ais(model, x, num=2, steps=3).per_datum,
     "hmc": lambda model, guide, x: dgm.hmc(model, x, num=4, warmup=2, chains=2).acceptance,
+    "preflight": lambda model, guide, x: torch.empty(
+        dgm.preflight(model, guide, x).depth * len(x)  # it has no number of a datum
+    ),
     "to_arviz": lambda model, guide, x: torch.as_tensor(
         dgm.to_arviz(model, guide, x, num=2).log_likelihood["x"].values[0, 0]
     ),
@@ -68,8 +84,29 @@ def test_a_plate_of_fixed_size_has_the_numbers_of_one_that_follows_the_data():
 
 @over_estimates
 def test_a_plate_of_fixed_size_refuses_other_data(estimate):
-    with pytest.raises(ValueError, match=rf"plate 'data' over .* data.*got a plate of {NUM}.*Fix"):
+    with pytest.raises(
+        ValueError,
+        match=rf"plate 'data': expected a datum for each of the {NUM + 6} rows.*, got a plate of "
+        rf"size {NUM} whatever the number of rows\. Fix: `with data_plate\(x\):`",
+    ):
         estimate(*pair(fixed), torch.randn(NUM + 6, 1))
+
+
+def test_a_last_batch_that_a_plate_of_fixed_size_does_not_take_is_named():
+    model, guide = pair(fixed)
+    trainer = dgm.SVITrainer(dgm.ELBO(Learned(model), Learned(guide)))
+    with pytest.raises(
+        ValueError, match=rf"each of the 6 rows .*, got a plate of size {NUM} whatever"
+    ):
+        trainer.fit(torch.randn(NUM + 6, 1), batch_size=NUM, progress=False)
+
+
+def test_imputation_refuses_a_plate_of_fixed_size():
+    x, observed = torch.randn(NUM, 1), torch.zeros(1, dtype=torch.bool)
+    with pytest.raises(
+        ValueError, match=r"plate 'data' whose size is that of the data.*Fix: `with"
+    ):
+        dgm.impute(*pair(fixed), x, observed=observed, num=2, num_weights=10)
 
 
 def test_a_plate_that_subsamples_sees_all_of_small_blocks():
@@ -81,7 +118,7 @@ def test_a_plate_that_subsamples_sees_all_of_small_blocks():
 def test_a_plate_that_subsamples_is_refused(name):
     estimate = ESTIMATES[name]
     with pytest.raises(
-        ValueError, match=rf"over {NUM} data.*a plate that takes 8 of {NUM}.*Fix: .*x\[index\]"
+        ValueError, match=rf"the {NUM} rows.*a plate that takes 8 of {NUM}\..*Fix: .*x\[index\]"
     ):
         estimate(*pair(subsampling), torch.randn(NUM, 1))
 
@@ -100,5 +137,5 @@ def test_data_that_are_columns_are_refused(shape):
 
     x = torch.randn(shape)
     for estimate in (ESTIMATES["nll"], ESTIMATES["encode"]):
-        with pytest.raises(ValueError, match=r"plate 'data' over .*Fix: .*x\.T"):
+        with pytest.raises(ValueError, match=r"plate 'data': .*Fix: .*x\.T"):
             estimate(model, guide, x)
