@@ -79,9 +79,10 @@ def fit(
         )
     run = Run(run_folder(out), vae.to(_find_device(device)), data)
     run.check(limit)
-    seconds = run.train(objective, trainer, epochs, batch_size, patience, seed, resume=resume)
-    results = {**run.evaluate(num, limit, seed), "seconds": seconds}
-    print(table(results))
+    history = run.train(objective, trainer, epochs, batch_size, patience, seed, resume=resume)
+    results = {**run.evaluate(num, limit, seed), "seconds": sum(history.column("seconds"))}
+    print(table(results), flush=True)  # before anything is written, for which there may be no room
+    run.save(history)
     run.record(results, command="fit", num=num, limit=limit, seed=seed)
     run.draw(64, seed)
     run.describe(seed)
@@ -111,7 +112,7 @@ def evaluate(
     loaded.check(limit)
     read_records(loaded.folder / RESULTS)  # damaged ones are named before the work
     results = loaded.evaluate(num, limit, seed)
-    print(table(results))
+    print(table(results), flush=True)
     loaded.record(results, command="evaluate", num=num, limit=limit, seed=seed)
 
 

@@ -12,7 +12,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from ..files.errors import FileError, named
 from ..files.locking import make_folder, owned
-from ..files.manifest import Manifest
+from ..files.manifest import NAME, Manifest
 from ..files.writing import older, sweep
 from ..inference.run.sessions import require_positive
 from .configurations import CONFIG, read_run_config
@@ -26,6 +26,8 @@ SIGNS_OF_A_RUN = (CHECKPOINT, WEIGHTS, METRICS, RESULTS)
 def claim(settings: Namespace) -> Iterator[Path]:
     """The run directory, which no other process writes to meanwhile.
 
+    What is refused before a first epoch has ended leaves nothing: the same command runs again once its cause is mended.
+
     Raises:
         ValueError: for a resume without a run, and for a directory that holds a run already.
     """
@@ -34,15 +36,38 @@ def claim(settings: Namespace) -> Iterator[Path]:
             f"expected a checkpoint to resume, got none in {settings.out or 'a new folder'}. "
             "Fix: --out=RUN of an earlier fit."
         )
+    is_new = settings.out is None or not Path(settings.out).exists()
     folder = run_folder(settings.out)
-    with owned(folder):
-        sweep(folder)
-        if not settings.resume and any((folder / name).exists() for name in SIGNS_OF_A_RUN):
-            raise ValueError(
-                f"expected a new run directory, got {folder}, which holds a run. "
-                "Fix: --resume=true, or --out=NEW."
-            )
-        yield folder
+    try:
+        with owned(folder):
+            sweep(folder)
+            if not settings.resume and _holds_a_run(folder):
+                raise ValueError(
+                    f"expected a new run directory, got {folder}, which holds a run. "
+                    "Fix: --resume=true, or --out=NEW."
+                )
+            with _nothing_left(folder):
+                yield folder
+    finally:
+        if is_new and not any(folder.iterdir()):
+            folder.rmdir()
+
+
+@contextmanager
+def _nothing_left(folder: Path) -> Iterator[None]:
+    """Take back the files of a configuration whose run has not begun when an error ends it."""
+    written = [path for path in (folder / CONFIG, folder / NAME) if not path.exists()]
+    try:
+        yield
+    except BaseException:
+        if not _holds_a_run(folder):
+            for path in written:
+                path.unlink(missing_ok=True)
+        raise
+
+
+def _holds_a_run(folder: Path) -> bool:
+    return any((folder / name).exists() for name in SIGNS_OF_A_RUN)
 
 
 def prepare(parser: ArgumentParser, settings: Namespace, folder: Path) -> Namespace:

@@ -27,6 +27,7 @@ from ..inference.drawing.generation import generate, reconstruct
 from ..inference.objectives.elbo import Objective
 from ..inference.run.measures import Measure
 from ..inference.training.checkpoints import load_weights, weights_content
+from ..inference.training.history import History
 from ..inference.training.svi import SVITrainer
 from ..programs.vae import VAE
 from .configurations import build
@@ -102,8 +103,10 @@ class Run:
         seed: int,
         *,
         resume: bool,
-    ) -> float:
-        """Train up to `epochs` epochs in all; returns the seconds that the epochs took.
+    ) -> History:
+        """Train up to `epochs` epochs in all; returns the rows of all of them.
+
+        Metrics and checkpoints are written as it goes, the weights by `save`.
 
         Raises:
             ValueError: if a resumed run has more epochs already.
@@ -132,15 +135,14 @@ class Run:
                 checkpoint=checkpoint,
                 on_epoch=lambda row: append_metrics(metrics, row),
             )
-        self._save(fitted)
-        return sum(fitted.history.column("seconds"))
+        return fitted.history
 
-    def _save(self, fitted: SVITrainer) -> None:
-        """Write what training leaves."""
+    def save(self, history: History) -> None:
+        """Write what training leaves: weights, digests and the learning curve."""
         manifest = Manifest(self.folder)
         manifest.write(WEIGHTS, weights_content(self.vae))
         manifest.write(METRICS, (self.folder / METRICS).read_bytes())
-        learning_curve(fitted.history, self.folder / "learning_curve.png")
+        learning_curve(history, self.folder / "learning_curve.png")
 
     def _require_room(self) -> None:
         """Refuse a disk that would be full before the run has ended."""

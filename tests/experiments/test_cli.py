@@ -10,6 +10,8 @@ import pytest
 import yaml
 
 from pyro_dgm.experiments.cli import main
+from pyro_dgm.files.errors import FileError
+from pyro_dgm.files.manifest import Manifest
 
 SMALL = [
     "--vae.hidden=16",
@@ -203,17 +205,10 @@ def test_constructors_are_the_schema(tmp_path):
     assert recorded["data"]["class_path"].endswith("Digits")
 
 
-def test_settings_of_the_default_recipe_do_not_leak_into_another(tmp_path):
+def test_settings_of_the_default_recipe_do_not_leak_into_another(capsys):
     with pytest.raises(SystemExit):
-        main(
-            [
-                "fit",
-                "--vae=pyro_dgm.experiments.recipes.binary_vae",
-                "--epochs=1",
-                f"--out={tmp_path / 'run'}",
-            ]
-        )
-    recorded = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+        main(["fit", "--vae=pyro_dgm.experiments.recipes.binary_vae", "--print_config"])
+    recorded = yaml.safe_load(capsys.readouterr().out)
     assert recorded["vae"]["init_args"] == {"dim": 784, "latent": 40, "hidden": 300}
 
 
@@ -245,6 +240,42 @@ def test_a_mistake_ends_in_one_message_and_no_traceback(
     printed = capsys.readouterr().err
     assert message in printed
     assert "Traceback" not in printed
+
+
+REFUSED = {
+    "a model of other data": ["--vae=pyro_dgm.experiments.recipes.binary_vae", "--vae.dim=64"],
+    "a model that diverges in its first epoch": ["--trainer.lr=1e30", "--trainer.ema=null"],
+    "a trainer that can't be built": ["--trainer.lr=-1"],
+}
+
+
+@pytest.mark.parametrize("flags", REFUSED.values(), ids=REFUSED)
+def test_a_refused_fit_leaves_nothing_and_runs_once_it_is_mended(flags, tmp_path):
+    out = tmp_path / "run"
+    common = ["fit", "--epochs=1", "--num=5", "--limit=5", "--device=cpu", f"--out={out}"]
+    with pytest.raises(SystemExit):
+        main([*common, *flags])
+    assert not out.exists()
+    out.mkdir()
+    with pytest.raises(SystemExit):
+        main([*common, *flags])
+    assert list(out.iterdir()) == []
+
+
+def test_the_table_is_printed_before_anything_is_written_at_the_end(tmp_path, capsys, monkeypatch):
+    write = Manifest.write
+
+    def write_but_no_weights(manifest, name, content):
+        if name == "weights.safetensors":
+            raise FileError(manifest.folder / name, "room on the disk", "none", "free some space")
+        write(manifest, name, content)
+
+    monkeypatch.setattr(Manifest, "write", write_but_no_weights)
+    with pytest.raises(SystemExit):
+        main(["fit", *SMALL, f"--out={tmp_path / 'run'}"])
+    printed = capsys.readouterr()
+    assert "expected room on the disk, got none" in printed.err
+    assert "-ELBO" in printed.out
 
 
 def test_a_run_is_not_overwritten(run):
