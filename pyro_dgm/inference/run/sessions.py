@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from ...contract import PyroProgram
-from ..data.batches import Batches, arguments_of, as_batches
+from ..data.arguments import arguments_of
+from ..data.batches import Batches, as_batches
 from ..data.tensors import (
     Batch,
     as_tensors,
