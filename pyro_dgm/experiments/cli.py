@@ -25,11 +25,11 @@ from ..inference.training.svi import SVITrainer
 from ..programs.vae import VAE
 from .configurations import CONFIG, build_parts, instantiate, read_run_config
 from .data import Data
-from .defaults import add_defaults
+from .defaults import add_defaults, without_files
 from .folders import claim, prepare, run_folder
 from .kinds import check_kinds
 from .runs import RESULTS, WEIGHTS, Run, table
-from .trust import explain, modules_in, only_trusted, take_trust
+from .trust import only_trusted, take_trust, trusted_by, with_fix
 
 TRUST_HELP = "a module that a configuration file or a run directory may name; --trust=a --trust=b"
 HELP = """Train a VAE, evaluate it on held-out data and write a run directory.
@@ -160,13 +160,14 @@ def _parse_and_run(arguments: list[str]) -> None:
     )
     try:
         if arguments[:1] == ["fit"]:
-            trust = [*trust, *modules_in(arguments)]
+            named = add_defaults(["fit", *without_files(arguments[1:])])
+            trust = [*trust, *trusted_by(lambda: fit_parser.parse_args(named[1:]), named)]
             arguments = add_defaults(arguments)
         with only_trusted(trust):
             chosen = parser.parse_args(arguments)
             _run_command(chosen.subcommand, chosen[chosen.subcommand], fit_parser, trust)
     except (ArgumentError, ValueError, OSError) as error:
-        parser.exit(2, f"pyro-dgm {' '.join(arguments[:1])}: {explain(str(error))}\n")
+        parser.exit(2, f"pyro-dgm {' '.join(arguments[:1])}: {with_fix(str(error))}\n")
 
 
 def _run_command(

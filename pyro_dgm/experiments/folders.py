@@ -15,6 +15,7 @@ from ..files.locking import make_folder, owned
 from ..files.manifest import NAME, Manifest
 from ..files.writing import older, sweep
 from ..inference.run.sessions import require_positive
+from ..inference.training.checkpoints import fix_of_state
 from .configurations import CONFIG, read_run_config
 from .runs import CHECKPOINT, METRICS, RESULTS, WEIGHTS
 
@@ -92,10 +93,8 @@ def prepare(parser: ArgumentParser, settings: Namespace, folder: Path) -> Namesp
 def _check_resume(parser: ArgumentParser, settings: Namespace, folder: Path) -> None:
     """A checkpoint goes on with what it was written with, and with nothing else."""
     checkpoint = folder / CHECKPOINT
-    before = older(checkpoint)
-    if before.exists() and not checkpoint.exists():
-        fix = f"go on from the one before it, mv {before} {checkpoint}"
-        raise FileError(checkpoint, "the checkpoint of the run", "none", fix)
+    if older(checkpoint).exists() and not checkpoint.exists():
+        raise FileError(checkpoint, "the checkpoint of the run", "none", fix_of_state(checkpoint))
     stored = read_run_config(folder)
     given = yaml.safe_load(parser.dump(settings))
     for part in PARTS_OF_A_RUN:

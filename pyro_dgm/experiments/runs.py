@@ -18,6 +18,7 @@ from .. import __version__
 from ..arviz_export.export import to_arviz
 from ..arviz_export.netcdf import netcdf_content
 from ..evaluation.likelihood.importance import nll
+from ..evaluation.likelihood.pareto import LEAST_DRAWS
 from ..evaluation.likelihood.psis import khat_threshold
 from ..evaluation.likelihood.results import NLL
 from ..files.locking import require_room
@@ -210,14 +211,14 @@ class Run:
 
 def table(results: Results) -> str:
     """The results as a short table."""
-    above = f"data with k-hat > {results['khat_threshold']:.2f}"
+    name_of_khat, khat = _khat_line(results)
     lines = {
         "-ELBO": f"{_with_error(results, 'nelbo')} nats",
         "NLL": f"{_with_error(results, 'nll')} nats ({results['nll_measure']}, {results['nll_kind']})",
         "NLL, bits/dim": _bits(results),
         "KL(q | p)": f"{_with_error(results, 'kl')} nats",
         "effective sample size": f"{results['ess']:.1f} of {results['num_draws']:.0f}",
-        above: f"{results['share_khat_above']:.1%}",
+        name_of_khat: khat,
         "test data": f"{results['num_test']:.0f}",
         "parameters": f"{results['parameters']:,.0f}",
     }
@@ -225,6 +226,14 @@ def table(results: Results) -> str:
         lines["training, seconds"] = f"{results['seconds']:.1f}"
     lines["evaluation, seconds"] = f"{results['evaluation_seconds']:.1f}"
     return "\n".join(f"{name:<22} {value}" for name, value in lines.items())
+
+
+def _khat_line(results: Results) -> tuple[str, str]:
+    """The share of data whose weights can't be relied on, or that the draws are too few to tell."""
+    if results["num_draws"] < LEAST_DRAWS:
+        return "k-hat", f"needs {LEAST_DRAWS} draws or more (--num), got {results['num_draws']:.0f}"
+    above = f"data with k-hat > {results['khat_threshold']:.2f}"
+    return above, f"{results['share_khat_above']:.1%}"
 
 
 def _epochs_left(epochs: int, num_done: int) -> int:

@@ -336,6 +336,14 @@ def test_a_resume_needs_no_flag_twice(run, apart):
     assert yaml.safe_load((run[0] / "config.yaml").read_text())["vae"]["init_args"]["latent"] == 2
 
 
+def test_the_table_says_how_many_draws_k_hat_needs(run, capsys):
+    main(["evaluate", str(run[0]), "--num=20", "--limit=5", "--device=cpu"])
+    main(["evaluate", str(run[0]), "--num=21", "--limit=5", "--device=cpu"])
+    few, enough = capsys.readouterr().out.split("-ELBO")[-2:]
+    assert "k-hat                  needs 21 draws or more (--num), got 20" in few
+    assert "data with k-hat > 0.24" in enough
+
+
 def test_abbreviated_flags_are_refused():
     with pytest.raises(SystemExit):
         main(["fit", "--epoch=1"])
@@ -348,7 +356,8 @@ def test_a_resume_without_its_checkpoint_names_the_one_before(run, capsys):
         main(["fit", f"--out={folder}", "--resume=true", "--epochs=3"])
     said = capsys.readouterr().err
     assert "checkpoint.pt: expected the checkpoint of the run, got none" in said
-    assert f"Fix: go on from the one before it, mv {folder / 'checkpoint.pt.1'}" in said
+    before = folder / "checkpoint.pt.1"
+    assert f"Fix: go on from the one before it, {before}: mv {before} " in said
 
 
 @pytest.mark.parametrize("flag", ["--trainer.lr=0.5", "--seed=3", "--batch_size=50"])

@@ -8,7 +8,7 @@ from typing import Any
 
 from pyro import poutine
 from pyro.poutine.subsample_messenger import _Subsample
-from torch import Tensor, nn
+from torch import nn
 
 from ...contract import PyroProgram
 from ..process.states import eval_mode, fork_rng
@@ -27,10 +27,9 @@ def arguments_of(program: PyroProgram) -> list[str]:
 
 
 def takes_as_one_datum(program: PyroProgram, read: Callable[[], Batch]) -> bool:
-    """Whether a program takes an item of a stream, with a data dim of size 1 in front, for one datum.
+    """Whether a program takes an item of a stream, with a data dim in front, for one datum.
 
     It then runs on it, and no site of it has more dims than its plates and its events, as it has on a batch of batches.
-    A model that observes nothing of it makes data with as many dims.
 
     Args:
         program: a model or a guide.
@@ -41,21 +40,9 @@ def takes_as_one_datum(program: PyroProgram, read: Callable[[], Batch]) -> bool:
         with fork_rng(*batch), eval_mode(program):
             nodes = poutine.trace(program).get_trace(*batch).nodes
             sites = [site for site in nodes.values() if _is_sample(site)]
-            if not any(site["is_observed"] for site in sites):
-                made = _made_by(program, batch)
-                if isinstance(made, Tensor) and made.dim() != batch[0].dim():
-                    return False
     except Exception:  # whatever a user's program or collation raises
         return False
     return not any(_exceeds_its_plates(site) for site in sites)
-
-
-def _made_by(program: PyroProgram, batch: Batch) -> Any:
-    """What a model makes of no data; nothing where that fails, as it does for a guide."""
-    try:
-        return program(None, *batch[1:])
-    except Exception:  # whatever a user's program raises
-        return None
 
 
 def _is_sample(site: Any) -> bool:

@@ -28,7 +28,7 @@ class Extremes:
     """
 
     def __init__(self) -> None:
-        self.reach = (-inf, -inf, -inf)
+        self.reach: tuple[float, ...] = (-inf, -inf, -inf)
         self.waiting: list[_Waiting] = []
 
     def add(self, batch: Batch) -> None:

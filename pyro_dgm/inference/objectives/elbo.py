@@ -11,6 +11,7 @@ from pyro.distributions.kl import kl_divergence
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor, nn
 
+from ..process.ambient import TURN
 from ..process.numbers import check_count
 from ..run.measures import bound_name, point_sites
 from ..run.structure import Structure
@@ -107,6 +108,7 @@ class ELBO(Objective):
         _check_known("free_bits", "latent sites", self.free_bits, latent)
         return structure
 
+    @TURN.taken()
     def terms(self, *batch: Any) -> dict[str, Tensor]:  # noqa: D102
         pair = self._run(batch)
         check_observed(pair.observed | pair.factors)
