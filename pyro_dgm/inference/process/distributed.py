@@ -153,7 +153,7 @@ def stop_together() -> Iterator[None]:
 def _timeout() -> timedelta:
     """The timeout that `init_process_group` was given."""
     backend = distributed.group.WORLD._get_backend(torch.device("cpu"))  # type: ignore[union-attr]
-    return backend.options._timeout  # type: ignore[no-any-return, attr-defined]
+    return backend.options._timeout
 
 
 @contextmanager
