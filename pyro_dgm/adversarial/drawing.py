@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..contract import PyroProgram, Site
 from ..inference.drawing.observation import data_dim_first, refuse_factors
+from ..inference.process.ambient import TURN
 from ..inference.process.states import eval_mode, fork_rng
 from ..inference.run.traces import observed_sites, plate_depth, vectorized
 from ..inference.vectorization.modes import ParticleMode, meaning_of, means_the_same_in_training
@@ -41,6 +42,7 @@ class Fakes:
         self.depth = 1
         self.particles = ParticleMode.PLATE
 
+    @TURN.taken()
     def __call__(self, x: Tensor, *context: Any) -> Tensor:
         if self.site is None:
             self.inspect(x, *context)

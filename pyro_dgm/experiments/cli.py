@@ -25,11 +25,11 @@ from ..inference.training.svi import SVITrainer
 from ..programs.vae import VAE
 from .configurations import CONFIG, build_parts, instantiate, read_run_config
 from .data import Data
-from .defaults import add_defaults
+from .defaults import add_defaults, without_files
 from .folders import claim, prepare, run_folder
 from .kinds import check_kinds
 from .runs import RESULTS, WEIGHTS, Run, table
-from .trust import explain, modules_in, only_trusted, take_trust
+from .trust import only_trusted, take_trust, trusted_by, with_fix
 
 TRUST_HELP = "a module that a configuration file or a run directory may name; --trust=a --trust=b"
 HELP = """Train a VAE, evaluate it on held-out data and write a run directory.
@@ -79,9 +79,10 @@ def fit(
         )
     run = Run(run_folder(out), vae.to(_find_device(device)), data)
     run.check(limit)
-    seconds = run.train(objective, trainer, epochs, batch_size, patience, seed, resume=resume)
-    results = {**run.evaluate(num, limit, seed), "seconds": seconds}
-    print(table(results))
+    history = run.train(objective, trainer, epochs, batch_size, patience, seed, resume=resume)
+    results = {**run.evaluate(num, limit, seed), "seconds": sum(history.column("seconds"))}
+    print(table(results), flush=True)  # before anything is written, for which there may be no room
+    run.save(history)
     run.record(results, command="fit", num=num, limit=limit, seed=seed)
     run.draw(64, seed)
     run.describe(seed)
@@ -111,7 +112,7 @@ def evaluate(
     loaded.check(limit)
     read_records(loaded.folder / RESULTS)  # damaged ones are named before the work
     results = loaded.evaluate(num, limit, seed)
-    print(table(results))
+    print(table(results), flush=True)
     loaded.record(results, command="evaluate", num=num, limit=limit, seed=seed)
 
 
@@ -159,13 +160,14 @@ def _parse_and_run(arguments: list[str]) -> None:
     )
     try:
         if arguments[:1] == ["fit"]:
-            trust = [*trust, *modules_in(arguments)]
+            named = add_defaults(["fit", *without_files(arguments[1:])])
+            trust = [*trust, *trusted_by(lambda: fit_parser.parse_args(named[1:]), named)]
             arguments = add_defaults(arguments)
         with only_trusted(trust):
             chosen = parser.parse_args(arguments)
             _run_command(chosen.subcommand, chosen[chosen.subcommand], fit_parser, trust)
     except (ArgumentError, ValueError, OSError) as error:
-        parser.exit(2, f"pyro-dgm {' '.join(arguments[:1])}: {explain(str(error))}\n")
+        parser.exit(2, f"pyro-dgm {' '.join(arguments[:1])}: {with_fix(str(error))}\n")
 
 
 def _run_command(

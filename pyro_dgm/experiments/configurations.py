@@ -60,8 +60,8 @@ def build_parts(config: dict[str, Any], path: Path, trust: Sequence[str]) -> tup
             check_kinds(settings, _parts)
             parts = instantiate(parser, settings, ("vae", "data"))
         except (ArgumentError, ValueError) as error:
-            got = explain(str(error).strip())
-            raise FileError(path, "a model and data to build", got, FIX) from error
+            got, _, fix = explain(str(error).strip()).rstrip(".").partition(". Fix: ")
+            raise FileError(path, "a model and data to build", got, fix or FIX) from error
     return parts["vae"], parts["data"]
 
 

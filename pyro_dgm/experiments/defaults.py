@@ -63,3 +63,16 @@ def values_of(flags: Sequence[str], name: str) -> list[str]:
         elif flag.startswith(f"{name}="):
             values.append(flag.removeprefix(f"{name}="))
     return values
+
+
+def without_files(flags: Sequence[str]) -> list[str]:
+    """The flags that say something themselves: none that reads a configuration file, or prints one."""
+    kept: list[str] = []
+    is_value = False
+    for flag in flags:
+        name = flag.split("=")[0]
+        is_file = name in ("--config", "--resume") or name.startswith("--print_config")
+        if not is_file and not (is_value and not flag.startswith("--")):
+            kept.append(flag)
+        is_value = is_file and "=" not in flag
+    return kept

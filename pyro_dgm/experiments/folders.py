@@ -12,9 +12,10 @@ from jsonargparse import ArgumentParser, Namespace
 
 from ..files.errors import FileError, named
 from ..files.locking import make_folder, owned
-from ..files.manifest import Manifest
+from ..files.manifest import NAME, Manifest
 from ..files.writing import older, sweep
 from ..inference.run.sessions import require_positive
+from ..inference.training.checkpoints import fix_of_state
 from .configurations import CONFIG, read_run_config
 from .runs import CHECKPOINT, METRICS, RESULTS, WEIGHTS
 
@@ -26,6 +27,8 @@ SIGNS_OF_A_RUN = (CHECKPOINT, WEIGHTS, METRICS, RESULTS)
 def claim(settings: Namespace) -> Iterator[Path]:
     """The run directory, which no other process writes to meanwhile.
 
+    What is refused before a first epoch has ended leaves nothing: the same command runs again once its cause is mended.
+
     Raises:
         ValueError: for a resume without a run, and for a directory that holds a run already.
     """
@@ -34,15 +37,38 @@ def claim(settings: Namespace) -> Iterator[Path]:
             f"expected a checkpoint to resume, got none in {settings.out or 'a new folder'}. "
             "Fix: --out=RUN of an earlier fit."
         )
+    is_new = settings.out is None or not Path(settings.out).exists()
     folder = run_folder(settings.out)
-    with owned(folder):
-        sweep(folder)
-        if not settings.resume and any((folder / name).exists() for name in SIGNS_OF_A_RUN):
-            raise ValueError(
-                f"expected a new run directory, got {folder}, which holds a run. "
-                "Fix: --resume=true, or --out=NEW."
-            )
-        yield folder
+    try:
+        with owned(folder):
+            sweep(folder)
+            if not settings.resume and _holds_a_run(folder):
+                raise ValueError(
+                    f"expected a new run directory, got {folder}, which holds a run. "
+                    "Fix: --resume=true, or --out=NEW."
+                )
+            with _nothing_left(folder):
+                yield folder
+    finally:
+        if is_new and not any(folder.iterdir()):
+            folder.rmdir()
+
+
+@contextmanager
+def _nothing_left(folder: Path) -> Iterator[None]:
+    """Take back the files of a configuration whose run has not begun when an error ends it."""
+    written = [path for path in (folder / CONFIG, folder / NAME) if not path.exists()]
+    try:
+        yield
+    except BaseException:
+        if not _holds_a_run(folder):
+            for path in written:
+                path.unlink(missing_ok=True)
+        raise
+
+
+def _holds_a_run(folder: Path) -> bool:
+    return any((folder / name).exists() for name in SIGNS_OF_A_RUN)
 
 
 def prepare(parser: ArgumentParser, settings: Namespace, folder: Path) -> Namespace:
@@ -67,10 +93,8 @@ def prepare(parser: ArgumentParser, settings: Namespace, folder: Path) -> Namesp
 def _check_resume(parser: ArgumentParser, settings: Namespace, folder: Path) -> None:
     """A checkpoint goes on with what it was written with, and with nothing else."""
     checkpoint = folder / CHECKPOINT
-    before = older(checkpoint)
-    if before.exists() and not checkpoint.exists():
-        fix = f"go on from the one before it, mv {before} {checkpoint}"
-        raise FileError(checkpoint, "the checkpoint of the run", "none", fix)
+    if older(checkpoint).exists() and not checkpoint.exists():
+        raise FileError(checkpoint, "the checkpoint of the run", "none", fix_of_state(checkpoint))
     stored = read_run_config(folder)
     given = yaml.safe_load(parser.dump(settings))
     for part in PARTS_OF_A_RUN:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from ..inference.training.history import History, Row
 
 def rebuild_metrics(path: Path, history: History) -> None:
     """Write the rows that the checkpoint holds, in place of those that are missing, torn, changed or twice there.
+
+    Without any there is no file: it would be the sign of a run that has begun.
 
     Raises:
         FileError: if the file holds the rows of another run.
@@ -26,17 +29,22 @@ def rebuild_metrics(path: Path, history: History) -> None:
             "rows of another run",
             f"put the checkpoint of this run there; or, if it is this run's, rm {path}",
         )
+    if not rows:
+        with named(path, "write"):
+            path.unlink(missing_ok=True)
+        return
     write_text(path, "".join(map(_line, rows)))
 
 
 def append_metrics(path: Path, row: Row) -> None:
-    """Add the row of an epoch.
+    """Add the row of an epoch, which is on the disk when this returns.
 
     Raises:
         FileError: if it can't be written.
     """
-    with named(path, "write"), path.open("a", encoding="utf-8") as file:
-        file.write(_line(row))
+    with named(path, "write"), path.open("ab", buffering=0) as file:
+        file.write(_line(row).encode())
+        os.fsync(file.fileno())
 
 
 def _line(row: Row) -> str:

@@ -18,6 +18,7 @@ from .. import __version__
 from ..arviz_export.export import to_arviz
 from ..arviz_export.netcdf import netcdf_content, num_bytes_of_draws
 from ..evaluation.likelihood.importance import nll
+from ..evaluation.likelihood.pareto import LEAST_DRAWS
 from ..evaluation.likelihood.psis import khat_threshold
 from ..evaluation.likelihood.results import NLL
 from ..files.locking import require_room
@@ -28,6 +29,7 @@ from ..inference.objectives.elbo import Objective
 from ..inference.run.measures import Measure
 from ..inference.run.structure import Structure
 from ..inference.training.checkpoints import load_weights, weights_content
+from ..inference.training.history import History
 from ..inference.training.svi import SVITrainer
 from ..programs.vae import VAE
 from .configurations import build
@@ -105,8 +107,10 @@ class Run:
         seed: int,
         *,
         resume: bool,
-    ) -> float:
-        """Train up to `epochs` epochs in all; returns the seconds that the epochs took.
+    ) -> History:
+        """Train up to `epochs` epochs in all; returns the rows of all of them.
+
+        Metrics and checkpoints are written as it goes, the weights by `save`.
 
         Raises:
             ValueError: if a resumed run has more epochs already.
@@ -136,15 +140,14 @@ class Run:
                 checkpoint=checkpoint,
                 on_epoch=lambda row: append_metrics(metrics, row),
             )
-        self._save(fitted)
-        return sum(fitted.history.column("seconds"))
+        return fitted.history
 
-    def _save(self, fitted: SVITrainer) -> None:
-        """Write what training leaves."""
+    def save(self, history: History) -> None:
+        """Write what training leaves: weights, digests and the learning curve."""
         manifest = Manifest(self.folder)
         manifest.write(WEIGHTS, weights_content(self.vae))
         manifest.write(METRICS, (self.folder / METRICS).read_bytes())
-        learning_curve(fitted.history, self.folder / "learning_curve.png")
+        learning_curve(history, self.folder / "learning_curve.png")
 
     def _require_room(self, structure: Structure) -> None:
         """Refuse a disk that would be full before the run has ended."""
@@ -215,14 +218,14 @@ class Run:
 
 def table(results: Results) -> str:
     """The results as a short table."""
-    above = f"data with k-hat > {results['khat_threshold']:.2f}"
+    name_of_khat, khat = _khat_line(results)
     lines = {
         "-ELBO": f"{_with_error(results, 'nelbo')} nats",
         "NLL": f"{_with_error(results, 'nll')} nats ({results['nll_measure']}, {results['nll_kind']})",
         "NLL, bits/dim": _bits(results),
         "KL(q | p)": f"{_with_error(results, 'kl')} nats",
         "effective sample size": f"{results['ess']:.1f} of {results['num_draws']:.0f}",
-        above: f"{results['share_khat_above']:.1%}",
+        name_of_khat: khat,
         "test data": f"{results['num_test']:.0f}",
         "parameters": f"{results['parameters']:,.0f}",
     }
@@ -230,6 +233,14 @@ def table(results: Results) -> str:
         lines["training, seconds"] = f"{results['seconds']:.1f}"
     lines["evaluation, seconds"] = f"{results['evaluation_seconds']:.1f}"
     return "\n".join(f"{name:<22} {value}" for name, value in lines.items())
+
+
+def _khat_line(results: Results) -> tuple[str, str]:
+    """The share of data whose weights can't be relied on, or that the draws are too few to tell."""
+    if results["num_draws"] < LEAST_DRAWS:
+        return "k-hat", f"needs {LEAST_DRAWS} draws or more (--num), got {results['num_draws']:.0f}"
+    above = f"data with k-hat > {results['khat_threshold']:.2f}"
+    return above, f"{results['share_khat_above']:.1%}"
 
 
 def _epochs_left(epochs: int, num_done: int) -> int:

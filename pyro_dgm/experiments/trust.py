@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from argparse import ArgumentError
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from jsonargparse import set_parsing_settings
@@ -41,6 +42,7 @@ REFUSED = (
     "torch.onnx",
 )
 DOTTED = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+")
+KEY = re.compile(r'Parser key "([^"]+)"')
 DENIED = re.compile(r"Importing '([\w.]+)' is not allowed, denied by .*?\. Add .*? to allow it\.")
 
 
@@ -77,12 +79,32 @@ def only_trusted(trust: Sequence[str] = ()) -> Iterator[None]:
 
 
 def explain(message: str) -> str:
-    """An error of the parser, with the words of this package for what is not trusted."""
-    return DENIED.sub(_refusal, message)
+    """An error of the parser; of what is not trusted in the words of this package, with its key and one fix.
+
+    The parser tries each type that a place takes, and says of each that it was denied.
+    """
+    found = DENIED.search(message)
+    if found is None:
+        return message
+    key = ".".join(KEY.findall(message[: found.start()]))
+    return f"{key}: {_refusal(found[1])}" if key else _refusal(found[1])
 
 
-def _refusal(found: re.Match[str]) -> str:
-    path = found[1]
+def with_fix(message: str) -> str:
+    """An error of the parser with what helps, where it does not say so itself."""
+    message = explain(message)
+    if "Fix:" in message:
+        return message
+    if "No module named" in message:
+        fix = "run it where the module is by python -m pyro_dgm, or install the module"
+    else:
+        part = next(iter(KEY.findall(message)), "vae")
+        of_part = f"--{part}.help=CLASS for the settings of a class" if part in PARTS else "--help"
+        fix = f"what the key takes, see {of_part}"
+    return f"{message.rstrip().rstrip('.')}. Fix: {fix}."
+
+
+def _refusal(path: str) -> str:
     expected = f"expected a part of {', '.join(ROOTS)}, or of a module that you trust, got '{path}'"
     if path.startswith(tuple(f"{name}." for name in (*ROOTS, "posix", "builtins"))) or (
         path.split(".")[0] in sys.stdlib_module_names
@@ -111,8 +133,34 @@ def take_trust(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     return rest, trusted
 
 
+def trusted_by(parse: Callable[[], object], flags: Sequence[str]) -> list[str]:
+    """Modules that flags name where a class or a function is asked for, which is the caller's word.
+
+    A value that only looks like an import path, such as that of `--data.folder=./evil.v1`, is none: the parser never
+    asks for it. Nothing is built.
+
+    Args:
+        parse: parses the flags alone, without any configuration file.
+        flags: what they are.
+    """
+    candidates = modules_in(flags)
+    found: list[str] = []
+    while candidates:
+        try:
+            with only_trusted(found):
+                parse()
+        except (ArgumentError, ValueError, OSError) as error:
+            asked = [path.split(".")[0] for path in DENIED.findall(str(error))]
+            new = [name for name in asked if name in candidates and name not in found]
+            if new:
+                found += new
+                continue
+        break
+    return found
+
+
 def modules_in(arguments: Sequence[str]) -> list[str]:
-    """Modules that the caller names in flags, which is the caller's word; never those of Python itself.
+    """Modules that values of flags may name, by their looks; never those of Python itself.
 
     Example:
         >>> modules_in(["fit", "--vae=mymodel.my_vae", "--objective=os.system", "--config", "run.yaml"])

@@ -10,6 +10,8 @@ import pytest
 import yaml
 
 from pyro_dgm.experiments.cli import main
+from pyro_dgm.files.errors import FileError
+from pyro_dgm.files.manifest import Manifest
 
 SMALL = [
     "--vae.hidden=16",
@@ -203,17 +205,10 @@ def test_constructors_are_the_schema(tmp_path):
     assert recorded["data"]["class_path"].endswith("Digits")
 
 
-def test_settings_of_the_default_recipe_do_not_leak_into_another(tmp_path):
+def test_settings_of_the_default_recipe_do_not_leak_into_another(capsys):
     with pytest.raises(SystemExit):
-        main(
-            [
-                "fit",
-                "--vae=pyro_dgm.experiments.recipes.binary_vae",
-                "--epochs=1",
-                f"--out={tmp_path / 'run'}",
-            ]
-        )
-    recorded = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+        main(["fit", "--vae=pyro_dgm.experiments.recipes.binary_vae", "--print_config"])
+    recorded = yaml.safe_load(capsys.readouterr().out)
     assert recorded["vae"]["init_args"] == {"dim": 784, "latent": 40, "hidden": 300}
 
 
@@ -245,6 +240,42 @@ def test_a_mistake_ends_in_one_message_and_no_traceback(
     printed = capsys.readouterr().err
     assert message in printed
     assert "Traceback" not in printed
+
+
+REFUSED = {
+    "a model of other data": ["--vae=pyro_dgm.experiments.recipes.binary_vae", "--vae.dim=64"],
+    "a model that diverges in its first epoch": ["--trainer.lr=1e30", "--trainer.ema=null"],
+    "a trainer that can't be built": ["--trainer.lr=-1"],
+}
+
+
+@pytest.mark.parametrize("flags", REFUSED.values(), ids=REFUSED)
+def test_a_refused_fit_leaves_nothing_and_runs_once_it_is_mended(flags, tmp_path):
+    out = tmp_path / "run"
+    common = ["fit", "--epochs=1", "--num=5", "--limit=5", "--device=cpu", f"--out={out}"]
+    with pytest.raises(SystemExit):
+        main([*common, *flags])
+    assert not out.exists()
+    out.mkdir()
+    with pytest.raises(SystemExit):
+        main([*common, *flags])
+    assert list(out.iterdir()) == []
+
+
+def test_the_table_is_printed_before_anything_is_written_at_the_end(tmp_path, capsys, monkeypatch):
+    write = Manifest.write
+
+    def write_but_no_weights(manifest, name, content):
+        if name == "weights.safetensors":
+            raise FileError(manifest.folder / name, "room on the disk", "none", "free some space")
+        write(manifest, name, content)
+
+    monkeypatch.setattr(Manifest, "write", write_but_no_weights)
+    with pytest.raises(SystemExit):
+        main(["fit", *SMALL, f"--out={tmp_path / 'run'}"])
+    printed = capsys.readouterr()
+    assert "expected room on the disk, got none" in printed.err
+    assert "-ELBO" in printed.out
 
 
 def test_a_run_is_not_overwritten(run):
@@ -305,6 +336,14 @@ def test_a_resume_needs_no_flag_twice(run, apart):
     assert yaml.safe_load((run[0] / "config.yaml").read_text())["vae"]["init_args"]["latent"] == 2
 
 
+def test_the_table_says_how_many_draws_k_hat_needs(run, capsys):
+    main(["evaluate", str(run[0]), "--num=20", "--limit=5", "--device=cpu"])
+    main(["evaluate", str(run[0]), "--num=21", "--limit=5", "--device=cpu"])
+    few, enough = capsys.readouterr().out.split("-ELBO")[-2:]
+    assert "k-hat                  needs 21 draws or more (--num), got 20" in few
+    assert "data with k-hat > 0.24" in enough
+
+
 def test_abbreviated_flags_are_refused():
     with pytest.raises(SystemExit):
         main(["fit", "--epoch=1"])
@@ -317,7 +356,8 @@ def test_a_resume_without_its_checkpoint_names_the_one_before(run, capsys):
         main(["fit", f"--out={folder}", "--resume=true", "--epochs=3"])
     said = capsys.readouterr().err
     assert "checkpoint.pt: expected the checkpoint of the run, got none" in said
-    assert f"Fix: go on from the one before it, mv {folder / 'checkpoint.pt.1'}" in said
+    before = folder / "checkpoint.pt.1"
+    assert f"Fix: go on from the one before it, {before}: mv {before} " in said
 
 
 @pytest.mark.parametrize("flag", ["--trainer.lr=0.5", "--seed=3", "--batch_size=50"])

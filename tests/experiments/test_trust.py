@@ -232,6 +232,47 @@ def test_the_settings_of_other_parsers_are_left_alone():
     assert ArgumentParser().parse_args([]) is not None
 
 
+@pytest.mark.parametrize("value", ["./canary.v1", "canary.small_vae"])
+def test_a_value_that_looks_like_an_import_path_is_no_word_of_trust(value, canary, capsys):
+    (canary / "plan.yaml").write_text(yaml.safe_dump({"vae": "canary.small_vae"}))
+    config = f"--config={canary / 'plan.yaml'}"
+    printed = refused(["fit", config, "--data=Idx", f"--data.folder={value}"], capsys)
+    assert "vae: expected a part of pyro_dgm" in printed
+    assert "got 'canary.small_vae', which was not imported. Fix: --trust=canary" in printed
+    assert not (canary / "imported").exists()
+
+
+WRONG = {
+    "a command": ["--vae=os.system"],
+    "a command where several types fit": ["--trainer.optimizer=os.system"],
+    "a command inside of another part": ["--vae=pyro_dgm.VAE", "--vae.prior=subprocess.Popen"],
+    "a module that is not there": ["--vae=nowhere.vae"],
+    "a name that is not there": ["--vae=pyro_dgm.nothing"],
+    "a word": ["--vae=Nothing"],
+    "a function of another kind": ["--objective=pyro_dgm.nll"],
+    "a number for a mapping": ["--objective.beta=4"],
+    "a text for a number": ["--epochs=many"],
+    "a flag that is not there": ["--epoch=1"],
+}
+
+
+@pytest.mark.parametrize("flags", WRONG.values(), ids=WRONG)
+def test_a_wrong_flag_is_answered_with_one_fix(flags, canary, capsys):
+    printed = refused(["fit", *flags, f"--out={canary / 'run'}"], capsys)
+    assert printed.count("Fix:") == 1
+    assert flags[-1].partition("=")[2].split(".")[-1] in printed
+
+
+def test_evaluate_answers_a_denied_path_with_one_fix(canary, capsys):
+    out = canary / "run"
+    out.mkdir()
+    (out / "weights.safetensors").touch()
+    Manifest(out).write(CONFIG, yaml.safe_dump({**PLAN, "vae": "canary.small_vae"}).encode())
+    printed = refused(["evaluate", str(out)], capsys)
+    assert printed.count("Fix:") == 1
+    assert "Fix: --trust=canary, if it is yours." in printed
+
+
 def test_a_name_that_is_no_module_is_refused():
     with pytest.raises(ValueError, match="trust: expected names of modules, got 'a b'. Fix"):
         only_trusted(["a b"]).__enter__()

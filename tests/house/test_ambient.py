@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import threading
+import time
 from copy import deepcopy
 from functools import partial
 from multiprocessing import get_context
 
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 from house.ambient import AROUND, another_default_device
 from house.answers import expect, numbers
-from house.entries import GAN, OF_PRIOR, ON_DATA, Critic, N, build, normal, real
+from house.entries import GAN, OF_PRIOR, ON_DATA, Critic, D, N, build, normal, real
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -196,6 +199,41 @@ def test_four_threads_at_once_get_what_one_gets(entry):
     for result in found:
         assert not isinstance(result, Exception), result
         same(result, right)
+
+
+class Counted(dgm.Program):
+    """A model that counts how many threads are inside of it at once."""
+
+    def __init__(self):
+        super().__init__()
+        self.inside, self.most, self.net = 0, 0, nn.Linear(2, D)
+
+    def forward(self, x=None):
+        self.inside += 1
+        self.most = max(self.most, self.inside)
+        time.sleep(0.01)
+        with dgm.data_plate(x):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            found = pyro.sample("x", dist.Normal(self.net(z), 1.0).to_event(1), obs=x)
+        self.inside -= 1
+        return found
+
+
+STEPS = {
+    "draw": lambda model, guide: partial(dgm.draw, model, guide, real(), num=2),
+    "terms": lambda model, guide: partial(dgm.ELBO(model, guide).terms, real()),
+    "terms of IWELBO": lambda model, guide: partial(dgm.IWELBO(model, guide).terms, real()),
+    "step": lambda model, guide: partial(dgm.SVITrainer(dgm.ELBO(model, guide)).step, real()),
+    "step of a game": lambda model, guide: partial(dgm.GANTrainer(model, Critic()).step, real()),
+}
+
+
+@pytest.mark.parametrize("make", STEPS.values(), ids=STEPS)
+def test_what_runs_a_program_takes_a_turn(make):
+    model, guide = Counted(), build("real").guide
+    for result in in_threads(make(model, guide), 4):
+        assert not isinstance(result, Exception), result
+    assert model.most == 1
 
 
 def test_a_session_within_a_session_of_the_same_thread_goes_on():

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.utils.data import Dataset, DistributedSampler, TensorDataset
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, IterableDataset, TensorDataset
 
 from ...contract import PyroProgram
 from ..process.ambient import read_on_cpu
 from ..process.numbers import check_count
-from ..process.states import derive_seed, device_of, with_own_rng
+from ..process.states import derive_seed, device_of, fork_rng, with_own_rng
+from .arguments import arguments_of, takes_as_one_datum
 from .rests import batch_sizes, batches_before_one_datum
 from .sharding import length_of, loader_of, part_of_rank, require_parts, sampler_of
 from .tensors import (
@@ -244,7 +244,7 @@ def as_batches(
         found = Batches(data, batch_size, shuffle=shuffle, name=name).to(device)
         return found if split else found.whole()
     if isinstance(data, Dataset):
-        loader = loader_of(data, batch_size, shuffle=shuffle, split=split)
+        loader = _loader_of(data, batch_size, model, device, shuffle=shuffle, split=split)
         return LoaderBatches(loader, arguments_of(model), device)
     if isinstance(data, list):
         check_list(data, name)
@@ -261,6 +261,24 @@ def as_batches(
         f"{name}: expected a Tensor, ndarray, DataFrame, tuple of them, Batches, Dataset, DataLoader or list of "
         f"batches, got {type(data).__name__}. Fix: torch.as_tensor(x), one row per datum."
     )
+
+
+def _loader_of(
+    data: Dataset[Any], batch_size: int, model: PyroProgram, device: torch.device, **how: bool
+) -> DataLoader[Any]:
+    """A loader over a Dataset; a stream says itself what a rank reads, and may be batched already."""
+    if not isinstance(data, IterableDataset):
+        return loader_of(data, batch_size, **how)
+    return DataLoader(data, None if _comes_in_batches(data, model, device) else batch_size)
+
+
+def _comes_in_batches(
+    stream: IterableDataset[Any], model: PyroProgram, device: torch.device
+) -> bool:
+    """Whether the items of a stream are batches, and not single data."""
+    one = LoaderBatches(DataLoader(stream, 1), arguments_of(model), device)
+    with fork_rng():
+        return not takes_as_one_datum(model, one.first)
 
 
 def read_arguments(program: PyroProgram, batch: Batch) -> Batch:
@@ -280,14 +298,3 @@ def read_arguments(program: PyroProgram, batch: Batch) -> Batch:
     stream = as_batches(source, 512, program, device_of(program), shuffle=False)
     batches = [as_tensors(part) for part in with_own_rng(stream.epoch(), 0)]
     return concat_rows(batches or [stream.first()])
-
-
-def arguments_of(program: PyroProgram) -> list[str]:
-    """Names of a program's positional arguments, the observation first."""
-    forward = program.forward if isinstance(program, nn.Module) else program
-    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    names = []
-    for parameter in inspect.signature(forward).parameters.values():
-        if parameter.kind in kinds:
-            names.append(parameter.name)
-    return names

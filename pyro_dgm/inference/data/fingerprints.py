@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any
 
+import pyro
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
+from ..process.states import fork_rng
 from .batches import Batches, LoaderBatches
+from .tensors import is_array, to_tensor
 
 ROWS_AT_ONCE = 2**22  # bytes of the data that are looked at at once
 
@@ -22,7 +26,8 @@ def identify(batches: Batches | LoaderBatches, seed: int) -> Identity:
     """What makes the batches of an epoch: seed, sizes, and the numbers themselves where they are in memory.
 
     Of a loader only that is known which it says: its batch size and sampler, and its tensors if it has a
-    `TensorDataset`; of a list all its values.
+    `TensorDataset`; of another map-style Dataset its first, middle and last item, where they are the same when they are
+    read again; of a list all its values.
 
     Args:
         batches: of a run.
@@ -46,10 +51,46 @@ def identify(batches: Batches | LoaderBatches, seed: int) -> Identity:
             found["num_data"] = len(dataset)  # type: ignore[arg-type]
         if isinstance(dataset, TensorDataset):
             found["data"] = hash_tensors(dataset.tensors)
+        elif not isinstance(dataset, IterableDataset):
+            found["items"] = _hash_items(dataset, int(found["num_data"]), batches.device)
     elif isinstance(loader, list):
         found["batches"] = len(loader)
         found["data"] = hash_tensors(tuple(_values_of(loader)))
     return found
+
+
+def _hash_items(dataset: Dataset[Any], num: int, device: torch.device) -> str:
+    """A hash of a few items; of none that differs when it is read again, as one with noise of its own does."""
+    items = []
+    for place in sorted({0, num // 2, num - 1} if num else {}):
+        with fork_rng(torch.empty(0, device=device)):
+            first, second = _hash_item(dataset, place), _hash_item(dataset, place)
+        items.append(first if first == second else "another each time")
+    return " ".join(items)
+
+
+def _hash_item(dataset: Dataset[Any], place: int) -> str:
+    """A hash of the numbers of an item, read on a fixed random state of torch, NumPy and Python."""
+    before = pyro.util.get_rng_state()
+    try:
+        pyro.util.set_rng_seed(0)
+        item = dataset[place]
+    except (LookupError, TypeError):  # its sampler gives other keys
+        return "none of that key"
+    finally:
+        pyro.util.set_rng_state(before)
+    return hash_tensors(tuple(_leaves(item)))
+
+
+def _leaves(item: Any) -> list[Any]:
+    """The numbers and texts in an item, in their order; of what is neither its type."""
+    if isinstance(item, Mapping):
+        item = [part for pair in item.items() for part in pair]
+    if isinstance(item, (tuple, list)):
+        return [leaf for part in item for leaf in _leaves(part)]
+    if is_array(item):
+        return [to_tensor(item)]
+    return [item if isinstance(item, (str, int, float)) else type(item).__name__]
 
 
 def _name_of(transform: Any) -> str:

@@ -31,14 +31,12 @@ def part_of_rank(order: Tensor, *, pad: bool) -> Tensor:
 def loader_of(
     data: Dataset[Any], batch_size: int, *, shuffle: bool, split: bool
 ) -> DataLoader[Any]:
-    """A loader over a Dataset; where it is split each of several processes reads a part of its own.
+    """A loader over a map-style Dataset; where it is split each of several processes reads a part of its own.
 
     In an order of its own a part is as long as any other, so that one or the other datum is there twice; in order each
     datum is there once.
     """
     rank, world = rank_and_world()
-    if isinstance(data, IterableDataset):  # it says itself what a rank reads
-        return DataLoader(data, batch_size)
     if not split or world == 1:
         return DataLoader(data, batch_size, shuffle=shuffle)
     if shuffle:

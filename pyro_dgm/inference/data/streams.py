@@ -1,4 +1,4 @@
-"""What is looked at in batches that nobody has seen as a whole: each form once, all values for NaN."""
+"""What is looked at in batches that nobody has seen as a whole: each form once, all values for NaN and extremes."""
 
 from __future__ import annotations
 
@@ -9,16 +9,18 @@ import torch
 from torch import Tensor
 
 from .batches import Batch, Batches, LoaderBatches
+from .extremes import Extremes
 
 Check = Callable[..., Any]
 
 
 class StreamCheck:
-    """Checks the batches of a loader, or of a `transform`, in every epoch, at the cost of one reduction on the device.
+    """Checks the batches of a loader, or of a `transform`, in every epoch, at the cost of reductions on the device.
 
-    Values are read on the host where `refuse_non_finite` is called. In the first epoch the programs are checked on each
-    batch, in later ones on each batch of a new form: other shapes than before, or other dtypes. Data in memory were
-    checked as a whole, and are passed over.
+    Values are read on the host where `refuse` is called. In the first epoch the programs are checked on each batch of a
+    loader, in later ones on each batch of a new form (other shapes than before, or other dtypes), and on the extreme
+    rows of each batch whose values go beyond all before: those that a support may not hold. Data in memory were checked
+    as a whole, and are passed over.
 
     Args:
         batches: where the batches come from.
@@ -33,6 +35,7 @@ class StreamCheck:
         self.every = every
         self.forms: set[Any] = set()
         self.totals: list[Tensor] = []
+        self.extremes = Extremes()
         self.num_before = 0
 
     def begin_epoch(self, num_done: int = 0) -> None:
@@ -41,8 +44,8 @@ class StreamCheck:
         self.num_before = num_done
 
     def end_epoch(self) -> None:
-        """Look at what is left; from now on forms alone are looked at."""
-        self.refuse_non_finite()
+        """Look at what is left; from now on new forms and values alone are looked at."""
+        self.refuse()
         self.every = False
 
     def add(self, batch: Batch) -> None:
@@ -58,13 +61,20 @@ class StreamCheck:
         totals = [value.sum(dtype=torch.float64) for value in batch if _is_real(value)]
         if totals:
             self.totals.append(sum(totals[1:], totals[0]))
+        self.extremes.add(batch)
 
-    def refuse_non_finite(self) -> None:
+    def refuse(self) -> None:
         """Read the values so far on the host.
 
         Raises:
-            ValueError: with the first batch that was not finite.
+            ValueError: with the first batch that was not finite; for values that the programs refuse.
         """
+        self._refuse_non_finite()
+        for rows in self.extremes.beyond():
+            if not (self.is_stream and self.every):  # the programs have seen the whole batch
+                self.check(*rows)
+
+    def _refuse_non_finite(self) -> None:
         if not self.totals:
             return
         flags = torch.stack(self.totals).isfinite().tolist()

@@ -216,8 +216,18 @@ def concat_rows(batches: Sequence[Batch]) -> Batch:
         return batches[0]
     joint = []
     for values in zip(*batches, strict=True):
-        joint.append(torch.cat(values) if has_rows(values[0]) else values[0])
+        joint.append(_concat(values) if has_rows(values[0]) else values[0])
     return tuple(joint)
+
+
+def _concat(values: Sequence[Tensor]) -> Tensor:
+    shapes = {tuple(value.shape[1:]) for value in values}
+    if len(shapes) > 1:
+        raise ValueError(
+            f"data: expected batches of one event shape, got {sorted(shapes)}. Fix: one shape for every datum; "
+            "DataLoader(stream, batch_size=None) for a stream of batches."
+        )
+    return torch.cat([*values])
 
 
 def rebatch(batches: Iterable[Batch], num: int) -> Iterator[Batch]:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ..data.batches import read_arguments
 from ..data.tensors import Batch
+from ..process.ambient import TURN
 from ..process.numbers import check_count
 from ..process.states import eval_mode, fork_rng
 from ..run.limits import SLACK, check_closed_form, check_divergence
@@ -122,6 +123,7 @@ class ELBO(Objective):
         _check_known("free_bits", "latent sites", self.free_bits, latent)
         return structure
 
+    @TURN.taken()
     def terms(self, *batch: Any) -> dict[str, Tensor]:  # noqa: D102
         pair = self._run(batch)
         check_observed(pair.observed | pair.factors)

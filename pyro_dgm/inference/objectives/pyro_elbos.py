@@ -12,6 +12,7 @@ from pyro.infer import ELBO, TraceEnum_ELBO, TraceTMC_ELBO
 from torch import Tensor, nn
 
 from ...contract import PyroProgram
+from ..process.ambient import TURN
 from ..process.states import eval_mode, fork_rng
 from ..run.own_pass import Precisely
 from ..run.structure import Structure, preflight
@@ -113,6 +114,7 @@ class PyroObjective(Objective):
                 "in place of torch.cat."
             ) from error
 
+    @TURN.taken()
     def terms(self, *batch: Any) -> dict[str, Tensor]:  # noqa: D102
         with torch.enable_grad():  # Pyro refuses a loss without one; validation asks for none
             model, guide = Precisely()(self.model), Precisely()(self.guide)

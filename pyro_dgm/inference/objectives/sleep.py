@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ...contract import PyroProgram
 from ..drawing.simulation import generative_trace, reader_of, simulate, sites_given
+from ..process.ambient import TURN
 from ..process.states import eval_mode, fork_rng
 from ..run.kinds import own_scale
 from ..run.measure_checks import require_density
@@ -66,6 +67,7 @@ class Sleep(Objective):
         self._latent: list[str] = []
         self._read: Callable[[Trace], Tensor] | None = None
 
+    @TURN.taken()
     def terms(self, *batch: Any) -> dict[str, Tensor]:  # noqa: D102
         _, guide = self._programs(batch)
         x, latents = self._simulate(batch, self._latent_sites(batch))

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ..process.ambient import TURN
 from ..process.numbers import check_count, check_number
 from ..run.measures import bound_name, point_sites
 from ..run.structure import Structure
@@ -47,6 +48,7 @@ class Weighted(Objective):
         """The settings."""
         return f"num_particles={self.num_particles}, size={self.size}"
 
+    @TURN.taken()
     def terms(self, *batch: Any) -> dict[str, Tensor]:  # noqa: D102
         particles = self.estimator.draw(
             *self._programs(batch), *batch, num=self.num_particles, depth=self._depth

@@ -29,7 +29,7 @@ class Turn:
 
     @contextmanager
     def taken(self) -> Iterator[None]:
-        """Wait until no other thread has it, and hold it."""
+        """Wait until no other thread has it, and hold it; also as a decorator, `@TURN.taken()`."""
         with self._lock:
             yield
 

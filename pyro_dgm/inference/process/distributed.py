@@ -1,21 +1,30 @@
 """Several processes: one objective, gradients averaged over the ranks of `torchrun`.
 
 Every exchange is taken part in by all ranks, in one order, with messages whose sizes follow from what the ranks have
-agreed on. A rank that is lost ends the others by a named error, at the latest after the timeout that
-`init_process_group` was given.
+agreed on. A rank that raises or is lost ends the others by a named error: under gloo at once, under other backends at
+the latest after the timeout that `init_process_group` was given.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
+from contextvars import ContextVar
+from datetime import timedelta
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed
 from torch.nn import Parameter
 
 Value = TypeVar("Value")
+
+# The processes that exchanges go through; all of them outside of a loop, see `stop_together`.
+GROUP: ContextVar[Any] = ContextVar("group", default=None)
+
+
+class LostRankError(RuntimeError):
+    """An exchange that another rank does not take part in."""
 
 
 def rank_and_world() -> tuple[int, int]:
@@ -62,7 +71,7 @@ def copy_from_rank_zero(tensors: Iterable[Tensor]) -> None:
         own = tensor.detach()
         message = own.contiguous()
         with _all_ranks_needed():
-            distributed.broadcast(message, src=0)
+            distributed.broadcast(message, src=0, group=GROUP.get())
         if message is not own:
             own.copy_(message)
 
@@ -72,7 +81,7 @@ def all_reduce_sum(total: Tensor) -> Tensor:
     _, world = rank_and_world()
     if world > 1:
         with _all_ranks_needed():
-            distributed.all_reduce(total)
+            distributed.all_reduce(total, group=GROUP.get())
     return total
 
 
@@ -83,7 +92,7 @@ def gather(value: Value) -> list[Value]:
         return [value]
     values: list[Value] = [value] * world
     with _all_ranks_needed():
-        distributed.all_gather_object(values, value)
+        distributed.all_gather_object(values, value, group=GROUP.get())
     return values
 
 
@@ -101,12 +110,50 @@ def raise_together() -> Iterator[None]:
         error = own
         if rank_and_world()[1] == 1:
             raise
-    texts = gather(None if error is None else f"{type(error).__name__}: {error}")
+    is_lost = isinstance(error, LostRankError)
+    own_text = None if error is None else f"{type(error).__name__}: {error}"
+    found = gather((own_text, is_lost))
+    if error is not None and not is_lost:
+        raise error
+    for rank, (text, has_lost_another) in enumerate(found):
+        if text is not None and not has_lost_another:
+            message = f"expected every rank to go on, got an error of rank {rank}: {text}"
+            raise RuntimeError(message) from error
     if error is not None:
         raise error
-    for rank, text in enumerate(texts):
-        if text is not None:
-            raise RuntimeError(f"expected every rank to go on, got an error of rank {rank}: {text}")
+
+
+@contextmanager
+def stop_together() -> Iterator[None]:
+    """`raise_together` for a loop in which the ranks exchange something: none waits for one that has left it.
+
+    Exchanges inside go through a group of their own. A rank that raises closes it, which under gloo ends at once the
+    exchange in which the others wait; all then meet in the group around it, and say what that rank has raised. No step
+    costs a host synchronisation for it. Other backends have no such end: their own timeout ends the wait.
+    """
+    if rank_and_world()[1] == 1 or GROUP.get() is not None or distributed.get_backend() != "gloo":
+        yield
+        return
+    groups = [distributed.new_group(timeout=_timeout())]  # it is closed when nothing refers to it
+    try:
+        with raise_together():
+            token = GROUP.set(groups[0])
+            try:
+                yield
+            except BaseException:
+                GROUP.reset(token)
+                distributed.destroy_process_group(groups.pop())
+                raise
+            GROUP.reset(token)
+    finally:
+        if groups:
+            distributed.destroy_process_group(groups.pop())
+
+
+def _timeout() -> timedelta:
+    """The timeout that `init_process_group` was given."""
+    backend = distributed.group.WORLD._get_backend(torch.device("cpu"))  # type: ignore[union-attr]
+    return backend.options._timeout
 
 
 @contextmanager
@@ -116,7 +163,7 @@ def _all_ranks_needed() -> Iterator[None]:
         yield
     except RuntimeError as error:
         rank, world = rank_and_world()
-        raise RuntimeError(
+        raise LostRankError(
             f"rank {rank} of {world}: expected every rank to take part in an exchange, got none of at least one: it "
             "has stopped, or does something else. "
             "Fix: read the first error of the other ranks; call fit, evaluate and step on every rank; for slow ranks "

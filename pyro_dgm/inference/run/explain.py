@@ -167,6 +167,8 @@ def _fix_by_shape(model: PyroProgram | None, batch: Batch) -> str:
     fix = fix_of_shape(event, shape[1:])
     if len(shape) == 1:
         fix = "x[None] for one datum, a row per datum for several"
+    elif shape[2:] == event:
+        fix = "x.flatten(0, 1), or DataLoader(stream, batch_size=None) for a stream of batches"
     return (
         f"expected data of event shape {event}, which the model generates, got {shape[1:]}. "
         f"Fix: {fix}."

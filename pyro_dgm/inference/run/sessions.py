@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from ...contract import PyroProgram
-from ..data.batches import Batches, arguments_of, as_batches
+from ..data.arguments import arguments_of
+from ..data.batches import Batches, as_batches
 from ..data.tensors import (
     Batch,
     as_tensors,
@@ -179,9 +180,7 @@ class Session:
         return structure_of(self._model, self._guide, batch)
 
     def _in_memory(self) -> Batch:
-        if (
-            self._source and self._source[0] is None
-        ):  # the model generates: there are no data but context
+        if self._source and self._source[0] is None:  # the model generates: no data but context
             return (None, *to_device(as_tensors(self._source[1:]), self.device))
         return to_device(as_tensors(self._source), self.device)
 

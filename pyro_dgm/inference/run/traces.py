@@ -16,6 +16,7 @@ from torch.distributions import Independent
 
 from ...contract import PARTICLES, PyroProgram, Site
 from ...densities.scoring import log_prob_of
+from ..process.ambient import TURN
 from ..vectorization.counting import CountedData
 from .kinds import is_data, is_deterministic, is_drawn, is_factor, is_subsample, plate_scale
 from .own_pass import precise, precise_draws
@@ -96,7 +97,7 @@ def run_pair(
     num: int | None = None,
     depth: int = 1,
 ) -> PairTrace:
-    """Trace the guide once and the model replayed against it once.
+    """Trace the guide once and the model replayed against it once, while other threads wait.
 
     Args:
         model: a Pyro program.
@@ -105,10 +106,11 @@ def run_pair(
         num: number of particles in an outermost plate; `None` for no such plate.
         depth: number of plates of the programs; the particles take the next dim to the left.
     """
-    drawing = precise_draws(vectorized(guide, num, depth))
-    guide_trace = poutine.trace(drawing).get_trace(*batch)
-    replayed = poutine.replay(vectorized(model, num, depth), trace=guide_trace)
-    return PairTrace(guide_trace, poutine.trace(precise(replayed)).get_trace(*batch))
+    with TURN.taken():
+        drawing = precise_draws(vectorized(guide, num, depth))
+        guide_trace = poutine.trace(drawing).get_trace(*batch)
+        replayed = poutine.replay(vectorized(model, num, depth), trace=guide_trace)
+        return PairTrace(guide_trace, poutine.trace(precise(replayed)).get_trace(*batch))
 
 
 def vectorized(program: PyroProgram, num: int | None, depth: int) -> PyroProgram:

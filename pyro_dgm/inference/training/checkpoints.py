@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from io import BytesIO
@@ -27,6 +28,7 @@ from ...files.writing import older, write_file
 from ..process.distributed import rank_and_world
 
 FIX_WEIGHTS = "the file that save_weights(module, path) wrote"
+FIX_STATE = "the file that fit(checkpoint=…) or trainer.save wrote, or train anew"
 
 
 KEEP = 2  # checkpoints of a run that stay: where the newest is damaged, the one before it is there
@@ -95,16 +97,25 @@ def load_state(path: str | Path) -> dict[str, Any]:
     Raises:
         FileError: if the file is missing, empty, damaged, of another kind or too new.
     """
-    fix = _fix_of_state(path)
-    content = read_file(path, "a checkpoint", fix)
-    check_archive(content, path, fix)
+    try:
+        return _read_state(path)
+    except FileError as error:
+        if error.fix != FIX_STATE:
+            raise
+        raise FileError(path, error.expected, error.got, fix_of_state(path)) from error
+
+
+def _read_state(path: str | Path) -> dict[str, Any]:
+    content = read_file(path, "a checkpoint", FIX_STATE)
+    check_archive(content, path, FIX_STATE)
     try:
         state = torch.load(BytesIO(content), map_location="cpu", weights_only=True)
     except (RuntimeError, UnpicklingError, ValueError, EOFError) as error:
         got = f"an archive of another kind ({str(error).splitlines()[0].rstrip('.')})"
-        raise FileError(path, "a checkpoint of tensors and plain containers", got, fix) from error
+        what = "a checkpoint of tensors and plain containers"
+        raise FileError(path, what, got, FIX_STATE) from error
     if not isinstance(state, dict):
-        raise FileError(path, "a checkpoint", f"a {type(state).__name__}", fix)
+        raise FileError(path, "a checkpoint", f"a {type(state).__name__}", FIX_STATE)
     return state
 
 
@@ -117,15 +128,28 @@ def check_keys(state: dict[str, Any], names: Iterable[str], path: str | Path) ->
     missing = sorted(set(names) - set(state))
     if missing:
         got = f"a file without {missing}"
-        raise FileError(path, "the checkpoint of a run", got, _fix_of_state(path))
+        raise FileError(path, "the checkpoint of a run", got, fix_of_state(path))
 
 
-def _fix_of_state(path: str | Path) -> str:
-    """The checkpoint before it where there is one."""
-    before = older(path)
-    if before.exists():
-        return f"go on from the one before it, {before}: mv {before} {path}"
-    return "the file that fit(checkpoint=…) or trainer.save wrote, or train anew"
+def fix_of_state(path: str | Path) -> str:
+    """The newest checkpoint before it that is whole, where there is one."""
+    age = 1
+    while older(path, age).exists():
+        before = older(path, age)
+        if _is_whole(before):
+            return f"go on from the one before it, {before}: mv {before} {path}"
+        age += 1
+    return FIX_STATE
+
+
+def _is_whole(path: Path) -> bool:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of an older version, without a digest
+        try:
+            _read_state(path)
+        except FileError:
+            return False
+    return True
 
 
 @dataclass(frozen=True)

@@ -186,7 +186,7 @@ class Loop(ABC):
         is_early = self.num_epochs == run.first_epoch and num_done in EARLY_LOOKS
         if path is not None or is_early or self.num_steps - self._last_look >= LOOK_EVERY:
             with raise_together():
-                run.check.refuse_non_finite()
+                run.check.refuse()
             self._look(epoch.means)
         if path is not None:
             epoch.full_batch = self.full_batch

@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from ..objectives.elbo import Objective
 from ..objectives.statements import statements_of
+from ..process.ambient import TURN
 from ..process.distributed import average_gradients
 from ..process.numbers import check_number
 from .compilation import Compiled, Eager
@@ -133,6 +134,7 @@ class SVITrainer(Trainer):
     def terms(self, *batch: Any) -> Terms:  # noqa: D102
         return self.objective.terms(*batch)
 
+    @TURN.taken()
     def step(self, *batch: Any) -> Terms:  # noqa: D102
         # The ragged last batch of an epoch runs eager: it is not worth a graph of its own.
         is_ragged = self.full_batch > 0 and len(batch[0]) != self.full_batch

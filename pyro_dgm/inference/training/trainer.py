@@ -14,7 +14,7 @@ from torch import nn
 from ..data.batches import Batch, as_batches
 from ..data.streams import StreamCheck
 from ..objectives.statements import SeenStatements
-from ..process.distributed import raise_together
+from ..process.distributed import raise_together, stop_together
 from ..process.states import eval_mode, fork_rng
 from ..run.sessions import require_positive
 from .checkpoints import KEEP, CheckpointFile
@@ -126,7 +126,8 @@ class Trainer(Loop):
             self._check_moved()
             run = self._prepare(train, val, batch_size, seed, file)
         run.compare_ranks(self.module, epochs=epochs, done=self.num_epochs, steps=self.num_steps)
-        with self.state.training(seed), progress_bar(epochs, shown=progress) as bar:
+        bar_of_run = progress_bar(epochs, shown=progress)
+        with stop_together(), self.state.training(seed), bar_of_run as bar:
             self._check_schedules()
             metric = choose_metric(self._check(run), monitor, patience)
             self._begin()
@@ -160,7 +161,8 @@ class Trainer(Loop):
             self.preflight(*batches.first())
         # In training a loader was looked at batch by batch; here that is left to the first time.
         check = self._stream_check(batches, every=self.num_epochs == 0)
-        row = self._mean_terms(batches, check, seed)
+        with stop_together():
+            row = self._mean_terms(batches, check, seed)
         refuse_no_metric(row, "evaluate")
         return row
 

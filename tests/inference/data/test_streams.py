@@ -1,5 +1,6 @@
 """The batches of a loader are looked at in every epoch: values for NaN, and each form once by the programs."""
 
+import pyro.distributions as dist
 import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -60,6 +61,63 @@ def test_a_value_that_goes_bad_in_a_later_epoch_of_the_validation_data_is_found(
         svi().fit(torch.randn(8, 3), loader, epochs=9, progress=False)
 
 
+def counts():
+    net = dgm.mlp(3, 4)
+    vae = dgm.VAE(
+        dgm.StandardNormal(2), dgm.Poisson(dgm.mlp(2, 3)), dgm.Conditional(dist.Normal, net)
+    )
+    return dgm.SVITrainer(dgm.ELBO(vae.model, vae.guide))
+
+
+@pytest.mark.parametrize("bad", [-1.0, 0.5])
+def test_a_value_that_leaves_the_support_in_a_later_epoch_is_found(bad):
+    class Counts(Fresh):
+        def __getitem__(self, index):
+            x = super().__getitem__(index)
+            return x if self.is_bad(x) else x.round()
+
+        def is_bad(self, x):
+            return bool((x == bad).any())
+
+    def spoil(x):
+        return x.index_fill(0, torch.tensor(1), bad)
+
+    trainer = counts()
+    with pytest.raises(ValueError, match=r"site 'x': expected .* in IntegerGreaterThan"):
+        trainer.fit(DataLoader(Counts(4, spoil), batch_size=4), epochs=9, progress=False)
+    assert trainer.num_epochs < 5
+    late = DataLoader(Counts(4, spoil), batch_size=4)
+    with pytest.raises(ValueError, match=r"site 'x': expected .* in IntegerGreaterThan"):
+        counts().fit(torch.zeros(12, 3), late, epochs=9, progress=False)
+
+
+def test_a_transform_that_leaves_the_support_in_a_later_epoch_is_found():
+    calls = []
+
+    def transform(x):
+        calls.append(x)
+        return x - 1 if len(calls) > 12 else x
+
+    with pytest.raises(ValueError, match=r"site 'x': expected .* in IntegerGreaterThan"):
+        counts().fit(Batches(torch.zeros(8, 3), 4, transform=transform), epochs=99, progress=False)
+
+
+def test_only_values_beyond_all_before_are_checked_again():
+    seen = []
+    check = StreamCheck(stream(torch.zeros(2, 3)), seen.append, every=True)
+    check.add((torch.tensor([[-1.0], [5.0], [2.0], [0.0]]),))
+    check.end_epoch()
+    seen.clear()
+    check.add((torch.tensor([[4.0], [-1.0]]),))
+    check.refuse()
+    assert seen == []
+    check.add((torch.tensor([[4.0], [6.0], [0.0], [1.0]]),))
+    check.add((torch.tensor([[0.5], [1.0]]),))
+    check.add((torch.tensor([[0.25], [3.0]]),))
+    check.refuse()
+    assert [x.flatten().tolist() for x in seen] == [[0.0, 6.0, 4.0, 0.0], [0.5, 1.0]]
+
+
 def test_a_transform_that_makes_nan_is_found():
     calls = []
 
@@ -110,10 +168,10 @@ def test_large_finite_values_of_any_dtype_are_finite():
     check = StreamCheck(stream(torch.zeros(1)), lambda *_: None, every=False)
     check.add((torch.full((9, 9), 6e4, dtype=torch.float16),))
     check.add((torch.full((9, 9), 3e38, dtype=torch.float32), torch.zeros(9, 1).long()))
-    check.refuse_non_finite()
+    check.refuse()
     check.add((torch.zeros(2, 2), torch.tensor([[torch.nan]])))
     with pytest.raises(ValueError, match="in batch 3 of this one"):
-        check.refuse_non_finite()
+        check.refuse()
 
 
 def test_data_in_memory_are_not_looked_at_again():

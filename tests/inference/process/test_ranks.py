@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from functools import partial
+from time import perf_counter
 
 import pyro
 import pyro.distributions as dist
@@ -13,6 +14,7 @@ from torch import distributed, multiprocessing, nn
 from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, TensorDataset
 
 import pyro_dgm as dgm
+from pyro_dgm.inference.process.distributed import gather
 
 WORLD = 2
 pytestmark = pytest.mark.slow  # two processes import torch
@@ -242,10 +244,19 @@ class Stops(Heads):
 
 
 def lost(rank):
-    found = attempt(lambda: fit(svi(density(rank, Stops)), data(1)))
     if rank == 1:
         distributed.destroy_process_group()  # as a process that ends
-    return found
+        return ""
+    return attempt(lambda: fit(svi(density(rank)), data(1)))
+
+
+def stopped(rank):
+    """A rank raises in a step, lives on, and takes part in whatever comes next."""
+    begin = perf_counter()
+    trainer = svi(density(rank, Stops))
+    found = attempt(lambda: fit(trainer, data(1), epochs=3))
+    seconds = perf_counter() - begin
+    return {"fit": found, "seconds": seconds, "next": gather(rank)}
 
 
 SCENARIOS = {
@@ -260,6 +271,7 @@ SCENARIOS = {
     "apart": apart,
     "errors": errors,
     "estimates": estimates,
+    "stopped": stopped,
     "lost": lost,
 }
 
@@ -429,8 +441,18 @@ def test_an_estimate_on_several_ranks_is_of_all_data(ranks):
         assert "expected at least one batch" in found["too few"]
 
 
+def test_a_rank_that_raises_in_a_step_ends_the_others_at_once_with_its_error(ranks):
+    zero, one = of_scenario(ranks, "stopped")
+    assert one["fit"] == "ArithmeticError: this rank stops"
+    assert zero["fit"] == (
+        "RuntimeError: expected every rank to go on, got an error of rank 1: ArithmeticError: this rank stops"
+    )
+    for found in (zero, one):
+        assert found["seconds"] < 20  # of the 60 of the timeout
+        assert found["next"] == [0, 1]
+
+
 def test_a_rank_that_is_lost_ends_the_others_by_name(ranks):
-    zero, one = of_scenario(ranks, "lost")
-    assert one == "ArithmeticError: this rank stops"
-    assert zero.startswith("RuntimeError: rank 0 of 2: expected every rank to take part")
+    zero, _ = of_scenario(ranks, "lost")
+    assert zero.startswith("LostRankError: rank 0 of 2: expected every rank to take part")
     assert "Fix: read the first error of the other ranks" in zero

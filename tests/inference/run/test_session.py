@@ -7,8 +7,9 @@ import pyro.distributions as dist
 import pytest
 import torch
 from house.answers import numbers
+from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
-from toys import linear_gaussian, toy_vae
+from toys import linear_gaussian, same_toy_vae, toy_vae
 
 import pyro_dgm as dgm
 from pyro_dgm.inference.process.states import device_of, evaluation_mode
@@ -192,6 +193,17 @@ class Stream(IterableDataset):
         return iter(self.x)
 
 
+class Batched(IterableDataset):
+    """A stream that is batched already, as a WebLoader is, in batches of 3, 3 and 2."""
+
+    def __init__(self, *values):
+        self.values = values
+
+    def __iter__(self):
+        parts = [value.split(3) for value in self.values]
+        return iter(parts[0]) if len(parts) == 1 else zip(*parts, strict=True)
+
+
 FORMS = {
     "ndarray": lambda x: x.numpy(),
     "reversed_ndarray": lambda x: x.numpy()[::-1][::-1],
@@ -200,6 +212,8 @@ FORMS = {
     "tensor_dataset": TensorDataset,
     "dataset": Rows,
     "stream": Stream,
+    "stream_of_batches": Batched,
+    "loader_of_batches": lambda x: DataLoader(Batched(x), batch_size=None),
     "loader": lambda x: DataLoader(TensorDataset(x), 4),
     "loader_of_tensors": lambda x: DataLoader(x, 3),
     "list_of_batches": lambda x: [(x[:5],), (x[5:],)],
@@ -215,6 +229,73 @@ def test_an_estimate_of_any_form_of_data_is_that_of_the_tensor(form):
     whole = dgm.nll(vae.model, vae.guide, x, num=5, chunk=15)
     found = dgm.nll(vae.model, vae.guide, form(x), num=5, chunk=15)
     torch.testing.assert_close(found.per_datum, whole.per_datum, rtol=1e-12, atol=1e-12)
+
+
+class OfContext(dgm.Program):
+    """x ~ Normal(w c, 1) and its guide, for an x and a c of any number of dims."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Linear(2, 3)
+
+    def forward(self, x=None, c=None):
+        with dgm.data_plate(x, c):
+            return pyro.sample("x", dist.Normal(self.net(c), 1.0).to_event(1), obs=x)
+
+
+@pytest.mark.parametrize("make", [Batched, lambda x, c: Stream([*zip(x, c, strict=True)])])
+def test_a_stream_with_context_is_read_as_it_comes_or_batched(make):
+    x, c = torch.randn(8, 3), torch.randn(8, 2)
+    model, guide = OfContext(), dgm.EmptyGuide()
+    whole = dgm.nll(model, guide, x, c, num=2)
+    found = dgm.nll(model, guide, make(x, c), num=2)
+    torch.testing.assert_close(found.per_datum, whole.per_datum, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("make", [Batched, Stream])
+@pytest.mark.parametrize("num_dims", [1, 2])
+def test_a_guide_alone_tells_a_stream_of_batches_from_one_of_data(num_dims, make):
+    net = nn.Sequential(nn.Flatten(), dgm.mlp(3, 4)) if num_dims == 2 else dgm.mlp(3, 4)
+    guide = dgm.AmortizedGuide(dgm.Conditional(dist.Normal, net))
+    x = torch.randn(8, 3) if num_dims == 1 else torch.randn(8, 3, 1)
+    whole = dgm.encode(guide, x)
+    found = dgm.encode(guide, make(x))
+    assert {name: found[name].shape for name in found} == {
+        name: whole[name].shape for name in whole
+    }
+
+
+@pytest.mark.parametrize("make", [Batched, Stream])
+def test_a_trainer_takes_the_same_steps_on_a_stream_of_batches_as_on_one_of_data(make):
+    x = torch.randn(8, 3)
+    rows = []
+    for data in (make(x), DataLoader(TensorDataset(x), 3)):
+        vae = same_toy_vae()
+        trainer = dgm.SVITrainer(dgm.ELBO(vae.model, vae.guide))
+        rows.append(trainer.fit(data, epochs=2, batch_size=3, progress=False).column("train_loss"))
+    assert rows[0] == rows[1]
+
+
+@pytest.mark.parametrize("make", [Batched, Stream])
+def test_a_game_takes_a_stream_of_batches_or_of_data(make):
+    x = torch.randn(8, 3)
+    rows = []
+    for data in (make(x), DataLoader(TensorDataset(x), 3)):
+        torch.manual_seed(0)
+        trainer = dgm.GANTrainer(same_toy_vae().generator, dgm.mlp(3, 8, 1))
+        rows.append([*trainer.fit(data, batch_size=3, progress=False)][0])
+    for row in rows:
+        row.pop("seconds")
+    assert rows[0] == rows[1]
+
+
+@pytest.mark.parametrize("num_data", [6, 8])
+def test_batches_of_batches_are_refused_with_the_loader_that_helps(num_data):
+    """Of 8 data the last batch is smaller, and the two do not even have one event shape."""
+    vae = toy_vae()
+    loader = DataLoader(Batched(torch.ones(num_data, 3)), 2 if num_data == 6 else 1)
+    with pytest.raises(ValueError, match=r"DataLoader\(stream, batch_size=None\)"):
+        dgm.nll(vae.model, vae.guide, loader, num=2)
 
 
 def test_a_memory_map_is_read_as_the_tensor(tmp_path):

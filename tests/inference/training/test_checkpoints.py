@@ -283,6 +283,22 @@ def test_the_checkpoint_before_the_newest_is_kept_and_is_the_fix_of_a_damaged_on
         load_state(path)
 
 
+@pytest.mark.parametrize(
+    ("damaged", "fix"),
+    [
+        (["run.pt", "run.pt.1"], r"go on from the one before it, .*run\.pt\.2: mv .*run\.pt\.2 "),
+        (["run.pt", "run.pt.1", "run.pt.2"], r"the file that fit\(checkpoint=…\) .* or train anew"),
+    ],
+)
+def test_a_fix_names_a_checkpoint_that_is_whole_alone(damaged, fix, tmp_path):
+    for step in range(4):
+        save_state({"step": step}, tmp_path / "run.pt", keep=3)
+    for name in damaged:
+        (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:-1])
+    with pytest.raises(FileError, match=rf"run\.pt: expected a checkpoint that is .*Fix: {fix}"):
+        load_state(tmp_path / "run.pt")
+
+
 def test_fit_keeps_two_checkpoints_unless_told_otherwise(tmp_path):
     for name, options, files in (
         ("two", {}, ["run.pt", "run.pt.1"]),

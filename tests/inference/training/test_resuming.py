@@ -1,14 +1,17 @@
 """A checkpoint inside an epoch goes on with the batches it began with, and one that does not fit changes nothing."""
 
+import random
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 from toys import assert_equal, everything, same_toy_vae
 
 import pyro_dgm as dgm
-from pyro_dgm.inference.data.batches import Batches
-from pyro_dgm.inference.data.fingerprints import ROWS_AT_ONCE, hash_tensors
+from pyro_dgm.inference.data.batches import Batches, LoaderBatches
+from pyro_dgm.inference.data.fingerprints import ROWS_AT_ONCE, hash_tensors, identify
 from pyro_dgm.inference.process.states import fork_rng
 from pyro_dgm.inference.training.checkpoints import load_state, save_state
 
@@ -111,6 +114,52 @@ def test_the_rest_of_an_epoch_of_a_loader_needs_the_same_loader(train, message, 
     trainer.resume(path)
     with pytest.raises(ValueError, match=message):
         fit(trainer, train())
+
+
+class Items(Dataset):
+    """A map-style data set of its own, whose items may have noise of their own."""
+
+    def __init__(self, x, noise=None):
+        self.x, self.noise = x, noise
+
+    def __len__(self):
+        return len(self.x)
+
+    def __getitem__(self, index):
+        x = self.x[index]
+        return {"x": x if self.noise is None else x + self.noise()}
+
+
+NOISES = {
+    "none": None,
+    "of_torch": lambda: 1e-3 * torch.randn(()),
+    "of_python": lambda: 1e-3 * random.random(),
+    "of_a_generator": lambda: 1e-3 * GENERATOR.random(),
+}
+GENERATOR = np.random.default_rng(0)
+
+
+@pytest.mark.parametrize("noise", NOISES.values(), ids=NOISES)
+def test_the_rest_of_an_epoch_of_a_data_set_needs_the_same_items(noise, tmp_path):
+    path = stopped_file(svi, tmp_path / "run.pt", DataLoader(Items(data(), noise), 4))
+    trainer = svi()
+    trainer.resume(path)
+    if noise is not NOISES["of_a_generator"]:  # whose items nothing tells
+        with pytest.raises(ValueError, match="expected the batches of the epoch.* items="):
+            fit(trainer, DataLoader(Items(data(seed=2), noise), 4))
+    fit(trainer, DataLoader(Items(data(), noise), 4), epochs=3)
+    assert trainer.num_epochs == 4
+
+
+def test_a_fingerprint_moves_no_random_state():
+    before = torch.get_rng_state(), random.getstate(), str(np.random.get_state())  # noqa: NPY002
+    batches = LoaderBatches(
+        DataLoader(Items(data(), NOISES["of_torch"]), 4), ["x"], torch.device("cpu")
+    )
+    assert identify(batches, seed=0) == identify(batches, seed=0)
+    after = torch.get_rng_state(), random.getstate(), str(np.random.get_state())  # noqa: NPY002
+    assert torch.equal(before[0], after[0])
+    assert before[1:] == after[1:]
 
 
 class Stream:
