@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from math import inf, prod
-from typing import Any, NoReturn, cast
+from math import prod
+from typing import Any, cast
 
 import torch
 from pyro.distributions.kl import kl_divergence
@@ -27,11 +27,12 @@ from ..run.traces import (
     log_density,
     run_pair,
 )
+from .by_site import check_known, free_bits_by_site, schedules_by_site
 from .costs import Cost
 from .factors import guide_costs
 from .free_bits import FreeBits
 from .objective import Objective, check_observed, check_reparameterized
-from .schedules import Constant, Schedule, check_values
+from .schedules import Schedule, check_values
 
 
 class ELBO(Objective):
@@ -94,8 +95,8 @@ class ELBO(Objective):
         check_count("ELBO", "num_particles", num_particles, fix="num_particles=1")
         self.num_particles = num_particles
         self.analytic_kl = analytic_kl
-        self.beta = _schedules_by_site(beta)
-        self.free_bits = _free_bits_by_site(free_bits)
+        self.beta = schedules_by_site(beta)
+        self.free_bits = free_bits_by_site(free_bits)
         self._has_divergence = False  # found by preflight
 
     def extra_repr(self) -> str:
@@ -119,8 +120,8 @@ class ELBO(Objective):
         if self.analytic_kl:
             self._check_closed_forms(read_arguments(self.model, batch))
         latent = list(structure.latent)
-        _check_known("beta", "sites", self.beta, [*latent, *structure.observed])
-        _check_known("free_bits", "latent sites", self.free_bits, latent)
+        check_known("beta", "sites", self.beta, [*latent, *structure.observed])
+        check_known("free_bits", "latent sites", self.free_bits, latent)
         return structure
 
     @TURN.taken()
@@ -220,72 +221,6 @@ class ELBO(Objective):
                 term = term * self.beta[cost.site]()
             weighted.append(term.sum())
         return _sum(weighted)
-
-
-def _schedules_by_site(beta: Mapping[str, float | Schedule] | None) -> nn.ModuleDict:
-    """A schedule for each site that has a β; a number is a constant one."""
-    if beta is None:
-        return nn.ModuleDict()
-    if not isinstance(beta, Mapping):
-        _refuse_no_sites("beta", "beta", beta, _as_schedule)
-    schedules = nn.ModuleDict()
-    for name, value in beta.items():
-        schedules[name] = _as_schedule(name, value)
-    return schedules
-
-
-def _as_schedule(name: str, value: Any) -> Schedule:
-    if isinstance(value, Schedule):
-        return value
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not is_number and not (isinstance(value, Tensor) and value.numel() == 1):
-        raise TypeError(
-            f"ELBO: expected beta of '{name}' as a number or a Schedule, got {value!r}. "
-            f"Fix: beta={{'{name}': LinearWarmup(1000)}}, or beta={{'{name}': 0.5}}."
-        )
-    weight = float(value)
-    if not 0 <= weight < inf:
-        raise ValueError(
-            f"ELBO: expected a finite beta >= 0 of '{name}', got {weight:g}. "
-            f"Fix: beta={{'{name}': 0.0}} to leave the cost out."
-        )
-    return Constant(weight)
-
-
-def _free_bits_by_site(free_bits: Mapping[str, float | Tensor] | None) -> nn.ModuleDict:
-    """Free bits for each site that has some."""
-    if free_bits is None:
-        return nn.ModuleDict()
-    if not isinstance(free_bits, Mapping):
-        _refuse_no_sites("free_bits", "free bits", free_bits, lambda _, nats: FreeBits(nats))
-    floors = nn.ModuleDict()
-    for name, nats in free_bits.items():
-        floors[name] = FreeBits(nats)
-    return floors
-
-
-def _refuse_no_sites(
-    option: str, words: str, value: Any, read: Callable[[str, Any], nn.Module]
-) -> NoReturn:
-    """Refuse an option that names no site; the fix gives its value to one where the value is good."""
-    shown = repr(value)
-    try:
-        read("z", value)
-    except (TypeError, ValueError):
-        shown = "0.5"
-    raise TypeError(
-        f"ELBO: expected {words} by site, got {value!r}. Fix: {option}={{'z': {shown}}}."
-    )
-
-
-def _check_known(option: str, kind: str, by_site: nn.ModuleDict, known: list[str]) -> None:
-    """Refuse a weight or a floor of a site that the programs do not have."""
-    unknown = sorted(set(by_site) - set(known))
-    if unknown:
-        raise ValueError(
-            f"ELBO: expected {option} for {kind} among {known}, got {unknown}. "
-            f"Fix: {option}={{site: 0.5}} with one of them."
-        )
 
 
 def _check_order(drawn: dict[str, Site], modelled: dict[str, Site]) -> None:
