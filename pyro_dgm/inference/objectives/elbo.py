@@ -56,7 +56,8 @@ class ELBO(Objective):
         `poutine.scale` of the programs, which the loss has as `Trace_ELBO` has it (N/B of a plate stays in
         both); `rec[x]`: $-\log p(x \mid z)$ of an observed site; `kl[z]`: $\log q(z) - \log p(z)$ of a latent
         site, or its closed form; `log_q[a]`: of an auxiliary site, by which an AutoGuide has its density;
-        `factor[f]`: $-\log f$ of a `pyro.factor` in the model, part of nelbo; `guide_factor[f]`: $+\log f$ of one in the guide, part of the loss alone. Of a guide
+        `factor[f]`: $-\log f$ of a `pyro.factor` in the model, part of nelbo; `guide_factor[f]`: $+\log f$ of one
+        in the guide, part of the loss alone. Of a guide
         that is a point mass at a latent site, as `AutoDelta`, the sum is `njoint`, $-\log p(x, z^*)$, in place of
         `nelbo`: it bounds nothing.
 

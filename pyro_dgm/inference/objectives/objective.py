@@ -168,7 +168,7 @@ def check_trainable(objective: str, role: str, program: Any) -> None:
         fix = PROGRAM_OF[role]
     if fix is not None:
         raise TypeError(
-            f"{objective}: expected the {role} as a Pyro program, "
+            f"{objective}: expected the {role} as a Pyro program, a module or a function, "
             f"got {describe(program)}{why}. Fix: {fix}."
         )
     check_program(program)

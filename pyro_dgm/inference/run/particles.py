@@ -112,12 +112,12 @@ class Particles:
 
     @property
     def local_log_weight(self) -> Tensor:
-        r"""$\log p(x_i, z_i \mid \theta) - \log q(z_i \mid x_i, \theta)$ `(K, N)` given what all data share, in float64."""
+        r"""$\log p(x_i, z_i \mid \theta) - \log q(z_i \mid x_i, \theta)$ `(K, N)` given the shared θ, in float64."""
         return self.log_joint - self.log_guide
 
     @property
     def log_weight_of_set(self) -> Tensor:
-        r"""$\log \frac{p(\theta)}{q(\theta)} + \sum_i \log \frac{p(x_i, z_i \mid \theta)}{q(z_i \mid \theta, x_i)}$ `(K,)`, float64."""
+        r"""$\log p(\theta) - \log q(\theta)$ and the sum of `local_log_weight` over the data `(K,)`, in float64."""
         shared = _total(self.shared_p, self._zeros[:, 0]) - _total(self.shared_q, self._zeros[:, 0])
         return self.local_log_weight.sum(-1) + shared
 
