@@ -62,8 +62,9 @@ class ELBO(Objective):
         loss: what is minimized; nelbo: −ELBO without β, without factors of the guide, and without any
         `poutine.scale` of the programs, which the loss has as `Trace_ELBO` has it (N/B of a plate stays in
         both); `rec[x]`: $-\log p(x \mid z)$ of an observed site; `kl[z]`: $\log q(z) - \log p(z)$ of a latent
-        site, or its closed form; `factor[f]`: $-\log f$ of a `pyro.factor` in the model, part of nelbo;
-        `guide_factor[f]`: $+\log f$ of one in the guide, part of the loss alone. Of a guide
+        site, or its closed form; `log_q[a]`: of an auxiliary site, by which an AutoGuide has its density;
+        `factor[f]`: $-\log f$ of a `pyro.factor` in the model, part of nelbo; `guide_factor[f]`: $+\log f$ of one
+        in the guide, part of the loss alone. Of a guide
         that is a point mass at a latent site, as `AutoDelta`, the sum is `njoint`, $-\log p(x, z^*)$, in place of
         `nelbo`: it bounds nothing; and `prior[z]`, $-\log p(z^*)$, stands in place of `kl[z]` of such a site.
 
@@ -139,6 +140,8 @@ class ELBO(Objective):
         for name, site in pair.latent.items():
             term = f"prior[{name}]" if name in points else f"kl[{name}]"
             costs.append(self._kl(term, name, site, pair.modelled[name]))
+        for name, site in pair.auxiliary.items():
+            costs.append(Cost.of(f"log_q[{name}]", name, site, log_density(site)))
         weight = 1 / (self.num_particles * self._num_data(batch))
         return self._name_terms(costs, guide_costs(pair), weight, bound_name(points))
 

@@ -11,6 +11,8 @@ from torch.distributions import Distribution
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 from ...representation import SettingsFirst
+from ..adoption.plates import Naming, naming_of
+from ..adoption.programs import as_module, initialise
 from ..process.numbers import check_count
 from ..process.states import eval_mode
 from ..run.pair_checks import (
@@ -50,6 +52,7 @@ class Objective(SettingsFirst, RunsPrograms):
                 f"Fix: {name}(model, guide); of a VAE {name}(vae.model, vae.guide); "
                 "EmptyGuide() for a model without latents."
             )
+        model, guide = as_module(model), as_module(guide)
         check_trainable(name, "model", model)
         check_trainable(name, "guide", guide)
         if size is not None:
@@ -59,6 +62,8 @@ class Objective(SettingsFirst, RunsPrograms):
         self.size = size
         self.statements: Statements | None = None
         self._depth = 1
+        self._full_size: int | None = None
+        self._naming = Naming()
         self._particles: ParticleMode | None = None  # found by preflight, or by the first run
 
     def terms(self, *batch: Any) -> dict[str, Tensor]:
@@ -97,8 +102,11 @@ class Objective(SettingsFirst, RunsPrograms):
 
     def preflight(self, *batch: Any) -> Structure:
         """Check the pair on this batch, see `preflight`, and learn how many plates the programs have."""
+        self._particles = None
         structure = preflight(self.model, self.guide, *batch, size=self.size)
         self._depth = structure.depth
+        self._full_size = structure.full_size
+        self._naming = Naming(structure.plate)
         self._particles = self._mode_of(structure.particles, batch)
         return replace(structure, particles=self._particles)
 
@@ -106,23 +114,31 @@ class Objective(SettingsFirst, RunsPrograms):
         """Model and guide as programs that mean the same inside a plate of particles."""
         if self._particles is None and get_proxy_mode() is None:  # not while it becomes a graph
             with eval_mode(self.model, self.guide):
-                found = meaning_of(self.model, self.guide, batch)
+                initialise(self.guide, batch)
+                self._naming = naming_of(self.model, self.guide, batch)
+                found = meaning_of(*self._named(), batch)
             self._particles = self._mode_of(found.particles, batch)
         mode = self._particles or ParticleMode.PLATE
-        model, guide = mode.adopt(self.model, self.size), mode.adopt(self.guide, self.size)
-        return cast(nn.Module, model), cast(nn.Module, guide)
+        model, guide = self._named()
+        size = self.size or self._full_size
+        return cast(nn.Module, mode.adopt(model, size)), cast(nn.Module, mode.adopt(guide, size))
+
+    def _named(self) -> tuple[Any, Any]:
+        """Model and guide with their data plate by its name."""
+        return self._naming.adopt(self.model), self._naming.adopt(self.guide)
 
     def _mode_of(self, found: ParticleMode, batch: tuple[Any, ...]) -> ParticleMode:
         """How particles are run in training, where statistics of a batch are taken over all rows."""
         if found is not ParticleMode.PLATE:
             return found
-        is_same = means_the_same_in_training(self.model, self.guide, batch)
+        is_same = means_the_same_in_training(*self._named(), batch)
         return found if is_same else ParticleMode.ROWS
 
     def _num_data(self, batch: tuple[Any, ...]) -> int:
         """The number of data that a loss is divided by: of the full set if it is known, else of the batch."""
-        if self.size:
-            return self.size
+        size = self.size or self._full_size
+        if size:
+            return size
         return len(next(value for value in batch if isinstance(value, Tensor)))
 
 
@@ -148,9 +164,6 @@ def check_trainable(objective: str, role: str, program: Any) -> None:
         fix = PROGRAM_OF[role]
     elif not callable(program):
         fix = f"{objective}(vae.model, vae.guide)"
-    elif not isinstance(program, nn.Module):
-        why = ", whose parameters nobody would train"
-        fix = "subclass Program (or nn.Module), or use pyro.infer.SVI"
     elif isinstance(program, Objective):
         why = ", which holds two programs"
         fix = f"{objective}(objective.model, objective.guide)"
@@ -159,7 +172,7 @@ def check_trainable(objective: str, role: str, program: Any) -> None:
         fix = PROGRAM_OF[role]
     if fix is not None:
         raise TypeError(
-            f"{objective}: expected the {role} as an nn.Module, "
+            f"{objective}: expected the {role} as a Pyro program, a module or a function, "
             f"got {describe(program)}{why}. Fix: {fix}."
         )
     check_program(program)

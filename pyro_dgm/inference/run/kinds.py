@@ -10,7 +10,7 @@ observed                conditioned on data in the model         `log p` per dat
 factor                  distribution `Unit`, in the model        part of the joint density, reported apart, no data
 factor of the guide     distribution `Unit`, in the guide        part of the training loss alone, of no estimate
 deterministic           `infer={"_deterministic": True}`         a named value without a density
-auxiliary               `infer={"is_auxiliary": True}`, drawn    refused by name
+auxiliary               `infer={"is_auxiliary": True}`, drawn    part of the guide's density, not of the model
 enumerated              `infer={"enumerate": …}`                 summed out by `PyroObjective`; elsewhere drawn
 subsample               the index of a plate                     N/B of the plate scales the loss
 ======================  =======================================  ==================================================
@@ -39,6 +39,7 @@ class Kind(StrEnum):
     OBSERVED = "observed"
     FACTOR = "factor"  # a term of the joint density that scores no data
     GUIDE_FACTOR = "factor of the guide"  # a term of the training loss, of no estimate
+    AUXILIARY = "auxiliary"  # a draw of the guide that the model's sites are functions of
     DETERMINISTIC = "deterministic"  # a named value without a density
 
 

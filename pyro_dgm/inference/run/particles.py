@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -12,9 +13,12 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from ...contract import DATA, PyroProgram, Site
+from ..adoption.plates import naming_of
+from ..adoption.programs import as_module, initialise
 from ..data.batches import read_arguments
 from ..process.states import fork_rng
 from ..vectorization.modes import meaning_of, refuse_mixing, takes_all_data
+from ..vectorization.rows import OneAtATime
 from .edges import warn_of_rounding
 from .explain import run_or_explain
 from .kinds import is_factor
@@ -29,15 +33,41 @@ class Particles:
 
     Attributes:
         values: latent site → draws `(K, …, N, *event)`, the dims between those of the site's further plates.
-        log_p: model site (latent, observed, and factors) → log density `(K, N)`.
-        log_q: latent site → log density of the guide `(K, N)`; its factors are no part of it.
+        log_p: model site inside the data plate (latent, observed, and factors) → log density `(K, N)`.
+        log_q: drawn site of the guide → log density `(K, N)`, auxiliary ones among them; its factors are no part of it.
         pair: the run itself, for readers that need distributions or plates.
+        shared_p: model site that all data share, outside the data plate → log density `(K,)`.
+        shared_q: drawn site of the guide that all data share → log density `(K,)`.
     """
 
     values: dict[str, Tensor]
     log_p: dict[str, Tensor]
     log_q: dict[str, Tensor]
     pair: PairTrace
+    shared_p: dict[str, Tensor] = field(default_factory=dict)
+    shared_q: dict[str, Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, pair: PairTrace) -> Particles:
+        """The particles of a run inside their plate."""
+        values = {name: plate_value(site) for name, site in pair.latent.items()}
+        log_p, shared_p = _by_place(pair.joint)
+        log_q, shared_q = _by_place(pair.scored)
+        return cls(values, log_p, log_q, pair, shared_p, shared_q)
+
+    @classmethod
+    def of_runs(cls, pairs: Sequence[PairTrace]) -> Particles:
+        """The particles of several runs without a plate of particles, one each; `pair` is the first of them."""
+        of_each = []
+        for pair in pairs:
+            values = {name: plate_value(site)[None] for name, site in pair.latent.items()}
+            joint, scored = _by_place(pair.joint, num=1), _by_place(pair.scored, num=1)
+            of_each.append((values, joint[0], scored[0], joint[1], scored[1]))
+        values, log_p, log_q, shared_p, shared_q = [
+            {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+            for parts in zip(*of_each, strict=True)
+        ]
+        return cls(values, log_p, log_q, pairs[0], shared_p, shared_q)
 
     @property
     def guide_trace(self) -> Trace:
@@ -57,30 +87,54 @@ class Particles:
     @property
     def factors(self) -> dict[str, Tensor]:
         """Factor of the model → its log `(K, N)`, a part of the joint density that scores no data."""
-        return {name: self.log_p[name] for name in self.pair.factors}
+        return {name: self.log_p[name] for name in self.pair.factors if name in self.log_p}
 
     @cached_property
     def log_joint(self) -> Tensor:
-        r"""$\log p(x_i, z^{(k)}_i)$ `(K, N)`, in float64."""
-        return _total(self.log_p)
+        r"""$\log p(x_i, z^{(k)}_i)$ `(K, N)`, in float64: given what all data share, where they share any."""
+        return _total(self.log_p, self._zeros)
 
     @cached_property
     def log_guide(self) -> Tensor:
-        r"""$\log q(z^{(k)}_i \mid x_i)$ `(K, N)`, in float64; 0 for a guide without sites."""
-        return _total(self.log_q) if self.log_q else torch.zeros_like(self.log_joint)
+        r"""$\log q(z^{(k)}_i \mid x_i)$ `(K, N)`, in float64; 0 for a guide without sites of a datum."""
+        return _total(self.log_q, self._zeros)
 
     @property
     def log_weight(self) -> Tensor:
-        r"""$\log w^{(k)}_i = \log p(x_i, z^{(k)}_i) - \log q(z^{(k)}_i \mid x_i)$ `(K, N)`, in float64."""
+        r"""$\log w^{(k)}_i = \log p(x_i, z^{(k)}_i) - \log q(z^{(k)}_i \mid x_i)$ `(K, N)`, in float64.
+
+        Raises:
+            ValueError: if the data share a site, outside the data plate, which has no log weight per datum.
+        """
+        for name in (*self.shared_q, *self.shared_p):
+            refuse_shared(name, (self.pair.scored | self.pair.joint)[name])
         return self.log_joint - self.log_guide
+
+    @property
+    def local_log_weight(self) -> Tensor:
+        r"""$\log p(x_i, z_i \mid \theta) - \log q(z_i \mid x_i, \theta)$ `(K, N)` given the shared θ, in float64."""
+        return self.log_joint - self.log_guide
+
+    @property
+    def log_weight_of_set(self) -> Tensor:
+        r"""$\log p(\theta) - \log q(\theta)$ and the sum of `local_log_weight` over the data `(K,)`, in float64."""
+        shared = _total(self.shared_p, self._zeros[:, 0]) - _total(self.shared_q, self._zeros[:, 0])
+        return self.local_log_weight.sum(-1) + shared
 
     @property
     def kl(self) -> Tensor:
         r"""$\log q(z^{(k)}_i \mid x_i) - \log p(z^{(k)}_i)$ over the latent sites `(K, N)`, in float64."""
-        prior = {name: self.log_p[name] for name in self.values}
-        if not prior:
-            return torch.zeros_like(self.log_joint)
-        return self.log_guide - _total(prior)
+        prior = {name: self.log_p[name] for name in self.values if name in self.log_p}
+        return self.log_guide - _total(prior, self._zeros)
+
+    @cached_property
+    def _zeros(self) -> Tensor:
+        """Zeros `(K, N)`, float64; `(K, 1)` where no site lies in the data plate."""
+        for found in (self.log_p, self.log_q):
+            for log_p in found.values():
+                return torch.zeros_like(log_p, dtype=torch.float64)
+        shared = next(iter((self.shared_p | self.shared_q).values()))
+        return torch.zeros_like(shared, dtype=torch.float64)[:, None]
 
 
 def draw(
@@ -103,27 +157,43 @@ def draw(
             the data of a batch.
     """
     if depth is None:
+        model, guide = as_module(model), as_module(guide)
         check_pair(model, guide)
         require_positive(num=num)
         batch = read_arguments(model, batch)
+        initialise(guide, batch)
+        naming = naming_of(model, guide, batch)
+        model, guide = naming.adopt(model), naming.adopt(guide)
         with fork_rng(*batch):
             pair = run_or_explain(model, guide, batch)
         check_sites(pair)
         depth = pair.depth
         whole = takes_all_data(model, guide, batch)
-        found = meaning_of(model, guide, batch, whole=whole)
-        refuse_mixing(found)
-        model, guide = found.particles.adopt(model), found.particles.adopt(guide)
+        meaning = meaning_of(model, guide, batch, whole=whole)
+        refuse_mixing(meaning)
+        model, guide = meaning.particles.adopt(model), meaning.particles.adopt(guide)
+    if isinstance(model, OneAtATime) and isinstance(guide, OneAtATime):
+        pairs = [run_pair(model.program, guide.program, batch) for _ in range(num)]
+        return Particles.of_runs(pairs)
     pair = run_pair(model, guide, batch, num, depth)
-    values, log_p, log_q = {}, {}, {}
-    for name, site in pair.latent.items():
-        values[name] = plate_value(site)
-        log_q[name] = per_datum(name, site)
-    for name, site in pair.joint.items():
-        log_p[name] = per_datum(name, site)
     if not torch.is_grad_enabled():  # a training step reads nothing on the host
         warn_of_rounding(pair)
-    return Particles(values, log_p, log_q, pair)
+    return Particles.of(pair)
+
+
+def _by_place(
+    sites: Mapping[str, Site], num: int | None = None
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Log densities inside the data plate, `(K, N)`, and outside, `(K,)`; without a plate of particles K is `num`."""
+    inside, outside = {}, {}
+    for name, site in sites.items():
+        log_p = log_density(site)
+        rows = num or log_p.shape[0]
+        if is_in_plate(site, DATA):
+            inside[name] = log_p.reshape(rows, -1, log_p.shape[-1]).sum(1)
+        else:
+            outside[name] = log_p.double().reshape(rows, -1).sum(1)
+    return inside, outside
 
 
 def per_datum(name: str, site: Site) -> Tensor:
@@ -137,22 +207,31 @@ def sum_over_plates(name: str, site: Site, log_p: Tensor) -> Tensor:
     Raises:
         ValueError: if the site lies outside the data plate.
     """
-    if is_factor(site) and not is_in_plate(site, DATA):
+    if not is_in_plate(site, DATA):
+        refuse_shared(name, site)
+    return log_p.reshape(log_p.shape[0], -1, log_p.shape[-1]).sum(1)
+
+
+def refuse_shared(name: str, site: Site) -> None:
+    """Refuse a site outside the data plate where a log density of each datum is asked for.
+
+    Raises:
+        ValueError: always.
+    """
+    if is_factor(site):
         raise ValueError(
             f"site '{name}': expected a pyro.factor inside the plate '{DATA}', got one outside, which has no share "
             f"for each datum. Fix: `with data_plate(x):` around pyro.factor('{name}', …), of shape (len(x),)."
         )
-    if not is_in_plate(site, DATA):
-        raise ValueError(
-            f"site '{name}': expected a site inside the plate '{DATA}', got a global one, which has no log weight per "
-            f"datum. Fix: move pyro.sample('{name}', …) under `with data_plate(x):`, or score it apart."
-        )
-    return log_p.reshape(log_p.shape[0], -1, log_p.shape[-1]).sum(1)
+    raise ValueError(
+        f"site '{name}': expected a site inside the plate '{DATA}', got a global one, which has no log weight per "
+        "datum. Fix: evidence(model, guide, *data), the log weight of all data; or "
+        f"pyro.sample('{name}', …) under `with data_plate(x):`."
+    )
 
 
-def _total(log_densities: dict[str, Tensor]) -> Tensor:
-    first, *others = log_densities.values()
-    total = first.double()
-    for log_p in others:
+def _total(log_densities: dict[str, Tensor], zeros: Tensor) -> Tensor:
+    total = zeros
+    for log_p in log_densities.values():
         total = total + log_p
     return total

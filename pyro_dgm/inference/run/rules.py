@@ -11,10 +11,16 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from ...contract import DATA, PyroProgram, Site, noise_name
-from ..data.tensors import Batch, has_rows
-from ..vectorization.counting import DataPlate, refuse_count, refuse_plates, runs_of
+from ..data.tensors import Batch
+from ..vectorization.counting import (
+    DataPlate,
+    num_rows,
+    refuse_count,
+    refuse_plates,
+    runs_of,
+)
 from .explain import fix_of_dtype, fix_of_event, fix_of_shape, fix_of_sizes
-from .kinds import is_auxiliary, is_data, is_deterministic, is_enumerated
+from .kinds import is_deterministic, is_enumerated
 from .pair_checks import PROGRAM_OF
 from .supports import check_draws, check_observation, check_reach, warn_of_integers
 from .traces import (
@@ -51,7 +57,6 @@ Rule = Callable[[Subject], None]
 def check_sites(pair: PairTrace) -> None:
     """Refuse a pair that draws different sites, or observes none, or whose values can't be scored."""
     _check_swapped(pair)
-    _check_auxiliary(pair)
     _check_names(pair)
     for name, site in pair.observed.items():
         check_data_shape(name, site)
@@ -85,17 +90,6 @@ def _check_swapped(pair: PairTrace) -> None:
             f"model: expected an observed site, got none, and {observed} in the guide: are model and guide "
             "swapped? Fix: the model first, then its guide."
         )
-
-
-def _check_auxiliary(pair: PairTrace) -> None:
-    """Refuse the draws of an AutoGuide that the model's sites are functions of."""
-    for name, site in pair.latent.items():
-        if is_auxiliary(site) and name not in pair.modelled:
-            raise ValueError(
-                f"site '{name}': expected a guide that draws the model's sites themselves, got an auxiliary site, "
-                "as Pyro's AutoGuides have. Fix: AmortizedGuide(Conditional(dist.Normal, net)), or pyro.sample of each "
-                f"of {sorted(pair.modelled)} in the guide."
-            )
 
 
 def latents_have_the_same_names(subject: Subject) -> None:
@@ -159,8 +153,8 @@ def sites_agree(subject: Subject) -> None:
     check_sites(subject.pair)
 
 
-def sites_lie_in_the_data_plate(subject: Subject) -> None:
-    """Every site lies inside the plate `"data"`, at dim −1, over as many data as there are."""
+def plates_hold_the_data(subject: Subject) -> None:
+    """A site lies inside the data plate, at dim −1, over as many data as there are; or it is one that all share."""
     for sites in (subject.pair.guide_sites, subject.pair.model_sites):
         for name, site in sites.items():
             if is_deterministic(site):
@@ -168,37 +162,39 @@ def sites_lie_in_the_data_plate(subject: Subject) -> None:
             if is_in_plate(site, DATA):
                 _check_plate(name, site, subject)
             else:
-                _check_global(name, site, subject.size)
+                _check_global(name, site)
 
 
-def _check_global(name: str, site: Site, size: int | None) -> None:
+def _check_global(name: str, site: Site) -> None:
+    """A site outside the data plate is one draw for all data: it has one log density."""
     distribution = site["fn"]
-    if is_data(site) or size is None or len(distribution.batch_shape) > 0:
+    if any(frame.vectorized for frame in site["cond_indep_stack"]):
+        return
+    if len(distribution.batch_shape) > 0:
         raise ValueError(
             f"site '{name}': expected a site inside the plate '{DATA}', got one outside, of batch_shape "
             f"{tuple(distribution.batch_shape)} and event_shape {tuple(distribution.event_shape)}. "
-            f"Fix: `with data_plate(x):` around pyro.sample('{name}', …); for a global site, "
-            "data_plate(x, size=N) and ELBO(…, size=N)."
+            f"Fix: `with data_plate(x):` around pyro.sample('{name}', …); for a site that all data share, "
+            "its distribution with .to_event()."
         )
 
 
 def _check_plate(name: str, site: Site, subject: Subject) -> None:
     frame = next(f for f in site["cond_indep_stack"] if f.name == DATA)
-    first = subject.batch[0] if subject.batch else None
-    num = len(first) if isinstance(first, Tensor) and has_rows(first) else frame.size
+    num = num_rows(subject.batch) or frame.size
     if frame.dim != -1:
         raise ValueError(
             f"site '{name}': expected the plate '{DATA}' at dim -1, got dim {frame.dim}. "
             "Fix: `with data_plate(x):`, and further plates to its left, dim=-2."
         )
-    if frame.size != num:
+    takes_part = frame.full_size == num  # the plate itself takes a minibatch of the arguments
+    if frame.size != num and not takes_part:
         refuse_plates(runs_of(subject.model, subject.guide), subject.batch)
         refuse_count(num, DataPlate(frame.size, frame.full_size))
     total = frame.full_size or frame.size
-    wanted = num if subject.size is None else subject.size
-    if total != wanted:
+    if subject.size is not None and total != subject.size:
         raise ValueError(
-            f"site '{name}': expected a data plate of size {wanted}, got {total}. "
+            f"site '{name}': expected a data plate of size {subject.size}, got {total}. "
             f"Fix: the same size in both places, data_plate(x, size={total}) and ELBO(…, size={total})."
         )
 
@@ -274,7 +270,7 @@ def _check_density(name: str, site: Site, trace: Trace) -> None:
 
 RULES: tuple[Rule, ...] = (
     sites_agree,
-    sites_lie_in_the_data_plate,
+    plates_hold_the_data,
     latents_have_one_shape,
     integers_have_a_mass,
     densities_have_the_plates_shape,

@@ -12,6 +12,8 @@ from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from ...contract import PyroProgram
+from ..adoption.plates import naming_of
+from ..adoption.programs import as_module, initialise
 from ..data.arguments import arguments_of
 from ..data.batches import Batches, as_batches
 from ..data.tensors import (
@@ -60,7 +62,7 @@ class Session:
         chunk: int,
         seed: int,
     ):
-        self._model, self._guide = model, guide
+        self._model, self._guide = as_module(model), as_module(guide)
         self.num, self.chunk, self.seed = num, chunk, seed
         self._stream = is_stream(batch[0]) if batch else False
         if batch and isinstance(batch[0], Iterator):  # it can be read once
@@ -75,7 +77,7 @@ class Session:
                 f"expected a model and its guide, got a guide alone, {describe(self._guide)}. "
                 "Fix: vae.model, vae.guide."
             )
-        return self.meaning.particles.adopt(self._model)
+        return self.meaning.particles.adopt(self.programs[0])
 
     @property
     def guide(self) -> PyroProgram:
@@ -85,7 +87,18 @@ class Session:
                 f"expected a model and its guide, got a model alone, {describe(self._model)}. "
                 "Fix: vae.model, vae.guide, or EmptyGuide() for a model without latents."
             )
-        return self.meaning.particles.adopt(self._guide)
+        return self.meaning.particles.adopt(self.programs[1])
+
+    @cached_property
+    def programs(self) -> tuple[Any, Any]:
+        """Model and guide as they were given, ready to run, with their data plate by its name."""
+        if self._source[0] is None:
+            return self._model, self._guide
+        is_unread = self._stream and "batch" not in vars(self)
+        few = next(self._batches()) if is_unread else self.batch
+        initialise(self._guide, few)
+        naming = naming_of(self._model, self._guide, few)
+        return naming.adopt(self._model), naming.adopt(self._guide)
 
     @cached_property
     def device(self) -> torch.device:
@@ -121,10 +134,10 @@ class Session:
     def meaning(self) -> Meaning:
         """What the networks make of particles and data, found on a few of the data."""
         if self._source[0] is None:
-            return meaning_of_generated(self._model, self._guide, self.context)
+            return meaning_of_generated(*self.programs, self.context)
         is_unread = self._stream and "batch" not in vars(self)
         few = next(self._batches()) if is_unread else self.batch
-        return meaning_of(self._model, self._guide, few)
+        return meaning_of(*self.programs, few)
 
     @property
     def few(self) -> Batch:
@@ -149,7 +162,7 @@ class Session:
             with fork_rng(torch.empty(0, device=self.device)):
                 structure = self._structure(block)
             if "meaning" not in vars(self):
-                vars(self)["meaning"] = meaning_of(self._model, self._guide, block)
+                vars(self)["meaning"] = meaning_of(*self.programs, block)
             vars(self).setdefault("structure", self._checked(structure))
             yield block
 
@@ -173,11 +186,12 @@ class Session:
         return structure.meaning(self.meaning)
 
     def _structure(self, batch: Batch) -> Structure:
-        if self._guide is None:
-            return structure_of_model(cast(PyroProgram, self._model), batch)
-        if self._model is None:
-            return structure_of_guide(self._guide, batch)
-        return structure_of(self._model, self._guide, batch)
+        model, guide = self.programs
+        if guide is None:
+            return structure_of_model(model, batch)
+        if model is None:
+            return structure_of_guide(guide, batch)
+        return structure_of(model, guide, batch)
 
     def _in_memory(self) -> Batch:
         if self._source and self._source[0] is None:  # the model generates: no data but context

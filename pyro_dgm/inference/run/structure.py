@@ -14,9 +14,12 @@ from torch import Tensor
 
 from ...contract import DATA, PyroProgram, Site, noise_name
 from ...tabular import Tabular
+from ..adoption.plates import naming_of
+from ..adoption.programs import as_module, initialise
 from ..data.batches import read_arguments
 from ..data.tensors import Batch, extreme_batch, has_rows, split_rows
 from ..process.states import eval_mode, fork_rng
+from ..vectorization.counting import num_rows, plate_of
 from ..vectorization.modes import Meaning, ParticleMode, meaning_of, takes_all_data
 from .explain import explanation, run_or_explain
 from .kinds import Kind, is_deterministic, is_drawn, is_factor
@@ -29,9 +32,11 @@ from .traces import (
     depth_of,
     is_in_plate,
     plate_names,
+    shared_sites,
     sites_of,
 )
 
+DRAWN = (Kind.LATENT, Kind.GLOBAL, Kind.NOISE, Kind.AUXILIARY)
 BLOCK = 10_000  # data that a check of all of them sees at once
 
 
@@ -92,6 +97,9 @@ class Structure(Tabular):
         fixed_size: whether the data plate is of a fixed size, so that all data are taken at once.
         measure: what p(x) is: a mass, a density, a joint density at a point.
         points: latent sites at which the guide is a point mass.
+        shared: sites outside the data plate, which all data share: their log density is one of the whole set.
+        full_size: number of data in the full set, where the data plate takes a minibatch of it.
+        plate: the programs' own name for their data plate, where it is another than `"data"`.
     """
 
     depth: int
@@ -102,6 +110,9 @@ class Structure(Tabular):
     fixed_size: bool = False
     measure: Measure = Measure.UNSTATED
     points: tuple[str, ...] = ()
+    shared: tuple[str, ...] = ()
+    full_size: int | None = None
+    plate: str | None = None
 
     @classmethod
     def of(cls, pair: PairTrace) -> Structure:
@@ -110,6 +121,7 @@ class Structure(Tabular):
         sites = (
             *_latent_infos(pair),
             *_infos(pair.observed, Kind.OBSERVED),
+            *_infos(pair.auxiliary, Kind.AUXILIARY),
             *_infos(pair.factors, Kind.FACTOR),
             *_infos(factors_of_guide, Kind.GUIDE_FACTOR),
             *_infos(pair.deterministic, Kind.DETERMINISTIC),
@@ -121,6 +133,8 @@ class Structure(Tabular):
             pair.model.format_shapes(),
             measure=measure_of(pair.model_sites, points),
             points=points,
+            shared=shared_sites(pair),
+            full_size=_full_size(pair),
         )
 
     def meaning(self, found: Meaning) -> Structure:
@@ -155,6 +169,15 @@ class Structure(Tabular):
     def _names(self, *kinds: Kind) -> tuple[str, ...]:
         return tuple([site.name for site in self.sites if site.kind in kinds])
 
+    def takes_part(self, num: int | None) -> bool:
+        """Whether the data plate itself takes a minibatch of the `num` data that the programs are given."""
+        return self.full_size is not None and self.full_size == num
+
+    @property
+    def has_globals(self) -> bool:
+        """Whether all data share a draw: then a log weight is one of the whole set, see `evidence`."""
+        return bool(set(self.shared) & {site.name for site in self.sites if site.kind in DRAWN})
+
     @property
     def is_exact(self) -> bool:
         """Whether log p(x) needs no guide: nothing is integrated out."""
@@ -178,13 +201,27 @@ class Structure(Tabular):
         )
         mixed = "; the network mixes the data of a batch: per-datum numbers do not exist"
         further = ""
-        for kind in (Kind.FACTOR, Kind.GUIDE_FACTOR, Kind.DETERMINISTIC):
+        for kind in (
+            Kind.GLOBAL,
+            Kind.AUXILIARY,
+            Kind.FACTOR,
+            Kind.GUIDE_FACTOR,
+            Kind.DETERMINISTIC,
+        ):
             if self._names(kind):
                 further += f"{kind.value} {list(self._names(kind))}, "
         return (
             f"latent {list(self.latent)}, observed {list(self.observed)}, {further}plate depth {self.depth}, "
             f"particles {self.particles.value}; {exact}{mixed if self.mixes_data else ''}\n{self.table}"
         )
+
+
+def _full_size(pair: PairTrace) -> int | None:
+    for site in (*pair.guide_sites.values(), *pair.model_sites.values()):
+        plate = plate_of(site)
+        if plate is not None and plate.full_size not in (None, plate.size):
+            return plate.full_size
+    return None
 
 
 def preflight(
@@ -209,9 +246,13 @@ def preflight(
             values outside the support; a Delta observation; a plate size that the objective does not know; draws of the
             guide outside the model's support.
     """
+    model, guide = as_module(model), as_module(guide)
     check_pair(model, guide)
     batch = read_arguments(model, batch)
     with fork_rng(*batch), eval_mode(model, guide), pyro.validation_enabled(True):
+        initialise(guide, batch)
+        naming = naming_of(model, guide, batch)
+        model, guide = naming.adopt(model), naming.adopt(guide)
         pair = run_or_explain(model, guide, batch)
         try:
             for rule in rules:
@@ -220,9 +261,10 @@ def preflight(
             raise ValueError(
                 f"{error}\n\nSites of the model:\n{pair.model.format_shapes()}"
             ) from error
-        whole = takes_all_data(model, guide, batch)
-        found = meaning_of(model, guide, batch, whole=whole)
-        return replace(Structure.of(pair), fixed_size=whole).meaning(found)
+        found = Structure.of(pair)
+        whole = found.takes_part(num_rows(batch)) or takes_all_data(model, guide, batch)
+        meaning = meaning_of(model, guide, batch, whole=whole)
+        return replace(found, fixed_size=whole, plate=naming.plate).meaning(meaning)
 
 
 def structure_of(model: PyroProgram, guide: PyroProgram, batch: Batch) -> Structure:

@@ -177,7 +177,12 @@ def check_draws(name: str, guide_site: Site, model_site: Site) -> None:
 
 
 def check_reach(name: str, guide_site: Site, model_site: Site) -> None:
-    """Refuse a guide that reaches beyond the model's support: its ELBO is −∞, even if no draw was there yet."""
+    """Refuse a guide that reaches beyond the model's support: its ELBO is −∞, even if no draw was there yet.
+
+    A point mass, by which an AutoGuide hands on what it has made of an auxiliary draw, reaches no further than it is.
+    """
+    if isinstance(innermost(guide_site["fn"]), dist.Delta):
+        return
     low, high = _range(guide_site["fn"])
     lowest, highest = _range(model_site["fn"])
     if low < lowest or high > highest:

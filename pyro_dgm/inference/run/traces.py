@@ -14,11 +14,19 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 from torch.distributions import Independent
 
-from ...contract import PARTICLES, PyroProgram, Site
+from ...contract import DATA, PARTICLES, PyroProgram, Site
 from ...densities.scoring import log_prob_of
 from ..process.ambient import TURN
 from ..vectorization.counting import CountedData
-from .kinds import is_data, is_deterministic, is_drawn, is_factor, is_subsample, plate_scale
+from .kinds import (
+    is_auxiliary,
+    is_data,
+    is_deterministic,
+    is_drawn,
+    is_factor,
+    is_subsample,
+    plate_scale,
+)
 from .own_pass import precise, precise_draws
 
 
@@ -46,7 +54,19 @@ class PairTrace:
 
     @cached_property
     def latent(self) -> dict[str, Site]:
-        """The guide's sites that are drawn, in its order."""
+        """The guide's draws of the model's sites, in its order."""
+        drawn = _of_kind(self.guide_sites, is_drawn)
+        return {n: s for n, s in drawn.items() if n not in self.auxiliary}
+
+    @cached_property
+    def auxiliary(self) -> dict[str, Site]:
+        """The guide's draws that the model's sites are functions of: AutoGuides have them, and score them."""
+        sites = self.guide_sites.items()
+        return {n: s for n, s in sites if is_auxiliary(s) and n not in self.model_sites}
+
+    @cached_property
+    def scored(self) -> dict[str, Site]:
+        """All the guide's draws, the auxiliary ones among them: the sites of its density."""
         return _of_kind(self.guide_sites, is_drawn)
 
     @cached_property
@@ -71,9 +91,12 @@ class PairTrace:
 
     @cached_property
     def trained(self) -> dict[str, Site]:
-        """What the guide scores beside its draws, mostly factors: part of a training loss, and of no estimate."""
-        sites = self.guide_sites.items()
-        return {n: s for n, s in sites if not is_drawn(s) and not is_deterministic(s)}
+        """What the guide scores beside its draws, mostly factors: part of a training loss, and of no estimate.
+
+        The model's own observed sites, which a guide that runs the model shows as well, are none of it.
+        """
+        sites = {n: s for n, s in self.guide_sites.items() if n not in self.observed}
+        return {n: s for n, s in sites.items() if not is_drawn(s) and not is_deterministic(s)}
 
     @cached_property
     def deterministic(self) -> dict[str, Site]:
@@ -189,6 +212,15 @@ def is_in_plate(site: Site, name: str) -> bool:
         if frame.name == name and frame.vectorized:
             return True
     return False
+
+
+def shared_sites(pair: PairTrace) -> tuple[str, ...]:
+    """Names of the sites with a density that lie outside the data plate: all data share them."""
+    names = []
+    for name, site in (pair.scored | pair.joint).items():
+        if not is_in_plate(site, DATA):
+            names.append(name)
+    return tuple(names)
 
 
 def plate_names(site: Site) -> list[str]:

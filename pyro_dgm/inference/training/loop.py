@@ -18,7 +18,7 @@ from ..objectives.objective import Objective
 from ..objectives.statements import SeenStatements
 from ..process.distributed import raise_together
 from ..process.ranks import agree_on_weights
-from ..process.states import evaluation_mode
+from ..process.states import device_of, evaluation_mode
 from .averaging import Ema
 from .epochs import Epochs, PartialEpoch, Run
 from .graphs import Terms
@@ -47,7 +47,7 @@ class Loop(ABC):
     def __init__(
         self, module: nn.Module, ema: float | None = None, averaged: nn.Module | None = None
     ):
-        device = next(module.parameters()).device
+        device = device_of(module)
         self.module = module.to(device)  # schedules go where the weights are
         average = None if ema is None else Ema(module if averaged is None else averaged, ema)
         self.state = TrainingState(self.module, average)

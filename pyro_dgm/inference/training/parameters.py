@@ -26,6 +26,13 @@ class Moved:
         self.optimizer = optimizer
         self._names = {id(p): name for name, p in module.named_parameters()}
 
+    def added(self) -> list[nn.Parameter]:
+        """Parameters that the module did not have when the optimizer was built, such as those of an AutoGuide."""
+        known = set(self._names.values())
+        added = [(n, p) for n, p in self.module.named_parameters() if n not in known]
+        self._names.update({id(p): name for name, p in added})
+        return [p for _, p in added if p.requires_grad]
+
     def check(self) -> None:
         """Refuse parameters that would silently stay as they are, and those that are nobody's any more.
 

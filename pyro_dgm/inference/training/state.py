@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..process.distributed import copy_from_rank_zero, rank_and_world
-from ..process.states import derive_seed, fork_rng
+from ..process.states import derive_seed, device_of, fork_rng
 from .averaging import Ema, have_equal_values, other_data
 from .checkpoints import check_keys, load_state, random_state, save_state, set_random_state
 from .epochs import PartialEpoch
@@ -75,8 +75,8 @@ class TrainingState:
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
-        return next(self.module.parameters()).device
+        """Where the weights are; the CPU before there are any."""
+        return device_of(self.module)
 
     # -- training -----------------------------------------------------------------------------------
     @contextmanager

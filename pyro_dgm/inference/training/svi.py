@@ -11,6 +11,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
+from ..adoption.programs import is_adopted
 from ..objectives.elbo import Objective
 from ..objectives.statements import statements_of
 from ..process.ambient import TURN
@@ -66,7 +67,9 @@ class SVITrainer(Trainer):
     ):
         _check_objective(objective)
         _check_numbers(lr, clip, compile)
-        self.parameters = trainable_parameters(objective, "SVITrainer", "objective")
+        self.parameters = [p for p in objective.parameters() if p.requires_grad]
+        if not is_adopted(objective):  # its parameters may show when it first runs
+            self.parameters = trainable_parameters(objective, "SVITrainer", "objective")
         super().__init__(objective, ema)
         self.objective = objective
         self.clip = clip
@@ -94,10 +97,13 @@ class SVITrainer(Trainer):
 
     def adopt(self, names: Sequence[str]) -> None:
         """Train the leaves of `pyro.param` statements as well: optimizer, average and checkpoints take them in."""
+        self.follow_module()
         if not self.trains_statements:
             super().adopt(names)
             return
         self._adopt(names)
+        if not self.parameters:
+            trainable_parameters(self.objective, "SVITrainer", "objective")  # says what it lacks
 
     def resume(self, path: str | Path) -> None:  # noqa: D102
         names: list[str] = []
@@ -115,12 +121,21 @@ class SVITrainer(Trainer):
     def _adopt(self, names: Sequence[str]) -> None:
         for name in names:
             leaf = self.objective.adopt(name)
-            if leaf is None:
-                continue
-            self.parameters.append(leaf)
-            self.optimizer.param_groups[0]["params"].append(leaf)
-            if self.ema is not None:
-                self.ema.append(leaf)
+            if leaf is not None:
+                self._take(leaf)
+
+    def follow_module(self) -> None:
+        """Train what the programs have made when they first ran: an AutoGuide's parameters, say."""
+        held = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
+        for parameter in self.moved[0].added():
+            if id(parameter) not in held:
+                self._take(parameter)
+
+    def _take(self, leaf: nn.Parameter) -> None:
+        self.parameters.append(leaf)
+        self.optimizer.param_groups[0]["params"].append(leaf)
+        if self.ema is not None:
+            self.ema.append(leaf)
 
     def _release(self, names: Sequence[str]) -> None:
         """Undo `_adopt`, last of all."""
@@ -224,9 +239,10 @@ def _build_schedule(schedule: Any, optimizer: Optimizer) -> LRScheduler:
 
 def _build_optimizer(optimizer: Any, parameters: list[nn.Parameter], lr: float) -> Optimizer:
     """The optimizer that was given or built, or Adam."""
+    groups: Any = parameters or [{"params": []}]  # torch refuses an empty list
     if optimizer is None:
-        return torch.optim.Adam(parameters, lr=lr, fused=True)
-    built = optimizer(parameters) if callable(optimizer) else optimizer
+        return torch.optim.Adam(groups, lr=lr, fused=True)
+    built = optimizer(groups) if callable(optimizer) else optimizer
     if not isinstance(built, Optimizer):
         raise TypeError(
             "SVITrainer: expected a torch optimizer or a function that builds one, got "

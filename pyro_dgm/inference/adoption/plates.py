@@ -1,0 +1,150 @@
+"""The data plate by what it is: at dim −1, as large as the data are many, whatever its name."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.subsample_messenger import _Subsample
+from torch import Tensor, nn
+
+from ...contract import DATA, PyroProgram
+from ..data.tensors import Batch, has_rows, take_rows
+from ..process.states import fork_rng
+
+FEW = 3
+
+
+class WithDataPlate(nn.Module):
+    """A program whose data plate has another name, or no size: handlers outside see the plate `"data"` over the rows.
+
+    Args:
+        program: any program.
+        plate: name of its data plate.
+    """
+
+    def __init__(self, program: PyroProgram, plate: str):
+        super().__init__()
+        self.program = program
+        self.plate = plate
+
+    def forward(self, *batch: Any) -> Any:
+        """Run the program; see `PyroProgram`."""
+        with _Renaming(self.plate, _num_rows(batch)):
+            return self.program(*batch)
+
+
+class _Renaming(Messenger):
+    """Right around a program, it shows the frames of one plate as those of the data plate."""
+
+    def __init__(self, plate: str, num: int | None):
+        super().__init__()
+        self.plate = plate
+        self.num = num
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if isinstance(msg["fn"], _Subsample):
+            if msg["name"] == self.plate:
+                msg["name"] = DATA
+            return
+        frames = []
+        for frame in msg["cond_indep_stack"]:
+            frames.append(self._renamed(frame) if frame.name == self.plate else frame)
+        msg["cond_indep_stack"] = tuple(frames)
+
+    def _renamed(self, frame: Any) -> Any:
+        if frame.size == -1 and self.num is not None:  # a plate without a size
+            return frame._replace(name=DATA, size=self.num, full_size=None)
+        return frame._replace(name=DATA)
+
+
+@dataclass(frozen=True)
+class Naming:
+    """How a pair calls its data plate.
+
+    Attributes:
+        plate: its name; `None` where it is `"data"` with a size, or where there is none.
+    """
+
+    plate: str | None = None
+
+    def adopt(self, program: Any) -> Any:
+        """The program as one whose data plate is `"data"`."""
+        if self.plate is None or program is None:
+            return program
+        return WithDataPlate(program, self.plate)
+
+
+def naming_of(model: PyroProgram | None, guide: PyroProgram | None, batch: Batch) -> Naming:
+    """Find the data plate in one run of the pair on a few of the data, or on all where it takes no fewer.
+
+    It is at dim −1, and as large as the data are many: its size, its full size where it subsamples, or none at all.
+    Of several the one called `"data"` is meant, then the one around an observed site.
+    """
+    num = _num_rows(batch)
+    if num is None:
+        return Naming()
+    few = take_rows(batch, torch.arange(min(FEW, num)))
+    for some in (few, batch):
+        sites = _sites(model, guide, some)
+        if sites is not None:
+            name = _data_plate(sites, _num_rows(some))
+            if name is not None:
+                return Naming() if name == DATA and not _is_sizeless(sites) else Naming(name)
+    return Naming()
+
+
+def _sites(model: PyroProgram | None, guide: PyroProgram | None, batch: Batch) -> list[Any] | None:
+    """The sample statements of one run of the model at the guide's draws; `None` if a program fails."""
+    sites: list[Any] = []
+    with (
+        fork_rng(*batch),
+        torch.no_grad(),
+        pyro.validation_enabled(False),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")
+        drawn = None
+        try:
+            for program in (guide, model):
+                if program is None:
+                    continue
+                run = program if drawn is None else poutine.replay(program, trace=drawn)
+                drawn = poutine.trace(run).get_trace(*batch)
+                sites += [site for site in drawn.nodes.values() if site["type"] == "sample"]
+        except Exception:  # whatever a user's program raises: who runs it next says why
+            return None
+    return sites
+
+
+def _data_plate(sites: list[Any], num: int | None) -> str | None:
+    found: dict[str, bool] = {}  # name → whether it is around an observed site
+    for site in sites:
+        if isinstance(site["fn"], _Subsample):
+            continue
+        for frame in site["cond_indep_stack"]:
+            if frame.dim == -1 and (frame.size in (num, -1) or frame.full_size == num):
+                found[frame.name] = found.get(frame.name, False) or site["is_observed"]
+    if not found or DATA in found:
+        return DATA if found else None
+    return max(found, key=lambda name: found[name])  # the first of equals
+
+
+def _is_sizeless(sites: list[Any]) -> bool:
+    for site in sites:
+        for frame in site["cond_indep_stack"]:
+            if frame.name == DATA and frame.size == -1:
+                return True
+    return False
+
+
+def _num_rows(batch: tuple[Any, ...]) -> int | None:
+    for value in batch:
+        if isinstance(value, Tensor) and has_rows(value):
+            return len(value)
+    return None
