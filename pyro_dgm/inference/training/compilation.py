@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pyro
@@ -22,6 +23,10 @@ from .graphs import (
     detach,
     value_and_grad,
 )
+
+
+def _say_nothing(stage: str) -> None:
+    """Announce nothing."""
 
 
 class Eager:
@@ -57,14 +62,21 @@ class Compiled:
     Args:
         objective: what to compile.
         mode: a mode of `torch.compile`, such as `"reduce-overhead"` (CUDA graphs) or `"max-autotune"`.
+        announce: told what it is doing while a graph is built, which takes seconds to a minute; nothing afterwards.
 
     Raises:
         ValueError: when the program reads a tensor's value, or draws numbers outside torch.
     """
 
-    def __init__(self, objective: Objective, mode: str | None = None):
+    def __init__(
+        self,
+        objective: Objective,
+        mode: str | None = None,
+        announce: Callable[[str], None] = _say_nothing,
+    ):
         self.objective = objective
         self.mode = mode
+        self.announce = announce
         self._module = ObjectiveTerms(objective)
         self._graphs: dict[tuple[Any, ...], Graph] = {}
 
@@ -100,9 +112,14 @@ class Compiled:
             names.setdefault(id(tensor), name)
         trained_state = {names[id(t)]: t for t in trained}
         fixed_state = {names[id(t)]: t for t in fixed}
+        self.announce("compiling: one graph of the program")
         graph = capture(self._module, trained_state, fixed_state, batch)
+        self.announce(f"compiling: {graph.size:,} operations are compared with the program")
         _prove(graph, self._module, trained_state, fixed_state, batch)
-        return graph.compiled(trained_state, fixed_state, batch, self.mode)
+        self.announce(f"compiling: {graph.size:,} operations become kernels")
+        compiled = graph.compiled(trained_state, fixed_state, batch, self.mode)
+        self.announce("")
+        return compiled
 
 
 def _prove(graph: Graph, module: nn.Module, trained: State, fixed: State, batch: Batch) -> None:

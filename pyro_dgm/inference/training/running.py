@@ -18,8 +18,9 @@ Value = TypeVar("Value")
 class RunningMeans:
     r"""$\bar\ell = \sum_b n_b \ell_b / \sum_b n_b$ of named terms over batches of $n_b$ data, kept on the device.
 
-    Each datum counts once, whatever the size of its batch. Sums are float64. Nothing is read on the host but by
-    `means` and `refuse_non_finite`.
+    Each datum counts once, whatever the size of its batch; a term that a batch does not have, such as one of a later
+    step in time, is 0 there, so that the means of the terms still sum to the bound. Sums are float64. Nothing is read
+    on the host but by `means` and `refuse_non_finite`.
     """
 
     def __init__(self) -> None:
@@ -34,11 +35,10 @@ class RunningMeans:
         self.num_added += 1
         if not terms:
             return
-        values = torch.stack([v.detach() for v in terms.values()]).double() * num
+        values = self._aligned(terms).double() * num
         finite = values.isfinite()
         self.num_data += num
         if self.total is None or self.finite is None:
-            self.names = list(terms)
             self.total = values
             self.finite = finite
             return
@@ -46,6 +46,27 @@ class RunningMeans:
         # Which terms were finite at the first batch with one that was not: the next batches are
         # poisoned altogether, and would no longer tell the site that failed.
         self.finite = torch.where(self.finite.all(), finite, self.finite)
+
+    def _aligned(self, terms: dict[str, Tensor]) -> Tensor:
+        """The terms in the order of those before, which get places for new ones."""
+        if list(terms) != self.names:
+            self._extend([name for name in terms if name not in self.names])
+        zero = next(iter(terms.values())).detach().new_zeros(())
+        return torch.stack([terms.get(name, zero).detach() for name in self.names])
+
+    def _extend(self, new: list[str]) -> None:
+        self.names = [*self.names, *new]
+        if self.total is not None and self.finite is not None:
+            self.total = torch.cat([self.total, self.total.new_zeros(len(new))])
+            self.finite = torch.cat([self.finite, self.finite.new_ones(len(new))])
+
+    def _agree(self) -> None:
+        """Terms in one order on all ranks, whose batches may have had others."""
+        names = list(dict.fromkeys([name for names in gather(self.names) for name in names]))
+        self._extend([name for name in names if name not in self.names])
+        if names != self.names and self.total is not None and self.finite is not None:
+            order = [self.names.index(name) for name in names]
+            self.names, self.total, self.finite = names, self.total[order], self.finite[order]
 
     def state_dict(self) -> dict[str, Any]:
         """All of it, for a checkpoint in the middle of an epoch."""
@@ -62,6 +83,7 @@ class RunningMeans:
         Raises:
             ValueError: if nothing was added.
         """
+        self._agree()
         if any(gather(self.total is None)) or self.total is None:
             raise ValueError(
                 "data: expected at least one batch, got none (an empty loader, fewer data than "
@@ -78,6 +100,7 @@ class RunningMeans:
         Raises:
             Unsound: a ValueError, with the names of the sites.
         """
+        self._agree()
         if self.finite is None:
             return
         num_bad = all_reduce_sum((~self.finite).float())  # every rank raises, or none does

@@ -86,7 +86,7 @@ class SVITrainer(Trainer):
         self.compiled: Eager | Compiled = self.eager
         if compile:
             mode = compile if isinstance(compile, str) else None
-            self.compiled = Compiled(objective, mode)
+            self.compiled = Compiled(objective, mode, self.announce)
 
     @property
     def model(self) -> nn.Module:  # noqa: D102

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from tqdm import tqdm
 
 from ..data.batches import Batch, as_batches
 from ..data.streams import StreamCheck
@@ -37,6 +38,8 @@ class Trainer(Loop):
         ema: decay of an exponential moving average of the weights.
         averaged: the part of the module that is averaged; default: all of it.
     """
+
+    bar: tqdm | None = None  # of the run that goes on
 
     # -- what a subclass gives ------------------------------------------------------------------------
     @property
@@ -126,7 +129,7 @@ class Trainer(Loop):
             self._check_moved()
             run = self._prepare(train, val, batch_size, seed, file)
         run.compare_ranks(self.module, epochs=epochs, done=self.num_epochs, steps=self.num_steps)
-        bar_of_run = progress_bar(epochs, shown=progress)
+        bar_of_run = self._bar(epochs, shown=progress)
         with stop_together(), self.state.training(seed), bar_of_run as bar:
             self._check_schedules()
             metric = choose_metric(self._check(run), monitor, patience)
@@ -177,6 +180,19 @@ class Trainer(Loop):
             ValueError: for the checkpoint of a trainer with other settings.
         """
         self.state.load(path)
+
+    def announce(self, stage: str) -> None:
+        """Say beside the bar of a run what keeps it waiting."""
+        if self.bar is not None:
+            self.bar.set_postfix_str(stage)
+
+    @contextmanager
+    def _bar(self, epochs: int, *, shown: bool) -> Iterator[tqdm]:
+        with progress_bar(epochs, shown=shown) as self.bar:
+            try:
+                yield self.bar
+            finally:
+                self.bar = None
 
     def _prepare(
         self, train: Any, val: Any, batch_size: int, seed: int, file: CheckpointFile

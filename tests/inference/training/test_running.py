@@ -73,3 +73,21 @@ def test_finite_terms_pass():
     running.add(terms(loss=1.0), 1)
     running.refuse_non_finite(1)
     assert running.finite.all()
+
+
+def test_a_term_that_a_batch_lacks_is_zero_there():
+    means = RunningMeans()
+    means.add({"loss": torch.tensor(2.0), "x_0": torch.tensor(2.0)}, 2)
+    later = {"loss": torch.tensor(4.0), "x_1": torch.tensor(1.0), "x_0": torch.tensor(3.0)}
+    means.add(later, 2)
+    found = means.means()
+    assert found == {"loss": 3.0, "x_0": 2.5, "x_1": 0.5}
+    assert found["loss"] == found["x_0"] + found["x_1"]
+
+
+def test_a_late_term_that_is_not_finite_is_named():
+    means = RunningMeans()
+    means.add({"loss": torch.tensor(2.0)}, 2)
+    means.add({"loss": torch.tensor(2.0), "x_1": torch.tensor(torch.nan)}, 2)
+    with pytest.raises(ValueError, match=r"x_1"):
+        means.refuse_non_finite(step=2)
