@@ -1,6 +1,6 @@
 """What looks behind a number: tails, chains, checks and their thresholds."""
 
-from .arviz_export.smoothing import smooth_weights
+from .evaluation.likelihood.smoothing import smooth_weights
 from .evaluation.chains.mixing import ess, mean_ess, rhat
 from .evaluation.conditioning.marginal import Marginal, Unmasked
 from .evaluation.latents.traversal import lerp, slerp

@@ -22,7 +22,7 @@ from ..inference.run.sessions import Session
 from ..inference.run.supports import is_discrete
 from ..inference.run.traces import latent_sites, plate_names, plate_value
 from .datatree import DATUM, SAMPLE, Array, Arrays, take_draws
-from .smoothing import resampled_indices
+from ..evaluation.likelihood.smoothing import resampled_indices
 
 WEIGHTED = ("posterior", "posterior_predictive", "log_likelihood", "sample_stats")
 PLATES = {PARTICLES: "draw", DATA: DATUM}  # plate → name of its dim

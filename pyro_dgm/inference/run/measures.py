@@ -43,6 +43,8 @@ class Bound(StrEnum):
 
     EXACT = "exact"
     UPPER = "upper bound in expectation"
+    LOWER = "lower bound in expectation of log p(X)"
+    PREDICTIVE = "posterior predictive of the guide"
     NONE = "no bound"
 
 
@@ -206,6 +208,25 @@ def require_one_measure(owner: str, measures: Mapping[str, Measure]) -> None:
         raise ValueError(
             f"{owner}: expected figures of one measure, got {told}, which are not to be compared. Fix: "
             f"{_fix_of_measures(references)}."
+        )
+
+
+def require_one_kind(owner: str, kinds: Mapping[str, str]) -> None:
+    """Refuse posterior predictive densities beside likelihoods of the data.
+
+    Args:
+        owner: who compares, for the message.
+        kinds: name of a figure → its kind, see `Bound`.
+
+    Raises:
+        ValueError: with every figure's kind and the fix.
+    """
+    is_predictive = {kind == Bound.PREDICTIVE for kind in kinds.values()}
+    if len(is_predictive) > 1:
+        told = ", ".join([f"'{name}': {kind}" for name, kind in kinds.items()])
+        raise ValueError(
+            f"{owner}: expected figures of one kind, got {told}: one is averaged over the globals of its guide, which "
+            "data have told it, the other is not. Fix: evidence(model, guide, x) of each, the log p(X) of all data."
         )
 
 

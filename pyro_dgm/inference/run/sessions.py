@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
+from itertools import chain
 from typing import Any, cast
 
 import torch
@@ -50,6 +51,7 @@ class Session:
         num: draws K per datum.
         chunk: how many (draw, datum) pairs are in memory at once.
         seed: of the draws.
+        is_stream: whether the data are a loader, a dataset or a list of batches.
     """
 
     def __init__(
@@ -63,7 +65,7 @@ class Session:
     ):
         self._model, self._guide = as_module(model), as_module(guide)
         self.num, self.chunk, self.seed = num, chunk, seed
-        self._stream = is_stream(batch[0]) if batch else False
+        self.is_stream = is_stream(batch[0]) if batch else False
         if batch and isinstance(batch[0], Iterator):  # it can be read once
             batch = (list(batch[0]), *batch[1:])
         self._source = batch
@@ -93,10 +95,8 @@ class Session:
         """Model and guide as they were given, ready to run, with their data plate by its name."""
         if self._source[0] is None:
             return self._model, self._guide
-        is_unread = self._stream and "batch" not in vars(self)
-        few = next(self._batches()) if is_unread else self.batch
-        initialise(self._guide, few)
-        naming = naming_of(self._model, self._guide, few)
+        initialise(self._guide, self.first)
+        naming = naming_of(self._model, self._guide, self.first)
         return naming.adopt(self._model), naming.adopt(self._guide)
 
     @cached_property
@@ -107,7 +107,7 @@ class Session:
     @cached_property
     def batch(self) -> Batch:
         """All the data as tensors, the observation first; a stream is read whole."""
-        return concat_rows(list(self._batches())) if self._stream else self._in_memory()
+        return concat_rows(list(self._batches())) if self.is_stream else self._in_memory()
 
     @property
     def arguments(self) -> list[str]:
@@ -134,9 +134,13 @@ class Session:
         """What the networks make of particles and data, found on a few of the data."""
         if self._source[0] is None:
             return meaning_of_generated(*self.programs, self.context)
-        is_unread = self._stream and "batch" not in vars(self)
-        few = next(self._batches()) if is_unread else self.batch
-        return meaning_of(*self.programs, few)
+        return meaning_of(*self.programs, self.first)
+
+    @cached_property
+    def first(self) -> Batch:
+        """The first batch of a stream that is not read whole; all data of another set."""
+        is_unread = self.is_stream and "batch" not in vars(self)
+        return next(self._batches()) if is_unread else self.batch
 
     @property
     def few(self) -> Batch:
@@ -153,16 +157,22 @@ class Session:
             num: draws per datum; default: the session's.
         """
         rows = max(1, self.chunk // (num or self.num))
-        if "batch" in vars(self) or not self._stream:
+        if "batch" in vars(self) or not self.is_stream:
             structure = self.structure  # refuses, before the first block, what can't be scored
-            yield from split_rows(self.batch, len(self) if structure.fixed_size else rows)
+            whole = structure.fixed_size or structure.has_globals
+            yield from split_rows(self.batch, len(self) if whole else rows)
             return
-        for block in rebatch(self._batches(), rows):
+        batches = self._batches()
+        first = vars(self)["first"] = next(batches)
+        for block in rebatch(chain([first], batches), rows):
             with fork_rng(torch.empty(0, device=self.device)):
                 structure = self._structure(block)
             if "meaning" not in vars(self):
                 vars(self)["meaning"] = meaning_of(*self.programs, block)
             vars(self).setdefault("structure", self._checked(structure))
+            if structure.has_globals:  # which a guide may draw from all data
+                yield self.batch
+                return
             yield block
 
     def rows(self, index: slice | Tensor) -> Batch:

@@ -146,6 +146,12 @@ class Structure(Tabular):
         return self._names(Kind.LATENT, Kind.GLOBAL)
 
     @cached_property
+    def globals(self) -> tuple[str, ...]:
+        """Names of the draws that all data share, auxiliary ones among them."""
+        drawn = {site.name for site in self.sites if site.kind in DRAWN}
+        return tuple([name for name in self.shared if name in drawn])
+
+    @cached_property
     def observed(self) -> tuple[str, ...]:
         """Names of the observed sites."""
         return self._names(Kind.OBSERVED)
@@ -170,7 +176,7 @@ class Structure(Tabular):
     @property
     def has_globals(self) -> bool:
         """Whether all data share a draw: then a log weight is one of the whole set, see `evidence`."""
-        return bool(set(self.shared) & {site.name for site in self.sites if site.kind in DRAWN})
+        return bool(self.globals)
 
     @property
     def is_exact(self) -> bool:

@@ -98,6 +98,8 @@ def takes_all_data(model: PyroProgram | None, guide: PyroProgram | None, batch: 
         of_other_data = other_count(of_all, len(batch[0]))
         if of_other_data is not None:
             refuse_count(of_other_data, len(batch[0]), of_all[of_other_data])
+        if of_all and not found and not _is_square(batch[0]):  # they fail on fewer
+            return True
         if of_all:
             probe = _probe(model, guide, batch)
             if probe is not None and probe.exchanges_rows():
@@ -105,6 +107,11 @@ def takes_all_data(model: PyroProgram | None, guide: PyroProgram | None, batch: 
     if name is not None:
         refuse_count(name, len(few[0]), found[name])
     return False
+
+
+def _is_square(value: Any) -> bool:
+    """Whether columns may be taken for rows."""
+    return value.dim() > 1 and value.shape[0] == value.shape[1]
 
 
 def _probe(model: PyroProgram | None, guide: PyroProgram | None, batch: Batch) -> Probe | None:

@@ -1,0 +1,77 @@
+r"""Every number that is drawn, by the weights of joint draws: its moments, its own k-hat, how far the guide is off."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+
+import torch
+from torch import Tensor
+
+from .psis import khat
+from .smoothing import smooth_weights
+
+
+@dataclass(frozen=True)
+class Quantities:
+    r"""What the weights of K joint draws say of every number that is drawn, S in all.
+
+    The posterior's moments are those of the draws under their Pareto-smoothed weights, as far as `khat` allows.
+
+    Attributes:
+        names: site and index, `tau` or `w[0, 2]`; the datum is the index of its plate.
+        khat: Pareto k̂ of $|h|\, w$ `(S,)`: whether the weights carry a mean of this h. That of the joint weights says
+            nothing of h.
+        mean, std: of the posterior, in the site's own unit `(S,)`.
+        shift: $(E_q[h] - E_p[h]) / \mathrm{sd}_p(h)$ `(S,)`: how far off the guide is, 0 for an exact one.
+        stderr: standard error of `shift` `(S,)`.
+        ratio: $\mathrm{sd}_q(h) / \mathrm{sd}_p(h)$ `(S,)`.
+    """
+
+    names: tuple[str, ...]
+    khat: Tensor
+    mean: Tensor
+    std: Tensor
+    shift: Tensor
+    stderr: Tensor
+    ratio: Tensor
+
+    @classmethod
+    def of(cls, names: tuple[str, ...], draws: Tensor, log_w: Tensor) -> Quantities:
+        r"""The statistics of draws `(K, S)` with log weights `(K,)`, all in float64."""
+        weight = smooth_weights(log_w[:, None]).exp()
+        of_guide = draws.mean(0)
+        mean = (weight * draws).sum(0)
+        centred = draws - mean
+        std = (weight * centred.square()).sum(0).sqrt()
+        influence = (draws - of_guide) / len(draws) - weight * centred
+        log_size = draws.abs().clamp(min=torch.finfo(draws.dtype).tiny).log()
+        return cls(
+            names,
+            khat=khat(log_size + log_w[:, None]),
+            mean=mean,
+            std=std,
+            shift=(of_guide - mean) / std,
+            stderr=influence.square().sum(0).sqrt() / std,
+            ratio=draws.std(0) / std,
+        )
+
+    @classmethod
+    def none(cls) -> Quantities:
+        """Of no quantity."""
+        return cls((), *[torch.zeros(0, dtype=torch.float64, device="cpu") for _ in range(6)])
+
+
+def names_of_numbers(name: str, shape: torch.Size) -> list[str]:
+    """Names of the numbers of a site, by their index; a site of one number has the site's own.
+
+    Example:
+        >>> names_of_numbers("w", torch.Size([2])), names_of_numbers("tau", torch.Size([]))
+        (['w[0]', 'w[1]'], ['tau'])
+    """
+    if not shape:
+        return [name]
+    names = []
+    for index in product(*map(range, shape)):
+        names.append(f"{name}[{', '.join(map(str, index))}]")
+    return names
