@@ -127,9 +127,12 @@ class Probe:
         return False
 
     def _differs(self, alone: Scores, rows: Tensor) -> bool:
+        num = num_rows(self.batch)
         expected = {}
         for key, score in self.truth.items():
-            of_rows = score[:1, ..., rows.to(score.device)] if score.shape[-1] > 1 else score[:1]
+            if score.shape[-1] != num:  # a site that all data share may depend on all of them
+                continue
+            of_rows = score[:1, ..., rows.to(score.device)]
             if key in alone and alone[key].shape == of_rows.shape:
                 expected[key] = of_rows
         found = {key: alone[key] for key in expected}
