@@ -1,12 +1,12 @@
 """What looks behind a number: tails, chains, checks and their thresholds."""
 
-from .evaluation.likelihood.smoothing import smooth_weights
 from .evaluation.chains.mixing import ess, mean_ess, rhat
 from .evaluation.conditioning.marginal import Marginal, Unmasked
 from .evaluation.latents.traversal import lerp, slerp
 from .evaluation.likelihood.annealing import sigmoid_schedule
 from .evaluation.likelihood.kernels import parzen, parzen_bandwidth
 from .evaluation.likelihood.psis import khat, khat_threshold
+from .evaluation.likelihood.smoothing import smooth_weights
 from .evaluation.likelihood.total_mass import normalization
 from .evaluation.report.checking import Check
 from .evaluation.report.checks import CHECKS

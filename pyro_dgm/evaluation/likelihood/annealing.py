@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from ...contract import PyroProgram
-from ...inference.data.tensors import Batch
 from ...inference.process.states import fork_rng
 from ...inference.run.levels import measure_of_data
 from ...inference.run.limits import check_total
 from ...inference.run.measures import Bound, Measure, point_sites, require_density
-from ...inference.run.sessions import require_positive, session
+from ...inference.run.sessions import Session, require_positive, session
 from ...inference.run.traces import run_pair
-from ..chains.coordinates import Posterior
+from ...inference.vectorization.rows import OneAtATime
+from ..chains.joint import posterior_of
 from .importance import (
     CHAINS_OF_KHAT,
     chain_statistics,
@@ -49,6 +49,7 @@ class AIS(PerDatum):
         steps: number T of temperatures.
         kind: what sort of bound.
         measure: what p(x) is: a mass, a density, …
+        unit: nats per datum; nats for all data where they share a draw, and the whole set is one datum.
     """
 
     per_datum: Tensor
@@ -60,6 +61,7 @@ class AIS(PerDatum):
     steps: int
     kind: str = Bound.UPPER
     measure: Measure = Measure.UNSTATED
+    unit: str = PerDatum.unit
 
     def tails(self) -> Tensor:  # noqa: D102
         return khat(self.log_weight)
@@ -101,6 +103,8 @@ def ais(
     chains of its own and then fixed. Steps that adapt to the weighted chains themselves would depend on where these
     are, and a transition chosen so leaves no distribution invariant.
 
+    Where all data share a draw θ, a chain moves everything at once and the figure is one number, −log p(X).
+
     The cost is about `(num + 8) * steps * (leapfrog + 5) / 2` gradients of the model per datum.
 
     Args:
@@ -135,19 +139,21 @@ def ais(
         _ = pair.structure  # explains why a program fails on the data
         start = None if start is None else pair.guide
         measure = measure_of_data(pair.model, pair.batch)
-        check_walk(pair.model, start, pair.few, whiten=whiten)
+        check_walk(pair, start, whiten=whiten)
         blocks = []
         for block in pair.blocks(max(num, NUM_PILOTS)):
-            path = AnnealingPath(Posterior(pair.model, block, whiten=whiten), start)
+            path = AnnealingPath(posterior_of(pair, block, whiten=whiten), start)
             walk = plan_walk(path, betas, leapfrog)
-            log_w, acceptance = walk.many(path.draw, num, chunk)
+            size = len(block[0]) if pair.structure.has_globals else 1  # data of one chain
+            log_w, acceptance = walk.many(path.draw, num, max(1, chunk // size))
             statistics = chain_statistics(log_w)
             statistics["log_weight"] = log_w.cpu()
             statistics["acceptance"] = acceptance.mean(0).cpu()
             blocks.append(statistics)
     statistics = concat_statistics(blocks)
     check_total(measure, statistics["per_datum"])
-    return AIS(num=num, steps=steps, kind=AIS.kind, measure=measure, **statistics)
+    unit = f"nats for all {len(pair)} data" if pair.structure.has_globals else AIS.unit
+    return AIS(num=num, steps=steps, kind=AIS.kind, measure=measure, unit=unit, **statistics)
 
 
 def told_weights(share: float, num: int) -> str:
@@ -187,23 +193,22 @@ def sigmoid_schedule(steps: int, sharpness: float = 4.0) -> tuple[float, ...]:
     return tuple([(sigmoid - low) / (high - low) for sigmoid in sigmoids])
 
 
-def check_walk(
-    model: PyroProgram, start: PyroProgram | None, batch: Batch, *, whiten: bool
-) -> None:
+def check_walk(pair: Session, start: PyroProgram | None, *, whiten: bool) -> None:
     """Refuse data, latents and guides that can't be walked, before the first long walk; its noise is not the walk's.
 
     Args:
-        model: of the walk.
+        pair: the model, and the data of which a few are tried.
         start: where it begins.
-        batch: the few data that are tried.
         whiten: see `ais`.
     """
+    batch = pair.batch if pair.structure.has_globals else pair.few
     with fork_rng(*batch):
-        posterior = Posterior(model, batch, whiten=whiten)
+        posterior = posterior_of(pair, batch, whiten=whiten)
         if start is None:
             return
-        pair = run_pair(model, start, posterior.batch, 2, posterior.depth)
-        points = point_sites(pair.guide_sites, pair.model_sites)
+        num = None if isinstance(posterior.model, OneAtATime) else 2
+        run = run_pair(posterior.model, start, batch, num, posterior.depth)
+        points = point_sites(run.guide_sites, run.model_sites)
         require_density("start", points, fix=FIX_OF_START)
         values = posterior.draws_of(start, 2)
         first = posterior.log_guide(start, values, 2)

@@ -16,6 +16,7 @@ from ...inference.run.limits import check_figures, check_total
 from ...inference.run.measures import Bound, Measure, bound_of, describe_kind
 from ...inference.run.particles import Particles
 from ...inference.run.sessions import Session, session
+from ...inference.vectorization.modes import ParticleMode
 from ...tabular import Tabular
 from .importance import nll_of, summary_of
 from .psis import khat_threshold
@@ -140,7 +141,7 @@ def evidence_of(pair: Session) -> Evidence:
         return _sum_over_data(pair)
     _require_all_data(pair)
     levels, draws = LevelSearch(), _JointDraws(pair)
-    for particles in _parts(pair):
+    for particles in joint_draws(pair):
         draws.add(particles)
     levels.add(particles.pair.observed)
     log_w = torch.cat(draws.log_w)
@@ -163,9 +164,11 @@ def evidence_of(pair: Session) -> Evidence:
     )
 
 
-def _parts(pair: Session) -> Iterator[Particles]:
-    """The joint draws of all data, as many at once as fit."""
+def joint_draws(pair: Session) -> Iterator[Particles]:
+    """The joint draws of all data, as many at once as fit; one by one where the programs take no more."""
     step = max(1, pair.chunk // len(pair))
+    if pair.structure.particles is ParticleMode.SINGLE:
+        step = 1
     for start in range(0, pair.num, step):
         yield pair.draw(num=min(step, pair.num - start))
 

@@ -127,7 +127,6 @@ class Scores:
         Raises:
             ValueError: for masses beyond 1, or a KL below 0, beyond rounding and noise.
         """
-        structure = self.pair.structure
         measure, kind = self._meaning()
         statistics = concat_statistics(self.statistics)
         limits = concat_statistics(self.limits)

@@ -22,7 +22,7 @@ from ..process.states import eval_mode, fork_rng
 from ..vectorization.counting import data_frame, num_rows
 from ..vectorization.modes import Meaning, ParticleMode, meaning_of, takes_all_data
 from .explain import explanation, run_or_explain
-from .kinds import Kind, is_deterministic, is_drawn, is_factor
+from .kinds import Kind, is_auxiliary, is_deterministic, is_drawn, is_factor
 from .measures import Measure, measure_of, point_sites
 from .pair_checks import PROGRAM_OF, check_pair, describe
 from .rules import RULES, Rule, Subject, check_sites
@@ -128,7 +128,7 @@ class Structure(Tabular):
             measure=measure_of(pair.model_sites, points),
             points=points,
             shared=shared_sites(pair),
-            full_size=_full_size(pair),
+            full_size=full_size(pair.guide_sites) or full_size(pair.model_sites),
         )
 
     def meaning(self, found: Meaning) -> Structure:
@@ -216,8 +216,9 @@ class Structure(Tabular):
         )
 
 
-def _full_size(pair: PairTrace) -> int | None:
-    for site in (*pair.guide_sites.values(), *pair.model_sites.values()):
+def full_size(sites: dict[str, Site]) -> int | None:
+    """Number of data in the full set, where the data plate takes a minibatch of it."""
+    for site in sites.values():
         frame = data_frame(site)
         if frame is not None and frame.full_size not in (None, frame.size):
             return int(frame.full_size)
@@ -325,11 +326,17 @@ def _run_alone(
 
 def _structure_of_one(trace: Trace) -> Structure:
     sites = []
-    for name, site in sites_of(trace).items():
-        sites.append(SiteInfo.of(name, site, _kind_alone(site)))
+    shared = []
     found = sites_of(trace)
-    table = trace.format_shapes()
-    return Structure(depth_of(*found.values()), tuple(sites), table, measure=measure_of(found))
+    for name, site in found.items():
+        sites.append(SiteInfo.of(name, site, _kind_alone(site)))
+        if not is_in_plate(site, DATA) and not is_deterministic(site):
+            shared.append(name)
+    depth, table = depth_of(*found.values()), trace.format_shapes()
+    measure = measure_of(found)
+    return Structure(
+        depth, tuple(sites), table, measure=measure, shared=tuple(shared), full_size=full_size(found)
+    )
 
 
 def _kind_alone(site: Site) -> Kind:
@@ -338,4 +345,8 @@ def _kind_alone(site: Site) -> Kind:
         return Kind.FACTOR
     if is_deterministic(site):
         return Kind.DETERMINISTIC
-    return Kind.LATENT if is_drawn(site) else Kind.OBSERVED
+    if not is_drawn(site):
+        return Kind.OBSERVED
+    if is_auxiliary(site):
+        return Kind.AUXILIARY
+    return Kind.LATENT if is_in_plate(site, DATA) else Kind.GLOBAL

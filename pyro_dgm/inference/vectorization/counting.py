@@ -69,9 +69,9 @@ def refuse_count(name: str, expected: int, frame: Any) -> None:
 
 def data_plates(
     model: PyroProgram | None, guide: PyroProgram | None, batch: Batch
-) -> dict[str, Any]:
-    """Site → the data plate around it, in one run of each program; none if a program fails."""
-    frames = {}
+) -> list[tuple[str, Any]]:
+    """Every site with the data plate around it, in one run of each program; none if a program fails."""
+    frames = []
     try:
         for program in (guide, model):
             if program is None:
@@ -80,12 +80,12 @@ def data_plates(
             for name, site in trace.nodes.items():
                 frame = data_frame(site) if site["type"] == "sample" else None
                 if frame is not None:
-                    frames[name] = frame
+                    frames.append((name, frame))
     except Exception:  # whatever a user's program raises
-        return {}
+        return []
     return frames
 
 
-def other_count(frames: dict[str, Any], expected: int) -> str | None:
-    """The first site whose data plate is of another size; `None` if there is none."""
-    return next((name for name, frame in frames.items() if frame.size != expected), None)
+def other_count(frames: list[tuple[str, Any]], expected: int) -> tuple[str, Any] | None:
+    """The first site whose data plate is of another size, and that plate; `None` if there is none."""
+    return next(((name, frame) for name, frame in frames if frame.size != expected), None)

@@ -91,21 +91,23 @@ def takes_all_data(model: PyroProgram | None, guide: PyroProgram | None, batch: 
     with fork_rng(*batch), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         found = data_plates(model, guide, few)
-        name = other_count(found, len(few[0]))
-        if found and name is None:
+        other = other_count(found, len(few[0]))
+        if found and other is None:
             return False
         of_all = data_plates(model, guide, batch)
-        of_other_data = other_count(of_all, len(batch[0]))
-        if of_other_data is not None:
-            refuse_count(of_other_data, len(batch[0]), of_all[of_other_data])
+        other_of_all = other_count(of_all, len(batch[0]))
+        if other_of_all is not None:
+            name, frame = other_of_all
+            refuse_count(name, len(batch[0]), frame)
         if of_all and not found and not _is_square(batch[0]):  # they fail on fewer
             return True
         if of_all:
             probe = _probe(model, guide, batch)
             if probe is not None and probe.exchanges_rows():
                 return True
-    if name is not None:
-        refuse_count(name, len(few[0]), found[name])
+    if other is not None:
+        name, frame = other
+        refuse_count(name, len(few[0]), frame)
     return False
 
 

@@ -7,9 +7,9 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pyro.infer.autoguide import AutoDelta, AutoMultivariateNormal, AutoNormal
-from toys import ExactGuide, GlobalMean, GlobalMeanGuide, LinearGaussian, Written, linear_gaussian
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
+from toys import ExactGuide, GlobalMean, GlobalMeanGuide, LinearGaussian, Written, linear_gaussian
 
 import pyro_dgm as dgm
 
