@@ -9,7 +9,7 @@ from .evaluation.likelihood.psis import khat, khat_threshold
 from .evaluation.likelihood.smoothing import smooth_weights
 from .evaluation.likelihood.total_mass import normalization
 from .evaluation.report.checking import Check
-from .evaluation.report.checks import CHECKS
+from .evaluation.report.checks import CHECKS, JOINT_CHECKS
 from .evaluation.report.findings import Findings, Skipped
 from .evaluation.report.items import Item, Picture, Status, Threshold
 from .evaluation.samples.modes import label_coverage
@@ -23,6 +23,7 @@ __all__ = [
     "EdgeWarning",
     "Findings",
     "IntegerWarning",
+    "JOINT_CHECKS",
     "Item",
     "Marginal",
     "Picture",

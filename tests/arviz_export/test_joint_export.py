@@ -12,7 +12,7 @@ from toys import GlobalMean, GlobalMeanGuide
 import pyro_dgm as dgm
 
 LEGACY = arviz.__version__.startswith("0.")
-NUM, N = 400, 30
+NUM, N = 120, 30
 
 
 @pytest.fixture(autouse=True)
@@ -26,6 +26,14 @@ def as_tree(found):
 
 
 def regression(c, y):
+    w = pyro.sample("w", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+    pyro.deterministic("total", w.sum(-1), event_dim=0)
+    with pyro.plate("rows", len(y)):
+        pyro.sample("y", dist.Normal((c * w).sum(-1), 0.5), obs=y)
+
+
+def matrix_regression(c, y):
+    """The same, for one draw at a time."""
     w = pyro.sample("w", dist.Normal(torch.zeros(2), 1.0).to_event(1))
     pyro.deterministic("total", w.sum())
     with pyro.plate("rows", len(y)):
@@ -91,7 +99,9 @@ def test_resampled_draws_are_joint_and_come_from_the_posterior():
     c, y = data()
     mean, covariance = posterior_of(c, y)
     for resampled, width in ((False, 1.2), (True, 1.0)):
-        found = dgm.to_arviz(regression, wide_guide, c, y, num=4000, resampled=resampled, prior=False)
+        found = dgm.to_arviz(
+            regression, wide_guide, c, y, num=4000, resampled=resampled, prior=False
+        )
         w = torch.tensor(found.posterior["w"].values).flatten(0, 1)
         deviation = w.std(0) / covariance.diagonal().sqrt()
         assert (deviation / width - 1).abs().max() < 0.08
@@ -124,9 +134,12 @@ def test_loo_of_a_regression_is_its_leave_one_out_density():
         assert np.isfinite(arviz.psens(found, component="prior", var_names=["w"]).values).all()
 
 
-def test_draws_of_the_prior_are_data_sets_that_share_the_global():
+@pytest.mark.parametrize("model", [regression, matrix_regression])
+def test_draws_of_the_prior_are_data_sets_that_share_the_global(model):
     c, y = data()
-    found = dgm.to_arviz(regression, wide_guide, c, y, num=NUM)
+    found = dgm.to_arviz(model, wide_guide, c, y, num=NUM)
+    total = found.posterior["w"].sum("w_dim_0")
+    np.testing.assert_allclose(found.posterior["total"], total)
     w = torch.tensor(found.prior["w"].values).flatten(0, 1)
     x = torch.tensor(found.prior_predictive["y"].values).flatten(0, 1)
     assert x.shape == (NUM, N)

@@ -30,6 +30,8 @@ class HMC(Tabular):
         step_size: leapfrog step of every datum, in units of the scales that the warm-up found `(N,)`.
         rhat: latent site → rank-normalized split R-hat `(*plates, N, *event)`, see `rhat`.
         ess: latent site → bulk effective sample size `(*plates, N, *event)`, see `ess`.
+        num_joint: number of data, where all of them share a draw and each chain moves everything: N = 1 in what is
+            said above but for the latents of the data; `None` where each datum has chains of its own.
     """
 
     draws: Values
@@ -38,6 +40,7 @@ class HMC(Tabular):
     step_size: Tensor
     rhat: Values
     ess: Values
+    num_joint: int | None = None
 
     @property
     def worst_rhat(self) -> float:
@@ -62,8 +65,11 @@ class HMC(Tabular):
 
     def __str__(self) -> str:
         chains, num, num_data = self.log_joint.shape
+        what = f"p(z | x) for {num_data} data"
+        if self.num_joint is not None:
+            what = f"p(z | X), all {self.num_joint} data at once"
         return (
-            f"HMC: {chains} chains x {num} draws of p(z | x) for {num_data} data, "
+            f"HMC: {chains} chains x {num} draws of {what}, "
             f"sites {list(self.draws)}: acceptance {self.acceptance.mean():.2f} "
             f"(least {self.acceptance.min():.2f}), worst R-hat {self.worst_rhat:.3f}, "
             f"least ESS {self.least_ess:.0f}"
@@ -129,12 +135,13 @@ def hmc(
         check_posterior(pair, whiten=whiten)
         start = None if start is None else pair.guide
         blocks = []
+        num_joint = len(pair) if pair.structure.has_globals else None
         for block in pair.blocks():
             posterior = posterior_of(pair, block, whiten=whiten)
             zeta = draw_coordinates(posterior, start, chains)
             warm = warm_up(posterior.log_joint, zeta, warmup, leapfrog)
             blocks.append(_sample(posterior, warm, num, leapfrog))
-    return _result(blocks)
+    return _result(blocks, num_joint)
 
 
 def check_posterior(pair: Session, *, whiten: bool) -> None:
@@ -144,7 +151,9 @@ def check_posterior(pair: Session, *, whiten: bool) -> None:
         posterior_of(pair, pair.batch if whole else pair.few, whiten=whiten)
 
 
-def draw_coordinates(posterior: Posterior | JointPosterior, start: PyroProgram | None, num: int) -> Tensor:
+def draw_coordinates(
+    posterior: Posterior | JointPosterior, start: PyroProgram | None, num: int
+) -> Tensor:
     """Coordinates of `num` draws of a guide, or of the prior if there is none, `(K, N, D)`."""
     return posterior.coordinates(posterior.draws_of(start, num), num)
 
@@ -152,7 +161,9 @@ def draw_coordinates(posterior: Posterior | JointPosterior, start: PyroProgram |
 # Draws ---------------------------------------------------------------------------------------------------------------
 
 
-def _sample(posterior: Posterior | JointPosterior, warm: WarmChains, num: int, leapfrog: int) -> _Record:
+def _sample(
+    posterior: Posterior | JointPosterior, warm: WarmChains, num: int, leapfrog: int
+) -> _Record:
     """Draws of a block of data after the warm-up."""
     record = _Record(posterior, warm.step_size)
     zeta, step = warm.zeta, warm.steps
@@ -189,7 +200,7 @@ class _Record:
         return torch.stack([values[name] for values in self.values], 1)
 
 
-def _result(blocks: list[_Record]) -> HMC:
+def _result(blocks: list[_Record], num_joint: int | None) -> HMC:
     """The blocks of data as the whole set, with the diagnostics of their chains."""
     draws = {}
     for name, place in blocks[0].posterior.places.items():
@@ -204,4 +215,5 @@ def _result(blocks: list[_Record]) -> HMC:
         step_size=torch.cat([block.step_size for block in blocks]),
         rhat={name: rhat(values) for name, values in draws.items()},
         ess={name: ess(values) for name, values in draws.items()},
+        num_joint=num_joint,
     )

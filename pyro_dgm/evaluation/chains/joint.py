@@ -133,9 +133,7 @@ class JointPosterior:
         if guide is None:
             prior = self.model if self.is_single else vectorized(self.model, num, self.depth)
             return latent_sites(poutine.trace(prior).get_trace(*self.batch))
-        pair = run_pair(
-            self.model, guide, self.batch, None if self.is_single else num, self.depth
-        )
+        pair = run_pair(self.model, guide, self.batch, None if self.is_single else num, self.depth)
         check_sites(pair)
         return pair.latent
 

@@ -2,7 +2,9 @@ r"""Annealed importance sampling: $\log p(x)$ by a walk from the prior, or from 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from math import exp
 from typing import Any
 
@@ -10,14 +12,16 @@ import torch
 from torch import Tensor
 
 from ...contract import PyroProgram
+from ...inference.data.tensors import Batch
 from ...inference.process.states import fork_rng
 from ...inference.run.levels import measure_of_data
 from ...inference.run.limits import check_total
 from ...inference.run.measures import Bound, Measure, point_sites, require_density
-from ...inference.run.sessions import Session, require_positive, session
+from ...inference.run.sessions import require_positive, session
 from ...inference.run.traces import run_pair
 from ...inference.vectorization.rows import OneAtATime
-from ..chains.joint import posterior_of
+from ..chains.coordinates import Posterior
+from ..chains.joint import JointPosterior, posterior_of
 from .importance import (
     CHAINS_OF_KHAT,
     chain_statistics,
@@ -139,7 +143,8 @@ def ais(
         _ = pair.structure  # explains why a program fails on the data
         start = None if start is None else pair.guide
         measure = measure_of_data(pair.model, pair.batch)
-        check_walk(pair, start, whiten=whiten)
+        few = pair.batch if pair.structure.has_globals else pair.few
+        check_walk(partial(posterior_of, pair, whiten=whiten), start, few)
         blocks = []
         for block in pair.blocks(max(num, NUM_PILOTS)):
             path = AnnealingPath(posterior_of(pair, block, whiten=whiten), start)
@@ -193,17 +198,18 @@ def sigmoid_schedule(steps: int, sharpness: float = 4.0) -> tuple[float, ...]:
     return tuple([(sigmoid - low) / (high - low) for sigmoid in sigmoids])
 
 
-def check_walk(pair: Session, start: PyroProgram | None, *, whiten: bool) -> None:
+def check_walk(
+    build: Callable[[Batch], Posterior | JointPosterior], start: PyroProgram | None, batch: Batch
+) -> None:
     """Refuse data, latents and guides that can't be walked, before the first long walk; its noise is not the walk's.
 
     Args:
-        pair: the model, and the data of which a few are tried.
+        build: the posterior of some data, where it ends.
         start: where it begins.
-        whiten: see `ais`.
+        batch: the data that are tried.
     """
-    batch = pair.batch if pair.structure.has_globals else pair.few
     with fork_rng(*batch):
-        posterior = posterior_of(pair, batch, whiten=whiten)
+        posterior = build(batch)
         if start is None:
             return
         num = None if isinstance(posterior.model, OneAtATime) else 2

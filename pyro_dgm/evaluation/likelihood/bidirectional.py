@@ -3,6 +3,7 @@ r"""Bidirectional Monte Carlo: $\log p(x)$ of simulated data between a lower and
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -143,7 +144,8 @@ def bdmc(
         batch, truth = _simulate(pair.model, num_data, pair.context)
         start = None if start is None else pair.guide
         measure = measure_of_data(pair.model, batch)
-        check_walk(pair.model, start, extreme_batch(batch), whiten=whiten)
+        build = partial(Posterior, pair.model, whiten=whiten)
+        check_walk(build, start, extreme_batch(batch))
         rows = max(1, chunk // max(num, NUM_PILOTS))
         blocks = []
         for first in range(0, len(batch[0]), rows):

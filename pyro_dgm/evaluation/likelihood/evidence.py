@@ -77,6 +77,7 @@ class Evidence(Tabular):
             "shift": found.shift,
             "shift_stderr": found.stderr,
             "ratio": found.ratio,
+            "log_ratio_stderr": found.ratio_stderr,
         }
 
     def __str__(self) -> str:

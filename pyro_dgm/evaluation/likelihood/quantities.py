@@ -26,6 +26,7 @@ class Quantities:
         shift: $(E_q[h] - E_p[h]) / \mathrm{sd}_p(h)$ `(S,)`: how far off the guide is, 0 for an exact one.
         stderr: standard error of `shift` `(S,)`.
         ratio: $\mathrm{sd}_q(h) / \mathrm{sd}_p(h)$ `(S,)`.
+        ratio_stderr: standard error of the logarithm of `ratio` `(S,)`.
     """
 
     names: tuple[str, ...]
@@ -35,31 +36,35 @@ class Quantities:
     shift: Tensor
     stderr: Tensor
     ratio: Tensor
+    ratio_stderr: Tensor
 
     @classmethod
     def of(cls, names: tuple[str, ...], draws: Tensor, log_w: Tensor) -> Quantities:
         r"""The statistics of draws `(K, S)` with log weights `(K,)`, all in float64."""
         weight = smooth_weights(log_w[:, None]).exp()
-        of_guide = draws.mean(0)
-        mean = (weight * draws).sum(0)
-        centred = draws - mean
-        std = (weight * centred.square()).sum(0).sqrt()
-        influence = (draws - of_guide) / len(draws) - weight * centred
+        mean_q, mean = draws.mean(0), (weight * draws).sum(0)
+        from_q, from_p = draws - mean_q, draws - mean
+        std_q, std = from_q.square().mean(0).sqrt(), (weight * from_p.square()).sum(0).sqrt()
+        # What each draw adds to the differences: delta method
+        of_shift = (from_q / len(draws) - weight * from_p) / std
+        of_variance = ((from_q / std_q).square() - 1) / len(draws)
+        of_ratio = (of_variance - weight * ((from_p / std).square() - 1)) / 2
         log_size = draws.abs().clamp(min=torch.finfo(draws.dtype).tiny).log()
         return cls(
             names,
             khat=khat(log_size + log_w[:, None]),
             mean=mean,
             std=std,
-            shift=(of_guide - mean) / std,
-            stderr=influence.square().sum(0).sqrt() / std,
-            ratio=draws.std(0) / std,
+            shift=(mean_q - mean) / std,
+            stderr=of_shift.square().sum(0).sqrt(),
+            ratio=std_q / std,
+            ratio_stderr=of_ratio.square().sum(0).sqrt(),
         )
 
     @classmethod
     def none(cls) -> Quantities:
         """Of no quantity."""
-        return cls((), *[torch.zeros(0, dtype=torch.float64, device="cpu") for _ in range(6)])
+        return cls((), *[torch.zeros(0, dtype=torch.float64, device="cpu") for _ in range(7)])
 
 
 def names_of_numbers(name: str, shape: torch.Size) -> list[str]:

@@ -139,7 +139,7 @@ def _guide_draws(opened: Session, truth: HMC) -> Values:
 
 def _check_number(num: int, truth: HMC) -> None:
     """Refuse other data than those of the chains."""
-    expected = truth.log_joint.shape[-1]
+    expected = truth.num_joint or truth.log_joint.shape[-1]
     if num != expected:
         raise ValueError(
             f"guide_error: expected the {expected} data of the chains, got {num}. "

@@ -335,7 +335,12 @@ def _structure_of_one(trace: Trace) -> Structure:
     depth, table = depth_of(*found.values()), trace.format_shapes()
     measure = measure_of(found)
     return Structure(
-        depth, tuple(sites), table, measure=measure, shared=tuple(shared), full_size=full_size(found)
+        depth,
+        tuple(sites),
+        table,
+        measure=measure,
+        shared=tuple(shared),
+        full_size=full_size(found),
     )
 
 

@@ -2,6 +2,7 @@ import dataclasses
 from functools import partial
 from math import log, sqrt
 
+import pyro
 import pyro.distributions as dist
 import pytest
 import torch
@@ -13,6 +14,7 @@ from toys import (
     LinearGaussian,
     Series,
     SeriesGuide,
+    Written,
     linear_gaussian,
     toy_vae,
 )
