@@ -21,8 +21,8 @@ from .evaluation.latents.traversal import decode, interpolate, traverse
 from .evaluation.latents.units import active_units, collapse, unit_kl
 from .evaluation.likelihood.annealing import ais
 from .evaluation.likelihood.bidirectional import bdmc
-from .evaluation.likelihood.evidence import evidence
 from .evaluation.likelihood.importance import nll
+from .evaluation.likelihood.model_evidence import evidence
 from .evaluation.likelihood.psis import khat
 from .evaluation.likelihood.results import bits_per_dim
 from .evaluation.posterior.calibration import sbc

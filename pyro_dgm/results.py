@@ -8,7 +8,7 @@ from .evaluation.latents.elbo_surgery import Surgery
 from .evaluation.latents.units import Collapse
 from .evaluation.likelihood.annealing import AIS
 from .evaluation.likelihood.bidirectional import BDMC
-from .evaluation.likelihood.evidence import Evidence
+from .evaluation.likelihood.model_evidence import Evidence
 from .evaluation.likelihood.quantities import Quantities
 from .evaluation.likelihood.results import NLL, BitsPerDim, GivenNLL
 from .evaluation.likelihood.total_mass import Normalization

@@ -11,7 +11,7 @@ from pyro import poutine
 from torch import Tensor
 
 from ..contract import Site
-from ..evaluation.likelihood.evidence import joint_draws
+from ..evaluation.likelihood.model_evidence import joint_draws
 from ..evaluation.likelihood.smoothing import resampled_indices
 from ..evaluation.likelihood.weights import is_joint
 from ..inference.process.states import derive_seed, fork_rng

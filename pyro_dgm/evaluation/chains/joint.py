@@ -1,4 +1,4 @@
-r"""Coordinates of everything that is not observed, where all data share a draw: one vector $\zeta \in R^D$ per chain."""
+r"""Coordinates of everything that is not observed, where all data share a draw: a vector $\zeta$ per chain."""
 
 from __future__ import annotations
 

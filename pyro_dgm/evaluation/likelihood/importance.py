@@ -52,7 +52,8 @@ def nll(
 
     Raises:
         ValueError: for `num` or `chunk` below 1, NaN or empty data, values outside the support, or an observed site
-            outside the data plate; for a guide over the latents of all data at once; for masses beyond 1 or a KL below 0, beyond rounding and the noise of the draws.
+            outside the data plate; for a guide over the latents of all data at once; for masses beyond 1 or a KL below
+            0, beyond rounding and the noise of the draws.
 
     References:
         Burda, Grosse, Salakhutdinov 2016, *Importance weighted autoencoders*, arXiv:1509.00519.

@@ -7,7 +7,9 @@ from itertools import product
 
 import torch
 from torch import Tensor
+from torch.distributions import biject_to, constraints
 
+from ...contract import Site
 from .psis import khat
 from .smoothing import smooth_weights
 
@@ -19,7 +21,8 @@ class Quantities:
     The posterior's moments are those of the draws under their Pareto-smoothed weights, as far as `khat` allows.
 
     Attributes:
-        names: site and index, `tau` or `w[0, 2]`; the datum is the index of its plate.
+        names: site and index, `tau` or `w[0, 2]`; the datum is the index of its plate. A site of bounded support has
+            its free coordinates as well, `tau_unconstrained` = log τ: there a guide that is off at the bound shows.
         khat: Pareto k̂ of $|h|\, w$ `(S,)`: whether the weights carry a mean of this h. That of the joint weights says
             nothing of h.
         mean, std: of the posterior, in the site's own unit `(S,)`.
@@ -80,3 +83,17 @@ def names_of_numbers(name: str, shape: torch.Size) -> list[str]:
     for index in product(*map(range, shape)):
         names.append(f"{name}[{', '.join(map(str, index))}]")
     return names
+
+
+def free_coordinates(site: Site, value: Tensor) -> Tensor | None:
+    """Values of a bounded site on the reals, by `biject_to`; `None` where they are reals, discrete, or not known."""
+    support = getattr(site["fn"], "support", None)
+    inner = getattr(support, "base_constraint", support)
+    if inner is None or support.is_discrete or inner is constraints.real:
+        return None
+    if any(isinstance(bound, Tensor) and bound.dim() > 0 for bound in vars(inner).values()):
+        return None
+    try:
+        return biject_to(support).inv(value)
+    except NotImplementedError:
+        return None

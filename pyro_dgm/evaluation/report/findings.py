@@ -20,8 +20,8 @@ from ...inference.run.traces import vectorized
 from ..latents.against_prior import aggregate_draws_of, compare_draws
 from ..latents.elbo_surgery import Surgery, surgery_of
 from ..latents.units import Collapse, collapse_of
-from ..likelihood.evidence import Evidence, evidence_of
 from ..likelihood.importance import NLL, nll_of
+from ..likelihood.model_evidence import Evidence, evidence_of
 from ..likelihood.total_mass import Normalization, normalization_of
 from ..posterior.calibration import SBC, sbc_of
 from ..samples.twosample import TwoSample

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ...inference.run.measures import Measure
-from ..likelihood.evidence import Evidence
+from ..likelihood.model_evidence import Evidence
 from ..likelihood.pareto import LEAST_DRAWS
 from ..likelihood.psis import khat_threshold
 from ..likelihood.quantities import Quantities
@@ -21,8 +21,10 @@ ERROR = 0.01  # probability that an exact guide is said to be off at some number
 NUM_TOLD = 3
 MAX_GAP = Threshold(1.0, "KL(q || p) of 1 nat: a mean that is off by 1.4 standard deviations")
 MAX_MONTE_CARLO = Threshold(0.1, "nats of log p(X), a tenth of what tells two models apart")
-MAX_SHIFT = Threshold(0.1, "a tenth of a posterior standard deviation, which no interval shows")
-MAX_SPREAD = Threshold(log(1.25), "intervals that are a quarter too wide, or too narrow")
+MAX_SHIFT = Threshold(
+    0.05, "a twentieth of a posterior standard deviation, which no interval shows"
+)
+MAX_SPREAD = Threshold(log(1.1), "intervals that are a tenth too wide, or too narrow")
 SOURCE = "Vehtari et al. 2024, arXiv:1507.02646; Yao et al. 2018, arXiv:1802.02538"
 
 

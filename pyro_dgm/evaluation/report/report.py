@@ -155,7 +155,8 @@ def check(
     At most `limit` data, chosen by the seed, are scored one by one; the aggregate is that of all data. What a pair
     can't give (a guide that can't score given points, a model without latents) is skipped with the reason. Where all
     data share a draw, the weights are those of joint draws, see `evidence`: their k-hat and that of every number by
-    itself, and whether each mean and spread of the guide is where the weights say. Neither weights nor random state outside change, and the same seed gives the same report.
+    itself, and whether each mean and spread of the guide is where the weights say. Neither weights nor random state
+    outside change, and the same seed gives the same report.
 
     Weights see only where the guide draws: gap, k-hat and ESS of a guide that misses a mode, or of a wrong model, look
     fine. So none of the three passes beside a calibration or an aggregate-prior test that warns, and no gap beside a

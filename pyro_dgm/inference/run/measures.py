@@ -24,9 +24,7 @@ class Measure(StrEnum):
 
     MASS = "mass"  # of discrete data: at most 1
     DENSITY = "density"  # of continuous data, in units of 1/x^D
-    ON_LEVELS = (
-        "density on levels"  # of data that are integers, or lie on a grid: no probability of them
-    )
+    ON_LEVELS = "density on levels"  # of integers, or data on a grid: no probability of them
     MIXED = "mass and density"  # of several sites, or of one with an atom
     JOINT = "joint density at a point"  # log p(x, z*): the guide is a point mass somewhere
     FACTOR = "unnormalized, with a factor"  # of a model with a pyro.factor
@@ -214,12 +212,8 @@ def require_one_measure(owner: str, measures: Mapping[str, Measure]) -> None:
 def require_one_kind(owner: str, kinds: Mapping[str, str]) -> None:
     """Refuse posterior predictive densities beside likelihoods of the data.
 
-    Args:
-        owner: who compares, for the message.
-        kinds: name of a figure → its kind, see `Bound`.
-
     Raises:
-        ValueError: with every figure's kind and the fix.
+        ValueError: with every figure's kind, see `Bound`, and the fix.
     """
     is_predictive = {kind == Bound.PREDICTIVE for kind in kinds.values()}
     if len(is_predictive) > 1:

@@ -15,7 +15,9 @@ from torch.utils.data import TensorDataset
 from ...contract import PyroProgram
 from ..adoption.plates import naming_of
 from ..adoption.programs import as_module, initialise
-from ..data.batches import Batches, arguments_of, as_batches
+from ..data.batches import arguments_of
+from ..data.reading import place_data as place_data
+from ..data.reading import read_stream
 from ..data.tensors import (
     Batch,
     as_tensors,
@@ -30,14 +32,15 @@ from ..data.tensors import (
     to_device,
     to_tensor,
 )
-from ..process.states import derive_seed, device_of, evaluation_mode, fork_rng, with_own_rng
+from ..process.states import device_of, evaluation_mode, fork_rng
 from ..vectorization.modes import Meaning, meaning_of, meaning_of_generated, refuse_mixing
+from .one_program import structure_of_guide, structure_of_model
 from .pair_checks import check_pair as check_pair
 from .pair_checks import check_program as check_program
-from .pair_checks import check_programs, describe, require_positive
+from .pair_checks import check_programs, refuse_one, require_positive
 from .pair_checks import is_program as is_program
 from .particles import Particles, draw
-from .structure import Structure, structure_of, structure_of_guide, structure_of_model
+from .structure import Structure, structure_of
 
 
 class Session:
@@ -74,20 +77,15 @@ class Session:
     def model(self) -> PyroProgram:
         """The model, which means the same inside a plate of particles."""
         if self._model is None:
-            raise TypeError(
-                f"expected a model and its guide, got a guide alone, {describe(self._guide)}. "
-                "Fix: vae.model, vae.guide."
-            )
+            refuse_one("guide", self._guide, "vae.model, vae.guide")
         return self.meaning.particles.adopt(self.programs[0])
 
     @property
     def guide(self) -> PyroProgram:
         """The guide, as one that means the same inside a plate of particles."""
         if self._guide is None:
-            raise TypeError(
-                f"expected a model and its guide, got a model alone, {describe(self._model)}. "
-                "Fix: vae.model, vae.guide, or EmptyGuide() for a model without latents."
-            )
+            fix = "vae.model, vae.guide, or EmptyGuide() for a model without latents"
+            refuse_one("model", self._model, fix)
         return self.meaning.particles.adopt(self.programs[1])
 
     @cached_property
@@ -151,15 +149,12 @@ class Session:
         """The data in blocks that hold `chunk` pairs of a draw and a datum; a stream is read as it comes.
 
         Every block of a stream is checked; of data in memory those are that could be at fault, once. The blocks of a
-        loader are those of its concatenation.
-
-        Args:
-            num: draws per datum; default: the session's.
+        loader are those of its concatenation. `num` are the draws per datum; default: the session's.
         """
         rows = max(1, self.chunk // (num or self.num))
         if "batch" in vars(self) or not self.is_stream:
-            structure = self.structure  # refuses, before the first block, what can't be scored
-            whole = structure.fixed_size or structure.has_globals
+            # refuses, before the first block, what can't be scored
+            whole = self.structure.fixed_size or self.structure.has_globals
             yield from split_rows(self.batch, len(self) if whole else rows)
             return
         batches = self._batches()
@@ -203,9 +198,7 @@ class Session:
         return structure_of(model, guide, batch)
 
     def _in_memory(self) -> Batch:
-        if (
-            self._source and self._source[0] is None
-        ):  # the model generates: there are no data but context
+        if self._source and self._source[0] is None:  # the model generates
             return (None, *to_device(as_tensors(self._source[1:]), self.device))
         return to_device(as_tensors(self._source), self.device)
 
@@ -216,19 +209,7 @@ class Session:
 
     def _unchecked_batches(self) -> Iterator[Batch]:
         program = self._guide if self._model is None else self._model
-        assert program is not None
-        source = self._source[0]
-        if isinstance(source, Batches):
-            source = source.in_order()
-        batches = as_batches(source, 512, program, self.device, shuffle=False)
-        found = False
-        for batch in with_own_rng(batches.epoch(), derive_seed(self.seed, 1)):
-            found = True
-            yield batch
-        if not found:
-            raise ValueError(
-                "data: expected at least one batch, got a loader that yields none. Fix: drop_last=False."
-            )
+        return read_stream(self._source[0], program, self.device, self.seed)
 
 
 @contextmanager
@@ -293,12 +274,6 @@ def read_data(
         return concat_rows(list(Session(model, guide, batch, 1, 1, seed)._unchecked_batches()))
     values = [to_tensor(value) if is_array(value) else value for value in batch]
     return to_device(tuple(values), device_of(model, guide))
-
-
-def place_data(module: object, batch: Batch) -> Batch:
-    """The data as tensors where a module's weights are, checked as a session checks them."""
-    check_observation_argument(batch)
-    return to_device(as_tensors(batch), device_of(module))
 
 
 @contextmanager

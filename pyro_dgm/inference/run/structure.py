@@ -8,32 +8,27 @@ from functools import cached_property
 from typing import Any
 
 import pyro
-from pyro import poutine
-from pyro.poutine.trace_struct import Trace
-from torch import Tensor
 
 from ...contract import DATA, PyroProgram, Site, noise_name
 from ...tabular import Tabular
 from ..adoption.plates import naming_of
 from ..adoption.programs import as_module, initialise
 from ..data.batches import read_arguments
-from ..data.tensors import Batch, extreme_batch, has_rows, split_rows
+from ..data.tensors import Batch, extreme_batch, split_rows
 from ..process.states import eval_mode, fork_rng
 from ..vectorization.counting import data_frame, num_rows
 from ..vectorization.modes import Meaning, ParticleMode, meaning_of, takes_all_data
-from .explain import explanation, run_or_explain
-from .kinds import Kind, is_auxiliary, is_deterministic, is_drawn, is_factor
+from .explain import run_or_explain
+from .kinds import Kind, is_factor
 from .measures import Measure, measure_of, point_sites
-from .pair_checks import PROGRAM_OF, check_pair, describe
+from .pair_checks import check_pair
 from .rules import RULES, Rule, Subject, check_sites
 from .supports import innermost, is_elementwise
 from .traces import (
     PairTrace,
-    depth_of,
     is_in_plate,
     plate_names,
     shared_sites,
-    sites_of,
 )
 
 DRAWN = (Kind.LATENT, Kind.GLOBAL, Kind.NOISE, Kind.AUXILIARY)
@@ -284,74 +279,3 @@ def structure_of(model: PyroProgram, guide: PyroProgram, batch: Batch) -> Struct
                 check_sites(run_or_explain(model, guide, block))
             break
     return Structure.of(pair)
-
-
-def structure_of_guide(guide: PyroProgram, batch: Batch) -> Structure:
-    """The structure of a guide alone."""
-    whole = takes_all_data(None, guide, batch)
-    some = batch if whole else extreme_batch(batch)
-    trace = _run_alone(guide, some, None, given=batch)
-    _refuse_network(guide, trace)
-    return replace(_structure_of_one(trace), fixed_size=whole)
-
-
-def _refuse_network(guide: PyroProgram, trace: Trace) -> None:
-    """Refuse what returns a tensor and names no site: a guide of a model without latents returns nothing."""
-    if not sites_of(trace) and isinstance(trace.nodes["_RETURN"]["value"], Tensor):
-        raise TypeError(
-            f"guide: expected a program that draws its latents by pyro.sample, got {describe(guide)}, "
-            f"which draws none and returns a tensor. Fix: {PROGRAM_OF['guide']}."
-        )
-
-
-def structure_of_model(model: PyroProgram, batch: Batch) -> Structure:
-    """The structure of a model alone, on data or, with `None` in their place, on its own draws."""
-    whole = has_rows(batch[0]) and takes_all_data(model, None, batch)
-    some = batch if whole or not has_rows(batch[0]) else extreme_batch(batch)
-    trace = _run_alone(model, some, model, given=batch)
-    return replace(_structure_of_one(trace), fixed_size=whole)
-
-
-def _run_alone(
-    program: PyroProgram, batch: Batch, model: PyroProgram | None, given: Batch
-) -> Trace:
-    def run(arguments: Batch) -> Trace:
-        return poutine.trace(program).get_trace(*arguments)
-
-    try:
-        return run(batch)
-    except Exception as error:  # whatever a user's program raises
-        raise explanation(error, run, batch, model=model, given=given) from error
-
-
-def _structure_of_one(trace: Trace) -> Structure:
-    sites = []
-    shared = []
-    found = sites_of(trace)
-    for name, site in found.items():
-        sites.append(SiteInfo.of(name, site, _kind_alone(site)))
-        if not is_in_plate(site, DATA) and not is_deterministic(site):
-            shared.append(name)
-    depth, table = depth_of(*found.values()), trace.format_shapes()
-    measure = measure_of(found)
-    return Structure(
-        depth,
-        tuple(sites),
-        table,
-        measure=measure,
-        shared=tuple(shared),
-        full_size=full_size(found),
-    )
-
-
-def _kind_alone(site: Site) -> Kind:
-    """The kind of a site of one program, of which no other tells more."""
-    if is_factor(site):
-        return Kind.FACTOR
-    if is_deterministic(site):
-        return Kind.DETERMINISTIC
-    if not is_drawn(site):
-        return Kind.OBSERVED
-    if is_auxiliary(site):
-        return Kind.AUXILIARY
-    return Kind.LATENT if is_in_plate(site, DATA) else Kind.GLOBAL

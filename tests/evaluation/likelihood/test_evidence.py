@@ -231,7 +231,8 @@ def test_eight_schools_have_the_evidence_and_the_moments_of_quadrature():
     found = dgm.evidence(eight_schools, guide, y, s, num=20_000, chunk=160_000)
     assert abs(found.value - exact) < 5 * found.stderr
     assert found.stderr < 0.05
-    assert len(found.quantities.names) == 10
+    assert len(found.quantities.names) == 11
+    assert "tau_unconstrained" in found.quantities.names
     for i, name in enumerate(("mu", "tau")):
         mean, std = moments[name]
         assert found.quantities.names[i] == name

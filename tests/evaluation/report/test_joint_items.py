@@ -79,23 +79,25 @@ def test_a_guide_that_is_off_is_told(options, expected):
 
 
 def test_exact_guides_are_seldom_told_to_be_off():
-    """Of 40 pairs that are exact up to a wider scale of 1.1, none is off by a tenth or a quarter for sure."""
+    """Of 40 runs of a guide that is 1.05 times as wide, none says that it is off by more than is allowed."""
     c, y = data()
-    guide = guide_of(spread=1.1)
+    guide = guide_of(spread=1.05)
     for seed in range(40):
         report = dgm.check(regression, guide, c, y, num=200, seed=seed)
         assert not {"guide means", "guide spreads"} & warned(report)
 
 
-def test_independent_normals_of_eight_schools_warn():
+@pytest.mark.parametrize("family", [AutoNormal, AutoMultivariateNormal])
+def test_normals_of_eight_schools_are_off_where_the_scale_is_small(family):
+    """A normal over log τ, whose posterior has a long tail to the left; k-hat of the weights alone may pass."""
     y, s = torch.tensor(SCORES) - 0.25, torch.tensor(ERRORS)
-    guide = AutoNormal(eight_schools)
-    trainer = dgm.SVITrainer(dgm.ELBO(eight_schools, guide, num_particles=8), lr=0.05)
-    with pytest.warns(dgm.diagnostics.IntegerWarning):
-        trainer.fit((y, s), epochs=150, batch_size=8, progress=False)
+    guide = family(eight_schools, init_scale=0.3)
+    trainer = dgm.SVITrainer(dgm.ELBO(eight_schools, guide, num_particles=8), lr=0.03)
+    trainer.fit((y, s), epochs=300, batch_size=8, progress=False)
     report = dgm.check(eight_schools, guide, y, s, num=2000)
     assert [item.name for item in report.items] == NAMES
-    assert warned(report)
+    assert "guide spreads" in warned(report)
+    assert "tau_unconstrained" in report["guide spreads"].finding
 
 
 def test_a_guide_over_all_latents_and_a_point_have_a_report():

@@ -20,7 +20,7 @@ from ...inference.vectorization.modes import ParticleMode
 from ...tabular import Tabular
 from .importance import nll_of, summary_of
 from .psis import khat_threshold
-from .quantities import Quantities, names_of_numbers
+from .quantities import Quantities, free_coordinates, names_of_numbers
 from .weights import rounding_of_set
 
 MAX_NUMBERS = 20_000_000  # draws times quantities that are kept
@@ -193,10 +193,17 @@ class _JointDraws:
         """Take in some draws."""
         self.log_w.append(particles.log_weight_of_set)
         self.rounding = rounding_of_set(particles).maximum(self.rounding.to(self.log_w[0].device))
+        draws = dict(particles.values)
+        for name, value in particles.values.items():
+            free = free_coordinates(particles.pair.modelled[name], value)
+            if free is not None:
+                draws[f"{name}_unconstrained"] = free
+                if name in self.shared:
+                    self.shared.add(f"{name}_unconstrained")
         if not self.shapes:
-            self.shapes = {n: value.shape[1:] for n, value in particles.values.items()}
+            self.shapes = {name: value.shape[1:] for name, value in draws.items()}
         for name in self._kept:
-            value = particles.values[name].detach()
+            value = draws[name].detach()
             flat = value.reshape(len(value), -1).double()
             self.values.setdefault(name, []).append(flat)
 
