@@ -42,7 +42,8 @@ class JointReading:
     def groups(self) -> dict[str, Arrays]:
         """All groups; globals have no datum dim, and independent draws are cut into chains."""
         pair = self.reading.pair
-        parts, log_w, observed = [], [], Arrays()
+        parts: list[dict[str, Arrays]] = []
+        log_w, observed = [], Arrays()
         for particles in joint_draws(pair):
             if not parts:
                 observed = self._observed(particles.pair)

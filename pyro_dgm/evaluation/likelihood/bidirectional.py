@@ -18,6 +18,7 @@ from ...inference.run.sessions import require_positive, session_of_prior
 from ...inference.run.traces import latent_sites, plate_depth
 from ...tabular import Tabular
 from ..chains.coordinates import Posterior, Values
+from ..chains.joint import JointPosterior
 from ..estimate import Estimate, estimated
 from .annealing import check_walk, sigmoid_schedule, told_weights
 from .importance import chain_statistics, concat_statistics
@@ -195,7 +196,7 @@ def _bracket(walk: Walk, truth: Values, num: int, chunk: int) -> dict[str, Tenso
     }
 
 
-def _coordinates_of_truth(posterior: Posterior, truth: Values) -> Tensor:
+def _coordinates_of_truth(posterior: Posterior | JointPosterior, truth: Values) -> Tensor:
     r"""$\zeta$ `(1, N, D)` of one value of every site and datum, given data first."""
     values = {}
     for name in posterior.places:

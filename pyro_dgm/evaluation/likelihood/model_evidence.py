@@ -2,7 +2,7 @@ r"""The evidence of a whole data set: one log weight for each draw of everything
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import sqrt
 from typing import Any
@@ -64,7 +64,7 @@ class Evidence(Tabular):
         """The largest k̂, of the weights and of every quantity."""
         return max([self.khat, *self.quantities.khat.tolist()])
 
-    def columns(self) -> dict[str, Any]:
+    def columns(self) -> Mapping[str, Any]:
         """One row per quantity; without any, one row of the figure."""
         found = self.quantities
         if not found.names:

@@ -89,7 +89,7 @@ def free_coordinates(site: Site, value: Tensor) -> Tensor | None:
     """Values of a bounded site on the reals, by `biject_to`; `None` where they are reals, discrete, or not known."""
     support = getattr(site["fn"], "support", None)
     inner = getattr(support, "base_constraint", support)
-    if inner is None or support.is_discrete or inner is constraints.real:
+    if support is None or support.is_discrete or inner is constraints.real:
         return None
     if any(isinstance(bound, Tensor) and bound.dim() > 0 for bound in vars(inner).values()):
         return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from math import log
 from statistics import NormalDist
 
 import torch
@@ -24,7 +23,7 @@ MAX_MONTE_CARLO = Threshold(0.1, "nats of log p(X), a tenth of what tells two mo
 MAX_SHIFT = Threshold(
     0.05, "a twentieth of a posterior standard deviation, which no interval shows"
 )
-MAX_SPREAD = Threshold(log(1.1), "intervals that are a tenth too wide, or too narrow")
+MAX_SPREAD = Threshold(0.1, "intervals that are a tenth too wide, or too narrow")
 SOURCE = "Vehtari et al. 2024, arXiv:1507.02646; Yao et al. 2018, arXiv:1802.02538"
 
 
@@ -67,7 +66,9 @@ def joint_khat_item(findings: Findings) -> Item:
     return judge(
         found.worst_khat,
         "k-hat, the largest",
-        Threshold(limit, f"the largest at which {found.num:,} draws give a reliable mean"),
+        Threshold(
+            round(limit, 3), f"the largest at which {found.num:,} draws give a reliable mean"
+        ),
         f"k-hat of the weights {found.khat:.2f}; of every number by itself, the largest: "
         f"{_worst(found.quantities, heaviness, heaviness)}",
         "take a guide with wider tails, or hmc(model, x)",
