@@ -22,6 +22,7 @@ from .evaluation.latents.units import active_units, collapse, unit_kl
 from .evaluation.likelihood.annealing import ais
 from .evaluation.likelihood.bidirectional import bdmc
 from .evaluation.likelihood.importance import nll
+from .evaluation.likelihood.model_evidence import evidence
 from .evaluation.likelihood.psis import khat
 from .evaluation.likelihood.results import bits_per_dim
 from .evaluation.posterior.calibration import sbc
@@ -167,6 +168,7 @@ __all__ = [
     "draw",
     "elpd_data",
     "encode",
+    "evidence",
     "expose_prior",
     "flows",
     "frechet",

@@ -1,15 +1,15 @@
 """What looks behind a number: tails, chains, checks and their thresholds."""
 
-from .arviz_export.smoothing import smooth_weights
 from .evaluation.chains.mixing import ess, mean_ess, rhat
 from .evaluation.conditioning.marginal import Marginal, Unmasked
 from .evaluation.latents.traversal import lerp, slerp
 from .evaluation.likelihood.annealing import sigmoid_schedule
 from .evaluation.likelihood.kernels import parzen, parzen_bandwidth
 from .evaluation.likelihood.psis import khat, khat_threshold
+from .evaluation.likelihood.smoothing import smooth_weights
 from .evaluation.likelihood.total_mass import normalization
 from .evaluation.report.checking import Check
-from .evaluation.report.checks import CHECKS
+from .evaluation.report.checks import CHECKS, JOINT_CHECKS
 from .evaluation.report.findings import Findings, Skipped
 from .evaluation.report.items import Item, Picture, Status, Threshold
 from .evaluation.samples.modes import label_coverage
@@ -24,6 +24,7 @@ __all__ = [
     "EdgeWarning",
     "Findings",
     "IntegerWarning",
+    "JOINT_CHECKS",
     "Item",
     "Marginal",
     "Picture",

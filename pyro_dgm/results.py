@@ -8,6 +8,8 @@ from .evaluation.latents.elbo_surgery import Surgery
 from .evaluation.latents.units import Collapse
 from .evaluation.likelihood.annealing import AIS
 from .evaluation.likelihood.bidirectional import BDMC
+from .evaluation.likelihood.model_evidence import Evidence
+from .evaluation.likelihood.quantities import Quantities
 from .evaluation.likelihood.results import NLL, BitsPerDim, GivenNLL
 from .evaluation.likelihood.total_mass import Normalization
 from .evaluation.posterior.calibration import SBC
@@ -34,6 +36,7 @@ __all__ = [
     "Comparison",
     "ConditionalNLL",
     "Estimate",
+    "Evidence",
     "Frechet",
     "Gaps",
     "GivenNLL",
@@ -48,6 +51,7 @@ __all__ = [
     "Optimality",
     "PRDC",
     "Particles",
+    "Quantities",
     "Report",
     "SBC",
     "ScaleCurve",

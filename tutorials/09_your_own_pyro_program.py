@@ -69,7 +69,11 @@ class Encoder(nn.Module):
 class TheirVAE(nn.Module):
     def __init__(self, z_dim: int = 8, hidden: int = 128):
         super().__init__()
-        self.encoder, self.decoder, self.z_dim = Encoder(z_dim, hidden), Decoder(z_dim, hidden), z_dim
+        self.encoder, self.decoder, self.z_dim = (
+            Encoder(z_dim, hidden),
+            Decoder(z_dim, hidden),
+            z_dim,
+        )
 
     def model(self, x):
         pyro.module("decoder", self.decoder)
@@ -161,7 +165,9 @@ guide = AutoMultivariateNormal(regression)
 trainer = dgm.SVITrainer(dgm.ELBO(regression, guide), lr=0.01)
 history = trainer.fit(data, epochs=STEPS, batch_size=HOUSES, progress=False)
 last = [row["train_loss"] for row in history][-200:]
-print(f"−ELBO of the set: pyro.infer.SVI {mean_loss:.2f}, SVITrainer {sum(last) / 200 * HOUSES:.2f}")
+print(
+    f"−ELBO of the set: pyro.infer.SVI {mean_loss:.2f}, SVITrainer {sum(last) / 200 * HOUSES:.2f}"
+)
 
 # %%
 print(dgm.evidence(regression, guide, *data, num=DRAWS))

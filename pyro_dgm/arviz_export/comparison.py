@@ -9,7 +9,7 @@ import numpy as np
 
 from ..evaluation.likelihood.psis import khat_threshold
 from ..evaluation.likelihood.results import PerDatum
-from ..inference.run.measure_checks import require_one_measure
+from ..inference.run.measure_checks import require_one_kind, require_one_measure
 from .elpd import comparison_table, elpd_object, pointwise_elpd
 
 if TYPE_CHECKING:
@@ -33,7 +33,8 @@ def compare_elpd(results: Mapping[str, PerDatum]) -> pandas.DataFrame:
 
     Raises:
         ValueError: for fewer than two results, results for different numbers of data, results of different measures (a
-            mass beside a density), one that states none beside one that does, or a joint density at a point.
+            mass beside a density), one that states none beside one that does, a joint density at a point, or a
+            posterior predictive density beside a likelihood.
 
     References:
         Vehtari, Gelman, Gabry 2017, *Practical Bayesian model evaluation*, arXiv:1507.04544;
@@ -69,6 +70,7 @@ def elpd_data(results: Mapping[str, PerDatum]) -> dict[str, Any]:
             "Fix: compare_elpd({'a': nll(model_a, guide_a, test), 'b': nll(model_b, guide_b, test)})."
         )
     require_one_measure("compare", {name: result.measure for name, result in results.items()})
+    require_one_kind("compare", {name: str(result.kind) for name, result in results.items()})
     log_p = {name: -np.asarray(result.per_datum) for name, result in results.items()}
     pointwise = pointwise_elpd(log_p)
     return {

@@ -16,6 +16,7 @@ from ..inference.run.measures import Measure
 from ..inference.run.sessions import Session, require_positive, session
 from .datatree import (
     DATUM,
+    NOT_FOR_LOO,
     REFUSAL,
     Arrays,
     concat_data,
@@ -24,6 +25,7 @@ from .datatree import (
     per_datum_dataset,
     refused_to_loo,
 )
+from .joint_reading import JointReading, has_densities
 from .reading import Block, Reading, constants, evenly_spread
 
 if TYPE_CHECKING:
@@ -61,7 +63,12 @@ def to_arviz(
     Size: draws are kept of at most `max_data` data, evenly spread over the set; `per_datum` describes all of them. The
     coordinate `datum` is the index in the set; the attribute `kept` of a group says what it holds.
 
-    `az.loo` and `az.waic` refuse the result, for p(x | z) of a local z is nothing to leave out:
+    Where all data share a draw θ, it has no datum dim, `sample_stats` are of all data at once, resampling takes joint
+    draws, and `log_prior` (log p of every latent site) is a further group, for sensitivity to priors; the draws are cut
+    into four chains, and those of `prior` are data sets in the place of the given one. Without local latents `az.loo`
+    and `az.compare` work: of the posterior, as far as the draws are from it (`resampled=True`).
+
+    `az.loo` and `az.waic` refuse local latents, for p(x | z) of a local z is nothing to leave out:
     `log_likelihood.attrs["loo"]` has the reason. `compare_elpd` of `nll` results does what LOO is for.
 
     Args:
@@ -103,9 +110,16 @@ def to_arviz(
         _check_index(index, total)
         kept = evenly_spread(max_data, total)
         reading = Reading(pair, dims, resampled, prior)
-        blocks, groups = _read(reading, pair.rows(kept.to(pair.device)))
+        rows = pair.rows(kept.to(pair.device))
+        if pair.structure.has_globals:
+            blocks: list[Block] = []
+            found = JointReading(reading, kept).groups()
+        else:
+            blocks = _read_blocks(reading, rows)
+            found = _concat_blocks(blocks)
+        groups = _groups(reading, found, rows)
         _check_names(groups, dims, coords, further)
-        if "per_datum" not in further:
+        if "per_datum" not in further and (blocks or has_densities(pair.draw(num=1).pair)):
             further["per_datum"] = _per_datum(pair, blocks, len(kept), index)
     labels = {**coords, DATUM: [index[i] for i in kept.tolist()]}
     notes = _notes(groups, total, len(kept), measure, resampled=resampled)
@@ -148,13 +162,12 @@ def _origin() -> dict[str, str]:
     }
 
 
-def _read(reading: Reading, batch: Batch) -> tuple[list[Block], dict[str, Arrays]]:
-    """The data that are kept, read in blocks, and the groups of them all."""
+def _read_blocks(reading: Reading, batch: Batch) -> list[Block]:
+    """The data that are kept, read in blocks."""
     pair: Session = reading.pair
     _ = pair.structure  # refuses, before the first draw, what can't be scored
     rows = max(1, pair.chunk // pair.num)
-    blocks = [reading.read(block, i) for i, block in enumerate(split_rows(batch, rows))]
-    return blocks, _groups(reading, blocks, batch)
+    return [reading.read(block, i) for i, block in enumerate(split_rows(batch, rows))]
 
 
 def _per_datum(
@@ -167,7 +180,7 @@ def _per_datum(
 
 def _nll(pair: Session, blocks: Sequence[Block], num_kept: int) -> NLL:
     """`nll` of all data under the session's seed, from the draws that are exported where all data are."""
-    if num_kept < len(pair) or pair.structure.is_exact:
+    if num_kept < len(pair) or pair.structure.is_exact or not blocks:
         pair.reseed()
         return nll_of(pair)
     scores = Scores(pair)
@@ -176,13 +189,21 @@ def _nll(pair: Session, blocks: Sequence[Block], num_kept: int) -> NLL:
     return scores.nll()
 
 
-def _groups(reading: Reading, blocks: Sequence[Block], batch: Batch) -> dict[str, Arrays]:
-    """The groups of all data that are kept."""
-    pair: Session = reading.pair
+def _concat_blocks(blocks: Sequence[Block]) -> dict[str, Arrays]:
+    """The groups of all blocks as those of one."""
     groups = {}
     for name in blocks[0].groups:
         groups[name] = concat_data([block.groups[name] for block in blocks])
-    if groups["posterior"]:
+    return groups
+
+
+def _groups(reading: Reading, groups: dict[str, Arrays], batch: Batch) -> dict[str, Arrays]:
+    """The groups of all data that are kept, with the further arguments; LOO is refused to local latents."""
+    pair: Session = reading.pair
+    structure = pair.structure
+    if set(structure.latent) - set(structure.shared) or (
+        groups["posterior"] and not structure.has_globals
+    ):
         groups["log_likelihood"] = refused_to_loo(groups["log_likelihood"])
     constant_data = constants(pair, batch, reading.dims)
     if constant_data:
@@ -191,7 +212,7 @@ def _groups(reading: Reading, blocks: Sequence[Block], batch: Batch) -> dict[str
 
 
 def _notes(
-    groups: Iterable[str], total: int, kept: int, measure: Measure, *, resampled: bool
+    groups: Mapping[str, Arrays], total: int, kept: int, measure: Measure, *, resampled: bool
 ) -> dict[str, dict[str, str]]:
     """What is to be known of each group, as attributes."""
     which = f"{kept} of {total} data, evenly spread"
@@ -199,11 +220,13 @@ def _notes(
         which = f"all {total} data"
     draws = {"draws": RESAMPLED if resampled else GUIDE}
     of_p = {"unit": "nats", "measure of p": measure.value}
+    refusal = {"loo": REFUSAL} if NOT_FOR_LOO in groups["log_likelihood"] else {}
     of_model = {"draws": "independent, from the model"}
     notes = {
         "posterior": draws,
         "posterior_predictive": draws,
-        "log_likelihood": {**draws, **of_p, "loo": REFUSAL},
+        "log_likelihood": {**draws, **of_p, **refusal},
+        "log_prior": {**draws, "unit": "nats"},
         "sample_stats": {**draws, **of_p, "log_weight": "lp - log_q"},
         "prior": of_model,
         "prior_predictive": of_model,

@@ -11,6 +11,7 @@ from pyro.distributions import Delta
 from torch import Tensor
 
 from ..contract import DATA, PARTICLES, Site
+from ..evaluation.likelihood.smoothing import resampled_indices
 from ..evaluation.likelihood.weights import Weights
 from ..inference.data.tensors import Batch, has_rows
 from ..inference.drawing.observation import refuse_factors
@@ -22,10 +23,9 @@ from ..inference.run.sessions import Session
 from ..inference.run.supports import is_discrete
 from ..inference.run.traces import latent_sites, plate_names, plate_value
 from .datatree import DATUM, SAMPLE, Array, Arrays, take_draws
-from .smoothing import resampled_indices
 
 WEIGHTED = ("posterior", "posterior_predictive", "log_likelihood", "sample_stats")
-PLATES = {PARTICLES: "draw", DATA: DATUM}  # plate → name of its dim
+PLATES = {DATA: DATUM}  # plate → name of its dim
 
 
 @dataclass(frozen=True)
@@ -81,9 +81,9 @@ class Reading:
         """The groups of the guide's draws, and of the data that they belong to."""
         predictive, log_likelihood, observed = Arrays(), Arrays(), Arrays()
         for name, site in particles.pair.observed.items():
-            predictive[name] = self._draws(name, site, plate_value(site, site["fn"].sample()))
+            predictive[name] = self.draws(name, site, plate_value(site, site["fn"].sample()))
             log_likelihood[name] = _per_draw(particles.log_p[name])
-            observed[name] = self._observation(name, site)
+            observed[name] = self.observation(name, site)
         return {
             "posterior": self._posterior(particles),
             "posterior_predictive": predictive,
@@ -96,10 +96,10 @@ class Reading:
         """The latent sites, and the values that the programs compute of them."""
         found = Arrays()
         for name, site in particles.pair.latent.items():
-            found[name] = self._draws(name, site, particles.values[name])
+            found[name] = self.draws(name, site, particles.values[name])
         for name, site in particles.pair.deterministic.items():
-            shaped = _with_plates(site)
-            found[name] = self._draws(name, shaped, plate_value(shaped))
+            shaped = with_plates(site)
+            found[name] = self.draws(name, shaped, plate_value(shaped))
         return found
 
     def _simulated(self, block: Batch, particles: Particles) -> tuple[Arrays, Arrays]:
@@ -111,16 +111,16 @@ class Reading:
         latent, observed = Arrays(), Arrays()
         for name, site in latent_sites(trace).items():
             found = latent if name in particles.values else observed
-            found[name] = self._draws(name, site, _as_data_sets(site, num, size))
+            found[name] = self.draws(name, site, _as_data_sets(site, num, size))
         return latent, observed
 
-    def _draws(self, name: str, site: Site, value: Tensor) -> Array:
+    def draws(self, name: str, site: Site, value: Tensor) -> Array:
         """Values `(K, …, N, *event)` of a site as one chain of draws."""
-        plates = [PLATES.get(plate, plate) for plate in plate_names(site)]
-        dims = ("chain", *plates, *self._event_dims(name, site))
+        plates = [PLATES.get(plate, plate) for plate in plate_names(site) if plate != PARTICLES]
+        dims = (*SAMPLE, *plates, *self._event_dims(name, site))
         return dims, _numpy(_as_integers(site, value)[None])
 
-    def _observation(self, name: str, site: Site) -> Array:
+    def observation(self, name: str, site: Site) -> Array:
         """The observed value of a site, without the dim of the particles."""
         plates = [PLATES.get(plate, plate) for plate in plate_names(site) if plate != PARTICLES]
         dims = (*plates, *self._event_dims(name, site))
@@ -189,7 +189,7 @@ def _as_data_sets(site: Site, num: int, size: int) -> Tensor:
     return draws.unflatten(0, (num, size)).movedim(1, place)
 
 
-def _with_plates(site: Site) -> Site:
+def with_plates(site: Site) -> Site:
     """A deterministic site under its plates; Pyro takes all dims of its value for one event if none are named."""
     value, batch_shape = site["value"], site["fn"].batch_shape
     num_plates = len(batch_shape)

@@ -12,8 +12,6 @@ import xarray
 from cases import PAIRS, over
 from toys import (
     ExactGuide,
-    GlobalMean,
-    GlobalMeanGuide,
     LinearGaussian,
     Series,
     SeriesGuide,
@@ -270,11 +268,6 @@ def test_bad_data_raise():
         dgm.to_arviz(model, guide, x * torch.nan)
     with pytest.raises(ValueError, match="expected at least one datum"):
         dgm.to_arviz(model, guide, x[:0])
-
-
-def test_a_global_site_raises():
-    with pytest.raises(ValueError, match=r"site 'mu': expected a site inside the plate 'data'"):
-        dgm.to_arviz(GlobalMean(), GlobalMeanGuide(), torch.randn(4), num=3)
 
 
 def test_the_groups_say_where_their_draws_come_from():

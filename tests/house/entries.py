@@ -219,6 +219,7 @@ ON_DATA: dict[str, Callable[..., Any]] = {
     "preflight": call(dgm.preflight),
     "draw": draw,
     "nll": call(dgm.nll, num=4),
+    "evidence": call(dgm.evidence, num=4),
     "surgery": call(dgm.surgery, num=20),
     "gaps": call(dgm.gaps, num=4, num_steps=2),
     "unit_kl": call(dgm.unit_kl, num=4),

@@ -13,6 +13,7 @@ from ...inference.process.states import fork_rng
 from ...inference.run.sessions import Session, require_positive, session
 from ...tabular import Tabular
 from .coordinates import Point, Posterior, Values
+from .joint import JointPosterior, posterior_of
 from .mixing import ess, rhat
 from .transitions import transition
 from .warmup import WarmChains, warm_up
@@ -29,6 +30,8 @@ class HMC(Tabular):
         step_size: leapfrog step of every datum, in units of the scales that the warm-up found `(N,)`.
         rhat: latent site → rank-normalized split R-hat `(*plates, N, *event)`, see `rhat`.
         ess: latent site → bulk effective sample size `(*plates, N, *event)`, see `ess`.
+        num_joint: number of data, where all of them share a draw and each chain moves everything: N = 1 in what is
+            said above but for the latents of the data; `None` where each datum has chains of its own.
     """
 
     draws: Values
@@ -37,6 +40,7 @@ class HMC(Tabular):
     step_size: Tensor
     rhat: Values
     ess: Values
+    num_joint: int | None = None
 
     @property
     def worst_rhat(self) -> float:
@@ -61,8 +65,11 @@ class HMC(Tabular):
 
     def __str__(self) -> str:
         chains, num, num_data = self.log_joint.shape
+        what = f"p(z | x) for {num_data} data"
+        if self.num_joint is not None:
+            what = f"p(z | X), all {self.num_joint} data at once"
         return (
-            f"HMC: {chains} chains x {num} draws of p(z | x) for {num_data} data, "
+            f"HMC: {chains} chains x {num} draws of {what}, "
             f"sites {list(self.draws)}: acceptance {self.acceptance.mean():.2f} "
             f"(least {self.acceptance.min():.2f}), worst R-hat {self.worst_rhat:.3f}, "
             f"least ESS {self.least_ess:.0f}"
@@ -101,9 +108,12 @@ def hmc(
         whiten: move in the base space of a latent whose prior is a flow, where the density is simpler. Each run then
             draws from the flow: a slow way for `maf`, which `whiten=False` avoids.
 
+    Where all data share a draw θ, a chain moves everything at once, θ and the latents of all data: the whole set is
+    one datum, so that `log_joint`, `acceptance` and `step_size` have one entry, and draws of θ have no dim of data.
+
     Raises:
-        ValueError: for counts below 1 (`num` below 4), NaN or empty data, a model without latents, or a discrete or
-            global one.
+        ValueError: for counts below 1 (`num` below 4), NaN or empty data, a model without latents, or a discrete one;
+            for a part of the data of a plate of known size, where all of them share a draw.
 
     References:
         Neal 2011, *MCMC using Hamiltonian dynamics*, arXiv:1206.1901; Hoffman, Gelman 2014, *The No-U-Turn sampler*,
@@ -125,21 +135,25 @@ def hmc(
         check_posterior(pair, whiten=whiten)
         start = None if start is None else pair.guide
         blocks = []
+        num_joint = len(pair) if pair.structure.has_globals else None
         for block in pair.blocks():
-            posterior = Posterior(pair.model, block, whiten=whiten)
+            posterior = posterior_of(pair, block, whiten=whiten)
             zeta = draw_coordinates(posterior, start, chains)
             warm = warm_up(posterior.log_joint, zeta, warmup, leapfrog)
             blocks.append(_sample(posterior, warm, num, leapfrog))
-    return _result(blocks)
+    return _result(blocks, num_joint)
 
 
 def check_posterior(pair: Session, *, whiten: bool) -> None:
     """Refuse data and latents that chains can't move on, before the first long chain; its noise is not the chains'."""
     with fork_rng(*pair.batch):
-        Posterior(pair.model, pair.few, whiten=whiten)
+        whole = pair.structure.has_globals
+        posterior_of(pair, pair.batch if whole else pair.few, whiten=whiten)
 
 
-def draw_coordinates(posterior: Posterior, start: PyroProgram | None, num: int) -> Tensor:
+def draw_coordinates(
+    posterior: Posterior | JointPosterior, start: PyroProgram | None, num: int
+) -> Tensor:
     """Coordinates of `num` draws of a guide, or of the prior if there is none, `(K, N, D)`."""
     return posterior.coordinates(posterior.draws_of(start, num), num)
 
@@ -147,7 +161,9 @@ def draw_coordinates(posterior: Posterior, start: PyroProgram | None, num: int) 
 # Draws ---------------------------------------------------------------------------------------------------------------
 
 
-def _sample(posterior: Posterior, warm: WarmChains, num: int, leapfrog: int) -> _Record:
+def _sample(
+    posterior: Posterior | JointPosterior, warm: WarmChains, num: int, leapfrog: int
+) -> _Record:
     """Draws of a block of data after the warm-up."""
     record = _Record(posterior, warm.step_size)
     zeta, step = warm.zeta, warm.steps
@@ -165,7 +181,7 @@ class _Record:
         step_size: leapfrog step of every datum `(N,)`.
     """
 
-    def __init__(self, posterior: Posterior, step_size: Tensor):
+    def __init__(self, posterior: Posterior | JointPosterior, step_size: Tensor):
         self.posterior = posterior
         self.step_size = step_size.cpu()
         self.values: list[Values] = []
@@ -184,12 +200,12 @@ class _Record:
         return torch.stack([values[name] for values in self.values], 1)
 
 
-def _result(blocks: list[_Record]) -> HMC:
+def _result(blocks: list[_Record], num_joint: int | None) -> HMC:
     """The blocks of data as the whole set, with the diagnostics of their chains."""
     draws = {}
     for name, place in blocks[0].posterior.places.items():
         parts = [block.draws(name) for block in blocks]
-        draws[name] = torch.cat(parts, 1 + place.datum_dim)
+        draws[name] = torch.cat(parts, 1 + place.datum_dim) if len(parts) > 1 else parts[0]
     log_joint = [torch.stack(block.log_joint, 1) for block in blocks]
     acceptance = [torch.stack(block.accept).mean(0) for block in blocks]
     return HMC(
@@ -199,4 +215,5 @@ def _result(blocks: list[_Record]) -> HMC:
         step_size=torch.cat([block.step_size for block in blocks]),
         rhat={name: rhat(values) for name, values in draws.items()},
         ess={name: ess(values) for name, values in draws.items()},
+        num_joint=num_joint,
     )

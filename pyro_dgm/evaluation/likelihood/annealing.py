@@ -2,7 +2,9 @@ r"""Annealed importance sampling: $\log p(x)$ by a walk from the prior, or from 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from math import exp
 from typing import Any
 
@@ -18,7 +20,9 @@ from ...inference.run.measure_checks import require_density
 from ...inference.run.measures import Bound, Measure, point_sites
 from ...inference.run.sessions import require_positive, session
 from ...inference.run.traces import run_pair
+from ...inference.vectorization.rows import OneAtATime
 from ..chains.coordinates import Posterior
+from ..chains.joint import JointPosterior, posterior_of
 from .importance import (
     CHAINS_OF_KHAT,
     chain_statistics,
@@ -50,6 +54,7 @@ class AIS(PerDatum):
         steps: number T of temperatures.
         kind: what sort of bound.
         measure: what p(x) is: a mass, a density, …
+        unit: nats per datum; nats for all data where they share a draw, and the whole set is one datum.
     """
 
     per_datum: Tensor
@@ -61,6 +66,7 @@ class AIS(PerDatum):
     steps: int
     kind: str = Bound.UPPER
     measure: Measure = Measure.UNSTATED
+    unit: str = PerDatum.unit
 
     def tails(self) -> Tensor:  # noqa: D102
         return khat(self.log_weight)
@@ -102,6 +108,8 @@ def ais(
     chains of its own and then fixed. Steps that adapt to the weighted chains themselves would depend on where these
     are, and a transition chosen so leaves no distribution invariant.
 
+    Where all data share a draw θ, a chain moves everything at once and the figure is one number, −log p(X).
+
     The cost is about `(num + 8) * steps * (leapfrog + 5) / 2` gradients of the model per datum.
 
     Args:
@@ -136,19 +144,22 @@ def ais(
         _ = pair.structure  # explains why a program fails on the data
         start = None if start is None else pair.guide
         measure = measure_of_data(pair.model, pair.batch)
-        check_walk(pair.model, start, pair.few, whiten=whiten)
+        few = pair.batch if pair.structure.has_globals else pair.few
+        check_walk(partial(posterior_of, pair, whiten=whiten), start, few)
         blocks = []
         for block in pair.blocks(max(num, NUM_PILOTS)):
-            path = AnnealingPath(Posterior(pair.model, block, whiten=whiten), start)
+            path = AnnealingPath(posterior_of(pair, block, whiten=whiten), start)
             walk = plan_walk(path, betas, leapfrog)
-            log_w, acceptance = walk.many(path.draw, num, chunk)
+            size = len(block[0]) if pair.structure.has_globals else 1  # data of one chain
+            log_w, acceptance = walk.many(path.draw, num, max(1, chunk // size))
             statistics = chain_statistics(log_w)
             statistics["log_weight"] = log_w.cpu()
             statistics["acceptance"] = acceptance.mean(0).cpu()
             blocks.append(statistics)
     statistics = concat_statistics(blocks)
     check_total(measure, statistics["per_datum"])
-    return AIS(num=num, steps=steps, kind=AIS.kind, measure=measure, **statistics)
+    unit = f"nats for all {len(pair)} data" if pair.structure.has_globals else AIS.unit
+    return AIS(num=num, steps=steps, kind=AIS.kind, measure=measure, unit=unit, **statistics)
 
 
 def told_weights(share: float, num: int) -> str:
@@ -189,22 +200,22 @@ def sigmoid_schedule(steps: int, sharpness: float = 4.0) -> tuple[float, ...]:
 
 
 def check_walk(
-    model: PyroProgram, start: PyroProgram | None, batch: Batch, *, whiten: bool
+    build: Callable[[Batch], Posterior | JointPosterior], start: PyroProgram | None, batch: Batch
 ) -> None:
     """Refuse data, latents and guides that can't be walked, before the first long walk; its noise is not the walk's.
 
     Args:
-        model: of the walk.
+        build: the posterior of some data, where it ends.
         start: where it begins.
-        batch: the few data that are tried.
-        whiten: see `ais`.
+        batch: the data that are tried.
     """
     with fork_rng(*batch):
-        posterior = Posterior(model, batch, whiten=whiten)
+        posterior = build(batch)
         if start is None:
             return
-        pair = run_pair(model, start, posterior.batch, 2, posterior.depth)
-        points = point_sites(pair.guide_sites, pair.model_sites)
+        num = None if isinstance(posterior.model, OneAtATime) else 2
+        run = run_pair(posterior.model, start, batch, num, posterior.depth)
+        points = point_sites(run.guide_sites, run.model_sites)
         require_density("start", points, fix=FIX_OF_START)
         values = posterior.draws_of(start, 2)
         first = posterior.log_guide(start, values, 2)

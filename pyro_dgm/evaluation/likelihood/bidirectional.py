@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -18,6 +19,7 @@ from ...inference.run.sessions import require_positive, session_of_prior
 from ...inference.run.traces import latent_sites, plate_depth
 from ...tabular import Tabular
 from ..chains.coordinates import Posterior, Values
+from ..chains.joint import JointPosterior
 from ..estimate import Estimate, estimated
 from .annealing import check_walk, sigmoid_schedule, told_weights
 from .importance import chain_statistics, concat_statistics
@@ -144,11 +146,11 @@ def bdmc(
         batch, truth = _simulate(pair.model, num_data, pair.context)
         start = None if start is None else pair.guide
         measure = measure_of_data(pair.model, batch)
-        check_walk(pair.model, start, extreme_batch(batch), whiten=whiten)
+        build = partial(Posterior, pair.model, whiten=whiten)
+        check_walk(build, start, extreme_batch(batch))
 
         def walk_of(part: Batch) -> Walk:
-            posterior = Posterior(pair.model, part, whiten=whiten)
-            return plan_walk(AnnealingPath(posterior, start), betas, leapfrog)
+            return plan_walk(AnnealingPath(build(part), start), betas, leapfrog)
 
         blocks = _bracket_blocks(walk_of, batch, truth, num, chunk)
     statistics = concat_statistics(blocks)
@@ -205,7 +207,7 @@ def _bracket(walk: Walk, truth: Values, num: int, chunk: int) -> dict[str, Tenso
     }
 
 
-def _coordinates_of_truth(posterior: Posterior, truth: Values) -> Tensor:
+def _coordinates_of_truth(posterior: Posterior | JointPosterior, truth: Values) -> Tensor:
     r"""$\zeta$ `(1, N, D)` of one value of every site and datum, given data first."""
     values = {}
     for name in posterior.places:

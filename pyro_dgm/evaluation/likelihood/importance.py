@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import log, nan
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ...contract import PyroProgram
+from ...contract import PyroProgram, Site
 from ...inference.data.tensors import Batch
 from ...inference.run.levels import LevelSearch
 from ...inference.run.limits import check_divergence, check_figures, check_masses, check_total
-from ...inference.run.measures import Measure, bound_of
-from ...inference.run.particles import draw
+from ...inference.run.measures import Bound, Measure, bound_of, measure_of
+from ...inference.run.particles import Particles, draw
 from ...inference.run.sessions import Session, session
 from .psis import khat, khat_threshold
 from .results import NLL
@@ -38,6 +39,10 @@ def nll(
     `AutoDelta`) the figure is the joint density $-\log p(x, z^*)$, which bounds nothing, and `kind` says so; so does
     it of an improper prior, under which no p(x) integrates to one.
 
+    Where all data share a draw θ, it is the posterior predictive cost of the guide,
+    $-\log E_{q(\theta)}[p(x_i \mid \theta)]$, and `kind` says so: of data that the guide has seen it is no marginal
+    likelihood, which is `evidence`. All data are then scored at once.
+
     Args:
         model: any Pyro program that keeps the contract.
         guide: its guide.
@@ -47,8 +52,9 @@ def nll(
         seed: of the draws.
 
     Raises:
-        ValueError: for `num` or `chunk` below 1, NaN or empty data, values outside the support, or a site outside
-            the data plate; for masses beyond 1 or a KL below 0, beyond rounding and the noise of the draws.
+        ValueError: for `num` or `chunk` below 1, NaN or empty data, values outside the support, or an observed site
+            outside the data plate; for a guide over the latents of all data at once; for masses beyond 1 or a KL below
+            0, beyond rounding and the noise of the draws.
 
     References:
         Burda, Grosse, Salakhutdinov 2016, *Importance weighted autoencoders*, arXiv:1509.00519.
@@ -71,11 +77,18 @@ def score_block(pair: Session, block: Batch) -> Weights:
     num = pair.num
     if structure.is_exact:
         num = min(num, 2)  # every draw is the same exact log density
-    return weighted(pair.model, pair.guide, block, num, pair.chunk, structure.depth)
+    weigh = Weights.given_globals if structure.has_globals else Weights.of
+    return weighted(pair.model, pair.guide, block, num, pair.chunk, structure.depth, weigh)
 
 
 def weighted(
-    model: PyroProgram, guide: PyroProgram, block: Batch, num: int, chunk: int, depth: int
+    model: PyroProgram,
+    guide: PyroProgram,
+    block: Batch,
+    num: int,
+    chunk: int,
+    depth: int,
+    weigh: Callable[[Particles], Weights] = Weights.of,
 ) -> Weights:
     """The weights of `num` draws for each datum of a block."""
     parts = []
@@ -83,7 +96,7 @@ def weighted(
     for start in range(0, num, step):
         size = min(step, num - start)
         particles = draw(model, guide, *block, num=size, depth=depth)
-        parts.append(Weights.of(particles))
+        parts.append(weigh(particles))
     return Weights.concat(parts)
 
 
@@ -98,12 +111,14 @@ class Scores:
         self.pair = pair
         self.num = pair.num
         self.levels = LevelSearch()
+        self.observed: dict[str, Site] = {}
         self.statistics: list[dict[str, Tensor]] = []
         self.limits: list[dict[str, Tensor]] = []
 
     def add(self, weights: Weights) -> None:
         """Note the weights of the next block."""
         self.num = len(weights.log_w)
+        self.observed = weights.observed
         self.levels.add(weights.observed)
         self.statistics.append(summary_of(weights.log_w, weights.kl, weights.rounding))
         self.limits.append({"rounding": weights.rounding.cpu(), "mass": weights.log_mass.cpu()})
@@ -114,24 +129,35 @@ class Scores:
         Raises:
             ValueError: for masses beyond 1, or a KL below 0, beyond rounding and noise.
         """
-        structure = self.pair.structure
+        measure, kind = self._meaning()
         statistics = concat_statistics(self.statistics)
         limits = concat_statistics(self.limits)
         rounding = limits["rounding"]
         check_figures("nll", statistics["per_datum"])
-        if structure.measure is not Measure.FACTOR:
+        if measure is not Measure.FACTOR:
             check_masses(limits["mass"], rounding)
-        check_total(structure.measure, statistics["per_datum"], rounding)
-        if structure.points or structure.measure is Measure.IMPROPER:
+        check_total(measure, statistics["per_datum"], rounding)
+        if measure in (Measure.JOINT, Measure.IMPROPER):
             statistics["kl"] = torch.full_like(statistics["kl"], nan)
         else:
             check_divergence("nll", statistics["kl"], self.num, rounding)
         return NLL(
             num=self.num,
-            kind=bound_of(structure.measure, is_exact=structure.is_exact),
-            measure=self.levels.refine(structure.measure),
+            kind=kind,
+            measure=self.levels.refine(measure),
             **statistics,
         )
+
+    def _meaning(self) -> tuple[Measure, Bound]:
+        """What p(x) is, and how the figure relates to it; a point mass at a global is one that predicts."""
+        structure = self.pair.structure
+        measure = structure.measure
+        is_local = bool(set(structure.points) - set(structure.shared))
+        if measure is Measure.JOINT and not is_local:
+            measure = Measure.FACTOR if structure.factors else measure_of(self.observed)
+        if structure.has_globals and measure is not Measure.JOINT:
+            return measure, Bound.PREDICTIVE
+        return measure, bound_of(measure, is_exact=structure.is_exact)
 
 
 def summary_of(log_w: Tensor, kl: Tensor, rounding: Tensor | float = 0.0) -> dict[str, Tensor]:

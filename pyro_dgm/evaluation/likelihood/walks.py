@@ -13,6 +13,7 @@ from torch import Tensor
 from ...contract import PyroProgram
 from ..chains.coordinates import Posterior
 from ..chains.hamiltonian import draw_coordinates
+from ..chains.joint import JointPosterior
 from ..chains.transitions import LogDensity, transition
 from ..chains.warmup import DualAveraging, first_step
 
@@ -31,7 +32,7 @@ class AnnealingPath:
         start: the guide at β = 0; the prior if `None`.
     """
 
-    posterior: Posterior
+    posterior: Posterior | JointPosterior
     start: PyroProgram | None
 
     def draw(self, num: int) -> Tensor:

@@ -9,10 +9,11 @@ from math import prod
 import torch
 from torch import Tensor
 
-from ...contract import Site, noise_name
+from ...contract import DATA, Site, noise_name
 from ...inference.run.limits import unit_of_rounding
-from ...inference.run.measures import Measure, measure_of_distribution
-from ...inference.run.particles import Particles
+from ...inference.run.measures import Measure, measure_of_distribution, point_sites
+from ...inference.run.particles import Particles, refuse_shared
+from ...inference.run.traces import PairTrace, is_in_plate
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,31 @@ class Weights:
 
     @classmethod
     def of(cls, particles: Particles) -> Weights:
-        """The weights of some draws."""
-        log_w = particles.log_weight
+        """The weights of some draws.
+
+        Raises:
+            ValueError: for a draw that all data share.
+        """
+        return cls._of(particles, particles.log_weight)
+
+    @classmethod
+    def given_globals(cls, particles: Particles) -> Weights:
+        r"""$\log p(x_i, z_i \mid \theta) - \log q(z_i \mid x_i, \theta)$, given what all data share.
+
+        Raises:
+            ValueError: for an observed site or a factor outside the data plate, and for a guide over the latents of
+                all data at once, which has no $q(z_i)$.
+        """
+        pair = particles.pair
+        for name in particles.shared_p:
+            if name not in pair.latent:
+                refuse_shared(name, pair.joint[name])
+        if is_joint(pair):
+            refuse_joint(pair)
+        return cls._of(particles, particles.local_log_weight)
+
+    @classmethod
+    def _of(cls, particles: Particles, log_w: Tensor) -> Weights:
         return cls(
             log_w=log_w,
             kl=particles.kl,
@@ -60,6 +84,27 @@ class Weights:
         )
 
 
+def is_joint(pair: PairTrace) -> bool:
+    """Whether the guide draws the latents of all data at once, from one auxiliary site, and has no density of each."""
+    local = {name: site for name, site in pair.guide_sites.items() if is_in_plate(site, DATA)}
+    is_point = bool(point_sites(pair.guide_sites, pair.model_sites))
+    return bool(point_sites(local, pair.model_sites)) and not is_point
+
+
+def refuse_joint(pair: PairTrace) -> None:
+    """Refuse a guide over the latents of all data where a density of each is asked for.
+
+    Raises:
+        ValueError: always.
+    """
+    local = [name for name, site in pair.latent.items() if is_in_plate(site, DATA)]
+    raise ValueError(
+        f"guide: expected a density of each datum's latents {local}, got one of all data at once, by the auxiliary "
+        f"site {list(pair.auxiliary)}. Fix: evidence(model, guide, *data), the log weight of all data; or "
+        "AutoNormal, which has a density of each."
+    )
+
+
 def rounding_of(particles: Particles) -> Tensor:
     r"""$16\, \epsilon \sum_s (|\log p_s| + D_s)$ `(N,)`, float64, over the sites of both programs.
 
@@ -74,6 +119,15 @@ def rounding_of(particles: Particles) -> Tensor:
             total = total + log_p.double().abs().amax(0) + num_dims
     unit = unit_of_rounding([*particles.log_p.values(), *particles.log_q.values()])
     return unit * total
+
+
+def rounding_of_set(particles: Particles) -> Tensor:
+    r"""The rounding of the log weight of all data, `(1,)`: that of the shared sites, and of independent data."""
+    total = rounding_of(particles).square().sum().sqrt()
+    shared = (*particles.shared_p.values(), *particles.shared_q.values())
+    for log_p in shared:
+        total = total + torch.finfo(torch.float64).eps * log_p.abs().amax()
+    return total[None]
 
 
 def _largest_mass(particles: Particles) -> Tensor:

@@ -20,6 +20,7 @@ from ...inference.run.sessions import Session, require_positive, session_of_prio
 from ...inference.run.structure import Structure
 from ...inference.run.traces import PairTrace, plate_depth
 from ...tabular import Tabular
+from .joint_calibration import DataSets, Fit, shares_draws
 from .uniformity import kolmogorov
 
 LEVELS = (0.5, 0.8, 0.95)  # of the intervals whose coverage is printed
@@ -125,6 +126,8 @@ def sbc(
     num_draws: int = 99,
     chunk: int = 20_000,
     seed: int = 0,
+    size: int | None = None,
+    fit: Fit | None = None,
 ) -> SBC:
     r"""Is $q(z \mid x)$ the posterior of the model's own data? $z^* \sim p(z)$, $x \sim p(x \mid z^*)$, ranks of $z^*$.
 
@@ -132,6 +135,9 @@ def sbc(
     sees the guide on data that the model makes, not on the user's: a wrong model with an exact guide passes. 10,000
     data find a mean that is off by a tenth of a posterior standard deviation. Ranks of $\log p(x, z)$ and $\|z\|$ see
     dependences between dims that the dims alone do not.
+
+    Where all data share a draw θ, every simulation is a whole data set, and the statistics are the numbers of θ and
+    $\log p(X, z, \theta)$: `num_data` sets, each with draws of the guide for it.
 
     Args:
         model: a Pyro program that generates when its first argument is `None`.
@@ -142,6 +148,9 @@ def sbc(
         num_draws: number L of draws of the guide for each.
         chunk: how many (draw, datum) pairs are in memory at once.
         seed: of data, draws and ties; the random state outside stays as it is.
+        size: number of data in each simulated set, where all data share a draw and no further argument tells it.
+        fit: where all data share a draw, a function `fit(x, *context)` that returns the guide of a simulated set, for
+            guides that are fitted to one set; default: `guide` answers all.
 
     Raises:
         TypeError: for a VAE in place of its two programs.
@@ -163,7 +172,14 @@ def sbc(
     """
     require_positive(num_data=num_data, num_draws=num_draws)
     with session_of_prior(model, guide, *context, num=num_draws, chunk=chunk, seed=seed) as pair:
+        if shares_draws(pair):
+            return _sbc_of_sets(DataSets(pair, size, fit), num_data)
         return sbc_of(pair, num_data)
+
+
+def _sbc_of_sets(sets: DataSets, num_data: int) -> SBC:
+    ranks = torch.cat([_ranks(*sets.compare()).cpu() for _ in range(num_data)])
+    return _with_ties(sets.names, ranks, sets.pair.num)
 
 
 def sbc_of(pair: Session, num_data: int) -> SBC:
@@ -174,10 +190,13 @@ def sbc_of(pair: Session, num_data: int) -> SBC:
     for rows in torch.arange(num_data).split(size):
         ranks = simulation.ranks(rows)
         blocks.append(ranks.cpu())
-    ranks = torch.cat(blocks)
+    return _with_ties(simulation.names, torch.cat(blocks), pair.num)
+
+
+def _with_ties(names: tuple[str, ...], ranks: Tensor, num: int) -> SBC:
+    """The result of ranks `(N, S)` among `num` draws."""
     within = torch.rand(ranks.shape, dtype=torch.float64, device="cpu")
-    uniform = (ranks + within) / (pair.num + 1)
-    return SBC(simulation.names, ranks, uniform, pair.num)
+    return SBC(names, ranks, (ranks + within) / (num + 1), num)
 
 
 @dataclass(frozen=True)

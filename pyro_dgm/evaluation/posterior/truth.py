@@ -7,12 +7,14 @@ from itertools import product
 from typing import Any
 
 import torch
+from pyro import poutine
 from torch import Tensor
 
 from ...contract import PyroProgram
 from ...inference.drawing.generation import encoded
 from ...inference.run.sessions import Session, session
-from ...inference.run.traces import plate_value
+from ...inference.run.traces import latent_sites, plate_value
+from ...inference.vectorization.rows import OneAtATime
 from ...tabular import Tabular
 from ..chains.hamiltonian import HMC
 from ..chains.mixing import rhat
@@ -123,8 +125,8 @@ def guide_error(guide: PyroProgram, truth: HMC, *batch: Any, seed: int = 0) -> G
 def _guide_draws(opened: Session, truth: HMC) -> Values:
     """As many draws of the guide as the chains have, in their shape, `(chains, draws, *plates, N, *event)`."""
     _check_number(len(opened), truth)
-    sites = encoded(opened, opened.batch)
-    missing = sorted(set(truth.draws) - set(sites))
+    values = _values(opened)
+    missing = sorted(set(truth.draws) - set(values))
     if missing:
         raise ValueError(
             f"guide_error: expected the latent sites {sorted(truth.draws)}, got a guide without "
@@ -133,13 +135,25 @@ def _guide_draws(opened: Session, truth: HMC) -> Values:
         )
     draws = {}
     for name, chains in truth.draws.items():
-        draws[name] = _shaped_as(chains, name, plate_value(sites[name]))
+        draws[name] = _shaped_as(chains, name, values[name])
     return draws
+
+
+def _values(opened: Session) -> Values:
+    """Draws of every site of the guide `(K, *plates, *event)`."""
+    if not isinstance(opened.guide, OneAtATime):
+        sites = encoded(opened, opened.batch)
+        return {name: plate_value(site) for name, site in sites.items()}
+    runs = []
+    for _ in range(opened.num):
+        trace = poutine.trace(opened.guide).get_trace(*opened.batch)
+        runs.append({name: plate_value(site) for name, site in latent_sites(trace).items()})
+    return {name: torch.stack([run[name] for run in runs]) for name in runs[0]}
 
 
 def _check_number(num: int, truth: HMC) -> None:
     """Refuse other data than those of the chains."""
-    expected = truth.log_joint.shape[-1]
+    expected = truth.num_joint or truth.log_joint.shape[-1]
     if num != expected:
         raise ValueError(
             f"guide_error: expected the {expected} data of the chains, got {num}. "

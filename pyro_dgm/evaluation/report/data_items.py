@@ -24,7 +24,8 @@ def support_item(findings: Findings) -> Item:
     sites = f"Latent {list(structure.latent)}, observed {list(structure.observed)}"
     measure = structure.measure
     if measure is Measure.DENSITY:  # of data that may lie on levels
-        measure = measure_of_data(findings.model, findings.scored)
+        data = findings.batch if structure.fixed_size else findings.scored
+        measure = measure_of_data(findings.model, data)
     finding = f"{sites}; all {findings.num_data:,} data lie in the support; p(x) is a {measure}"
     advice = _advice_on_measure(measure, structure.points)
     return Item(Status.WARN if advice else Status.PASS, finding, advice=advice)

@@ -21,6 +21,7 @@ from ..latents.against_prior import aggregate_draws_of, compare_draws
 from ..latents.elbo_surgery import Surgery, surgery_of
 from ..latents.units import Collapse, collapse_of
 from ..likelihood.importance import NLL, nll_of
+from ..likelihood.model_evidence import Evidence, evidence_of
 from ..likelihood.total_mass import Normalization, normalization_of
 from ..posterior.calibration import SBC, sbc_of
 from ..samples.twosample import TwoSample
@@ -199,6 +200,13 @@ class Findings:
         """Importance estimates of the scored data."""
         _ = self.pair
         return nll_of(self._opened(self.scored, self.settings.num))
+
+    @CachedResult
+    def evidence(self) -> Evidence:
+        """The evidence of all data by joint draws, where they share one."""
+        _ = self.pair
+        self.session.reseed()
+        return evidence_of(self.session)
 
     @CachedResult
     def normalization(self) -> Normalization:

@@ -18,8 +18,8 @@ from ...inference.process.states import check_seed
 from ...inference.run.sessions import session
 from ...tabular import Tabular
 from .checking import Check, run_checks
-from .checks import CHECKS
-from .findings import Findings, Settings
+from .checks import CHECKS, JOINT_CHECKS
+from .findings import Findings, Settings, Skipped
 from .html import limit as threshold_text
 from .html import number, page, table
 from .items import Item, Status, group_items, merge_items, sentence
@@ -144,7 +144,7 @@ def check(
     num: int = 1000,
     limit: int = 1000,
     num_simulated: int = 10_000,
-    checks: Sequence[Check] = CHECKS,
+    checks: Sequence[Check] | None = None,
     image_shape: tuple[int, ...] | None = None,
     seed: int = 0,
 ) -> Report:
@@ -153,8 +153,10 @@ def check(
     Data, finite numbers, normalization of p(x | z), active units, mutual information, $\log p(x)$ − ELBO, k-hat,
     importance ESS, calibration, and the aggregated posterior against the prior, in nats and by a two-sample test.
     At most `limit` data, chosen by the seed, are scored one by one; the aggregate is that of all data. What a pair
-    can't give (a guide that can't score given points, a global site, a model without latents) is skipped with the
-    reason. Neither weights nor random state outside change, and the same seed gives the same report.
+    can't give (a guide that can't score given points, a model without latents) is skipped with the reason. Where all
+    data share a draw, the weights are those of joint draws, see `evidence`: their k-hat and that of every number by
+    itself, and whether each mean and spread of the guide is where the weights say. Neither weights nor random state
+    outside change, and the same seed gives the same report.
 
     Weights see only where the guide draws: gap, k-hat and ESS of a guide that misses a mode, or of a wrong model, look
     fine. So none of the three passes beside a calibration or an aggregate-prior test that warns, and no gap beside a
@@ -171,7 +173,8 @@ def check(
         num: importance draws per datum.
         limit: how many data are scored one by one.
         num_simulated: how many data calibration simulates; 10,000 see a mean that is off by 0.1 standard deviations.
-        checks: what is checked; `(*CHECKS, Check("mine", function))` adds one.
+        checks: what is checked; `(*CHECKS, Check("mine", function))` adds one. Default: `CHECKS`, or `JOINT_CHECKS`
+            where all data share a draw.
         image_shape: `(height, width)` or `(channels, height, width)` in which the worst data are shown; by default
             square events are.
         seed: of every draw and choice.
@@ -188,18 +191,27 @@ def check(
         >>> report["normalization"].status
         <Status.PASS: 'PASS'>
     """
-    _require_checks(checks)
+    if checks is not None:
+        _require_checks(checks)
     seed = check_seed(seed)
     settings = Settings(num, limit, num_simulated, seed, image_shape)
     with session(model, guide, *batch, num=num, seed=seed) as pair:
         findings = Findings(pair, settings)
-        items = run_checks(checks, findings)
+        items = run_checks(_default_checks(findings) if checks is None else checks, findings)
     about = {
         "num_data": findings.num_data,
         "num_scored": len(findings.rows),
         **asdict(findings.settings),
     }
     return Report(items, about)
+
+
+def _default_checks(findings: Findings) -> Sequence[Check]:
+    """The checks for what the pair's data share."""
+    try:
+        return JOINT_CHECKS if findings.structure.has_globals else CHECKS
+    except Skipped:  # nothing can be scored, as the first item says
+        return CHECKS
 
 
 def _require_checks(checks: Any) -> None:

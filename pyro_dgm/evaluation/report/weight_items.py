@@ -129,6 +129,10 @@ def _nll_with_weights(findings: Findings) -> NLL:
         raise Skipped(POINT_MASS)
     if nll.kind == Bound.EXACT:
         raise Skipped(NO_LATENTS)
+    if nll.kind == Bound.PREDICTIVE:
+        raise Skipped(
+            f"all data share {list(findings.structure.globals)}. Fix: checks=JOINT_CHECKS"
+        )
     return nll
 
 

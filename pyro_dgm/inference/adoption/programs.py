@@ -11,6 +11,7 @@ from typing import Any
 
 from pyro.infer.autoguide import AutoGuide
 from torch import Tensor, nn
+from torch.distributions import Distribution
 
 from ...contract import PyroProgram
 from ..process.states import fork_rng
@@ -102,7 +103,8 @@ def adopt(owner: Any) -> Pair:
 
 def as_module(program: Any) -> Any:
     """A program as a module: itself if it is one, or is no program at all."""
-    if isinstance(program, (nn.Module, type)) or not callable(program):
+    is_other = isinstance(program, (nn.Module, type, Distribution))  # a distribution names no site
+    if is_other or not callable(program):
         return program
     return Adopted(program)
 

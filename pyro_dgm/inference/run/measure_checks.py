@@ -38,6 +38,21 @@ def require_one_measure(owner: str, measures: Mapping[str, Measure]) -> None:
         )
 
 
+def require_one_kind(owner: str, kinds: Mapping[str, str]) -> None:
+    """Refuse posterior predictive densities beside likelihoods of the data.
+
+    Raises:
+        ValueError: with every figure's kind, see `Bound`, and the fix.
+    """
+    is_predictive = {kind == Bound.PREDICTIVE for kind in kinds.values()}
+    if len(is_predictive) > 1:
+        told = ", ".join([f"'{name}': {kind}" for name, kind in kinds.items()])
+        raise ValueError(
+            f"{owner}: expected figures of one kind, got {told}: one is averaged over the globals of its guide, which "
+            "data have told it, the other is not. Fix: evidence(model, guide, x) of each, the log p(X) of all data."
+        )
+
+
 def _fix_of_measures(references: set[Measure]) -> str:
     if references & set(UNDER_A_MASK.values()):
         return "the same mask, or none, in all models: poutine.mask leaves out a part of the data"

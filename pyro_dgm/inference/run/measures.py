@@ -26,9 +26,7 @@ class Measure(StrEnum):
 
     MASS = "mass"  # of discrete data: at most 1
     DENSITY = "density"  # of continuous data, in units of 1/x^D
-    ON_LEVELS = (
-        "density on levels"  # of data that are integers, or lie on a grid: no probability of them
-    )
+    ON_LEVELS = "density on levels"  # of integers, or data on a grid: no probability of them
     MIXED = "mass and density"  # of several sites, or of one with an atom
     MASKED_MASS = "mass, of data under a mask"  # of a part of the data: the mask hides the rest
     MASKED_DENSITY = "density, of data under a mask"
@@ -62,6 +60,8 @@ class Bound(StrEnum):
 
     EXACT = "exact"
     UPPER = "upper bound in expectation"
+    LOWER = "lower bound in expectation of log p(X)"
+    PREDICTIVE = "posterior predictive of the guide"
     NONE = "no bound"
 
 

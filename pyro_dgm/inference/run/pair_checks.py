@@ -115,3 +115,14 @@ def require_positive(**counts: int) -> None:
             )
         if count < 1:
             raise ValueError(f"{name}: expected at least 1, got {count}. Fix: {name}=1 or more.")
+
+
+def refuse_one(role: str, program: Any, fix: str) -> None:
+    """Refuse one program where a pair is asked for.
+
+    Raises:
+        TypeError: always.
+    """
+    raise TypeError(
+        f"expected a model and its guide, got a {role} alone, {describe(program)}. Fix: {fix}."
+    )

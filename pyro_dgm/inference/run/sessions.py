@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
+from itertools import chain
 from typing import Any, cast
 
 import torch
@@ -15,7 +16,8 @@ from ...contract import PyroProgram
 from ..adoption.plates import naming_of
 from ..adoption.programs import as_module, initialise
 from ..data.arguments import arguments_of
-from ..data.batches import Batches, as_batches
+from ..data.reading import place_data as place_data
+from ..data.reading import read_stream
 from ..data.tensors import (
     Batch,
     as_tensors,
@@ -30,14 +32,15 @@ from ..data.tensors import (
     to_device,
     to_tensor,
 )
-from ..process.states import derive_seed, device_of, evaluation_mode, fork_rng, with_own_rng
+from ..process.states import device_of, evaluation_mode, fork_rng
 from ..vectorization.modes import Meaning, meaning_of, meaning_of_generated, refuse_mixing
+from .one_program import structure_of_guide, structure_of_model
 from .pair_checks import check_pair as check_pair
 from .pair_checks import check_program as check_program
-from .pair_checks import check_programs, describe, require_positive
+from .pair_checks import check_programs, refuse_one, require_positive
 from .pair_checks import is_program as is_program
 from .particles import Particles, draw
-from .structure import Structure, structure_of, structure_of_guide, structure_of_model
+from .structure import Structure, structure_of
 
 
 class Session:
@@ -51,6 +54,7 @@ class Session:
         num: draws K per datum.
         chunk: how many (draw, datum) pairs are in memory at once.
         seed: of the draws.
+        is_stream: whether the data are a loader, a dataset or a list of batches.
     """
 
     def __init__(
@@ -64,7 +68,7 @@ class Session:
     ):
         self._model, self._guide = as_module(model), as_module(guide)
         self.num, self.chunk, self.seed = num, chunk, seed
-        self._stream = is_stream(batch[0]) if batch else False
+        self.is_stream = is_stream(batch[0]) if batch else False
         if batch and isinstance(batch[0], Iterator):  # it can be read once
             batch = (list(batch[0]), *batch[1:])
         self._source = batch
@@ -73,20 +77,15 @@ class Session:
     def model(self) -> PyroProgram:
         """The model, which means the same inside a plate of particles."""
         if self._model is None:
-            raise TypeError(
-                f"expected a model and its guide, got a guide alone, {describe(self._guide)}. "
-                "Fix: vae.model, vae.guide."
-            )
+            refuse_one("guide", self._guide, "vae.model, vae.guide")
         return self.meaning.particles.adopt(self.programs[0])
 
     @property
     def guide(self) -> PyroProgram:
         """The guide, as one that means the same inside a plate of particles."""
         if self._guide is None:
-            raise TypeError(
-                f"expected a model and its guide, got a model alone, {describe(self._model)}. "
-                "Fix: vae.model, vae.guide, or EmptyGuide() for a model without latents."
-            )
+            fix = "vae.model, vae.guide, or EmptyGuide() for a model without latents"
+            refuse_one("model", self._model, fix)
         return self.meaning.particles.adopt(self.programs[1])
 
     @cached_property
@@ -94,10 +93,8 @@ class Session:
         """Model and guide as they were given, ready to run, with their data plate by its name."""
         if self._source[0] is None:
             return self._model, self._guide
-        is_unread = self._stream and "batch" not in vars(self)
-        few = next(self._batches()) if is_unread else self.batch
-        initialise(self._guide, few)
-        naming = naming_of(self._model, self._guide, few)
+        initialise(self._guide, self.first)
+        naming = naming_of(self._model, self._guide, self.first)
         return naming.adopt(self._model), naming.adopt(self._guide)
 
     @cached_property
@@ -108,7 +105,7 @@ class Session:
     @cached_property
     def batch(self) -> Batch:
         """All the data as tensors, the observation first; a stream is read whole."""
-        return concat_rows(list(self._batches())) if self._stream else self._in_memory()
+        return concat_rows(list(self._batches())) if self.is_stream else self._in_memory()
 
     @property
     def arguments(self) -> list[str]:
@@ -135,9 +132,13 @@ class Session:
         """What the networks make of particles and data, found on a few of the data."""
         if self._source[0] is None:
             return meaning_of_generated(*self.programs, self.context)
-        is_unread = self._stream and "batch" not in vars(self)
-        few = next(self._batches()) if is_unread else self.batch
-        return meaning_of(*self.programs, few)
+        return meaning_of(*self.programs, self.first)
+
+    @cached_property
+    def first(self) -> Batch:
+        """The first batch of a stream that is not read whole; all data of another set."""
+        is_unread = self.is_stream and "batch" not in vars(self)
+        return next(self._batches()) if is_unread else self.batch
 
     @property
     def few(self) -> Batch:
@@ -148,22 +149,25 @@ class Session:
         """The data in blocks that hold `chunk` pairs of a draw and a datum; a stream is read as it comes.
 
         Every block of a stream is checked; of data in memory those are that could be at fault, once. The blocks of a
-        loader are those of its concatenation.
-
-        Args:
-            num: draws per datum; default: the session's.
+        loader are those of its concatenation. `num` are the draws per datum; default: the session's.
         """
         rows = max(1, self.chunk // (num or self.num))
-        if "batch" in vars(self) or not self._stream:
-            structure = self.structure  # refuses, before the first block, what can't be scored
-            yield from split_rows(self.batch, len(self) if structure.fixed_size else rows)
+        if "batch" in vars(self) or not self.is_stream:
+            # refuses, before the first block, what can't be scored
+            whole = self.structure.fixed_size or self.structure.has_globals
+            yield from split_rows(self.batch, len(self) if whole else rows)
             return
-        for block in rebatch(self._batches(), rows):
+        batches = self._batches()
+        first = vars(self)["first"] = next(batches)
+        for block in rebatch(chain([first], batches), rows):
             with fork_rng(torch.empty(0, device=self.device)):
                 structure = self._structure(block)
             if "meaning" not in vars(self):
                 vars(self)["meaning"] = meaning_of(*self.programs, block)
             vars(self).setdefault("structure", self._checked(structure))
+            if structure.has_globals:  # which a guide may draw from all data
+                yield self.batch
+                return
             yield block
 
     def rows(self, index: slice | Tensor) -> Batch:
@@ -194,7 +198,7 @@ class Session:
         return structure_of(model, guide, batch)
 
     def _in_memory(self) -> Batch:
-        if self._source and self._source[0] is None:  # the model generates: no data but context
+        if self._source and self._source[0] is None:  # the model generates
             return (None, *to_device(as_tensors(self._source[1:]), self.device))
         return to_device(as_tensors(self._source), self.device)
 
@@ -205,19 +209,7 @@ class Session:
 
     def _unchecked_batches(self) -> Iterator[Batch]:
         program = self._guide if self._model is None else self._model
-        assert program is not None
-        source = self._source[0]
-        if isinstance(source, Batches):
-            source = source.in_order()
-        batches = as_batches(source, 512, program, self.device, shuffle=False)
-        found = False
-        for batch in with_own_rng(batches.epoch(), derive_seed(self.seed, 1)):
-            found = True
-            yield batch
-        if not found:
-            raise ValueError(
-                "data: expected at least one batch, got a loader that yields none. Fix: drop_last=False."
-            )
+        return read_stream(self._source[0], program, self.device, self.seed)
 
 
 @contextmanager
@@ -282,12 +274,6 @@ def read_data(
         return concat_rows(list(Session(model, guide, batch, 1, 1, seed)._unchecked_batches()))
     values = [to_tensor(value) if is_array(value) else value for value in batch]
     return to_device(tuple(values), device_of(model, guide))
-
-
-def place_data(module: object, batch: Batch) -> Batch:
-    """The data as tensors where a module's weights are, checked as a session checks them."""
-    check_observation_argument(batch)
-    return to_device(as_tensors(batch), device_of(module))
 
 
 @contextmanager

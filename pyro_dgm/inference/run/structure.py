@@ -8,32 +8,27 @@ from functools import cached_property
 from typing import Any
 
 import pyro
-from pyro import poutine
-from pyro.poutine.trace_struct import Trace
-from torch import Tensor
 
 from ...contract import DATA, PyroProgram, Site, noise_name
 from ...tabular import Tabular
 from ..adoption.plates import naming_of
 from ..adoption.programs import as_module, initialise
 from ..data.batches import read_arguments
-from ..data.tensors import Batch, extreme_batch, has_rows, split_rows
+from ..data.tensors import Batch, extreme_batch, split_rows
 from ..process.states import eval_mode, fork_rng
 from ..vectorization.counting import num_rows, plate_of
 from ..vectorization.modes import Meaning, ParticleMode, meaning_of, takes_all_data
-from .explain import explanation, run_or_explain
-from .kinds import Kind, is_deterministic, is_drawn, is_factor
+from .explain import run_or_explain
+from .kinds import Kind, is_factor
 from .measures import Measure, measure_of, point_sites
-from .pair_checks import PROGRAM_OF, check_pair, describe
+from .pair_checks import check_pair
 from .rules import RULES, Rule, Subject, check_sites
 from .supports import innermost, is_elementwise
 from .traces import (
     PairTrace,
-    depth_of,
     is_in_plate,
     plate_names,
     shared_sites,
-    sites_of,
 )
 
 DRAWN = (Kind.LATENT, Kind.GLOBAL, Kind.NOISE, Kind.AUXILIARY)
@@ -134,7 +129,7 @@ class Structure(Tabular):
             measure=measure_of(pair.model_sites, points),
             points=points,
             shared=shared_sites(pair),
-            full_size=_full_size(pair),
+            full_size=full_size(pair.guide_sites) or full_size(pair.model_sites),
         )
 
     def meaning(self, found: Meaning) -> Structure:
@@ -150,6 +145,12 @@ class Structure(Tabular):
     def codes(self) -> tuple[str, ...]:
         """Names of the latent sites that make up z: all but the noise of discrete sites, which belongs to the data."""
         return self._names(Kind.LATENT, Kind.GLOBAL)
+
+    @cached_property
+    def globals(self) -> tuple[str, ...]:
+        """Names of the draws that all data share, auxiliary ones among them."""
+        drawn = {site.name for site in self.sites if site.kind in DRAWN}
+        return tuple([name for name in self.shared if name in drawn])
 
     @cached_property
     def observed(self) -> tuple[str, ...]:
@@ -176,7 +177,7 @@ class Structure(Tabular):
     @property
     def has_globals(self) -> bool:
         """Whether all data share a draw: then a log weight is one of the whole set, see `evidence`."""
-        return bool(set(self.shared) & {site.name for site in self.sites if site.kind in DRAWN})
+        return bool(self.globals)
 
     @property
     def is_exact(self) -> bool:
@@ -216,8 +217,9 @@ class Structure(Tabular):
         )
 
 
-def _full_size(pair: PairTrace) -> int | None:
-    for site in (*pair.guide_sites.values(), *pair.model_sites.values()):
+def full_size(sites: dict[str, Site]) -> int | None:
+    """Number of data in the full set, where the data plate takes a minibatch of it."""
+    for site in sites.values():
         plate = plate_of(site)
         if plate is not None and plate.full_size not in (None, plate.size):
             return plate.full_size
@@ -283,59 +285,3 @@ def structure_of(model: PyroProgram, guide: PyroProgram, batch: Batch) -> Struct
                 check_sites(run_or_explain(model, guide, block))
             break
     return Structure.of(pair)
-
-
-def structure_of_guide(guide: PyroProgram, batch: Batch) -> Structure:
-    """The structure of a guide alone."""
-    whole = takes_all_data(None, guide, batch)
-    some = batch if whole else extreme_batch(batch)
-    trace = _run_alone(guide, some, None, given=batch)
-    _refuse_network(guide, trace)
-    return replace(_structure_of_one(trace), fixed_size=whole)
-
-
-def _refuse_network(guide: PyroProgram, trace: Trace) -> None:
-    """Refuse what returns a tensor and names no site: a guide of a model without latents returns nothing."""
-    if not sites_of(trace) and isinstance(trace.nodes["_RETURN"]["value"], Tensor):
-        raise TypeError(
-            f"guide: expected a program that draws its latents by pyro.sample, got {describe(guide)}, "
-            f"which draws none and returns a tensor. Fix: {PROGRAM_OF['guide']}."
-        )
-
-
-def structure_of_model(model: PyroProgram, batch: Batch) -> Structure:
-    """The structure of a model alone, on data or, with `None` in their place, on its own draws."""
-    whole = has_rows(batch[0]) and takes_all_data(model, None, batch)
-    some = batch if whole or not has_rows(batch[0]) else extreme_batch(batch)
-    trace = _run_alone(model, some, model, given=batch)
-    return replace(_structure_of_one(trace), fixed_size=whole)
-
-
-def _run_alone(
-    program: PyroProgram, batch: Batch, model: PyroProgram | None, given: Batch
-) -> Trace:
-    def run(arguments: Batch) -> Trace:
-        return poutine.trace(program).get_trace(*arguments)
-
-    try:
-        return run(batch)
-    except Exception as error:  # whatever a user's program raises
-        raise explanation(error, run, batch, model=model, given=given) from error
-
-
-def _structure_of_one(trace: Trace) -> Structure:
-    sites = []
-    for name, site in sites_of(trace).items():
-        sites.append(SiteInfo.of(name, site, _kind_alone(site)))
-    found = sites_of(trace)
-    table = trace.format_shapes()
-    return Structure(depth_of(*found.values()), tuple(sites), table, measure=measure_of(found))
-
-
-def _kind_alone(site: Site) -> Kind:
-    """The kind of a site of one program, of which no other tells more."""
-    if is_factor(site):
-        return Kind.FACTOR
-    if is_deterministic(site):
-        return Kind.DETERMINISTIC
-    return Kind.LATENT if is_drawn(site) else Kind.OBSERVED

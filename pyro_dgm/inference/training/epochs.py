@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from torch import nn
 
 from ..data.batches import Batch, Batches, LoaderBatches
 from ..data.fingerprints import Identity, identify
+from ..data.order import in_order
 from ..data.sharding import has_own_part, in_step
 from ..data.streams import StreamCheck
 from ..data.tensors import has_rows
@@ -35,6 +36,7 @@ class Run:
         file: where the state is written.
         first_epoch: epochs that were done before.
         check, val_check: of their batches.
+        is_ordered: whether the programs know each datum by its place, so that nothing is shuffled.
     """
 
     train: Epochs
@@ -44,6 +46,7 @@ class Run:
     first_epoch: int
     check: StreamCheck
     val_check: StreamCheck | None
+    is_ordered: bool = False
 
     @cached_property
     def identity(self) -> Identity:
@@ -58,8 +61,14 @@ class Run:
 
     def batches(self, epoch: int, device: torch.device) -> Iterator[Batch]:
         """The batches of an epoch, as many on every rank."""
-        batches = iter(self.train.epoch(self.seed, epoch, even=True))
+        train = in_order(self.train) if self.is_ordered else self.train
+        batches = iter(train.epoch(self.seed, epoch, even=True))
         return in_step(batches, self.train.length, device)
+
+    def in_order(self) -> Run:
+        """The same run without shuffling."""
+        in_order(self.train)
+        return replace(self, is_ordered=True)
 
     def compare_ranks(self, module: nn.Module, **settings: Any) -> None:
         """Refuse ranks that would wait for each other, or that train on data which are not theirs.

@@ -12,12 +12,14 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from ..adoption.programs import is_adopted
+from ..data.order import is_one_batch
 from ..objectives.elbo import Objective
 from ..objectives.statements import statements_of
 from ..process.ambient import TURN
 from ..process.distributed import average_gradients
 from ..process.numbers import check_number
 from .compilation import Compiled, Eager
+from .epochs import Epochs
 from .graphs import Terms
 from .parameters import Moved, trainable_parameters
 from .trainer import Trainer
@@ -93,7 +95,27 @@ class SVITrainer(Trainer):
         return self.objective.model
 
     def preflight(self, *batch: Any) -> None:  # noqa: D102
-        self.objective.preflight(*batch)
+        self.structure = self.objective.preflight(*batch)
+
+    @property
+    def keeps_order(self) -> bool:  # noqa: D102
+        return self.structure.fixed_size
+
+    def check_minibatches(self, batches: Epochs) -> None:
+        """Refuse minibatches where all data share a draw, and no plate says how many data there are.
+
+        Its cost is one of the full set, and would be counted once a batch.
+        """
+        found = self.structure
+        is_known = self.objective.size is not None or found.full_size is not None
+        if is_known or not found.has_globals or is_one_batch(batches):
+            return
+        raise ValueError(
+            f"{type(self.objective).__name__}: expected a data plate that knows the size of the full set, for all "
+            f"data share {list(found.globals)}, got minibatches of a plate that does not: the cost of these sites "
+            "would be counted once a batch. Fix: data_plate(x, size=N), or pyro.plate('data', size=N, "
+            "subsample_size=len(x)), in both programs; or fit(x, batch_size=len(x))."
+        )
 
     def adopt(self, names: Sequence[str]) -> None:
         """Train the leaves of `pyro.param` statements as well: optimizer, average and checkpoints take them in."""

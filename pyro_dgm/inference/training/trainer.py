@@ -51,6 +51,14 @@ class Trainer(Loop):
     def preflight(self, *batch: Any) -> None:
         """Check the programs on a batch."""
 
+    @property
+    def keeps_order(self) -> bool:
+        """Whether a program has parameters for each datum by its place, so that data must not be shuffled."""
+        return False
+
+    def check_minibatches(self, batches: Epochs) -> None:
+        """Refuse batches that the objective can't take one by one; after `preflight`."""
+
     def adopt(self, names: Sequence[str]) -> None:
         """Take `pyro.param` statements, which no module holds, among what is trained.
 
@@ -133,6 +141,8 @@ class Trainer(Loop):
         with stop_together(), self.state.training(seed), bar_of_run as bar:
             self._check_schedules()
             metric = choose_metric(self._check(run), monitor, patience)
+            if self.keeps_order:
+                run = run.in_order()
             self._begin()
             self.state.compare_by(metric)
             watch = Patience(self.module, self._optimizers(), patience)
@@ -223,6 +233,7 @@ class Trainer(Loop):
         with raise_together(), self._forked():
             batch = run.train.first()
             self.preflight(*batch)
+            self.check_minibatches(run.train)
             if run.val is not None:
                 self.preflight(*run.val.first())
             with eval_mode(self.module), SeenStatements() as seen:

@@ -101,12 +101,19 @@ def takes_all_data(model: PyroProgram | None, guide: PyroProgram | None, batch: 
         if other_of_all is not None:
             refuse_count(num, other_of_all, is_fixed=other == other_of_all)
         if of_all.found and not of_all.failed:
+            if plates.failed and not _is_square(batch[0]):  # they take no fewer
+                return True
             probe = _probe(model, guide, batch)
             if probe is not None and probe.exchanges_rows():
                 return True
     if other is not None:
         refuse_count(num, other, is_fixed=other.size == num)
     return False
+
+
+def _is_square(value: Any) -> bool:
+    """Whether columns may be taken for rows."""
+    return value.dim() > 1 and value.shape[0] == value.shape[1]
 
 
 def _probe(model: PyroProgram | None, guide: PyroProgram | None, batch: Batch) -> Probe | None:

@@ -127,9 +127,12 @@ class Probe:
         return False
 
     def _differs(self, alone: Scores, rows: Tensor) -> bool:
+        num = num_rows(self.batch)
         expected = {}
         for key, score in self.truth.items():
-            of_rows = score[:1, ..., rows.to(score.device)] if score.shape[-1] > 1 else score[:1]
+            if score.shape[-1] != num:  # a site that all data share may depend on all of them
+                continue
+            of_rows = score[:1, ..., rows.to(score.device)]
             if key in alone and alone[key].shape == of_rows.shape:
                 expected[key] = of_rows
         found = {key: alone[key] for key in expected}
@@ -138,21 +141,25 @@ class Probe:
         return not agree(found, expected, self.rounding, self.unrest)
 
     def exchanges_rows(self) -> bool:
-        """Whether data in the reverse order have their log densities in the reverse order: rows are data."""
+        """Whether data in the reverse order have their log densities in the reverse order: rows are data.
+
+        It is asked of the model; a guide may have parameters for each datum.
+        """
         num = num_rows(self.batch)
         if num is None or not self.truth:
             return False
+        model = {role: program for role, program in self.programs.items() if role == "model"}
         order = torch.arange(num - 1, -1, -1)
         draw = {}
         for name, value in self.draws[0].items():
             dim = self._data_dim(name, num)
             draw[name] = value if dim is None else value.flip(dim)
         batch = take_rows(self.batch, order)
-        found = _one_by_one(self.programs, batch, [draw], self.depth)
-        if any(score.shape[-1] != num for score in (*found.values(), *self.truth.values())):
-            return False
-        reverse = {key: score.flip(-1) for key, score in found.items()}
-        first = {key: score[:1] for key, score in self.truth.items()}
+        found = _one_by_one(model, batch, [draw], self.depth)
+        reverse = {}
+        for key, score in found.items():
+            reverse[key] = score.flip(-1) if score.shape[-1] == num else score
+        first = {key: score[:1] for key, score in self.truth.items() if key[0] in model}
         return agree(reverse, first, self.rounding)
 
     def _without_others(self, rows: Tensor, num: int) -> Scores:

@@ -8,7 +8,7 @@ from cases import PAIRS, over, randomize
 from conftest import in_float64
 from one_number import LAWS, nodes, one_number, quadrature
 from torch import nn
-from toys import ExactGuide, GlobalMean, Series, Written, linear_gaussian, toy_vae
+from toys import ExactGuide, Series, Written, linear_gaussian, toy_vae
 
 import pyro_dgm as dgm
 from pyro_dgm.evaluation.chains.coordinates import Posterior
@@ -434,13 +434,6 @@ def test_a_sphere_raises():
         ValueError, match="site 'z': expected a support that torch.distributions.biject_to knows"
     ):
         dgm.hmc(Written(run), torch.zeros(2), num=4)
-
-
-def test_a_global_site_raises():
-    with pytest.raises(
-        ValueError, match="site 'mu': expected a site inside the plate 'data', got a global one"
-    ):
-        dgm.hmc(GlobalMean(), torch.randn(4), num=4)
 
 
 def test_a_model_without_latents_raises():

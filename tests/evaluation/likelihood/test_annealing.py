@@ -10,7 +10,7 @@ import torch
 from cases import PAIRS, WITHOUT_CHAINS, over, randomize
 from conftest import both_dtypes
 from one_number import LAWS, nodes, one_number, quadrature
-from toys import ExactGuide, GlobalMean, LinearGaussian, Series, Written, linear_gaussian, toy_vae
+from toys import ExactGuide, LinearGaussian, Series, Written, linear_gaussian, toy_vae
 
 import pyro_dgm as dgm
 from pyro_dgm.evaluation.chains.coordinates import Posterior
@@ -318,7 +318,5 @@ def test_models_that_can_not_be_walked_raise():
 
     with pytest.raises(ValueError, match="site 'z': expected a continuous latent"):
         dgm.ais(Written(coin), torch.zeros(2))
-    with pytest.raises(ValueError, match="site 'mu': expected a site inside the plate 'data'"):
-        dgm.ais(GlobalMean(), torch.zeros(2))
     with pytest.raises(ValueError, match="expected a latent site, got the observed"):
         dgm.ais(dgm.DensityModel(dgm.StandardNormal(2)), torch.zeros(2, 2))

@@ -2,6 +2,7 @@ import dataclasses
 from functools import partial
 from math import log, sqrt
 
+import pyro
 import pyro.distributions as dist
 import pytest
 import torch
@@ -10,11 +11,10 @@ from conftest import both_dtypes
 from pyro import poutine
 from toys import (
     ExactGuide,
-    GlobalMean,
-    GlobalMeanGuide,
     LinearGaussian,
     Series,
     SeriesGuide,
+    Written,
     linear_gaussian,
     toy_vae,
 )
@@ -299,8 +299,15 @@ def test_data_outside_the_support_raise_and_get_no_number(pair, value):
         dgm.nll(case.model, case.guide, x, num=3)
 
 
-def test_a_global_site_raises():
+def test_an_observed_site_of_all_data_at_once_has_no_figure_of_each():
+    def model(_, x):
+        mu = pyro.sample("mu", dist.Normal(0.0, 1.0))
+        pyro.sample("x", dist.Normal(mu.expand(4), 1.0).to_event(1), obs=x)
+
+    def guide(_, x):
+        pyro.sample("mu", dist.Normal(0.0, 1.0))
+
     with pytest.raises(
-        ValueError, match=r"site 'mu': expected a site inside the plate 'data', got a global one"
+        ValueError, match=r"site 'x': expected a site inside the plate 'data'.*Fix: evidence"
     ):
-        dgm.nll(GlobalMean(), GlobalMeanGuide(), torch.randn(4), num=3)
+        dgm.nll(Written(model), Written(guide), torch.randn(4), num=3)

@@ -13,8 +13,6 @@ from scipy.stats import kstest
 from torch import nn
 from toys import (
     ExactGuide,
-    GlobalMean,
-    GlobalMeanGuide,
     LinearGaussian,
     Series,
     SeriesGuide,
@@ -342,10 +340,3 @@ def test_a_guide_that_fails_on_what_the_model_makes_raises_with_the_fix():
         ValueError, match=r"(?s)batch of shapes \[\(1, 1, 3, 1\)\].*Fix: x\.flatten\(1\)"
     ):
         dgm.sbc(Images(), vae.guide, num_data=5)
-
-
-def test_a_global_site_raises():
-    with pytest.raises(
-        ValueError, match="site 'mu': expected a site inside the plate 'data', got a global one"
-    ):
-        dgm.sbc(GlobalMean(), GlobalMeanGuide(), num_data=5)

@@ -11,7 +11,7 @@ from reports import NAMES, QUICK, pair, skipped, statuses
 from toys import GlobalMean, GlobalMeanGuide, Written
 
 import pyro_dgm as dgm
-from pyro_dgm.diagnostics import Check, Findings, Skipped, Status
+from pyro_dgm.diagnostics import CHECKS, Check, Findings, Skipped, Status
 from pyro_dgm.evaluation.report.findings import Settings
 from pyro_dgm.evaluation.report.images import image_like
 from pyro_dgm.inference.run.sessions import session
@@ -49,14 +49,11 @@ def test_noise_alone_has_weights_but_no_latents():
     assert {"SBC", "active units", "aggregate-prior test", "mutual information"} <= set(found)
 
 
-def test_a_global_site_skips_all_that_is_per_datum():
-    report = dgm.check(GlobalMean(), GlobalMeanGuide(), torch.randn(20), **QUICK)
+def test_checks_of_each_datum_are_skipped_where_all_share_a_draw():
+    report = dgm.check(GlobalMean(), GlobalMeanGuide(), torch.randn(20), checks=CHECKS, **QUICK)
     assert report["data and sites"].status is Status.PASS
-    assert all(
-        "site 'mu': expected a site inside the plate" in reason
-        for reason in skipped(report).values()
-    )
-    assert set(skipped(report)) == {*NAMES} - {"data and sites"}
+    assert set(skipped(report)) == {*NAMES} - {"data and sites", "finite numbers"}
+    assert "all data share ['mu']" in skipped(report)["k-hat"]
 
 
 def test_a_model_that_does_not_generate_skips_what_needs_its_data():

@@ -438,13 +438,22 @@ def test_a_factor_outside_the_plate_is_refused_by_estimates_of_each_datum():
     check_against_pyro(objective, data(3), 1)
 
 
-def test_an_auto_guide_is_refused_by_name():
+def test_an_auto_guide_has_the_density_that_its_auxiliary_site_scores():
     model, x = Line(), data(1)
-    guide = pyro.infer.autoguide.AutoNormal(model)
-    with pytest.raises(
-        ValueError, match=r"site 'z_unconstrained': .* an auxiliary site, as Pyro's AutoGuides have"
-    ):
-        dgm.nll(model, guide, x, num=3)
+    guide = pyro.infer.autoguide.AutoNormal(model, init_scale=0.3)
+    particles = dgm.draw(model, guide, x, num=50)
+    assert set(particles.log_q) == {"z_unconstrained", "z"}
+    z = particles.values["z"]
+    with torch.no_grad():
+        loc = pyro.param("AutoNormal.locs.z")
+    log_q = dist.Normal(loc, 0.3).log_prob(z)[..., 0]
+    log_p = dist.Normal(0.0, 1.0).log_prob(z)[..., 0] + dist.Normal(z, 0.5).log_prob(x)[..., 0]
+    torch.testing.assert_close(particles.log_weight, log_p - log_q)
+    result = dgm.nll(model, guide, x, num=3000)
+    difference = result.per_datum - exact_nll(x)
+    is_told = result.khat < 0.5
+    assert is_told.any()
+    assert (difference.abs() < 5 * result.monte_carlo + 1e-3)[is_told].all()
     pyro.clear_param_store()  # AutoNormal leaves its parameters there
 
 

@@ -112,11 +112,21 @@ def test_finding_the_plate_depth_takes_no_random_numbers():
         assert torch.equal(dgm.draw(model, guide, x, num=3).log_weight, known)
 
 
-def test_a_global_site_has_no_weight_per_datum():
+def test_a_global_site_has_a_weight_of_all_data_and_none_of_each():
+    guide, x = GlobalMeanGuide(), torch.randn(4)
+    particles = dgm.draw(GlobalMean(), guide, x, num=3)
     with pytest.raises(
-        ValueError, match=r"site 'mu': expected a site inside the plate 'data', got a global one"
+        ValueError,
+        match=r"site 'mu': expected a site inside the plate 'data', got a global one.*Fix: evidence",
     ):
-        dgm.draw(GlobalMean(), GlobalMeanGuide(), torch.zeros(4), num=3)
+        _ = particles.log_weight
+    mu, z = particles.values["mu"], particles.values["z"]
+    loc = guide.slope * x + 0.1 * mu[:, None]
+    local = dist.Normal(mu[:, None], 1.0).log_prob(z) + dist.Normal(z, 0.5).log_prob(x)
+    local = local - dist.Normal(loc, 0.5).log_prob(z)
+    shared = dist.Normal(0.0, 1.0).log_prob(mu) - dist.Normal(guide.loc, 0.4).log_prob(mu)
+    torch.testing.assert_close(particles.local_log_weight, local.double())
+    torch.testing.assert_close(particles.log_weight_of_set, (shared + local.sum(-1)).double())
 
 
 def test_a_model_without_latents_has_the_exact_density_as_weight():

@@ -202,7 +202,7 @@ BROKEN = {
     ),
     "plate_of_another_size": (
         model_with_a_wrong_plate_size,
-        r"expected a data plate of size 4, got 1. Fix",
+        r"site 'z': expected the plate 'data' over 4 data.*got a plate of 1. Fix",
     ),
     "plates_differ": (
         model_with_a_plate_of_its_own,
@@ -379,25 +379,33 @@ def test_data_outside_the_support_raise(pair, value, message):
         dgm.preflight(case.model, case.guide, x)
 
 
-def test_a_size_that_the_objective_does_not_know_raises():
+def test_another_size_than_that_of_the_plate_raises():
     model, guide, x = linear_gaussian(size=60)
-    with pytest.raises(
-        ValueError, match=r"expected a data plate of size 6, got 60. Fix: .*ELBO\(…, size=60\)"
-    ):
-        dgm.preflight(model, guide, x)
     with pytest.raises(ValueError, match=r"expected a data plate of size 50, got 60"):
         dgm.preflight(model, guide, x, size=50)
     assert dgm.preflight(model, guide, x, size=60).depth == 1
 
 
-def test_a_global_site_is_let_through_only_with_a_size():
+def test_the_size_of_the_plate_is_known_without_being_told():
+    model, guide, x = linear_gaussian(size=60)
+    assert dgm.preflight(model, guide, x).full_size == 60
+    losses = []
+    for size in (None, 60):
+        objective = dgm.ELBO(model, guide, size=size)
+        objective.preflight(x)
+        torch.manual_seed(0)
+        losses.append(objective(x))
+    assert losses[0] == losses[1]
+
+
+def test_a_global_site_is_shown_as_one():
     x = torch.randn(6)
-    assert dgm.preflight(GlobalMean(30), GlobalMeanGuide(30), x, size=30).latent == ("mu", "z")
-    with pytest.raises(
-        ValueError,
-        match=r"site 'mu': expected a site inside .*for a global site, data_plate\(x, size=N",
-    ):
-        dgm.preflight(GlobalMean(), GlobalMeanGuide(), x)
+    for size in (None, 30):
+        structure = dgm.preflight(GlobalMean(size), GlobalMeanGuide(size), x)
+        assert structure.latent == ("mu", "z")
+        assert structure.shared == ("mu",)
+        assert structure.has_globals
+        assert structure.full_size == size
 
 
 def test_a_global_site_beside_a_plate_without_size_raises():

@@ -5,7 +5,7 @@ import torch
 from toys import ExactGuide, LinearGaussian, heavy
 
 import pyro_dgm as dgm
-from pyro_dgm.arviz_export.smoothing import resampled_indices, smooth_weights
+from pyro_dgm.evaluation.likelihood.smoothing import resampled_indices, smooth_weights
 from pyro_dgm.inference.process.states import fork_rng
 
 LEGACY = arviz.__version__.startswith("0.")

@@ -7,7 +7,7 @@ from sys import float_info
 import torch
 from torch import Tensor
 
-from ..evaluation.likelihood.pareto import LEAST_TAIL, fit_tail, tail_length
+from .pareto import LEAST_TAIL, fit_tail, tail_length
 
 
 def smooth_weights(log_weight: Tensor) -> Tensor:
