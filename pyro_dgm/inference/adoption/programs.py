@@ -10,10 +10,10 @@ from types import CodeType, FunctionType, MethodType
 from typing import Any
 
 from pyro.infer.autoguide import AutoGuide
+from pyro.poutine.guide import GuideMessenger
 from torch import Tensor, nn
 
 from ...contract import PyroProgram
-from ..process.states import fork_rng
 
 DEPTH = 4  # how deep wrappers, closures and objects are looked into for networks
 
@@ -101,27 +101,20 @@ def adopt(owner: Any) -> Pair:
 
 
 def as_module(program: Any) -> Any:
-    """A program as a module: itself if it is one, or is no program at all."""
-    if isinstance(program, (nn.Module, type)) or not callable(program):
+    """A program as a module: itself if it is one, or is no program at all.
+
+    A module that is run by its own `__call__` and has no `forward`, such as a messenger guide of Pyro, is adopted.
+    """
+    if isinstance(program, type) or not callable(program):
+        return program
+    if isinstance(program, nn.Module) and not _is_called_alone(program):
         return program
     return Adopted(program)
 
 
-def initialise(guide: Any, batch: tuple[Any, ...]) -> None:
-    """Let an AutoGuide see the model once, on all the data that it will be asked about; it takes no noise.
-
-    A guide that has seen it stays as it is.
-    """
-    if guide is None:
-        return
-    for module in guide.modules() if isinstance(guide, nn.Module) else []:
-        if isinstance(module, AutoGuide) and module.master is None and not _has_prototype(module):
-            with fork_rng(*batch):
-                module(*batch)
-
-
-def _has_prototype(guide: AutoGuide) -> bool:
-    return getattr(guide, "prototype_trace", None) is not None
+def _is_called_alone(module: nn.Module) -> bool:
+    has_no_forward = type(module).forward is nn.Module.forward
+    return has_no_forward and isinstance(module, GuideMessenger)
 
 
 def networks_of(program: Any) -> list[nn.Module]:

@@ -12,8 +12,9 @@ from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from ...contract import PyroProgram
+from ..adoption.first_runs import initialise
 from ..adoption.plates import naming_of
-from ..adoption.programs import as_module, initialise
+from ..adoption.programs import as_module
 from ..data.batches import Batches, arguments_of, as_batches
 from ..data.tensors import (
     Batch,
@@ -95,7 +96,7 @@ class Session:
             return self._model, self._guide
         is_unread = self._stream and "batch" not in vars(self)
         few = next(self._batches()) if is_unread else self.batch
-        initialise(self._guide, few)
+        initialise(self._model, self._guide, few)
         naming = naming_of(self._model, self._guide, few)
         return naming.adopt(self._model), naming.adopt(self._guide)
 

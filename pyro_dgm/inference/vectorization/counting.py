@@ -70,13 +70,15 @@ def refuse_count(name: str, expected: int, frame: Any) -> None:
 def data_plates(
     model: PyroProgram | None, guide: PyroProgram | None, batch: Batch
 ) -> dict[str, Any]:
-    """Site → the data plate around it, in one run of each program; none if a program fails."""
+    """Site → the data plate around it, in one run of the model at the guide's draws; none if a program fails."""
     frames = {}
+    trace = None
     try:
         for program in (guide, model):
             if program is None:
                 continue
-            trace = poutine.trace(program).get_trace(*batch)
+            run = program if trace is None else poutine.replay(program, trace=trace)
+            trace = poutine.trace(run).get_trace(*batch)
             for name, site in trace.nodes.items():
                 frame = data_frame(site) if site["type"] == "sample" else None
                 if frame is not None:

@@ -100,7 +100,7 @@ def takes_all_data(model: PyroProgram | None, guide: PyroProgram | None, batch: 
             refuse_count(of_other_data, len(batch[0]), of_all[of_other_data])
         if of_all:
             probe = _probe(model, guide, batch)
-            if probe is not None and probe.exchanges_rows():
+            if probe is not None and probe.rows_are_data():
                 return True
     if name is not None:
         refuse_count(name, len(few[0]), found[name])

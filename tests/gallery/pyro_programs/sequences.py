@@ -61,7 +61,9 @@ def reverse_sequences(mini_batch, seq_lengths):
 
 
 class DMM(nn.Module):
-    def __init__(self, input_dim=5, z_dim=3, emission_dim=8, transition_dim=8, rnn_dim=8, num_iafs=1):
+    def __init__(
+        self, input_dim=5, z_dim=3, emission_dim=8, transition_dim=8, rnn_dim=8, num_iafs=1
+    ):
         super().__init__()
         self.emitter = Emitter(input_dim, z_dim, emission_dim)
         self.trans = GatedTransition(z_dim, transition_dim)
@@ -90,9 +92,7 @@ class DMM(nn.Module):
                 with poutine.scale(scale=annealing_factor):
                     z_t = pyro.sample(
                         f"z_{t}",
-                        dist.Normal(z_loc, z_scale)
-                        .mask(mini_batch_mask[:, t - 1 : t])
-                        .to_event(1),
+                        dist.Normal(z_loc, z_scale).mask(mini_batch_mask[:, t - 1 : t]).to_event(1),
                     )
                 emission_probs_t = self.emitter(z_t)
                 pyro.sample(
@@ -143,8 +143,12 @@ def hmm_model(sequences, lengths, hidden_dim=3, include_prior=True):
     """Pyro's first hidden Markov model of chorales, over ragged sequences."""
     num_sequences, max_length, data_dim = sequences.shape
     with poutine.mask(mask=include_prior):
-        probs_x = pyro.sample("probs_x", dist.Dirichlet(0.9 * torch.eye(hidden_dim) + 0.1).to_event(1))
-        probs_y = pyro.sample("probs_y", dist.Beta(0.1, 0.9).expand([hidden_dim, data_dim]).to_event(2))
+        probs_x = pyro.sample(
+            "probs_x", dist.Dirichlet(0.9 * torch.eye(hidden_dim) + 0.1).to_event(1)
+        )
+        probs_y = pyro.sample(
+            "probs_y", dist.Beta(0.1, 0.9).expand([hidden_dim, data_dim]).to_event(2)
+        )
     tones_plate = pyro.plate("tones", data_dim, dim=-1)
     with pyro.plate("sequences", num_sequences, dim=-2):
         x = 0
@@ -188,9 +192,7 @@ class AIR(nn.Module):
         return glyph * torch.exp(-0.5 * (grid - z_where) ** 2)
 
     def model_step(self, t, n, prev_x, prev_z_pres):
-        z_pres = pyro.sample(
-            f"z_pres_{t}", dist.Bernoulli(0.5 * prev_z_pres).to_event(1)
-        )
+        z_pres = pyro.sample(f"z_pres_{t}", dist.Bernoulli(0.5 * prev_z_pres).to_event(1))
         z_where = pyro.sample(
             f"z_where_{t}",
             dist.Normal(prev_x.new_zeros(n, 1), 1.5).mask(z_pres).to_event(1),
@@ -227,7 +229,9 @@ class AIR(nn.Module):
                 z_pres_p, loc, scale = self.predict(h).split([1, 1, 1], 1)
                 z_pres = pyro.sample(
                     f"z_pres_{t}",
-                    dist.Bernoulli(torch.sigmoid(z_pres_p) * 0.98 * z_pres + 1e-6 * z_pres).to_event(1),
+                    dist.Bernoulli(
+                        torch.sigmoid(z_pres_p) * 0.98 * z_pres + 1e-6 * z_pres
+                    ).to_event(1),
                     infer={"baseline": {"use_decaying_avg_baseline": True}},
                 )
                 z_where = pyro.sample(

@@ -153,9 +153,7 @@ class ScANVI(nn.Module):
         )
         with pyro.plate("batch", len(x)), poutine.scale(scale=self.scale_factor):
             z1 = pyro.sample("z1", dist.Normal(0, x.new_ones(self.latent_dim)).to_event(1))
-            y = pyro.sample(
-                "y", dist.OneHotCategorical(logits=x.new_zeros(self.num_labels)), obs=y
-            )
+            y = pyro.sample("y", dist.OneHotCategorical(logits=x.new_zeros(self.num_labels)), obs=y)
             z2_loc, z2_scale = self.z2_decoder(torch.cat([z1, y], -1)).chunk(2, -1)
             z2 = pyro.sample("z2", dist.Normal(z2_loc, F.softplus(z2_scale)).to_event(1))
             library = pyro.sample("l", dist.LogNormal(2.5, 0.5 * x.new_ones(1)).to_event(1))
@@ -264,8 +262,10 @@ class DEFEasyGuide(EasyGuide):
                 constraint=constraints.positive,
             )
             group.sample("zs", dist.Normal(loc, scale).to_event(1))
-        self.map_estimate("w_top")
-        self.map_estimate("w_bottom")
+        with self.plate("w_top_plate", self.group(match="w_top").event_shape[0]):
+            self.map_estimate("w_top")
+        with self.plate("w_bottom_plate"):
+            self.map_estimate("w_bottom")
 
 
 def sparse_gamma():
