@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from gallery.pyro_programs import autoencoders, factors, guides, regressions, sequences, topics
-from pyro.infer import ELBO, Trace_ELBO, TraceEnum_ELBO
+from pyro.infer import ELBO, Trace_ELBO, TraceEnum_ELBO, TraceGraph_ELBO
 
 ENUMERATION = "estimates sum no enumerated site yet"
 GLOBALS = "estimates know no latent that all data share yet"
@@ -52,10 +52,12 @@ GALLERY = {
     "prodLDA": Entry(topics.prodlda),
     "scANVI": Entry(topics.scanvi),
     "probabilistic PCA, subsampled": Entry(factors.ppca),
-    "attend-infer-repeat": Entry(sequences.attend_infer_repeat),
-    "Gaussian mixture": Entry(topics.gaussian_mixture, **_enumerated(1)),
-    "LDA": Entry(topics.lda, num=20, **_enumerated(2)),
-    "hidden Markov model": Entry(sequences.hmm, **_enumerated(2)),
+    "attend-infer-repeat": Entry(
+        sequences.attend_infer_repeat, partial(TraceGraph_ELBO, max_plate_nesting=1)
+    ),
+    "Gaussian mixture": Entry(topics.gaussian_mixture, **_enumerated(1, preflight=ENUMERATION)),
+    "LDA": Entry(topics.lda, num=20, **_enumerated(2, preflight=ENUMERATION)),
+    "hidden Markov model": Entry(sequences.hmm, **_enumerated(2, preflight=ENUMERATION)),
     "sparse gamma DEF": Entry(topics.sparse_gamma, **_shared()),
     "EasyGuide": Entry(topics.easy_guide, **_shared()),
     "Bayesian regression": Entry(regressions.bayesian_regression, **_shared()),

@@ -33,7 +33,7 @@ def initialise(model: PyroProgram | None, guide: PyroProgram | None, batch: Batc
     """
     for module in guide.modules() if isinstance(guide, nn.Module) else []:
         if _waits_for_model(module):
-            with fork_rng(*batch):
+            with fork_rng(*batch), torch.no_grad():
                 module(*batch)
     if not any(has_rows(value) for value in batch):
         return

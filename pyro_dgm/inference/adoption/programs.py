@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from types import CodeType, FunctionType, MethodType
 from typing import Any
 
+from pyro.contrib.easyguide import EasyGuide
 from pyro.infer.autoguide import AutoGuide
 from pyro.poutine.guide import GuideMessenger
 from torch import Tensor, nn
@@ -48,6 +49,25 @@ class Adopted(nn.Module):
     def extra_repr(self) -> str:
         """The name of the program."""
         return getattr(self.program, "__qualname__", type(self.program).__name__)
+
+
+class FreshPlates(nn.Module):
+    """An EasyGuide that forgets the plates of a run that failed: the next run would take them up.
+
+    Args:
+        guide: the EasyGuide.
+    """
+
+    def __init__(self, guide: EasyGuide):
+        super().__init__()
+        self.guide = guide
+
+    def forward(self, *batch: Any) -> Any:
+        """Run the guide; see `PyroProgram`."""
+        try:
+            return self.guide(*batch)
+        finally:
+            self.guide.plates.clear()
 
 
 @dataclass(frozen=True)
@@ -107,6 +127,8 @@ def as_module(program: Any) -> Any:
     """
     if isinstance(program, type) or not callable(program):
         return program
+    if isinstance(program, EasyGuide):
+        return FreshPlates(program)
     if isinstance(program, nn.Module) and not _is_called_alone(program):
         return program
     return Adopted(program)
@@ -179,7 +201,7 @@ def _names(code: CodeType) -> set[str]:
 
 
 def is_adopted(program: PyroProgram) -> bool:
-    """Whether a program keeps parameters where only its trace finds them: a function, or an AutoGuide before it ran."""
+    """Whether a program keeps parameters where only a run finds them: a function, or a guide that Pyro makes."""
     if not isinstance(program, nn.Module):
         return False
-    return any(isinstance(module, (Adopted, AutoGuide)) for module in program.modules())
+    return any(isinstance(module, (Adopted, AutoGuide, EasyGuide)) for module in program.modules())

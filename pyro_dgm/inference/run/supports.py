@@ -231,6 +231,8 @@ def _range(distribution: Any) -> tuple[float, float]:
     The codomain of an affine map is nominal: torch says "real" of the image of any distribution.
     """
     transforms = getattr(innermost(distribution), "transforms", ())
+    while transforms and isinstance(transforms[-1], dist.transforms.ComposeTransform):
+        transforms = transforms[-1].parts
     if transforms and isinstance(transforms[-1], dist.transforms.AffineTransform):
         return nan, nan
     return _stated_bounds(_support_of_numbers(distribution.support))

@@ -42,12 +42,21 @@ def guide_list():
     return schools_model, guide, schools_data()
 
 
+def effects_model(y, sigma):
+    """Priors with means, which messenger guides start from."""
+    mu = pyro.sample("mu", dist.Normal(0.0, 5.0))
+    tau = pyro.sample("tau", dist.HalfNormal(5.0))
+    with pyro.plate("J", len(y)):
+        theta = pyro.sample("theta", dist.Normal(mu, tau))
+        pyro.sample("obs", dist.Normal(theta, sigma), obs=y)
+
+
 def normal_messenger():
-    return schools_model, AutoNormalMessenger(schools_model), schools_data()
+    return effects_model, AutoNormalMessenger(effects_model), schools_data()
 
 
 def hierarchical_messenger():
-    return schools_model, AutoHierarchicalNormalMessenger(schools_model), schools_data()
+    return effects_model, AutoHierarchicalNormalMessenger(effects_model), schools_data()
 
 
 def local_auto_guide():

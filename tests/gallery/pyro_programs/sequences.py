@@ -217,11 +217,11 @@ class AIR(nn.Module):
     def guide(self, data, batch_size=None):
         pyro.module("rnn", self.rnn), pyro.module("predict", self.predict)
         pyro.module("encode", self.encode)
-        pyro.param("h_init", self.h_init)
-        pyro.param("c_init", self.c_init)
+        h_init = pyro.param("h_init", self.h_init)
+        c_init = pyro.param("c_init", self.c_init)
         n = data.shape[0]
         with pyro.plate("data", n):
-            h, c = self.h_init.expand(n, -1), self.c_init.expand(n, -1)
+            h, c = h_init.expand(n, -1), c_init.expand(n, -1)
             z_pres, z_where = data.new_ones(n, 1), data.new_zeros(n, 1)
             z_what = data.new_zeros(n, self.z_what_size)
             for t in range(self.num_steps):

@@ -248,24 +248,38 @@ class SparseGammaDEF:
             sample_zs("z_bottom", self.bottom_width)
 
 
-class DEFEasyGuide(EasyGuide):
-    """The sites of a datum in one group, those of the weights by a point each."""
+class RatesEasyGuide(EasyGuide):
+    """The latents of a datum in one group; those of all data in another, and a point."""
 
     def guide(self, x):
-        group = self.group(match="z_.*")
+        shared = self.group(match="log_rate|log_width")
+        loc = pyro.param("shared_loc", lambda: torch.zeros(shared.event_shape))
+        scale_tril = pyro.param(
+            "shared_scale", lambda: 0.1 * torch.eye(2), constraint=constraints.lower_cholesky
+        )
+        shared.sample("shared", dist.MultivariateNormal(loc, scale_tril=scale_tril))
+        self.map_estimate("offset")
+        local = self.group(match="z_.*")
         with self.plate("data", len(x)):
-            auxiliary_dim = group.event_shape[0] if group.event_shape else 1
-            loc = pyro.param("z_loc", lambda: torch.zeros(len(x), auxiliary_dim))
+            shape = (len(x), *local.event_shape)
+            loc = pyro.param("codes_loc", lambda: torch.zeros(shape), event_dim=1)
             scale = pyro.param(
-                "z_scale",
-                lambda: torch.full((len(x), auxiliary_dim), 0.2),
+                "codes_scale",
+                lambda: torch.full(shape, 0.2),
                 constraint=constraints.positive,
+                event_dim=1,
             )
-            group.sample("zs", dist.Normal(loc, scale).to_event(1))
-        with self.plate("w_top_plate", self.group(match="w_top").event_shape[0]):
-            self.map_estimate("w_top")
-        with self.plate("w_bottom_plate"):
-            self.map_estimate("w_bottom")
+            local.sample("zs", dist.Normal(loc, scale).to_event(1))
+
+
+def rates_model(x):
+    log_rate = pyro.sample("log_rate", dist.Normal(1.0, 1.0))
+    log_width = pyro.sample("log_width", dist.Normal(-1.0, 0.5))
+    offset = pyro.sample("offset", dist.Normal(0.0, 0.1))
+    with pyro.plate("data", len(x)):
+        z_rate = pyro.sample("z_rate", dist.Normal(log_rate + offset, log_width.exp()))
+        z_scale = pyro.sample("z_scale", dist.LogNormal(0.0, 0.2))
+        pyro.sample("x", dist.Poisson(z_scale * z_rate.exp()), obs=x)
 
 
 def sparse_gamma():
@@ -275,9 +289,7 @@ def sparse_gamma():
 
 
 def easy_guide():
-    x = torch.poisson(torch.full((24, 6), 3.0))
-    model = SparseGammaDEF().model
-    return model, DEFEasyGuide(model), (x,)
+    return rates_model, RatesEasyGuide(rates_model), (torch.poisson(torch.full((15,), 3.0)),)
 
 
 def gaussian_mixture():
