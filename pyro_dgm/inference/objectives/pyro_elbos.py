@@ -116,23 +116,27 @@ class PyroObjective(Objective):
     def terms(self, *batch: Any) -> dict[str, Tensor]:  # noqa: D102
         with torch.enable_grad():  # Pyro refuses a loss without one; validation asks for none
             model, guide = Precisely()(self.model), Precisely()(self.guide)
-            total = _differentiable_loss(self.elbo, model, guide, batch)
+            total = self._differentiable_loss(model, guide, batch)
             loss = total / self._num_data(batch)
         return {"loss": loss if torch.is_grad_enabled() else loss.detach()}
+
+    def _differentiable_loss(
+        self, model: PyroProgram, guide: PyroProgram, batch: tuple[Any, ...]
+    ) -> Any:
+        """Pyro's loss with Pyro's gradient, which `TraceGraph_ELBO` takes of a surrogate of another value.
+
+        Making the surrogate moves its baselines, which is left to training.
+        """
+        if not isinstance(self.elbo, TraceGraph_ELBO):
+            return self.elbo.differentiable_loss(model, guide, *batch)
+        if not self.model.training:
+            return torch.as_tensor(self.elbo.loss(model, guide, *batch))
+        bound, surrogate = self.elbo._loss_and_surrogate_loss(model, guide, batch, {})
+        return surrogate - (surrogate + bound).detach()
 
 
 def _has_loss(elbo: ELBO) -> bool:
     return isinstance(elbo, TraceGraph_ELBO) or callable(getattr(elbo, "differentiable_loss", None))
-
-
-def _differentiable_loss(
-    elbo: Any, model: PyroProgram, guide: PyroProgram, batch: tuple[Any, ...]
-) -> Any:
-    """Pyro's loss with Pyro's gradient, which `TraceGraph_ELBO` takes of a surrogate of another value."""
-    if isinstance(elbo, TraceGraph_ELBO):
-        bound, surrogate = elbo._loss_and_surrogate_loss(model, guide, batch, {})
-        return surrogate - (surrogate + bound).detach()
-    return elbo.differentiable_loss(model, guide, *batch)
 
 
 def _hide_summed_sites(program: PyroProgram) -> PyroProgram:

@@ -261,6 +261,7 @@ def session(
     check_programs(model, guide)
     require_positive(num=num, chunk=chunk)
     check_observation_argument(batch)
+    model, guide = as_module(model), as_module(guide)  # so that their networks change modes
     with evaluation_mode(model, guide, seed=seed):
         yield Session(model, guide, batch, num, chunk, seed)
 
@@ -278,6 +279,7 @@ def read_data(
     """
     check_programs(model, guide)
     check_observation_argument(batch)
+    model, guide = as_module(model), as_module(guide)
     if isinstance(batch[0], TensorDataset):
         batch = batch[0].tensors
     if is_stream(batch[0]):
@@ -311,5 +313,6 @@ def session_of_prior(
     """
     check_programs(model, guide)
     require_positive(num=num, chunk=chunk)
+    model, guide = as_module(model), as_module(guide)  # so that their networks change modes
     with evaluation_mode(model, guide, seed=seed):
         yield Session(model, guide, (None, *context), num, chunk, seed)
