@@ -124,11 +124,12 @@ class Reading:
         return dims, _numpy(_as_integers(site, value)[None])
 
     def _observation(self, name: str, site: Site) -> Array:
-        """The observed value of a site, without the dim of the particles."""
+        """The observed value of a site, without the dim of the particles, all of which see the same data."""
         plates = [PLATES.get(plate, plate) for plate in plate_names(site) if plate != PARTICLES]
         dims = (*plates, *self._event_dims(name, site))
         value = _as_integers(site, site["value"])
-        return dims, _numpy(value.reshape(value.shape[value.dim() - len(dims) :]))
+        copies = value.reshape(-1, *value.shape[value.dim() - len(dims) :])
+        return dims, _numpy(copies[0])
 
     def _event_dims(self, name: str, site: Site) -> list[str]:
         return event_dims(name, len(site["fn"].event_shape), self.dims)
