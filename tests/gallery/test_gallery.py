@@ -1,5 +1,6 @@
 """Programs in Pyro's own idioms, unedited: one table of what they are asked, and Pyro's own answers beside ours."""
 
+import math
 from pathlib import Path
 
 import pyro

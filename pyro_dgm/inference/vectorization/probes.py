@@ -133,7 +133,8 @@ class Probe:
 
     def _differs(self, alone: Scores, rows: Tensor) -> bool:
         expected = {}
-        for key, score in self.truth.items():
+        for key in self.inside & self.truth.keys():
+            score = self.truth[key]
             of_rows = score[:1, ..., rows.to(score.device)] if score.shape[-1] > 1 else score[:1]
             if key in alone and alone[key].shape == of_rows.shape:
                 expected[key] = of_rows
