@@ -77,8 +77,9 @@ def test_an_easy_guide_is_left_as_it_was_found():
 
 def test_a_messenger_guide_is_a_program():
     x, messenger = torch.randn(NUM), AutoNormalMessenger(model)
+    data = dgm.Batches(x, NUM, shuffle=False)  # it has a parameter for each datum
     objective = dgm.ELBO(model, messenger)
-    before = dgm.SVITrainer(objective, lr=0.05).fit(x, epochs=400, progress=False)
+    before = dgm.SVITrainer(objective, lr=0.05).fit(data, epochs=400, progress=False)
     assert before.rows[-1]["train_loss"] < before.rows[0]["train_loss"]
     assert dgm.nll(model, messenger, x, num=500).mean == pytest.approx(
         -evidence(x).mean().item(), abs=0.05
