@@ -15,7 +15,7 @@ from ..evaluation.likelihood.smoothing import resampled_indices
 from ..evaluation.likelihood.weights import Weights
 from ..inference.data.tensors import Batch, has_rows
 from ..inference.drawing.observation import refuse_factors
-from ..inference.drawing.simulation import generative_trace
+from ..inference.drawing.simulation import as_generator, generative_trace
 from ..inference.process.states import derive_seed, fork_rng
 from ..inference.run.kinds import is_deterministic
 from ..inference.run.particles import Particles
@@ -106,8 +106,9 @@ class Reading:
         r"""K data sets of the model: $z^{(k)}_i \sim p(z \mid c_i)$, $x^{(k)}_i \sim p(x \mid z^{(k)}_i, c_i)$."""
         num, size = self.pair.num, len(block[0])
         depth = self.pair.structure.depth
-        trace = generative_trace(self.pair.model, num, size, block[1:], depth)
-        refuse_factors(self.pair.model, trace, block[1:], depth)
+        model, context = as_generator(self.pair.model, block)
+        trace = generative_trace(model, num, size, context, depth)
+        refuse_factors(model, trace, context, depth)
         latent, observed = Arrays(), Arrays()
         for name, site in latent_sites(trace).items():
             found = latent if name in particles.values else observed
@@ -121,11 +122,12 @@ class Reading:
         return dims, _numpy(_as_integers(site, value)[None])
 
     def observation(self, name: str, site: Site) -> Array:
-        """The observed value of a site, without the dim of the particles."""
+        """The observed value of a site, without the dim of the particles, all of which see the same data."""
         plates = [PLATES.get(plate, plate) for plate in plate_names(site) if plate != PARTICLES]
         dims = (*plates, *self._event_dims(name, site))
         value = _as_integers(site, site["value"])
-        return dims, _numpy(value.reshape(value.shape[value.dim() - len(dims) :]))
+        copies = value.reshape(-1, *value.shape[value.dim() - len(dims) :])
+        return dims, _numpy(copies[0])
 
     def _event_dims(self, name: str, site: Site) -> list[str]:
         return event_dims(name, len(site["fn"].event_shape), self.dims)

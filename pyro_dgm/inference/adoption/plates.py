@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
-import pyro
-import torch
-from pyro import poutine
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor, nn
 
 from ...contract import DATA, PyroProgram
-from ..data.tensors import Batch, has_rows, take_rows
-from ..process.states import fork_rng
-
-FEW = 3
+from ..data.tensors import Batch, has_rows
+from .first_runs import few_of, run_quietly
 
 
 class WithDataPlate(nn.Module):
@@ -89,37 +83,13 @@ def naming_of(model: PyroProgram | None, guide: PyroProgram | None, batch: Batch
     num = _num_rows(batch)
     if num is None:
         return Naming()
-    few = take_rows(batch, torch.arange(min(FEW, num)))
-    for some in (few, batch):
-        sites = _sites(model, guide, some)
+    for some in (few_of(batch), batch):
+        sites = run_quietly(model, guide, some)
         if sites is not None:
             name = _data_plate(sites, _num_rows(some))
             if name is not None:
                 return Naming() if name == DATA and not _is_sizeless(sites) else Naming(name)
     return Naming()
-
-
-def _sites(model: PyroProgram | None, guide: PyroProgram | None, batch: Batch) -> list[Any] | None:
-    """The sample statements of one run of the model at the guide's draws; `None` if a program fails."""
-    sites: list[Any] = []
-    with (
-        fork_rng(*batch),
-        torch.no_grad(),
-        pyro.validation_enabled(False),
-        warnings.catch_warnings(),
-    ):
-        warnings.simplefilter("ignore")
-        drawn = None
-        try:
-            for program in (guide, model):
-                if program is None:
-                    continue
-                run = program if drawn is None else poutine.replay(program, trace=drawn)
-                drawn = poutine.trace(run).get_trace(*batch)
-                sites += [site for site in drawn.nodes.values() if site["type"] == "sample"]
-        except Exception:  # whatever a user's program raises: who runs it next says why
-            return None
-    return sites
 
 
 def _data_plate(sites: list[Any], num: int | None) -> str | None:

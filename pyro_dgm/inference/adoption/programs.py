@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from types import CodeType, FunctionType, MethodType
 from typing import Any
 
+from pyro.contrib.easyguide import EasyGuide
 from pyro.infer.autoguide import AutoGuide
+from pyro.poutine.guide import GuideMessenger
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from ...contract import PyroProgram
-from ..process.states import fork_rng
 
 DEPTH = 4  # how deep wrappers, closures and objects are looked into for networks
 
@@ -49,6 +50,25 @@ class Adopted(nn.Module):
     def extra_repr(self) -> str:
         """The name of the program."""
         return getattr(self.program, "__qualname__", type(self.program).__name__)
+
+
+class FreshPlates(nn.Module):
+    """An EasyGuide that forgets the plates of a run that failed: the next run would take them up.
+
+    Args:
+        guide: the EasyGuide.
+    """
+
+    def __init__(self, guide: EasyGuide):
+        super().__init__()
+        self.guide = guide
+
+    def forward(self, *batch: Any) -> Any:
+        """Run the guide; see `PyroProgram`."""
+        try:
+            return self.guide(*batch)
+        finally:
+            self.guide.plates.clear()
 
 
 @dataclass(frozen=True)
@@ -102,28 +122,23 @@ def adopt(owner: Any) -> Pair:
 
 
 def as_module(program: Any) -> Any:
-    """A program as a module: itself if it is one, or is no program at all."""
-    is_other = isinstance(program, (nn.Module, type, Distribution))  # a distribution names no site
+    """A program as a module: itself if it is one, or is no program at all.
+
+    A module that is run by its own `__call__` and has no `forward`, such as a messenger guide of Pyro, is adopted.
+    """
+    is_other = isinstance(program, (type, Distribution))  # a distribution names no site
     if is_other or not callable(program):
+        return program
+    if isinstance(program, EasyGuide):
+        return FreshPlates(program)
+    if isinstance(program, nn.Module) and not _is_called_alone(program):
         return program
     return Adopted(program)
 
 
-def initialise(guide: Any, batch: tuple[Any, ...]) -> None:
-    """Let an AutoGuide see the model once, on all the data that it will be asked about; it takes no noise.
-
-    A guide that has seen it stays as it is.
-    """
-    if guide is None:
-        return
-    for module in guide.modules() if isinstance(guide, nn.Module) else []:
-        if isinstance(module, AutoGuide) and module.master is None and not _has_prototype(module):
-            with fork_rng(*batch):
-                module(*batch)
-
-
-def _has_prototype(guide: AutoGuide) -> bool:
-    return getattr(guide, "prototype_trace", None) is not None
+def _is_called_alone(module: nn.Module) -> bool:
+    has_no_forward = type(module).forward is nn.Module.forward
+    return has_no_forward and isinstance(module, GuideMessenger)
 
 
 def networks_of(program: Any) -> list[nn.Module]:
@@ -188,7 +203,7 @@ def _names(code: CodeType) -> set[str]:
 
 
 def is_adopted(program: PyroProgram) -> bool:
-    """Whether a program keeps parameters where only its trace finds them: a function, or an AutoGuide before it ran."""
+    """Whether a program keeps parameters where only a run finds them: a function, or a guide that Pyro makes."""
     if not isinstance(program, nn.Module):
         return False
-    return any(isinstance(module, (Adopted, AutoGuide)) for module in program.modules())
+    return any(isinstance(module, (Adopted, AutoGuide, EasyGuide)) for module in program.modules())

@@ -3,15 +3,19 @@ r"""Data from the model itself, with the latents that they came from."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from pyro import poutine
+from pyro.poutine.messenger import Messenger
 from pyro.poutine.trace_struct import Trace
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...contract import PyroProgram, Site
 from ..data.tensors import Batch, has_rows
+from ..process.states import fork_rng
 from ..run.explain import cause_of
+from ..run.kinds import is_data, is_subsample
 from ..run.particles import sum_over_plates
 from ..run.traces import latent_sites, log_density, scored_sites, vectorized
 from .generation import generated_value
@@ -42,6 +46,49 @@ def run_without_data(
             f"expected model({', '.join(arguments)}) to make data, for they are simulated; "
             f"got the error: {cause.rstrip('.')}. {question}Fix: {fix or found}."
         ) from error
+
+
+class Unobserved(nn.Module):
+    r"""$x \sim p(x \mid z, c)$ where a model observes x: one that takes data, and no `None`, as one that draws them.
+
+    Its first argument is left out, and all that the model takes, the data too, are its context: so many are drawn.
+
+    Args:
+        model: a Pyro program.
+    """
+
+    def __init__(self, model: PyroProgram):
+        super().__init__()
+        self.model = model
+
+    def forward(self, _: None, *batch: Any) -> Any:
+        """Run the model on the arguments, with its observed sites drawn."""
+        with _Unobserving():
+            return self.model(*batch)
+
+
+class _Unobserving(Messenger):
+    """It draws what is observed as data; factors and deterministic values stay."""
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if is_data(msg) and not is_subsample(msg):
+            msg["is_observed"] = False
+            msg["value"] = None
+
+
+def as_generator(model: PyroProgram, batch: Batch) -> tuple[PyroProgram, Batch]:
+    """A model and the context for which it makes data, as many as a batch has: itself, if it runs on `None`.
+
+    Args:
+        model: a Pyro program.
+        batch: its arguments, observation first.
+    """
+    with fork_rng(*batch), torch.no_grad():
+        try:
+            model(None, *batch[1:])
+        except Exception:  # whatever a user's program raises: it is not written for `None`
+            return Unobserved(model), batch
+    return model, batch[1:]
 
 
 def _repair(context: Batch, guide: PyroProgram | None) -> tuple[str, str]:

@@ -8,7 +8,7 @@ from typing import Any
 import pyro
 import torch
 from pyro import poutine
-from pyro.infer import ELBO, TraceEnum_ELBO, TraceTMC_ELBO
+from pyro.infer import ELBO, TraceEnum_ELBO, TraceGraph_ELBO, TraceTMC_ELBO
 from torch import Tensor, nn
 
 from ...contract import PyroProgram
@@ -24,7 +24,8 @@ class PyroObjective(Objective):
 
     With `TraceEnum_ELBO` a site with `infer={"enumerate": "parallel"}` is summed out exactly: a discrete c,
     in the model alone or in both programs. Its values arrive in a dim to the left of the plates, so that
-    networks must broadcast, as for particles; the cost grows with the number of values. Eager only: Pyro
+    networks must broadcast, as for particles; the cost grows with the number of values. With
+    `TraceGraph_ELBO` a discrete site that is drawn has the gradient of its score, less its baseline. Eager only: Pyro
     reads tensors on the host, to pass over values of probability zero and to look for NaN.
 
     `nll` and all that stands on `Particles` draw each latent site from the guide: they take the pair if the
@@ -54,9 +55,8 @@ class PyroObjective(Objective):
 
     def __init__(self, model: nn.Module, guide: nn.Module, elbo: ELBO, size: int | None = None):
         super().__init__(model, guide, size)
-        # RenyiELBO, TraceGraph_ELBO and ReweightedWakeSleep have gradients of their own making,
-        # and no such loss.
-        if not isinstance(elbo, ELBO) or not callable(getattr(elbo, "differentiable_loss", None)):
+        # RenyiELBO and ReweightedWakeSleep have gradients of their own making, and no such loss.
+        if not isinstance(elbo, ELBO) or not _has_loss(elbo):
             raise TypeError(
                 "PyroObjective: expected one of Pyro's estimators with a differentiable_loss, "
                 f"got {elbo!r}. Fix: TraceEnum_ELBO(max_plate_nesting=1)."
@@ -118,9 +118,27 @@ class PyroObjective(Objective):
     def terms(self, *batch: Any) -> dict[str, Tensor]:  # noqa: D102
         with torch.enable_grad():  # Pyro refuses a loss without one; validation asks for none
             model, guide = Precisely()(self.model), Precisely()(self.guide)
-            total = self.elbo.differentiable_loss(model, guide, *batch)
+            total = self._differentiable_loss(model, guide, batch)
             loss = total / self._num_data(batch)
         return {"loss": loss if torch.is_grad_enabled() else loss.detach()}
+
+    def _differentiable_loss(
+        self, model: PyroProgram, guide: PyroProgram, batch: tuple[Any, ...]
+    ) -> Any:
+        """Pyro's loss with Pyro's gradient, which `TraceGraph_ELBO` takes of a surrogate of another value.
+
+        Making the surrogate moves its baselines, which is left to training.
+        """
+        if not isinstance(self.elbo, TraceGraph_ELBO):
+            return self.elbo.differentiable_loss(model, guide, *batch)
+        if not self.model.training:
+            return torch.as_tensor(self.elbo.loss(model, guide, *batch))
+        bound, surrogate = self.elbo._loss_and_surrogate_loss(model, guide, batch, {})
+        return surrogate - (surrogate + bound).detach()
+
+
+def _has_loss(elbo: ELBO) -> bool:
+    return isinstance(elbo, TraceGraph_ELBO) or callable(getattr(elbo, "differentiable_loss", None))
 
 
 def _hide_summed_sites(program: PyroProgram) -> PyroProgram:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from .measures import UNDER_A_MASK, Measure
+from .measures import UNDER_A_MASK, Bound, Measure
 
 
 def require_one_measure(owner: str, measures: Mapping[str, Measure]) -> None:

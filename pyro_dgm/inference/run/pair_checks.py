@@ -6,6 +6,7 @@ from collections.abc import Callable
 from numbers import Integral, Real
 from typing import Any
 
+from pyro.poutine.guide import GuideMessenger
 from torch import nn
 from torch.distributions import Distribution
 
@@ -53,11 +54,11 @@ def check_program(program: Any, role: str = "model") -> None:
 def is_program(value: Any) -> bool:
     """Whether it is a function or a module that can be run and returns no distribution.
 
-    A VAE has no forward of its own: it holds two programs.
+    A VAE has no forward of its own: it holds two programs. A messenger guide of Pyro has none either, and is one.
     """
     if isinstance(value, (type, Distribution, RunsPrograms)):
         return False
-    if not isinstance(value, nn.Module):
+    if not isinstance(value, nn.Module) or isinstance(value, GuideMessenger):
         return callable(value)
     forward = value.forward
     if getattr(forward, "__func__", forward) is nn.Module.forward:

@@ -13,8 +13,9 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from ...contract import DATA, PyroProgram, Site
+from ..adoption.first_runs import initialise
 from ..adoption.plates import naming_of
-from ..adoption.programs import as_module, initialise
+from ..adoption.programs import as_module
 from ..data.batches import read_arguments
 from ..process.states import fork_rng
 from ..vectorization.modes import meaning_of, refuse_mixing, takes_all_data
@@ -161,7 +162,7 @@ def draw(
         check_pair(model, guide)
         require_positive(num=num)
         batch = read_arguments(model, batch)
-        initialise(guide, batch)
+        initialise(model, guide, batch)
         naming = naming_of(model, guide, batch)
         model, guide = naming.adopt(model), naming.adopt(guide)
         with fork_rng(*batch):

@@ -13,8 +13,9 @@ from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from ...contract import PyroProgram
+from ..adoption.first_runs import initialise
 from ..adoption.plates import naming_of
-from ..adoption.programs import as_module, initialise
+from ..adoption.programs import as_module
 from ..data.arguments import arguments_of
 from ..data.reading import place_data as place_data
 from ..data.reading import read_stream
@@ -93,7 +94,7 @@ class Session:
         """Model and guide as they were given, ready to run, with their data plate by its name."""
         if self._source[0] is None:
             return self._model, self._guide
-        initialise(self._guide, self.first)
+        initialise(self._model, self._guide, self.first)
         naming = naming_of(self._model, self._guide, self.first)
         return naming.adopt(self._model), naming.adopt(self._guide)
 
@@ -251,6 +252,7 @@ def session(
     check_programs(model, guide)
     require_positive(num=num, chunk=chunk)
     check_observation_argument(batch)
+    model, guide = as_module(model), as_module(guide)  # so that their networks change modes
     with evaluation_mode(model, guide, seed=seed):
         yield Session(model, guide, batch, num, chunk, seed)
 
@@ -268,6 +270,7 @@ def read_data(
     """
     check_programs(model, guide)
     check_observation_argument(batch)
+    model, guide = as_module(model), as_module(guide)
     if isinstance(batch[0], TensorDataset):
         batch = batch[0].tensors
     if is_stream(batch[0]):
@@ -295,5 +298,6 @@ def session_of_prior(
     """
     check_programs(model, guide)
     require_positive(num=num, chunk=chunk)
+    model, guide = as_module(model), as_module(guide)  # so that their networks change modes
     with evaluation_mode(model, guide, seed=seed):
         yield Session(model, guide, (None, *context), num, chunk, seed)

@@ -11,8 +11,9 @@ import pyro
 
 from ...contract import DATA, PyroProgram, Site, noise_name
 from ...tabular import Tabular
+from ..adoption.first_runs import initialise
 from ..adoption.plates import naming_of
-from ..adoption.programs import as_module, initialise
+from ..adoption.programs import as_module
 from ..data.batches import read_arguments
 from ..data.tensors import Batch, extreme_batch, split_rows
 from ..process.states import eval_mode, fork_rng
@@ -252,7 +253,7 @@ def preflight(
     check_pair(model, guide)
     batch = read_arguments(model, batch)
     with fork_rng(*batch), eval_mode(model, guide), pyro.validation_enabled(True):
-        initialise(guide, batch)
+        initialise(model, guide, batch)
         naming = naming_of(model, guide, batch)
         model, guide = naming.adopt(model), naming.adopt(guide)
         pair = run_or_explain(model, guide, batch)

@@ -241,6 +241,8 @@ def _range(distribution: Any) -> tuple[float, float]:
     if isinstance(innermost(distribution), dist.Delta):
         return nan, nan
     transforms = getattr(innermost(distribution), "transforms", ())
+    while transforms and isinstance(transforms[-1], dist.transforms.ComposeTransform):
+        transforms = transforms[-1].parts
     if transforms and isinstance(transforms[-1], dist.transforms.AffineTransform):
         return nan, nan
     return _stated_bounds(support_of_numbers(distribution.support))

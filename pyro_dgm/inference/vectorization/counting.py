@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from pyro import poutine
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.subsample_messenger import _Subsample
 
@@ -127,12 +128,15 @@ class PlatesOfRun(Messenger):
 
 
 def runs_of(model: PyroProgram | None, guide: PyroProgram | None) -> Callable[[Batch], None]:
-    """A run of the guide, and then one of the model, as a function of their arguments."""
+    """A run of the guide, and then one of the model at its draws, as a function of their arguments."""
 
     def run(batch: Batch) -> None:
-        for program in (guide, model):
-            if program is not None:
-                program(*batch)
+        if guide is None and model is not None:
+            model(*batch)
+        if guide is not None:
+            drawn = poutine.trace(guide).get_trace(*batch)
+            if model is not None:
+                poutine.replay(model, trace=drawn)(*batch)
 
     return run
 

@@ -185,7 +185,12 @@ def _rebuilt_delta(distribution: Any, fold: Fold, num_event: int) -> Any:
 
 def _parameters_of(distribution: Any) -> list[str]:
     """Names of the parameters that a distribution was built of: one of the logits and probabilities."""
-    names = [name for name in distribution.arg_constraints if name in vars(distribution)]
+    holder = distribution
+    if isinstance(
+        distribution, dist.OneHotCategorical
+    ):  # its parameters are those of its categories
+        holder = distribution._categorical
+    names = [name for name in distribution.arg_constraints if name in vars(holder)]
     if "logits" in names and "probs" in names:
-        names.remove("probs" if distribution._param is distribution.logits else "logits")
+        names.remove("probs" if holder._param is holder.logits else "logits")
     return names

@@ -104,7 +104,7 @@ def takes_all_data(model: PyroProgram | None, guide: PyroProgram | None, batch: 
             if plates.failed and not _is_square(batch[0]):  # they take no fewer
                 return True
             probe = _probe(model, guide, batch)
-            if probe is not None and probe.exchanges_rows():
+            if probe is not None and probe.rows_are_data():
                 return True
     if other is not None:
         refuse_count(num, other, is_fixed=other.size == num)

@@ -11,10 +11,10 @@ from pyro import poutine
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor, nn
 
-from ...contract import PyroProgram, Site
+from ...contract import DATA, PyroProgram, Site
 from ..data.tensors import Batch, has_rows, take_rows
 from ..run.supports import innermost
-from ..run.traces import depth_of, latent_sites, log_density, sites_of, vectorized
+from ..run.traces import depth_of, is_in_plate, latent_sites, log_density, sites_of, vectorized
 from .counting import num_rows
 
 NUM_PARTICLES = 2
@@ -49,6 +49,7 @@ class Probe:
         depth: number of plates.
         num_sites: number of sites of both programs.
         rounding: the coarsest relative error of a number.
+        inside: the scores of sites inside the data plate.
     """
 
     programs: dict[str, PyroProgram]
@@ -59,6 +60,7 @@ class Probe:
     depth: int
     num_sites: int
     rounding: float
+    inside: frozenset[tuple[str, str]]
 
     @classmethod
     def of(cls, model: PyroProgram | None, guide: PyroProgram | None, batch: Batch) -> Probe:
@@ -67,8 +69,10 @@ class Probe:
         present = {role: program for role, program in programs.items() if program is not None}
         runs = [_traces(present, batch) for _ in range(NUM_PARTICLES)]
         sites: list[Site] = []
-        for trace in runs[0].values():
+        inside = set()
+        for role, trace in runs[0].items():
             sites += sites_of(trace).values()
+            inside |= {(role, n) for n, s in sites_of(trace).items() if is_in_plate(s, DATA)}
         depth = depth_of(*sites)
         num_event = {}
         for trace in runs[0].values():
@@ -77,7 +81,8 @@ class Probe:
         draws = [{name: _drawn(run, name) for name in num_event} for run in runs]
         rounding = _rounding(list(draws[0].values()), *present.values())
         truth = _one_by_one(present, batch, draws, depth)
-        return cls(present, batch, draws, num_event, truth, depth, len(sites), rounding)
+        num_sites, found = len(sites), frozenset(inside)
+        return cls(present, batch, draws, num_event, truth, depth, num_sites, rounding, found)
 
     @property
     def is_complete(self) -> bool:
@@ -127,12 +132,10 @@ class Probe:
         return False
 
     def _differs(self, alone: Scores, rows: Tensor) -> bool:
-        num = num_rows(self.batch)
         expected = {}
-        for key, score in self.truth.items():
-            if score.shape[-1] != num:  # a site that all data share may depend on all of them
-                continue
-            of_rows = score[:1, ..., rows.to(score.device)]
+        for key in self.inside & self.truth.keys():
+            score = self.truth[key]
+            of_rows = score[:1, ..., rows.to(score.device)] if score.shape[-1] > 1 else score[:1]
             if key in alone and alone[key].shape == of_rows.shape:
                 expected[key] = of_rows
         found = {key: alone[key] for key in expected}
@@ -140,27 +143,25 @@ class Probe:
             return False
         return not agree(found, expected, self.rounding, self.unrest)
 
-    def exchanges_rows(self) -> bool:
-        """Whether data in the reverse order have their log densities in the reverse order: rows are data.
+    def rows_are_data(self) -> bool:
+        """Whether a row of the arguments is a datum: another first row changes the first log densities alone.
 
-        It is asked of the model; a guide may have parameters for each datum.
+        Programs may know the data apart, by a row of parameters for each.
         """
         num = num_rows(self.batch)
         if num is None or not self.truth:
             return False
-        model = {role: program for role, program in self.programs.items() if role == "model"}
-        order = torch.arange(num - 1, -1, -1)
-        draw = {}
-        for name, value in self.draws[0].items():
-            dim = self._data_dim(name, num)
-            draw[name] = value if dim is None else value.flip(dim)
-        batch = take_rows(self.batch, order)
-        found = _one_by_one(model, batch, [draw], self.depth)
-        reverse = {}
-        for key, score in found.items():
-            reverse[key] = score.flip(-1) if score.shape[-1] == num else score
-        first = {key: score[:1] for key, score in self.truth.items() if key[0] in model}
-        return agree(reverse, first, self.rounding)
+        order = torch.arange(num)
+        order[0] = num - 1
+        found = _one_by_one(
+            self.programs, take_rows(self.batch, order), [self.draws[0]], self.depth
+        )
+        others, expected = {}, {}
+        for key in self.inside & self.truth.keys():
+            if found[key].shape[-1] != num or self.truth[key].shape[-1] != num:
+                return False
+            others[key], expected[key] = found[key][..., 1:], self.truth[key][:1, ..., 1:]
+        return agree(others, expected, self.rounding)
 
     def _without_others(self, rows: Tensor, num: int) -> Scores:
         """The scores of some data by themselves, at the first of their draws."""

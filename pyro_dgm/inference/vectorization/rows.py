@@ -119,7 +119,7 @@ class _RowsAsParticles(Messenger):
     def _pyro_post_sample(self, msg: Any) -> None:
         """The program gets rows."""
         name, particles = msg["name"], msg["value"]
-        if name in self._given:
+        if name in self._given and msg["is_observed"]:  # a handler outside may have drawn it
             msg["value"] = self._given[name]
         elif name in self._shapes:
             batch_shape, num_event = self._shapes[name]
