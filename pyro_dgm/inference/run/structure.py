@@ -36,7 +36,7 @@ from .traces import (
     sites_of,
 )
 
-DRAWN = (Kind.LATENT, Kind.GLOBAL, Kind.NOISE, Kind.AUXILIARY)
+DRAWN = (Kind.LATENT, Kind.ENUMERATED, Kind.GLOBAL, Kind.NOISE, Kind.AUXILIARY, Kind.SUMMED)
 BLOCK = 10_000  # data that a check of all of them sees at once
 
 
@@ -107,12 +107,16 @@ class Structure(Tabular):
         for name, drawn in pair.latent.items():
             site = pair.modelled.get(name, drawn)
             kind = Kind.NOISE if name in noise else Kind.LATENT
+            if name in pair.enumerated:
+                kind = Kind.ENUMERATED
             if not is_in_plate(site, DATA):
                 kind = Kind.GLOBAL
             latent.append(SiteInfo.of(name, site, kind))
         further = []
         for name, site in pair.auxiliary.items():
             further.append(SiteInfo.of(name, site, Kind.AUXILIARY))
+        for name, site in pair.summed.items():
+            further.append(SiteInfo.of(name, site, Kind.SUMMED))
         for name, site in pair.factors.items():
             further.append(SiteInfo.of(name, site, Kind.FACTOR))
         for name, site in pair.trained.items():
@@ -138,12 +142,17 @@ class Structure(Tabular):
     @cached_property
     def latent(self) -> tuple[str, ...]:
         """Names of all sites that are drawn, in the guide's order."""
-        return self._names(Kind.LATENT, Kind.NOISE, Kind.GLOBAL)
+        return self._names(Kind.LATENT, Kind.ENUMERATED, Kind.NOISE, Kind.GLOBAL)
 
     @cached_property
     def codes(self) -> tuple[str, ...]:
         """Names of the latent sites that make up z: all but the noise of discrete sites, which belongs to the data."""
-        return self._names(Kind.LATENT, Kind.GLOBAL)
+        return self._names(Kind.LATENT, Kind.ENUMERATED, Kind.GLOBAL)
+
+    @cached_property
+    def summed(self) -> tuple[str, ...]:
+        """Names of the sites that training and weights sum over: those of the model alone, then the guide's."""
+        return self._names(Kind.SUMMED, Kind.ENUMERATED)
 
     @cached_property
     def observed(self) -> tuple[str, ...]:
@@ -174,8 +183,8 @@ class Structure(Tabular):
 
     @property
     def is_exact(self) -> bool:
-        """Whether log p(x) needs no guide: nothing is integrated out."""
-        return not self.latent
+        """Whether log p(x) needs no draw of the guide: nothing is integrated out, or all of it is summed over."""
+        return set(self.latent) <= set(self.summed)
 
     def columns(self) -> dict[str, list[Any]]:
         """One row per site."""
@@ -198,6 +207,8 @@ class Structure(Tabular):
         for kind in (
             Kind.GLOBAL,
             Kind.AUXILIARY,
+            Kind.ENUMERATED,
+            Kind.SUMMED,
             Kind.FACTOR,
             Kind.GUIDE_FACTOR,
             Kind.DETERMINISTIC,

@@ -23,6 +23,7 @@ from .kinds import (
     is_deterministic,
     is_drawn,
     is_factor,
+    is_summable,
     is_subsample,
     plate_scale,
 )
@@ -71,7 +72,19 @@ class PairTrace:
     @cached_property
     def modelled(self) -> dict[str, Site]:
         """The model's sites that are drawn: the prior of `latent`."""
-        return _of_kind(self.model_sites, is_drawn)
+        drawn = _of_kind(self.model_sites, is_drawn)
+        return {n: s for n, s in drawn.items() if n not in self.summed}
+
+    @cached_property
+    def summed(self) -> dict[str, Site]:
+        """The model's discrete sites that are summed over: they say so, and no guide draws them."""
+        sites = _of_kind(self.model_sites, is_summable)
+        return {n: s for n, s in sites.items() if n not in self.guide_sites}
+
+    @cached_property
+    def enumerated(self) -> dict[str, Site]:
+        """The guide's draws that it can be run over all values of: weights and training losses sum over them."""
+        return _of_kind(self.latent, is_summable)
 
     @cached_property
     def observed(self) -> dict[str, Site]:
