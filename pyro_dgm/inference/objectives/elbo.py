@@ -10,6 +10,7 @@ import torch
 from pyro.distributions.kl import kl_divergence
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor, nn
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 from ..process.numbers import check_count
 from ..run.measures import bound_name, point_sites
@@ -26,6 +27,7 @@ from .factors import guide_costs
 from .free_bits import FreeBits
 from .objective import Objective, check_observed, check_reparameterized
 from .schedules import Constant, Schedule, check_values
+from .sums import Sums
 
 
 class ELBO(Objective):
@@ -35,6 +37,10 @@ class ELBO(Objective):
     on the host: the loss equals `pyro.infer.Trace_ELBO` (divided by the number of data) under one seed, and
     traces into one graph. With another gradient it is
     `IWELBO(model, guide, 1, estimator=StickingTheLanding())`.
+
+    A pair with a site `infer={"enumerate": "parallel"}` (`config_enumerate`), in either program, has the loss of
+    `pyro.infer.TraceEnum_ELBO` with as many plates as the programs have: the site is summed over. That loss is one
+    figure, so that β, free bits and `analytic_kl` are refused, and it is eager only.
 
     Args:
         model: the model, a module.
@@ -59,7 +65,8 @@ class ELBO(Objective):
         `factor[f]`: $-\log f$ of a `pyro.factor` in the model, part of nelbo; `guide_factor[f]`: $+\log f$ of one
         in the guide, part of the loss alone. Of a guide
         that is a point mass at a latent site, as `AutoDelta`, the sum is `njoint`, $-\log p(x, z^*)$, in place of
-        `nelbo`: it bounds nothing.
+        `nelbo`: it bounds nothing. Of a pair with summed sites there are `loss` and, where the programs have neither
+        a factor in the guide nor a `poutine.scale`, `nelbo`, which is the same.
 
     Raises:
         TypeError: for what is no pair of programs, see `Objective`; for β or free bits that are not given by
@@ -67,7 +74,7 @@ class ELBO(Objective):
         ValueError: for a guide site without reparameterized draws; for a model without an observed site; for
             a negative β; for β or free bits of an unknown site; for free bits of each dim where the dims are
             dependent, or not as many; for a closed-form KL when guide and model draw their sites in different
-            orders.
+            orders; for β, free bits or a closed-form KL of a pair with summed sites.
 
     References:
         Kingma, Welling 2014, arXiv:1312.6114; Higgins et al. 2017 for β; Kingma et al. 2016, arXiv:1606.04934
@@ -91,6 +98,7 @@ class ELBO(Objective):
         self.analytic_kl = analytic_kl
         self.beta = _schedules_by_site(beta)
         self.free_bits = _free_bits_by_site(free_bits)
+        self._sums: Sums | None = None  # found by preflight, or by the first run
 
     def extra_repr(self) -> str:
         """The settings; β and free bits print themselves."""
@@ -106,9 +114,17 @@ class ELBO(Objective):
         latent = list(structure.latent)
         _check_known("beta", "sites", self.beta, [*latent, *structure.observed])
         _check_known("free_bits", "latent sites", self.free_bits, latent)
+        self._sums = Sums.of(*self._named(), batch)
+        self._sums.check(self.beta, self.free_bits, analytic_kl=self.analytic_kl)
         return structure
 
     def terms(self, *batch: Any) -> dict[str, Tensor]:  # noqa: D102
+        if self._sums is None and get_proxy_mode() is None:  # not while it becomes a graph
+            self._sums = Sums.of(self.model, self.guide, batch)
+        if self._sums is not None and self._sums.sites:
+            self._sums.check(self.beta, self.free_bits, analytic_kl=self.analytic_kl)
+            total = self._sums.loss(self.model, self.guide, batch, self.num_particles)
+            return self._sums.named(total / self._num_data(batch))
         pair = self._run(batch)
         check_observed(pair.observed | pair.factors)
         if self.analytic_kl:
