@@ -83,8 +83,10 @@ class Reading:
             posterior[name] = self._draws(name, site, particles.values[name])
         for name, site in particles.pair.observed.items():
             predictive[name] = self._draws(name, site, plate_value(site, site["fn"].sample()))
-            log_likelihood[name] = _per_draw(particles.log_p[name])
             observed[name] = self._observation(name, site)
+        for entry, log_p in particles.log_p.items():
+            if set(particles.sites_of(entry)) <= set(particles.pair.observed):
+                log_likelihood[entry] = _per_draw(log_p)
         for name, site in particles.pair.deterministic.items():
             shaped = _with_plates(site)
             posterior[name] = self._draws(name, shaped, plate_value(shaped))
@@ -112,7 +114,7 @@ class Reading:
         refuse_factors(self.pair.model, trace, block[1:], depth)
         latent, observed = Arrays(), Arrays()
         for name, site in latent_sites(trace).items():
-            found = latent if name in particles.values else observed
+            found = observed if name in particles.pair.observed else latent
             found[name] = self._draws(name, site, _as_data_sets(site, num, size))
         return latent, observed
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from pyro.distributions.util import scale_and_mask
@@ -26,12 +26,14 @@ class Term:
     Attributes:
         name: of the site.
         ordinal: symbols of its plates.
-        log_p: packed as Pyro's contraction takes it: `_pyro_dims` names its dims, none is of size 1.
+        log_p: packed as Pyro's contraction takes it, in float64: `_pyro_dims` names its dims, none is of size 1.
+        dtype: of the log density as the program has it, whose rounding it keeps.
     """
 
     name: str
     ordinal: Ordinal
     log_p: Tensor
+    dtype: torch.dtype
 
     def touches(self, symbols: set[str]) -> bool:
         """Whether it depends on an enumerated site, or is one."""
@@ -103,16 +105,20 @@ def pack_site(name: str, site: Site, trace: Trace) -> Term:
     ordinal = frozenset(
         trace.plate_to_symbol[frame.name] for frame in site["cond_indep_stack"] if frame.vectorized
     )
-    return Term(name, ordinal, packed.pack(log_p.double(), site["infer"]["_dim_to_symbol"]))
+    of_dims = packed.pack(log_p.double(), site["infer"]["_dim_to_symbol"])
+    return Term(name, ordinal, of_dims, log_p.dtype)
 
 
 def negative(term: Term) -> Term:
     """The term of a log density that is divided by."""
-    return Term(term.name, term.ordinal, packed.neg(term.log_p))
+    return replace(term, log_p=packed.neg(term.log_p))
 
 
 def contract(terms: Sequence[Term], symbols: set[str], frames: Frames) -> Placed:
     r"""$\log \sum_c \prod_s p_s$ over the values of all enumerated sites, inside the data plate and outside.
+
+    Sums are taken in float64; a log density of each datum is of the dtype of the coarsest factor, which says how it is
+    rounded.
 
     Args:
         terms: the factors.
@@ -122,6 +128,7 @@ def contract(terms: Sequence[Term], symbols: set[str], frames: Frames) -> Placed
     tree: OrderedDict[Ordinal, list[Tensor]] = OrderedDict()
     for term in terms:
         tree.setdefault(term.ordinal, []).append(term.log_p)
+    coarsest = max([term.dtype for term in terms], key=lambda dtype: torch.finfo(dtype).eps)
     inside: Tensor | None = None
     outside: Tensor | None = None
     for ordinal, factors in contract_tensor_tree(tree, set(symbols)).items():
@@ -131,7 +138,7 @@ def contract(terms: Sequence[Term], symbols: set[str], frames: Frames) -> Placed
                 inside = placed if inside is None else inside + placed
             else:
                 outside = placed if outside is None else outside + placed
-    return inside, outside
+    return None if inside is None else inside.to(coarsest), outside
 
 
 def difference(whole: Placed, part: Placed) -> Placed:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import torch
+from pyro import poutine
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
@@ -64,6 +65,22 @@ def summed_of_runs(
 ) -> Sums:
     """The log densities of particles with a run each, see `summed`."""
     return _joined([_of_one(model, pair.guide, batch, depth, of_guide=False) for pair in pairs])
+
+
+def log_joint_given(
+    model: PyroProgram, values: Mapping[str, Tensor], batch: Batch, depth: int
+) -> Tensor:
+    r"""$\log \sum_c p(x_i, z_i, c)$ `(N,)`, in float64, at given latents.
+
+    Args:
+        model: a Pyro program, by itself.
+        values: latent site → value `(*plates, N, *event)`.
+        batch: its arguments.
+        depth: number of plates.
+    """
+    conditioned = poutine.condition(model, data=dict(values))
+    found = _of_one(conditioned, Trace(), batch, depth, of_guide=False)
+    return torch.stack([log_p[0].double() for log_p in found.log_p.values()]).sum(0)
 
 
 def _by_rows(

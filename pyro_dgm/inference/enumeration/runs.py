@@ -27,7 +27,7 @@ class Sums:
             names with commas between.
         log_q: drawn site of the guide → `(K, N)`.
         shared_p, shared_q: the same outside the data plate `(K,)`.
-        groups: entry of several sites → their names.
+        groups: entry of sites that depend on a summed one → their names.
     """
 
     log_p: dict[str, Tensor] = field(default_factory=dict)
@@ -38,10 +38,12 @@ class Sums:
 
     def add_p(self, names: Sequence[str], placed: Placed) -> None:
         """Note the share of some sites of the model."""
-        key = ", ".join(names)
-        if len(names) > 1:
-            self.groups[key] = tuple(names)
-        _add(key, placed, self.log_p, self.shared_p)
+        _add(", ".join(names), placed, self.log_p, self.shared_p)
+
+    def add_group(self, names: Sequence[str], placed: Placed) -> None:
+        """Note the share of sites of the model that depend on a summed one."""
+        self.groups[", ".join(names)] = tuple(names)
+        self.add_p(names, placed)
 
     def add_q(self, name: str, placed: Placed) -> None:
         """Note the share of a site of the guide."""
@@ -123,10 +125,10 @@ def sum_out(run: PairTrace, *, of_guide: bool) -> Sums:
     prior: Placed = (None, None)  # the values of the summed sites alone have the sum 1
     if of_latents.names:
         prior = contract(of_latents.terms, summed, frames)
-        sums.add_p(of_latents.names, prior)
+        sums.add_group(of_latents.names, prior)
     if of_data.names:
         whole = contract([*of_latents.terms, *of_data.terms], summed, frames)
-        sums.add_p(of_data.names, difference(whole, prior))
+        sums.add_group(of_data.names, difference(whole, prior))
     return sums
 
 

@@ -42,7 +42,7 @@ class Particles:
         pair: the run itself, for readers that need distributions or plates.
         shared_p: model site that all data share, outside the data plate → log density `(K,)`.
         shared_q: drawn site of the guide that all data share → log density `(K,)`.
-        groups: name of an entry of `log_p` for several sites → those sites, which depend on a site that is summed out.
+        groups: entry of `log_p` → the sites that it stands for, of all that depend on a site that is summed out.
     """
 
     values: dict[str, Tensor]
@@ -82,6 +82,19 @@ class Particles:
     def sites_of(self, entry: str) -> tuple[str, ...]:
         """The sites of an entry of `log_p`: one, or those that depend on the same summed sites."""
         return self.groups.get(entry, (entry,))
+
+    @property
+    def mixed(self) -> frozenset[str]:
+        """The sites whose distribution is one for each value of a site that is summed out."""
+        return frozenset(name for names in self.groups.values() for name in names)
+
+    def log_prior(self, names: Sequence[str]) -> Tensor:
+        r"""$\log p(z)$ of some latent sites `(K, N)`, in float64, with the summed sites summed out."""
+        found = {}
+        for entry, log_p in self.log_p.items():
+            if set(self.sites_of(entry)) <= set(names):
+                found[entry] = log_p
+        return _total(found, self._zeros)
 
     @property
     def guide_trace(self) -> Trace:
@@ -139,11 +152,7 @@ class Particles:
     @property
     def kl(self) -> Tensor:
         r"""$\log q(z^{(k)}_i \mid x_i) - \log p(z^{(k)}_i)$ over the latent sites `(K, N)`, in float64."""
-        prior = {}
-        for entry, log_p in self.log_p.items():
-            if set(self.sites_of(entry)) <= set(self.pair.scored):
-                prior[entry] = log_p
-        return self.log_guide - _total(prior, self._zeros)
+        return self.log_guide - self.log_prior(list(self.pair.scored))
 
     @cached_property
     def _zeros(self) -> Tensor:
