@@ -81,7 +81,7 @@ def _largest_mass(particles: Particles) -> Tensor:
     largest = torch.full_like(particles.log_joint[0], -torch.inf)
     for entry, log_p in particles.log_p.items():
         names = particles.sites_of(entry)
-        if all([_is_mass(particles, name) for name in names]):
+        if all(_is_mass(particles, name) for name in names):
             largest = largest.maximum(log_p.amax(0))
     return largest
 

@@ -136,7 +136,7 @@ def generative_trace(model: PyroProgram, num: int, size: int, context: Batch, de
 
 
 def log_joint(model: PyroProgram, batch: Batch, latents: dict[str, Tensor], depth: int) -> Tensor:
-    r"""$\log p(x_i, z_i)$ `(N,)` of given latents `(N, *plates, *event)`, in float64; enumerated sites are summed out."""
+    r"""$\log p(x_i, z_i)$ `(N,)` of given latents `(N, *plates, *event)`, in float64, enumerated sites summed out."""
     sites = sites_given(model, batch, latents, depth)
     if any(is_summable(site) for site in sites.values()):
         given = {name: value.movedim(0, depth - 1) for name, value in latents.items()}

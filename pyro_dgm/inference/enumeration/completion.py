@@ -41,7 +41,8 @@ def completed(model: Any, guide: Any, names: Sequence[str]) -> Any:
     """The guide with the sites that the model alone has, run on particles as before; itself where there are none.
 
     Args:
-        model, guide: programs that take a plate of particles.
+        model: a program that takes a plate of particles.
+        guide: its guide.
         names: of the sites.
     """
     if not names:

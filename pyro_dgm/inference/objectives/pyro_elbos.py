@@ -96,7 +96,7 @@ class PyroObjective(Objective):
             )
 
     def _check_depth(self, depth: int) -> None:
-        """Refuse programs with more plates than the estimator knows beside its own; tell it of them if it knows none."""
+        """Refuse programs with more plates than the estimator knows beside its own; tell one that knows none."""
         own = 1 if self.elbo.vectorize_particles and self.elbo.num_particles > 1 else 0
         if isinf(self.elbo.max_plate_nesting):
             self.elbo = copy(self.elbo)

@@ -23,8 +23,8 @@ from .kinds import (
     is_deterministic,
     is_drawn,
     is_factor,
-    is_summable,
     is_subsample,
+    is_summable,
     plate_scale,
 )
 from .own_pass import precise, precise_draws

@@ -8,7 +8,7 @@ import pytest
 import torch
 from pyro import poutine
 from pyro.infer import TraceEnum_ELBO, config_enumerate
-from pyro.infer.autoguide import AutoDelta, AutoNormal
+from pyro.infer.autoguide import AutoDelta, AutoNormal, init_to_sample
 from pyro.ops.indexing import Vindex
 from torch import nn
 
@@ -33,15 +33,13 @@ def same_loss(model, guide, depth, *batch, **options):
     pyro.set_rng_seed(3)
     ours = objective(*batch)
     pyro.set_rng_seed(3)
-    elbo = TraceEnum_ELBO(
-        max_plate_nesting=depth, strict_enumeration_warning=False, **options
-    )
+    elbo = TraceEnum_ELBO(max_plate_nesting=depth, strict_enumeration_warning=False, **options)
     theirs = elbo.differentiable_loss(model, guide, *batch) / len(batch[0])
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
     return objective
 
 
-# A semi-supervised VAE, as in Pyro's example --------------------------------------------------------------------------
+# A semi-supervised VAE, as in Pyro's example ------------------------------------------------------------------------
 
 
 class SSVAE(nn.Module):
@@ -191,7 +189,7 @@ def test_a_label_that_the_guide_alone_draws_is_summed_exactly_whatever_its_proba
     same_loss(model, guide, 1, x, num_particles=3)
 
 
-# Enumeration in both programs -----------------------------------------------------------------------------------------
+# Enumeration in both programs ---------------------------------------------------------------------------------------
 
 
 class Both(nn.Module):
@@ -264,7 +262,7 @@ def test_a_pair_that_is_read_has_the_draws_of_its_guide_and_the_sums_of_its_mode
     assert set(particles.log_p) == {"a", "z", "x"}
 
 
-# Topics: a plate of words inside that of documents --------------------------------------------------------------------
+# Topics: a plate of words inside that of documents ------------------------------------------------------------------
 
 
 class Topics(nn.Module):
@@ -312,14 +310,12 @@ def test_words_are_summed_inside_their_document():
     assert dgm.nll(model, guide, x, num=100, chunk=150).per_datum.isfinite().all()
 
 
-# A hidden Markov model -------------------------------------------------------------------------------------------------
+# A hidden Markov model ----------------------------------------------------------------------------------------------
 
 
 def hmm(x, lengths):
     """Pyro's `model_1` with the tones as one event: global transitions and emissions, sequences of several lengths."""
-    probs_x = pyro.sample(
-        "probs_x", dist.Dirichlet(0.9 * torch.eye(NUM_STATES) + 0.1).to_event(1)
-    )
+    probs_x = pyro.sample("probs_x", dist.Dirichlet(0.9 * torch.eye(NUM_STATES) + 0.1).to_event(1))
     probs_y = pyro.sample(
         "probs_y", dist.Beta(torch.ones(NUM_STATES, 4), torch.ones(NUM_STATES, 4)).to_event(2)
     )
@@ -364,7 +360,55 @@ def test_a_hidden_markov_model_has_the_likelihood_of_the_forward_algorithm():
         torch.testing.assert_close(particles.local_log_weight[k], exact, rtol=1e-5, atol=1e-5)
 
 
-# A mixture with global parameters ---------------------------------------------------------------------------------------
+def model_1(sequences, lengths, include_prior=True):
+    """Pyro's own, of its example `hmm.py`: the sequences at dim -2, the tones at dim -1."""
+    num_sequences, max_length, data_dim = sequences.shape
+    with poutine.mask(mask=include_prior):
+        probs_x = pyro.sample(
+            "probs_x",
+            dist.Dirichlet(0.9 * torch.eye(NUM_STATES) + 0.1).to_event(1),
+        )
+        probs_y = pyro.sample(
+            "probs_y",
+            dist.Beta(0.1, 0.9).expand([NUM_STATES, data_dim]).to_event(2),
+        )
+    tones_plate = pyro.plate("tones", data_dim, dim=-1)
+    with pyro.plate("sequences", num_sequences, dim=-2):
+        x = 0
+        for t in pyro.markov(range(max_length)):
+            with poutine.mask(mask=(t < lengths).unsqueeze(-1)):
+                x = pyro.sample(
+                    f"x_{t}",
+                    dist.Categorical(probs_x[x]),
+                    infer={"enumerate": "parallel"},
+                )
+                with tones_plate:
+                    pyro.sample(
+                        f"y_{t}",
+                        dist.Bernoulli(probs_y[x.squeeze(-1)]),
+                        obs=sequences[:, t],
+                    )
+
+
+def test_the_hidden_markov_model_of_pyros_example_weighs_the_whole_set():
+    x, lengths = torch.bernoulli(0.5 * torch.ones(5, 6, 4)), torch.tensor([6, 2, 4, 1, 5])
+    guide = AutoDelta(
+        poutine.block(model_1, expose=["probs_x", "probs_y"]), init_loc_fn=init_to_sample
+    )
+    same_loss(model_1, guide, 2, x, lengths)
+    with session(model_1, guide, x, lengths, num=2) as pair:
+        particles = pair.draw()
+    probs_x = particles.values["probs_x"][0].reshape(NUM_STATES, NUM_STATES)
+    probs_y = particles.values["probs_y"][0].reshape(NUM_STATES, 4)
+    log_x = forward_algorithm(probs_x, probs_y, x, lengths).sum()
+    prior_x = dist.Dirichlet(0.9 * torch.eye(NUM_STATES) + 0.1).to_event(1)
+    prior_y = dist.Beta(0.1, 0.9).expand([NUM_STATES, 4]).to_event(2)
+    log_prior = prior_x.log_prob(probs_x) + prior_y.log_prob(probs_y)
+    expected = (log_x + log_prior).expand(2)
+    torch.testing.assert_close(particles.log_weight_of_set, expected, rtol=1e-5, atol=1e-5)
+
+
+# A mixture with global parameters -----------------------------------------------------------------------------------
 
 
 @config_enumerate
@@ -401,9 +445,7 @@ def test_a_mixture_with_global_parameters_weighs_the_whole_set(auto):
         )
         log_q = sum([value[k] for value in particles.shared_q.values()])
         expected = (log_x.sum() + log_prior).double() - log_q
-        torch.testing.assert_close(
-            particles.log_weight_of_set[k], expected, rtol=1e-5, atol=1e-5
-        )
+        torch.testing.assert_close(particles.log_weight_of_set[k], expected, rtol=1e-5, atol=1e-5)
 
 
 def test_the_trainer_takes_a_mixture_as_it_is():
