@@ -119,8 +119,8 @@ def _by_plate(
     first = run.guide.copy()
     for name, site in run.scored.items():
         first.nodes[name] = {**site, "value": _first_particle(site, depth)}  # type: ignore[typeddict-item]
-    if not of_guide:
-        _compare(found, sum_out(enumerated_run(model, first, batch, -(depth + 2)), of_guide=False))
+    alone = sum_out(enumerated_run(model, first, batch, -(depth + 2)), of_guide=False)
+    _compare(sum_out(run, of_guide=False) if of_guide else found, alone)
     return found
 
 

@@ -87,7 +87,7 @@ def kept_draws(values: Mapping[str, Tensor], like: Trace) -> Trace:
 
 
 def sum_out(run: PairTrace, *, of_guide: bool) -> Sums:
-    r"""$\log \sum_c p(x, z, c)$ of a run over all values of c; $\log \sum_c p(x, z_c, c) / q(z_c \mid c)$ of a guide's c.
+    r"""$\log \sum_c p(x, z, c)$ of a run over all c; $\log \sum_c p(x, z_c, c) / q(z_c \mid c)$ of a guide's own c.
 
     The draws $z_c$ that depend on a site that the guide enumerates are weighed inside of the sum, so that their
     density is part of `log_p`.

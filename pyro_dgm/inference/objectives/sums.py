@@ -34,7 +34,7 @@ class Sums:
 
     @classmethod
     def of(cls, model: PyroProgram, guide: PyroProgram, batch: tuple[Any, ...]) -> Sums:
-        """Found by one run of the pair, of which no trace is left; of a pair that fails, whoever runs it next says why."""
+        """Found by one run of the pair, which leaves no trace; of one that fails, whoever runs it next says why."""
         try:
             with torch.no_grad(), eval_mode(model, guide), fork_rng(*batch):
                 pair = run_pair(model, guide, batch)

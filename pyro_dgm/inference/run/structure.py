@@ -113,17 +113,15 @@ class Structure(Tabular):
                 kind = Kind.GLOBAL
             latent.append(SiteInfo.of(name, site, kind))
         further = []
-        for name, site in pair.auxiliary.items():
-            further.append(SiteInfo.of(name, site, Kind.AUXILIARY))
-        for name, site in pair.summed.items():
-            further.append(SiteInfo.of(name, site, Kind.SUMMED))
-        for name, site in pair.factors.items():
-            further.append(SiteInfo.of(name, site, Kind.FACTOR))
-        for name, site in pair.trained.items():
-            if is_factor(site):
-                further.append(SiteInfo.of(name, site, Kind.GUIDE_FACTOR))
-        for name, site in pair.deterministic.items():
-            further.append(SiteInfo.of(name, site, Kind.DETERMINISTIC))
+        for kind, sites in (
+            (Kind.AUXILIARY, pair.auxiliary),
+            (Kind.SUMMED, pair.summed),
+            (Kind.FACTOR, pair.factors),
+            (Kind.GUIDE_FACTOR, pair.guide_factors),
+            (Kind.DETERMINISTIC, pair.deterministic),
+        ):
+            for name, site in sites.items():
+                further.append(SiteInfo.of(name, site, kind))
         points = point_sites(pair.guide_sites, pair.model_sites)
         return cls(
             pair.depth,

@@ -111,6 +111,11 @@ class PairTrace:
         return {n: s for n, s in sites.items() if not is_drawn(s) and not is_deterministic(s)}
 
     @cached_property
+    def guide_factors(self) -> dict[str, Site]:
+        """The guide's factors, which are part of a training loss alone."""
+        return _of_kind(self.trained, is_factor)
+
+    @cached_property
     def deterministic(self) -> dict[str, Site]:
         """The named values of both programs that have no density, the guide's first."""
         of_guide = _of_kind(self.guide_sites, is_deterministic)

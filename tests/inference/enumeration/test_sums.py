@@ -11,8 +11,10 @@ from pyro.infer import TraceEnum_ELBO, config_enumerate
 from pyro.infer.autoguide import AutoDelta, AutoNormal, init_to_sample
 from pyro.ops.indexing import Vindex
 from torch import nn
+from torch.distributions import constraints
 
 import pyro_dgm as dgm
+from pyro_dgm.inference.enumeration import layouts
 from pyro_dgm.inference.run.particles import draw
 from pyro_dgm.inference.run.sessions import session
 
@@ -310,6 +312,80 @@ def test_words_are_summed_inside_their_document():
     assert dgm.nll(model, guide, x, num=100, chunk=150).per_datum.isfinite().all()
 
 
+class PyrosTopics(nn.Module):
+    """Pyro's example `lda.py`: data are columns, topics and documents both at dim -1, a Delta for each document."""
+
+    def __init__(self, num_docs):
+        super().__init__()
+        self.num_docs = num_docs
+        self.predictor = nn.Sequential(
+            nn.Linear(NUM_WORDS, 8), nn.Sigmoid(), nn.Linear(8, NUM_TOPICS), nn.Softmax(-1)
+        )
+
+    def model(self, data=None, batch_size=None):
+        with pyro.plate("topics", NUM_TOPICS):
+            topic_weights = pyro.sample("topic_weights", dist.Gamma(1.0 / NUM_TOPICS, 1.0))
+            topic_words = pyro.sample(
+                "topic_words", dist.Dirichlet(torch.ones(NUM_WORDS) / NUM_WORDS)
+            )
+        with pyro.plate("documents", self.num_docs) as ind:
+            if data is not None:
+                data = data[:, ind]
+            doc_topics = pyro.sample("doc_topics", dist.Dirichlet(topic_weights))
+            with pyro.plate("words", 6):
+                word_topics = pyro.sample(
+                    "word_topics", dist.Categorical(doc_topics), infer={"enumerate": "parallel"}
+                )
+                data = pyro.sample(
+                    "doc_words", dist.Categorical(topic_words[word_topics]), obs=data
+                )
+        return topic_weights, topic_words, data
+
+    def guide(self, data, batch_size=None):
+        topic_weights_posterior = pyro.param(
+            "topic_weights_posterior",
+            lambda: torch.ones(NUM_TOPICS),
+            constraint=constraints.positive,
+        )
+        topic_words_posterior = pyro.param(
+            "topic_words_posterior",
+            lambda: torch.ones(NUM_TOPICS, NUM_WORDS),
+            constraint=constraints.greater_than(0.5),
+        )
+        with pyro.plate("topics", NUM_TOPICS):
+            pyro.sample("topic_weights", dist.Gamma(topic_weights_posterior, 1.0))
+            pyro.sample("topic_words", dist.Dirichlet(topic_words_posterior))
+        pyro.module("predictor", self.predictor)
+        with pyro.plate("documents", self.num_docs, batch_size) as ind:
+            data = data[:, ind]
+            counts = torch.zeros(NUM_WORDS, ind.size(0)).scatter_add(
+                0, data, torch.ones(data.shape)
+            )
+            doc_topics = self.predictor(counts.transpose(0, 1))
+            pyro.sample("doc_topics", dist.Delta(doc_topics, event_dim=1))
+
+
+def test_topics_of_pyros_example_are_weighed_as_a_whole():
+    lda, x = PyrosTopics(12), torch.randint(NUM_WORDS, (6, 12))
+    same_loss(lda.model, lda.guide, 2, x)
+    with session(lda.model, lda.guide, x, num=3) as pair:
+        particles = pair.draw()
+    for k in range(3):
+        theta = particles.values["doc_topics"][k].reshape(12, NUM_TOPICS)
+        words = particles.values["topic_words"][k].reshape(NUM_TOPICS, NUM_WORDS)
+        weights = particles.values["topic_weights"][k].reshape(NUM_TOPICS)
+        prior_of_words = dist.Dirichlet(torch.ones(NUM_WORDS) / NUM_WORDS)
+        log_w = (
+            (theta @ words).log().gather(1, x.T).sum()
+            + dist.Dirichlet(weights).log_prob(theta).sum()
+            + dist.Gamma(1.0 / NUM_TOPICS, 1.0).log_prob(weights).sum()
+            + prior_of_words.log_prob(words).sum()
+            - dist.Gamma(torch.ones(NUM_TOPICS), 1.0).log_prob(weights).sum()
+            - dist.Dirichlet(torch.ones(NUM_TOPICS, NUM_WORDS)).log_prob(words).sum()
+        )
+        torch.testing.assert_close(particles.log_weight_of_set[k], log_w, rtol=1e-5, atol=1e-5)
+
+
 # A hidden Markov model ----------------------------------------------------------------------------------------------
 
 
@@ -446,6 +522,65 @@ def test_a_mixture_with_global_parameters_weighs_the_whole_set(auto):
         log_q = sum([value[k] for value in particles.shared_q.values()])
         expected = (log_x.sum() + log_prior).double() - log_q
         torch.testing.assert_close(particles.log_weight_of_set[k], expected, rtol=1e-5, atol=1e-5)
+
+
+@config_enumerate
+def broadcasting_mixture(data):
+    """The same, written so that it takes particles in a plate."""
+    weights = pyro.sample("weights", dist.Dirichlet(0.5 * torch.ones(3)))
+    locs = pyro.sample("locs", dist.Normal(torch.zeros(3), 10.0).to_event(1))
+    with pyro.plate("data", len(data)):
+        assignment = pyro.sample("assignment", dist.Categorical(weights))
+        pyro.sample("obs", dist.Normal(Vindex(locs)[..., assignment], 1.0), obs=data)
+
+
+def test_particles_of_global_parameters_share_one_run():
+    data = torch.randn(6)
+    guide = AutoNormal(poutine.block(broadcasting_mixture, expose=["weights", "locs"]))
+    same_loss(broadcasting_mixture, guide, 1, data)
+    with session(broadcasting_mixture, guide, data, num=4) as pair:
+        assert pair.structure.particles.value == "by plate"
+        particles = pair.draw()
+        layout = layouts._by_plate  # no run of its own for every particle
+        sums = layout(*pair.programs, pair.batch, 4, 1, particles.pair, of_guide=False)
+    weights = particles.values["weights"].reshape(4, 1, 3)
+    locs = particles.values["locs"].reshape(4, 1, 3)
+    log_x = (weights.log() + dist.Normal(locs, 1.0).log_prob(data[:, None])).logsumexp(-1)
+    torch.testing.assert_close(particles.log_p["obs"], log_x, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(sums.log_p["obs"], log_x, rtol=1e-5, atol=1e-5)
+
+
+def test_a_minibatch_of_summed_data_is_divided_by_the_full_size():
+    loc = nn.Parameter(torch.tensor(3.0))
+
+    def model(x):
+        with pyro.plate("data", 60, subsample=torch.arange(len(x))):
+            c = pyro.sample("c", dist.Bernoulli(0.3), infer={"enumerate": "parallel"})
+            pyro.sample("x", dist.Normal(loc * c, 1.0), obs=x)
+
+    x = torch.randn(6)
+    p = torch.tensor([0.7, 0.3])
+    log_x = (p.log() + dist.Normal(torch.tensor([0.0, 3.0]), 1.0).log_prob(x[:, None])).logsumexp(1)
+    objective = dgm.ELBO(model, lambda x: None, size=60)
+    objective.preflight(x)
+    torch.testing.assert_close(objective(x), -log_x.mean(), rtol=1e-5, atol=1e-5)
+    assert set(objective.terms(x)) == {"loss", "nelbo"}
+
+
+def test_values_that_come_one_after_the_other_are_summed_in_training_and_drawn_in_weights():
+    """`infer={"enumerate": "sequential"}`: the guide may branch on the value."""
+    model, x = Both(), torch.randn(5)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            law = dist.Categorical(logits=torch.zeros(3))
+            a = pyro.sample("a", law, infer={"enumerate": "sequential"})
+            pyro.sample("z", dist.Normal(0.5 * (x + a), 1.2))
+
+    same_loss(model, guide, 1, x)
+    result = dgm.nll(model, guide, x, num=4000)
+    error = result.monte_carlo.square().sum().sqrt() / len(x)
+    assert (result.per_datum + model.log_evidence(x).double()).mean().abs() < 5 * error
 
 
 def test_the_trainer_takes_a_mixture_as_it_is():
