@@ -629,3 +629,17 @@ def test_draws_of_a_pair_whose_guide_sums_are_none():
     particles = draw(model, guide, x, num=3, depth=1, sum_guide=True)
     assert particles.values == {}
     assert particles.log_weight.shape == (3, 4)
+
+
+def test_a_sum_over_a_few_draws_is_none():
+    """`num_samples` is for Pyro's tensor Monte Carlo: a weight can't be exact in such a site."""
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            infer = {"enumerate": "parallel", "num_samples": 3}
+            c = pyro.sample("c", dist.Bernoulli(0.3), infer=infer)
+            pyro.sample("x", dist.Normal(c, 1.0), obs=x)
+
+    message = r"same latent sites.*Fix: infer={'enumerate': 'parallel'} at 'c', to sum over"
+    with pytest.raises(ValueError, match=message):
+        dgm.nll(model, dgm.EmptyGuide(), torch.randn(4), num=2)
