@@ -98,7 +98,9 @@ class ELBO(Objective):
         self.analytic_kl = analytic_kl
         self.beta = _schedules_by_site(beta)
         self.free_bits = _free_bits_by_site(free_bits)
-        self._sums: Sums | None = None  # found by preflight, or by the first run
+        self._sums: dict[
+            int, Sums
+        ] = {}  # by the number of arguments: labels may be given or summed over
 
     def extra_repr(self) -> str:
         """The settings; β and free bits print themselves."""
@@ -114,17 +116,15 @@ class ELBO(Objective):
         latent = list(structure.latent)
         _check_known("beta", "sites", self.beta, [*latent, *structure.observed])
         _check_known("free_bits", "latent sites", self.free_bits, latent)
-        self._sums = Sums.of(*self._named(), batch)
-        self._sums.check(self.beta, self.free_bits, analytic_kl=self.analytic_kl)
+        self._sums = {}
+        self._sums_of(batch)
         return structure
 
     def terms(self, *batch: Any) -> dict[str, Tensor]:  # noqa: D102
-        if self._sums is None and get_proxy_mode() is None:  # not while it becomes a graph
-            self._sums = Sums.of(self.model, self.guide, batch)
-        if self._sums is not None and self._sums.sites:
-            self._sums.check(self.beta, self.free_bits, analytic_kl=self.analytic_kl)
-            total = self._sums.loss(self.model, self.guide, batch, self.num_particles)
-            return self._sums.named(total / self._num_data(batch))
+        sums = self._sums_of(batch)
+        if sums.sites:
+            total = sums.loss(self.model, self.guide, batch, self.num_particles)
+            return sums.named(total / self._num_data(batch))
         pair = self._run(batch)
         check_observed(pair.observed | pair.factors)
         if self.analytic_kl:
@@ -141,6 +141,16 @@ class ELBO(Objective):
         weight = 1 / (self.num_particles * self._num_data(batch))
         points = point_sites(pair.guide_sites, pair.model_sites)
         return self._name_terms(costs, guide_costs(pair), weight, bound_name(points))
+
+    def _sums_of(self, batch: tuple[Any, ...]) -> Sums:
+        """What the loss sums over, found by preflight or by the first run with so many arguments."""
+        key = sum([value is not None for value in batch])
+        if key not in self._sums:
+            if get_proxy_mode() is not None:  # while it becomes a graph, nothing else is run
+                return Sums()
+            self._sums[key] = Sums.of(*self._named(), batch)
+            self._sums[key].check(self.beta, self.free_bits, analytic_kl=self.analytic_kl)
+        return self._sums[key]
 
     def _run(self, batch: tuple[Any, ...]) -> PairTrace:
         """Run the pair; refuse more plates than the objective knows, into which the particles would fall."""

@@ -144,6 +144,17 @@ def test_the_labelled_pair_draws_z_alone():
     assert dgm.nll(vae.model, guide, x, y, num=50).per_datum.isfinite().all()
 
 
+def test_one_objective_sums_over_labels_where_none_are_given():
+    vae, x = SSVAE(), bits()
+    y = torch.eye(3)[torch.arange(len(x)) % 3]
+    objective = dgm.ELBO(vae.model, config_enumerate(vae.guide))
+    objective.preflight(x, y)
+    assert set(objective.terms(x)) == {"loss", "nelbo"}
+    assert "kl[z]" in objective.terms(x, y)
+    objective.preflight(x)
+    assert "kl[z]" in objective.terms(x, y)
+
+
 def test_the_loss_of_the_label_alone_is_a_pair_of_its_own():
     vae, x = SSVAE(), bits()
     y = torch.eye(3)[torch.arange(len(x)) % 3]
