@@ -82,8 +82,10 @@ class Reading:
         predictive, log_likelihood, observed = Arrays(), Arrays(), Arrays()
         for name, site in particles.pair.observed.items():
             predictive[name] = self.draws(name, site, plate_value(site, site["fn"].sample()))
-            log_likelihood[name] = _per_draw(particles.log_p[name])
             observed[name] = self.observation(name, site)
+        for entry, log_p in particles.log_p.items():
+            if set(particles.sites_of(entry)) <= set(particles.pair.observed):
+                log_likelihood[entry] = _per_draw(log_p)
         return {
             "posterior": self._posterior(particles),
             "posterior_predictive": predictive,
@@ -111,7 +113,7 @@ class Reading:
         refuse_factors(model, trace, context, depth)
         latent, observed = Arrays(), Arrays()
         for name, site in latent_sites(trace).items():
-            found = latent if name in particles.values else observed
+            found = observed if name in particles.pair.observed else latent
             found[name] = self.draws(name, site, _as_data_sets(site, num, size))
         return latent, observed
 

@@ -74,7 +74,7 @@ def chart_of(name: str, distribution: Distribution, *, whiten: bool) -> Chart:
         raise ValueError(
             f"site '{name}': expected a continuous latent, got a discrete one, "
             f"{type(innermost(distribution)).__name__}, on which there is no gradient. Fix: sum it out, "
-            "pyro.infer.TraceEnum_ELBO, or dgm.nll, which draws it from the guide."
+            "infer={'enumerate': 'parallel'} and dgm.nll; or dgm.nll, which draws it from the guide."
         )
     try:
         onto = bijection_onto(support)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import ceil
-from typing import Any
+from typing import Any, cast
 
 import torch
 from pyro import poutine
@@ -14,12 +14,14 @@ from torch import Tensor
 
 from ...contract import DATA, PyroProgram
 from ...inference.data.tensors import Batch, is_array, to_tensor
+from ...inference.enumeration.completion import completed
 from ...inference.process.states import fork_rng
 from ...inference.run.levels import LevelSearch
 from ...inference.run.limits import check_total
 from ...inference.run.measure_checks import require_density
 from ...inference.run.measures import Measure, bound_of
 from ...inference.run.sessions import Session, read_data, require_positive, session
+from ...inference.run.structure import Structure
 from ..likelihood.importance import NLL, nll
 from .filling import FillingMixture, observation_site
 from .marginal import Marginal, Unmasked
@@ -56,12 +58,12 @@ class IncompleteData:
             )
         _check_marginal(pair, observed)
         num = pair.num
-        if structure.is_exact:
+        if _is_exact(structure):
             num = 2  # every draw is the same exact log density
             fills = sweeps = 1
         mixture = FillingMixture(
             model=Marginal(pair.model),
-            guide=Unmasked(pair.guide),
+            guide=Unmasked(_guide_of_all(pair)),
             num=ceil(num / (fills + 1)),
             fills=fills,
             sweeps=sweeps,
@@ -97,7 +99,7 @@ class IncompleteData:
         check_total(structure.measure, statistics["per_datum"])
         return NLL(
             num=self.mixture.size,
-            kind=bound_of(structure.measure, is_exact=structure.is_exact),
+            kind=bound_of(structure.measure, is_exact=_is_exact(structure)),
             measure=self._measure,
             **statistics,
         )
@@ -194,6 +196,17 @@ def _check_marginal(pair: Session, observed: Tensor) -> None:
     with fork_rng(*first):
         trace = poutine.trace(Marginal(pair.model)).get_trace(*first)
     observation_site(trace, first[0])
+
+
+def _is_exact(structure: Structure) -> bool:
+    """Whether there is nothing to draw: sites that are summed over for whole data are drawn for incomplete ones."""
+    return structure.is_exact and not structure.summed
+
+
+def _guide_of_all(pair: Session) -> PyroProgram:
+    """The session's guide, with the discrete sites that the model alone has drawn from their prior."""
+    of_model = [name for name in pair.structure.summed if name not in pair.structure.latent]
+    return cast(PyroProgram, completed(pair.model, pair.guide, of_model))
 
 
 def _merge(is_complete: Tensor, complete: Tensor, rest: Tensor) -> Tensor:

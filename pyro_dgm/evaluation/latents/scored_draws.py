@@ -49,11 +49,11 @@ class ScoredDraws:
         """The draws of a block of data, all sites but `codes` counted as part of the data."""
         run = particles.pair
         log_q = _sum_of_sites(particles.log_q, codes)
-        log_p = _sum_of_sites(particles.log_p, codes)
+        log_p = particles.log_prior(codes)
         factor = _sum_of_sites(particles.log_p, [*run.factors]) if run.factors else None
         reconstruction = particles.log_weight + log_q - log_p
         q_reason = _why_no_dims("q", run.latent, codes)
-        p_reason = _why_no_dims("p", run.modelled, codes)
+        p_reason = _why_no_dims("p", run.modelled, codes) or _why_mixed(particles, codes)
         return cls(
             values={name: site_draws(run.latent[name]) for name in codes},
             log_q=log_q,
@@ -108,6 +108,13 @@ def _why_no_dims(role: str, sites: dict[str, Site], codes: Sequence[str]) -> str
         family = type(site["fn"]).__name__
         return f"none: {role} of site '{name}' does not factorize over dims, {family}"
     return ""
+
+
+def _why_mixed(particles: Particles, codes: Sequence[str]) -> str:
+    """Why a prior has no distributions of dims: it is a sum; empty if it is none."""
+    if particles.mixed.isdisjoint(codes):
+        return ""
+    return f"none: p of site '{codes[0]}' is a sum over the values of {list(particles.pair.summed)}"
 
 
 def _log_density_of_dims(site: Site) -> Tensor:

@@ -12,8 +12,9 @@ from ...contract import DATA, Site
 from ...inference.run.limits import check_divergence
 from ...inference.run.measure_checks import require_density
 from ...inference.run.measures import point_sites
+from ...inference.run.particles import Particles
 from ...inference.run.supports import independent_numbers, innermost
-from ...inference.run.traces import PairTrace, plate_names, plate_value
+from ...inference.run.traces import plate_names, plate_value
 
 
 class PosteriorMoments:
@@ -60,19 +61,22 @@ class KLShares:
         self.blocks: dict[str, list[Tensor]] = defaultdict(list)
         self.num_draws = self.num_sites = 0
 
-    def add(self, pair: PairTrace, names: tuple[str, ...]) -> None:
-        """Note a run of K draws for a block of data; sites that are no product over their dims have no shares.
+    def add(self, particles: Particles, names: tuple[str, ...]) -> None:
+        """Note K draws for a block of data; sites that are no product over their dims have no shares.
+
+        A prior that is a sum over a discrete site is no such product.
 
         Raises:
             ValueError: for a guide that is a point mass at a latent site.
         """
+        pair = particles.pair
         require_density("unit_kl", point_sites(pair.guide_sites, pair.model_sites))
         self.num_sites = len(names)
         for name in names:
             site = pair.latent[name]
             q = independent_numbers(site["fn"])
             p = independent_numbers(pair.modelled[name]["fn"])
-            if q is None or p is None:
+            if q is None or p is None or name in particles.mixed:
                 continue
             z = site["value"]
             self.num_draws = len(z)

@@ -96,7 +96,7 @@ def unit_kl(
     shares = KLShares()
     with session(model, guide, *batch, num=num, chunk=chunk, seed=seed) as pair:
         for block in pair.blocks():
-            shares.add(pair.draw(block).pair, pair.structure.codes)
+            shares.add(pair.draw(block), pair.structure.codes)
     return shares.mean()
 
 
@@ -207,10 +207,10 @@ def collapse_of(pair: Session, min_information: float = 0.01) -> Collapse:
     _ = pair.batch  # a stream is read whole, once: the information chooses data at random
     moments, shares = PosteriorMoments(), KLShares()
     for block in pair.blocks():
-        run = pair.draw(block).pair
-        shares.add(run, pair.structure.codes)
+        particles = pair.draw(block)
+        shares.add(particles, pair.structure.codes)
         for name in pair.structure.codes:
-            moments.add(name, run.latent[name])
+            moments.add(name, particles.pair.latent[name])
     variance = moments.variance_of_means()
     information = information_of_units(pair) if pair.structure.codes else {}
     return Collapse(information, variance, shares.mean(), min_information)

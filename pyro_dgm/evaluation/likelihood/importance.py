@@ -35,6 +35,9 @@ def nll(
 
     Streams over data and draws under a memory bound; weights are in float64, unscaled by plate sizes or β. Neither
     weights nor random state outside change, and a subset of the data gives other noise but the same distribution.
+    Discrete sites with `infer={"enumerate": "parallel"}` are summed over, exactly: those of the model alone, and those
+    of the guide, whose weight is then $\sum_c p(x, z_c, c) / q(z_c \mid x, c)$ with a draw of z for every value of c.
+
     `measure` of the result says whether p(x) is a mass or a density; of a guide with a point mass (a `Delta`,
     `AutoDelta`) the figure is the joint density $-\log p(x, z^*)$, which bounds nothing, and `kind` says so; so does
     it of an improper prior, under which no p(x) integrates to one.
@@ -95,7 +98,7 @@ def weighted(
     step = max(1, chunk // len(block[0]))
     for start in range(0, num, step):
         size = min(step, num - start)
-        particles = draw(model, guide, *block, num=size, depth=depth)
+        particles = draw(model, guide, *block, num=size, depth=depth, sum_guide=True)
         parts.append(weigh(particles))
     return Weights.concat(parts)
 

@@ -112,10 +112,11 @@ def rounding_of(particles: Particles) -> Tensor:
     """
     total = torch.zeros_like(particles.log_joint[0])
     pair = particles.pair
-    scored = ((particles.log_p, pair.model_sites), (particles.log_q, pair.guide_sites))
-    for log_densities, sites in scored:
-        for name, log_p in log_densities.items():
-            num_dims = prod(sites[name]["fn"].event_shape)
+    sites = pair.guide_sites | pair.model_sites
+    for log_densities in (particles.log_p, particles.log_q):
+        for entry, log_p in log_densities.items():
+            names = particles.sites_of(entry)
+            num_dims = sum([prod(sites[name]["fn"].event_shape) for name in names])
             total = total + log_p.double().abs().amax(0) + num_dims
     unit = unit_of_rounding([*particles.log_p.values(), *particles.log_q.values()])
     return unit * total
@@ -133,8 +134,16 @@ def rounding_of_set(particles: Particles) -> Tensor:
 def _largest_mass(particles: Particles) -> Tensor:
     """The largest log mass of a discrete site `(N,)`; a dequantized one is a mass on average over the noise alone."""
     largest = torch.full_like(particles.log_joint[0], -torch.inf)
-    for name, site in particles.pair.observed.items():
-        is_mass = measure_of_distribution(site["fn"]) is Measure.MASS
-        if is_mass and noise_name(name) not in particles.values:
-            largest = largest.maximum(particles.log_p[name].amax(0))
+    for entry, log_p in particles.log_p.items():
+        names = particles.sites_of(entry)
+        if all(_is_mass(particles, name) for name in names):
+            largest = largest.maximum(log_p.amax(0))
     return largest
+
+
+def _is_mass(particles: Particles, name: str) -> bool:
+    """Whether a site is one of discrete data without noise."""
+    site = particles.pair.observed.get(name)
+    if site is None or noise_name(name) in particles.pair.latent:
+        return False
+    return measure_of_distribution(site["fn"]) is Measure.MASS

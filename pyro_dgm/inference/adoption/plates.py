@@ -10,7 +10,7 @@ from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor, nn
 
 from ...contract import DATA, PyroProgram
-from ..data.tensors import Batch, has_rows
+from ..data.tensors import Batch, has_rows, take_rows
 from .first_runs import few_of, run_quietly
 
 
@@ -83,26 +83,40 @@ def naming_of(model: PyroProgram | None, guide: PyroProgram | None, batch: Batch
     num = _num_rows(batch)
     if num is None:
         return Naming()
-    for some in (few_of(batch), batch):
+    few = few_of(batch)
+    for some in (few, batch):
         sites = run_quietly(model, guide, some)
         if sites is not None:
-            name = _data_plate(sites, _num_rows(some))
-            if name is not None:
+            found = _data_plates(sites, _num_rows(some))
+            if len(found) > 0 and DATA not in found and num > 1 and some is few:
+                found = _of_other_size(found, model, guide, take_rows(few, slice(1, None)))
+            if found:
+                name = DATA if DATA in found else max(found, key=lambda name: found[name])
                 return Naming() if name == DATA and not _is_sizeless(sites) else Naming(name)
     return Naming()
 
 
-def _data_plate(sites: list[Any], num: int | None) -> str | None:
-    found: dict[str, bool] = {}  # name → whether it is around an observed site
+def _of_other_size(
+    found: dict[str, bool], model: PyroProgram | None, guide: PyroProgram | None, batch: Batch
+) -> dict[str, bool]:
+    """Those plates that are as large as other data are many: not one of as many topics as there were data."""
+    sites = run_quietly(model, guide, batch)
+    if sites is None:
+        return found
+    again = _data_plates(sites, _num_rows(batch))
+    return {name: is_around for name, is_around in found.items() if name in again}
+
+
+def _data_plates(sites: list[Any], num: int | None) -> dict[str, bool]:
+    """The plates that may be that of the data → whether one is around an observed site; the first of equals first."""
+    found: dict[str, bool] = {}
     for site in sites:
         if isinstance(site["fn"], _Subsample):
             continue
         for frame in site["cond_indep_stack"]:
             if frame.dim == -1 and (frame.size in (num, -1) or frame.full_size == num):
                 found[frame.name] = found.get(frame.name, False) or site["is_observed"]
-    if not found or DATA in found:
-        return DATA if found else None
-    return max(found, key=lambda name: found[name])  # the first of equals
+    return found
 
 
 def _is_sizeless(sites: list[Any]) -> bool:

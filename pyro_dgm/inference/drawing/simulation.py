@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from ...contract import PyroProgram, Site
 from ..data.tensors import Batch, has_rows
+from ..enumeration.layouts import alone, log_joint_given
 from ..process.states import fork_rng
 from ..run.explain import cause_of
-from ..run.kinds import is_data, is_subsample
+from ..run.kinds import is_data, is_subsample, is_summable
 from ..run.particles import sum_over_plates
 from ..run.traces import latent_sites, log_density, scored_sites, vectorized
 from .generation import generated_value
@@ -186,9 +187,13 @@ def generative_trace(model: PyroProgram, num: int, size: int, context: Batch, de
 
 
 def log_joint(model: PyroProgram, batch: Batch, latents: dict[str, Tensor], depth: int) -> Tensor:
-    r"""$\log p(x_i, z_i)$ `(N,)` of given latents `(N, *plates, *event)`, in float64."""
+    r"""$\log p(x_i, z_i)$ `(N,)` of given latents `(N, *plates, *event)`, in float64, enumerated sites summed out."""
+    sites = sites_given(model, batch, latents, depth)
+    if any(is_summable(site) for site in sites.values()):
+        given = {name: value.movedim(0, depth - 1) for name, value in latents.items()}
+        return log_joint_given(alone(model), given, batch, depth)
     densities = []
-    for name, site in sites_given(model, batch, latents, depth).items():
+    for name, site in sites.items():
         densities.append(sum_over_plates(name, site, log_density(site))[0].double())
     return torch.stack(densities).sum(0)
 

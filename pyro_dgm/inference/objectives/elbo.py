@@ -11,6 +11,7 @@ import torch
 from pyro.distributions.kl import kl_divergence
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor, nn
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 from ..data.batches import read_arguments
 from ..data.tensors import Batch
@@ -33,6 +34,7 @@ from .factors import guide_costs
 from .free_bits import FreeBits
 from .objective import Objective, check_observed, check_reparameterized
 from .schedules import Schedule, check_values
+from .sums import Sums
 
 
 class ELBO(Objective):
@@ -42,6 +44,10 @@ class ELBO(Objective):
     on the host: the loss equals `pyro.infer.Trace_ELBO` (divided by the number of data) under one seed, and
     traces into one graph. With another gradient it is
     `IWELBO(model, guide, 1, estimator=StickingTheLanding())`.
+
+    A pair with a site `infer={"enumerate": "parallel"}` (`config_enumerate`), in either program, has the loss of
+    `pyro.infer.TraceEnum_ELBO` with as many plates as the programs have: the site is summed over. That loss is one
+    figure, so that β, free bits and `analytic_kl` are refused, and it is eager only.
 
     Args:
         model: the model, a module.
@@ -66,7 +72,9 @@ class ELBO(Objective):
         `factor[f]`: $-\log f$ of a `pyro.factor` in the model, part of nelbo; `guide_factor[f]`: $+\log f$ of one
         in the guide, part of the loss alone. Of a guide
         that is a point mass at a latent site, as `AutoDelta`, the sum is `njoint`, $-\log p(x, z^*)$, in place of
-        `nelbo`: it bounds nothing; and `prior[z]`, $-\log p(z^*)$, stands in place of `kl[z]` of such a site.
+        `nelbo`: it bounds nothing; and `prior[z]`, $-\log p(z^*)$, stands in place of `kl[z]` of such a site. Of a
+        pair with summed sites there are `loss` and, where the programs have neither a factor in the guide nor a
+        `poutine.scale`, `nelbo`, which is the same.
 
     Raises:
         TypeError: for what is no pair of programs, see `Objective`; for β or free bits that are not given by
@@ -74,7 +82,8 @@ class ELBO(Objective):
         ValueError: for a guide site without reparameterized draws; for a model without an observed site; for
             a negative β; for β or free bits of an unknown site; for free bits of each dim where the dims are
             dependent, or not as many; for a closed-form KL when guide and model draw their sites in different
-            orders, or that is negative; after an epoch, for a KL below 0 beyond the noise of the draws.
+            orders, or that is negative; for β, free bits or a closed-form KL of a pair with summed sites; after an
+            epoch, for a KL below 0 beyond the noise of the draws.
 
     References:
         Kingma, Welling 2014, arXiv:1312.6114; Higgins et al. 2017 for β; Kingma et al. 2016, arXiv:1606.04934
@@ -99,6 +108,9 @@ class ELBO(Objective):
         self.beta = schedules_by_site(beta)
         self.free_bits = free_bits_by_site(free_bits)
         self._has_divergence = False  # found by preflight
+        self._sums: dict[
+            int, Sums
+        ] = {}  # by the number of arguments: labels may be given or summed over
 
     def extra_repr(self) -> str:
         """The settings; β and free bits print themselves."""
@@ -123,10 +135,16 @@ class ELBO(Objective):
         latent = list(structure.latent)
         check_known("beta", "sites", self.beta, [*latent, *structure.observed])
         check_known("free_bits", "latent sites", self.free_bits, latent)
+        self._sums = {}
+        self._sums_of(batch)
         return structure
 
     @TURN.taken()
     def terms(self, *batch: Any) -> dict[str, Tensor]:  # noqa: D102
+        sums = self._sums_of(batch)
+        if sums.sites:
+            total = sums.loss(self.model, self.guide, batch, self.num_particles)
+            return sums.named(total / self._num_data(batch))
         pair = self._run(batch)
         check_observed(pair.observed | pair.factors)
         if self.analytic_kl:
@@ -144,6 +162,16 @@ class ELBO(Objective):
             costs.append(Cost.of(f"log_q[{name}]", name, site, log_density(site)))
         weight = 1 / (self.num_particles * self._num_data(batch))
         return self._name_terms(costs, guide_costs(pair), weight, bound_name(points))
+
+    def _sums_of(self, batch: tuple[Any, ...]) -> Sums:
+        """What the loss sums over, found by preflight or by the first run with so many arguments."""
+        key = sum([value is not None for value in batch])
+        if key not in self._sums:
+            if get_proxy_mode() is not None:  # while it becomes a graph, nothing else is run
+                return Sums()
+            self._sums[key] = Sums.of(*self._named(), batch)
+            self._sums[key].check(self.beta, self.free_bits, analytic_kl=self.analytic_kl)
+        return self._sums[key]
 
     def _run(self, batch: tuple[Any, ...]) -> PairTrace:
         """Run the pair; refuse more plates than the objective knows, into which the particles would fall."""

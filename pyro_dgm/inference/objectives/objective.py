@@ -189,8 +189,8 @@ def check_reparameterized(name: str, site: Site) -> None:
         raise ValueError(
             f"site '{name}': expected reparameterized draws for the gradient of the bound, "
             f"got {site['fn']}. "
-            "Fix: PyroObjective(model, guide, TraceEnum_ELBO(max_plate_nesting=1)) "
-            "for a discrete latent, or a family with rsample."
+            "Fix: infer={'enumerate': 'parallel'} at a discrete latent, which ELBO then sums over; "
+            "or a family with rsample."
         )
 
 

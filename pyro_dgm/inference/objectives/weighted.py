@@ -48,6 +48,15 @@ class Weighted(Objective):
         """The settings."""
         return f"num_particles={self.num_particles}, size={self.size}"
 
+    def preflight(self, *batch: Any) -> Structure:  # noqa: D102
+        structure = super().preflight(*batch)
+        if structure.summed:
+            raise ValueError(
+                f"{type(self).__name__}: expected latents that the guide draws, got {list(structure.summed)}, which "
+                "are summed over. Fix: ELBO(model, guide), which sums; or without infer={'enumerate': …}."
+            )
+        return structure
+
     @TURN.taken()
     def terms(self, *batch: Any) -> dict[str, Tensor]:  # noqa: D102
         particles = self.estimator.draw(

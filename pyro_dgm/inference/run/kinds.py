@@ -11,7 +11,8 @@ factor                  distribution `Unit`, in the model        part of the joi
 factor of the guide     distribution `Unit`, in the guide        part of the training loss alone, of no estimate
 deterministic           `infer={"_deterministic": True}`         a named value without a density
 auxiliary               `infer={"is_auxiliary": True}`, drawn    part of the guide's density, not of the model
-enumerated              `infer={"enumerate": …}`                 summed out by `PyroObjective`; elsewhere drawn
+summed out              `infer={"enumerate": "parallel"}`        in the model alone: never drawn, summed out exactly
+enumerated latent       the same, in the guide                   drawn; summed out in training and in weights
 subsample               the index of a plate                     N/B of the plate scales the loss
 ======================  =======================================  ==================================================
 """
@@ -36,6 +37,8 @@ class Kind(StrEnum):
     LATENT = "latent"  # one log weight per datum
     NOISE = "dequantization noise"  # a latent that belongs to the data
     GLOBAL = "global latent"  # outside the data plate
+    ENUMERATED = "enumerated latent"  # of the guide, summed out in training and in weights
+    SUMMED = "summed out"  # of the model alone
     OBSERVED = "observed"
     FACTOR = "factor"  # a term of the joint density that scores no data
     GUIDE_FACTOR = "factor of the guide"  # a term of the training loss, of no estimate
@@ -66,7 +69,15 @@ def is_auxiliary(site: Mapping[str, Any]) -> bool:
 
 def is_enumerated(site: Mapping[str, Any]) -> bool:
     """Whether Pyro's enumerating estimators sum it out."""
-    return "enumerate" in (site["infer"] or {})
+    return bool((site["infer"] or {}).get("enumerate"))
+
+
+def is_summable(site: Mapping[str, Any]) -> bool:
+    """Whether it asks to be summed over all its values at once; over a few draws of it is no sum."""
+    infer = site["infer"] or {}
+    if infer.get("enumerate") != "parallel" or infer.get("num_samples") or site["is_observed"]:
+        return False
+    return bool(getattr(site["fn"], "has_enumerate_support", False))
 
 
 def is_drawn(site: Mapping[str, Any]) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -17,6 +17,9 @@ from ..adoption.first_runs import initialise
 from ..adoption.plates import naming_of
 from ..adoption.programs import as_module
 from ..data.batches import read_arguments
+from ..data.tensors import Batch
+from ..enumeration.layouts import alone, summed, summed_of_runs
+from ..enumeration.runs import Sums
 from ..process.states import fork_rng
 from ..vectorization.modes import meaning_of, refuse_mixing, takes_all_data
 from ..vectorization.rows import OneAtATime
@@ -33,12 +36,14 @@ class Particles:
     r"""$z^{(k)}_i \sim q(z \mid x_i)$ with $\log p$ and $\log q$ of every site, unscaled, in nats.
 
     Attributes:
-        values: latent site → draws `(K, …, N, *event)`, the dims between those of the site's further plates.
+        values: latent site → draws `(K, …, N, *event)`, the dims between those of the site's further plates; none of
+            a guide whose own sites are summed over.
         log_p: model site inside the data plate (latent, observed, and factors) → log density `(K, N)`.
         log_q: drawn site of the guide → log density `(K, N)`, auxiliary ones among them; its factors are no part of it.
         pair: the run itself, for readers that need distributions or plates.
         shared_p: model site that all data share, outside the data plate → log density `(K,)`.
         shared_q: drawn site of the guide that all data share → log density `(K,)`.
+        groups: entry of `log_p` → the sites that it stands for, of all that depend on a site that is summed out.
     """
 
     values: dict[str, Tensor]
@@ -47,6 +52,7 @@ class Particles:
     pair: PairTrace
     shared_p: dict[str, Tensor] = field(default_factory=dict)
     shared_q: dict[str, Tensor] = field(default_factory=dict)
+    groups: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, pair: PairTrace) -> Particles:
@@ -69,6 +75,27 @@ class Particles:
             for parts in zip(*of_each, strict=True)
         ]
         return cls(values, log_p, log_q, pairs[0], shared_p, shared_q)
+
+    def with_sums(self, sums: Sums) -> Particles:
+        """The same draws, with the model's enumerated sites summed out of its densities."""
+        return replace(self, log_p=sums.log_p, shared_p=sums.shared_p, groups=sums.groups)
+
+    def sites_of(self, entry: str) -> tuple[str, ...]:
+        """The sites of an entry of `log_p`: one, or those that depend on the same summed sites."""
+        return self.groups.get(entry, (entry,))
+
+    @property
+    def mixed(self) -> frozenset[str]:
+        """The sites whose distribution is one for each value of a site that is summed out."""
+        return frozenset(name for names in self.groups.values() for name in names)
+
+    def log_prior(self, names: Sequence[str]) -> Tensor:
+        r"""$\log p(z)$ of some latent sites `(K, N)`, in float64, with the summed sites summed out."""
+        found = {}
+        for entry, log_p in self.log_p.items():
+            if set(self.sites_of(entry)) <= set(names):
+                found[entry] = log_p
+        return _total(found, self._zeros)
 
     @property
     def guide_trace(self) -> Trace:
@@ -107,7 +134,8 @@ class Particles:
         Raises:
             ValueError: if the data share a site, outside the data plate, which has no log weight per datum.
         """
-        for name in (*self.shared_q, *self.shared_p):
+        for entry in (*self.shared_q, *self.shared_p):
+            name = self.sites_of(entry)[0]
             refuse_shared(name, (self.pair.scored | self.pair.joint)[name])
         return self.log_joint - self.log_guide
 
@@ -125,8 +153,7 @@ class Particles:
     @property
     def kl(self) -> Tensor:
         r"""$\log q(z^{(k)}_i \mid x_i) - \log p(z^{(k)}_i)$ over the latent sites `(K, N)`, in float64."""
-        prior = {name: self.log_p[name] for name in self.values if name in self.log_p}
-        return self.log_guide - _total(prior, self._zeros)
+        return self.log_guide - self.log_prior(list(self.pair.scored))
 
     @cached_property
     def _zeros(self) -> Tensor:
@@ -139,7 +166,12 @@ class Particles:
 
 
 def draw(
-    model: PyroProgram, guide: PyroProgram, *batch: Any, num: int, depth: int | None = None
+    model: PyroProgram,
+    guide: PyroProgram,
+    *batch: Any,
+    num: int,
+    depth: int | None = None,
+    sum_guide: bool = False,
 ) -> Particles:
     r"""K draws of the guide for every datum, scored by both programs in one vectorized run.
 
@@ -150,6 +182,8 @@ def draw(
         num: number K of particles.
         depth: number of plates in the programs; found by a run (on a fork of the random state) if not given, with
             what the networks make of particles. Where it is given, the programs take a plate of particles as they are.
+        sum_guide: sum over all values of the sites that the guide enumerates, in place of a draw of them: the weight is
+            $\sum_c p(x, z_c, c) / q(z_c \mid x, c)$. Those that the model alone has are summed over anyway.
 
     Raises:
         TypeError: without a depth, for what is no pair of programs or no data.
@@ -175,11 +209,33 @@ def draw(
         model, guide = meaning.particles.adopt(model), meaning.particles.adopt(guide)
     if isinstance(model, OneAtATime) and isinstance(guide, OneAtATime):
         pairs = [run_pair(model.program, guide.program, batch) for _ in range(num)]
-        return Particles.of_runs(pairs)
+        particles = Particles.of_runs(pairs)
+        if sum_guide and pairs[0].enumerated:
+            return _summed_guide(model, guide, batch, num, depth, pairs[0])
+        if pairs[0].summed:
+            return particles.with_sums(summed_of_runs(model.program, batch, depth, pairs))
+        return particles
     pair = run_pair(model, guide, batch, num, depth)
     if not torch.is_grad_enabled():  # a training step reads nothing on the host
         warn_of_rounding(pair)
-    return Particles.of(pair)
+    if sum_guide and pair.enumerated:
+        return _summed_guide(model, guide, batch, num, depth, pair)
+    particles = Particles.of(pair)
+    if pair.summed:
+        programs = alone(model), alone(guide)
+        sums = summed(*programs, batch, num, depth, pair, of_guide=False)
+        particles = particles.with_sums(sums)
+    return particles
+
+
+def _summed_guide(
+    model: PyroProgram, guide: PyroProgram, batch: Batch, num: int, depth: int, pair: PairTrace
+) -> Particles:
+    """K particles of a guide whose enumerated sites are summed over as well."""
+    sums = summed(alone(model), alone(guide), batch, num, depth, pair, of_guide=True)
+    return Particles(
+        {}, sums.log_p, sums.log_q, pair, sums.shared_p, sums.shared_q, groups=sums.groups
+    )
 
 
 def _by_place(

@@ -133,8 +133,8 @@ def _fix_of_names(pair: PairTrace) -> str:
     for name in sorted(latent - drawn):
         if is_enumerated(pair.modelled[name]):
             return (
-                f"pyro.sample('{name}', …) in the guide as well, to draw and to weigh it; to train without, "
-                "PyroObjective(model, guide, TraceEnum_ELBO(max_plate_nesting=1)), which sums it out"
+                f"infer={{'enumerate': 'parallel'}} at '{name}', to sum over its values, all of them; or "
+                f"pyro.sample('{name}', …) in the guide as well, to draw it"
             )
     if not drawn:
         return f"{PROGRAM_OF['guide']}, a guide that draws {sorted(latent)}"

@@ -20,7 +20,7 @@ from ..process.states import eval_mode, fork_rng
 from ..vectorization.counting import num_rows, plate_of
 from ..vectorization.modes import Meaning, ParticleMode, meaning_of, takes_all_data
 from .explain import run_or_explain
-from .kinds import Kind, is_factor
+from .kinds import Kind
 from .measures import Measure, measure_of, point_sites
 from .pair_checks import check_pair
 from .rules import RULES, Rule, Subject, check_sites
@@ -32,7 +32,7 @@ from .traces import (
     shared_sites,
 )
 
-DRAWN = (Kind.LATENT, Kind.GLOBAL, Kind.NOISE, Kind.AUXILIARY)
+DRAWN = (Kind.LATENT, Kind.ENUMERATED, Kind.GLOBAL, Kind.NOISE, Kind.AUXILIARY, Kind.SUMMED)
 BLOCK = 10_000  # data that a check of all of them sees at once
 
 
@@ -74,6 +74,8 @@ def _latent_infos(pair: PairTrace) -> list[SiteInfo]:
     for name, drawn in pair.latent.items():
         site = pair.modelled.get(name, drawn)
         kind = Kind.NOISE if name in noise else Kind.LATENT
+        if name in pair.enumerated:
+            kind = Kind.ENUMERATED
         if not is_in_plate(site, DATA):
             kind = Kind.GLOBAL
         found.append(SiteInfo.of(name, site, kind))
@@ -113,13 +115,13 @@ class Structure(Tabular):
     @classmethod
     def of(cls, pair: PairTrace) -> Structure:
         """What one run of a pair shows."""
-        factors_of_guide = {n: site for n, site in pair.trained.items() if is_factor(site)}
         sites = (
             *_latent_infos(pair),
             *_infos(pair.observed, Kind.OBSERVED),
             *_infos(pair.auxiliary, Kind.AUXILIARY),
+            *_infos(pair.summed, Kind.SUMMED),
             *_infos(pair.factors, Kind.FACTOR),
-            *_infos(factors_of_guide, Kind.GUIDE_FACTOR),
+            *_infos(pair.guide_factors, Kind.GUIDE_FACTOR),
             *_infos(pair.deterministic, Kind.DETERMINISTIC),
         )
         points = point_sites(pair.guide_sites, pair.model_sites)
@@ -140,12 +142,17 @@ class Structure(Tabular):
     @cached_property
     def latent(self) -> tuple[str, ...]:
         """Names of all sites that are drawn, in the guide's order."""
-        return self._names(Kind.LATENT, Kind.NOISE, Kind.GLOBAL)
+        return self._names(Kind.LATENT, Kind.ENUMERATED, Kind.NOISE, Kind.GLOBAL)
 
     @cached_property
     def codes(self) -> tuple[str, ...]:
         """Names of the latent sites that make up z: all but the noise of discrete sites, which belongs to the data."""
-        return self._names(Kind.LATENT, Kind.GLOBAL)
+        return self._names(Kind.LATENT, Kind.ENUMERATED, Kind.GLOBAL)
+
+    @cached_property
+    def summed(self) -> tuple[str, ...]:
+        """Names of the sites that training and weights sum over: those of the model alone, then the guide's."""
+        return self._names(Kind.SUMMED, Kind.ENUMERATED)
 
     @cached_property
     def globals(self) -> tuple[str, ...]:
@@ -182,8 +189,8 @@ class Structure(Tabular):
 
     @property
     def is_exact(self) -> bool:
-        """Whether log p(x) needs no guide: nothing is integrated out."""
-        return not self.latent
+        """Whether log p(x) needs no draw of the guide: nothing is integrated out, or all of it is summed over."""
+        return set(self.latent) <= set(self.summed)
 
     def columns(self) -> dict[str, list[Any]]:
         """One row per site."""
@@ -206,6 +213,8 @@ class Structure(Tabular):
         for kind in (
             Kind.GLOBAL,
             Kind.AUXILIARY,
+            Kind.ENUMERATED,
+            Kind.SUMMED,
             Kind.FACTOR,
             Kind.GUIDE_FACTOR,
             Kind.DETERMINISTIC,

@@ -25,6 +25,7 @@ from .kinds import (
     is_drawn,
     is_factor,
     is_subsample,
+    is_summable,
     plate_scale,
 )
 from .own_pass import precise, precise_draws
@@ -72,7 +73,19 @@ class PairTrace:
     @cached_property
     def modelled(self) -> dict[str, Site]:
         """The model's sites that are drawn: the prior of `latent`."""
-        return _of_kind(self.model_sites, is_drawn)
+        drawn = _of_kind(self.model_sites, is_drawn)
+        return {n: s for n, s in drawn.items() if n not in self.summed}
+
+    @cached_property
+    def summed(self) -> dict[str, Site]:
+        """The model's discrete sites that are summed over: they say so, and no guide draws them."""
+        sites = _of_kind(self.model_sites, is_summable)
+        return {n: s for n, s in sites.items() if n not in self.guide_sites}
+
+    @cached_property
+    def enumerated(self) -> dict[str, Site]:
+        """The guide's draws that it can be run over all values of: weights and training losses sum over them."""
+        return _of_kind(self.latent, is_summable)
 
     @cached_property
     def observed(self) -> dict[str, Site]:
@@ -97,6 +110,11 @@ class PairTrace:
         """
         sites = {n: s for n, s in self.guide_sites.items() if n not in self.observed}
         return {n: s for n, s in sites.items() if not is_drawn(s) and not is_deterministic(s)}
+
+    @cached_property
+    def guide_factors(self) -> dict[str, Site]:
+        """The guide's factors, which are part of a training loss alone."""
+        return _of_kind(self.trained, is_factor)
 
     @cached_property
     def deterministic(self) -> dict[str, Site]:

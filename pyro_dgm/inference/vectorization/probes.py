@@ -195,7 +195,7 @@ class Probe:
         for key, score in self.truth.items():
             noise = (again[key] - score).abs().nan_to_num(posinf=torch.inf)
             noisy = noise > self.rounding**0.5 * (1 + score.abs())
-            limit = AMPLIFICATION * (rounded[key] - score).abs().nan_to_num(0.0, 0.0)
+            limit = AMPLIFICATION * (rounded.get(key, score) - score).abs().nan_to_num(0.0, 0.0)
             moved[key] = torch.where(noisy.any(), torch.inf, limit.amax())
         return moved
 

@@ -396,7 +396,8 @@ def test_a_guide_site_without_reparameterized_draws_raises():
 
     objective = dgm.ELBO(Written(program), Written(guide))
     with pytest.raises(
-        ValueError, match=r"site 'z': expected reparameterized draws.*Fix: PyroObjective.*TraceEnum"
+        ValueError,
+        match=r"site 'z': expected reparameterized draws.*Fix: infer={'enumerate': 'parallel'}",
     ):
         objective(torch.randn(4))
 

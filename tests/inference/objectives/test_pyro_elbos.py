@@ -242,11 +242,25 @@ def test_what_is_no_estimator_is_refused():
             TypeError, match=r"expected one of Pyro's estimators.*Fix: TraceEnum_ELBO\(max_plate"
         ):
             dgm.PyroObjective(model, dgm.EmptyGuide(), wrong)
-    with pytest.raises(
-        ValueError,
-        match=r"knows the plates, got TraceEnum_ELBO\(\).*Fix: TraceEnum_ELBO\(max_plate",
-    ):
-        dgm.PyroObjective(model, dgm.EmptyGuide(), TraceEnum_ELBO())
+
+
+@pytest.mark.parametrize("options", [{}, {"num_particles": 2, "vectorize_particles": True}])
+def test_preflight_finds_how_many_plates_an_estimator_has_to_know(options):
+    x, elbo = torch.randn(5, 3), Trace_ELBO(**options)
+    objective = dgm.PyroObjective(Series(), SeriesGuide(), elbo)
+    assert objective.preflight(x).depth == 2
+    assert objective.elbo.max_plate_nesting == 2 + len(options) // 2
+    assert elbo.max_plate_nesting == float("inf")  # that of the caller's may guess for another pair
+    with torch.no_grad():
+        assert objective(x).isfinite()
+
+
+def test_an_estimator_without_plates_sums():
+    model, x = Clusters(), data()
+    objective = dgm.PyroObjective(model, Posterior(model), TraceEnum_ELBO())
+    torch.testing.assert_close(objective(x), -model.log_evidence(x).mean())
+    assert objective.preflight(x).summed == ("c",)
+    torch.testing.assert_close(objective(x), -model.log_evidence(x).mean())
 
 
 # Likelihood ----------------------------------------------------------------------------------------------------------
@@ -280,9 +294,18 @@ def test_the_nll_of_a_loose_guide_is_right_within_its_error():
     assert standard_error < 0.02
 
 
-def test_the_nll_of_a_pair_that_sums_its_discrete_site_is_refused_with_the_fix():
-    with pytest.raises(
-        ValueError,
-        match=r"same latent sites.*Fix: pyro.sample\('c', …\) in the guide.*PyroObjective",
-    ):
-        dgm.nll(Clusters(), Encoder(), data(), num=10)
+def test_the_nll_of_a_pair_that_sums_its_discrete_site_is_exact_in_it():
+    """The site is the model's alone; 5 standard errors of the mean over the data."""
+    model, guide, x = Clusters(), Encoder(), data(20)
+    with torch.no_grad():
+        guide.loc.weight.copy_(torch.eye(2))
+        guide.loc.bias.zero_()
+        guide.scale.fill_(-0.2)
+    result = dgm.nll(model, guide, x, num=4000)
+    exact = -model.log_evidence(x).detach().double()
+    standard_error = result.monte_carlo.square().sum().sqrt() / len(x)
+    assert (result.per_datum - exact).mean().abs() < 5 * standard_error
+    assert standard_error < 0.02
+    of_mixture = dgm.nll(Mixture(), dgm.EmptyGuide(), x, num=10)
+    torch.testing.assert_close(of_mixture.per_datum, exact, rtol=1e-5, atol=1e-5)
+    assert of_mixture.kind.value == "exact"
