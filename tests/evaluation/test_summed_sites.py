@@ -144,3 +144,28 @@ def test_the_export_has_the_draws_of_the_guide_and_the_sums_of_the_model():
     log_w = torch.as_tensor(tree["sample_stats"]["log_weight"].values[0])
     exact = model.log_evidence(x).logsumexp(1).expand_as(log_w)
     torch.testing.assert_close(log_w, exact.double(), rtol=1e-5, atol=1e-5)
+
+
+def test_two_observed_sites_of_one_summed_site_are_one_entry():
+    """Their joint mass is at most 1, and no share of one of them exists without an order."""
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            infer = {"enumerate": "parallel"}
+            c = pyro.sample("c", dist.Bernoulli(torch.tensor(0.3)), infer=infer)
+            pyro.sample("left", dist.Bernoulli(0.1 + 0.8 * c), obs=x[:, 0])
+            pyro.sample("right", dist.Bernoulli(0.9 - 0.7 * c), obs=x[:, 1])
+
+    x = torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
+    result = dgm.nll(model, dgm.EmptyGuide(), x, num=2)
+    p = torch.tensor([[0.1, 0.9], [0.9, 0.2]])
+    of_c = [
+        dist.Bernoulli(p[c]).log_prob(x).sum(-1) + torch.tensor([0.7, 0.3])[c].log() for c in (0, 1)
+    ]
+    exact = -torch.stack(of_c).logsumexp(0)
+    torch.testing.assert_close(result.per_datum, exact.double(), rtol=1e-5, atol=1e-5)
+    assert (-result.per_datum).exp().sum().item() == pytest.approx(1, abs=1e-6)
+    assert result.measure.value == "mass"
+    tree = dgm.to_arviz(model, dgm.EmptyGuide(), x, num=2, prior=False)
+    found = torch.as_tensor(tree["log_likelihood"]["left, right"].values[0, 0])
+    torch.testing.assert_close(found, -exact, rtol=1e-5, atol=1e-5)
