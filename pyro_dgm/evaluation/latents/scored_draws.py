@@ -45,7 +45,7 @@ class ScoredDraws:
     @classmethod
     def of(cls, particles: Particles, codes: Sequence[str]) -> ScoredDraws:
         """The draws of a block of data, all sites but `codes` counted as part of the data."""
-        run = particles.pair
+        run, log_weight = particles.pair, particles.log_weight  # refuses what all data share
         log_q = _sum_of_sites(particles.log_q, codes)
         log_p = _sum_of_sites(particles.log_p, codes)
         q_reason = _why_no_dims("q", run.latent, codes)
@@ -54,7 +54,7 @@ class ScoredDraws:
             values={name: site_draws(run.latent[name]) for name in codes},
             log_q=log_q,
             log_p=log_p,
-            reconstruction=particles.log_weight + log_q - log_p,
+            reconstruction=log_weight + log_q - log_p,
             q_dims=None if q_reason else _log_density_of_dims(run.latent[codes[0]]),
             p_dims=None if p_reason else _log_density_of_dims(run.modelled[codes[0]]),
             reason=q_reason or p_reason,

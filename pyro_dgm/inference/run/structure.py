@@ -178,6 +178,19 @@ class Structure(Tabular):
         """Whether log p(x) needs no guide: nothing is integrated out."""
         return not self.latent
 
+    def require_own_latents(self) -> None:
+        """Refuse a draw that all data share, where something is asked of each datum's own.
+
+        Raises:
+            ValueError: if there is one.
+        """
+        if self.globals:
+            name = self.globals[0]
+            raise ValueError(
+                f"site '{name}': expected a site inside the plate '{DATA}', got a global one, which is no datum's own. "
+                f"Fix: pyro.sample('{name}', …) under `with data_plate(x):`; check(model, guide, x) looks at globals."
+            )
+
     def columns(self) -> dict[str, list[Any]]:
         """One row per site."""
         return {

@@ -99,7 +99,10 @@ def takes_all_data(model: PyroProgram | None, guide: PyroProgram | None, batch: 
         if other_of_all is not None:
             name, frame = other_of_all
             refuse_count(name, len(batch[0]), frame)
-        if of_all and not found and not _is_square(batch[0]):  # they fail on fewer
+        knows_places = (
+            not found or model is None
+        )  # fails on fewer, or is a guide with a row for each
+        if of_all and knows_places and not _is_square(batch[0]):
             return True
         if of_all:
             probe = _probe(model, guide, batch)

@@ -143,23 +143,23 @@ class Probe:
     def exchanges_rows(self) -> bool:
         """Whether data in the reverse order have their log densities in the reverse order: rows are data.
 
-        It is asked of the model; a guide may have parameters for each datum.
+        It is asked of the model, if there is one: a guide may have parameters for each datum.
         """
         num = num_rows(self.batch)
         if num is None or not self.truth:
             return False
-        model = {role: program for role, program in self.programs.items() if role == "model"}
+        role = "model" if "model" in self.programs else "guide"
         order = torch.arange(num - 1, -1, -1)
         draw = {}
         for name, value in self.draws[0].items():
             dim = self._data_dim(name, num)
             draw[name] = value if dim is None else value.flip(dim)
         batch = take_rows(self.batch, order)
-        found = _one_by_one(model, batch, [draw], self.depth)
+        found = _one_by_one({role: self.programs[role]}, batch, [draw], self.depth)
         reverse = {}
         for key, score in found.items():
             reverse[key] = score.flip(-1) if score.shape[-1] == num else score
-        first = {key: score[:1] for key, score in self.truth.items() if key[0] in model}
+        first = {key: score[:1] for key, score in self.truth.items() if key[0] == role}
         return agree(reverse, first, self.rounding)
 
     def _without_others(self, rows: Tensor, num: int) -> Scores:

@@ -63,8 +63,12 @@ def test_a_guide_can_be_fitted_to_every_set():
 
 
 def test_what_has_no_calibration_over_sets_is_refused_by_name():
-    with pytest.raises(ValueError, match=r"sbc: expected the number of data in a set.*Fix: .*size="):
+    with pytest.raises(
+        ValueError, match=r"sbc: expected the number of data in a set.*Fix: .*size="
+    ):
         dgm.sbc(GlobalMean(), guide_of(), num_data=5)
     auto = AutoNormal(GlobalMean())
-    with pytest.raises(ValueError, match=r"sbc: expected a guide that answers any data, got AutoNormal.*Fix: fit="):
+    with pytest.raises(
+        ValueError, match=r"sbc: expected a guide that answers any data, got AutoNormal.*Fix: fit="
+    ):
         dgm.sbc(GlobalMean(), auto, num_data=5, size=5)
