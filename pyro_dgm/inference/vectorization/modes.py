@@ -99,9 +99,8 @@ def takes_all_data(model: PyroProgram | None, guide: PyroProgram | None, batch: 
         if other_of_all is not None:
             name, frame = other_of_all
             refuse_count(name, len(batch[0]), frame)
-        knows_places = (
-            not found or model is None
-        )  # fails on fewer, or is a guide with a row for each
+        # A pair that fails on fewer data, or a guide of a fixed number of rows
+        knows_places = not found if model is not None else other is not None
         if of_all and knows_places and not _is_square(batch[0]):
             return True
         if of_all:

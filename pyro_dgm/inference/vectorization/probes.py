@@ -12,7 +12,7 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor, nn
 
 from ...contract import PyroProgram, Site
-from ..data.tensors import Batch, has_rows, take_rows
+from ..data.tensors import Batch, has_rows, nudged_value, take_rows
 from ..run.supports import innermost
 from ..run.traces import depth_of, latent_sites, log_density, sites_of, vectorized
 from .counting import num_rows
@@ -141,10 +141,7 @@ class Probe:
         return not agree(found, expected, self.rounding, self.unrest)
 
     def exchanges_rows(self) -> bool:
-        """Whether data in the reverse order have their log densities in the reverse order: rows are data.
-
-        It is asked of the model, if there is one: a guide may have parameters for each datum.
-        """
+        """Whether data in reverse order have densities in reverse order; a guide beside a model may know places."""
         num = num_rows(self.batch)
         if num is None or not self.truth:
             return False
@@ -184,8 +181,8 @@ class Probe:
         step = 1 + 8 * self.rounding
         nudged = []
         for draw in self.draws:
-            nudged.append({name: _nudge(value, step) for name, value in draw.items()})
-        batch = tuple(_nudge(value, step) for value in self.batch)
+            nudged.append({name: nudged_value(value, step) for name, value in draw.items()})
+        batch = tuple(nudged_value(value, step) for value in self.batch)
         try:
             rounded = _one_by_one(self.programs, batch, nudged, self.depth)
         except Exception:  # a nudge may leave a support
@@ -298,10 +295,3 @@ def _rounding(values: list[Tensor], *programs: Any) -> float:
             if torch.backends.cuda.matmul.allow_tf32 and any(p.is_cuda for p in floats):
                 found.append(2.0**-10)
     return max(found, default=torch.finfo(torch.get_default_dtype()).eps)
-
-
-def _nudge(value: Any, step: float) -> Any:
-    """A number next to it; integers and labels stay."""
-    if isinstance(value, Tensor) and value.is_floating_point():
-        return value * step
-    return value
