@@ -83,6 +83,7 @@ def aggregate_draws(
 
 def aggregate_draws_of(pair: Session, num: int) -> tuple[Tensor, Tensor]:
     """`aggregate_draws` of an open session."""
+    pair.structure.require_own_latents()
     if not pair.structure.codes:
         raise ValueError(
             "aggregate_test: expected a guide with latent sites, got none to compare with a prior. "

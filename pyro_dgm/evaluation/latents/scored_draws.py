@@ -47,11 +47,11 @@ class ScoredDraws:
     @classmethod
     def of(cls, particles: Particles, codes: Sequence[str]) -> ScoredDraws:
         """The draws of a block of data, all sites but `codes` counted as part of the data."""
-        run = particles.pair
+        run, log_weight = particles.pair, particles.log_weight  # refuses what all data share
         log_q = _sum_of_sites(particles.log_q, codes)
         log_p = particles.log_prior(codes)
         factor = _sum_of_sites(particles.log_p, [*run.factors]) if run.factors else None
-        reconstruction = particles.log_weight + log_q - log_p
+        reconstruction = log_weight + log_q - log_p
         q_reason = _why_no_dims("q", run.latent, codes)
         p_reason = _why_no_dims("p", run.modelled, codes) or _why_mixed(particles, codes)
         return cls(

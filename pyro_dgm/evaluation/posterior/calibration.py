@@ -14,14 +14,14 @@ from ...inference.data.tensors import Batch, has_rows, take_rows
 from ...inference.drawing.simulation import log_joint, run_without_data, simulate, site_draws
 from ...inference.process.states import fork_rng
 from ...inference.run.explain import run_or_explain
-from ...inference.run.particles import Particles, draw
+from ...inference.run.particles import draw
 from ...inference.run.rules import check_sites
 from ...inference.run.sessions import Session, require_positive, session_of_prior
 from ...inference.run.structure import Structure
 from ...inference.run.traces import PairTrace, plate_depth
 from ...tabular import Tabular
 from .joint_calibration import DataSets, Fit, shares_draws
-from .uniformity import kolmogorov
+from .uniformity import kolmogorov, ranks_among, rounding_of_draws
 
 LEVELS = (0.5, 0.8, 0.95)  # of the intervals whose coverage is printed
 NUM_PRINTED = 10  # statistics, those of the smallest p-values
@@ -178,7 +178,7 @@ def sbc(
 
 
 def _sbc_of_sets(sets: DataSets, num_data: int) -> SBC:
-    ranks = torch.cat([_ranks(*sets.compare()).cpu() for _ in range(num_data)])
+    ranks = torch.cat([ranks_among(*sets.compare()).cpu() for _ in range(num_data)])
     return _with_ties(sets.names, ranks, sets.pair.num)
 
 
@@ -243,10 +243,10 @@ class _Simulation:
         draws = {}
         for name, site in particles.pair.latent.items():
             draws[name] = site_draws(site)
-        return _ranks(
+        return ranks_among(
             self._statistics(draws, particles.log_joint),
             self._statistics(truth, log_p),
-            _rounding(particles),
+            rounding_of_draws(particles),
         )
 
     def _joint_draws(self, num: int, context: Batch) -> tuple[Tensor, dict[str, Tensor], Tensor]:
@@ -298,19 +298,3 @@ def _repeated_rows(context: Batch, rows: Tensor) -> Batch:
     lengths = [len(value) for value in context if has_rows(value)]
     num = max(lengths, default=1)
     return take_rows(context, rows % num)
-
-
-def _rounding(particles: Particles) -> float:
-    """The relative error of a number of the programs: the coarsest of their dtypes."""
-    dtypes = {log_p.dtype for log_p in particles.log_p.values()}
-    return max(torch.finfo(dtype).eps for dtype in dtypes)
-
-
-def _ranks(draws: Tensor, truth: Tensor, rounding: float) -> Tensor:
-    """How many draws `(L, N, S)` lie below the truth `(N, S)`; a tie is below with a place drawn at random."""
-    margin = 32 * rounding * truth.abs()  # equal up to rounding is equal: discrete latents tie
-    below = (draws < truth - margin).sum(0)
-    not_above = (draws <= truth + margin).sum(0)
-    num_places = not_above - below + 1
-    place = torch.rand_like(truth) * num_places
-    return below + place.long()

@@ -17,10 +17,11 @@ from ...inference.data.tensors import has_rows
 from ...inference.drawing.simulation import run_without_data
 from ...inference.process.states import fork_rng
 from ...inference.run.kinds import is_deterministic, is_factor
-from ...inference.run.particles import Particles, draw
+from ...inference.run.particles import draw
 from ...inference.run.sessions import Session
 from ...inference.run.traces import latent_sites, log_density, plate_value, sites_of
 from ..likelihood.quantities import names_of_numbers
+from .uniformity import rounding_of_draws
 
 Fit = Callable[..., Any]
 
@@ -108,7 +109,7 @@ class DataSets:
         joint = particles.log_joint.sum(-1)
         for shared in particles.shared_p.values():
             joint = joint + shared
-        rounding = _rounding(particles)
+        rounding = rounding_of_draws(particles)
         return (
             torch.cat([*draws, joint[:, None, None]], -1),
             torch.cat([*truth, log_p], -1),
@@ -120,10 +121,6 @@ class DataSets:
         with torch.enable_grad():
             guide: PyroProgram = self.fit(*batch)
         return guide
-
-
-def _rounding(particles: Particles) -> float:
-    return max(torch.finfo(value.dtype).eps for value in particles.values.values())
 
 
 def _refuse_auto_guide(guide: Any) -> None:

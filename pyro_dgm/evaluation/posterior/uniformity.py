@@ -1,4 +1,4 @@
-"""Are numbers uniform on (0, 1)? Kolmogorov's test."""
+"""Ranks of a truth among draws, and whether numbers are uniform on (0, 1): Kolmogorov's test."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from math import exp, pi, sqrt
 
 import torch
 from torch import Tensor
+
+from ...inference.run.particles import Particles
 
 
 def kolmogorov(u: Tensor) -> float:
@@ -53,3 +55,19 @@ def _tail_of_large(t: float) -> float:
         total += sign * exp(-rate * k**2)
         sign = -sign
     return 2 * total
+
+
+def ranks_among(draws: Tensor, truth: Tensor, rounding: float) -> Tensor:
+    """How many draws `(L, N, S)` lie below the truth `(N, S)`; a tie is below with a place drawn at random."""
+    margin = 32 * rounding * truth.abs()  # equal up to rounding is equal: discrete latents tie
+    below = (draws < truth - margin).sum(0)
+    not_above = (draws <= truth + margin).sum(0)
+    num_places = not_above - below + 1
+    place = torch.rand_like(truth) * num_places
+    return below + place.long()
+
+
+def rounding_of_draws(particles: Particles) -> float:
+    """The relative error of a number of the programs: the coarsest of their dtypes."""
+    numbers = (*particles.log_p.values(), *particles.values.values())
+    return max(torch.finfo(value.dtype).eps for value in numbers if value.is_floating_point())

@@ -266,3 +266,10 @@ def extreme_rows(tensor: Tensor, num: int) -> Tensor:
 def extreme_batch(batch: Batch) -> Batch:
     """The few data in which a value outside a support shows, wherever it hides in the set: what a check looks at."""
     return take_rows(batch, extreme_rows(batch[0], 1))
+
+
+def nudged_value(value: Any, step: float) -> Any:
+    """A number next to it, `step` times as large; integers and labels stay."""
+    if isinstance(value, Tensor) and value.is_floating_point():
+        return value * step
+    return value

@@ -192,6 +192,19 @@ class Structure(Tabular):
         """Whether log p(x) needs no draw of the guide: nothing is integrated out, or all of it is summed over."""
         return set(self.latent) <= set(self.summed)
 
+    def require_own_latents(self) -> None:
+        """Refuse a draw that all data share, where something is asked of each datum's own.
+
+        Raises:
+            ValueError: if there is one.
+        """
+        if self.globals:
+            name = self.globals[0]
+            raise ValueError(
+                f"site '{name}': expected a site inside the plate '{DATA}', got a global one, which is no datum's own. "
+                f"Fix: pyro.sample('{name}', …) under `with data_plate(x):`; check(model, guide, x) looks at globals."
+            )
+
     def columns(self) -> dict[str, list[Any]]:
         """One row per site."""
         return {

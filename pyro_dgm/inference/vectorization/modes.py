@@ -101,7 +101,9 @@ def takes_all_data(model: PyroProgram | None, guide: PyroProgram | None, batch: 
         if other_of_all is not None:
             refuse_count(num, other_of_all, is_fixed=other == other_of_all)
         if of_all.found and not of_all.failed:
-            if plates.failed and not _is_square(batch[0]):  # they take no fewer
+            # A pair that fails on fewer data, or a guide of a fixed number of rows
+            knows_places = plates.failed if model is not None else other is not None
+            if knows_places and not _is_square(batch[0]):
                 return True
             probe = _probe(model, guide, batch)
             if probe is not None and probe.rows_are_data():

@@ -12,7 +12,7 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor, nn
 
 from ...contract import DATA, PyroProgram, Site
-from ..data.tensors import Batch, has_rows, take_rows
+from ..data.tensors import Batch, has_rows, nudged_value, take_rows
 from ..run.supports import innermost
 from ..run.traces import depth_of, is_in_plate, latent_sites, log_density, sites_of, vectorized
 from .counting import num_rows
@@ -185,8 +185,8 @@ class Probe:
         step = 1 + 8 * self.rounding
         nudged = []
         for draw in self.draws:
-            nudged.append({name: _nudge(value, step) for name, value in draw.items()})
-        batch = tuple(_nudge(value, step) for value in self.batch)
+            nudged.append({name: nudged_value(value, step) for name, value in draw.items()})
+        batch = tuple(nudged_value(value, step) for value in self.batch)
         try:
             rounded = _one_by_one(self.programs, batch, nudged, self.depth)
         except Exception:  # a nudge may leave a support
@@ -299,10 +299,3 @@ def _rounding(values: list[Tensor], *programs: Any) -> float:
             if torch.backends.cuda.matmul.allow_tf32 and any(p.is_cuda for p in floats):
                 found.append(2.0**-10)
     return max(found, default=torch.finfo(torch.get_default_dtype()).eps)
-
-
-def _nudge(value: Any, step: float) -> Any:
-    """A number next to it; integers and labels stay."""
-    if isinstance(value, Tensor) and value.is_floating_point():
-        return value * step
-    return value

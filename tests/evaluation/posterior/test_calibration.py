@@ -20,8 +20,7 @@ from toys import (
 )
 
 import pyro_dgm as dgm
-from pyro_dgm.evaluation.posterior.calibration import _ranks
-from pyro_dgm.evaluation.posterior.uniformity import kolmogorov
+from pyro_dgm.evaluation.posterior.uniformity import kolmogorov, ranks_among
 
 WITH_LATENTS = {n: b for n, b in PAIRS.items() if "density" not in n}
 
@@ -168,7 +167,7 @@ def test_ties_of_discrete_latents_are_broken_at_random():
 
 def test_a_tie_is_uniform_over_its_places():
     """One value everywhere: ranks of 4,000 data are uniform on 0, …, 4; five standard errors of each share."""
-    ranks = _ranks(torch.ones(4, 4000, 1), torch.ones(4000, 1) * (1 + 1e-16), 2.3e-16)
+    ranks = ranks_among(torch.ones(4, 4000, 1), torch.ones(4000, 1) * (1 + 1e-16), 2.3e-16)
     shares = ranks.flatten().bincount(minlength=5) / 4000
     assert ranks.max() == 4
     assert ((shares - 0.2).abs() < 5 * sqrt(0.2 * 0.8 / 4000)).all()
@@ -176,7 +175,7 @@ def test_a_tie_is_uniform_over_its_places():
 
 def test_ranks_count_the_draws_below():
     draws = torch.tensor([[1.0, 5.0], [2.0, 6.0], [4.0, 7.0]])[..., None]
-    assert _ranks(draws, torch.tensor([[3.0], [9.0]]), 1e-16).flatten().tolist() == [2, 3]
+    assert ranks_among(draws, torch.tensor([[3.0], [9.0]]), 1e-16).flatten().tolist() == [2, 3]
 
 
 class OfContext(nn.Module):
