@@ -27,6 +27,11 @@ def is_array(value: Any) -> bool:
     return pandas is not None and isinstance(value, (pandas.DataFrame, pandas.Series))
 
 
+def is_option(value: Any) -> bool:
+    """Whether a value is an argument that says nothing of the data: `None`, a number, settings in a dict."""
+    return value is None or isinstance(value, (int, float, dict))
+
+
 def is_stream(value: Any) -> bool:
     """Whether a value gives batches of data one after the other: a Dataset, a DataLoader, a list of batches."""
     if is_array(value) or isinstance(value, (str, tuple, nn.Module)):
