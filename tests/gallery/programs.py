@@ -43,14 +43,17 @@ class Entry:
     lacks: Mapping[str, str] = field(default_factory=dict)
 
 
-def _enumerated(nesting: int, **columns: str) -> dict[str, Any]:
-    lacks = dict.fromkeys(("elbo", "trains", "estimate", "to_arviz", "check"), ENUMERATION)
-    return {"elbo": partial(TraceEnum_ELBO, max_plate_nesting=nesting), "lacks": lacks | columns}
+COLUMNS = ("preflight", "elbo", "trains", "estimate", "to_arviz", "check")
 
 
-def _shared(**columns: str) -> dict[str, Any]:
-    lacks = dict.fromkeys(("estimate", "to_arviz", "check"), GLOBALS)
-    return {"has_globals": True, "lacks": lacks | columns}
+def _enumerated(nesting: int, holds: tuple[str, ...]) -> dict[str, Any]:
+    lacks = {name: ENUMERATION for name in COLUMNS if name not in holds}
+    return {"elbo": partial(TraceEnum_ELBO, max_plate_nesting=nesting), "lacks": lacks}
+
+
+def _shared(*holds: str) -> dict[str, Any]:
+    lacks = {name: GLOBALS for name in ("estimate", "to_arviz", "check") if name not in holds}
+    return {"has_globals": True, "lacks": lacks}
 
 
 def take_all_rows(model: Any) -> None:
@@ -75,7 +78,7 @@ def evidence_of_process(X: Tensor, y: Tensor) -> float:
 
 GALLERY = {
     "VAE": Entry(autoencoders.vae),
-    "semi-supervised VAE": Entry(autoencoders.ss_vae, **_enumerated(1)),
+    "semi-supervised VAE": Entry(autoencoders.ss_vae, **_enumerated(1, ("preflight",))),
     "semi-supervised VAE with labels": Entry(autoencoders.ss_vae_labelled),
     "conditional VAE": Entry(autoencoders.cvae),
     "deep Markov model": Entry(sequences.dmm),
@@ -87,11 +90,13 @@ GALLERY = {
     "attend-infer-repeat": Entry(
         sequences.attend_infer_repeat, partial(TraceGraph_ELBO, max_plate_nesting=1)
     ),
-    "Gaussian mixture": Entry(topics.gaussian_mixture, **_enumerated(1, preflight=ENUMERATION)),
-    "LDA": Entry(topics.lda, num=20, **_enumerated(2, preflight=ENUMERATION)),
-    "hidden Markov model": Entry(sequences.hmm, **_enumerated(2, preflight=ENUMERATION)),
+    "Gaussian mixture": Entry(
+        topics.gaussian_mixture, **_enumerated(1, ("elbo", "trains", "check"))
+    ),
+    "LDA": Entry(topics.lda, num=20, **_enumerated(2, ())),
+    "hidden Markov model": Entry(sequences.hmm, **_enumerated(2, ("elbo", "trains", "check"))),
     "sparse gamma DEF": Entry(topics.sparse_gamma, **_shared()),
-    "EasyGuide": Entry(topics.easy_guide, **_shared()),
+    "EasyGuide": Entry(topics.easy_guide, **_shared("check")),
     "Bayesian regression": Entry(regressions.bayesian_regression, **_shared()),
     "logistic regression": Entry(regressions.logistic_regression, **_shared()),
     "eight schools": Entry(regressions.eight_schools, **_shared()),

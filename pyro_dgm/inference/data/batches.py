@@ -24,6 +24,7 @@ from .tensors import (
     concat_rows,
     extreme_rows,
     is_array,
+    is_option,
     is_stream,
     take_rows,
     to_device,
@@ -36,6 +37,7 @@ class Batches:
 
     Args:
         data: a Tensor or ndarray `(N, *event)`, or a tuple of them of equal length: observation first, then context.
+            Further arguments of a program that are `None`, numbers or dicts go with every minibatch as they are.
         batch_size: data per minibatch; the last one may be smaller.
         transform: applied to the observation of every minibatch, on the device; for example `binarize`.
         shuffle: whether every epoch has a new order, a function of (seed, epoch).
@@ -60,7 +62,7 @@ class Batches:
         check_count("Batches", "batch_size", batch_size, fix="batch_size=128")
         parts = data if isinstance(data, (tuple, list)) else (data,)
         for position, part in enumerate(parts):
-            if not is_array(part):
+            if not is_array(part) and (position == 0 or not is_option(part)):
                 raise TypeError(
                     f"{name}[{position}]: expected a tensor or an array (N, *event), got {type(part).__name__}. "
                     "Fix: torch.as_tensor(x), or a DataLoader for data that come in batches."

@@ -27,6 +27,11 @@ def is_array(value: Any) -> bool:
     return pandas is not None and isinstance(value, (pandas.DataFrame, pandas.Series))
 
 
+def is_option(value: Any) -> bool:
+    """Whether a value is an argument that says nothing of the data: `None`, a number, settings in a dict."""
+    return value is None or isinstance(value, (int, float, dict))
+
+
 def is_stream(value: Any) -> bool:
     """Whether a value gives batches of data one after the other: a Dataset, a DataLoader, a list of batches."""
     if is_array(value) or isinstance(value, (str, tuple, nn.Module)):
@@ -266,10 +271,3 @@ def extreme_rows(tensor: Tensor, num: int) -> Tensor:
 def extreme_batch(batch: Batch) -> Batch:
     """The few data in which a value outside a support shows, wherever it hides in the set: what a check looks at."""
     return take_rows(batch, extreme_rows(batch[0], 1))
-
-
-def nudged_value(value: Any, step: float) -> Any:
-    """A number next to it, `step` times as large; integers and labels stay."""
-    if isinstance(value, Tensor) and value.is_floating_point():
-        return value * step
-    return value

@@ -169,4 +169,6 @@ def _kind(x: Any) -> Any:
     """What a graph depends on of one of its inputs; of a number, the number itself."""
     if isinstance(x, Tensor):
         return x.shape, x.dtype, x.device, x.requires_grad
+    if isinstance(x, dict):
+        return tuple((name, _kind(value)) for name, value in x.items())
     return x

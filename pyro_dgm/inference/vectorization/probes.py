@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import pyro.distributions as dist
 import torch
 from pyro import poutine
 from pyro.poutine.trace_struct import Trace
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...contract import DATA, PyroProgram, Site
-from ..data.tensors import Batch, has_rows, nudged_value, take_rows
+from ..data.tensors import Batch, has_rows, take_rows
 from ..run.supports import innermost
 from ..run.traces import depth_of, is_in_plate, latent_sites, log_density, sites_of, vectorized
 from .counting import num_rows
+from .rounding import coarsest_rounding, nudge
 
 NUM_PARTICLES = 2
 NUM_ROWS = 3  # of the data that are looked at: other than the particles, so that dims can't be taken for each other
@@ -79,7 +80,7 @@ class Probe:
             for name, site in latent_sites(trace).items():
                 num_event[name] = len(site["fn"].event_shape)
         draws = [{name: _drawn(run, name) for name in num_event} for run in runs]
-        rounding = _rounding(list(draws[0].values()), *present.values())
+        rounding = coarsest_rounding(list(draws[0].values()), *present.values())
         truth = _one_by_one(present, batch, draws, depth)
         num_sites, found = len(sites), frozenset(inside)
         return cls(present, batch, draws, num_event, truth, depth, num_sites, rounding, found)
@@ -185,8 +186,8 @@ class Probe:
         step = 1 + 8 * self.rounding
         nudged = []
         for draw in self.draws:
-            nudged.append({name: nudged_value(value, step) for name, value in draw.items()})
-        batch = tuple(nudged_value(value, step) for value in self.batch)
+            nudged.append({name: nudge(value, step) for name, value in draw.items()})
+        batch = tuple(nudge(value, step) for value in self.batch)
         try:
             rounded = _one_by_one(self.programs, batch, nudged, self.depth)
         except Exception:  # a nudge may leave a support
@@ -287,15 +288,3 @@ def agree(found: Scores, truth: Scores, rounding: float, unrest: Scores | None =
         if not bool((is_close | (got.isnan() & expected.isnan())).all()):
             return False
     return True
-
-
-def _rounding(values: list[Tensor], *programs: Any) -> float:
-    """The relative error of the coarsest numbers of the programs; TensorFloat-32 has ten bits."""
-    found = [torch.finfo(value.dtype).eps for value in values if value.is_floating_point()]
-    for program in programs:
-        if isinstance(program, nn.Module):
-            floats = [p for p in program.parameters() if p.is_floating_point()]
-            found += [torch.finfo(p.dtype).eps for p in floats]
-            if torch.backends.cuda.matmul.allow_tf32 and any(p.is_cuda for p in floats):
-                found.append(2.0**-10)
-    return max(found, default=torch.finfo(torch.get_default_dtype()).eps)

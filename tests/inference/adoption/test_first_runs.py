@@ -111,3 +111,29 @@ def test_the_networks_of_a_bound_method_are_in_evaluation_mode():
     assert torch.allclose(found, -evidence(x[:, 0]), rtol=0, atol=1e-10)
     assert pair.net.training
     assert pair.net[1].num_batches_tracked == 0
+
+
+class WithOptions:
+    """Programs with further arguments that are no data."""
+
+    def model(self, x, mask=None, factor=1.0, settings=None):
+        with pyro.plate("batch", len(x)), pyro.poutine.scale(scale=factor):
+            z = pyro.sample("z", dist.Normal(0.0, settings["scale"]))
+            pyro.sample("x", dist.Normal(z, SCALE), obs=x)
+
+    def guide(self, x, mask=None, factor=1.0, settings=None):
+        loc = pyro.param("loc", torch.tensor(0.0))
+        with pyro.plate("batch", len(x)), pyro.poutine.scale(scale=factor):
+            precision = 1 / settings["scale"] ** 2 + 1 / SCALE**2
+            pyro.sample("z", dist.Normal(loc + x / SCALE**2 / precision, precision**-0.5))
+
+
+def test_arguments_that_are_no_data_go_with_every_minibatch():
+    x, pair = torch.randn(NUM), WithOptions()
+    options = (None, 0.5, {"scale": 2.0})
+    trainer = dgm.SVITrainer(dgm.ELBO(pair.model, pair.guide), lr=0.05)
+    row = trainer.fit((x, *options), epochs=20, batch_size=5, progress=False).rows[-1]
+    assert row["train_loss"] == pytest.approx(0.5 * row["train_nelbo"], rel=1e-6)
+    score = dgm.nll(pair.model, pair.guide, x, *options, num=2000)
+    exact = -dist.Normal(0.0, math.sqrt(4 + SCALE**2)).log_prob(x).mean().item()
+    assert score.mean == pytest.approx(exact, abs=0.01)
