@@ -39,6 +39,7 @@ from .inference.data.binarization import binarize
 from .inference.drawing.generation import encode, generate, reconstruct
 from .inference.objectives.elbo import ELBO
 from .inference.objectives.gradients import DoublyReparameterized, StickingTheLanding
+from .inference.objectives.path_gradients import PathGradient
 from .inference.objectives.pyro_elbos import PyroObjective
 from .inference.objectives.schedules import Cyclical, LinearWarmup
 from .inference.objectives.sleep import Sleep
@@ -54,6 +55,7 @@ from .programs.conditionals.priors import AggregatePrior, MixturePrior, VampPrio
 from .programs.dequantization.noise import NoiseGuide, UnitUniform
 from .programs.dequantization.quantization import dequantized
 from .programs.duality import absorb_prior, expose_prior
+from .programs.flow_guide import FlowGuide
 from .programs.flows.autoregressive import iaf, maf, spline_iaf, spline_maf
 from .programs.flows.bijector import Inverse
 from .programs.flows.couplings import realnvp, spline_coupling
@@ -84,6 +86,7 @@ from .programs.networks.images import ConvDecoder, ConvEncoder
 from .programs.program import Program, data_plate
 from .programs.vae import VAE
 from .refitting.generative import refit_prior, refit_scale
+from .refitting.posterior import fit_posterior
 from .refitting.recognition import refit_guide
 
 __version__ = "0.1.0"
@@ -110,6 +113,7 @@ __all__ = [
     "ELBO",
     "EmptyGuide",
     "Flow",
+    "FlowGuide",
     "GANTrainer",
     "HybridTrainer",
     "IWELBO",
@@ -127,6 +131,7 @@ __all__ = [
     "NonSaturating",
     "Normal",
     "PairedRelativistic",
+    "PathGradient",
     "PixelCNN",
     "Pointwise",
     "Poisson",
@@ -168,6 +173,7 @@ __all__ = [
     "elpd_data",
     "encode",
     "expose_prior",
+    "fit_posterior",
     "flows",
     "frechet",
     "gan",

@@ -23,7 +23,9 @@ from .evaluation.samples.twosample import TwoSample
 from .inference.run.particles import Particles
 from .inference.run.structure import Structure
 from .inference.training.history import History
+from .refitting.posterior import PosteriorFit
 from .refitting.recognition import ScaleCurve
+from .refitting.verdict import Verdict
 
 __all__ = [
     "AIS",
@@ -48,10 +50,12 @@ __all__ = [
     "Optimality",
     "PRDC",
     "Particles",
+    "PosteriorFit",
     "Report",
     "SBC",
     "ScaleCurve",
     "Structure",
     "Surgery",
     "TwoSample",
+    "Verdict",
 ]
