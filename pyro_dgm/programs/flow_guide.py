@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import log
 from typing import Any, cast
 
 import pyro.distributions as dist
@@ -57,6 +58,12 @@ def posterior_flow(dim: int, layers: int = 6, hidden: int = 64) -> Flow:
     return Flow(StandardNormal(dim), [*bijectors, LULinear(dim)])
 
 
+def _set_scale(layer: Bijector, scale: float) -> None:
+    """Set the diagonal of the linear layer at the end of a `posterior_flow`."""
+    with torch.no_grad():
+        cast(LULinear, layer).params.starts["log_diagonal"].fill_(log(scale))
+
+
 class FlowGuide(Program, AutoContinuous):
     r"""$q(u) = $ a flow over all continuous latents, unconstrained and concatenated: $z = T(u)$.
 
@@ -64,8 +71,9 @@ class FlowGuide(Program, AutoContinuous):
     guide it draws the global sites alone, and $q(z_i \mid x_i, u)$ is amortized: one guide for both.
 
     The flow is $u = m + L f(\varepsilon)$; m and L are fixed numbers in `affine`, at first the initial location
-    and a tenth of the identity, which `fit_posterior` places better. The flow is made in the first call, which
-    runs the model once; only then has the guide parameters. Pyro's global parameter store is not touched.
+    and the identity; `place` sets them, as `fit_posterior` does. The default f begins as a tenth of its noise.
+    The flow is made in the first call, which runs the model once; only then has the guide parameters. Pyro's
+    global parameter store is not touched.
 
     Args:
         model: any Pyro program whose latents are continuous.
@@ -104,6 +112,7 @@ class FlowGuide(Program, AutoContinuous):
                 "Fix: FlowGuide(model, Flow(StandardNormal(D), iaf(D, layers=2)))."
             )
         super().__init__(model, init_loc_fn=init_loc_fn)
+        self.has_default_flow = flow is None
         self.add_module("flow", flow)
         self.add_module("local", local)
 
@@ -120,6 +129,17 @@ class FlowGuide(Program, AutoContinuous):
     def affine(self) -> FixedAffine:
         """The last layer of the flow, which places it; from the first call on."""
         return self.posterior_flow().bijector[-1]  # type: ignore[return-value]
+
+    def place(self, loc: Tensor, scale_tril: Tensor) -> None:
+        r"""Put the flow at $m = $ loc `(D,)` and L `(D, D)`; a default flow that is not trained is then $N(m, L L^T)$.
+
+        Raises:
+            ValueError: for what is no place, see `flows.FixedAffine`; before the first call.
+        """
+        layers = self.posterior_flow().bijector
+        self.affine.place(loc, scale_tril)
+        if self.has_default_flow:
+            _set_scale(layers[-2], 1.0)
 
     def forward(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Draw every latent site that the flow covers, then those of the local guide; site → value."""
@@ -155,7 +175,7 @@ class FlowGuide(Program, AutoContinuous):
         return self._modules["flow"]  # type: ignore[return-value]
 
     @torch.no_grad()
-    def quantiles(  # type: ignore[override]
+    def quantiles(
         self, quantiles: Sequence[float], *args: Any, num: int = 10_000
     ) -> dict[str, Tensor]:
         """Site → quantiles `(Q, *shape)` of its numbers, from draws."""
@@ -188,17 +208,19 @@ class FlowGuide(Program, AutoContinuous):
         given = self._modules["flow"]
         dim = self.latent_dim
         flow = posterior_flow(dim) if given is None else cast(Flow, given)
+        if given is None:
+            _set_scale(flow.bijector[-1], INITIAL_SCALE)
         size = flow().event_shape
         if size != (dim,):
             raise ValueError(
                 f"FlowGuide: expected a flow over the {dim} numbers of the latents, got one over "
                 f"{tuple(size)}. Fix: FlowGuide(model, Flow(StandardNormal({dim}), …))."
             )
-        affine = FixedAffine(dim, INITIAL_SCALE)
+        affine = FixedAffine(dim)
         affine.loc.copy_(loc)
         return Flow(flow.base, [*flow.bijector, affine]).to(loc)
 
-    def _prototype_hide_fn(self, msg: Any) -> bool:  # type: ignore[override]
+    def _prototype_hide_fn(self, msg: Any) -> bool:
         """What is left to others: all that is not drawn, and with a local guide what is drawn for each datum."""
         if self._modules["local"] is not None:
             for frame in msg["cond_indep_stack"]:

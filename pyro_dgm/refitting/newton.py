@@ -63,9 +63,12 @@ def best_normal(density: LogDensity, start: Tensor) -> Normal:
 
 
 def _curvature(density: LogDensity, u: Tensor) -> tuple[Tensor, Tensor] | None:
-    """Absolute eigenvalues and the eigenvectors of the Hessian; none where it is not finite."""
+    """Absolute eigenvalues and the eigenvectors of the Hessian; none where it is not finite or has no derivative."""
     with pyro.validation_enabled(False):
-        hessian = torch.func.jacrev(torch.func.grad(density.at))(u)
+        try:
+            hessian = torch.func.jacrev(torch.func.grad(density.at))(u)
+        except (RuntimeError, NotImplementedError):  # an operation that is differentiable once
+            return None
     if not bool(hessian.isfinite().all()):
         return None
     values, axes = torch.linalg.eigh((hessian + hessian.mT) / 2)

@@ -159,12 +159,11 @@ def _is_better(one: Verdict, other: Verdict) -> bool:
 
 def _place(density: LogDensity, *, elsewhere: bool) -> None:
     """Put the flow at the best normal of an ascent from the initial location, or from a random place around it."""
-    affine = density.guide.affine
-    start = affine.loc.clone()
+    start = density.guide.affine.loc.clone()
     if elsewhere:
         start = start + SPREAD_OF_STARTS * torch.randn_like(start)
     normal = best_normal(density, start)
-    affine.place(normal.loc, normal.scale_tril)
+    density.guide.place(normal.loc, normal.scale_tril)
 
 
 def _train(
