@@ -7,6 +7,7 @@ import copy
 import pyro.distributions as dist
 import pytest
 import torch
+from cases import BIJECTORS, over
 from torch.func import functional_call
 
 import pyro_dgm as dgm
@@ -45,6 +46,7 @@ LAYERS = {
     "realnvp": lambda: dgm.realnvp(D, layers=4, hidden=(16,)),
     "iaf": lambda: dgm.iaf(D, layers=2, hidden=(16,)),
 }
+INVERTIBLE = {name: build for name, build in BIJECTORS.items() if build().inverse_calls is not None}
 layers = pytest.mark.parametrize("make", LAYERS.values(), ids=LAYERS.keys())
 in_float64 = pytest.mark.parametrize("dtype", ["float64"], indirect=True)
 
@@ -85,6 +87,23 @@ def test_the_pushed_score_is_that_of_an_inversion(make, dtype):
     torch.testing.assert_close(drawn.score, score_by_inversion(flow, drawn.y), rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(drawn.log_q, flow().log_prob(drawn.y))
     assert not drawn.score.requires_grad
+
+
+@in_float64
+@pytest.mark.parametrize(**over(INVERTIBLE))
+def test_every_bijector_pushes_a_score_as_its_inverse_does(build, dtype):
+    r"""$\partial_y (\log p(x) + \log|\det \partial x / \partial y|)$ at given contexts, images included."""
+    case = build()
+    layer, context = case.bijector, case.at(3)
+    x = case.value(3).requires_grad_()
+    score = torch.randn_like(x)
+    y, log_det, pushed = layer.push_score(x, score, context)
+    torch.testing.assert_close((y, log_det), tuple(layer(x, context)))
+    given = y.detach().requires_grad_()
+    found, inverse_log_det = layer.inverse(given, context)
+    log_p = (found * score).sum() + inverse_log_det.expand(3).sum()
+    (expected,) = torch.autograd.grad(log_p, given)
+    torch.testing.assert_close(pushed, expected, rtol=1e-6, atol=1e-6)
 
 
 def skewed_log_p(z):
