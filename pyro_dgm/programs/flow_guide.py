@@ -38,7 +38,7 @@ def init_to_median_or_origin(site: Any = None) -> Any:
         return transform(torch.zeros(transform.inverse_shape(site["fn"].shape())))
 
 
-def posterior_flow(dim: int, layers: int = 6, hidden: int = 64) -> Flow:
+def posterior_flow(dim: int, layers: int = 8, hidden: int = 64) -> Flow:
     r"""$u = L U\, f(\varepsilon) + b$ with couplings f between permutations; the standard normal at the start.
 
     Args:

@@ -61,7 +61,7 @@ def fit_posterior(
     model: PyroProgram,
     *args: Any,
     guide: FlowGuide | None = None,
-    steps: int = 1000,
+    steps: int = 1500,
     num_particles: int = 128,
     lr: float = 5e-3,
     clip: float = 10.0,
