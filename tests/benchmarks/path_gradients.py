@@ -2,9 +2,9 @@
 
     python tests/benchmarks/path_gradients.py
 
-`fast` pushes the score along the layers beside the draw (`Flow.draw_with_score`); `inversion` is sticking the landing
-by a second scoring with detached parameters; `plain` keeps the score of the parameters. The target is a standard normal,
-whose own gradient costs nothing. The least of four interleaved rounds, 128 draws, one thread, float64.
+`fast` pushes the score along the layers beside the draw (`Flow.draw_with_score`); `inversion` is sticking the
+landing by a second scoring with detached parameters; `plain` keeps the score of the parameters. The target is a
+standard normal, whose own gradient costs nothing. The least of four interleaved rounds, 128 draws, one thread, float64.
 """
 
 from __future__ import annotations
