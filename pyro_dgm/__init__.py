@@ -40,6 +40,7 @@ from .inference.data.binarization import binarize
 from .inference.drawing.generation import encode, generate, reconstruct
 from .inference.objectives.elbo import ELBO
 from .inference.objectives.gradients import DoublyReparameterized, StickingTheLanding
+from .inference.objectives.path_gradients import PathGradient
 from .inference.objectives.pyro_elbos import PyroObjective
 from .inference.objectives.schedules import Cyclical, LinearWarmup
 from .inference.objectives.sleep import Sleep
@@ -55,6 +56,7 @@ from .programs.conditionals.priors import AggregatePrior, MixturePrior, VampPrio
 from .programs.dequantization.noise import NoiseGuide, UnitUniform
 from .programs.dequantization.quantization import dequantized
 from .programs.duality import absorb_prior, expose_prior
+from .programs.flow_guide import FlowGuide
 from .programs.flows.autoregressive import iaf, maf, spline_iaf, spline_maf
 from .programs.flows.bijector import Inverse
 from .programs.flows.couplings import realnvp, spline_coupling
@@ -85,6 +87,7 @@ from .programs.networks.images import ConvDecoder, ConvEncoder
 from .programs.program import Program, data_plate
 from .programs.vae import VAE
 from .refitting.generative import refit_prior, refit_scale
+from .refitting.posterior import fit_posterior
 from .refitting.recognition import refit_guide
 
 __version__ = "0.1.0"
@@ -111,6 +114,7 @@ __all__ = [
     "ELBO",
     "EmptyGuide",
     "Flow",
+    "FlowGuide",
     "GANTrainer",
     "HybridTrainer",
     "IWELBO",
@@ -128,6 +132,7 @@ __all__ = [
     "NonSaturating",
     "Normal",
     "PairedRelativistic",
+    "PathGradient",
     "PixelCNN",
     "Pointwise",
     "Poisson",
@@ -170,6 +175,7 @@ __all__ = [
     "encode",
     "evidence",
     "expose_prior",
+    "fit_posterior",
     "flows",
     "frechet",
     "gan",

@@ -34,6 +34,14 @@ class ConditionalDistribution(Protocol):
         """The distribution, given the context."""
 
 
+@runtime_checkable
+class ScoresItsDraws(Protocol):
+    """A transform that knows the score of what it has just drawn, without an inversion: that of a `Flow`."""
+
+    def score_of(self, base: Any, y: Tensor) -> Tensor:
+        r"""$\partial_y \log q(y)$ `(*batch, D)` of its last draw y, with noise of `base`; a plain number."""
+
+
 class Site(TypedDict):
     """One sample statement of a Pyro trace.
 

@@ -18,7 +18,8 @@ from .programs.flows.oneway import Planar, Sylvester, planar, sylvester
 from .programs.flows.pointwise import Pointwise
 from .programs.flows.shapes import FactorOut, Permutation, PerPixel, Squeeze, Unflatten
 from .programs.flows.spline import Spline
-from .programs.flows.transform import DirectionWarning, FlowTransform
+from .programs.flows.transform import DirectionWarning, FlowTransform, ScoredDraw
+from .programs.flows.whitening import FixedAffine
 from .programs.flows.zuko import Zuko, import_zuko
 from .testing import assert_bijector
 
@@ -34,6 +35,7 @@ __all__ = [
     "Elementwise",
     "FactorOut",
     "Flow",
+    "FixedAffine",
     "FlowTransform",
     "ImageCoupling",
     "Inverse",
@@ -46,6 +48,7 @@ __all__ = [
     "Permutation",
     "Planar",
     "Pointwise",
+    "ScoredDraw",
     "Spline",
     "Squeeze",
     "Stack",

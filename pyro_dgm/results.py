@@ -25,7 +25,9 @@ from .evaluation.samples.twosample import TwoSample
 from .inference.run.particles import Particles
 from .inference.run.structure import Structure
 from .inference.training.history import History
+from .refitting.posterior import PosteriorFit
 from .refitting.recognition import ScaleCurve
+from .refitting.verdict import Verdict
 
 __all__ = [
     "AIS",
@@ -51,6 +53,7 @@ __all__ = [
     "Optimality",
     "PRDC",
     "Particles",
+    "PosteriorFit",
     "Quantities",
     "Report",
     "SBC",
@@ -58,4 +61,5 @@ __all__ = [
     "Structure",
     "Surgery",
     "TwoSample",
+    "Verdict",
 ]

@@ -9,6 +9,7 @@ from .inference.objectives.gradients import (
     Reparameterized,
     StickingTheLanding,
 )
+from .inference.objectives.path_gradients import PathGradient
 from .inference.objectives.schedules import Constant, Cyclical, LinearWarmup, Schedule
 from .inference.training.checkpoints import load_weights, save_weights
 from .inference.training.compilation import Compiled
@@ -27,6 +28,7 @@ __all__ = [
     "History",
     "LinearWarmup",
     "Objective",
+    "PathGradient",
     "Reparameterized",
     "SVITrainer",
     "Schedule",

@@ -340,6 +340,12 @@ def _bijector(bijector: Callable[[], Any], *args: Any, **kwargs: Any) -> Callabl
     return lambda: BijectorCase(randomize(bijector()), *args, **kwargs)
 
 
+def _placed_affine() -> dgm.flows.FixedAffine:
+    layer = dgm.flows.FixedAffine(4)
+    layer.place(torch.randn(4), torch.randn(4, 4).tril(-1) + torch.diag(torch.rand(4) + 0.5))
+    return layer
+
+
 _H = (16,)
 BIJECTORS: dict[str, Callable[[], BijectorCase]] = {
     "permutation": _bijector(lambda: dgm.flows.Permutation(4, (2, 0, 3, 1)), 4, 0, 0, 0),
@@ -372,6 +378,7 @@ BIJECTORS: dict[str, Callable[[], BijectorCase]] = {
     "spline_coupling_of_context": _bijector(lambda: dgm.spline_coupling(4, 2, 3, _H), 4, 3, 2, 2),
     "spline_iaf": _bijector(lambda: dgm.spline_iaf(3, 2, hidden=_H), 3, 0, 2, 2 * 3),
     "spline_maf_of_context": _bijector(lambda: dgm.spline_maf(3, 2, 3, _H), 3, 3, 2 * 3, 2),
+    "fixed_affine": _bijector(_placed_affine, 4, 0, 0, 0),
     "lu_linear": _bijector(lambda: dgm.flows.LULinear(4), 4, 0, 0, 0),
     "lu_linear_of_context": _bijector(lambda: dgm.flows.LULinear(4, 3), 4, 3),
     "orthogonal_of_context": _bijector(

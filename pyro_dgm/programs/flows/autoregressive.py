@@ -11,9 +11,17 @@ from torch.nn.functional import linear, silu
 from ...deprecation import renamed_argument
 from ...representation import SettingsFirst
 from ..networks.dense import cast
-from .bijector import Bijector, Inverse, Stack, ValueAndLogDet, check_hidden, check_sizes
+from .bijector import (
+    Bijector,
+    Inverse,
+    Stack,
+    ValueAndLogDet,
+    check_hidden,
+    check_sizes,
+)
 from .elementwise import Affine, Elementwise, check_transformer
 from .spline import Spline
+from .transform import gradient_of
 
 
 class MaskedLinear(nn.Linear):
@@ -185,6 +193,30 @@ class Autoregressive(Bijector):
             if step + 1 < self.dim:
                 raw = self.made(x, context)
         return x, log_slope.sum(-1)
+
+    def push_score(
+        self, x: Tensor, score: Tensor, context: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The D vector-Jacobian products of one forward pass, side by side, and a triangular system."""
+        self._check_context(context)
+        y, log_slope = self.transformer.forward(x, self.made(x, context))
+        right = score - gradient_of(log_slope.sum(), x)
+        rows = [torch.zeros_like(y).index_fill(-1, index, 1.0) for index in self._order()]
+        (jacobian,) = torch.autograd.grad(
+            y, x, torch.stack(rows), retain_graph=True, is_grads_batched=True
+        )
+        # (D, *batch, D): row i is the gradient of the i-th coordinate in the order, so that J^T is upper triangular.
+        order = torch.cat(self._order())
+        transposed = jacobian.movedim(0, -1).index_select(-2, order)
+        solved = torch.linalg.solve_triangular(
+            transposed, right.index_select(-1, order)[..., None], upper=True
+        )
+        pushed = torch.empty_like(right).index_copy(-1, order, solved[..., 0])
+        return y, log_slope.sum(-1), pushed
+
+    def _order(self) -> tuple[Tensor, ...]:
+        """The coordinates, first to last, each as an index tensor."""
+        return self.degree.argsort().split(1)
 
 
 @renamed_argument(law="transformer")

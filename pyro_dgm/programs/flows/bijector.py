@@ -7,6 +7,7 @@ from itertools import pairwise
 from numbers import Integral
 from typing import Any
 
+import torch
 from torch import Size, Tensor, nn
 from torch.distributions import Transform, constraints
 
@@ -55,6 +56,32 @@ class Bijector(SettingsFirst):
             f"{type(self).__name__} has no inverse. "
             f"Fix: {ALTERNATIVE}, or define inverse(y, context)."
         )
+
+    def push_score(
+        self, x: Tensor, score: Tensor, context: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        r"""$(y, \log|\det|, \partial_y \log p(y))$ from $\partial_x \log p(x)$: a score beside a draw.
+
+        $\partial_y \log p(y) = J^{-\top} (\partial_x \log p(x) - \partial_x \log|\det J|)$ with
+        $J = \partial y / \partial x$. The score is a plain number: no gradient flows through it. This one takes a
+        pass of `inverse`; couplings and autoregressive layers take none.
+
+        Args:
+            x: `(*batch, D)`; it needs a gradient of its own, `requires_grad`.
+            score: $\partial_x \log p(x)$ `(*batch, D)`.
+            context: as in `forward`.
+
+        References:
+            Vaitl, Winkler, Richter, Kessel 2024, *Fast and unified path gradient estimators for normalizing
+            flows*, arXiv:2403.15881.
+        """
+        y, log_det = self(x, context)
+        with torch.enable_grad():
+            given = y.detach().requires_grad_()
+            found, inverse_log_det = self.inverse(given, context)
+            log_p = (found * score).sum() + inverse_log_det.sum()
+            (pushed,) = torch.autograd.grad(log_p, given)
+        return y, log_det, pushed
 
     def _check_context(self, context: Tensor | None) -> None:
         check_context(type(self).__name__, context, self.context)
@@ -144,6 +171,15 @@ class Stack(Bijector):
             y, log_det = layer.inverse(y, context)
             total = total + log_det
         return y, total
+
+    def push_score(
+        self, x: Tensor, score: Tensor, context: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        total = x.new_zeros(())
+        for layer in self:
+            x, log_det, score = layer.push_score(x, score, context)
+            total = total + log_det
+        return x, total, score
 
     def forward_shape(self, shape: Sequence[int]) -> Size:
         for layer in self:

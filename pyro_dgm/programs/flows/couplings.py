@@ -9,9 +9,16 @@ from torch import Tensor
 
 from ...deprecation import renamed_argument
 from ..networks.dense import MLP, concat_inputs, zeroed
-from .bijector import Bijector, Stack, ValueAndLogDet, check_hidden, check_sizes
+from .bijector import (
+    Bijector,
+    Stack,
+    ValueAndLogDet,
+    check_hidden,
+    check_sizes,
+)
 from .elementwise import Affine, Elementwise, check_transformer
 from .spline import Spline
+from .transform import gradient_of
 
 
 class Coupling(Bijector):
@@ -81,6 +88,18 @@ class Coupling(Bijector):
         kept, changed = self._split(y)
         changed, log_slope = self.transformer.inverse(changed, self._raw(kept, context))
         return self._concat(kept, changed), log_slope.sum(-1)
+
+    def push_score(
+        self, x: Tensor, score: Tensor, context: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        kept, changed = self._split(x)
+        score_kept, score_changed = self._split(score)
+        y_changed, log_slope = self.transformer.forward(changed, self._raw(kept, context))
+        curvature = gradient_of(log_slope.sum(), changed)
+        pushed_changed = (score_changed - curvature) * (-log_slope.detach()).exp()
+        through_net = gradient_of(log_slope.sum() + (y_changed * pushed_changed).sum(), kept)
+        pushed = self._concat(score_kept - through_net, pushed_changed)
+        return self._concat(kept, y_changed), log_slope.sum(-1), pushed
 
     def _raw(self, kept: Tensor, context: Tensor | None) -> Tensor:
         """The transformer's parameters `(*batch, num_params, D_B)`."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Size, Tensor
-from torch.distributions import Transform, constraints
+from torch.distributions import Distribution, Transform, constraints
 
 from ...densities.precision import network_output, without_autocast
 from ..weights import Weights
@@ -46,6 +46,35 @@ class Evaluation:
         # A value drawn under no_grad is evaluated again once gradients are wanted; else they would silently
         # be lost.
         return self.with_grad or not torch.is_grad_enabled()
+
+
+class ScoredDraw(NamedTuple):
+    r"""Draws y `(K, *batch, D)`, their $\log q$ `(K, *batch)`, and $\partial_y \log q(y)$, a plain number."""
+
+    y: Tensor
+    log_q: Tensor
+    score: Tensor
+
+    @property
+    def path_log_prob(self) -> Tensor:
+        r"""$\log q(y)$ `(K, *batch)`, whose gradient goes through y alone."""
+        return self.log_q.detach() + along_path(self.y, self.score)
+
+
+def along_path(y: Tensor, score: Tensor) -> Tensor:
+    r"""0, with the gradient $\partial_y \log q(y)\, \mathrm dy$; events are vectors."""
+    moved = (score * y).sum(-1)
+    return moved - moved.detach()
+
+
+def gradient_of(output: Tensor, at: Tensor) -> Tensor:
+    r"""$\partial\,\mathrm{output} / \partial\,\mathrm{at}$ with the graph kept; 0 where it does not depend."""
+    if not output.requires_grad:
+        return torch.zeros_like(at)
+    (gradient,) = torch.autograd.grad(
+        output, at, retain_graph=True, allow_unused=True, materialize_grads=True
+    )
+    return gradient
 
 
 class DirectionWarning(UserWarning):
@@ -127,6 +156,21 @@ class FlowTransform(Transform):
             self._last = Evaluation(x, y, log_det)
         return self._last
 
+    def draw_with_score(self, base: Distribution, num: int) -> ScoredDraw:
+        """K draws, their log density and their score, from one pass of the layers."""
+        x = base.rsample((num,))
+        x, score, log_p = _score_base(base, x)
+        with without_autocast():
+            y, log_det, score = self.bijector.push_score(x, score, self.context)
+        return ScoredDraw(y, log_p - log_det, score)
+
+    def score_of(self, base: Distribution, y: Tensor) -> Tensor:
+        r"""$\partial_y \log q(y)$ of the last draw y, by one more pass forward; a plain number."""
+        with torch.enable_grad():
+            x, score, _ = _score_base(base, self._inv_call(y).detach())
+            with without_autocast():
+                return self.bijector.push_score(x, score, self.context)[2].detach()
+
     def _warn_if_slow(self, direction: str, num: int | None, num_other: int | None) -> None:
         """Say once that a training loop goes the slow way: Python shows an equal warning of one line only once."""
         training = torch.is_grad_enabled() and self.bijector.training
@@ -147,3 +191,12 @@ class FlowTransform(Transform):
 
     def __hash__(self) -> int:
         return id(self)
+
+
+def _score_base(base: Distribution, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    r"""The noise, fit to be differentiated by, with $\partial_x \log p(x)$ and $\log p(x)$."""
+    given = x.detach().requires_grad_()
+    (score,) = torch.autograd.grad(base.log_prob(given).sum(), given)
+    if not x.requires_grad:
+        x = x.requires_grad_()
+    return x, score, base.log_prob(x)
