@@ -25,6 +25,7 @@ from .evaluation.likelihood.importance import nll
 from .evaluation.likelihood.psis import khat
 from .evaluation.likelihood.results import bits_per_dim
 from .evaluation.posterior.calibration import sbc
+from .evaluation.posterior.coverage import tarp
 from .evaluation.posterior.inference_gaps import gaps
 from .evaluation.posterior.truth import guide_error
 from .evaluation.report.report import check
@@ -208,6 +209,7 @@ __all__ = [
     "spline_iaf",
     "spline_maf",
     "surgery",
+    "tarp",
     "to_arviz",
     "training",
     "training_dataset",

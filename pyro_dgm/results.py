@@ -11,6 +11,7 @@ from .evaluation.likelihood.bidirectional import BDMC
 from .evaluation.likelihood.results import NLL, BitsPerDim, GivenNLL
 from .evaluation.likelihood.total_mass import Normalization
 from .evaluation.posterior.calibration import SBC
+from .evaluation.posterior.coverage import TARP
 from .evaluation.posterior.inference_gaps import Gaps
 from .evaluation.posterior.truth import GuideError
 from .evaluation.report.report import Report
@@ -53,5 +54,6 @@ __all__ = [
     "ScaleCurve",
     "Structure",
     "Surgery",
+    "TARP",
     "TwoSample",
 ]
