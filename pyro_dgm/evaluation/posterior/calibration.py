@@ -66,6 +66,7 @@ def sbc(
     *context: Any,
     num_data: int = 10_000,
     num_draws: int = 99,
+    like: Any = None,
     chunk: int = 20_000,
     seed: int = 0,
 ) -> SBC:
@@ -84,6 +85,8 @@ def sbc(
             `num_data` data.
         num_data: number N of simulated data.
         num_draws: number L of draws of the guide for each.
+        like: data as the model's first argument takes them, for a model that does not run on `None`: what it observes
+            is drawn in their place, by `poutine.uncondition`, and their values do not count.
         chunk: how many (draw, datum) pairs are in memory at once.
         seed: of data, draws and ties; the random state outside stays as it is.
 
@@ -107,7 +110,8 @@ def sbc(
         ('z[0]', 'z[1]', 'log p(x, z)', '|z|')
     """
     require_positive(num_data=num_data, num_draws=num_draws)
-    with session_of_prior(model, guide, *context, num=num_draws, chunk=chunk, seed=seed) as pair:
+    options = {"num": num_draws, "chunk": chunk, "seed": seed, "like": like}
+    with session_of_prior(model, guide, *context, **options) as pair:
         return sbc_of(pair, num_data)
 
 

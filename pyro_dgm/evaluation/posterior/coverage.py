@@ -49,6 +49,7 @@ def tarp(
     num_data: int = 10_000,
     num_draws: int = 99,
     num_references: int = 8,
+    like: Any = None,
     chunk: int = 20_000,
     seed: int = 0,
 ) -> TARP:
@@ -68,6 +69,8 @@ def tarp(
         num_data: number N of simulated data.
         num_draws: number L of draws of the guide for each.
         num_references: number M of reference points.
+        like: data as the model's first argument takes them, for a model that does not run on `None`: what it observes
+            is drawn in their place, by `poutine.uncondition`, and their values do not count.
         chunk: how many (draw, datum) pairs are in memory at once.
         seed: of data, draws, references and ties; the random state outside stays as it is.
 
@@ -89,7 +92,8 @@ def tarp(
         ('fixed[0]', 'of x[0]')
     """
     require_positive(num_data=num_data, num_draws=num_draws, num_references=num_references)
-    with session_of_prior(model, guide, *context, num=num_draws, chunk=chunk, seed=seed) as pair:
+    options = {"num": num_draws, "chunk": chunk, "seed": seed, "like": like}
+    with session_of_prior(model, guide, *context, **options) as pair:
         return tarp_of(pair, num_data, num_references)
 
 

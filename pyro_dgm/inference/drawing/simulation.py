@@ -52,7 +52,7 @@ def _repair(context: Batch, guide: PyroProgram | None) -> tuple[str, str]:
         return "Are model and guide swapped? ", "the model first, then its guide"
     return "", (
         "`with data_plate(x, c):` in the model, with x=None, and the further arguments in "
-        "sbc(model, guide, c)"
+        "sbc(model, guide, c); or data as a template, sbc(model, guide, like=x)"
     )
 
 
