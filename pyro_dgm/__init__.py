@@ -27,6 +27,7 @@ from .evaluation.likelihood.results import bits_per_dim
 from .evaluation.posterior.calibration import sbc
 from .evaluation.posterior.coverage import tarp
 from .evaluation.posterior.inference_gaps import gaps
+from .evaluation.posterior.refits import vsbc
 from .evaluation.posterior.truth import guide_error
 from .evaluation.report.report import check
 from .evaluation.samples.classifier import c2st
@@ -215,6 +216,7 @@ __all__ = [
     "training_dataset",
     "traverse",
     "unit_kl",
+    "vsbc",
 ]
 
 

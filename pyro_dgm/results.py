@@ -13,6 +13,7 @@ from .evaluation.likelihood.total_mass import Normalization
 from .evaluation.posterior.calibration import SBC
 from .evaluation.posterior.coverage import TARP
 from .evaluation.posterior.inference_gaps import Gaps
+from .evaluation.posterior.refits import VSBC
 from .evaluation.posterior.truth import GuideError
 from .evaluation.report.report import Report
 from .evaluation.samples.classifier import C2ST
@@ -56,4 +57,5 @@ __all__ = [
     "Surgery",
     "TARP",
     "TwoSample",
+    "VSBC",
 ]

@@ -65,27 +65,36 @@ class Ranks(Tabular):
         return self.uniform
 
     @property
+    def _alone(self) -> Tensor:
+        """p-values of the tests of each statistic by itself `(T, S)`."""
+        return self.p_values[None]
+
+    @property
     def adjusted(self) -> Tensor:
         """p-values of the statistics after Holm's correction over these and those of `joint` `(S,)`."""
-        return self._corrected[: len(self.names)]
+        alone, _ = self._corrected
+        return alone.amin(0)
 
     @property
     def joint_adjusted(self) -> dict[str, float]:
         """p-values of `joint` after the same correction."""
-        return dict(zip(self.joint, self._corrected[len(self.names) :].tolist(), strict=True))
+        _, together = self._corrected
+        return dict(zip(self.joint, together.tolist(), strict=True))
 
     @property
-    def _corrected(self) -> Tensor:
-        alone = self.p_values
+    def _corrected(self) -> tuple[Tensor, Tensor]:
+        """p-values of all tests after Holm's correction: of each statistic by itself `(T, S)`, and of all together."""
+        alone = self._alone
         together = torch.tensor(list(self.joint.values()), dtype=alone.dtype, device=alone.device)
-        weight = len(alone) / max(1, len(together))
-        weights = [torch.ones_like(alone), torch.full_like(together, weight)]
-        return holm(torch.cat([alone, together]), torch.cat(weights))
+        share = torch.full_like(together, alone.numel() / max(1, len(together)))
+        p_values = torch.cat([alone.flatten(), together])
+        adjusted = holm(p_values, torch.cat([torch.ones_like(alone.flatten()), share]))
+        return adjusted[: alone.numel()].view_as(alone), adjusted[alone.numel() :]
 
     @property
     def smallest(self) -> float:
         """The smallest p-value after Holm's correction: below α for an exact guide in at most a share α of runs."""
-        return self._corrected.min().item()
+        return min([self.adjusted.min().item(), *self.joint_adjusted.values()])
 
     def passed(self, level: float = 0.01) -> bool:
         """Whether no test refuses at a level; an exact guide fails with at most that probability."""

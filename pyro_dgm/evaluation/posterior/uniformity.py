@@ -127,6 +127,23 @@ def above_half(u: Tensor) -> float:
     return normal_tail(sqrt(len(u)) * scores.mean().item())
 
 
+def unit_variance(u: Tensor) -> float:
+    r"""p-value of $\sum_i \Phi^{-1}(u_i)^2$, two-sided, against its exact law $\chi^2_N$: do numbers spread evenly?
+
+    Small: they crowd at the ends, or, seen as ranks, at the middle.
+
+    Example:
+        >>> u = (torch.arange(100) + 0.5) / 100
+        >>> unit_variance(u) > 0.5, unit_variance((u + 0.5) / 2) < 1e-4
+        (True, True)
+    """
+    total = normal_scores(u).square().sum().item()
+    above = chi2_tail(total, len(u))
+    half = torch.tensor([len(u) / 2, total / 2], dtype=torch.float64, device="cpu")
+    below = torch.special.gammainc(half[0], half[1]).item()
+    return min(1.0, 2 * min(above, below))
+
+
 def symmetric(u: Tensor) -> float:
     r"""p-value of Wilcoxon's signed ranks of $u - 1/2$: are numbers in (0, 1) symmetric about one half?
 

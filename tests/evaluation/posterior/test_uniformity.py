@@ -15,6 +15,7 @@ from pyro_dgm.evaluation.posterior.uniformity import (
     normal_scores,
     normal_tail,
     symmetric,
+    unit_variance,
     zero_means,
 )
 
@@ -56,6 +57,15 @@ def test_signed_ranks_are_scipys_with_ties():
     for values in (u, (u * 20).round() / 20 + 0.001):
         exact = wilcoxon(values - 0.5, method="approx", correction=False).pvalue
         assert symmetric(values) == pytest.approx(exact, rel=1e-6)
+
+
+@in_float64
+def test_the_variance_of_scores_is_tested_by_its_exact_law():
+    u = torch.rand(20)
+    total = norm.ppf(u.numpy()).__pow__(2).sum()
+    exact = 2 * min(chi2.sf(total, 20), chi2.cdf(total, 20))
+    assert unit_variance(u) == pytest.approx(exact, rel=1e-8)
+    assert unit_variance(0.25 + torch.rand(100) / 2) < 1e-10
 
 
 @in_float64
