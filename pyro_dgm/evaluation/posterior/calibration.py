@@ -24,7 +24,7 @@ class SBC(Ranks):
 
     Each statistic's rank is uniform on 0, …, L if the guide is the exact posterior; ties are broken at random. Every
     statistic is tested by itself, and all dims together (`joint`); one correction goes over all p-values, in which the
-    tests of all together have half of the level.
+    test of log weights has half of the level, and the others of all dims a quarter.
 
     Attributes:
         names: of the S statistics: every latent dim as `z[0]`, then `log p(x, z)` and `|z|`.
@@ -52,6 +52,16 @@ class SBC(Ranks):
         if self.of_weight is not None:
             tests = {**tests, "weights": above_half(self.of_weight)}
         return tests
+
+    @property
+    def _shares(self) -> list[float]:
+        """The weights, which see all faults, have half of the level; the rest is shared as ever."""
+        if self.of_weight is None:
+            return super()._shares
+        if len(self.joint) == 1:  # few data have no other test
+            return [1.0]
+        others = len(self.joint) - 1
+        return [*[1 / others] * others, 2.0]
 
     @property
     def _together(self) -> Tensor:

@@ -70,6 +70,11 @@ class Ranks(Tabular):
         return self.p_values[None]
 
     @property
+    def _shares(self) -> list[float]:
+        """What each test of `joint` has of the level, in units of what those of each statistic have together."""
+        return [1 / len(self.joint)] * len(self.joint)
+
+    @property
     def adjusted(self) -> Tensor:
         """p-values of the statistics after Holm's correction over these and those of `joint` `(S,)`."""
         alone, _ = self._corrected
@@ -86,9 +91,11 @@ class Ranks(Tabular):
         """p-values of all tests after Holm's correction: of each statistic by itself `(T, S)`, and of all together."""
         alone = self._alone
         together = torch.tensor(list(self.joint.values()), dtype=alone.dtype, device=alone.device)
-        share = torch.full_like(together, alone.numel() / max(1, len(together)))
+        shares = torch.tensor(self._shares, dtype=alone.dtype, device=alone.device)
         p_values = torch.cat([alone.flatten(), together])
-        adjusted = holm(p_values, torch.cat([torch.ones_like(alone.flatten()), share]))
+        adjusted = holm(
+            p_values, torch.cat([torch.full_like(alone, 1 / alone.numel()).flatten(), shares])
+        )
         return adjusted[: alone.numel()].view_as(alone), adjusted[alone.numel() :]
 
     @property

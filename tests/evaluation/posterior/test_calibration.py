@@ -1,5 +1,6 @@
 """Simulation-based calibration: exact guides pass, wrong ones fail, ties are ties."""
 
+import dataclasses
 from math import sqrt
 
 import pandas
@@ -286,11 +287,13 @@ def test_few_data_have_no_tests_of_all_dims_but_that_of_weights():
     assert found.smallest == min(found.adjusted.min().item(), found.joint_adjusted["weights"])
 
 
-def test_tests_of_all_dims_have_half_of_the_level():
-    """Three tests share what five statistics share: the first of them has a sixth of the level."""
+def test_the_test_of_weights_has_half_of_the_level_and_those_of_all_dims_a_quarter():
+    """The smallest p-value is divided by its share: one half, or one eighth for either of means and variances."""
     found = dgm.sbc(*normal_pair(shift=1.0), num_data=200, num_draws=9)
-    assert found.smallest == pytest.approx(6 * min(found.joint.values()))
-    assert found.smallest == min(found.joint_adjusted.values())
+    assert found.joint_adjusted["weights"] == pytest.approx(2 * found.joint["weights"])
+    assert found.smallest == found.joint_adjusted["weights"]
+    without = dataclasses.replace(found, of_weight=None)
+    assert without.smallest == pytest.approx(4 * without.joint["means"])
 
 
 class Line(dgm.Program):
