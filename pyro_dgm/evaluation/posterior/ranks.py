@@ -50,14 +50,19 @@ class Ranks(Tabular):
     def joint(self) -> dict[str, float]:
         r"""Test of all statistics together → p-value; none for fewer than 10 data per statistic.
 
-        Of the normal scores $s = \Phi^{-1}(\mathrm{uniform})$: `means`, a $T^2$ of whether all have the mean 0, which
-        sees a mean that is off; and `variances`, the same of $s^2 - 1$, which sees a scale that is off.
+        `means`: a $T^2$ of whether the normal scores $\Phi^{-1}(u)$ all have the mean 0, which sees a mean that is off.
+        `variances`: the same of $\Phi^{-1}(|2 u - 1|)$, which is standard normal as well and grows from the middle to
+        either end: it sees a scale that is off.
         """
         num, size = self._together.shape
         if size == 0 or num < DATA_PER_STATISTIC * size:
             return {}
-        scores = normal_scores(self._together)
-        return {"means": zero_means(scores), "variances": zero_means(scores.square() - 1)}
+        u = self._together
+        folded = (2 * u - 1).abs()
+        return {
+            "means": zero_means(normal_scores(u)),
+            "variances": zero_means(normal_scores(folded)),
+        }
 
     @property
     def _together(self) -> Tensor:

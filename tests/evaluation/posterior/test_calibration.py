@@ -264,10 +264,8 @@ def test_tests_of_all_dims_are_uniform_for_an_exact_guide():
     model, guide = normal_pair()
     p = [dgm.sbc(model, guide, num_data=100, num_draws=19, seed=s).joint for s in range(200)]
     assert list(p[0]) == ["means", "variances", "weights"]
-    for name in ("means", "weights"):
+    for name in p[0]:
         assert kstest([found[name] for found in p], "uniform").pvalue > 1e-5
-    alarms = sum(found["variances"] < 0.05 for found in p)  # its limit is reached from below
-    assert alarms <= 10 + 5 * sqrt(200 * 0.05 * 0.95)
 
 
 def test_each_joint_test_sees_its_fault():
