@@ -1,4 +1,4 @@
-"""Of repeats of 1,000 simulations, planted faults are caught in nine of ten, and exact guides refused in three of 100."""
+"""Of repeats of 1,000 simulations, nine of ten catch planted faults, and three of 100 refuse exact guides."""
 
 import sys
 from pathlib import Path
