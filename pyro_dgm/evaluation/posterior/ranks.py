@@ -77,7 +77,7 @@ class Ranks(Tabular):
     @property
     def _shares(self) -> list[float]:
         """What each test of `joint` has of the level, in units of what those of each statistic have together."""
-        return [1 / len(self.joint)] * len(self.joint)
+        return [1 / len(self.joint) for _ in self.joint]
 
     @property
     def adjusted(self) -> Tensor:

@@ -103,6 +103,14 @@ def test_constant_numbers_and_more_dims_than_draws_are_taken():
     assert whiten(points).isfinite().all()
 
 
+def test_few_data_have_no_tests_of_all_references():
+    model = LinearGaussian()
+    found = dgm.tarp(model, ExactGuide(model), num_data=79, num_draws=9)
+    assert found.joint == {}
+    assert found.smallest == found.adjusted.min().item()
+    assert "TARP, 79 data" in str(found)
+
+
 def test_bad_arguments_raise():
     model = LinearGaussian()
     for name in ("num_data", "num_draws", "num_references", "chunk"):

@@ -147,7 +147,7 @@ def test_a_constant_factor_of_the_model_runs_everywhere(entry):
     run_with(entry, Model(D, factor=constant), Guide(D))
 
 
-DRAWS_OF_THE_MODEL = ("generate", "sbc", "bdmc", "aggregate_test", "to_arviz", "fit of GAN")
+DRAWS_OF_THE_MODEL = ("generate", "sbc", "tarp", "bdmc", "aggregate_test", "to_arviz", "fit of GAN")
 
 
 @pytest.mark.parametrize("entry", ENTRIES)
