@@ -105,14 +105,13 @@ def vsbc(
 
     Example:
         >>> import pyro.distributions as dist
-        >>> from pyro_dgm import data_plate
-        >>> def model(x=None):
+        >>> def model(x):
         ...     mu = pyro.sample("mu", dist.Normal(0.0, 1.0))
-        ...     with pyro.plate("data", 4):
+        ...     with pyro.plate("rows", len(x)):
         ...         pyro.sample("x", dist.Normal(mu, 1.0), obs=x)
         >>> def fit(x):
         ...     return lambda x: pyro.sample("mu", dist.Normal(x.sum() / 5, 5**-0.5))
-        >>> vsbc(model, fit, num_data=40, num_draws=99).failures()
+        >>> vsbc(model, fit, num_data=40, num_draws=99, like=torch.zeros(4)).failures()
         ()
     """
     check_program(model)
