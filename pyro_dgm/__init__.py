@@ -26,7 +26,9 @@ from .evaluation.likelihood.model_evidence import evidence
 from .evaluation.likelihood.psis import khat
 from .evaluation.likelihood.results import bits_per_dim
 from .evaluation.posterior.calibration import sbc
+from .evaluation.posterior.coverage import tarp
 from .evaluation.posterior.inference_gaps import gaps
+from .evaluation.posterior.refits import vsbc
 from .evaluation.posterior.truth import guide_error
 from .evaluation.report.report import check
 from .evaluation.samples.classifier import c2st
@@ -216,11 +218,13 @@ __all__ = [
     "spline_iaf",
     "spline_maf",
     "surgery",
+    "tarp",
     "to_arviz",
     "training",
     "training_dataset",
     "traverse",
     "unit_kl",
+    "vsbc",
 ]
 
 

@@ -13,7 +13,9 @@ from .evaluation.likelihood.quantities import Quantities
 from .evaluation.likelihood.results import NLL, BitsPerDim, GivenNLL
 from .evaluation.likelihood.total_mass import Normalization
 from .evaluation.posterior.calibration import SBC
+from .evaluation.posterior.coverage import TARP
 from .evaluation.posterior.inference_gaps import Gaps
+from .evaluation.posterior.refits import VSBC
 from .evaluation.posterior.truth import GuideError
 from .evaluation.report.report import Report
 from .evaluation.samples.classifier import C2ST
@@ -60,6 +62,8 @@ __all__ = [
     "ScaleCurve",
     "Structure",
     "Surgery",
+    "TARP",
     "TwoSample",
+    "VSBC",
     "Verdict",
 ]

@@ -15,7 +15,8 @@ from ..evaluation.likelihood.smoothing import resampled_indices
 from ..evaluation.likelihood.weights import Weights
 from ..inference.data.tensors import Batch, has_rows
 from ..inference.drawing.observation import refuse_factors
-from ..inference.drawing.simulation import as_generator, generative_trace
+from ..inference.drawing.simulation import generative_trace
+from ..inference.drawing.templates import generative
 from ..inference.process.states import derive_seed, fork_rng
 from ..inference.run.kinds import is_deterministic
 from ..inference.run.particles import Particles
@@ -108,9 +109,9 @@ class Reading:
         r"""K data sets of the model: $z^{(k)}_i \sim p(z \mid c_i)$, $x^{(k)}_i \sim p(x \mid z^{(k)}_i, c_i)$."""
         num, size = self.pair.num, len(block[0])
         depth = self.pair.structure.depth
-        model, context = as_generator(self.pair.model, block)
-        trace = generative_trace(model, num, size, context, depth)
-        refuse_factors(model, trace, context, depth)
+        model = generative(self.pair.model, block)
+        trace = generative_trace(model, num, size, block[1:], depth)
+        refuse_factors(model, trace, block[1:], depth)
         latent, observed = Arrays(), Arrays()
         for name, site in latent_sites(trace).items():
             found = observed if name in particles.pair.observed else latent

@@ -30,6 +30,7 @@ OF_PAIRS: dict[str, Callable[..., Any]] = {
     "active_units": lambda m, g, x: dgm.active_units(g, x, num=4),
     "aggregate_test": lambda m, g, x: dgm.aggregate_test(m, g, x, num_permutations=19),
     "sbc": lambda m, g, x: dgm.sbc(m, g, num_data=30, num_draws=9, chunk=100),
+    "tarp": lambda m, g, x: dgm.tarp(m, g, num_data=30, num_draws=9, chunk=100),
     "hmc_from_the_guide": lambda m, g, x: dgm.hmc(
         m, x, num=5, warmup=10, chains=2, leapfrog=2, start=g
     ),

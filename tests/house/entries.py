@@ -244,6 +244,7 @@ ORIGIN = torch.zeros(3, 2, dtype=torch.float64)
 OF_PRIOR: dict[str, Callable[..., Any]] = {
     "generate": of_model(dgm.generate, 3),
     "sbc": call(dgm.sbc, num_data=20, num_draws=9),
+    "tarp": call(dgm.tarp, num_data=20, num_draws=9),
     "bdmc": of_model(dgm.bdmc, num_data=3, num=2, steps=2, leapfrog=2),
     "decode": of_model(dgm.decode, ORIGIN),
     "traverse": of_model(dgm.traverse, ORIGIN),

@@ -10,6 +10,7 @@ from torch import Tensor
 from ...contract import PyroProgram
 from ...inference.data.tensors import Batch
 from ...inference.drawing.simulation import simulate, site_draws
+from ...inference.drawing.templates import generative
 from ...inference.run.sessions import Session, require_positive, session
 from ..samples.twosample import TwoSample, mmd
 
@@ -107,7 +108,8 @@ def _prior_draws(pair: Session, block: Batch) -> dict[str, Tensor]:
     structure = pair.structure
     x, *context = block
     codes = list(structure.codes)
-    _, draws = simulate(pair.model, len(x), tuple(context), codes, structure.depth)
+    model = generative(pair.model, block)
+    _, draws = simulate(model, len(x), tuple(context), codes, structure.depth)
     return draws
 
 

@@ -104,6 +104,7 @@ def bdmc(
     seed: int = 0,
     chunk: int = 20_000,
     whiten: bool = True,
+    like: Any = None,
 ) -> BDMC:
     r"""$E[\log \bar w] \le \log p(x) \le -E[\log \bar v]$ for $(z^*, x) \sim p(z, x)$: what `ais` is worth on a model.
 
@@ -124,6 +125,8 @@ def bdmc(
         seed: of data and chains.
         chunk: how many (chain, datum) pairs are in memory at once.
         whiten: move in the base space of a latent whose prior is a flow, see `hmc`.
+        like: data as the model's first argument takes them, for a model that does not run on `None`: what it observes
+            is drawn in their place, by `poutine.uncondition`, and their values do not count.
 
     Raises:
         ValueError: for counts below 1, a model that does not generate from these arguments alone, or returns no tensor,
@@ -142,7 +145,8 @@ def bdmc(
     """
     require_positive(num_data=num_data, steps=steps, leapfrog=leapfrog)
     betas = sigmoid_schedule(steps)
-    with session_of_prior(model, start, *context, num=num, chunk=chunk, seed=seed) as pair:
+    options = {"num": num, "chunk": chunk, "seed": seed, "like": like}
+    with session_of_prior(model, start, *context, **options) as pair:
         batch, truth = _simulate(pair.model, num_data, pair.context)
         start = None if start is None else pair.guide
         measure = measure_of_data(pair.model, batch)

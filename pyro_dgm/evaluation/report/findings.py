@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ...contract import PyroProgram
 from ...inference.data.tensors import Batch, take_rows
 from ...inference.drawing.simulation import reader_of
+from ...inference.drawing.templates import generative
 from ...inference.run.explain import cause_of
 from ...inference.run.sessions import Session, require_positive
 from ...inference.run.structure import Structure
@@ -31,6 +32,7 @@ DRAWS = 1000  # of z for surgery, and of either kind for the two-sample test
 PAIRS = 200_000  # of a draw and a datum that surgery has in memory at once
 UNIT_DRAWS = 50  # of z per datum for active units
 RANKED_DRAWS = 99  # of z per simulated datum for calibration
+TEMPLATES = 16  # data whose shapes a model generates by that does not run on `None`
 TOTALS = 8  # data at which normalization is checked
 NO_LATENTS = "the pair has no latents"  # one reason for all that are skipped, told once
 
@@ -188,9 +190,12 @@ class Findings:
             raise Skipped(NO_LATENTS)
         return self.pair
 
-    def _opened(self, batch: Batch, num: int = 1) -> Session:
+    def _opened(
+        self, batch: Batch, num: int = 1, pair: tuple[PyroProgram, PyroProgram] | None = None
+    ) -> Session:
         """The pair on a part of the data, at the start of the seed's noise; their structure is that of all data."""
-        part = Session(*self.pair, batch, num, self.session.chunk, self.settings.seed)
+        model, guide = pair or self.pair
+        part = Session(model, guide, batch, num, self.session.chunk, self.settings.seed)
         part.structure = self.structure
         part.reseed()
         return part
@@ -245,19 +250,20 @@ class Findings:
     @CachedResult
     def sbc(self) -> SBC:
         """Calibration on data that the model simulates."""
-        _ = self.generating_pair
         without_data = (None, *self.session.context)
-        return sbc_of(self._opened(without_data, RANKED_DRAWS), self.settings.num_simulated)
+        opened = self._opened(without_data, RANKED_DRAWS, self.generating_pair)
+        return sbc_of(opened, self.settings.num_simulated)
 
     @CachedResult
     def generating_pair(self) -> tuple[PyroProgram, PyroProgram]:
-        """The pair, once it is known that the model generates what the guide takes."""
+        """The pair, its model as one that generates, once it is known that it makes what the guide takes."""
         model, guide = self.latent_pair
         context = take_rows(self.session.context, slice(1))
         depth = self.structure.depth
-        program = vectorized(model, 1, depth)
         self.session.reseed()
         try:
+            model = generative(model, take_rows(self.batch, slice(TEMPLATES)))
+            program = vectorized(model, 1, depth)
             trace = poutine.trace(program).get_trace(None, *context)
             read = reader_of(model, trace, context, depth)
             guide(read(trace), *context)

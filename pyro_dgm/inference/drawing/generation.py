@@ -24,6 +24,7 @@ def generate(
     *context: Tensor,
     site: str | None = None,
     mean: bool = False,
+    like: Any = None,
     seed: int = 0,
     chunk: int = 10_000,
 ) -> Tensor:
@@ -39,6 +40,8 @@ def generate(
         site: name of the site to return; default: the one that observes the first argument, whatever the program
             returns. It is found by giving some draws back to the model as data.
         mean: whether to return the mean of the site's law, given all that was drawn before it.
+        like: data as the model's first argument takes them, for a model that does not run on `None`: what it observes
+            is drawn in their place, by `poutine.uncondition`, and their values do not count.
         seed: of the draws; the random state outside stays as it is.
         chunk: how many draws are made at once.
 
@@ -46,8 +49,8 @@ def generate(
         `(num, *event)` without a context, `(num, N, *event)` with one.
 
     Raises:
-        ValueError: if several sites or none are observed and no site is named, if the program has no such site, or for
-            a `pyro.factor` that weighs draws unequally.
+        ValueError: if several sites or none are observed and no site is named, if the program has no such site, for
+            a `pyro.factor` that weighs draws unequally, or, with `like`, for a model whose draws depend on its data.
         NotImplementedError: for the mean of a law that has none, as that of a flow.
 
     Example:
@@ -56,11 +59,11 @@ def generate(
         >>> generate(model, 4).shape, generate(model, 4, mean=True).shape
         (torch.Size([4, 3]), torch.Size([4, 3]))
     """
-    with session_of_prior(model, None, *context, chunk=chunk, seed=seed) as opened:
+    with session_of_prior(model, None, *context, chunk=chunk, seed=seed, like=like) as opened:
         context = opened.context
-        depth = plate_depth(poutine.trace(model).get_trace(None, *context))
-        require_positive(num=num)
         model = opened.model
+        depth = plate_depth(poutine.trace(opened.programs[0]).get_trace(None, *context))
+        require_positive(num=num)
         draws: list[Tensor] = []
         for start in range(0, num, chunk):
             particles = vectorized(model, min(chunk, num - start), depth)

@@ -3,20 +3,17 @@ r"""Data from the model itself, with the latents that they came from."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from pyro import poutine
-from pyro.poutine.messenger import Messenger
 from pyro.poutine.trace_struct import Trace
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...contract import PyroProgram, Site
 from ..data.tensors import Batch, has_rows
 from ..enumeration.layouts import alone, log_joint_given
-from ..process.states import fork_rng
 from ..run.explain import cause_of
-from ..run.kinds import is_data, is_subsample, is_summable
+from ..run.kinds import is_summable
 from ..run.particles import sum_over_plates
 from ..run.traces import latent_sites, log_density, scored_sites, vectorized
 from .generation import generated_value
@@ -49,49 +46,6 @@ def run_without_data(
         ) from error
 
 
-class Unobserved(nn.Module):
-    r"""$x \sim p(x \mid z, c)$ where a model observes x: one that takes data, and no `None`, as one that draws them.
-
-    Its first argument is left out, and all that the model takes, the data too, are its context: so many are drawn.
-
-    Args:
-        model: a Pyro program.
-    """
-
-    def __init__(self, model: PyroProgram):
-        super().__init__()
-        self.model = model
-
-    def forward(self, _: None, *batch: Any) -> Any:
-        """Run the model on the arguments, with its observed sites drawn."""
-        with _Unobserving():
-            return self.model(*batch)
-
-
-class _Unobserving(Messenger):
-    """It draws what is observed as data; factors and deterministic values stay."""
-
-    def _pyro_sample(self, msg: Any) -> None:
-        if is_data(msg) and not is_subsample(msg):
-            msg["is_observed"] = False
-            msg["value"] = None
-
-
-def as_generator(model: PyroProgram, batch: Batch) -> tuple[PyroProgram, Batch]:
-    """A model and the context for which it makes data, as many as a batch has: itself, if it runs on `None`.
-
-    Args:
-        model: a Pyro program.
-        batch: its arguments, observation first.
-    """
-    with fork_rng(*batch), torch.no_grad():
-        try:
-            model(None, *batch[1:])
-        except Exception:  # whatever a user's program raises: it is not written for `None`
-            return Unobserved(model), batch
-    return model, batch[1:]
-
-
 def _repair(context: Batch, guide: PyroProgram | None) -> tuple[str, str]:
     """What to ask of a user whose model does not generate, and the fix."""
     if context:
@@ -103,7 +57,7 @@ def _repair(context: Batch, guide: PyroProgram | None) -> tuple[str, str]:
         return "Are model and guide swapped? ", "the model first, then its guide"
     return "", (
         "`with data_plate(x, c):` in the model, with x=None, and the further arguments in "
-        "sbc(model, guide, c)"
+        "sbc(model, guide, c); or data as a template, sbc(model, guide, like=x)"
     )
 
 

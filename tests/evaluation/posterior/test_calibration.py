@@ -1,5 +1,6 @@
 """Simulation-based calibration: exact guides pass, wrong ones fail, ties are ties."""
 
+import dataclasses
 from math import sqrt
 
 import pandas
@@ -20,7 +21,7 @@ from toys import (
 )
 
 import pyro_dgm as dgm
-from pyro_dgm.evaluation.posterior.uniformity import kolmogorov, ranks_among
+from pyro_dgm.evaluation.posterior.ranks import rank_among
 
 WITH_LATENTS = {n: b for n, b in PAIRS.items() if "density" not in n}
 
@@ -167,7 +168,9 @@ def test_ties_of_discrete_latents_are_broken_at_random():
 
 def test_a_tie_is_uniform_over_its_places():
     """One value everywhere: ranks of 4,000 data are uniform on 0, …, 4; five standard errors of each share."""
-    ranks = ranks_among(torch.ones(4, 4000, 1), torch.ones(4000, 1) * (1 + 1e-16), 2.3e-16)
+    ranks = rank_among(
+        torch.ones(4, 4000, 1), torch.ones(4000, 1) * (1 + 1e-16), torch.tensor(1e-14)
+    )
     shares = ranks.flatten().bincount(minlength=5) / 4000
     assert ranks.max() == 4
     assert ((shares - 0.2).abs() < 5 * sqrt(0.2 * 0.8 / 4000)).all()
@@ -175,7 +178,9 @@ def test_a_tie_is_uniform_over_its_places():
 
 def test_ranks_count_the_draws_below():
     draws = torch.tensor([[1.0, 5.0], [2.0, 6.0], [4.0, 7.0]])[..., None]
-    assert ranks_among(draws, torch.tensor([[3.0], [9.0]]), 1e-16).flatten().tolist() == [2, 3]
+    assert rank_among(
+        draws, torch.tensor([[3.0], [9.0]]), torch.tensor(1e-15)
+    ).flatten().tolist() == [2, 3]
 
 
 class OfContext(nn.Module):
@@ -236,35 +241,99 @@ def test_at_most_chunk_pairs_are_in_memory():
     assert sum(of_ranks) == 50 * 7
 
 
-def test_the_correction_is_holms():
-    """p = 0.01, 0.04, 0.03 of three: 0.03, max(0.06, 0.03), and the last is at least the second."""
-    uniform = torch.zeros(2, 3)
-
-    class Known(dgm.results.SBC):
-        p_values = torch.tensor([0.01, 0.04, 0.03], dtype=torch.float64)
-
-    found = Known(("a", "b", "c"), uniform.long(), uniform, 1)
-    torch.testing.assert_close(
-        found.adjusted, torch.tensor([0.03, 0.06, 0.06], dtype=torch.float64)
-    )
-    assert found.passed(0.01)
-    assert not found.passed(0.05)
-
-
-@pytest.mark.parametrize("num", [20, 1000])
-def test_kolmogorovs_p_value_is_scipys(num):
-    """The limiting law with Stephens' correction is within three percent of the exact one above 1e-4."""
-    for power in (1.0, 1.05, 1.2):
-        u = torch.rand(num, dtype=torch.float64) ** power
-        exact = kstest(u, "uniform").pvalue
-        assert kolmogorov(u) == pytest.approx(exact, rel=0.03 if num > 100 else 0.1, abs=1e-4)
-
-
 def test_it_prints_the_worst_statistics_first():
     text = str(dgm.sbc(*pair(shift=0.5), num_data=400, num_draws=19))
     assert "SBC, 400 data × 19 draws, 3 statistics" in text
     assert text.splitlines()[2].split()[0] == "z[0]"
     assert "95% interval" in text
+
+
+def normal_pair(**options):
+    """Three dims, and the posterior with its mean off by `shift` standard deviations in every direction."""
+    model = LinearGaussian(latent=3, observed=3)
+    exact = ExactGuide(model, spread=options.get("spread", 1.0))
+    with torch.no_grad():
+        exact.shift.add_(exact.root.diagonal() * options.get("shift", 0.0))
+    return model, exact
+
+
+def test_tests_of_all_dims_are_uniform_for_an_exact_guide():
+    """200 repetitions with 100 data: for every joint test Kolmogorov's test at one in a hundred thousand."""
+    model, guide = normal_pair()
+    p = [dgm.sbc(model, guide, num_data=100, num_draws=19, seed=s).joint for s in range(200)]
+    assert list(p[0]) == ["means", "variances", "weights"]
+    for name in p[0]:
+        assert kstest([found[name] for found in p], "uniform").pvalue > 1e-5
+
+
+def test_each_joint_test_sees_its_fault():
+    """1,000 data: three dims off by a tenth, or a scale that is a fifth too small."""
+    shifted = dgm.sbc(*normal_pair(shift=0.1), num_data=1000).joint
+    narrow = dgm.sbc(*normal_pair(spread=0.8), num_data=1000).joint
+    assert shifted["means"] < 0.01
+    assert shifted["weights"] < 0.01
+    assert narrow["variances"] < 1e-10
+    assert narrow["weights"] < 1e-10
+    assert narrow["means"] > 1e-4
+
+
+def test_few_data_have_no_tests_of_all_dims_but_that_of_weights():
+    found = dgm.sbc(*normal_pair(), num_data=29, num_draws=9)
+    assert list(found.joint) == ["weights"]
+    assert found.smallest == min(found.adjusted.min().item(), found.joint_adjusted["weights"])
+
+
+def test_the_test_of_weights_has_half_of_the_level_and_those_of_all_dims_a_quarter():
+    """The smallest p-value is divided by its share: one half, or one eighth for either of means and variances."""
+    found = dgm.sbc(*normal_pair(shift=1.0), num_data=200, num_draws=9)
+    assert found.joint_adjusted["weights"] == pytest.approx(2 * found.joint["weights"])
+    assert found.smallest == found.joint_adjusted["weights"]
+    without = dataclasses.replace(found, of_weight=None)
+    assert without.smallest == pytest.approx(4 * without.joint["means"])
+
+
+class Line(dgm.Program):
+    r"""$z \sim N(0, 1)$, $x \sim N(z, 1)$."""
+
+    def forward(self, x=None):
+        with dgm.data_plate(x):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            return pyro.sample("x", dist.Normal(z[..., None], 1.0).to_event(1), obs=x)
+
+
+def test_a_truth_outside_the_guides_support_has_the_largest_weight():
+    class Below(dgm.Program):
+        def forward(self, x=None):
+            with dgm.data_plate(x):
+                pyro.sample("z", dist.Uniform(x[:, 0] - 3, x[:, 0]))
+
+    found = dgm.sbc(Line(), Below(), num_data=400, num_draws=9)
+    assert (found.of_weight > 0.9).double().mean() > 0.3
+    assert found.joint["weights"] < 1e-10
+
+
+def test_a_guide_that_scores_only_its_own_draws_has_no_weights():
+    class OwnDraws(dist.Normal):
+        def log_prob(self, value):
+            if value is not vars(self).get("drawn"):
+                raise NotImplementedError
+            return super().log_prob(value)
+
+        def rsample(self, shape=()):
+            self.drawn = super().rsample(shape)
+            return self.drawn
+
+        def expand(self, shape, _instance=None):
+            return OwnDraws(self.loc.expand(shape), self.scale.expand(shape))
+
+    class OneWay(dgm.Program):
+        def forward(self, x=None):
+            with dgm.data_plate(x):
+                pyro.sample("z", OwnDraws(x.new_zeros(len(x)), 1.0))
+
+    found = dgm.sbc(Line(), OneWay(), num_data=100, num_draws=9)
+    assert found.of_weight is None
+    assert list(found.joint) == ["means", "variances"]
 
 
 def test_its_table_has_a_row_for_each_statistic():

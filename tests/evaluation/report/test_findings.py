@@ -56,7 +56,28 @@ def test_checks_of_each_datum_are_skipped_where_all_share_a_draw():
     assert "all data share ['mu']" in skipped(report)["k-hat"]
 
 
-def test_a_model_that_does_not_generate_skips_what_needs_its_data():
+def test_a_model_that_reads_its_data_skips_what_it_would_generate():
+    """An autoregressive likelihood in one pass: each number's location is of the one before, which is the data's."""
+
+    def model(program, x):
+        with dgm.data_plate(x):
+            z = pyro.sample("z", dist.Normal(torch.zeros(x.shape[1]), 1.0).to_event(1))
+            before = torch.cat([torch.zeros(len(x), 1), x[:, :-1]], 1)
+            pyro.sample("x", dist.Normal(z + before / 10, 1.0).to_event(1), obs=x)
+
+    def guide(program, x):
+        with dgm.data_plate(x):
+            pyro.sample("z", dist.Normal(x / 2, 0.5**0.5).to_event(1))
+
+    found = skipped(dgm.check(Written(model), Written(guide), torch.randn(30, 2), **QUICK))
+    assert set(found) == {"SBC", "aggregate-prior test"}
+    assert "expected a model that generates when x is None" in found["SBC"]
+    assert "site 'x': expected a model whose draws do not depend on the data" in found["SBC"]
+
+
+def test_a_model_that_does_not_run_without_data_is_checked_on_its_own_draws():
+    """Pyro's idiom: the plate and the shapes are of x."""
+
     def model(program, x):
         with dgm.data_plate(x):
             z = pyro.sample("z", dist.Normal(torch.zeros(x.shape[1]), 1.0).to_event(1))
@@ -66,10 +87,10 @@ def test_a_model_that_does_not_generate_skips_what_needs_its_data():
         with dgm.data_plate(x):
             pyro.sample("z", dist.Normal(x / 2, 0.5**0.5).to_event(1))
 
-    found = skipped(dgm.check(Written(model), Written(guide), torch.randn(30, 2), **QUICK))
-    assert set(found) == {"SBC", "aggregate-prior test"}
-    assert "expected a model that generates when x is None" in found["SBC"]
-    assert "'NoneType' object has no attribute 'shape'" in found["SBC"]
+    x = 2**0.5 * torch.randn(200, 2)
+    report = dgm.check(Written(model), Written(guide), x, **QUICK)
+    assert not skipped(report)
+    assert report["SBC"].status is dgm.diagnostics.Status.PASS
 
 
 def test_one_datum_is_no_crash(tmp_path):

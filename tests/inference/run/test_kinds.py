@@ -154,7 +154,7 @@ def test_a_constant_factor_of_the_model_runs_everywhere(entry):
         torch.testing.assert_close(found.per_datum, plain.per_datum - C)
 
 
-DRAWS_OF_THE_MODEL = ("generate", "sbc", "bdmc", "aggregate_test", "to_arviz", "fit of GAN")
+DRAWS_OF_THE_MODEL = ("generate", "sbc", "tarp", "bdmc", "aggregate_test", "to_arviz", "fit of GAN")
 
 
 @pytest.mark.parametrize("entry", ENTRIES)
