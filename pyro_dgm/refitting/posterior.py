@@ -102,9 +102,9 @@ def fit_posterior(
         ...     mean = pyro.sample("mean", dist.Normal(0.0, 1.0))
         ...     with pyro.plate("data", len(y)):
         ...         pyro.sample("y", dist.Normal(mean, 1.0), obs=y)
-        >>> fit = fit_posterior(model, torch.ones(3), steps=50, num_draws=1000)
+        >>> fit = fit_posterior(model, torch.full((3,), 2.0), steps=50, num_draws=1000)
         >>> fit.verdict.is_reliable, round(float(fit.verdict.mean[0]), 1)
-        (True, 0.7)
+        (True, 1.5)
     """
     for name, count in (("steps", steps), ("num_particles", num_particles)):
         check_count("fit_posterior", name, count, fix=f"{name}=100")
