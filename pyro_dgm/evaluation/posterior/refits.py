@@ -9,6 +9,7 @@ from typing import Any
 
 import pyro
 import torch
+from pyro import poutine
 from torch import Tensor
 
 from ...contract import PyroProgram, Site
@@ -17,8 +18,7 @@ from ...inference.data.tensors import as_tensors
 from ...inference.drawing.data_sets import DataSet, DataSets
 from ...inference.process.states import derive_seed, fork_rng
 from ...inference.run.pair_checks import check_program, require_positive
-from ...inference.run.particles import Particles, draw
-from ...inference.run.traces import plate_value
+from ...inference.run.traces import latent_sites, plate_value
 from .ranks import Ranks, rank_among, spread_ranks
 from .simulations import TIE, names_of_numbers
 from .uniformity import symmetric, unit_variance
@@ -73,7 +73,7 @@ def vsbc(
     fit: Callable[..., PyroProgram],
     *context: Any,
     num_data: int = 100,
-    num_draws: int = 999,
+    num_draws: int = 199,
     like: Any = None,
     seed: int = 0,
 ) -> VSBC:
@@ -124,49 +124,50 @@ def vsbc(
     for number in range(num_data):
         with fork_rng(seed=derive_seed(seed, number)):
             data = source.draw()
-            particles = _fitted_draws(model, fit, data, num_draws)
-            names = tuple(_names(particles, data.truth))
-            ranks.append(_ranks(particles, data.truth))
+            draws = _fitted_draws(fit, data, num_draws)
+            names = tuple(_names(draws))
+            ranks.append(_ranks(draws, data.truth))
     joint = torch.stack(ranks)
     with fork_rng(seed=derive_seed(seed, num_data)):
         return VSBC(names, joint, spread_ranks(joint, num_draws), num_draws)
 
 
-def _fitted_draws(
-    model: PyroProgram, fit: Callable[..., PyroProgram], data: DataSet, num: int
-) -> Particles:
-    """Draws of a guide that is fitted to one data set; Pyro's parameters are afterwards what they were."""
+def _fitted_draws(fit: Callable[..., PyroProgram], data: DataSet, num: int) -> dict[str, Tensor]:
+    """Draws `(L, …)` of a guide that is fitted to one data set; Pyro's parameters are afterwards what they were.
+
+    The guide is run once for each draw: it may read the whole data set, and asks for no plate of particles.
+    """
     store = pyro.get_param_store()
+    draws: dict[str, list[Tensor]] = {}
     with store.scope(copy.deepcopy(store.get_state())):
         guide = fit(*data.arguments)
-        with torch.no_grad():
-            particles = draw(model, guide, *data.arguments, num=num)
-    if not set(particles.values) & set(data.truth):
+        for _ in range(num):
+            with torch.no_grad():
+                sites = latent_sites(poutine.trace(guide).get_trace(*data.arguments))
+            for name, site in sites.items():
+                if name in data.truth:
+                    draws.setdefault(name, []).append(plate_value(site))
+    if not draws:
         raise ValueError(
             f"vsbc: expected a guide with latent sites of the model, {sorted(data.truth)}, got "
-            f"{sorted(particles.values)}. Fix: fit=lambda *data: guide, fitted to these data."
+            f"{sorted(draws)}. Fix: fit=lambda *data: guide, fitted to these data."
         )
-    return particles
+    return {name: torch.stack(values) for name, values in draws.items()}
 
 
-def _quantities(particles: Particles, truth: dict[str, Site]) -> list[str]:
-    return [name for name in particles.values if name in truth]
-
-
-def _names(particles: Particles, truth: dict[str, Site]) -> list[str]:
+def _names(draws: dict[str, Tensor]) -> list[str]:
     names = []
-    for name in _quantities(particles, truth):
-        names += names_of_numbers(name, list(plate_value(truth[name]).shape))
+    for name, values in draws.items():
+        names += names_of_numbers(name, list(values.shape[1:]))
     return names
 
 
-def _ranks(particles: Particles, truth: dict[str, Site]) -> Tensor:
+def _ranks(draws: dict[str, Tensor], truth: dict[str, Site]) -> Tensor:
     """How many draws of each number lie below the truth `(S,)`."""
     ranks = []
-    for name in _quantities(particles, truth):
-        draws = particles.values[name]
-        draws = draws.reshape(len(draws), -1)
+    for name, values in draws.items():
         value = plate_value(truth[name]).flatten()
-        margin = TIE * torch.finfo(draws.dtype).eps * value.abs()
-        ranks.append(rank_among(draws.double(), value.double(), margin).cpu())
+        margin = TIE * torch.finfo(values.dtype).eps * value.abs().double()
+        of_draws = values.reshape(len(values), -1).double()
+        ranks.append(rank_among(of_draws, value.double(), margin).cpu())
     return torch.cat(ranks)
