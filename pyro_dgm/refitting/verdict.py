@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..arviz_export.smoothing import smooth_weights
 from ..evaluation.likelihood.psis import khat, khat_threshold
+from ..evaluation.likelihood.smoothing import smooth_weights
 from ..tabular import Tabular
 
 MAX_BIAS = 0.05  # of a mean in standard deviations, and of a standard deviation relative to itself
