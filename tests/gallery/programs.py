@@ -14,9 +14,6 @@ from pyro.infer import ELBO, Trace_ELBO, TraceEnum_ELBO, TraceGraph_ELBO
 from torch import Tensor
 from torch.distributions import MultivariateNormal
 
-ENUMERATION = "estimates sum no enumerated site yet"
-GLOBALS = "estimates know no latent that all data share yet"
-
 
 @dataclass(frozen=True)
 class Entry:
@@ -43,17 +40,8 @@ class Entry:
     lacks: Mapping[str, str] = field(default_factory=dict)
 
 
-COLUMNS = ("preflight", "elbo", "trains", "estimate", "to_arviz", "check")
-
-
-def _enumerated(nesting: int, holds: tuple[str, ...]) -> dict[str, Any]:
-    lacks = {name: ENUMERATION for name in COLUMNS if name not in holds}
-    return {"elbo": partial(TraceEnum_ELBO, max_plate_nesting=nesting), "lacks": lacks}
-
-
-def _shared(*holds: str) -> dict[str, Any]:
-    lacks = {name: GLOBALS for name in ("estimate", "to_arviz", "check") if name not in holds}
-    return {"has_globals": True, "lacks": lacks}
+def _enumerated(nesting: int) -> dict[str, Any]:
+    return {"elbo": partial(TraceEnum_ELBO, max_plate_nesting=nesting)}
 
 
 def take_all_rows(model: Any) -> None:
@@ -78,7 +66,7 @@ def evidence_of_process(X: Tensor, y: Tensor) -> float:
 
 GALLERY = {
     "VAE": Entry(autoencoders.vae),
-    "semi-supervised VAE": Entry(autoencoders.ss_vae, **_enumerated(1, ("preflight",))),
+    "semi-supervised VAE": Entry(autoencoders.ss_vae, **_enumerated(1)),
     "semi-supervised VAE with labels": Entry(autoencoders.ss_vae_labelled),
     "conditional VAE": Entry(autoencoders.cvae),
     "deep Markov model": Entry(sequences.dmm),
@@ -90,24 +78,24 @@ GALLERY = {
     "attend-infer-repeat": Entry(
         sequences.attend_infer_repeat, partial(TraceGraph_ELBO, max_plate_nesting=1)
     ),
-    "Gaussian mixture": Entry(
-        topics.gaussian_mixture, **_enumerated(1, ("elbo", "trains", "check"))
+    "Gaussian mixture": Entry(topics.gaussian_mixture, **_enumerated(1)),
+    "LDA": Entry(topics.lda, num=20, **_enumerated(2)),
+    "hidden Markov model": Entry(sequences.hmm, **_enumerated(2)),
+    "sparse gamma DEF": Entry(topics.sparse_gamma, has_globals=True),
+    "EasyGuide": Entry(topics.easy_guide, has_globals=True),
+    "Bayesian regression": Entry(regressions.bayesian_regression, has_globals=True),
+    "logistic regression": Entry(regressions.logistic_regression, has_globals=True),
+    "eight schools": Entry(regressions.eight_schools, has_globals=True),
+    "Gaussian process": Entry(
+        regressions.gaussian_process, exact=evidence_of_process, has_globals=True
     ),
-    "LDA": Entry(topics.lda, num=20, **_enumerated(2, ())),
-    "hidden Markov model": Entry(sequences.hmm, **_enumerated(2, ("elbo", "trains", "check"))),
-    "sparse gamma DEF": Entry(topics.sparse_gamma, **_shared()),
-    "EasyGuide": Entry(topics.easy_guide, **_shared("check")),
-    "Bayesian regression": Entry(regressions.bayesian_regression, **_shared()),
-    "logistic regression": Entry(regressions.logistic_regression, **_shared()),
-    "eight schools": Entry(regressions.eight_schools, **_shared()),
-    "Gaussian process": Entry(regressions.gaussian_process, exact=evidence_of_process, **_shared()),
-    "radon": Entry(regressions.radon, **_shared()),
+    "radon": Entry(regressions.radon, has_globals=True),
     "local mean field": Entry(factors.local_mean_field),
     "TransformModules": Entry(factors.transform_modules),
-    "AutoGuideList": Entry(guides.guide_list, **_shared()),
-    "AutoNormalMessenger": Entry(guides.normal_messenger, **_shared()),
-    "AutoHierarchicalNormalMessenger": Entry(guides.hierarchical_messenger, **_shared()),
-    "AutoNormal over local and global latents": Entry(guides.local_auto_guide, **_shared()),
+    "AutoGuideList": Entry(guides.guide_list, has_globals=True),
+    "AutoNormalMessenger": Entry(guides.normal_messenger, has_globals=True),
+    "AutoHierarchicalNormalMessenger": Entry(guides.hierarchical_messenger, has_globals=True),
+    "AutoNormal over local and global latents": Entry(guides.local_auto_guide, has_globals=True),
 }
 for _name in guides.AUTO_GUIDES:
-    GALLERY[_name] = Entry(partial(guides.auto_guide, _name), **_shared())
+    GALLERY[_name] = Entry(partial(guides.auto_guide, _name), has_globals=True)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from gallery import pyro_programs
 from gallery.programs import GALLERY
-from pyro.infer import SVI, Trace_ELBO
+from pyro.infer import SVI, TraceGraph_ELBO
 
 import pyro_dgm as dgm
 from pyro_dgm.inference.process.states import derive_seed
@@ -48,10 +48,11 @@ def built(entry, seed=3):
 
 
 def objective_of(entry, model, guide):
-    """The default objective; Pyro's estimator by itself where a site is drawn without a gradient, or summed."""
-    if entry.elbo is Trace_ELBO:
-        return dgm.ELBO(model, guide)
-    return dgm.PyroObjective(model, guide, entry.elbo())
+    """The default objective; Pyro's estimator by itself where a site is drawn without a gradient."""
+    elbo = entry.elbo()
+    if isinstance(elbo, TraceGraph_ELBO):
+        return dgm.PyroObjective(model, guide, elbo)
+    return dgm.ELBO(model, guide)
 
 
 def trained(entry):
