@@ -10,13 +10,14 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from ..contract import Site
+from ..contract import DATA, Site
 from ..evaluation.likelihood.model_evidence import joint_draws
 from ..evaluation.likelihood.smoothing import resampled_indices
 from ..evaluation.likelihood.weights import is_joint
+from ..inference.drawing.templates import DrawsData
 from ..inference.process.states import derive_seed, fork_rng
 from ..inference.run.particles import Particles
-from ..inference.run.traces import PairTrace, plate_value, sites_of, vectorized
+from ..inference.run.traces import PairTrace, is_in_plate, plate_value, sites_of, vectorized
 from ..inference.vectorization.modes import ParticleMode
 from ..inference.vectorization.rows import OneAtATime
 from .datatree import DATUM, SAMPLE, Array, Arrays
@@ -67,12 +68,15 @@ class JointReading:
         posterior, predictive, log_likelihood, log_prior = Arrays(), Arrays(), Arrays(), Arrays()
         for name, site in pair.latent.items():
             posterior[name] = self._draws(name, site, particles.values[name])
-            log_prior[name] = _density(particles, name)
+            if name in particles.log_p or name in particles.shared_p:  # else it is part of a sum
+                log_prior[name] = _density(particles, name)
         for name, site in pair.observed.items():
             predictive[name] = self._draws(
                 name, site, _of_run(site, site["fn"].sample(), is_single=is_single)
             )
-            log_likelihood[name] = _density(particles, name)
+        for entry in (*particles.log_p, *particles.shared_p):
+            if set(particles.sites_of(entry)) <= set(pair.observed):
+                log_likelihood[entry] = _density(particles, entry)
         for name, site in pair.deterministic.items():
             shaped = with_plates(site)
             value = _of_run(shaped, shaped["value"], is_single=is_single)
@@ -112,14 +116,14 @@ class JointReading:
         pair = self.reading.pair
         if self._is_single:
             assert isinstance(pair.model, OneAtATime)
-            model = poutine.uncondition(pair.model.program)
+            model = DrawsData()(pair.model.program)
             for _ in range(pair.num):
                 yield sites_of(poutine.trace(model).get_trace(*pair.batch))
             return
         step = max(1, pair.chunk // len(pair))
         for start in range(0, pair.num, step):
             num = min(step, pair.num - start)
-            run = vectorized(poutine.uncondition(pair.model), num, pair.structure.depth)
+            run = vectorized(DrawsData()(pair.model), num, pair.structure.depth)
             yield sites_of(poutine.trace(run).get_trace(*pair.batch))
 
     @property
@@ -135,7 +139,7 @@ class JointReading:
 
 def has_densities(pair: PairTrace) -> bool:
     """Whether each datum has a density of its own, given the globals."""
-    shared = [n for n, s in pair.observed.items() if not s["cond_indep_stack"]]
+    shared = [n for n, s in pair.observed.items() if not is_in_plate(s, DATA)]
     return not shared and not is_joint(pair)
 
 

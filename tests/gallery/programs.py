@@ -79,8 +79,8 @@ GALLERY = {
         sequences.attend_infer_repeat, partial(TraceGraph_ELBO, max_plate_nesting=1)
     ),
     "Gaussian mixture": Entry(topics.gaussian_mixture, **_enumerated(1)),
-    "LDA": Entry(topics.lda, num=20, **_enumerated(2)),
-    "hidden Markov model": Entry(sequences.hmm, **_enumerated(2)),
+    "LDA": Entry(topics.lda, has_globals=True, **_enumerated(2)),
+    "hidden Markov model": Entry(sequences.hmm, has_globals=True, **_enumerated(2)),
     "sparse gamma DEF": Entry(topics.sparse_gamma, has_globals=True),
     "EasyGuide": Entry(topics.easy_guide, has_globals=True),
     "Bayesian regression": Entry(regressions.bayesian_regression, has_globals=True),

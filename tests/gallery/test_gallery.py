@@ -1,6 +1,6 @@
 """Programs in Pyro's own idioms, unedited: one table of what they are asked, and Pyro's own answers beside ours."""
 
-import math
+from math import isfinite, isnan
 from pathlib import Path
 
 import pyro
@@ -106,15 +106,19 @@ def test_training_goes_where_svi_goes(entry):
 def test_the_figure_is_one_of_the_evidence(entry):
     """Of many draws it is a tighter bound than the loss; where the evidence is known it is that."""
     model, guide, batch, losses = trained(entry)
+    is_known = True
     if entry.has_globals:
-        found = dgm.evidence(model, guide, *batch, num=2000).mean
+        evidence = dgm.evidence(model, guide, *batch, num=2000)
+        found, is_known = evidence.value, not isnan(evidence.stderr)
     else:
         found = -dgm.nll(model, guide, *batch, num=2000).mean * len(batch[0])
     if entry.exact is not None:
-        assert found == pytest.approx(entry.exact(*batch), rel=0.01)
+        exact = entry.exact(*batch)
+        assert found < exact + 0.01 * abs(exact)
+        assert not is_known or found == pytest.approx(exact, rel=0.01)  # else k-hat says so
     if entry.is_bound:
         assert -found < max(losses[-10:])
-    assert math.isfinite(found)
+    assert isfinite(found)
 
 
 def test_an_estimate_of_a_program_that_subsamples_asks_for_all_data():

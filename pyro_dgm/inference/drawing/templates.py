@@ -16,7 +16,7 @@ from ..data.tensors import Batch, has_rows
 from ..process.states import fork_rng
 from ..run.explain import cause_of
 from ..run.kinds import is_data
-from ..run.traces import latent_sites
+from ..run.traces import latent_sites, observed_sites
 from ..vectorization.modes import Meaning, meaning_of
 
 
@@ -45,7 +45,7 @@ class Unconditioned(nn.Module):
         """Run the program; see `PyroProgram`."""
         if x is not None:
             return self.program(x, *context)
-        with _DrawsData():
+        with DrawsData():
             return self.program(self.template[self._rows(context)], *context)
 
     def _rows(self, context: Batch) -> Tensor:
@@ -56,7 +56,7 @@ class Unconditioned(nn.Module):
         return torch.arange(num, device=self.template.device) % len(self.template)
 
 
-class _DrawsData(UnconditionMessenger):
+class DrawsData(UnconditionMessenger):
     """`poutine.uncondition` of data alone: a factor keeps its weight."""
 
     def _pyro_sample(self, msg: Any) -> None:
@@ -115,6 +115,8 @@ def unconditioned(model: PyroProgram, batch: Batch, *, whole: bool = False) -> P
         ValueError: if it fails, or draws otherwise from other rows of the template.
     """
     x, *context = batch
+    if not _is_observed(model, batch):  # it is context, which draws may depend on
+        return Unconditioned(model, x, whole=whole)
     rolled = x.roll(1, 0)
     draws = []
     for rows in (x, rolled):
@@ -136,3 +138,15 @@ def unconditioned(model: PyroProgram, batch: Batch, *, whole: bool = False) -> P
                 "that reads them. Fix: write it with x=None, for `if x is None` to draw what it reads."
             )
     return Unconditioned(model, x, whole=whole)
+
+
+def _is_observed(model: PyroProgram, batch: Batch) -> bool:
+    """Whether a site of the model observes its first argument, in whatever shape; yes if it can't be told."""
+    with fork_rng(*batch), torch.no_grad(), pyro.validation_enabled(False):
+        try:
+            sites = observed_sites(poutine.trace(model).get_trace(*batch))
+        except Exception:  # whatever a user's program raises: whoever runs it next says why
+            return True
+    values = [site["value"].flatten() for site in sites.values()]
+    x = batch[0].flatten()
+    return any(len(value) == len(x) and bool((value == x).all()) for value in values)

@@ -10,6 +10,10 @@ from pyro.poutine.messenger import Messenger
 from torch import nn
 from torch.distributions import transform_to
 
+BASELINE = (
+    "__baseline_"  # how Pyro calls the averages that its estimators keep, and move, themselves
+)
+
 
 class Statements(nn.ParameterDict):
     """Leaves of `pyro.param` statements by name; they are those of Pyro's store, which the programs read.
@@ -61,7 +65,10 @@ class _Reading(Messenger):
 
 
 class SeenStatements(Messenger):
-    """Remembers which `pyro.param` statements have run under it, whatever program they stand in."""
+    """Remembers which `pyro.param` statements have run under it, whatever program they stand in.
+
+    The baselines of `TraceGraph_ELBO` are none of a program's: no optimizer moves them.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -69,7 +76,8 @@ class SeenStatements(Messenger):
         self._num_asked = 0
 
     def _pyro_post_param(self, msg: dict[str, Any]) -> None:
-        if msg["name"] not in self.names:
+        is_of_pyro = msg["name"].startswith(BASELINE)
+        if not is_of_pyro and msg["name"] not in self.names:
             self.names.append(msg["name"])
 
     def foreign_to(self, module: nn.Module) -> list[str]:
