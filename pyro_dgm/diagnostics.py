@@ -14,7 +14,7 @@ from .evaluation.report.findings import Findings, Skipped
 from .evaluation.report.items import Item, Picture, Status, Threshold
 from .evaluation.samples.modes import label_coverage
 from .inference.run.edges import CollapsedWarning, EdgeWarning
-from .inference.run.supports import IntegerWarning
+from .inference.sites.supports import IntegerWarning
 from .refitting.recognition import nll_over_scale
 
 __all__ = [

@@ -16,8 +16,8 @@ from ..contract import Site
 from ..inference.data.tensors import check_data
 from ..inference.process.states import eval_mode, fork_rng
 from ..inference.run.explain import fix_by_words, fix_of_dtype, fix_of_shape
-from ..inference.run.supports import IntegerWarning, are_integers
 from ..inference.run.traces import latent_sites
+from ..inference.sites.supports import IntegerWarning, are_integers
 from .critics import is_batch_norm, logits, mixes_data
 from .drawing import Fakes
 from .penalties import Penalty

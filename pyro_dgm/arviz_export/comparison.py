@@ -9,7 +9,7 @@ import numpy as np
 
 from ..evaluation.likelihood.psis import khat_threshold
 from ..evaluation.likelihood.results import PerDatum
-from ..inference.run.measure_checks import require_one_kind, require_one_measure
+from ..inference.sites.measure_checks import require_one_kind, require_one_measure
 from .elpd import comparison_table, elpd_object, pointwise_elpd
 
 if TYPE_CHECKING:

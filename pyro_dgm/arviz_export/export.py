@@ -11,9 +11,9 @@ from ..contract import PyroProgram
 from ..evaluation.likelihood.importance import Scores, nll_of
 from ..evaluation.likelihood.results import NLL
 from ..inference.data.tensors import Batch, split_rows
-from ..inference.run.measure_checks import require_density
-from ..inference.run.measures import Measure
 from ..inference.run.sessions import Session, require_positive, session
+from ..inference.sites.measure_checks import require_density
+from ..inference.sites.measures import Measure
 from .datatree import (
     DATUM,
     NOT_FOR_LOO,

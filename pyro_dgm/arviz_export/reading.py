@@ -18,11 +18,11 @@ from ..inference.drawing.observation import refuse_factors
 from ..inference.drawing.simulation import generative_trace
 from ..inference.drawing.templates import generative
 from ..inference.process.states import derive_seed, fork_rng
-from ..inference.run.kinds import is_deterministic
 from ..inference.run.particles import Particles
 from ..inference.run.sessions import Session
-from ..inference.run.supports import is_discrete
 from ..inference.run.traces import latent_sites, plate_names, plate_value
+from ..inference.sites.kinds import is_deterministic
+from ..inference.sites.supports import is_discrete
 from .datatree import DATUM, SAMPLE, Array, Arrays, take_draws
 
 WEIGHTED = ("posterior", "posterior_predictive", "log_likelihood", "sample_stats")

@@ -26,8 +26,8 @@ from ..files.manifest import Manifest
 from ..files.records import append_record
 from ..inference.drawing.generation import generate, reconstruct
 from ..inference.objectives.elbo import Objective
-from ..inference.run.measures import Measure
 from ..inference.run.structure import Structure
+from ..inference.sites.measures import Measure
 from ..inference.training.checkpoints import load_weights, weights_content
 from ..inference.training.history import History
 from ..inference.training.svi import SVITrainer

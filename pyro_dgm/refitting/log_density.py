@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.distributions import biject_to
 
 from ..contract import PyroProgram
-from ..inference.run.kinds import is_deterministic
 from ..inference.run.traces import sites_of
+from ..inference.sites.kinds import is_deterministic
 from ..programs.flow_guide import FlowGuide
 
 Values = dict[str, Tensor]

@@ -15,7 +15,7 @@ from torch.distributions import (
     constraints,
 )
 
-from ...inference.run.supports import innermost
+from ...inference.sites.supports import innermost
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,6 @@ from ...contract import DATA, PyroProgram, Site
 from ...densities.scoring import log_prob_of
 from ...inference.data.tensors import Batch
 from ...inference.process.states import require_gradients
-from ...inference.run.kinds import is_deterministic
 from ...inference.run.particles import sum_over_plates
 from ...inference.run.rules import check_sites
 from ...inference.run.traces import (
@@ -29,6 +28,7 @@ from ...inference.run.traces import (
     run_pair,
     vectorized,
 )
+from ...inference.sites.kinds import is_deterministic
 from .charts import Chart, chart_of
 
 Values = dict[str, Tensor]

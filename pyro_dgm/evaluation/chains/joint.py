@@ -13,7 +13,6 @@ from ...contract import PyroProgram, Site
 from ...densities.scoring import log_prob_of
 from ...inference.data.tensors import Batch
 from ...inference.process.states import require_gradients
-from ...inference.run.kinds import is_auxiliary
 from ...inference.run.rules import check_sites
 from ...inference.run.sessions import Session
 from ...inference.run.traces import (
@@ -24,6 +23,7 @@ from ...inference.run.traces import (
     run_pair,
     vectorized,
 )
+from ...inference.sites.kinds import is_auxiliary
 from ...inference.vectorization.rows import OneAtATime
 from .charts import Chart, chart_of
 from .coordinates import Place, Point, Posterior, Values, Visit

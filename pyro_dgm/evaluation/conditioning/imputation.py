@@ -10,8 +10,8 @@ from torch import Tensor
 
 from ...contract import PyroProgram
 from ...inference.process.states import derive_seed
-from ...inference.run.measures import Bound, Measure
 from ...inference.run.sessions import read_data, require_positive
+from ...inference.sites.measures import Bound, Measure
 from ...tabular import Tabular
 from ..likelihood.importance import summary_of
 from ..likelihood.results import NLL, PerDatum

@@ -18,10 +18,10 @@ from ...inference.enumeration.completion import completed
 from ...inference.process.states import fork_rng
 from ...inference.run.levels import LevelSearch
 from ...inference.run.limits import check_total
-from ...inference.run.measure_checks import require_density
-from ...inference.run.measures import Measure, bound_of
 from ...inference.run.sessions import Session, read_data, require_positive, session
 from ...inference.run.structure import Structure
+from ...inference.sites.measure_checks import require_density
+from ...inference.sites.measures import Measure, bound_of
 from ..likelihood.importance import NLL, nll
 from .filling import FillingMixture, observation_site
 from .marginal import Marginal, Unmasked

@@ -9,9 +9,9 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
 from ...contract import PyroProgram
-from ...inference.run.kinds import is_data
 from ...inference.run.sessions import check_program
-from ...inference.run.supports import independent_numbers
+from ...inference.sites.kinds import is_data
+from ...inference.sites.supports import independent_numbers
 
 
 class Marginal(nn.Module):

@@ -13,7 +13,6 @@ from ...inference.data.tensors import repeat_rows
 from ...inference.drawing.generation import mean_of
 from ...inference.drawing.observation import observation_of
 from ...inference.process.states import fork_rng
-from ...inference.run.supports import innermost
 from ...inference.run.traces import (
     latent_sites,
     plate_depth,
@@ -22,6 +21,7 @@ from ...inference.run.traces import (
     sites_of,
     vectorized,
 )
+from ...inference.sites.supports import innermost
 from ...inference.vectorization.modes import adopt_generator
 from ..chains.charts import Chart, chart_of
 

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from ...contract import PyroProgram
 from ...inference.run.limits import check_divergence, check_figures, unit_of_rounding
-from ...inference.run.measure_checks import require_density
-from ...inference.run.measures import Measure
 from ...inference.run.sessions import Session, require_positive, session
+from ...inference.sites.measure_checks import require_density
+from ...inference.sites.measures import Measure
 from ...tabular import Tabular
 from ..estimate import Estimate, estimated
 from .aggregate import Aggregate, sum_over_others

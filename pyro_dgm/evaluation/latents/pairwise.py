@@ -15,8 +15,8 @@ from torch import Tensor
 
 from ...contract import PyroProgram, Site
 from ...inference.data.tensors import Batch
-from ...inference.run.supports import independent_numbers
 from ...inference.run.traces import latent_sites, log_density, sites_of, vectorized
+from ...inference.sites.supports import independent_numbers
 
 
 @dataclass(frozen=True)

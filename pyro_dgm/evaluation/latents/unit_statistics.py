@@ -10,11 +10,11 @@ from torch.distributions import Categorical
 
 from ...contract import DATA, Site
 from ...inference.run.limits import check_divergence
-from ...inference.run.measure_checks import require_density
-from ...inference.run.measures import point_sites
 from ...inference.run.particles import Particles
-from ...inference.run.supports import independent_numbers, innermost
 from ...inference.run.traces import plate_names, plate_value
+from ...inference.sites.measure_checks import require_density
+from ...inference.sites.measures import point_sites
+from ...inference.sites.supports import independent_numbers, innermost
 
 
 class PosteriorMoments:

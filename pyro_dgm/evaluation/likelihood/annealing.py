@@ -16,10 +16,10 @@ from ...inference.data.tensors import Batch
 from ...inference.process.states import fork_rng
 from ...inference.run.levels import measure_of_data
 from ...inference.run.limits import check_total
-from ...inference.run.measure_checks import require_density
-from ...inference.run.measures import Bound, Measure, point_sites
 from ...inference.run.sessions import require_positive, session
 from ...inference.run.traces import run_pair
+from ...inference.sites.measure_checks import require_density
+from ...inference.sites.measures import Bound, Measure, point_sites
 from ...inference.vectorization.rows import OneAtATime
 from ..chains.coordinates import Posterior
 from ..chains.joint import JointPosterior, posterior_of

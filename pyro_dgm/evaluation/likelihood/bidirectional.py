@@ -14,9 +14,9 @@ from ...inference.data.tensors import Batch, extreme_batch, repeat_rows, take_ro
 from ...inference.drawing.simulation import run_without_data, simulate
 from ...inference.run.levels import measure_of_data
 from ...inference.run.limits import check_total
-from ...inference.run.measures import Measure
 from ...inference.run.sessions import require_positive, session_of_prior
 from ...inference.run.traces import latent_sites, plate_depth
+from ...inference.sites.measures import Measure
 from ...tabular import Tabular
 from ..chains.coordinates import Posterior, Values
 from ..chains.joint import JointPosterior

@@ -13,9 +13,9 @@ from ...contract import PyroProgram, Site
 from ...inference.data.tensors import Batch
 from ...inference.run.levels import LevelSearch
 from ...inference.run.limits import check_divergence, check_figures, check_masses, check_total
-from ...inference.run.measures import Bound, Measure, bound_of, measure_of
 from ...inference.run.particles import Particles, draw
 from ...inference.run.sessions import Session, session
+from ...inference.sites.measures import Bound, Measure, bound_of, measure_of
 from .psis import khat, khat_threshold
 from .results import NLL
 from .weights import Weights

@@ -13,9 +13,9 @@ from torch import Tensor
 from ...contract import PyroProgram
 from ...inference.run.levels import LevelSearch
 from ...inference.run.limits import check_figures, check_total
-from ...inference.run.measures import Bound, Measure, bound_of, describe_kind
 from ...inference.run.particles import Particles
 from ...inference.run.sessions import Session, session
+from ...inference.sites.measures import Bound, Measure, bound_of, describe_kind
 from ...inference.vectorization.modes import ParticleMode
 from ...tabular import Tabular
 from .importance import nll_of, summary_of

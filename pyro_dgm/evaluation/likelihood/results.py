@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from ...inference.run.limits import SLACK, check_total
-from ...inference.run.measure_checks import as_measure, require_probability
-from ...inference.run.measures import Bound, Measure, describe_kind
+from ...inference.sites.measure_checks import as_measure, require_probability
+from ...inference.sites.measures import Bound, Measure, describe_kind
 from ...tabular import Tabular
 from ..estimate import Estimate, estimated
 from .pareto import LEAST_DRAWS

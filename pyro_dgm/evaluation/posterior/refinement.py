@@ -18,8 +18,8 @@ from ...ascent import ascend
 from ...contract import PyroProgram, Site
 from ...inference.data.tensors import split_rows
 from ...inference.run.particles import draw
-from ...inference.run.supports import independent_numbers
 from ...inference.run.traces import latent_sites, vectorized
+from ...inference.sites.supports import independent_numbers
 from ..chains.charts import chart_of
 
 NUM_PARTICLES = 8  # draws of each datum for one gradient

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from ...inference.run.levels import measure_of_data
-from ...inference.run.measures import Measure
+from ...inference.sites.measures import Measure
 from .findings import Findings, Skipped
 from .items import Item, Status, Threshold, judge
 

@@ -7,7 +7,7 @@ from statistics import NormalDist
 import torch
 from torch import Tensor
 
-from ...inference.run.measures import Measure
+from ...inference.sites.measures import Measure
 from ..likelihood.model_evidence import Evidence
 from ..likelihood.pareto import LEAST_DRAWS
 from ..likelihood.psis import khat_threshold

@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from ...inference.run.measures import Bound, Measure
+from ...inference.sites.measures import Bound, Measure
 from ..estimate import estimated
 from ..likelihood.importance import NLL
 from ..likelihood.pareto import LEAST_DRAWS

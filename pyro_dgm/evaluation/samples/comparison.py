@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from ...inference.process.states import estimation_mode
-from ...inference.run.measure_checks import require_one_measure
-from ...inference.run.measures import Measure, describe_kind
+from ...inference.sites.measure_checks import require_one_measure
+from ...inference.sites.measures import Measure, describe_kind
 from ...tabular import Tabular
 from .metrics import SampleMetrics
 from .pools import as_numbers, subsample, two_samples

@@ -12,7 +12,6 @@ from torch import Tensor
 from ...contract import DATA, PyroProgram, Site
 from ..data.tensors import Batch, repeat_rows
 from ..process.states import fork_rng
-from ..run.kinds import is_factor
 from ..run.traces import (
     latent_sites,
     log_density,
@@ -22,6 +21,7 @@ from ..run.traces import (
     sites_of,
     vectorized,
 )
+from ..sites.kinds import is_factor
 
 PROBES = 16  # draws on which an observation is told
 

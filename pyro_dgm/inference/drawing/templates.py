@@ -15,8 +15,8 @@ from ..adoption.plates import naming_of
 from ..data.tensors import Batch, has_rows
 from ..process.states import fork_rng
 from ..run.explain import cause_of
-from ..run.kinds import is_data
 from ..run.traces import latent_sites, observed_sites
+from ..sites.kinds import is_data
 from ..vectorization.modes import Meaning, meaning_of
 
 

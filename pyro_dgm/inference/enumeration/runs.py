@@ -12,9 +12,9 @@ from torch import Tensor
 
 from ...contract import PyroProgram, Site
 from ..data.tensors import Batch
-from ..run.kinds import is_data, is_drawn, is_factor
 from ..run.own_pass import precise, precise_draws
 from ..run.traces import PairTrace
+from ..sites.kinds import is_data, is_drawn, is_factor
 from .contraction import Frames, Placed, Term, contract, difference, negative, pack_site
 
 

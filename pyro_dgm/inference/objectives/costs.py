@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ...contract import Site
-from ..run.kinds import has_own_scale
 from ..run.traces import plate_scaled_sum, scaled_sum
+from ..sites.kinds import has_own_scale
 
 
 @dataclass(frozen=True, eq=False)

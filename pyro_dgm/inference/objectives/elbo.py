@@ -19,7 +19,6 @@ from ..process.ambient import TURN
 from ..process.numbers import check_count
 from ..process.states import eval_mode, fork_rng
 from ..run.limits import SLACK, check_closed_form, check_divergence
-from ..run.measures import Measure, bound_name, point_sites
 from ..run.structure import Structure
 from ..run.traces import (
     PairTrace,
@@ -28,6 +27,7 @@ from ..run.traces import (
     log_density,
     run_pair,
 )
+from ..sites.measures import Measure, bound_name, point_sites
 from .by_site import check_known, free_bits_by_site, schedules_by_site
 from .costs import Cost
 from .factors import guide_costs

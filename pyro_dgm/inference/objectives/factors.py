@@ -8,9 +8,9 @@ from pyro.infer.util import MultiFrameTensor
 from torch import Tensor
 
 from ...contract import Site
-from ..run.kinds import has_own_scale, own_scale
 from ..run.particles import Particles
 from ..run.traces import PairTrace, log_density, scaled_sum
+from ..sites.kinds import has_own_scale, own_scale
 
 
 def guide_costs(pair: PairTrace) -> dict[str, Tensor]:

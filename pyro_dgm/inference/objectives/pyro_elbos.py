@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from ...contract import PyroProgram
 from ..process.ambient import TURN
 from ..process.states import eval_mode, fork_rng
-from ..run.kinds import is_enumerated
 from ..run.own_pass import Precisely
 from ..run.structure import Structure, preflight
+from ..sites.kinds import is_enumerated
 from .objective import Objective
 
 

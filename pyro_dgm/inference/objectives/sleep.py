@@ -15,11 +15,11 @@ from ...contract import PyroProgram
 from ..drawing.simulation import generative_trace, reader_of, simulate, sites_given
 from ..process.ambient import TURN
 from ..process.states import eval_mode, fork_rng
-from ..run.kinds import own_scale
-from ..run.measure_checks import require_density
 from ..run.rules import latents_have_the_same_names
 from ..run.structure import Structure, preflight
 from ..run.traces import latent_sites, log_density
+from ..sites.kinds import own_scale
+from ..sites.measure_checks import require_density
 from .objective import Objective
 
 

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from ...contract import PyroProgram
 from ..process.states import eval_mode, fork_rng
-from ..run.kinds import has_own_scale, is_enumerated
-from ..run.measures import bound_name, point_sites
 from ..run.traces import PairTrace, run_pair
+from ..sites.kinds import has_own_scale, is_enumerated
+from ..sites.measures import bound_name, point_sites
 from .pyro_elbos import loss_of_pyro
 
 

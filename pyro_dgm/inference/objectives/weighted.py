@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from ..process.ambient import TURN
 from ..process.numbers import check_count, check_number
-from ..run.measures import bound_name, point_sites
 from ..run.structure import Structure
+from ..sites.measures import bound_name, point_sites
 from .factors import guide_costs, weight_of_loss
 from .gradients import Estimator, Reparameterized
 from .objective import Objective, check_observed, check_reparameterized

@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from ...contract import Site
-from .measures import has_atom
+from ..sites.measures import has_atom
+from ..sites.supports import is_discrete, support_of_numbers
 from .own_pass import keeps_pass
-from .supports import is_discrete, support_of_numbers
 from .traces import PairTrace, log_density
 
 STEADY = 0.1  # nats by which a density may change between the edge and the next floats: rounding costs less

@@ -14,8 +14,8 @@ from torch import Tensor
 from ...contract import PyroProgram, Site
 from ..data.tensors import Batch, take_rows
 from ..process.states import fork_rng
-from .kinds import is_deterministic
-from .measures import Measure, hides_data, measure_of, measure_of_distribution
+from ..sites.kinds import is_deterministic
+from ..sites.measures import Measure, hides_data, measure_of, measure_of_distribution
 from .traces import observed_sites, sites_of
 
 SAMPLE = 2**16  # numbers that are looked at for a grid

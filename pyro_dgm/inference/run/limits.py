@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from .measures import Measure
+from ..sites.measures import Measure
 
 CERTAINTY = 25.0  # nats: chance alone passes a limit by as much with probability exp(-25)
 UNITS = 16  # of rounding that a log density of many terms gathers

@@ -21,11 +21,11 @@ from ..data.tensors import Batch
 from ..enumeration.layouts import alone, summed, summed_of_runs
 from ..enumeration.runs import Sums
 from ..process.states import fork_rng
+from ..sites.kinds import is_factor
 from ..vectorization.modes import meaning_of, refuse_mixing, takes_all_data
 from ..vectorization.rows import OneAtATime
 from .edges import warn_of_rounding
 from .explain import run_or_explain
-from .kinds import is_factor
 from .pair_checks import check_pair, require_positive
 from .rules import check_sites
 from .traces import PairTrace, is_in_plate, log_density, plate_value, run_pair

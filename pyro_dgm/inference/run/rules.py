@@ -12,6 +12,8 @@ from torch import Tensor
 
 from ...contract import DATA, PyroProgram, Site, noise_name
 from ..data.tensors import Batch
+from ..sites.kinds import is_deterministic, is_enumerated
+from ..sites.supports import check_draws, check_observation, check_reach, warn_of_integers
 from ..vectorization.counting import (
     DataPlate,
     num_rows,
@@ -20,9 +22,7 @@ from ..vectorization.counting import (
     runs_of,
 )
 from .explain import fix_of_dtype, fix_of_event, fix_of_shape, fix_of_sizes
-from .kinds import is_deterministic, is_enumerated
 from .pair_checks import PROGRAM_OF
-from .supports import check_draws, check_observation, check_reach, warn_of_integers
 from .traces import (
     PairTrace,
     is_in_plate,

@@ -17,14 +17,14 @@ from ..adoption.programs import as_module
 from ..data.batches import read_arguments
 from ..data.tensors import Batch, extreme_batch, split_rows
 from ..process.states import eval_mode, fork_rng
+from ..sites.kinds import Kind
+from ..sites.measures import Measure, measure_of, point_sites
+from ..sites.supports import innermost, is_elementwise
 from ..vectorization.counting import num_rows, plate_of
 from ..vectorization.modes import Meaning, ParticleMode, meaning_of, takes_all_data
 from .explain import run_or_explain
-from .kinds import Kind
-from .measures import Measure, measure_of, point_sites
 from .pair_checks import check_pair
 from .rules import RULES, Rule, Subject, check_sites
-from .supports import innermost, is_elementwise
 from .traces import (
     PairTrace,
     is_in_plate,

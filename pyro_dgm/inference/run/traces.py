@@ -17,8 +17,7 @@ from torch.distributions import Independent
 from ...contract import DATA, PARTICLES, PyroProgram, Site
 from ...densities.scoring import log_prob_of
 from ..process.ambient import TURN
-from ..vectorization.counting import CountedData
-from .kinds import (
+from ..sites.kinds import (
     is_auxiliary,
     is_data,
     is_deterministic,
@@ -28,6 +27,7 @@ from .kinds import (
     is_summable,
     plate_scale,
 )
+from ..vectorization.counting import CountedData
 from .own_pass import precise, precise_draws
 
 

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from ...contract import DATA, PyroProgram, Site
 from ..data.tensors import Batch, has_rows, take_rows
-from ..run.supports import innermost
 from ..run.traces import depth_of, is_in_plate, latent_sites, log_density, sites_of, vectorized
+from ..sites.supports import innermost
 from .counting import num_rows
 from .rounding import coarsest_rounding, nudge
 

@@ -22,8 +22,8 @@ from pyro_dgm.evaluation.latents.pairwise import (
     pairwise_density,
 )
 from pyro_dgm.inference.process.states import fork_rng
-from pyro_dgm.inference.run.supports import independent_dims
 from pyro_dgm.inference.run.traces import latent_sites, log_density
+from pyro_dgm.inference.sites.supports import independent_dims
 
 NOT_SCORED = {"vae_one_way", "density_flow", "density_dequantized", "density_image"}
 NOISY = {"vae_dequantized", "vae_image_flow"}

@@ -10,7 +10,7 @@ from conftest import in_float64
 from toys import ExactGuide, LinearGaussian, Written
 
 import pyro_dgm as dgm
-from pyro_dgm.inference.run.measures import Measure
+from pyro_dgm.inference.sites.measures import Measure
 
 INTEGERS = torch.arange(3).repeat(20)[:, None].double()  # uniform on {0, 1, 2}
 

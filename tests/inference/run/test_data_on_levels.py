@@ -6,7 +6,7 @@ import torch
 
 import pyro_dgm as dgm
 from pyro_dgm.inference.run.levels import LevelSearch, measure_of_data
-from pyro_dgm.inference.run.measures import Measure
+from pyro_dgm.inference.sites.measures import Measure
 
 ON_LEVELS = {
     "integers": lambda: torch.randint(3, (500, 2)).double(),

@@ -16,7 +16,7 @@ from torch import nn
 
 import pyro_dgm as dgm
 from pyro_dgm.inference.process.states import fork_rng
-from pyro_dgm.inference.run.kinds import Kind, is_auxiliary, is_enumerated, own_scale, plate_scale
+from pyro_dgm.inference.sites.kinds import Kind, is_auxiliary, is_enumerated, own_scale, plate_scale
 
 C = -3.0  # the log of a constant factor
 D = 9  # numbers in each datum of the table of entries

@@ -9,15 +9,15 @@ from pyro.infer import autoguide
 from toys import ExactGuide, LinearGaussian, Written
 
 import pyro_dgm as dgm
-from pyro_dgm.inference.run.measure_checks import as_measure, require_one_measure
-from pyro_dgm.inference.run.measures import (
+from pyro_dgm.inference.run.traces import run_pair
+from pyro_dgm.inference.sites.measure_checks import as_measure, require_one_measure
+from pyro_dgm.inference.sites.measures import (
     Bound,
     Measure,
     measure_of,
     measure_of_distribution,
     point_sites,
 )
-from pyro_dgm.inference.run.traces import run_pair
 
 HALF = torch.tensor(0.5)
 WEIGHTS = dist.Categorical(torch.ones(2))

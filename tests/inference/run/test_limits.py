@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pyro_dgm.inference.run.limits import check_divergence, check_masses, check_total
-from pyro_dgm.inference.run.measures import Measure
+from pyro_dgm.inference.sites.measures import Measure
 
 NO_ROUNDING = torch.zeros(3)
 

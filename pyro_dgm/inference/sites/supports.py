@@ -15,7 +15,7 @@ from torch.distributions import Independent
 from ...contract import DATA, Site, noise_name
 from ...densities.precision import HALF, as_observed, autocast_is_on, dtype_of
 from ...densities.scoring import is_count
-from .traces import is_in_plate
+from ..run.traces import is_in_plate
 
 
 class IntegerWarning(UserWarning):
