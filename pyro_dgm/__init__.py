@@ -28,7 +28,6 @@ from .evaluation.likelihood.results import bits_per_dim
 from .evaluation.posterior.calibration import sbc
 from .evaluation.posterior.coverage import tarp
 from .evaluation.posterior.inference_gaps import gaps
-from .evaluation.posterior.refits import vsbc
 from .evaluation.posterior.truth import guide_error
 from .evaluation.report.report import check
 from .evaluation.samples.classifier import c2st
@@ -37,12 +36,12 @@ from .evaluation.samples.modes import mode_coverage
 from .evaluation.samples.moments import frechet
 from .evaluation.samples.neighbours import nearest_neighbour, prdc
 from .evaluation.samples.twosample import mmd
+from .inference.adoption.programs import adopt
 from .inference.data.batches import Batches
 from .inference.data.binarization import binarize
 from .inference.drawing.generation import encode, generate, reconstruct
 from .inference.objectives.elbo import ELBO
 from .inference.objectives.gradients import DoublyReparameterized, StickingTheLanding
-from .inference.objectives.path_gradients import PathGradient
 from .inference.objectives.pyro_elbos import PyroObjective
 from .inference.objectives.schedules import Cyclical, LinearWarmup
 from .inference.objectives.sleep import Sleep
@@ -134,7 +133,6 @@ __all__ = [
     "NonSaturating",
     "Normal",
     "PairedRelativistic",
-    "PathGradient",
     "PixelCNN",
     "Pointwise",
     "Poisson",
@@ -156,6 +154,7 @@ __all__ = [
     "ZeroInflatedPoisson",
     "absorb_prior",
     "active_units",
+    "adopt",
     "aggregate_test",
     "ais",
     "bdmc",
@@ -224,7 +223,6 @@ __all__ = [
     "training_dataset",
     "traverse",
     "unit_kl",
-    "vsbc",
 ]
 
 

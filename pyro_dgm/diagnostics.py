@@ -8,6 +8,7 @@ from .evaluation.likelihood.kernels import parzen, parzen_bandwidth
 from .evaluation.likelihood.psis import khat, khat_threshold
 from .evaluation.likelihood.smoothing import smooth_weights
 from .evaluation.likelihood.total_mass import normalization
+from .evaluation.posterior.refits import vsbc
 from .evaluation.report.checking import Check
 from .evaluation.report.checks import CHECKS, JOINT_CHECKS
 from .evaluation.report.findings import Findings, Skipped
@@ -46,4 +47,5 @@ __all__ = [
     "sigmoid_schedule",
     "slerp",
     "smooth_weights",
+    "vsbc",
 ]

@@ -2,6 +2,7 @@
 
 from .inference.data.batches import Batches
 from .inference.data.binarization import binarize
+from .inference.data.sequences import LengthBuckets
 from .inference.objectives.elbo import FreeBits, Objective
 from .inference.objectives.gradients import (
     DoublyReparameterized,
@@ -26,6 +27,7 @@ __all__ = [
     "Estimator",
     "FreeBits",
     "History",
+    "LengthBuckets",
     "LinearWarmup",
     "Objective",
     "PathGradient",

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from ...contract import PyroProgram
 from ...inference.data.tensors import Batch, extreme_batch, repeat_rows, take_rows
+from ...inference.drawing.prior_sessions import session_of_prior
 from ...inference.drawing.simulation import run_without_data, simulate
 from ...inference.run.levels import measure_of_data
 from ...inference.run.limits import check_total
-from ...inference.run.sessions import require_positive, session_of_prior
+from ...inference.run.sessions import require_positive
 from ...inference.run.traces import latent_sites, plate_depth
 from ...inference.sites.measures import Measure
 from ...tabular import Tabular

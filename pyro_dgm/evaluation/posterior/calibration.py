@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from ...contract import PyroProgram
-from ...inference.run.sessions import Session, require_positive, session_of_prior
+from ...inference.drawing.prior_sessions import session_of_prior
+from ...inference.run.sessions import Session, require_positive
 from .ranks import Ranks, rank_among, spread_ranks
 from .simulations import Simulated, Simulation
 from .uniformity import above_half

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from ...contract import PyroProgram
+from ...inference.drawing.prior_sessions import session_of_prior
 from ...inference.process.states import derive_seed
-from ...inference.run.sessions import Session, require_positive, session_of_prior
+from ...inference.run.sessions import Session, require_positive
 from .ranks import Ranks, rank_among, spread_ranks
 from .simulations import Simulated, Simulation
 

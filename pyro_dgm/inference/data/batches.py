@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler, IterableDa
 from ...contract import PyroProgram
 from ..process.ambient import read_on_cpu
 from ..process.numbers import check_count
-from ..process.states import derive_seed, device_of, fork_rng, with_own_rng
+from ..process.states import derive_seed, fork_rng
 from .arguments import arguments_of, takes_as_one_datum
 from .rests import batch_sizes, batches_before_one_datum
 from .sharding import length_of, loader_of, part_of_rank, require_parts, sampler_of
@@ -20,7 +20,6 @@ from .tensors import (
     Batch,
     as_tensors,
     check_list,
-    check_observation_argument,
     concat_rows,
     extreme_rows,
     is_array,
@@ -281,22 +280,3 @@ def _comes_in_batches(
     one = LoaderBatches(DataLoader(stream, 1), arguments_of(model), device)
     with fork_rng():
         return not takes_as_one_datum(model, one.first)
-
-
-def read_arguments(program: PyroProgram, batch: Batch) -> Batch:
-    """The arguments of a program as tensors, checked; a stream of batches is read whole.
-
-    Args:
-        program: whose arguments they are; it orders batches that are dicts.
-        batch: arrays, the observation first; or one stream.
-
-    Raises:
-        TypeError, ValueError: for what is no data, or bad data.
-    """
-    check_observation_argument(batch)
-    if not is_stream(batch[0]):
-        return as_tensors(batch)
-    source = list(batch[0]) if isinstance(batch[0], Iterator) else batch[0]
-    stream = as_batches(source, 512, program, device_of(program), shuffle=False)
-    batches = [as_tensors(part) for part in with_own_rng(stream.epoch(), 0)]
-    return concat_rows(batches or [stream.first()])

@@ -7,9 +7,17 @@ from typing import Any
 
 import torch
 
+from ...contract import PyroProgram
 from ..process.states import derive_seed, device_of, with_own_rng
 from .batches import Batches, as_batches
-from .tensors import Batch, as_tensors, check_observation_argument, to_device
+from .tensors import (
+    Batch,
+    as_tensors,
+    check_observation_argument,
+    concat_rows,
+    is_stream,
+    to_device,
+)
 
 ROWS = 512  # of a batch, where a dataset does not say it
 
@@ -43,3 +51,22 @@ def place_data(module: object, batch: Batch) -> Batch:
     """The data as tensors where a module's weights are, checked as a session checks them."""
     check_observation_argument(batch)
     return to_device(as_tensors(batch), device_of(module))
+
+
+def read_arguments(program: PyroProgram, batch: Batch) -> Batch:
+    """The arguments of a program as tensors, checked; a stream of batches is read whole.
+
+    Args:
+        program: whose arguments they are; it orders batches that are dicts.
+        batch: arrays, the observation first; or one stream.
+
+    Raises:
+        TypeError, ValueError: for what is no data, or bad data.
+    """
+    check_observation_argument(batch)
+    if not is_stream(batch[0]):
+        return as_tensors(batch)
+    source = list(batch[0]) if isinstance(batch[0], Iterator) else batch[0]
+    stream = as_batches(source, 512, program, device_of(program), shuffle=False)
+    batches = [as_tensors(part) for part in with_own_rng(stream.epoch(), 0)]
+    return concat_rows(batches or [stream.first()])

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from ...contract import PyroProgram, Site
 from ..data.tensors import Batch
-from ..run.sessions import Session, require_positive, session, session_of_prior
+from ..drawing.prior_sessions import session_of_prior
+from ..run.sessions import Session, require_positive, session
 from ..run.traces import latent_sites, plate_depth, plate_value, vectorized
 from ..vectorization.counting import num_rows
 from .observation import data_dim_first, observation_of, refuse_factors

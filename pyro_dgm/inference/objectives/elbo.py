@@ -13,7 +13,7 @@ from pyro.distributions.util import scale_and_mask
 from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
-from ..data.batches import read_arguments
+from ..data.reading import read_arguments
 from ..data.tensors import Batch
 from ..process.ambient import TURN
 from ..process.numbers import check_count

@@ -10,12 +10,13 @@ from torch import Tensor
 
 from ...contract import DATA, PyroProgram, Site
 from ..data.tensors import Batch, extreme_batch, has_rows
+from ..sites.described import SiteInfo
 from ..sites.kinds import Kind, is_auxiliary, is_deterministic, is_drawn, is_factor
 from ..sites.measures import measure_of
 from ..vectorization.modes import takes_all_data
 from .explain import explanation
 from .pair_checks import PROGRAM_OF, describe
-from .structure import SiteInfo, Structure, full_size
+from .structure import Structure, full_size
 from .traces import depth_of, is_in_plate, sites_of
 
 

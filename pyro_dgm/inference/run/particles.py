@@ -16,7 +16,7 @@ from ...contract import DATA, PyroProgram, Site
 from ..adoption.first_runs import initialise
 from ..adoption.plates import naming_of
 from ..adoption.programs import as_module
-from ..data.batches import read_arguments
+from ..data.reading import read_arguments
 from ..data.tensors import Batch
 from ..enumeration.layouts import alone, summed, summed_of_runs
 from ..enumeration.runs import Sums

@@ -33,7 +33,6 @@ from ..data.tensors import (
     to_device,
     to_tensor,
 )
-from ..drawing.templates import adopt_template
 from ..process.states import device_of, evaluation_mode, fork_rng
 from ..vectorization.modes import Meaning, meaning_of, meaning_of_generated, refuse_mixing
 from .one_program import structure_of_guide, structure_of_model
@@ -278,36 +277,3 @@ def read_data(
         return concat_rows(list(Session(model, guide, batch, 1, 1, seed)._unchecked_batches()))
     values = [to_tensor(value) if is_array(value) else value for value in batch]
     return to_device(tuple(values), device_of(model, guide))
-
-
-@contextmanager
-def session_of_prior(
-    model: PyroProgram | None,
-    guide: PyroProgram | None,
-    *context: Any,
-    num: int = 1,
-    chunk: int = 20_000,
-    seed: int = 0,
-    like: Any = None,
-) -> Iterator[Session]:
-    """Open a pair for data that the model makes itself: `session` with `None` for the observation.
-
-    Its arguments are those of `session`, with the programs' further arguments, a row per datum, for the data; and
-    `like`, data as the first argument of a model takes them that does not run on `None`, see `Unconditioned`.
-
-    Raises:
-        TypeError: for what is no program.
-        ValueError: for counts below 1; with `like`, for a model whose draws depend on the data it is given.
-    """
-    check_programs(model, guide)
-    require_positive(num=num, chunk=chunk)
-    model, guide = as_module(model), as_module(guide)  # so that their networks change modes
-    with evaluation_mode(model, guide, seed=seed):
-        opened = Session(model, guide, (None, *context), num, chunk, seed)
-        if like is not None:
-            check_observation_argument((like,))
-            template = to_device(as_tensors((like,)), opened.device)
-            pair = adopt_template(*opened.programs, (*template, *opened.context))
-            vars(opened)["meaning"], *programs = pair
-            vars(opened)["programs"] = tuple(programs)
-        yield opened

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import pyro
 
-from ...contract import DATA, PyroProgram, Site, noise_name
+from ...contract import DATA, PyroProgram, Site
 from ...tabular import Tabular
 from ..adoption.first_runs import initialise
 from ..adoption.plates import naming_of
 from ..adoption.programs import as_module
-from ..data.batches import read_arguments
+from ..data.reading import read_arguments
 from ..data.tensors import Batch, extreme_batch, split_rows
 from ..process.states import eval_mode, fork_rng
+from ..sites.described import SiteInfo, infos_of, latent_infos
 from ..sites.kinds import Kind
 from ..sites.measures import Measure, measure_of, point_sites
-from ..sites.supports import innermost, is_elementwise
+from ..sites.supports import is_elementwise
 from ..vectorization.counting import num_rows, plate_of
 from ..vectorization.modes import Meaning, ParticleMode, meaning_of, takes_all_data
 from .explain import run_or_explain
@@ -27,59 +28,11 @@ from .pair_checks import check_pair
 from .rules import RULES, Rule, Subject, check_sites
 from .traces import (
     PairTrace,
-    is_in_plate,
-    plate_names,
     shared_sites,
 )
 
 DRAWN = (Kind.LATENT, Kind.ENUMERATED, Kind.GLOBAL, Kind.NOISE, Kind.AUXILIARY, Kind.SUMMED)
 BLOCK = 10_000  # data that a check of all of them sees at once
-
-
-@dataclass(frozen=True)
-class SiteInfo:
-    """What is known of one site.
-
-    Attributes:
-        name: of the site.
-        kind: what it is to an estimate, see `kinds`.
-        plates: names of the plates around it, outermost first.
-        event_shape: of its distribution.
-        distribution: its name, in the model where the model has the site.
-    """
-
-    name: str
-    kind: Kind
-    plates: tuple[str, ...]
-    event_shape: tuple[int, ...]
-    distribution: str
-
-    @classmethod
-    def of(cls, name: str, site: Site, kind: Kind) -> SiteInfo:
-        """What a trace says of a site."""
-        event_shape = tuple(site["fn"].event_shape)
-        family = type(innermost(site["fn"])).__name__
-        return cls(name, kind, tuple(plate_names(site)), event_shape, family)
-
-
-def _infos(sites: Mapping[str, Site], kind: Kind) -> list[SiteInfo]:
-    """What is known of sites of one kind."""
-    return [SiteInfo.of(name, site, kind) for name, site in sites.items()]
-
-
-def _latent_infos(pair: PairTrace) -> list[SiteInfo]:
-    """What is known of the sites that are drawn, as the model has them."""
-    noise = {noise_name(name) for name in pair.observed}
-    found = []
-    for name, drawn in pair.latent.items():
-        site = pair.modelled.get(name, drawn)
-        kind = Kind.NOISE if name in noise else Kind.LATENT
-        if name in pair.enumerated:
-            kind = Kind.ENUMERATED
-        if not is_in_plate(site, DATA):
-            kind = Kind.GLOBAL
-        found.append(SiteInfo.of(name, site, kind))
-    return found
 
 
 @dataclass(frozen=True)
@@ -116,13 +69,13 @@ class Structure(Tabular):
     def of(cls, pair: PairTrace) -> Structure:
         """What one run of a pair shows."""
         sites = (
-            *_latent_infos(pair),
-            *_infos(pair.observed, Kind.OBSERVED),
-            *_infos(pair.auxiliary, Kind.AUXILIARY),
-            *_infos(pair.summed, Kind.SUMMED),
-            *_infos(pair.factors, Kind.FACTOR),
-            *_infos(pair.guide_factors, Kind.GUIDE_FACTOR),
-            *_infos(pair.deterministic, Kind.DETERMINISTIC),
+            *latent_infos(pair),
+            *infos_of(pair.observed, Kind.OBSERVED),
+            *infos_of(pair.auxiliary, Kind.AUXILIARY),
+            *infos_of(pair.summed, Kind.SUMMED),
+            *infos_of(pair.factors, Kind.FACTOR),
+            *infos_of(pair.guide_factors, Kind.GUIDE_FACTOR),
+            *infos_of(pair.deterministic, Kind.DETERMINISTIC),
         )
         points = point_sites(pair.guide_sites, pair.model_sites)
         return cls(

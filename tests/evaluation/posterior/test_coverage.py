@@ -14,7 +14,7 @@ from toys import ExactGuide, GlobalMean, GlobalMeanGuide, LinearGaussian, toy_va
 import pyro_dgm as dgm
 from pyro_dgm.evaluation.posterior.coverage import whiten
 from pyro_dgm.evaluation.posterior.simulations import Simulation
-from pyro_dgm.inference.run.sessions import session_of_prior
+from pyro_dgm.inference.drawing.prior_sessions import session_of_prior
 
 
 class Forgetful(dgm.Program):

@@ -43,7 +43,7 @@ LIKE = (X, torch.zeros(5, dtype=torch.float64))
 
 @in_float64
 def test_exact_fits_pass():
-    found = dgm.vsbc(line, fit_line(), num_data=200, num_draws=99, like=LIKE)
+    found = dgm.diagnostics.vsbc(line, fit_line(), num_data=200, num_draws=99, like=LIKE)
     assert found.names == ("w[0]", "w[1]")
     assert found.uniform.shape == (200, 2)
     assert found.passed(0.001)
@@ -54,7 +54,8 @@ def test_exact_fits_pass():
 def test_p_values_of_exact_fits_are_uniform():
     """100 repetitions with 40 data sets: Kolmogorov's test of each test's p-values at one in a hundred thousand."""
     runs = [
-        dgm.vsbc(line, fit_line(), num_data=40, num_draws=19, like=LIKE, seed=s) for s in range(100)
+        dgm.diagnostics.vsbc(line, fit_line(), num_data=40, num_draws=19, like=LIKE, seed=s)
+        for s in range(100)
     ]
     for name in ("p_values", "symmetry", "scale"):
         assert kstest([getattr(found, name)[1].item() for found in runs], "uniform").pvalue > 1e-5
@@ -63,7 +64,7 @@ def test_p_values_of_exact_fits_are_uniform():
 @in_float64
 def test_a_quantity_that_is_off_is_named():
     """0.73 of a standard deviation in one of two weights, at a hundred data sets; uniform below one half: too high."""
-    found = dgm.vsbc(line, fit_line(shift=0.73), num_draws=99, like=LIKE)
+    found = dgm.diagnostics.vsbc(line, fit_line(shift=0.73), num_draws=99, like=LIKE)
     assert found.failures(0.01) == ("w[1]",)
     assert found.symmetry[1] < 1e-4
     assert found.uniform[:, 1].mean() < 0.4
@@ -75,7 +76,7 @@ def test_a_quantity_that_is_off_is_named():
 
 @in_float64
 def test_a_scale_that_is_off_is_seen_without_asymmetry():
-    found = dgm.vsbc(line, fit_line(spread=0.6), num_draws=99, like=LIKE)
+    found = dgm.diagnostics.vsbc(line, fit_line(spread=0.6), num_draws=99, like=LIKE)
     assert set(found.failures(0.01)) == {"w[0]", "w[1]"}
     assert found.scale.max() < 1e-4
     assert found.symmetry.min() > 1e-4
@@ -100,11 +101,11 @@ def fit_schools(y, sd):
 def test_autoguides_are_fitted_and_leave_no_parameters_and_no_noise():
     y, sd = torch.tensor([1.0, -2.0, 4.0]), torch.tensor([1.0, 2.0, 3.0])
     before = torch.get_rng_state()
-    found = dgm.vsbc(schools, fit_schools, sd, num_data=4, num_draws=9, like=y)
+    found = dgm.diagnostics.vsbc(schools, fit_schools, sd, num_data=4, num_draws=9, like=y)
     assert found.names == ("mu", "tau", "theta[0]", "theta[1]", "theta[2]")
     assert torch.equal(torch.get_rng_state(), before)
     assert not list(pyro.get_param_store().keys())
-    again = dgm.vsbc(schools, fit_schools, sd, num_data=4, num_draws=9, like=y)
+    again = dgm.diagnostics.vsbc(schools, fit_schools, sd, num_data=4, num_draws=9, like=y)
     assert torch.equal(found.uniform, again.uniform)
 
 
@@ -122,7 +123,7 @@ def test_parameters_of_the_model_are_kept():
         pyro.param("loc", torch.zeros(()))
         return lambda x: pyro.sample("mu", dist.Normal(pyro.param("loc"), 1.0))
 
-    dgm.vsbc(model, fit, num_data=3, num_draws=9)
+    dgm.diagnostics.vsbc(model, fit, num_data=3, num_draws=9)
     assert list(pyro.get_param_store().keys()) == ["scale"]
     assert pyro.param("scale").item() == 2.0
     pyro.clear_param_store()
@@ -131,9 +132,9 @@ def test_parameters_of_the_model_are_kept():
 def test_bad_arguments_raise():
     for name in ("num_data", "num_draws"):
         with pytest.raises(ValueError, match=f"{name}: expected at least 1, got 0"):
-            dgm.vsbc(line, fit_line(), like=LIKE, **{name: 0})
+            dgm.diagnostics.vsbc(line, fit_line(), like=LIKE, **{name: 0})
     with pytest.raises(TypeError, match="expected a Pyro program"):
-        dgm.vsbc(dgm.StandardNormal(2), fit_line(), like=LIKE)
+        dgm.diagnostics.vsbc(dgm.StandardNormal(2), fit_line(), like=LIKE)
 
     def foreign(x, y):
         return lambda x, y: None
@@ -141,7 +142,7 @@ def test_bad_arguments_raise():
     with pytest.raises(
         ValueError, match=r"expected a guide with latent sites of the model, \['w'\], got \[\]"
     ):
-        dgm.vsbc(line, foreign, num_data=1, like=LIKE)
+        dgm.diagnostics.vsbc(line, foreign, num_data=1, like=LIKE)
 
     def of_two(x, y):
         pyro.sample("x", dist.Normal(0.0, 1.0).expand([5, 2]).to_event(2), obs=x)
@@ -150,10 +151,10 @@ def test_bad_arguments_raise():
     with pytest.raises(
         ValueError, match=r"expected one observed site whose value is an argument, got \['x', 'y'\]"
     ):
-        dgm.vsbc(of_two, fit_line(), num_data=1, like=LIKE)
+        dgm.diagnostics.vsbc(of_two, fit_line(), num_data=1, like=LIKE)
 
     def of_none(x=None):
         pyro.sample("w", dist.Normal(0.0, 1.0))
 
     with pytest.raises(ValueError, match="expected one observed site, whose draws are the data"):
-        dgm.vsbc(of_none, fit_line(), num_data=1)
+        dgm.diagnostics.vsbc(of_none, fit_line(), num_data=1)

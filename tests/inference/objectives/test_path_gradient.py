@@ -34,7 +34,7 @@ STACKS = {
 def test_value_and_gradient_are_those_of_sticking_the_landing(stack, num_particles):
     vae, x = flow_vae(stack()), torch.randn(5, 4)
     found = []
-    for estimator in (dgm.PathGradient(), dgm.StickingTheLanding()):
+    for estimator in (dgm.training.PathGradient(), dgm.StickingTheLanding()):
         objective = dgm.IWELBO(vae.model, vae.guide, num_particles, estimator=estimator)
         found.append(loss_and_grad(objective, x))
     (loss, gradients), (expected, slopes) = found
@@ -45,13 +45,13 @@ def test_value_and_gradient_are_those_of_sticking_the_landing(stack, num_particl
 
 def test_a_posterior_that_samples_in_one_pass_is_never_inverted(recwarn):
     vae = flow_vae(STACKS["iaf"]())
-    objective = dgm.IWELBO(vae.model, vae.guide, 1, estimator=dgm.PathGradient())
+    objective = dgm.IWELBO(vae.model, vae.guide, 1, estimator=dgm.training.PathGradient())
     dgm.SVITrainer(objective).fit(torch.randn(20, 4), epochs=1, batch_size=10)
     assert not [w for w in recwarn if isinstance(w.message, dgm.flows.DirectionWarning)]
 
 
 def test_a_guide_that_is_no_flow_is_refused():
     vae = toy_vae()
-    objective = dgm.IWELBO(vae.model, vae.guide, 1, estimator=dgm.PathGradient())
+    objective = dgm.IWELBO(vae.model, vae.guide, 1, estimator=dgm.training.PathGradient())
     with pytest.raises(ValueError, match=r"PathGradient: expected .* drawn by a Flow, got .*Fix: "):
         objective.preflight(torch.zeros(3, 3))
