@@ -31,6 +31,8 @@ from .reading import Block, Reading, constants, evenly_spread
 if TYPE_CHECKING:
     import xarray
 
+KEPT = 200  # data whose draws are kept where each has latents of its own
+NUMBERS = 20_000_000  # log densities that are kept where all data share a draw
 GUIDE = "independent, from the guide q(z | x), unweighted; weights: sample_stats.log_weight"
 RESAMPLED = (
     "from the guide q(z | x), resampled with replacement by Pareto-smoothed weights, so draws of p(z | x) as far as "
@@ -43,7 +45,7 @@ def to_arviz(
     guide: PyroProgram,
     *batch: Any,
     num: int = 1000,
-    max_data: int = 200,
+    max_data: int | None = None,
     resampled: bool = False,
     prior: bool = True,
     extra: Mapping[str, xarray.Dataset] | None = None,
@@ -76,7 +78,8 @@ def to_arviz(
         guide: its guide.
         batch: the data to describe, observation first, or a loader of them.
         num: draws K per datum.
-        max_data: data whose draws are kept; `max_data=len(x)` keeps all.
+        max_data: data whose draws are kept; `max_data=len(x)` keeps all. Default: 200; where all data share a draw,
+            so that LOO is one of the whole set, all whose log densities fit into 20 million numbers.
         resampled: whether the draws are resampled with Pareto-smoothed importance weights, which brings them from the
             guide to the posterior; the prior's are not.
         prior: whether the model is drawn from as well, which takes a model that generates.
@@ -99,7 +102,8 @@ def to_arviz(
         ValueError: for names that are unknown or taken, what `nll` refuses, a wrong number of names, or draws to be
             resampled of a guide that is a point mass.
     """
-    require_positive(max_data=max_data)
+    if max_data is not None:
+        require_positive(max_data=max_data)
     dims, coords, further = dims or {}, coords or {}, dict(extra or {})
     with session(model, guide, *batch, num=num, chunk=chunk, seed=seed) as pair:
         total = len(pair)
@@ -108,7 +112,7 @@ def to_arviz(
         if resampled:
             require_density("to_arviz: resampled=True", pair.structure.points)
         _check_index(index, total)
-        kept = evenly_spread(max_data, total)
+        kept = evenly_spread(max_data or _num_kept(pair), total)
         reading = Reading(pair, dims, resampled, prior)
         rows = pair.rows(kept.to(pair.device))
         if pair.structure.has_globals:
@@ -124,6 +128,11 @@ def to_arviz(
     labels = {**coords, DATUM: [index[i] for i in kept.tolist()]}
     notes = _notes(groups, total, len(kept), measure, resampled=resampled)
     return _with_table(container({**_datasets(groups, labels, notes), **further}))
+
+
+def _num_kept(pair: Session) -> int:
+    """How many data are kept by default."""
+    return max(KEPT, NUMBERS // pair.num) if pair.structure.has_globals else KEPT
 
 
 def _with_table(found: Any) -> Any:

@@ -570,3 +570,21 @@ def test_values_of_discrete_sites_are_integers():
     assert found.prior_predictive["x"].dtype == np.int64
     assert found.posterior["z"].dtype == np.float64
     assert (found.observed_data["x"].values == x.numpy()).all()
+
+
+def test_loo_of_a_model_with_globals_is_of_all_data():
+    """More data than are kept of a model with local latents, and no word of `max_data`."""
+
+    def model(x):
+        mean = pyro.sample("mean", dist.Normal(0.0, 5.0))
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(mean, 1.0), obs=x)
+
+    def guide(x):
+        precision = len(x) + 1 / 25
+        pyro.sample("mean", dist.Normal(x.sum() / precision, precision**-0.5))
+
+    x = torch.randn(250)
+    found = dgm.to_arviz(model, guide, x, num=200)
+    assert found.posterior.sizes == {"chain": 4, "draw": 50}
+    assert arviz.loo(found).n_data_points == 250
