@@ -18,14 +18,15 @@ class LengthBuckets:
     r"""Ragged sequences $(T_i, *event)$ as batches `(x, mask)` of a few lengths: x `(B, T, *event)`, mask `(B, T)`.
 
     A program takes `mask[:, t]` into `poutine.mask` around the sites of step t, so that what was padded scores nothing.
-    Each T is a multiple of `step`, and no batch mixes two of them: a compiled program needs one graph a bucket and
-    batch size, and pads at most `step - 1` places.
+    A batch holds sequences of nearly one length, and is padded to a multiple of `step`: a compiled program needs few
+    graphs. All batches are full but that of the shortest: long sequences are never alone in a step.
 
     Args:
         sequences: N tensors or arrays, the steps along dim 0.
-        batch_size: sequences per batch; a bucket's last batch may be smaller.
-        step: lengths are rounded up to its multiples.
-        shuffle: whether every pass has a new order, of batches and within buckets, a function of (seed, pass).
+        batch_size: sequences per batch.
+        step: lengths of batches are rounded up to its multiples.
+        shuffle: whether every pass has a new order, of batches and of sequences of one rounded length, a function of
+            (seed, pass).
         seed: of the order.
 
     Raises:
@@ -35,8 +36,8 @@ class LengthBuckets:
         >>> buckets = LengthBuckets([torch.ones(3, 2), torch.ones(4, 2), torch.ones(9, 2)], batch_size=2, step=5)
         >>> for x, mask in buckets:
         ...     print(tuple(x.shape), mask.sum(1).tolist())
-        (2, 5, 2) [3, 4]
-        (1, 10, 2) [9]
+        (1, 5, 2) [3]
+        (2, 10, 2) [4, 9]
     """
 
     def __init__(
@@ -62,32 +63,34 @@ class LengthBuckets:
 
     def __len__(self) -> int:
         """Number of batches."""
-        return sum(ceil(len(rows) / self.batch_size) for rows in self._buckets().values())
+        return ceil(len(self.sequences) / self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         generator = torch.Generator().manual_seed(derive_seed(self.seed, self._num_passes))
         self._num_passes += self.shuffle
-        batches: list[tuple[int, Tensor]] = []
-        for length, rows in self._buckets().items():
-            index = torch.tensor(rows, device="cpu")
-            if self.shuffle:
-                index = index[torch.randperm(len(index), generator=generator, device="cpu")]
-            batches += [(length, part) for part in index.split(self.batch_size)]
+        batches = self._batches(generator)
         order = list(range(len(batches)))
         if self.shuffle:
             order = torch.randperm(len(batches), generator=generator, device="cpu").tolist()
         for place in order:
-            length, rows_of_batch = batches[place]
-            yield self._padded(rows_of_batch.tolist(), length)
+            yield self._padded(batches[place])
 
-    def _buckets(self) -> dict[int, list[int]]:
-        """Padded length → sequences, the shortest first."""
-        buckets: dict[int, list[int]] = {}
-        for row, x in enumerate(self.sequences):
-            buckets.setdefault(self.step * ceil(len(x) / self.step), []).append(row)
-        return dict(sorted(buckets.items()))
+    def _batches(self, generator: torch.Generator) -> list[list[int]]:
+        """Which sequences each batch has, the shortest first; those of one rounded length in any order."""
+        rows = list(range(len(self.sequences)))
+        if self.shuffle:
+            rows = torch.randperm(len(rows), generator=generator, device="cpu").tolist()
+        rows.sort(key=self._rounded)
+        short = len(rows) % self.batch_size
+        starts = range(short, len(rows), self.batch_size)
+        batches = [rows[start : start + self.batch_size] for start in starts]
+        return [rows[:short], *batches] if short else batches
 
-    def _padded(self, rows: list[int], length: int) -> tuple[Tensor, Tensor]:
+    def _rounded(self, row: int) -> int:
+        return self.step * ceil(len(self.sequences[row]) / self.step)
+
+    def _padded(self, rows: list[int]) -> tuple[Tensor, Tensor]:
+        length = max(self._rounded(row) for row in rows)
         first = self.sequences[rows[0]]
         x = first.new_zeros(len(rows), length, *first.shape[1:])
         mask = torch.zeros(len(rows), length, dtype=torch.bool, device=first.device)

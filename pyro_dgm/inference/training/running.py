@@ -122,6 +122,12 @@ def describe_non_finite(names: list[str], step: int) -> str:
     """What was expected and what came, by the names of the sites among the terms that are not finite."""
     sites = [name for name in names if "[" in name] or names
     return (
-        f"fit: expected finite losses, got non-finite {', '.join(sites)} at or shortly before "
+        f"fit: expected finite losses, got non-finite {_some(sites)} at or shortly before "
         f"step {step}."
     )
+
+
+def _some(names: list[str], num: int = 8) -> str:
+    """Some of the names, and how many more there are: a loop over time has hundreds."""
+    shown = ", ".join(names[:num])
+    return f"{shown} and {len(names) - num} more" if len(names) > num else shown
