@@ -102,6 +102,7 @@ def test_training_goes_where_svi_goes(entry):
     assert ours == pytest.approx(theirs, rel=1e-4)
 
 
+@pytest.mark.slow
 @over_gallery("estimate")
 def test_the_figure_is_one_of_the_evidence(entry):
     """Of many draws it is a tighter bound than the loss; where the evidence is known it is that."""
@@ -134,6 +135,7 @@ def test_it_is_exported(entry):
     assert set(dgm.preflight(model, guide, *batch).latent) <= set(tree["posterior"].data_vars)
 
 
+@pytest.mark.slow
 @over_gallery("check")
 def test_it_is_checked(entry):
     model, guide, batch, _ = trained(entry)
