@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ..contract import PyroProgram
 from ..inference.process.numbers import check_count, check_number
 from ..inference.process.states import derive_seed, fork_rng
+from ..inference.sites.described import names_of_numbers
 from ..inference.training.history import History
 from ..inference.training.soundness import non_finite
 from ..programs.flow_guide import FlowGuide
@@ -213,14 +214,6 @@ def _judge(density: LogDensity, num: int) -> Verdict:
     names, columns = [], []
     for name, value in density.quantities(u).items():
         flat = value.reshape(num, -1)
-        names += _names(name, value.shape[1:])
+        names += names_of_numbers(name, value.shape[1:])
         columns.append(flat)
     return Verdict.of(log_weight, names, torch.cat(columns, dim=-1))
-
-
-def _names(site: str, shape: torch.Size) -> list[str]:
-    """A name for each number of a site."""
-    if not shape:
-        return [site]
-    grid = torch.cartesian_prod(*[torch.arange(size) for size in shape]).reshape(-1, len(shape))
-    return [f"{site}[{', '.join(map(str, index))}]" for index in grid.tolist()]
