@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.distributions import biject_to
 
 from ..contract import PyroProgram
-from ..inference.run.traces import sites_of
+from ..inference.run.traces import latent_sites, sites_of
 from ..inference.sites.kinds import is_deterministic
 from ..programs.flow_guide import FlowGuide
 
@@ -41,6 +41,7 @@ class LogDensity:
         with torch.no_grad(), poutine.block():
             guide(*args)
         self._refuse_subsamples()
+        self._refuse_noise()
         self.is_batched = self._can_be_batched()
 
     @property
@@ -114,6 +115,22 @@ class LogDensity:
                     f"{frame.size} of {frame.full_size}. Fix: no subsample_size in pyro.plate('{name}', …), "
                     "or pyro.infer.SVI(model, FlowGuide(model), …)."
                 )
+
+    @torch.no_grad()
+    def _refuse_noise(self) -> None:
+        """Refuse a model that draws what the guide does not: a density at new draws each time has no gradient."""
+        start = self.guide.affine.loc
+        values, _ = self._values(start)
+        trace = poutine.trace(poutine.condition(self.model, data=values)).get_trace(*self.args)
+        drawn = list(latent_sites(trace))
+        with pyro.validation_enabled(False):
+            log_p, again = self.at(start), self.at(start)
+        if drawn or not torch.allclose(log_p, again, rtol=1e-4, equal_nan=True):
+            raise ValueError(
+                f"fit_posterior: expected a model whose latents are all drawn by the guide, {list(values)}, got "
+                f"one that draws {drawn or 'hidden numbers'} beside them. Fix: log_prob of a mixture, as "
+                "dist.MixtureSameFamily, in place of a discrete site; no dropout, no poutine.block."
+            )
 
     def _can_be_batched(self) -> bool:
         """Whether two points in one batch have the densities that they have alone."""

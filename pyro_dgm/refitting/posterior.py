@@ -11,8 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from ..contract import PyroProgram
+from ..inference.adoption.programs import as_module
 from ..inference.process.numbers import check_count, check_number
-from ..inference.process.states import derive_seed, fork_rng
+from ..inference.process.states import derive_seed, eval_mode, fork_rng
+from ..inference.sites.described import names_of_numbers
 from ..inference.training.history import History
 from ..inference.training.soundness import non_finite
 from ..programs.flow_guide import FlowGuide
@@ -49,7 +51,7 @@ class PosteriorFit(Tabular):
 
     def draws(self, num: int, seed: int = 0) -> Values:
         """Latent or `pyro.deterministic` site → draws `(num, *shape)`."""
-        with fork_rng(self.guide.affine.loc, seed=seed), torch.no_grad():
+        with fork_rng(self.guide.affine.loc, seed=seed), eval_mode(as_module(self.density.model)):
             return self.density.quantities(self.guide.get_posterior().sample((num,)))
 
     def __str__(self) -> str:
@@ -74,7 +76,8 @@ def fit_posterior(
     One recipe for every model: the flow is placed at the best normal of a Newton ascent; then Adam with fast path
     gradients (no score of the guide: no noise where the guide is the posterior), many draws a step, a cosine decay
     to 0 and clipping. Where the importance weights have too heavy a tail, the fit begins again elsewhere, and the
-    better of the fits is kept. The model's own parameters are left as they are.
+    better of the fits is kept. The model's own parameters are left as they are, and its networks are in evaluation
+    mode meanwhile: dropout would make the density random.
 
     It computes in the precision of the model's latents: float64 data and a float64 default dtype for posteriors
     whose log density is a small difference of large numbers.
@@ -112,25 +115,27 @@ def fit_posterior(
     check_count("fit_posterior", "restarts", restarts, fix="restarts=1", least=0)
     check_number("fit_posterior", "lr", lr, fix="lr=5e-3", least=0.0)
     guide = _checked(guide) or FlowGuide(model)
-    with fork_rng(*args, seed=seed):
-        density = LogDensity(model, guide, args)
-    untrained = copy.deepcopy(guide.state_dict())
-    best: PosteriorFit | None = None
-    best_state: dict[str, Any] = {}
-    for attempt in range(restarts + 1):
-        guide.load_state_dict(untrained)
-        with fork_rng(*args, seed=derive_seed(seed, attempt)):
-            _place(density, elsewhere=attempt > 0)
-            history = History(list(_train(density, steps, num_particles, lr, clip)))
-            verdict = _judge(density, num_draws)
-        if best is None or _is_better(verdict, best.verdict):
-            best = PosteriorFit(guide, verdict, history, attempt, density)
-            best_state = copy.deepcopy(guide.state_dict())
-        if verdict.khat <= verdict.threshold:
-            break
-    assert best is not None
-    guide.load_state_dict(best_state)
-    return best
+    with eval_mode(as_module(model)):
+        with fork_rng(*args, seed=seed):
+            density = LogDensity(model, guide, args)
+        untrained = copy.deepcopy(guide.state_dict())
+        best: PosteriorFit | None = None
+        best_state: dict[str, Any] = {}
+        for attempt in range(restarts + 1):
+            guide.load_state_dict(untrained)
+            with fork_rng(*args, seed=derive_seed(seed, attempt)):
+                _place(density, elsewhere=attempt > 0)
+                with torch.enable_grad():
+                    history = History(list(_train(density, steps, num_particles, lr, clip)))
+                verdict = _judge(density, num_draws)
+            if best is None or _is_better(verdict, best.verdict):
+                best = PosteriorFit(guide, verdict, history, attempt, density)
+                best_state = copy.deepcopy(guide.state_dict())
+            if verdict.khat <= verdict.threshold:
+                break
+        assert best is not None
+        guide.load_state_dict(best_state)
+        return best
 
 
 def _checked(guide: FlowGuide | None) -> FlowGuide | None:
@@ -213,14 +218,6 @@ def _judge(density: LogDensity, num: int) -> Verdict:
     names, columns = [], []
     for name, value in density.quantities(u).items():
         flat = value.reshape(num, -1)
-        names += _names(name, value.shape[1:])
+        names += names_of_numbers(name, value.shape[1:])
         columns.append(flat)
     return Verdict.of(log_weight, names, torch.cat(columns, dim=-1))
-
-
-def _names(site: str, shape: torch.Size) -> list[str]:
-    """A name for each number of a site."""
-    if not shape:
-        return [site]
-    grid = torch.cartesian_prod(*[torch.arange(size) for size in shape]).reshape(-1, len(shape))
-    return [f"{site}[{', '.join(map(str, index))}]" for index in grid.tolist()]

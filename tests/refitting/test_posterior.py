@@ -247,3 +247,35 @@ def test_a_posterior_of_posteriordb_is_met_or_flagged(name):
         ratio = float(draws[quantity].std() / truth.std())
         worst = max(worst, abs(shift), abs(ratio - 1))
     assert worst <= 0.05 or not fit.verdict.is_reliable
+
+
+def mixture(x):
+    mean = pyro.sample("mean", dist.Normal(torch.zeros(2), 3.0).to_event(1))
+    with pyro.plate("data", len(x)):
+        c = pyro.sample("c", dist.Categorical(torch.tensor([0.3, 0.7])))
+        pyro.sample("x", dist.Normal(mean[c], 0.5), obs=x)
+
+
+@pytest.mark.parametrize("is_hidden", [False, True])
+def test_a_density_at_new_draws_of_a_discrete_site_is_refused(is_hidden):
+    """Pyro's idiom for guides of mixtures; the flow would climb one random assignment after the other."""
+    continuous = poutine.block(mixture, hide=["c"])
+    model = continuous if is_hidden else mixture
+    with pytest.raises(ValueError, match=r"latents are all drawn by the guide, \['mean'\].*Fix: "):
+        dgm.fit_posterior(model, torch.randn(20), guide=dgm.FlowGuide(continuous), steps=2)
+
+
+def test_networks_are_in_evaluation_mode_and_keep_their_statistics():
+    """A network in training mode would draw new dropout at each step, and follow the guide's draws."""
+    net = nn.Sequential(nn.Linear(2, 4), nn.BatchNorm1d(4), nn.Dropout(0.5), nn.Linear(4, 2))
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(len(x), 2), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(net(z), 1.0).to_event(1), obs=x)
+
+    before = [value.clone() for value in net.buffers()]
+    fit = dgm.fit_posterior(model, torch.randn(4, 2), steps=3, num_draws=100)
+    fit.draws(5)
+    assert all(torch.equal(*pair) for pair in zip(before, net.buffers(), strict=True))
+    assert all(module.training for module in net.modules())

@@ -15,12 +15,13 @@ from ...inference.run.levels import LevelSearch
 from ...inference.run.limits import check_figures, check_total
 from ...inference.run.particles import Particles
 from ...inference.run.sessions import Session, session
+from ...inference.sites.described import names_of_numbers
 from ...inference.sites.measures import Bound, Measure, bound_of, describe_kind
 from ...inference.vectorization.modes import ParticleMode
 from ...tabular import Tabular
 from .importance import nll_of, summary_of
 from .psis import khat_threshold
-from .quantities import Quantities, free_coordinates, names_of_numbers
+from .quantities import Quantities, free_coordinates
 from .weights import rounding_of_set
 
 MAX_NUMBERS = 20_000_000  # draws times quantities that are kept
@@ -216,7 +217,9 @@ class _JointDraws:
         return names + others if total * self.num <= MAX_NUMBERS else names
 
     def quantities(self, log_w: Tensor) -> Quantities:
-        """What the weights say of every number."""
+        """What the weights say of every number whose draws are kept."""
+        if not self.values:
+            return Quantities.none()
         names: list[str] = []
         for name in self.values:
             names += names_of_numbers(name, self.shapes[name])

@@ -3,7 +3,6 @@ r"""Every number that is drawn, by the weights of joint draws: its moments, its 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import product
 
 import torch
 from torch import Tensor
@@ -68,21 +67,6 @@ class Quantities:
     def none(cls) -> Quantities:
         """Of no quantity."""
         return cls((), *[torch.zeros(0, dtype=torch.float64, device="cpu") for _ in range(7)])
-
-
-def names_of_numbers(name: str, shape: torch.Size) -> list[str]:
-    """Names of the numbers of a site, by their index; a site of one number has the site's own.
-
-    Example:
-        >>> names_of_numbers("w", torch.Size([2])), names_of_numbers("tau", torch.Size([]))
-        (['w[0]', 'w[1]'], ['tau'])
-    """
-    if not shape:
-        return [name]
-    names = []
-    for index in product(*map(range, shape)):
-        names.append(f"{name}[{', '.join(map(str, index))}]")
-    return names
 
 
 def free_coordinates(site: Site, value: Tensor) -> Tensor | None:

@@ -19,8 +19,9 @@ from ...inference.drawing.data_sets import DataSet, DataSets
 from ...inference.process.states import derive_seed, fork_rng
 from ...inference.run.pair_checks import check_program, require_positive
 from ...inference.run.traces import latent_sites, plate_value
+from ...inference.sites.described import names_of_numbers
 from .ranks import Ranks, rank_among, spread_ranks
-from .simulations import TIE, names_of_numbers
+from .simulations import TIE
 from .uniformity import symmetric, unit_variance
 
 
@@ -158,7 +159,7 @@ def _fitted_draws(fit: Callable[..., PyroProgram], data: DataSet, num: int) -> d
 def _names(draws: dict[str, Tensor]) -> list[str]:
     names = []
     for name, values in draws.items():
-        names += names_of_numbers(name, list(values.shape[1:]))
+        names += names_of_numbers(name, values.shape[1:])
     return names
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import product
 
 import pyro
 import torch
@@ -26,6 +25,7 @@ from ...inference.run.rules import check_sites
 from ...inference.run.sessions import Session
 from ...inference.run.structure import Structure
 from ...inference.run.traces import PairTrace, plate_depth
+from ...inference.sites.described import names_of_numbers
 
 TIE = 32  # roundings within which two numbers are equal
 
@@ -185,17 +185,6 @@ def dims_of(name: str, site: Site) -> list[str]:
     shape = [size for size in further_plates if size > 1]
     shape += distribution.event_shape
     return names_of_numbers(name, shape)
-
-
-def names_of_numbers(name: str, shape: list[int]) -> list[str]:
-    """`z[0, 1]` for each number of a value of a shape, and `z` for a single number."""
-    if not shape:
-        return [name]
-    names = []
-    for index in product(*map(range, shape)):
-        numbers = ", ".join(map(str, index))
-        names.append(f"{name}[{numbers}]")
-    return names
 
 
 def _repeated_rows(context: Batch, rows: Tensor) -> Batch:

@@ -92,7 +92,7 @@ def joint_ess_item(findings: Findings) -> Item:
 
 def means_item(findings: Findings) -> Item:
     """Does the guide have the mean of every number where the weights say that it is?"""
-    found = _with_weights(findings).quantities
+    found = _quantities(findings)
     excess = _beyond_noise(found.shift, found.stderr)
     return judge(
         excess.max().item(),
@@ -108,7 +108,7 @@ def means_item(findings: Findings) -> Item:
 
 def spreads_item(findings: Findings) -> Item:
     """Does the guide have the spread of every number that the weights say it has?"""
-    found = _with_weights(findings).quantities
+    found = _quantities(findings)
     excess = _beyond_noise(found.ratio.log(), found.ratio_stderr)
     return judge(
         excess.max().item(),
@@ -140,3 +140,13 @@ def _with_weights(findings: Findings) -> Evidence:
     if found.measure is Measure.JOINT:
         raise Skipped(POINT_MASS)
     return found
+
+
+def _quantities(findings: Findings) -> Quantities:
+    """The numbers that are compared, of a pair whose draws are kept."""
+    found = _with_weights(findings)
+    if not found.quantities.names:
+        raise Skipped(
+            f"the {found.num:,} draws are too many numbers to be kept. Fix: num={found.num // 10:,}, or fewer data"
+        )
+    return found.quantities

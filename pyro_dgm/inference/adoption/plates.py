@@ -88,8 +88,9 @@ def naming_of(model: PyroProgram | None, guide: PyroProgram | None, batch: Batch
         sites = run_quietly(model, guide, some)
         if sites is not None:
             found = _data_plates(sites, _num_rows(some))
-            if len(found) > 0 and DATA not in found and num > 1 and some is few:
-                found = _of_other_size(found, model, guide, take_rows(few, slice(1, None)))
+            is_unsure = DATA not in found and (some is few or not _subsamples(sites, found))
+            if found and is_unsure and num > 1:
+                found = _of_other_size(found, model, guide, take_rows(some, slice(1, None)))
             if found:
                 name = DATA if DATA in found else max(found, key=lambda name: found[name])
                 return Naming() if name == DATA and not _is_sizeless(sites) else Naming(name)
@@ -117,6 +118,12 @@ def _data_plates(sites: list[Any], num: int | None) -> dict[str, bool]:
             if frame.dim == -1 and (frame.size in (num, -1) or frame.full_size == num):
                 found[frame.name] = found.get(frame.name, False) or site["is_observed"]
     return found
+
+
+def _subsamples(sites: list[Any], plates: dict[str, bool]) -> bool:
+    """Whether one of the plates takes a part of its data: which, differs from run to run."""
+    frames = [frame for site in sites for frame in site["cond_indep_stack"]]
+    return any(f.name in plates and f.full_size not in (None, f.size) for f in frames)
 
 
 def _is_sizeless(sites: list[Any]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dis
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Iterator
@@ -195,7 +196,9 @@ def _parts_of_function(function: FunctionType) -> list[Any]:
 
 def _names(code: CodeType) -> set[str]:
     """The global names in a function, and in those defined inside it."""
-    names = set(code.co_names)
+    # Not `co_names`, which has the names of attributes as well
+    loads = [step for step in dis.get_instructions(code) if step.opname == "LOAD_GLOBAL"]
+    names = {step.argval for step in loads}
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
             names |= _names(constant)

@@ -108,9 +108,8 @@ class ELBO(Objective):
         self.beta = schedules_by_site(beta)
         self.free_bits = free_bits_by_site(free_bits)
         self._has_divergence = False  # found by preflight
-        self._sums: dict[
-            int, Sums
-        ] = {}  # by the number of arguments: labels may be given or summed over
+        # By which arguments are given: labels may be there, or be summed over
+        self._sums: dict[tuple[bool, ...], Sums] = {}
 
     def extra_repr(self) -> str:
         """The settings; β and free bits print themselves."""
@@ -135,7 +134,7 @@ class ELBO(Objective):
         latent = list(structure.latent)
         check_known("beta", "sites", self.beta, [*latent, *structure.observed])
         check_known("free_bits", "latent sites", self.free_bits, latent)
-        self._sums = {}
+        self._sums.pop(_given(batch), None)
         self._sums_of(batch)
         return structure
 
@@ -164,8 +163,8 @@ class ELBO(Objective):
         return self._name_terms(costs, guide_costs(pair), weight, bound_name(points))
 
     def _sums_of(self, batch: tuple[Any, ...]) -> Sums:
-        """What the loss sums over, found by preflight or by the first run with so many arguments."""
-        key = sum([value is not None for value in batch])
+        """What the loss sums over, found by preflight or by the first run that is given these arguments."""
+        key = _given(batch)
         if key not in self._sums:
             if get_proxy_mode() is not None:  # while it becomes a graph, nothing else is run
                 return Sums()
@@ -252,6 +251,11 @@ class ELBO(Objective):
                 term = term * self.beta[cost.site]()
             weighted.append(term.sum())
         return _sum(weighted)
+
+
+def _given(batch: tuple[Any, ...]) -> tuple[bool, ...]:
+    """Which arguments are given."""
+    return tuple([value is not None for value in batch])
 
 
 def _check_order(drawn: dict[str, Site], modelled: dict[str, Site]) -> None:

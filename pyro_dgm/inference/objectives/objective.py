@@ -186,11 +186,12 @@ def check_reparameterized(name: str, site: Site) -> None:
         ValueError: if its distribution has no `rsample`.
     """
     if not site["fn"].has_rsample:
+        fix = "PyroObjective(model, guide, TraceGraph_ELBO()), by its score"
+        if site["fn"].has_enumerate_support:
+            fix = "infer={'enumerate': 'parallel'} and ELBO(model, guide), which sums over it"
         raise ValueError(
             f"site '{name}': expected reparameterized draws for the gradient of the bound, "
-            f"got {site['fn']}. "
-            "Fix: infer={'enumerate': 'parallel'} at a discrete latent, which ELBO then sums over; "
-            "or a family with rsample."
+            f"got {site['fn']}. Fix: {fix}; or a family with rsample."
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -24,8 +25,8 @@ class PathGradient(Estimator):
     guide is the exact posterior; unbiased at K = 1 and biased for K > 1. For couplings the cost is the same; an
     autoregressive flow that samples in one pass (`iaf`) takes one pass in place of D.
 
-    The guide must have one latent site that is a `Flow`; points that follow from it, as in `FlowGuide`, may
-    stand beside it.
+    The guide must have one latent site that is a `Flow`; points that follow from it may stand beside it. Of a
+    `FlowGuide`, whose draw all data share, `fit_posterior` takes the same gradient.
 
     Raises:
         ValueError: in `preflight`, for a guide with another latent site.
@@ -50,7 +51,7 @@ class PathGradient(Estimator):
         for name, site in particles.pair.latent.items():
             if not isinstance(site["fn"], Delta):
                 log_q[name] = log_q[name].detach() + _along_path(site, log_q[name].shape)
-        return Particles(particles.values, particles.log_p, log_q, particles.pair)
+        return replace(particles, log_q=log_q)
 
     def check(self, guide: nn.Module, *batch: Any, depth: int) -> None:  # noqa: D102
         with fork_rng(*batch), torch.no_grad():

@@ -50,6 +50,7 @@ class Weighted(Objective):
 
     def preflight(self, *batch: Any) -> Structure:  # noqa: D102
         structure = super().preflight(*batch)
+        structure.require_own_latents()
         if structure.summed:
             raise ValueError(
                 f"{type(self).__name__}: expected latents that the guide draws, got {list(structure.summed)}, which "

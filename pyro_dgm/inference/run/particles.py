@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -147,7 +147,7 @@ class Particles:
     @property
     def log_weight_of_set(self) -> Tensor:
         r"""$\log p(\theta) - \log q(\theta)$ and the sum of `local_log_weight` over the data `(K,)`, in float64."""
-        shared = _total(self.shared_p, self._zeros[:, 0]) - _total(self.shared_q, self._zeros[:, 0])
+        shared = _total(self.shared_p, self._no_share) - _total(self.shared_q, self._no_share)
         return self.local_log_weight.sum(-1) + shared
 
     @property
@@ -155,7 +155,10 @@ class Particles:
         r"""$\log q(z^{(k)}_i \mid x_i) - \log p(z^{(k)}_i)$ over the latent sites `(K, N)`, in float64."""
         return self.log_guide - self.log_prior(list(self.pair.scored))
 
-    @cached_property
+    def _no_share(self) -> Tensor:
+        """Zeros `(K,)`, float64."""
+        return self._zeros()[:, 0]
+
     def _zeros(self) -> Tensor:
         """Zeros `(K, N)`, float64; `(K, 1)` where no site lies in the data plate."""
         for found in (self.log_p, self.log_q):
@@ -287,8 +290,12 @@ def refuse_shared(name: str, site: Site) -> None:
     )
 
 
-def _total(log_densities: dict[str, Tensor], zeros: Tensor) -> Tensor:
-    total = zeros
-    for log_p in log_densities.values():
+def _total(log_densities: dict[str, Tensor], zeros: Callable[[], Tensor]) -> Tensor:
+    """The sum, in float64; what `zeros` gives where there is nothing to sum."""
+    if not log_densities:
+        return zeros()
+    first, *others = log_densities.values()
+    total = first.double()
+    for log_p in others:
         total = total + log_p
     return total

@@ -192,6 +192,11 @@ def _check_plate(name: str, site: Site, subject: Subject) -> None:
         refuse_plates(runs_of(subject.model, subject.guide), subject.batch)
         refuse_count(num, DataPlate(frame.size, frame.full_size))
     total = frame.full_size or frame.size
+    if total < frame.size:  # as many as the guide's plate, whose index it took over
+        raise ValueError(
+            f"site '{name}': expected the plate '{DATA}' over {frame.size} data in both programs, got a plate of "
+            f"{total}. Fix: `with data_plate(x):` in both."
+        )
     if subject.size is not None and total != subject.size:
         raise ValueError(
             f"site '{name}': expected a data plate of size {subject.size}, got {total}. "

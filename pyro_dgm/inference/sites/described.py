@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 from ...contract import DATA, Site, noise_name
 from ..run.traces import PairTrace, is_in_plate, plate_names
@@ -55,3 +56,18 @@ def latent_infos(pair: PairTrace) -> list[SiteInfo]:
             kind = Kind.GLOBAL
         found.append(SiteInfo.of(name, site, kind))
     return found
+
+
+def names_of_numbers(name: str, shape: Sequence[int]) -> list[str]:
+    """Names of the numbers of a site, by their index; a site of one number has the site's own.
+
+    Example:
+        >>> names_of_numbers("w", [2]), names_of_numbers("tau", [])
+        (['w[0]', 'w[1]'], ['tau'])
+    """
+    if not shape:
+        return [name]
+    names = []
+    for index in product(*map(range, shape)):
+        names.append(f"{name}[{', '.join(map(str, index))}]")
+    return names

@@ -51,8 +51,10 @@ class RunningMeans:
         """The terms in the order of those before, which get places for new ones."""
         if list(terms) != self.names:
             self._extend([name for name in terms if name not in self.names])
-        zero = next(iter(terms.values())).detach().new_zeros(())
-        return torch.stack([terms.get(name, zero).detach() for name in self.names])
+        if len(terms) < len(self.names):
+            zero = next(iter(terms.values())).new_zeros(())
+            terms = dict.fromkeys(self.names, zero) | terms
+        return torch.stack([terms[name].detach() for name in self.names])
 
     def _extend(self, new: list[str]) -> None:
         self.names = [*self.names, *new]

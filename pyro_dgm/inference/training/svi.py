@@ -96,6 +96,11 @@ class SVITrainer(Trainer):
 
     def preflight(self, *batch: Any) -> None:  # noqa: D102
         self.structure = self.objective.preflight(*batch)
+        if self.compile and self.structure.summed:
+            raise ValueError(
+                f"compile: expected latents that are drawn, got {list(self.structure.summed)}, which are summed over: "
+                "Pyro's sum reads tensors on the host. Fix: compile=False."
+            )
 
     @property
     def keeps_order(self) -> bool:  # noqa: D102

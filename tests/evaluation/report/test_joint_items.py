@@ -110,3 +110,19 @@ def test_a_guide_over_all_latents_and_a_point_have_a_report():
         pyro.clear_param_store()
     assert "point mass" in skipped(report)["k-hat"]
     assert report["data and sites"].status is Status.WARN
+
+
+def test_draws_that_are_too_many_to_keep_leave_the_other_items(monkeypatch):
+    """Draws of globals are always kept; a guide over the latents of all data may have none."""
+    monkeypatch.setattr("pyro_dgm.evaluation.likelihood.model_evidence.MAX_NUMBERS", 100)
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    guide, x = AutoMultivariateNormal(model), torch.randn(4)
+    assert dgm.evidence(model, guide, x, num=200).quantities.names == ()
+    report = dgm.check(model, guide, x, num=200)
+    assert set(skipped(report)) == {"guide means", "guide spreads"}
+    assert "too many numbers" in skipped(report)["guide means"]

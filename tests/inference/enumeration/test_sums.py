@@ -155,6 +155,22 @@ def test_one_objective_sums_over_labels_where_none_are_given():
     assert "kl[z]" in objective.terms(x, y)
 
 
+def test_what_is_summed_depends_on_which_arguments_are_given_not_on_how_many():
+    vae, x = SSVAE(), bits()
+    y = torch.eye(3)[torch.arange(len(x)) % 3]
+
+    def model(x, y=None, option=None):
+        return vae.model(x, y)
+
+    @config_enumerate
+    def guide(x, y=None, option=None):
+        return vae.guide(x, y)
+
+    objective = dgm.ELBO(model, guide)
+    assert "kl[z]" in objective.terms(x, y, None)
+    assert set(objective.terms(x, None, 1.0)) == {"loss", "nelbo"}
+
+
 def test_the_loss_of_the_label_alone_is_a_pair_of_its_own():
     vae, x = SSVAE(), bits()
     y = torch.eye(3)[torch.arange(len(x)) % 3]
