@@ -259,7 +259,9 @@ def as_batches(
         if split and shuffle:
             require_parts(data, name)
         return LoaderBatches(data, arguments_of(model), device)
-    fix = fix_of_form(data) if isinstance(data, Mapping) else "torch.as_tensor(x), one row per datum"
+    fix = (
+        fix_of_form(data) if isinstance(data, Mapping) else "torch.as_tensor(x), one row per datum"
+    )
     raise TypeError(
         f"{name}: expected a Tensor, ndarray, DataFrame, tuple of them, Batches, Dataset, DataLoader or list of "
         f"batches, got {type(data).__name__}. Fix: {fix}."
