@@ -123,7 +123,8 @@ def to_arviz(
             found = _concat_blocks(blocks)
         groups = _groups(reading, found, rows)
         _check_names(groups, dims, coords, further)
-        if "per_datum" not in further and (blocks or has_densities(pair.draw(num=1).pair)):
+        weighed = None if blocks else pair.draw(num=1, sum_guide=True)  # as `nll` weighs them
+        if "per_datum" not in further and (weighed is None or has_densities(weighed)):
             further["per_datum"] = _per_datum(pair, blocks, len(kept), index)
     labels = {**coords, DATUM: [index[i] for i in kept.tolist()]}
     notes = _notes(groups, total, len(kept), measure, resampled=resampled)

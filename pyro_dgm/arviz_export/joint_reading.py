@@ -10,14 +10,14 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from ..contract import DATA, Site
+from ..contract import Site
 from ..evaluation.likelihood.model_evidence import joint_draws
 from ..evaluation.likelihood.smoothing import resampled_indices
 from ..evaluation.likelihood.weights import is_joint
 from ..inference.drawing.templates import DrawsData
 from ..inference.process.states import derive_seed, fork_rng
 from ..inference.run.particles import Particles
-from ..inference.run.traces import PairTrace, is_in_plate, plate_value, sites_of, vectorized
+from ..inference.run.traces import PairTrace, plate_value, sites_of, vectorized
 from ..inference.vectorization.modes import ParticleMode
 from ..inference.vectorization.rows import OneAtATime
 from .datatree import DATUM, SAMPLE, Array, Arrays
@@ -137,9 +137,10 @@ class JointReading:
         return self.reading.draws(name, site, value)
 
 
-def has_densities(pair: PairTrace) -> bool:
-    """Whether each datum has a density of its own, given the globals."""
-    shared = [n for n, s in pair.observed.items() if not is_in_plate(s, DATA)]
+def has_densities(particles: Particles) -> bool:
+    """Whether each datum has a density of its own, given the globals: none has under a sum that all data share."""
+    pair = particles.pair
+    shared = [entry for entry in particles.shared_p if entry not in pair.latent]
     return not shared and not is_joint(pair)
 
 

@@ -5,11 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from math import log
 from typing import Any
 
 import pyro
 import torch
-from gallery.pyro_programs import autoencoders, factors, guides, regressions, sequences, topics
+from gallery.pyro_programs import (
+    autoencoders,
+    case_studies,
+    factors,
+    guides,
+    regressions,
+    sequences,
+    topics,
+)
 from pyro.infer import ELBO, Trace_ELBO, TraceEnum_ELBO, TraceGraph_ELBO
 from torch import Tensor
 from torch.distributions import MultivariateNormal
@@ -64,6 +73,19 @@ def evidence_of_process(X: Tensor, y: Tensor) -> float:
     return MultivariateNormal(torch.zeros(len(X)), covariance).log_prob(y).item()
 
 
+def evidence_of_change(y: Tensor) -> float:
+    """Of Poisson counts whose rates, one on each side of the change, are exponential: a sum of gamma integrals."""
+    n = len(y)
+    terms = []
+    for tau in range(n):
+        term = -torch.lgamma(y + 1).sum() - log(n)
+        for part in (y[:tau], y[tau:]):
+            total = part.sum()
+            term = term + torch.lgamma(total + 1) - (total + 1) * log(len(part) + 1)
+        terms.append(term)
+    return torch.stack(terms).logsumexp(0).item()
+
+
 GALLERY = {
     "VAE": Entry(autoencoders.vae),
     "semi-supervised VAE": Entry(autoencoders.ss_vae, **_enumerated(1)),
@@ -96,6 +118,26 @@ GALLERY = {
     "AutoNormalMessenger": Entry(guides.normal_messenger, has_globals=True),
     "AutoHierarchicalNormalMessenger": Entry(guides.hierarchical_messenger, has_globals=True),
     "AutoNormal over local and global latents": Entry(guides.local_auto_guide, has_globals=True),
+    "reparameterized eight schools": Entry(case_studies.reparameterized_schools, has_globals=True),
+    "robust regression on a keyword": Entry(case_studies.robust_regression, has_globals=True),
+    "local level": Entry(case_studies.local_level, has_globals=True),
+    "change point": Entry(
+        case_studies.change_point, has_globals=True, exact=evidence_of_change, **_enumerated(1)
+    ),
+    "change point in the guide": Entry(
+        case_studies.change_point_of_guide,
+        has_globals=True,
+        exact=evidence_of_change,
+        **_enumerated(1),
+    ),
+    "zero-inflated regression": Entry(case_studies.zero_inflated_regression, has_globals=True),
+    "item response": Entry(case_studies.item_response, has_globals=True),
+    "survival": Entry(case_studies.survival, has_globals=True),
+    "capture and recapture": Entry(
+        case_studies.capture_recapture, has_globals=True, **_enumerated(1)
+    ),
+    "stochastic volatility": Entry(case_studies.stochastic_volatility, has_globals=True),
+    "gene counts": Entry(case_studies.gene_counts),
 }
 for _name in guides.AUTO_GUIDES:
     GALLERY[_name] = Entry(partial(guides.auto_guide, _name), has_globals=True)

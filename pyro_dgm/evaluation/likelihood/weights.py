@@ -53,8 +53,9 @@ class Weights:
                 all data at once, which has no $q(z_i)$.
         """
         pair = particles.pair
-        for name in particles.shared_p:
-            if name not in pair.latent:
+        for entry in particles.shared_p:
+            if entry not in pair.latent:
+                name = particles.sites_of(entry)[0]
                 refuse_shared(name, pair.joint[name])
         if is_joint(pair):
             refuse_joint(pair)

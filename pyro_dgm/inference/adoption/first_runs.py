@@ -31,10 +31,9 @@ def initialise(model: PyroProgram | None, guide: PyroProgram | None, batch: Batc
         guide: its guide, or `None`.
         batch: their arguments.
     """
-    for module in guide.modules() if isinstance(guide, nn.Module) else []:
-        if _waits_for_model(module):
-            with fork_rng(*batch), torch.no_grad():
-                module(*batch)
+    if isinstance(guide, nn.Module) and any(_waits_for_model(m) for m in guide.modules()):
+        with fork_rng(*batch), torch.no_grad():
+            guide(*batch)  # with the arguments that it gives its parts, which may be others
     if not any(has_rows(value) for value in batch):
         return
     store = pyro.get_param_store()

@@ -22,6 +22,7 @@ from .tensors import (
     check_list,
     concat_rows,
     extreme_rows,
+    fix_of_form,
     is_array,
     is_option,
     is_stream,
@@ -258,9 +259,12 @@ def as_batches(
         if split and shuffle:
             require_parts(data, name)
         return LoaderBatches(data, arguments_of(model), device)
+    fix = (
+        fix_of_form(data) if isinstance(data, Mapping) else "torch.as_tensor(x), one row per datum"
+    )
     raise TypeError(
         f"{name}: expected a Tensor, ndarray, DataFrame, tuple of them, Batches, Dataset, DataLoader or list of "
-        f"batches, got {type(data).__name__}. Fix: torch.as_tensor(x), one row per datum."
+        f"batches, got {type(data).__name__}. Fix: {fix}."
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,10 +34,11 @@ def is_option(value: Any) -> bool:
 
 def is_stream(value: Any) -> bool:
     """Whether a value gives batches of data one after the other: a Dataset, a DataLoader, a list of batches."""
-    if is_array(value) or isinstance(value, (str, tuple, nn.Module)):
+    if is_array(value) or isinstance(value, (str, tuple, Mapping, nn.Module)):
         return False
     if isinstance(value, list):
-        return bool(value) and not isinstance(value[0], (int, float, list))
+        is_number = bool(value) and is_array(value[0]) and value[0].ndim == 0
+        return bool(value) and not is_number and not isinstance(value[0], (int, float, list))
     return isinstance(value, (Dataset, Iterable))
 
 
@@ -149,7 +150,8 @@ def check_observation_argument(batch: Sequence[Any]) -> None:
     """
     if not batch:
         raise ValueError(
-            "data: expected x after the programs, got none. Fix: nll(model, guide, x), encode(guide, x)."
+            "data: expected x after the programs, got none. Fix: nll(model, guide, x), encode(guide, x); for a "
+            "model that holds its data, `def model(x):` that takes them, and so its guide."
         )
     x = batch[0]
     if is_array(x):
@@ -165,8 +167,7 @@ def check_observation_argument(batch: Sequence[Any]) -> None:
         )
     if not is_stream(x):
         raise TypeError(
-            f"data: expected x as a tensor or an array (N, *event), got {type(x).__name__}. Fix: "
-            "torch.as_tensor(x) for a list of numbers, *x for a tuple of arguments."
+            f"data: expected x as a tensor or an array (N, *event), got {type(x).__name__}. Fix: {fix_of_form(x)}."
         )
     if len(batch) > 1:
         raise TypeError(
@@ -174,6 +175,19 @@ def check_observation_argument(batch: Sequence[Any]) -> None:
             f"{len(batch)} arguments. "
             "Fix: batches (x, context), as TensorDataset(x, context) gives them."
         )
+
+
+def fix_of_form(x: Any) -> str:
+    """How what is no array becomes one, as code."""
+    if not isinstance(x, Mapping):
+        return "torch.as_tensor(x) for a list of numbers, *x for a tuple of arguments"
+    arrays = [str(key) for key, value in x.items() if is_array(value) and value.ndim > 0]
+    names = ", ".join(arrays)
+    pairs = ", ".join([f"{key!r}: {key}" for key in arrays])
+    return (
+        f"programs of arrays, `lambda {names}: model({{**data, {pairs}}})` and so the guide, the observation "
+        "first, and these arrays as arguments in the same order"
+    )
 
 
 def check_list(data: list[Any], name: str) -> None:

@@ -13,9 +13,11 @@ from torch import Tensor
 from ...contract import PyroProgram, Site
 from ..data.tensors import Batch
 from ..drawing.prior_sessions import session_of_prior
+from ..run.explain import cause_of
 from ..run.sessions import Session, require_positive, session
 from ..run.traces import latent_sites, plate_depth, plate_value, vectorized
 from ..vectorization.counting import num_rows
+from ..vectorization.rows import OneAtATime
 from .observation import data_dim_first, observation_of, refuse_factors
 
 
@@ -63,8 +65,9 @@ def generate(
     with session_of_prior(model, None, *context, chunk=chunk, seed=seed, like=like) as opened:
         context = opened.context
         model = opened.model
-        depth = plate_depth(poutine.trace(opened.programs[0]).get_trace(None, *context))
+        depth = plate_depth(_run_without_data(opened.programs[0], context))
         require_positive(num=num)
+        _require_many(model)
         draws: list[Tensor] = []
         for start in range(0, num, chunk):
             particles = vectorized(model, min(chunk, num - start), depth)
@@ -81,6 +84,29 @@ def generate(
                 "Fix: data_plate(x, c), a plate over the further arguments."
             )
     return x if context else x.flatten(0, 1)[:num]
+
+
+def _run_without_data(model: PyroProgram, context: Batch) -> Trace:
+    """One run of the model on `None`, or an error that says how data can be drawn."""
+    try:
+        return poutine.trace(model).get_trace(None, *context)
+    except Exception as error:  # whatever a user's program raises
+        cause = cause_of(error).partition(" Fix: ")[0].rstrip(".")
+        raise ValueError(
+            f"generate: expected a model that runs on None for its data, and its {len(context)} further arguments, "
+            f"got the error: {cause}. Fix: like=x, data as its first argument takes them; or x=None in the model, "
+            "`with data_plate(x):`."
+        ) from error
+
+
+def _require_many(model: PyroProgram) -> None:
+    """Refuse a model that can't draw several data sets at once."""
+    if isinstance(model, OneAtATime):
+        raise ValueError(
+            "generate: expected a model of which several draws can be made at once, got one whose values mean "
+            "something else, or fail, under a dim of draws. Fix: dims indexed from the right, w[..., 0], and "
+            "latents unsqueezed beside the data plate; or to_arviz(model, guide, *data).prior_predictive, run by run."
+        )
 
 
 def generated_value(trace: Trace, site: str | None, *, mean: bool = False) -> Tensor:

@@ -14,6 +14,7 @@ from ...representation import SettingsFirst
 from ..adoption.first_runs import initialise
 from ..adoption.plates import Naming, naming_of
 from ..adoption.programs import as_module
+from ..data.tensors import has_rows
 from ..process.numbers import check_count
 from ..process.states import eval_mode
 from ..run.pair_checks import (
@@ -140,7 +141,14 @@ class Objective(SettingsFirst, RunsPrograms):
         size = self.size or self._full_size
         if size:
             return size
-        return len(next(value for value in batch if isinstance(value, Tensor)))
+        for value in batch:
+            if has_rows(value):
+                return len(value)
+        kinds = [type(value).__name__ for value in batch]
+        raise ValueError(
+            f"{type(self).__name__}: expected an argument with a row for each datum, got {kinds}. Fix: a tensor "
+            "(N, *event) as the first argument, objective(x)."
+        )
 
 
 def check_trainable(objective: str, role: str, program: Any) -> None:

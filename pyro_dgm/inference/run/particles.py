@@ -283,6 +283,11 @@ def refuse_shared(name: str, site: Site) -> None:
             f"site '{name}': expected a pyro.factor inside the plate '{DATA}', got one outside, which has no share "
             f"for each datum. Fix: `with data_plate(x):` around pyro.factor('{name}', …), of shape (len(x),)."
         )
+    if is_in_plate(site, DATA):
+        raise ValueError(
+            f"site '{name}': expected a density of each datum, got one of all data: they share a site that is summed "
+            "over. Fix: evidence(model, guide, *data), the log weight of all data."
+        )
     raise ValueError(
         f"site '{name}': expected a site inside the plate '{DATA}', got a global one, which has no log weight per "
         "datum. Fix: evidence(model, guide, *data), the log weight of all data; or "

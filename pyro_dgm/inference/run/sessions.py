@@ -175,11 +175,13 @@ class Session:
         """The arguments at some data."""
         return take_rows(self.batch, index)
 
-    def draw(self, block: Batch | None = None, num: int | None = None) -> Particles:
+    def draw(
+        self, block: Batch | None = None, num: int | None = None, *, sum_guide: bool = False
+    ) -> Particles:
         """K draws of the guide for every datum of a block, scored by both programs; default: of all data."""
         block = self.batch if block is None else block
-        depth = self.structure.depth
-        return draw(self.model, self.guide, *block, num=num or self.num, depth=depth)
+        num, depth = num or self.num, self.structure.depth
+        return draw(self.model, self.guide, *block, num=num, depth=depth, sum_guide=sum_guide)
 
     def reseed(self) -> None:
         """Set the random state back to the session's seed: the next estimate draws what it would draw alone."""

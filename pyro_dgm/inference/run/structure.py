@@ -250,14 +250,35 @@ def structure_of(model: PyroProgram, guide: PyroProgram, batch: Batch) -> Struct
 
     All data are looked at where a support is one of whole events, such as the simplex. It draws from the random state.
     """
-    whole = takes_all_data(model, guide, batch)
-    pair = run_or_explain(model, guide, batch if whole else extreme_batch(batch), given=batch)
-    check_sites(pair)
-    if whole:
+    if takes_all_data(model, guide, batch):
+        pair = run_or_explain(model, guide, batch, given=batch)
+        check_sites(pair)
         return replace(Structure.of(pair), fixed_size=True)
+    try:
+        pair = run_or_explain(model, guide, extreme_batch(batch), given=batch)
+        check_sites(pair)
+    except ValueError:
+        of_all = _structure_of_all(model, guide, batch)
+        if of_all is None:
+            raise
+        return of_all
     for site in pair.observed.values():
         if not is_elementwise(site):
             for block in split_rows(batch, BLOCK):
                 check_sites(run_or_explain(model, guide, block))
             break
     return Structure.of(pair)
+
+
+def _structure_of_all(model: PyroProgram, guide: PyroProgram, batch: Batch) -> Structure | None:
+    """The structure of a pair with globals that are as many, or as large, as there are data; `None` if it is no such.
+
+    A series has a latent for each time, a change point as many values as times: a few data are another program.
+    """
+    try:
+        pair = run_or_explain(model, guide, batch)
+        check_sites(pair)
+    except ValueError:
+        return None
+    found = Structure.of(pair)
+    return replace(found, fixed_size=True) if found.has_globals else None

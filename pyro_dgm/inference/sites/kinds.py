@@ -9,7 +9,8 @@ global latent           a latent outside the data plate          one log weight 
 observed                conditioned on data in the model         `log p` per datum
 factor                  distribution `Unit`, in the model        part of the joint density, reported apart, no data
 factor of the guide     distribution `Unit`, in the guide        part of the training loss alone, of no estimate
-deterministic           `infer={"_deterministic": True}`         a named value without a density
+deterministic           `infer={"_deterministic": True}`, or     a named value without a density
+                        a `Delta` of mask `False`, observed
 auxiliary               `infer={"is_auxiliary": True}`, drawn    part of the guide's density, not of the model
 summed out              `infer={"enumerate": "parallel"}`        in the model alone: never drawn, summed out exactly
 enumerated latent       the same, in the guide                   drawn; summed out in training and in weights
@@ -24,7 +25,7 @@ from enum import StrEnum
 from math import isclose
 from typing import Any
 
-from pyro.distributions import Unit
+from pyro.distributions import Delta, Independent, MaskedDistribution, Unit
 from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor
 
@@ -57,8 +58,15 @@ def is_factor(site: Mapping[str, Any]) -> bool:
 
 
 def is_deterministic(site: Mapping[str, Any]) -> bool:
-    """Whether it is a `pyro.deterministic`."""
-    return bool((site["infer"] or {}).get("_deterministic"))
+    """Whether it is a `pyro.deterministic`, or a value that a `poutine.reparam` has computed, which Pyro marks less."""
+    if (site["infer"] or {}).get("_deterministic"):
+        return True
+    base = site["fn"]
+    while isinstance(base, Independent):
+        base = base.base_dist
+    if not (site["is_observed"] and isinstance(base, MaskedDistribution)):
+        return False
+    return base._mask is False and isinstance(base.base_dist, Delta)
 
 
 def is_auxiliary(site: Mapping[str, Any]) -> bool:

@@ -14,6 +14,7 @@ from torch import Tensor
 from ...contract import DATA, PyroProgram, Site
 from ..data.tensors import Batch, has_rows, take_rows
 from ..run.traces import depth_of, is_in_plate, latent_sites, log_density, sites_of, vectorized
+from ..sites.kinds import is_deterministic
 from ..sites.supports import innermost
 from .counting import num_rows
 from .rounding import coarsest_rounding, nudge
@@ -236,7 +237,7 @@ def _scores(traces: dict[str, Trace]) -> Scores:
     scores = {}
     for role, trace in traces.items():
         for name, site in sites_of(trace).items():
-            if (site["infer"] or {}).get("_deterministic"):
+            if is_deterministic(site):
                 continue
             try:
                 scores[role, name] = _score(site).detach()

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ...contract import DATA, PARTICLES, PyroProgram
 from ..data.tensors import has_rows, repeat_rows
+from ..sites.kinds import is_deterministic
 from .counting import num_rows
 from .folding import Fold, folded
 
@@ -140,7 +141,7 @@ class _RowsAsParticles(Messenger):
 
     def _fold(self, msg: Any) -> None:
         name, distribution = msg["name"], msg["fn"]
-        if msg["infer"].get("_deterministic"):
+        if is_deterministic(msg):
             self._fold_deterministic(msg)
             return
         plate = self._data_plate(msg)

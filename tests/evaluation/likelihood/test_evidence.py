@@ -6,6 +6,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro import poutine
 from pyro.infer.autoguide import AutoDelta, AutoMultivariateNormal, AutoNormal
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -306,3 +307,20 @@ def test_data_that_the_guide_knows_by_their_place_are_not_shuffled():
         ValueError, match=r"data: expected a loader in the order of the data.*shuffle=False"
     ):
         trainer.fit(shuffled, progress=False)
+
+
+def test_a_hidden_chain_without_a_plate_has_no_figure_of_each_datum():
+    """Its observations are one term, with the states summed out."""
+
+    def chain(y):
+        loc = pyro.sample("loc", dist.Normal(torch.tensor([-1.0, 1.0]), 1.0).to_event(1))
+        state = torch.tensor(0)
+        for t in pyro.markov(range(len(y))):
+            p = torch.tensor([[0.8, 0.2], [0.3, 0.7]])[state]
+            state = pyro.sample(f"s_{t}", dist.Categorical(p), infer={"enumerate": "parallel"})
+            pyro.sample(f"y_{t}", dist.Normal(loc[state], 1.0), obs=y[t])
+
+    guide, y = AutoNormal(poutine.block(chain, expose=["loc"])), torch.randn(4)
+    with pytest.raises(ValueError, match=r"site 'y_0': expected .* plate 'data'.*Fix: evidence\("):
+        dgm.nll(chain, guide, y)
+    assert dgm.evidence(chain, guide, y, num=10).num_data == 4

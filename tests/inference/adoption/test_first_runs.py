@@ -1,6 +1,7 @@
 """What programs make when they first run, and networks that a program only reaches, are those of all data."""
 
 import math
+from functools import partial
 
 import pyro
 import pyro.distributions as dist
@@ -8,6 +9,7 @@ import pytest
 import torch
 from pyro.contrib.easyguide import EasyGuide
 from pyro.infer import SVI, Trace_ELBO
+from pyro.infer.autoguide import AutoNormal
 from pyro.infer.autoguide.effect import AutoNormalMessenger
 from torch import nn
 
@@ -137,3 +139,20 @@ def test_arguments_that_are_no_data_go_with_every_minibatch():
     score = dgm.nll(pair.model, pair.guide, x, *options, num=2000)
     exact = -dist.Normal(0.0, math.sqrt(4 + SCALE**2)).log_prob(x).mean().item()
     assert score.mean == pytest.approx(exact, abs=0.01)
+
+
+def test_a_guide_of_pyro_looks_at_the_model_with_the_arguments_that_it_is_given():
+    def of_keyword(x, *, y=None):
+        b = pyro.sample("b", dist.Normal(0.0, 1.0))
+        with pyro.plate("data", len(x)):
+            pyro.sample("y", dist.Normal(b * x, SCALE), obs=y)
+
+    x = torch.randn(NUM)
+    y = 0.5 * x
+    guide = AutoNormal(of_keyword, init_scale=1.0)  # wider than the posterior
+    pair = partial(of_keyword, y=y), partial(guide, y=y)
+    assert dgm.preflight(*pair, x).latent == ("b",)
+    covariance = torch.outer(x, x) + SCALE**2 * torch.eye(NUM)
+    exact = dist.MultivariateNormal(torch.zeros(NUM), covariance).log_prob(y).item()
+    found = dgm.evidence(*pair, x, num=4000)
+    assert found.value == pytest.approx(exact, abs=5 * found.stderr)

@@ -143,3 +143,26 @@ def test_a_template_that_the_model_does_not_take_raises_with_the_fix():
         dgm.generate(PyroVAE().model, 5, like=torch.zeros(2, 3))
     with pytest.raises(ValueError, match=r"Fix: .*sbc\(model, guide, like=x\)"):
         dgm.sbc(PyroVAE().model, PyroVAE().guide)
+
+
+def test_a_model_that_does_not_run_on_none_is_refused_with_the_template_that_works():
+    def model(x):
+        with pyro.plate("rows", len(x)):
+            pyro.sample("x", dist.Normal(0.0, 1.0), obs=x)
+
+    with pytest.raises(
+        ValueError, match=r"runs on None .* got the error: .* len\(\).* Fix: like=x"
+    ):
+        dgm.generate(model, 3)
+    assert dgm.generate(model, 3, like=torch.zeros(2)).shape == (3,)
+
+
+def test_a_model_of_one_draw_at_a_time_is_refused_with_what_draws_run_by_run():
+    def model(x):
+        loc = pyro.sample("loc", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+        with pyro.plate("rows", len(x)):
+            k = pyro.sample("k", dist.Categorical(torch.ones(2)))
+            pyro.sample("x", dist.Normal(loc[k], 1.0), obs=x)
+
+    with pytest.raises(ValueError, match=r"several draws .* at once.*Fix: .*prior_predictive"):
+        dgm.generate(model, 7, like=torch.randn(5))

@@ -1,5 +1,6 @@
 """What every objective refuses when it is built, and how it prints itself."""
 
+import pyro
 import pyro.distributions as dist
 import pytest
 import torch
@@ -123,3 +124,16 @@ def test_the_repr_of_an_objective_is_its_configuration():
     assert "(z): LinearWarmup(10)" in lines["ELBO"]
     assert "(z): FreeBits(0.5)" in lines["ELBO"]
     assert repr(dgm.training.FreeBits(torch.ones(2))) == "FreeBits(shape=(2,))"
+
+
+def test_a_loss_of_no_rows_is_refused_with_the_call_that_works():
+    def model(*batch):
+        with pyro.plate("data", 3):
+            pyro.sample("x", dist.Normal(0.0, 1.0), obs=torch.zeros(3))
+
+    bound = dgm.ELBO(model, lambda *batch: None)
+    for batch, kinds in (((), r"\[\]"), (({"x": 1.0},), r"\['dict'\]")):
+        with pytest.raises(
+            ValueError, match=rf"ELBO: expected .* for each datum, got {kinds}\. Fix"
+        ):
+            bound(*batch)

@@ -12,11 +12,19 @@ from house.answers import numbers
 from house.entries import OF_PRIOR, ON_DATA, TRAINED
 from pyro import poutine
 from pyro.infer import Trace_ELBO
+from pyro.infer.reparam import LocScaleReparam
 from torch import nn
 
 import pyro_dgm as dgm
 from pyro_dgm.inference.process.states import fork_rng
-from pyro_dgm.inference.sites.kinds import Kind, is_auxiliary, is_enumerated, own_scale, plate_scale
+from pyro_dgm.inference.sites.kinds import (
+    Kind,
+    is_auxiliary,
+    is_deterministic,
+    is_enumerated,
+    own_scale,
+    plate_scale,
+)
 
 C = -3.0  # the log of a constant factor
 D = 9  # numbers in each datum of the table of entries
@@ -480,3 +488,15 @@ def test_marks_of_pyro_are_told_apart():
     trace = poutine.trace(program).get_trace()
     assert [is_auxiliary(trace.nodes[name]) for name in "fac"] == [False, True, False]
     assert [is_enumerated(trace.nodes[name]) for name in "fac"] == [False, False, True]
+
+
+def test_a_value_that_a_reparameterization_computes_is_a_named_value_and_a_point_is_none():
+    def program():
+        with pyro.plate("data", 3):
+            pyro.sample("z", dist.Normal(2.0, 3.0))
+            pyro.sample("c", dist.Delta(torch.zeros(3)), obs=torch.zeros(3))
+            pyro.sample("m", dist.Normal(0.0, 1.0).mask(False), obs=torch.zeros(3))
+
+    nodes = poutine.trace(poutine.reparam(program, {"z": LocScaleReparam(0.0)})).get_trace().nodes
+    assert [is_deterministic(nodes[name]) for name in "zcm"] == [True, False, False]
+    torch.testing.assert_close(nodes["z"]["value"], 2.0 + 3.0 * nodes["z_decentered"]["value"])

@@ -166,6 +166,13 @@ def test_every_estimate_refuses_what_is_no_tensor_of_data(call):
             match=rf"expected x as a tensor or an array .*, got {kind}\. Fix: torch\.as_tensor",
         ):
             call(model, guide, wrong)
+    with pytest.raises(TypeError, match=r"got list\. Fix: torch\.as_tensor"):
+        call(model, guide, [torch.tensor(1.0), torch.tensor(0.0)])
+    with pytest.raises(
+        TypeError,
+        match=r"got dict\. Fix: programs of arrays, `lambda c, x: model\({\*\*data, 'c': c, 'x': x}",
+    ):
+        call(model, guide, {"N": 3, "c": x, "x": x})
     with pytest.raises(ValueError, match=r"got a 0-dim tensor 3\.0\. Fix: x\[None\]"):
         call(model, guide, torch.tensor(3.0))
 
