@@ -330,18 +330,22 @@ def test_a_model_that_makes_no_data_is_not_exported():
     x = normal(N, 1)
     score = dgm.nll(*Weighed().programs(), x, num=4000)
     assert score.mean == pytest.approx(-log_normal(x, 0.0, 2**0.5).mean().item(), abs=0.03)
-    with pytest.raises(ValueError, match=r"expected model\(None\) to make data.*Fix: a model that"):
+    with pytest.raises(ValueError, match=r"a pyro.factor, which weighs draws unequally.*Fix: "):
         dgm.to_arviz(*Weighed().programs(), x, num=5)
 
 
-def test_a_parameter_for_each_datum_has_numbers_of_places():
-    """AutoDelta holds a z for each row: other rows get it when they change places."""
+def test_a_parameter_for_each_datum_gives_the_joint_density_at_its_points():
+    """AutoDelta holds a z for each row: the data keep their places, and all are taken at once."""
     pair, x = MaskedObservation(), normal(N, 1)
     model, _ = pair.programs()
     guide = pyro.infer.autoguide.AutoDelta(model)
     guide(x)
-    with pytest.raises(
-        ValueError, match=r"numbers that go with the rows.*Fix: a guide whose param"
-    ):
-        dgm.nll(model, guide, x)
+    points = guide.median()["z"].detach()
+    data = log_normal(x[:, 0], points, 1.0)
+    joint = log_normal(points, 0.0, 1.0) + torch.where(
+        x[:, 0] > 0, data, 0.0
+    )  # scales are left out
+    found = dgm.nll(model, guide, x, num=3)
+    assert found.measure == "joint density at a point"
+    torch.testing.assert_close(found.per_datum, -joint.double())
     pyro.clear_param_store()

@@ -41,7 +41,10 @@ def test_the_model_is_the_same_program_at_every_access(build):
 def test_a_hook_on_the_model_of_levels_is_called_in_training_and_in_estimates():
     vae, calls = of_levels(), []
     vae.model.register_forward_hook(lambda *_: calls.append(1))
-    dgm.ELBO(vae.model, vae.guide)(levels())
+    objective = dgm.ELBO(vae.model, vae.guide)
+    objective.preflight(levels())
+    calls.clear()
+    objective(levels())
     assert len(calls) == 1
     dgm.nll(vae.model, vae.guide, levels(), num=3)
     assert len(calls) > 1

@@ -17,8 +17,8 @@ from ...contract import DATA, PyroProgram, Site
 from ...densities.scoring import log_prob_of
 from ...inference.data.tensors import Batch
 from ...inference.process.states import require_gradients
-from ...inference.run.particles import sum_over_plates
 from ...inference.run.rules import check_sites
+from ...inference.run.shares import sum_over_plates
 from ...inference.run.traces import (
     PairTrace,
     latent_sites,

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from ...contract import DATA, Site, noise_name
 from ...inference.run.limits import unit_of_rounding
-from ...inference.run.particles import Particles, refuse_shared
+from ...inference.run.particles import Particles
+from ...inference.run.shares import refuse_shared
 from ...inference.run.traces import PairTrace, is_in_plate
 from ...inference.sites.measures import Measure, measure_of_distribution, point_sites
 

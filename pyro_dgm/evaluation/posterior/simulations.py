@@ -20,9 +20,10 @@ from ...inference.drawing.simulation import (
 )
 from ...inference.process.states import derive_seed, fork_rng
 from ...inference.run.explain import run_or_explain
-from ...inference.run.particles import Particles, draw, per_datum
+from ...inference.run.particles import Particles, draw
 from ...inference.run.rules import check_sites
 from ...inference.run.sessions import Session
+from ...inference.run.shares import per_datum
 from ...inference.run.structure import Structure
 from ...inference.run.traces import PairTrace, plate_depth
 from ...inference.sites.described import names_of_numbers

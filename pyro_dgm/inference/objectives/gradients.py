@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from ..process.states import fork_rng, named_tensors
-from ..run.particles import Particles, draw, per_datum
+from ..run.particles import Particles, draw
+from ..run.shares import per_datum
 from ..run.traces import PairTrace, latent_sites, plate_value, scored_sites, vectorized
 from .factors import weight_of_loss
 

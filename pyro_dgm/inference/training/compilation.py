@@ -114,12 +114,18 @@ class Compiled:
         fixed_state = {names[id(t)]: t for t in fixed}
         self.announce("compiling: one graph of the program")
         graph = capture(self._module, trained_state, fixed_state, batch)
-        self.announce(f"compiling: {graph.size:,} operations are compared with the program")
+        size = graph.size
+        is_loop = graph.is_loop(trained_state, self.mode)
+        if is_loop:
+            self.announce(f"compiling: {size:,} operations become a script")
+            graph = graph.scripted(trained_state, fixed_state, batch)
+        self.announce(f"compiling: {size:,} operations are compared with the program")
         _prove(graph, self._module, trained_state, fixed_state, batch)
-        self.announce(f"compiling: {graph.size:,} operations become kernels")
-        compiled = graph.compiled(trained_state, fixed_state, batch, self.mode)
+        if not is_loop:
+            self.announce(f"compiling: {size:,} operations become kernels")
+            graph = graph.compiled(trained_state, fixed_state, batch, self.mode)
         self.announce("")
-        return compiled
+        return graph
 
 
 def _prove(graph: Graph, module: nn.Module, trained: State, fixed: State, batch: Batch) -> None:

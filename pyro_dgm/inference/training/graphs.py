@@ -28,9 +28,8 @@ from ..data.batches import Batch
 from ..objectives.elbo import Objective
 from ..process.states import fork_rng, named_tensors
 
-LONG = (
-    2_500  # operations: an unrolled deep Markov model has 350 a time step, a flow VAE 1,500 in all
-)
+LONG = 2_500  # operations: an unrolled deep Markov model has 350 a time step
+MANY = 24  # terms, of which every site has one
 WARM_UP = 3  # runs in which torch's interpreter optimizes itself
 
 Terms = dict[str, Tensor]
@@ -97,19 +96,18 @@ class Graph:
         """How many operations it has."""
         return len(self.function.graph.nodes)
 
-    def compiled(self, trained: State, fixed: State, batch: Batch, mode: str | None) -> Graph:
-        """The same graph as kernels; a long one of a CPU, without a mode of its own, as a script.
+    def is_loop(self, trained: State, mode: str | None) -> bool:
+        """Whether it is a loop over time, on a CPU: many operations of many sites; a deep network has few sites."""
+        is_on_cpu = all(tensor.device.type == "cpu" for tensor in trained.values())
+        return self.size > LONG and len(self.terms) > MANY and mode is None and is_on_cpu
+
+    def scripted(self, trained: State, fixed: State, batch: Batch) -> Graph:
+        """The same operations one after the other by torch's own interpreter, without a line of Python.
 
         Kernels of a loop over time take about four seconds of compilation a time step; a script takes a tenth of it,
-        and keeps most of the gain.
+        and keeps most of the gain. Its noise is torch's own, that of the program.
         """
         inputs: list[Any] = [*trained.values(), *fixed.values(), *_tensors(batch)]
-        if self.size > LONG and mode is None and all(x.device.type == "cpu" for x in inputs):
-            return self._scripted(inputs)
-        return self._kernels(inputs, mode)
-
-    def _scripted(self, inputs: list[Any]) -> Graph:
-        """The operations one after the other by torch's own interpreter, without a line of Python."""
         with torch.no_grad(), pyro.validation_enabled(False), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of constants, which a graph has by its nature
             script = torch.jit.trace(self._as_tuple, tuple(inputs), check_trace=False)
@@ -121,7 +119,7 @@ class Graph:
     def _as_tuple(self, *inputs: Any) -> tuple[Tensor, ...]:
         return tuple(self.function(*inputs))
 
-    def _kernels(self, inputs: list[Any], mode: str | None) -> Graph:
+    def compiled(self, trained: State, fixed: State, batch: Batch, mode: str | None) -> Graph:
         """The same graph as kernels.
 
         Inductor takes the graph as it is: through `torch.compile` its guards alone would cost a tenth of a small step.
@@ -129,10 +127,11 @@ class Graph:
         from torch import _inductor as inductor  # a second of imports, and only here needed
 
         options = inductor.list_mode_options(mode) if mode else None
+        example: list[Any] = [*trained.values(), *fixed.values(), *_tensors(batch)]
         with torch.no_grad(), pyro.validation_enabled(False), warnings.catch_warnings():
             own = ".*torch._prims_common.check"
             warnings.filterwarnings("ignore", message=own, category=FutureWarning)
-            return replace(self, function=inductor.compile(self.function, inputs, options=options))
+            return replace(self, function=inductor.compile(self.function, example, options=options))
 
 
 def copy_tensors(state: State) -> State:

@@ -100,6 +100,8 @@ def takes_all_data(model: PyroProgram | None, guide: PyroProgram | None, batch: 
         other_of_all = of_all.other_than(num)
         if other_of_all is not None:
             refuse_count(num, other_of_all, is_fixed=other == other_of_all)
+        if not plates.found and plates.failed and not of_all.found and not of_all.failed:
+            return True  # no plate tells the data: a site has all of them as one event
         if of_all.found and not of_all.failed:
             # A pair that fails on fewer data, or a guide of a fixed number of rows
             knows_places = plates.failed if model is not None else other is not None

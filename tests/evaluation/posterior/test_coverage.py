@@ -121,5 +121,5 @@ def test_bad_arguments_raise():
         dgm.tarp(case.model, case.guide)
     with pytest.raises(TypeError, match=r"got VAE and VAE\. Fix: vae\.model, vae\.guide"):
         dgm.tarp(toy_vae(), toy_vae())
-    with pytest.raises(ValueError, match="site 'mu': expected a site inside the plate 'data'"):
+    with pytest.raises(ValueError, match=r"got \['mu'\], which all data share.*Fix: vsbc"):
         dgm.tarp(GlobalMean(), GlobalMeanGuide(), num_data=5)
