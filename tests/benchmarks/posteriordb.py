@@ -7,6 +7,24 @@ the reference (of 20,000 draws of the guide, unweighted, against 10,000 referenc
 seconds. A posterior that stands in the file is not run again. `AutoNormal` and `AutoMultivariateNormal` are the
 families of these guides of Pyro with their own start, 128 draws a step through the same batched density, 2,000 steps of
 Adam at 0.01 with a cosine decay.
+
+Measured, one seed, two busy cores (worst error of a mean, sd ratios, k-hat, CPU seconds of the flow; error and k-hat of
+the two normals). Twelve of twelve within 0.05 and 0.95 … 1.05; the normals pass on none, five of ten below the k-hat limit:
+
+    eight schools         0.016  0.983-1.012  0.48  28      AutoNormal  0.23  0.67    AutoMultivariateNormal  0.16  0.57
+    kidscore_momiq        0.033  0.993-0.996  1.12  58                  3.8   0.92                            3.8   1.39
+    kidscore_interaction  0.014  0.998-1.013  0.49  26                  3.1   1.21                            3.1   1.52
+    logearn_interaction   0.008  0.984-1.002  0.37  33                  7.4   1.02                            6.9   1.79
+    logmesquite_logvas    0.012  0.983-1.005  0.36  27                 21.6   1.76                           22.2   2.70
+    nes1980               0.013  0.982-1.009  0.26  31                  1.2   1.10                            1.1   0.36
+    arK                   0.014  0.990-1.012  0.56  30                  0.02  1.06                            0.07  0.41
+    arma11                0.010  0.987-1.007  0.41  32                  0.03  0.44                            0.06  0.42
+    garch11               0.016  0.983-0.993  0.68  65                  0.21  0.82                            0.17  0.62
+    gp_pois_regr          0.026  0.976-1.021  0.46  31                  1.1   1.39                            0.79  0.85
+    low_dim_gauss_mix     0.025  0.986-1.008  0.40  71                 50.9   1.46                            not run
+    sblrc_blr             0.015  0.994-1.007  0.41  29                939     2.40                            not run
+
+kidscore_momiq is right and flagged, after one restart: an alarm to the safe side.
 """
 
 from __future__ import annotations

@@ -8,6 +8,18 @@ dims, whose exact guides are known: a normal one with a correlation of one half,
 modes, of which the second holds a tenth. Many repeats are one long simulation, cut into pieces; `tarp` has other
 reference points in every tenth of the repeats. `vsbc` reads the ranks of the dims, as refits of a normal guide would
 give them. k-hat is that of single data, 1,000 draws each, and its alarms are counted over data.
+
+Measured (400 repeats of the exact guides, 100 of the mean, 50 of the others):
+
+                                      sbc                 tarp                vsbc                k-hat
+    exact, correlation 0.5            3.8 % [2.3, 6.1]    2.5 % [1.4, 4.5]    2.8 % [1.5, 4.9]    0 %
+    exact, two modes                  2.0 % [1.0, 3.9]    2.5 % [1.4, 4.5]    1.2 % [0.5, 2.9]    0 %
+    mean + 0.1 sd                      91 % [84, 95]       59 %                71 %               0 %
+    scale x 0.8                       100 %               100 %               100 %               2.5 %
+    correlation 0.5 lost              100 %               100 %                 0 %               0.2 %
+    a mode of a tenth lost            100 %               100 %               100 %               100 %
+
+The best test of the shifted mean at this level would catch 96 %; marginal ranks can't see a lost correlation.
 """
 
 from __future__ import annotations
