@@ -9,7 +9,7 @@ families of these guides of Pyro with their own start, 128 draws a step through 
 Adam at 0.01 with a cosine decay.
 
 Measured, one seed, two busy cores (worst error of a mean, sd ratios, k-hat, CPU seconds of the flow; error and k-hat of
-the two normals). Twelve of twelve within 0.05 and 0.95 … 1.05; the normals pass on none, five of ten below the k-hat limit:
+the two normals). Twelve of twelve are within 0.05 and 0.95 … 1.05; the normals on none, five of ten of them unflagged:
 
     eight schools         0.016  0.983-1.012  0.48  28      AutoNormal  0.23  0.67    AutoMultivariateNormal  0.16  0.57
     kidscore_momiq        0.033  0.993-0.996  1.12  58                  3.8   0.92                            3.8   1.39
