@@ -73,8 +73,9 @@ def chart_of(name: str, distribution: Distribution, *, whiten: bool) -> Chart:
     if support is None or support.is_discrete:
         raise ValueError(
             f"site '{name}': expected a continuous latent, got a discrete one, "
-            f"{type(innermost(distribution)).__name__}, on which there is no gradient. Fix: sum it out, "
-            "infer={'enumerate': 'parallel'} and dgm.nll; or dgm.nll, which draws it from the guide."
+            f"{type(innermost(distribution)).__name__}, on which there is no gradient: chains do not sum it out, "
+            "whatever infer= says. Fix: nll or evidence, which sum a site with infer={'enumerate': 'parallel'}, and "
+            "draw it from the guide without; or a model whose mixture is one distribution, MixtureSameFamily."
         )
     try:
         onto = bijection_onto(support)
