@@ -50,6 +50,7 @@ def test_exact_fits_pass():
     assert found.failures(0.001) == ()
 
 
+@pytest.mark.slow
 @in_float64
 def test_p_values_of_exact_fits_are_uniform():
     """100 repetitions with 40 data sets: Kolmogorov's test of each test's p-values at one in a hundred thousand."""
