@@ -20,7 +20,9 @@ from ..process.states import fork_rng
 FEW = 3  # data that are looked at where a few tell
 
 
-def initialise(model: PyroProgram | None, guide: PyroProgram | None, batch: Batch) -> None:
+def initialise(
+    model: PyroProgram | None, guide: PyroProgram | None, batch: Batch
+) -> list[Any] | None:
     """Let the programs make their parameters once, on all the data that they will be asked about; it takes no noise.
 
     Pyro's guides that look at the model do it when they first run, and a `pyro.param("loc", torch.zeros(len(x)))` then
@@ -30,20 +32,25 @@ def initialise(model: PyroProgram | None, guide: PyroProgram | None, batch: Batc
         model: a Pyro program, or `None`.
         guide: its guide, or `None`.
         batch: their arguments.
+
+    Returns:
+        The sample statements of a run on a few of the data; `None` if a program fails there, or has made something.
     """
     if isinstance(guide, nn.Module) and any(_waits_for_model(m) for m in guide.modules()):
         with fork_rng(*batch), torch.no_grad():
             guide(*batch)  # with the arguments that it gives its parts, which may be others
     if not any(has_rows(value) for value in batch):
-        return
+        return None
     store = pyro.get_param_store()
     before = set(store.keys())
-    run_quietly(model, guide, few_of(batch))
+    sites = run_quietly(model, guide, few_of(batch))
     made = [name for name in store if name not in before]
     for name in made:
         del store[name]
     if made:
         run_quietly(model, guide, batch)
+        return None
+    return sites
 
 
 def _waits_for_model(module: nn.Module) -> bool:

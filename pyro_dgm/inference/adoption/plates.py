@@ -7,11 +7,12 @@ from typing import Any
 
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.subsample_messenger import _Subsample
-from torch import Tensor, nn
+from torch import nn
 
 from ...contract import DATA, PyroProgram
-from ..data.tensors import Batch, has_rows, take_rows
-from .first_runs import few_of, run_quietly
+from ..data.tensors import Batch, take_rows
+from ..vectorization.counting import num_rows
+from .first_runs import few_of, initialise, run_quietly
 
 
 class WithDataPlate(nn.Module):
@@ -29,7 +30,7 @@ class WithDataPlate(nn.Module):
 
     def forward(self, *batch: Any) -> Any:
         """Run the program; see `PyroProgram`."""
-        with _Renaming(self.plate, _num_rows(batch)):
+        with _Renaming(self.plate, num_rows(batch)):
             return self.program(*batch)
 
 
@@ -74,20 +75,37 @@ class Naming:
         return WithDataPlate(program, self.plate)
 
 
-def naming_of(model: PyroProgram | None, guide: PyroProgram | None, batch: Batch) -> Naming:
+def prepare(model: PyroProgram | None, guide: PyroProgram | None, batch: Batch) -> Naming:
+    """Let the programs make their parameters, see `initialise`, and find their data plate, see `naming_of`."""
+    return naming_of(model, guide, batch, initialise(model, guide, batch))
+
+
+def naming_of(
+    model: PyroProgram | None,
+    guide: PyroProgram | None,
+    batch: Batch,
+    sites_of_few: list[Any] | None = None,
+) -> Naming:
     """Find the data plate in one run of the pair on a few of the data, or on all where it takes no fewer.
 
     It is at dim −1, and as large as the data are many: its size, its full size where it subsamples, or none at all.
     Of several the one called `"data"` is meant, then the one around an observed site.
+
+    Args:
+        model: a Pyro program, or `None`.
+        guide: its guide, or `None`.
+        batch: their arguments.
+        sites_of_few: the sample statements of a run on `few_of` the data, if it is known.
     """
-    num = _num_rows(batch)
+    num = num_rows(batch)
     if num is None:
         return Naming()
     few = few_of(batch)
     for some in (few, batch):
-        sites = run_quietly(model, guide, some)
+        is_known = some is few and sites_of_few is not None
+        sites = sites_of_few if is_known else run_quietly(model, guide, some)
         if sites is not None:
-            found = _data_plates(sites, _num_rows(some))
+            found = _data_plates(sites, num_rows(some))
             is_unsure = DATA not in found and (some is few or not _subsamples(sites, found))
             if found and is_unsure and num > 1:
                 found = _of_other_size(found, model, guide, take_rows(some, slice(1, None)))
@@ -104,7 +122,7 @@ def _of_other_size(
     sites = run_quietly(model, guide, batch)
     if sites is None:
         return found
-    again = _data_plates(sites, _num_rows(batch))
+    again = _data_plates(sites, num_rows(batch))
     return {name: is_around for name, is_around in found.items() if name in again}
 
 
@@ -132,10 +150,3 @@ def _is_sizeless(sites: list[Any]) -> bool:
             if frame.name == DATA and frame.size == -1:
                 return True
     return False
-
-
-def _num_rows(batch: tuple[Any, ...]) -> int | None:
-    for value in batch:
-        if isinstance(value, Tensor) and has_rows(value):
-            return len(value)
-    return None

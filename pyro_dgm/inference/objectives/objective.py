@@ -11,8 +11,7 @@ from torch.distributions import Distribution
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 from ...representation import SettingsFirst
-from ..adoption.first_runs import initialise
-from ..adoption.plates import Naming, naming_of
+from ..adoption.plates import Naming, prepare
 from ..adoption.programs import as_module
 from ..data.tensors import has_rows
 from ..process.numbers import check_count
@@ -116,8 +115,7 @@ class Objective(SettingsFirst, RunsPrograms):
         """Model and guide as programs that mean the same inside a plate of particles."""
         if self._particles is None and get_proxy_mode() is None:  # not while it becomes a graph
             with eval_mode(self.model, self.guide):
-                initialise(self.model, self.guide, batch)
-                self._naming = naming_of(self.model, self.guide, batch)
+                self._naming = prepare(self.model, self.guide, batch)
                 found = meaning_of(*self._named(), batch)
             self._particles = self._mode_of(found.particles, batch)
         mode = self._particles or ParticleMode.PLATE

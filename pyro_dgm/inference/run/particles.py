@@ -13,8 +13,7 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from ...contract import DATA, PyroProgram, Site
-from ..adoption.first_runs import initialise
-from ..adoption.plates import naming_of
+from ..adoption.plates import prepare
 from ..adoption.programs import as_module
 from ..data.reading import read_arguments
 from ..data.tensors import Batch
@@ -199,8 +198,7 @@ def draw(
         check_pair(model, guide)
         require_positive(num=num)
         batch = read_arguments(model, batch)
-        initialise(model, guide, batch)
-        naming = naming_of(model, guide, batch)
+        naming = prepare(model, guide, batch)
         model, guide = naming.adopt(model), naming.adopt(guide)
         with fork_rng(*batch):
             pair = run_or_explain(model, guide, batch)

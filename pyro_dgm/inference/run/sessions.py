@@ -13,8 +13,7 @@ from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from ...contract import PyroProgram
-from ..adoption.first_runs import initialise
-from ..adoption.plates import naming_of
+from ..adoption.plates import prepare
 from ..adoption.programs import as_module
 from ..data.arguments import arguments_of
 from ..data.reading import place_data as place_data
@@ -94,8 +93,7 @@ class Session:
         """Model and guide as they were given, ready to run, with their data plate by its name."""
         if self._source[0] is None:
             return self._model, self._guide
-        initialise(self._model, self._guide, self.first)
-        naming = naming_of(self._model, self._guide, self.first)
+        naming = prepare(self._model, self._guide, self.first)
         return naming.adopt(self._model), naming.adopt(self._guide)
 
     @cached_property

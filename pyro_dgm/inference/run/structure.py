@@ -11,8 +11,7 @@ import pyro
 
 from ...contract import DATA, PyroProgram, Site
 from ...tabular import Tabular
-from ..adoption.first_runs import initialise
-from ..adoption.plates import naming_of
+from ..adoption.plates import prepare
 from ..adoption.programs import as_module
 from ..data.reading import read_arguments
 from ..data.tensors import Batch, extreme_batch, split_rows
@@ -228,8 +227,7 @@ def preflight(
     check_pair(model, guide)
     batch = read_arguments(model, batch)
     with fork_rng(*batch), eval_mode(model, guide), pyro.validation_enabled(True):
-        initialise(model, guide, batch)
-        naming = naming_of(model, guide, batch)
+        naming = prepare(model, guide, batch)
         model, guide = naming.adopt(model), naming.adopt(guide)
         pair = run_or_explain(model, guide, batch)
         try:
