@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -12,6 +13,7 @@ from pathlib import Path
 from .errors import FileError, named
 
 LOCK = ".lock"
+NO_LOCKS = (errno.ENOTSUP, errno.ENOLCK, errno.ENOSYS)
 
 
 @contextmanager
@@ -33,6 +35,19 @@ def owned(folder: Path) -> Iterator[None]:
     finally:
         path.unlink(missing_ok=True)
         os.close(descriptor)
+
+
+@contextmanager
+def locked(descriptor: int) -> Iterator[None]:
+    """Wait for the lock of an open file and keep it; where a file system knows no locks, go on without."""
+    import fcntl  # here, so that the package can be imported where there is none
+
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+    yield
 
 
 def make_folder(folder: Path) -> Path:

@@ -8,24 +8,24 @@ from pathlib import Path
 from typing import Any
 
 from .errors import FileError, named
+from .locking import locked
 from .stamps import digest_of
 
 Record = dict[str, Any]
 
 
 def append_record(path: Path, record: Record) -> None:
-    """Add a row in one write, which processes that write at once don't mix.
+    """Add a row; processes that append at once wait for each other.
 
     Raises:
         FileError: if it can't be written.
     """
     text = json.dumps(record, ensure_ascii=False)
     sealed = json.dumps({**record, "digest": digest_of(text.encode())}, ensure_ascii=False)
-    with named(path, "write"):
+    with named(path, "write"), path.open("ab", buffering=0) as file, locked(file.fileno()):
         begin = "" if _ends_a_line(path) else "\n"
-        with path.open("ab", buffering=0) as file:
-            file.write(f"{begin}{sealed}\n".encode())
-            os.fsync(file.fileno())
+        file.write(f"{begin}{sealed}\n".encode())
+        os.fsync(file.fileno())
 
 
 def read_records(path: Path) -> list[Record]:
@@ -64,8 +64,9 @@ def _unseal(line: bytes) -> Record | None:
 
 def _ends_a_line(path: Path) -> bool:
     """Whether a row can be added; a torn one is ended first."""
-    if not path.exists() or path.stat().st_size == 0:
+    size = path.stat().st_size
+    if size == 0:
         return True
     with path.open("rb") as file:
-        file.seek(-1, os.SEEK_END)
-        return file.read() == b"\n"
+        file.seek(size - 1)
+        return file.read(1) == b"\n"

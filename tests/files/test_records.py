@@ -53,9 +53,9 @@ def test_processes_that_append_at_once_lose_no_row(tmp_path):
     for number in range(4):
         pid = os.fork()
         if pid == 0:
-            for step in range(20):
+            for step in range(60):
                 append_record(tmp_path / "r", {"who": number, "step": step})
             os._exit(0)
         pids.append(pid)
     assert [os.waitpid(pid, 0)[1] for pid in pids] == [0] * 4
-    assert len(read_records(tmp_path / "r")) == 80
+    assert len(read_records(tmp_path / "r")) == 240
