@@ -30,7 +30,6 @@ from ..process.states import fork_rng, named_tensors
 
 LONG = 2_500  # operations: an unrolled deep Markov model has 350 a time step
 MANY = 24  # terms, of which every site has one
-WARM_UP = 3  # runs in which torch's interpreter optimizes itself
 
 Terms = dict[str, Tensor]
 State = dict[str, Tensor]
@@ -111,10 +110,7 @@ class Graph:
         with torch.no_grad(), pyro.validation_enabled(False), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of constants, which a graph has by its nature
             script = torch.jit.trace(self._as_tuple, tuple(inputs), check_trace=False)
-            with fork_rng(*inputs):
-                for _ in range(WARM_UP):  # it optimizes itself on what it sees
-                    script(*[x.detach().clone() for x in inputs])
-        return replace(self, function=script)
+        return replace(self, function=_Script(script))
 
     def _as_tuple(self, *inputs: Any) -> tuple[Tensor, ...]:
         return tuple(self.function(*inputs))
@@ -132,6 +128,21 @@ class Graph:
             own = ".*torch._prims_common.check"
             warnings.filterwarnings("ignore", message=own, category=FutureWarning)
             return replace(self, function=inductor.compile(self.function, example, options=options))
+
+
+@dataclass(frozen=True)
+class _Script:
+    """A script that is run as it is written.
+
+    What the interpreter would look for in its first runs (types to specialize on, kernels to fuse) gains nothing on a
+    CPU, and takes as long as the capture and gigabytes for a long loop.
+    """
+
+    script: Any
+
+    def __call__(self, *inputs: Any) -> tuple[Tensor, ...]:
+        with torch.jit.optimized_execution(False):
+            return self.script(*inputs)
 
 
 def copy_tensors(state: State) -> State:
