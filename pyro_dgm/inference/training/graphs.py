@@ -20,7 +20,7 @@ from typing import Any
 import pyro
 import torch
 from pyro.poutine.messenger import Messenger
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.func import functional_call
 from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -113,7 +113,9 @@ class Graph:
         return replace(self, function=_Script(script))
 
     def _as_tuple(self, *inputs: Any) -> tuple[Tensor, ...]:
-        return tuple(self.function(*inputs))
+        # Node by node: torch's tracer looks through all locals of a frame at each operation, and the graph as one
+        # Python function has as many as it has operations.
+        return tuple(fx.Interpreter(self.function).run(*inputs))
 
     def compiled(self, trained: State, fixed: State, batch: Batch, mode: str | None) -> Graph:
         """The same graph as kernels.
