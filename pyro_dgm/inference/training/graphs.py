@@ -64,11 +64,13 @@ class Graph:
         function: maps (trained, fixed and batch tensors) to (terms, gradients), all flat.
         terms: names of the terms.
         used: for each trained tensor, whether it has a gradient.
+        shared: places of the gradients that lie in the memory of an earlier one, as those of a and b in a + b do.
     """
 
     function: Any
     terms: tuple[str, ...]
     used: tuple[bool, ...]
+    shared: tuple[int, ...] = ()
 
     def run(
         self, trained: Sequence[Tensor], fixed: Sequence[Tensor], batch: Batch
@@ -77,9 +79,26 @@ class Graph:
         outputs = self.function(*trained, *fixed, *_tensors(batch))
         num_terms = len(self.terms)
         terms = dict(zip(self.terms, outputs[:num_terms], strict=True))
-        found = iter(outputs[num_terms:])
-        gradients = [next(found) if used else None for used in self.used]
+        found = [*outputs[num_terms:]]
+        for place in self.shared:  # else clipping, which scales in place, would scale it twice
+            found[place] = found[place].clone()
+        rest = iter(found)
+        gradients = [next(rest) if used else None for used in self.used]
         return terms, gradients
+
+    def with_own_gradients(self, trained: State, fixed: State, batch: Batch) -> Graph:
+        """The same graph, once it is known from a run which gradients share their memory."""
+        inputs = [*trained.values(), *copy_tensors(fixed).values(), *_tensors(batch)]
+        with torch.no_grad(), fork_rng(*inputs):
+            found = self.function(*inputs)[len(self.terms) :]
+        seen: set[int] = set()
+        shared = []
+        for place, gradient in enumerate(found):
+            address = gradient.untyped_storage().data_ptr()
+            if address in seen:
+                shared.append(place)
+            seen.add(address)
+        return replace(self, shared=tuple(shared))
 
     def __call__(self, trained: State, fixed: State, batch: Batch) -> tuple[Terms, State]:
         """The same with names: what `value_and_grad` returns."""
