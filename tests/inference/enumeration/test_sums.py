@@ -568,8 +568,8 @@ def test_particles_of_global_parameters_share_one_run():
     with session(broadcasting_mixture, guide, data, num=4) as pair:
         assert pair.structure.particles.value == "by plate"
         particles = pair.draw()
-        layout = layouts._by_plate  # no run of its own for every particle
-        sums = layout(*pair.programs, pair.batch, 4, 1, particles.pair, of_guide=False)
+        task = layouts.Summation(*pair.programs, pair.batch, 4, 1, particles.pair)
+        sums = layouts._by_plate(task)  # no run of its own for every particle
     weights = particles.values["weights"].reshape(4, 1, 3)
     locs = particles.values["locs"].reshape(4, 1, 3)
     log_x = (weights.log() + dist.Normal(locs, 1.0).log_prob(data[:, None])).logsumexp(-1)
@@ -649,6 +649,41 @@ def test_a_network_that_takes_no_dim_of_values_is_refused_with_the_fix():
 
     with pytest.raises(ValueError, match=r"(?s)over all values of a site.*Fix: index dims"):
         dgm.nll(model, dgm.EmptyGuide(), torch.randn(4), num=2)
+
+
+def test_what_no_layout_runs_names_what_the_first_of_them_raised():
+    def model(x):
+        with pyro.plate("data", len(x)):
+            c = pyro.sample("c", dist.Bernoulli(0.3), infer={"enumerate": "parallel"})
+            if c.shape != (len(x),):
+                raise RuntimeError(f"no labels of shape {tuple(c.shape)}")
+            pyro.sample("x", dist.Normal(c, 1.0), obs=x)
+
+    with pytest.raises(
+        ValueError, match=r"(?s)over all values of a site.*shape \(2, 1\)"
+    ) as caught:
+        dgm.nll(model, dgm.EmptyGuide(), torch.randn(4), num=3)
+    assert [note.partition(":")[0] for note in caught.value.__notes__] == [
+        "Before, by rows",
+        "Before, by plate",
+    ]
+
+
+def test_an_error_that_is_none_of_shapes_ends_a_sum_at_once():
+    """A mistake of the program's own is no reason for slower layouts, one after the other."""
+    runs = []
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            c = pyro.sample("c", dist.Bernoulli(0.3), infer={"enumerate": "parallel"})
+            if c.shape == (2, 1):
+                runs.append(len(x))
+                raise KeyError("label")
+            pyro.sample("x", dist.Normal(c, 1.0), obs=x)
+
+    with pytest.raises(KeyError, match="label"):
+        dgm.nll(model, dgm.EmptyGuide(), torch.randn(4), num=3)
+    assert len(runs) == 1
 
 
 def test_draws_of_a_pair_whose_guide_sums_are_none():
