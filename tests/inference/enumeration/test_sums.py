@@ -619,6 +619,33 @@ def test_the_trainer_takes_a_mixture_as_it_is():
     assert history[-1]["train_loss"] < history[0]["train_loss"] - 0.1
 
 
+def test_what_a_loss_sums_over_is_found_anew_after_a_run_that_failed():
+    """An empty answer that is kept would draw the site in every later step."""
+    is_broken, loc = [True], nn.Parameter(torch.tensor(1.0))
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            if is_broken:
+                raise ConnectionError("no data base")
+            c = pyro.sample("c", dist.Bernoulli(torch.tensor(0.3)), infer={"enumerate": "parallel"})
+            pyro.sample("x", dist.Normal(loc * c, 1.0), obs=x)
+
+    objective, x = dgm.ELBO(model, lambda x: None), torch.randn(5)
+    with pytest.raises(ConnectionError, match="no data base"):
+        objective(x)
+    is_broken.clear()
+    exact = torch.stack([dist.Normal(c, 1.0).log_prob(x) for c in (0.0, 1.0)], -1)
+    exact = -(exact + torch.tensor([0.7, 0.3]).log()).logsumexp(-1).mean()
+    torch.testing.assert_close(objective(x), exact)
+
+
+def test_a_refused_weight_is_refused_again():
+    objective, x = dgm.ELBO(Both(), GuideOfBoth(), beta={"z": 0.5}), torch.randn(4)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="expected no beta beside the summed sites"):
+            objective(x)
+
+
 # What is refused ----------------------------------------------------------------------------------------------------
 
 
