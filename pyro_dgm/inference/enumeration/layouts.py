@@ -106,8 +106,22 @@ def log_joint_given(
         depth: number of plates.
     """
     conditioned = poutine.condition(model, data=dict(values))
-    found = _of_one(conditioned, Trace(), batch, depth, of_guide=False)
+    found = summed_run(conditioned, batch, depth)
     return torch.stack([log_p[0].double() for log_p in found.log_p.values()]).sum(0)
+
+
+def summed_run(program: PyroProgram, batch: Batch, depth: int) -> Sums:
+    r"""$\log \sum_c p(x, z, c)$ by one run of a program whose other latents get their values from a handler.
+
+    Args:
+        program: a Pyro program, without what takes a plate of particles for it.
+        batch: its arguments.
+        depth: number of plates around its sites, one of particles among them.
+
+    Raises:
+        ValueError: for a program that does not take a dim of values to the left of its plates.
+    """
+    return _of_one(program, Trace(), batch, depth, of_guide=False)
 
 
 def _by_rows(task: Summation) -> Sums:
