@@ -4,6 +4,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro.infer import config_enumerate
 from pyro.ops.indexing import Vindex
 from toys import Written
 
@@ -352,6 +353,66 @@ def test_a_table_of_particles_that_sums_mistake_for_one_of_values_gives_each_cha
         torch.testing.assert_close(
             posterior.log_joint(zeta), prior + expected, rtol=1e-5, atol=1e-5
         )
+
+
+@config_enumerate
+def pyros_mixture(data):
+    """Pyro's tutorial on mixtures, as it stands."""
+    weights = pyro.sample("weights", dist.Dirichlet(0.5 * torch.ones(2)))
+    scale = pyro.sample("scale", dist.LogNormal(0.0, 2.0))
+    with pyro.plate("components", 2):
+        locs = pyro.sample("locs", dist.Normal(0.0, 10.0))
+    with pyro.plate("data", len(data)):
+        assignment = pyro.sample("assignment", dist.Categorical(weights))
+        pyro.sample("obs", dist.Normal(locs[assignment], scale), obs=data)
+
+
+def log_joint_of_pyros_mixture(draws, x):
+    weights, scale, locs = (draws[name] for name in ("weights", "scale", "locs"))
+    log_x = dist.Normal(locs[..., None, :], scale[..., None, None]).log_prob(x[:, None])
+    log_p = (weights.log()[..., None, :] + log_x).logsumexp(-1).sum(-1)
+    log_p = log_p + dist.Dirichlet(0.5 * torch.ones(2)).log_prob(weights)
+    log_p = log_p + dist.LogNormal(0.0, 2.0).log_prob(scale)
+    return log_p + dist.Normal(0.0, 10.0).log_prob(locs).sum(-1)
+
+
+def pyros_series(x):
+    """A hidden Markov model as Pyro's example writes it, each row of the table at the last state."""
+    probs = pyro.sample("probs", dist.Dirichlet(torch.ones(3, 3) + 2 * torch.eye(3)).to_event(1))
+    locs = pyro.sample("locs", dist.Normal(2 * torch.arange(3.0), 1.0).to_event(1))
+    with pyro.plate("sequences", len(x)):
+        state = 0
+        for t in pyro.markov(range(x.shape[1])):
+            state = pyro.sample(f"s_{t}", dist.Categorical(probs[state]), infer=SUMMED)
+            pyro.sample(f"x_{t}", dist.Normal(locs[state], 1.0), obs=x[:, t])
+
+
+def log_joint_of_pyros_series(draws, x):
+    """By the forward recursion."""
+    probs, locs = draws["probs"], draws["locs"]
+    log_x = dist.Normal(locs[..., None, None, :], 1.0).log_prob(x[..., None])
+    forward = probs[..., 0, :].log()[..., None, :] + log_x[..., 0, :]
+    for t in range(1, x.shape[1]):
+        moved = forward[..., :, None] + probs.log()[..., None, :, :]
+        forward = moved.logsumexp(-2) + log_x[..., t, :]
+    prior = dist.Dirichlet(torch.ones(3, 3) + 2 * torch.eye(3)).log_prob(probs).sum(-1)
+    prior = prior + dist.Normal(2 * torch.arange(3.0), 1.0).log_prob(locs).sum(-1)
+    return prior + forward.logsumexp(-1).sum(-1)
+
+
+@pytest.mark.parametrize(
+    ("model", "log_joint", "shape"),
+    [
+        (pyros_mixture, log_joint_of_pyros_mixture, (5,)),
+        (pyros_series, log_joint_of_pyros_series, (4, 5)),
+    ],
+    ids=["mixture", "series"],
+)
+def test_programs_as_pyro_writes_them_have_chains(model, log_joint, shape):
+    x = 2 + torch.randn(shape)
+    found = dgm.hmc(model, x, num=4, warmup=6, chains=2, leapfrog=2)
+    expected = log_joint(found.draws, x).double()
+    torch.testing.assert_close(found.log_joint[..., 0], expected, rtol=1e-4, atol=1e-4)
 
 
 # What is refused -----------------------------------------------------------------------------------------------------
