@@ -8,14 +8,15 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from ...contract import PyroProgram, Site
+from ...contract import DATA, PyroProgram, Site
 from ...densities.scoring import log_prob_of
 from ...inference.data.tensors import Batch
 from ...inference.process.states import fork_rng, require_gradients
 from ...inference.run.rules import check_sites
-from ...inference.run.shares import sum_over_plates
+from ...inference.run.shares import refuse_shared, sum_over_plates
 from ...inference.run.traces import (
     PairTrace,
+    is_in_plate,
     latent_sites,
     log_density,
     plate_value,
@@ -63,6 +64,7 @@ class Posterior:
         self._sums: SummedRows | None = None
         is_summed = any(is_summable(site) for site in run.modelled.values())
         if is_summed:
+            _refuse_shared_sums(run)
             self.mixed = mixed_sites(model, batch, self.depth)
         self._run(self._locate, 1)
         if is_summed:
@@ -169,6 +171,13 @@ def require_latents(run: PairTrace) -> None:
             f"model: expected a latent site, got {got}. "
             "Fix: dgm.nll(model, EmptyGuide(), x), which is exact for a model without latents."
         )
+
+
+def _refuse_shared_sums(run: PairTrace) -> None:
+    """Refuse a site that is summed over for all data at once, where each datum is asked for its density."""
+    for name, site in run.modelled.items():
+        if is_summable(site) and not is_in_plate(site, DATA):
+            refuse_shared(name, site)
 
 
 class _Evaluation:

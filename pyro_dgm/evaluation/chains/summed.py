@@ -144,30 +144,31 @@ def mixed_sites(model: PyroProgram, batch: Batch, depth: int) -> Set[str]:
     Raises:
         ValueError: for a program that does not take a dim of values, or a support that differs between them.
     """
-    found: dict[str, Distribution] = {}
+    found: dict[str, tuple[Distribution, Tensor]] = {}
 
     def draw(site: Site) -> Tensor:
         distribution = site["fn"]
         num_values = max(0, len(distribution.batch_shape) - depth)
+        z = distribution.sample()
         if distribution.batch_shape[:num_values].numel() > 1:
-            found[site["name"]] = distribution
-        return distribution.sample()[(0,) * num_values]
+            found[site["name"]] = distribution, z
+        return z[(0,) * num_values]
 
     with Visit(draw):
         summed_run(alone(model), batch, depth)
-    for name, distribution in found.items():
-        _require_one_support(name, distribution, depth)
+    for name, (distribution, z) in found.items():
+        _require_one_support(name, distribution, z, depth)
     return found.keys()
 
 
-def _require_one_support(name: str, distribution: Distribution, depth: int) -> None:
-    """Refuse a latent that lies elsewhere for other values of the sites that are summed over."""
+def _require_one_support(name: str, distribution: Distribution, z: Tensor, depth: int) -> None:
+    """Refuse a latent that lies elsewhere for other values of the sites that are summed over; `z` is a draw of it."""
     support = distribution.support
     if support is None or support.is_discrete:  # refused for what it is
         return
     onto = bijection_onto(support)
-    z = onto(torch.zeros(onto.inverse_shape(distribution.event_shape)))
-    if z.dim() > depth + len(distribution.event_shape):
+    at_origin = onto(z.new_zeros(onto.inverse_shape(distribution.event_shape)))
+    if at_origin.dim() > depth + len(distribution.event_shape):
         raise ValueError(
             f"site '{name}': expected a support that is the same for all values of the sites that are summed over, "
             f"got another {type(support).__name__} for each. Fix: a latent of a fixed support, as u in "

@@ -104,9 +104,17 @@ def log_joint_given(
         values: latent site → value `(*plates, N, *event)`.
         batch: its arguments.
         depth: number of plates.
+
+    Raises:
+        ValueError: for a density that all data share.
     """
     conditioned = poutine.condition(model, data=dict(values))
     found = summed_run(conditioned, batch, depth)
+    if found.shared_p:
+        raise ValueError(
+            f"model: expected a density of each datum, got one that all data share, of {list(found.shared_p)}. "
+            "Fix: evidence(model, guide, *data), the log weight of all data."
+        )
     return torch.stack([log_p[0].double() for log_p in found.log_p.values()]).sum(0)
 
 

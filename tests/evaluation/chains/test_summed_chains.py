@@ -479,3 +479,23 @@ def test_annealing_starts_from_no_guide_that_draws_a_summed_site():
     match = r"start: expected a guide .*latents \['z'\], got one that draws 'c'.*Fix: start=None"
     with pytest.raises(ValueError, match=match):
         dgm.ais(Written(noise_classes), X, num=4, steps=3, start=Written(guide))
+
+
+def test_a_summed_site_that_all_data_share_has_no_bounds_of_each_datum():
+    """`ais` and `hmc` take it, with all data at once."""
+
+    def model(program, x=None):
+        c = pyro.sample("c", dist.Bernoulli(torch.tensor(0.5)), infer=SUMMED)
+        with dgm.data_plate(x):
+            z = pyro.sample("z", dist.Normal(3 * c, 1.0))
+            return pyro.sample("x", dist.Normal(z, 0.5), obs=x)
+
+    with pytest.raises(
+        ValueError, match=r"site 'c': expected a site inside the plate.*Fix: evidence"
+    ):
+        dgm.bdmc(Written(model), num_data=4, num=2, steps=2)
+    x = torch.tensor([0.4, 2.0, 1.1])
+    found = dgm.ais(Written(model), x, num=80, steps=25, leapfrog=3)
+    of_values = [dist.Normal(3.0 * c, 1.25**0.5).log_prob(x).sum() for c in (0, 1)]
+    exact = -torch.stack(of_values).logsumexp(0) + torch.tensor(2.0).log()
+    assert abs(found.mean - exact) < 5 * found.monte_carlo.item()
