@@ -144,7 +144,7 @@ def test_a_long_graph_is_a_script_with_the_gradients_of_the_program():
         for gradient, other in zip(gradients, others, strict=True):
             torch.testing.assert_close(other, gradient, rtol=1e-4, atol=1e-5)
     (graph,) = compiled._graphs.values()
-    assert isinstance(graph.function, torch.jit.ScriptFunction)
+    assert isinstance(graph.function.script, torch.jit.ScriptFunction)
     assert any(f"{LONG:,}" < stage for stage in stages)
     assert len(stages) == 4
     assert stages[-1] == ""
