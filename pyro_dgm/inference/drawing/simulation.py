@@ -11,11 +11,12 @@ from torch import Tensor
 
 from ...contract import PyroProgram, Site
 from ..data.tensors import Batch, has_rows
-from ..enumeration.layouts import alone, log_joint_given
+from ..enumeration.layouts import log_joint_given
 from ..run.explain import cause_of
 from ..run.shares import sum_over_plates
 from ..run.traces import latent_sites, log_density, scored_sites, vectorized
 from ..sites.kinds import is_summable
+from ..vectorization.rows import alone
 from .generation import generated_value
 from .observation import observation_of, refuse_factors
 

@@ -17,11 +17,11 @@ from ..adoption.plates import prepare
 from ..adoption.programs import as_module
 from ..data.reading import read_arguments
 from ..data.tensors import Batch
-from ..enumeration.layouts import alone, summed, summed_of_runs
+from ..enumeration.layouts import summed, summed_of_runs
 from ..enumeration.runs import Sums
 from ..process.states import fork_rng
 from ..vectorization.modes import meaning_of, refuse_mixing, takes_all_data
-from ..vectorization.rows import OneAtATime
+from ..vectorization.rows import OneAtATime, alone
 from .edges import warn_of_rounding
 from .explain import run_or_explain
 from .pair_checks import check_pair, require_positive
