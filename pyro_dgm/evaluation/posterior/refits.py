@@ -20,8 +20,7 @@ from ...inference.process.states import derive_seed, fork_rng
 from ...inference.run.pair_checks import check_program, require_positive
 from ...inference.run.traces import latent_sites, plate_value
 from ...inference.sites.described import names_of_numbers
-from .ranks import Ranks, rank_among, spread_ranks
-from .simulations import TIE
+from .ranks import TIE, Ranks, rank_among, spread_ranks
 from .uniformity import symmetric, unit_variance
 
 
