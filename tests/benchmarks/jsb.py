@@ -4,9 +4,11 @@
     python tests/benchmarks/jsb.py jsb-chorales-quarter.json --minutes 50 --eager
 
 The program is Pyro's example in its own words: 100 latents, 100 hidden units of the emission, 200 of the transition, a
-recurrent network of 600 that reads backwards, minibatches of 20, `ClippedAdam` as there (its clip of 10 is one of sums,
-here of means), a KL that is annealed by `poutine.scale`. Sequences come in batches of nearly one length, padded to
-multiples of 16, with masks. Krishnan, Shalit and Sontag 2017, arXiv:1609.09869, report 6.85 nats per time step.
+recurrent network of 600 that reads backwards, minibatches of 20, `ClippedAdam` as there (its clip of 10 and its weight
+decay of 2 are those of sums, here of means), a KL that is annealed by `poutine.scale`. The rate is higher than there,
+rises for twenty epochs (the network that reads is unstable at first) and falls, and the annealing is shorter, for an
+hour of epochs. Sequences come in batches of nearly one length, padded to multiples of 32, with masks.
+Krishnan, Shalit and Sontag 2017, arXiv:1609.09869; Pyro's tutorial reports 6.87 nats per time step after 5,000 epochs.
 
 One line of JSON per ten epochs: seconds, validation and test -ELBO per time step; at the end, of the weights of the
 best validation bound, the importance-weighted figure of the test sequences.
@@ -27,6 +29,7 @@ from pyro import poutine
 from pyro.optim.clipped_adam import ClippedAdam
 from torch import Tensor, nn
 from torch.nn.functional import softplus
+from torch.optim.lr_scheduler import LambdaLR
 
 import pyro_dgm as dgm
 
@@ -85,8 +88,7 @@ class DMM(nn.Module):
 
     def guide(self, x: Tensor, mask: Tensor) -> None:
         pyro.module("dmm", self)
-        # padded places come last, and first when read backwards: they are silent
-        ahead = self.rnn((x * mask[..., None]).flip(1))[0].flip(1)
+        ahead = backwards(self.rnn(backwards(x, mask))[0], mask)
         z = self.z_q_0.expand(len(x), -1)
         with pyro.plate("data", len(x)):
             for t in pyro.markov(range(x.shape[1])):
@@ -94,6 +96,13 @@ class DMM(nn.Module):
                 q_z = dist.Normal(self.to_loc(hidden), softplus(self.to_scale(hidden)))
                 with poutine.scale(scale=self.annealing), poutine.mask(mask=mask[:, t]):
                     z = pyro.sample(f"z_{t}", q_z.to_event(1))
+
+
+def backwards(x: Tensor, mask: Tensor) -> Tensor:
+    """Each sequence of `(N, T, E)` from its own end to its beginning; what was padded stays behind it."""
+    last = mask.sum(1, keepdim=True) - 1
+    places = (last - torch.arange(x.shape[1], device=x.device)) % x.shape[1]
+    return x.gather(1, places[..., None].expand_as(x))
 
 
 def chorales(path: str) -> dict[str, list[Tensor]]:
@@ -119,14 +128,41 @@ def per_step(objective: dgm.ELBO, buckets: Any) -> float:
     return total / buckets.num_steps
 
 
+def train(trainer: Any, dmm: DMM, buckets: dict[str, Any], options: Any) -> dict[str, Tensor]:
+    """The weights of the best validation bound before the time is over."""
+    start = perf_counter()
+    best, kept = float("inf"), {}
+
+    def anneal() -> None:
+        dmm.annealing.fill_(min(1.0, 0.2 + 0.8 * trainer.num_epochs / options.annealing))
+
+    def on_epoch(row: dict[str, Any]) -> None:
+        nonlocal best, kept
+        if row["epoch"] % 10 == 0:
+            dmm.annealing.fill_(1.0)
+            found = {name: per_step(trainer.objective, buckets[name]) for name in ("valid", "test")}
+            if found["valid"] < best:
+                best, kept = found["valid"], {n: w.clone() for n, w in dmm.state_dict().items()}
+            seconds = round(perf_counter() - start)
+            line = {"epoch": row["epoch"], "seconds": seconds, "train_loss": row["train_loss"]}
+            print(json.dumps({**line, **found}), flush=True)
+        anneal()
+
+    anneal()
+    while perf_counter() - start < 60 * options.minutes:
+        trainer.fit(buckets["train"], None, 100, on_epoch=on_epoch, progress=False)
+    return kept
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data")
     parser.add_argument("--minutes", type=float, default=50.0)
     parser.add_argument(
-        "--annealing", type=int, default=1000, help="epochs until the KL counts fully"
+        "--annealing", type=int, default=200, help="epochs until the KL counts fully"
     )
-    parser.add_argument("--lr", type=float, default=3e-4)
+    parser.add_argument("--lr", type=float, default=6e-4)
+    parser.add_argument("--half", type=int, default=400, help="epochs in which the rate halves")
     parser.add_argument("--eager", action="store_true")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
@@ -134,7 +170,7 @@ def main() -> None:
     torch.manual_seed(options.seed)
     sets = chorales(options.data)
     buckets = {
-        name: dgm.training.LengthBuckets(part, 20, 16, shuffle=name == "train", seed=options.seed)
+        name: dgm.training.LengthBuckets(part, 20, 32, shuffle=name == "train", seed=options.seed)
         for name, part in sets.items()
     }
     dmm = DMM()
@@ -142,22 +178,19 @@ def main() -> None:
     trainer = dgm.SVITrainer(
         objective,
         optimizer=lambda p: ClippedAdam(
-            p, lr=options.lr, betas=(0.96, 0.999), clip_norm=10.0 / 20, lrd=0.99996
+            p,
+            lr=options.lr,
+            betas=(0.96, 0.999),
+            clip_norm=10.0 / 20,
+            weight_decay=2.0 / 20,
+            lrd=1.0,
+        ),
+        schedule=lambda o: LambdaLR(
+            o, lambda e: min(1.0, (e + 1) / 20) * 0.5 ** (e / options.half)
         ),
         compile=not options.eager,
     )
-    start, best, kept = perf_counter(), float("inf"), {}
-    while perf_counter() - start < 60 * options.minutes:
-        dmm.annealing.fill_(min(1.0, 0.2 + 0.8 * trainer.num_epochs / options.annealing))
-        row = trainer.fit(buckets["train"], epochs=10, progress=False, seed=options.seed)[-1]
-        dmm.annealing.fill_(1.0)
-        dmm.eval()
-        found = {name: per_step(objective, buckets[name]) for name in ("valid", "test")}
-        dmm.train()
-        if found["valid"] < best:
-            best, kept = found["valid"], {n: w.clone() for n, w in dmm.state_dict().items()}
-        seconds = perf_counter() - start
-        print(json.dumps({"epoch": row["epoch"], "seconds": round(seconds), **found}), flush=True)
+    kept = train(trainer, dmm, buckets, options)
 
     dmm.load_state_dict(kept)
     dmm.eval()

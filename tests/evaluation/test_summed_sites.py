@@ -97,6 +97,18 @@ def test_the_joint_density_of_given_latents_is_summed():
     torch.testing.assert_close(found, expected.detach().double(), rtol=1e-5, atol=1e-5)
 
 
+def test_a_joint_density_that_all_data_share_is_refused():
+    def model(x):
+        c = pyro.sample("c", dist.Bernoulli(torch.tensor(0.5)), infer={"enumerate": "parallel"})
+        with dgm.data_plate(x):
+            z = pyro.sample("z", dist.Normal(c, 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    x = torch.randn(5)
+    with pytest.raises(ValueError, match=r"density of each datum, got one that all.*Fix: evidence"):
+        log_joint(model, (x,), {"z": torch.randn(5)}, 1)
+
+
 @pytest.mark.parametrize("has_z", [True, False])
 def test_dims_that_are_missing_are_integrated_out_with_the_site_drawn(has_z):
     """5 standard errors of the mean over the data."""

@@ -47,14 +47,26 @@ class Chart:
             coordinates: ζ `(*batch, *free event)`.
             num_batch: number of its batch dims.
         """
-        z = self.onto(coordinates)
-        log_det = sum_event(self.onto.log_abs_det_jacobian(coordinates, z), num_batch)
+        z, log_det = self._in_base(coordinates, num_batch)
         log_p = sum_event(self.base.log_prob(z), num_batch) + log_det
+        z, log_det = self._through_flow(z, log_det, num_batch)
+        return z, log_p, log_det
+
+    def value_at(self, coordinates: Tensor, num_batch: int) -> tuple[Tensor, Tensor]:
+        r"""$z$ and $\log|\det \partial z / \partial \zeta|$ `(*batch)`: `at`, without the density."""
+        z, log_det = self._in_base(coordinates, num_batch)
+        return self._through_flow(z, log_det, num_batch)
+
+    def _in_base(self, coordinates: Tensor, num_batch: int) -> tuple[Tensor, Tensor]:
+        z = self.onto(coordinates)
+        return z, sum_event(self.onto.log_abs_det_jacobian(coordinates, z), num_batch)
+
+    def _through_flow(self, z: Tensor, log_det: Tensor, num_batch: int) -> tuple[Tensor, Tensor]:
         for transform in self.transforms:
             eps = z
             z = transform(eps)
             log_det = log_det + sum_event(transform.log_abs_det_jacobian(eps, z), num_batch)
-        return z, log_p, log_det
+        return z, log_det
 
     def of(self, value: Tensor) -> Tensor:
         r"""$\zeta = b^{-1}(T^{-1}(z))$."""
@@ -73,9 +85,8 @@ def chart_of(name: str, distribution: Distribution, *, whiten: bool) -> Chart:
     if support is None or support.is_discrete:
         raise ValueError(
             f"site '{name}': expected a continuous latent, got a discrete one, "
-            f"{type(innermost(distribution)).__name__}, on which there is no gradient: chains do not sum it out, "
-            "whatever infer= says. Fix: nll or evidence, which sum a site with infer={'enumerate': 'parallel'}, and "
-            "draw it from the guide without; or a model whose mixture is one distribution, MixtureSameFamily."
+            f"{type(innermost(distribution)).__name__}, on which there is no gradient. "
+            f"{_fix_of_discrete(distribution)}."
         )
     try:
         onto = bijection_onto(support)
@@ -86,6 +97,17 @@ def chart_of(name: str, distribution: Distribution, *, whiten: bool) -> Chart:
         ) from error
     chart = Chart(distribution, onto, ())
     return _whiten(chart) if whiten else chart
+
+
+def _fix_of_discrete(distribution: Distribution) -> str:
+    """What to do with a discrete latent: sum over it, if it has few values."""
+    drawn = "nll or evidence, which draw it from the guide"
+    if not distribution.has_enumerate_support:
+        return f"Fix: {drawn}"
+    return (
+        "Fix: infer={'enumerate': 'parallel'} at the site in the model, and a guide without it, to sum over its "
+        f"values; or {drawn}"
+    )
 
 
 def _whiten(chart: Chart) -> Chart:

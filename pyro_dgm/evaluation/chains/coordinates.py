@@ -2,113 +2,31 @@ r"""Coordinates: the latent sites of any model as one vector $\zeta \in R^D$ per
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from math import prod
-from typing import Any
+from collections.abc import Callable, Set
 
 import torch
 from pyro import poutine
-from pyro.poutine.messenger import Messenger
-from pyro.poutine.subsample_messenger import _Subsample
 from torch import Tensor
 
 from ...contract import DATA, PyroProgram, Site
 from ...densities.scoring import log_prob_of
 from ...inference.data.tensors import Batch
-from ...inference.process.states import require_gradients
+from ...inference.process.states import fork_rng, require_gradients
 from ...inference.run.rules import check_sites
-from ...inference.run.shares import sum_over_plates
+from ...inference.run.shares import refuse_shared, sum_over_plates
 from ...inference.run.traces import (
     PairTrace,
+    is_in_plate,
     latent_sites,
     log_density,
-    plate_names,
     plate_value,
     run_pair,
     vectorized,
 )
-from ...inference.sites.kinds import is_deterministic
+from ...inference.sites.kinds import is_summable
 from .charts import Chart, chart_of
-
-Values = dict[str, Tensor]
-ValueOf = Callable[[Site], Tensor]  # the value that a site gets
-
-
-@dataclass(frozen=True)
-class Point:
-    r"""A place in the latent space of every datum, and what is known there; densities `(K, N)` in float64.
-
-    Attributes:
-        values: latent site → z `(K, *plates, N, *event)`.
-        log_prior: $\log p(\zeta)$, the prior as a density of the coordinates.
-        log_likelihood: $\log p(x \mid z)$, factors of the model included.
-        log_det: $\log|\det \partial z / \partial \zeta|$, which turns densities of z into those of ζ.
-    """
-
-    values: Values
-    log_prior: Tensor
-    log_likelihood: Tensor
-    log_det: Tensor
-
-    @property
-    def log_joint(self) -> Tensor:
-        r"""$\log p(x, \zeta)$."""
-        return self.log_prior + self.log_likelihood
-
-
-class Visit(Messenger):
-    """Gives every latent site of a program the value that a function makes of it, once all plates have acted on it.
-
-    It stands outside all handlers of the program. Masks are left out of latent sites: a masked one has its prior, and
-    integrates to one.
-
-    Args:
-        value: takes the site, with its distribution as `fn`, and returns its value.
-        observed: takes every site with a density that is not drawn: observed ones and factors.
-    """
-
-    def __init__(self, value: ValueOf, observed: Callable[[Site], None] | None = None):
-        self.value, self.observed = value, observed
-
-    def _pyro_sample(self, msg: Any) -> None:
-        if isinstance(msg["fn"], _Subsample) or msg["infer"].get("_do_not_trace"):
-            return
-        if not msg["is_observed"]:
-            msg["value"] = self.value(msg)
-            msg["done"] = True
-        elif self.observed is not None and not is_deterministic(msg):
-            self.observed(msg)
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where one site lies in the vector of coordinates.
-
-    Attributes:
-        start: its first column.
-        shape: `(*plates, *free event)`, without particles and data.
-        site: the site, as one run of the model has it.
-    """
-
-    start: int
-    shape: tuple[int, ...]
-    site: Site
-
-    @property
-    def stop(self) -> int:
-        """The first column behind it."""
-        return self.start + prod(self.shape)
-
-    @property
-    def columns(self) -> slice:
-        """Its part of the vector."""
-        return slice(self.start, self.stop)
-
-    @property
-    def datum_dim(self) -> int:
-        """Which dim of the site's values `(K, *plates, N, *event)` counts the data, in those of `Posterior.sites`."""
-        return plate_names(self.site).index(DATA)
+from .points import Place, Point, ValueOf, Values, Visit, given_value
+from .summed import SummedRows, mixed_sites, settle
 
 
 class Posterior:
@@ -116,6 +34,9 @@ class Posterior:
 
     One vectorized run of the model gives the density of all `(K, N)` pairs of chain and datum. The data are
     independent, so that the gradient of the sum holds the gradient of each.
+
+    Discrete sites with `infer={"enumerate": "parallel"}` are no latents of the chains: $p(x_i, z)$ is their exact sum,
+    and a latent whose prior hangs on one of them moves in coordinates of its own, whatever `whiten` says.
 
     Args:
         model: a Pyro program that keeps the contract.
@@ -126,7 +47,8 @@ class Posterior:
         ζ: `(K, N, D)`, all latent sites of one datum one after the other.
 
     Raises:
-        ValueError: for a model without latent sites, a discrete or global one, or data outside the support.
+        ValueError: for a model without latent sites, a global one or a discrete one that is not summed over, or data
+            outside the support.
     """
 
     def __init__(self, model: PyroProgram, batch: Batch, *, whiten: bool = True):
@@ -135,14 +57,20 @@ class Posterior:
         trace = poutine.trace(model).get_trace(*batch)
         run = PairTrace(trace, trace)
         check_sites(run)
-        if not run.modelled:
-            raise ValueError(
-                f"model: expected a latent site, got the observed {list(run.observed)} alone. "
-                "Fix: dgm.nll(model, EmptyGuide(), x), which is exact for a model without latents."
-            )
+        require_latents(run)
         self.depth = run.depth
         self.places: dict[str, Place] = {}
+        self.mixed: Set[str] = frozenset()  # one distribution for each value of a summed site
+        self._sums: SummedRows | None = None
+        is_summed = any(is_summable(site) for site in run.modelled.values())
+        if is_summed:
+            _refuse_shared_sums(run)
+            self.mixed = mixed_sites(model, batch, self.depth)
         self._run(self._locate, 1)
+        if is_summed:
+            self._sums = SummedRows(model, batch, self.depth, self.places, self.chart)
+            with fork_rng(*batch):
+                settle(self._sums, self.coordinates(self.draws_of(None, 2), 2))
 
     @property
     def dim(self) -> int:
@@ -155,6 +83,8 @@ class Posterior:
 
     def __call__(self, zeta: Tensor) -> Point:
         """The point of coordinates `(K, N, D)`."""
+        if self._sums is not None:
+            return self._sums(zeta)
         evaluation = _Evaluation(self, zeta)
         self._run(evaluation.value_at, len(zeta), evaluation.score)
         return evaluation.point()
@@ -182,18 +112,18 @@ class Posterior:
         else:
             prior = vectorized(self.model, num, self.depth)
             latent = latent_sites(poutine.trace(prior).get_trace(*self.batch))
-        return {name: site["value"] for name, site in latent.items()}
+        return {name: site["value"] for name, site in latent.items() if name in self.places}
 
     def log_guide(self, guide: PyroProgram, values: Values, num: int) -> Tensor:
         r"""$\log q(z \mid x)$ `(K, N)` of given values: a density of z, not of ζ."""
         log_q: list[Tensor] = []
 
         def score(site: Site) -> Tensor:
-            value = values[site["name"]]
+            value = given_value(site, values)
             log_q.append(_per_datum(site, log_prob_of(site["fn"], value)))
             return value
 
-        with Visit(score):
+        with Visit(score, is_guide=True):
             vectorized(guide, num, self.depth)(*self.batch)
         return _total(log_q)
 
@@ -203,7 +133,8 @@ class Posterior:
 
     def chart(self, site: Site) -> Chart:
         """The free coordinates of a site, given what was drawn before it."""
-        return chart_of(site["name"], site["fn"], whiten=self.whiten)
+        whiten = self.whiten and site["name"] not in self.mixed
+        return chart_of(site["name"], site["fn"], whiten=whiten)
 
     def part(self, zeta: Tensor, name: str) -> Tensor:
         """One site's coordinates `(K, *plates, N, *free event)` among those of all `(K, N, D)`."""
@@ -228,6 +159,25 @@ class Posterior:
         without_data = (*shape[1 : self.depth], *shape[self.depth + 1 :])
         self.places[name] = Place(self.dim, without_data, with_value)
         return z
+
+
+def require_latents(run: PairTrace) -> None:
+    """Refuse a model without a latent that chains can move."""
+    if all(is_summable(site) for site in run.modelled.values()):
+        got = f"the observed {list(run.observed)} alone"
+        if run.modelled:
+            got = f"{list(run.modelled)}, which chains sum over, and {got}"
+        raise ValueError(
+            f"model: expected a latent site, got {got}. "
+            "Fix: dgm.nll(model, EmptyGuide(), x), which is exact for a model without latents."
+        )
+
+
+def _refuse_shared_sums(run: PairTrace) -> None:
+    """Refuse a site that is summed over for all data at once, where each datum is asked for its density."""
+    for name, site in run.modelled.items():
+        if is_summable(site) and not is_in_plate(site, DATA):
+            refuse_shared(name, site)
 
 
 class _Evaluation:

@@ -12,9 +12,10 @@ from ...contract import PyroProgram
 from ...inference.process.states import fork_rng
 from ...inference.run.sessions import Session, require_positive, session
 from ...tabular import Tabular
-from .coordinates import Point, Posterior, Values
+from .coordinates import Posterior
 from .joint import JointPosterior, posterior_of
 from .mixing import ess, rhat
+from .points import Point, Values
 from .transitions import transition
 from .warmup import WarmChains, warm_up
 
@@ -95,7 +96,8 @@ def hmc(
     coordinates, with the log-determinant. One draw costs (leapfrog + 3) / 2 gradients of the model on average.
 
     Args:
-        model: any Pyro program that keeps the contract, with continuous latents.
+        model: any Pyro program that keeps the contract, with continuous latents; discrete ones that it marks with
+            `infer={"enumerate": "parallel"}` are summed over exactly, and are no part of the draws.
         batch: the data, observation first, a row per datum in each argument; a loader of such batches is read whole.
         num: draws of each chain after the warm-up.
         chains: number of chains per datum.
@@ -112,8 +114,9 @@ def hmc(
     one datum, so that `log_joint`, `acceptance` and `step_size` have one entry, and draws of θ have no dim of data.
 
     Raises:
-        ValueError: for counts below 1 (`num` below 4), NaN or empty data, a model without latents, or a discrete one;
-            for a part of the data of a plate of known size, where all of them share a draw.
+        ValueError: for counts below 1 (`num` below 4), NaN or empty data, a model without latents, a discrete one that
+            is not summed over, or one whose support hangs on what is; for a part of the data of a plate of known size,
+            where all of them share a draw.
 
     References:
         Neal 2011, *MCMC using Hamiltonian dynamics*, arXiv:1206.1901; Hoffman, Gelman 2014, *The No-U-Turn sampler*,

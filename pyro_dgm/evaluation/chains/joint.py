@@ -2,7 +2,7 @@ r"""Coordinates of everything that is not observed, where all data share a draw:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from math import prod
 
 import torch
@@ -12,7 +12,8 @@ from torch import Tensor
 from ...contract import PyroProgram, Site
 from ...densities.scoring import log_prob_of
 from ...inference.data.tensors import Batch
-from ...inference.process.states import require_gradients
+from ...inference.enumeration.layouts import summed_run
+from ...inference.process.states import fork_rng, require_gradients
 from ...inference.run.rules import check_sites
 from ...inference.run.sessions import Session
 from ...inference.run.traces import (
@@ -23,10 +24,12 @@ from ...inference.run.traces import (
     run_pair,
     vectorized,
 )
-from ...inference.sites.kinds import is_auxiliary
-from ...inference.vectorization.rows import OneAtATime
+from ...inference.sites.kinds import is_summable
+from ...inference.vectorization.rows import OneAtATime, alone
 from .charts import Chart, chart_of
-from .coordinates import Place, Point, Posterior, Values, Visit
+from .coordinates import Posterior, require_latents
+from .points import Place, Point, Values, Visit, concatenated, given_value
+from .summed import mixed_sites, placed, point_of, settle
 
 
 class JointPosterior:
@@ -41,7 +44,7 @@ class JointPosterior:
         whiten: take the base space of a latent whose prior is a flow.
 
     Raises:
-        ValueError: for a discrete latent, or data outside the support.
+        ValueError: for a discrete latent that is not summed over, or data outside the support.
     """
 
     def __init__(self, model: PyroProgram, batch: Batch, *, whiten: bool = True):
@@ -52,9 +55,18 @@ class JointPosterior:
         run = PairTrace(trace, trace)
         check_sites(run)
         self.depth = run.depth
+        require_latents(run)
+        self.is_summed = any(is_summable(site) for site in run.modelled.values())
+        self.mixed: Set[str] = frozenset()  # one distribution for each value of a summed site
+        if self.is_summed:
+            self.mixed = mixed_sites(model, batch, self.depth)
         self.places: dict[str, Place] = {}
         for name, site in run.modelled.items():
-            self.places[name] = Place(self.dim, tuple(self.chart(site).shape), site)
+            if not is_summable(site):
+                self.places[name] = Place(self.dim, tuple(self.chart(site).shape), site)
+        if self.is_summed and not self.is_single:
+            with fork_rng(*batch):
+                settle(self, self.coordinates(self.draws_of(None, 2), 2))
 
     @property
     def dim(self) -> int:
@@ -72,23 +84,18 @@ class JointPosterior:
         for name in self.places:
             parts = [point.values[name] for point in points]
             values[name] = torch.stack(parts) if self.is_single else parts[0]
-        return Point(
-            values,
-            log_prior=torch.cat([point.log_prior for point in points]),
-            log_likelihood=torch.cat([point.log_likelihood for point in points]),
-            log_det=torch.cat([point.log_det for point in points]),
-        )
+        return concatenated(points, values)
 
     def _point(self, zeta: Tensor) -> Point:
         """The point of one run of the model."""
+        if self.is_summed:
+            return self._summed_point(zeta)
         values: Values = {}
         log_prior, log_det, log_likelihood = [], [], []
 
         def value_at(site: Site) -> Tensor:
-            chart = self.chart(site)
-            place = self.places[site["name"]]
-            part = zeta[:, 0, place.columns].to(place.site["value"].dtype).reshape(chart.shape)
-            z, log_p, of_chart = chart.at(part, len(site["fn"].batch_shape))
+            part, num_batch = self._part(zeta, site)
+            z, log_p, of_chart = self.chart(site).at(part, num_batch)
             log_prior.append(_of_set(log_p, len(zeta)))
             log_det.append(_of_set(of_chart, len(zeta)))
             values[site["name"]] = z
@@ -100,6 +107,35 @@ class JointPosterior:
         with Visit(value_at, score):
             self._run(self.model, len(zeta))
         return Point(values, _sum(log_prior), _sum(log_likelihood), _sum(log_det))
+
+    def _summed_point(self, zeta: Tensor) -> Point:
+        """The point of one run of the model over all values of the sites that are summed over."""
+        values: Values = {}
+        log_dets = []
+
+        def value_at(site: Site) -> Tensor:
+            part, num_batch = self._part(zeta, site)
+            z, of_chart = placed(site, self.chart, part, num_batch)
+            log_dets.append(_of_set(of_chart, len(zeta)))
+            values[site["name"]] = z
+            return z
+
+        program, depth = alone(self.model), self.depth
+        if not self.is_single:
+            program, depth = vectorized(self.model, len(zeta), depth), depth + 1
+        with Visit(value_at):
+            sums = summed_run(program, self.batch, depth)
+        return point_of(sums, values, log_dets, lambda log_p: _of_set(log_p, len(zeta)))
+
+    def _part(self, zeta: Tensor, site: Site) -> tuple[Tensor, int]:
+        """One site's coordinates, as a run of the model takes them, and how many batch dims they have."""
+        place = self.places[site["name"]]
+        num_plates = len(place.site["fn"].batch_shape)
+        part = zeta[:, 0, place.columns].to(place.site["value"].dtype)
+        if self.is_single:
+            return part.reshape(place.shape), num_plates
+        others = [1] * (self.depth - num_plates)
+        return part.reshape(len(zeta), *others, *place.shape), self.depth + 1
 
     def coordinates(self, values: Values, num: int) -> Tensor:
         r"""$\zeta$ `(K, 1, D)` of given values `(K, *plates, *event)`."""
@@ -143,7 +179,7 @@ class JointPosterior:
         for k in range(num) if self.is_single else [slice(None)]:
             found: list[Tensor] = []
             given = {name: value[k] for name, value in values.items()}
-            with Visit(_scoring(given, found, 1 if self.is_single else num)):
+            with Visit(_scoring(given, found, 1 if self.is_single else num), is_guide=True):
                 self._run(guide, num)
             rows.append(_sum(found))
         return torch.cat(rows)
@@ -159,7 +195,8 @@ class JointPosterior:
 
     def chart(self, site: Site) -> Chart:
         """The free coordinates of a site, given what was drawn before it."""
-        return chart_of(site["name"], site["fn"], whiten=self.whiten)
+        whiten = self.whiten and site["name"] not in self.mixed
+        return chart_of(site["name"], site["fn"], whiten=whiten)
 
     def _run(self, program: PyroProgram, num: int) -> None:
         run = program if self.is_single else vectorized(program, num, self.depth)
@@ -181,13 +218,7 @@ def posterior_of(pair: Session, block: Batch, *, whiten: bool) -> Posterior | Jo
 
 def _scoring(values: Values, found: list[Tensor], num: int) -> Callable[[Site], Tensor]:
     def score(site: Site) -> Tensor:
-        name = site["name"]
-        if is_auxiliary(site) and name not in values:
-            raise ValueError(
-                f"start: expected a guide that scores any value of the latents, got one with the auxiliary site "
-                f"'{name}', as AutoGuides have. Fix: start=None, the prior."
-            )
-        value = values[name]
+        value = given_value(site, values)
         found.append(_of_set(log_prob_of(site["fn"], value), num))
         return value
 

@@ -25,7 +25,7 @@ from ...inference.run.traces import (
     scored_sites,
     vectorized,
 )
-from ..chains.coordinates import Values
+from ..chains.points import Values
 from .marginal import Marginal, Unmasked
 
 

@@ -113,7 +113,8 @@ def ais(
     The cost is about `(num + 8) * steps * (leapfrog + 5) / 2` gradients of the model per datum.
 
     Args:
-        model: any Pyro program that keeps the contract, with continuous latents.
+        model: any Pyro program that keeps the contract, with continuous latents; discrete ones are summed over where
+            it says so, see `hmc`.
         batch: the data, observation first, a row per datum in each argument; a loader of such batches is read whole.
         num: number K of chains per datum.
         steps: number T of temperatures; the bound tightens as T grows.
@@ -125,8 +126,9 @@ def ais(
         whiten: move in the base space of a latent whose prior is a flow, see `hmc`.
 
     Raises:
-        ValueError: for counts below 1, NaN or empty data, a model without latents, a discrete or global one, a guide
-            whose density is another one at each run, or one that is a point mass (a `Delta`) and reaches nothing else.
+        ValueError: for counts below 1, NaN or empty data, a model without latents, a discrete one that is not summed
+            over, a guide that draws one that is, whose density is another one at each run, or which is a point mass
+            (a `Delta`) and reaches nothing else.
 
     References:
         Neal 2001, *Annealed importance sampling*, arXiv:physics/9803008; Wu, Burda, Salakhutdinov, Grosse 2017, *On the

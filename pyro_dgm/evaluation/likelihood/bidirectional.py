@@ -19,8 +19,9 @@ from ...inference.run.sessions import require_positive
 from ...inference.run.traces import latent_sites, plate_depth
 from ...inference.sites.measures import Measure
 from ...tabular import Tabular
-from ..chains.coordinates import Posterior, Values
+from ..chains.coordinates import Posterior
 from ..chains.joint import JointPosterior
+from ..chains.points import Values
 from ..estimate import Estimate, estimated
 from .annealing import check_walk, sigmoid_schedule, told_weights
 from .importance import chain_statistics, concat_statistics
@@ -114,6 +115,9 @@ def bdmc(
     of `ais` with these settings, on data from the model; data from elsewhere may be harder.
 
     Both ways share the transitions, which one pilot run found from x alone. The cost is twice that of `ais`.
+
+    Discrete sites that are summed over (see `hmc`) are drawn with the data and then left out of z*, which is a draw of
+    $p(z \mid x)$ all the same.
 
     Args:
         model: any Pyro program that keeps the contract and generates when its first argument is `None`.

@@ -91,9 +91,11 @@ class Evidence(Tabular):
         text = f"{head}, {self.num} draws, ESS {self.ess:.1f}, k-hat {self.khat:.2f}, good below {limit:.2f})"
         found = self.quantities
         lines = [text]
-        for i in found.khat.argsort(descending=True)[:NUM_PRINTED].tolist():
+        worst = found.khat.argsort(descending=True)[:NUM_PRINTED].tolist()
+        width = max((len(found.names[i]) for i in worst), default=0)
+        for i in worst:
             lines.append(
-                f"  {found.names[i]:<20}k-hat {found.khat[i]:5.2f}, guide off by {found.shift[i]:6.3f} sd, "
+                f"  {found.names[i]:<{width}}  k-hat {found.khat[i]:5.2f}, guide off by {found.shift[i]:6.3f} sd, "
                 f"sd ratio {found.ratio[i]:.3f}"
             )
         return "\n".join(lines)

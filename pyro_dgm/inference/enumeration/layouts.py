@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from pyro import poutine
@@ -18,25 +18,15 @@ from ..vectorization.counting import num_rows
 from .runs import Sums, enumerated_run, kept_draws, sum_out
 
 CLOSE = 1e-4  # relative difference of log densities that the order of float32 sums explains
+# What programs and distributions raise on values of a shape that they are not written for
+MISFIT = (RuntimeError, ValueError, IndexError, TypeError, AssertionError)
 
 
-def summed(
-    model: PyroProgram,
-    guide: PyroProgram,
-    batch: Batch,
-    num: int,
-    depth: int,
-    pair: PairTrace,
-    *,
-    of_guide: bool,
-) -> Sums:
-    """The log densities of K particles with the enumerated sites summed out.
+@dataclass(frozen=True)
+class Summation:
+    """What is asked of K particles: their log densities, with the enumerated sites summed out.
 
-    The data are repeated along their plate where no site is shared: networks then see what they see in training. Else
-    the particles have a plate to its left, and the first of them is run alone as well, for comparison. Where neither
-    runs, each particle has a run of its own.
-
-    Args:
+    Attributes:
         model: a program by itself, without what takes a plate of particles for it.
         guide: its guide, by itself.
         batch: their arguments.
@@ -45,19 +35,56 @@ def summed(
         pair: a run of the K particles in which all sites are drawn.
         of_guide: whether the guide's enumerated sites are summed as well, over new draws of its others; if not, the
             draws are those of `pair`.
+    """
+
+    model: PyroProgram
+    guide: PyroProgram
+    batch: Batch
+    num: int
+    depth: int
+    pair: PairTrace
+    of_guide: bool = False
+
+    def drawn(self, guide: PyroProgram, value_of: Callable[[Site], Tensor]) -> PyroProgram | Trace:
+        """The guide, where its sites are summed; else the run of it, with its values in another layout.
+
+        Args:
+            guide: as the layout runs it.
+            value_of: takes a site of the guide, and returns its value in the layout.
+        """
+        if self.of_guide:
+            return guide
+        values = {name: value_of(site) for name, site in self.pair.scored.items()}
+        return kept_draws(values, self.pair.guide)
+
+
+def summed(task: Summation) -> Sums:
+    """The log densities of K particles with the enumerated sites summed out.
+
+    The data are repeated along their plate where no site is shared: networks then see what they see in training. Else
+    the particles have a plate to its left, and the first of them is run alone as well, for comparison. Where neither
+    runs, each particle has a run of its own.
 
     Raises:
         ValueError: for programs that do not take a dim of values to the left of their plates.
     """
-    layouts = [_by_plate, _one_by_one]
-    if num_rows(batch) is not None and not shared_sites(pair):
+    layouts = [_by_plate]
+    if num_rows(task.batch) is not None and not shared_sites(task.pair):
         layouts.insert(0, _by_rows)
-    for layout in layouts[:-1]:
+    refused = []
+    for layout in layouts:
         try:
-            return layout(model, guide, batch, num, depth, pair, of_guide)
-        except Exception:  # whatever a user's program raises on several particles at once
-            continue
-    return layouts[-1](model, guide, batch, num, depth, pair, of_guide)
+            return layout(task)
+        except torch.OutOfMemoryError:  # which a smaller chunk mends
+            raise
+        except MISFIT as error:
+            refused.append(f"Before, {layout.__name__[1:].replace('_', ' ')}: {error}")
+    try:
+        return _one_by_one(task)
+    except ValueError as error:
+        for note in refused:
+            error.add_note(note)
+        raise
 
 
 def summed_of_runs(model: PyroProgram, batch: Batch, depth: int, pairs: list[PairTrace]) -> Sums:
@@ -75,70 +102,63 @@ def log_joint_given(
         values: latent site → value `(*plates, N, *event)`.
         batch: its arguments.
         depth: number of plates.
+
+    Raises:
+        ValueError: for a density that all data share.
     """
     conditioned = poutine.condition(model, data=dict(values))
-    found = _of_one(conditioned, Trace(), batch, depth, of_guide=False)
+    found = summed_run(conditioned, batch, depth)
+    if found.shared_p:
+        raise ValueError(
+            f"model: expected a density of each datum, got one that all data share, of {list(found.shared_p)}. "
+            "Fix: evidence(model, guide, *data), the log weight of all data."
+        )
     return torch.stack([log_p[0].double() for log_p in found.log_p.values()]).sum(0)
 
 
-def _by_rows(
-    model: PyroProgram,
-    guide: PyroProgram,
-    batch: Batch,
-    num: int,
-    depth: int,
-    pair: PairTrace,
-    of_guide: bool,  # noqa: FBT001
-) -> Sums:
-    rows = num_rows(batch)
+def summed_run(program: PyroProgram, batch: Batch, depth: int) -> Sums:
+    r"""$\log \sum_c p(x, z, c)$ by one run of a program whose other latents get their values from a handler.
+
+    Args:
+        program: a Pyro program, without what takes a plate of particles for it.
+        batch: its arguments.
+        depth: number of plates around its sites, one of particles among them.
+
+    Raises:
+        ValueError: for a program that does not take a dim of values to the left of its plates.
+    """
+    return _of_one(program, Trace(), batch, depth, of_guide=False)
+
+
+def _by_rows(task: Summation) -> Sums:
+    rows = num_rows(task.batch)
     assert rows is not None
-    repeated = tuple([repeat_rows(value, num) for value in batch])
-    drawn: Any = guide
-    if not of_guide:
-        values = {name: _as_rows(site) for name, site in pair.scored.items()}
-        drawn = kept_draws(values, pair.guide)
-    found = _of_one(model, drawn, repeated, depth, of_guide=of_guide)
-    return _mapped(found, lambda log_p: log_p.reshape(num, rows))
+    repeated = tuple([repeat_rows(value, task.num) for value in task.batch])
+    drawn = task.drawn(task.guide, _as_rows)
+    found = _of_one(task.model, drawn, repeated, task.depth, of_guide=task.of_guide)
+    return _mapped(found, lambda log_p: log_p.reshape(task.num, rows))
 
 
-def _by_plate(
-    model: PyroProgram,
-    guide: PyroProgram,
-    batch: Batch,
-    num: int,
-    depth: int,
-    pair: PairTrace,
-    of_guide: bool,  # noqa: FBT001
-) -> Sums:
-    drawn: Any = vectorized(guide, num, depth)
-    if not of_guide:
-        drawn = kept_draws({name: site["value"] for name, site in pair.scored.items()}, pair.guide)
-    run = enumerated_run(vectorized(model, num, depth), drawn, batch, -(depth + 2))
-    found = sum_out(run, of_guide=of_guide)
+def _by_plate(task: Summation) -> Sums:
+    num, depth, first_dim = task.num, task.depth, -(task.depth + 2)
+    model = vectorized(task.model, num, depth)
+    drawn = task.drawn(vectorized(task.guide, num, depth), lambda site: site["value"])
+    run = enumerated_run(model, drawn, task.batch, first_dim)
+    found = sum_out(run, of_guide=task.of_guide)
     first = run.guide.copy()
     for name, site in run.scored.items():
         first.nodes[name] = {**site, "value": _first_particle(site, depth)}  # type: ignore[typeddict-item]
-    alone = sum_out(enumerated_run(model, first, batch, -(depth + 2)), of_guide=False)
-    _compare(sum_out(run, of_guide=False) if of_guide else found, alone)
+    alone = sum_out(enumerated_run(model, first, task.batch, first_dim), of_guide=False)
+    _compare(sum_out(run, of_guide=False) if task.of_guide else found, alone)
     return found
 
 
-def _one_by_one(
-    model: PyroProgram,
-    guide: PyroProgram,
-    batch: Batch,
-    num: int,
-    depth: int,
-    pair: PairTrace,
-    of_guide: bool,  # noqa: FBT001
-) -> Sums:
+def _one_by_one(task: Summation) -> Sums:
     runs = []
-    for k in range(num):
-        drawn: Any = guide
-        if not of_guide:
-            values = {n: _particle(site, depth, k) for n, site in pair.scored.items()}
-            drawn = kept_draws(values, pair.guide)
-        runs.append(_of_one(model, drawn, batch, depth, of_guide=of_guide))
+    for k in range(task.num):
+        drawn = task.drawn(task.guide, partial(_particle, depth=task.depth, index=k))
+        run = _of_one(task.model, drawn, task.batch, task.depth, of_guide=task.of_guide)
+        runs.append(run)
     return _joined(runs)
 
 
@@ -153,7 +173,9 @@ def _of_one(
     """The log densities of one particle, as `(1, N)`."""
     try:
         run = enumerated_run(model, guide, batch, -(depth + 1))
-    except Exception as error:  # whatever a user's program raises
+    except torch.OutOfMemoryError:
+        raise
+    except MISFIT as error:
         raise ValueError(
             "the programs run by themselves, but not over all values of a site with infer={'enumerate': 'parallel'}: "
             "expected networks that broadcast over a dim of values to the left of the plates, got: "

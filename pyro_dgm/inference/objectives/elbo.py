@@ -159,8 +159,11 @@ class ELBO(Objective):
         if key not in self._sums:
             if get_proxy_mode() is not None:  # while it becomes a graph, nothing else is run
                 return Sums()
-            self._sums[key] = Sums.of(*self._named(), batch)
-            self._sums[key].check(self.beta, self.free_bits, analytic_kl=self.analytic_kl)
+            found = Sums.of(*self._named(), batch)
+            if found is None:  # the loss fails with the run's own error, and the next is asked anew
+                return Sums()
+            found.check(self.beta, self.free_bits, analytic_kl=self.analytic_kl)
+            self._sums[key] = found
         return self._sums[key]
 
     def _run(self, batch: tuple[Any, ...]) -> PairTrace:

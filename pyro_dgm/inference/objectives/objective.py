@@ -117,6 +117,8 @@ class Objective(SettingsFirst, RunsPrograms):
             with eval_mode(self.model, self.guide):
                 self._naming = prepare(self.model, self.guide, batch)
                 found = meaning_of(*self._named(), batch)
+            if not found.is_known:  # this run fails with its own error, and the next is asked anew
+                return self._named()
             self._particles = self._mode_of(found.particles, batch)
         mode = self._particles or ParticleMode.PLATE
         model, guide = self._named()

@@ -33,13 +33,16 @@ class Sums:
     bound: str | None = None
 
     @classmethod
-    def of(cls, model: PyroProgram, guide: PyroProgram, batch: tuple[Any, ...]) -> Sums:
-        """Found by one run of the pair, which leaves no trace; of one that fails, whoever runs it next says why."""
+    def of(cls, model: PyroProgram, guide: PyroProgram, batch: tuple[Any, ...]) -> Sums | None:
+        """Found by one run of the pair, which leaves no trace.
+
+        `None` of one that fails: whoever runs it next says why, and what it sums over is not known.
+        """
         try:
             with torch.no_grad(), eval_mode(model, guide), fork_rng(*batch):
                 pair = run_pair(model, guide, batch)
         except Exception:  # whatever a user's program raises
-            return cls()
+            return None
         drawn = [name for name, site in pair.latent.items() if is_enumerated(site)]
         points = point_sites(pair.guide_sites, pair.model_sites)
         bound = None if _has_further_terms(pair) else bound_name(points)

@@ -17,7 +17,7 @@ from ..adoption.plates import prepare
 from ..adoption.programs import as_module
 from ..data.reading import read_arguments
 from ..data.tensors import Batch
-from ..enumeration.layouts import summed, summed_of_runs
+from ..enumeration.layouts import Summation, summed, summed_of_runs
 from ..enumeration.runs import Sums
 from ..process.states import fork_rng
 from ..vectorization.modes import meaning_of, refuse_mixing, takes_all_data
@@ -205,9 +205,8 @@ def draw(
         return _summed_guide(model, guide, batch, num, depth, pair)
     particles = Particles.of(pair)
     if pair.summed:
-        programs = alone(model), alone(guide)
-        sums = summed(*programs, batch, num, depth, pair, of_guide=False)
-        particles = particles.with_sums(sums)
+        task = Summation(alone(model), alone(guide), batch, num, depth, pair)
+        particles = particles.with_sums(summed(task))
     return particles
 
 
@@ -247,7 +246,8 @@ def _summed_guide(
     model: PyroProgram, guide: PyroProgram, batch: Batch, num: int, depth: int, pair: PairTrace
 ) -> Particles:
     """K particles of a guide whose enumerated sites are summed over as well."""
-    sums = summed(alone(model), alone(guide), batch, num, depth, pair, of_guide=True)
+    task = Summation(alone(model), alone(guide), batch, num, depth, pair, of_guide=True)
+    sums = summed(task)
     return Particles(
         {}, sums.log_p, sums.log_q, pair, sums.shared_p, sums.shared_q, groups=sums.groups
     )

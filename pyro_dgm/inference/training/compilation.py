@@ -124,6 +124,7 @@ class Compiled:
         if not is_loop:
             self.announce(f"compiling: {size:,} operations become kernels")
             graph = graph.compiled(trained_state, fixed_state, batch, self.mode)
+        graph = graph.with_own_gradients(trained_state, fixed_state, batch)
         self.announce("")
         return graph
 

@@ -20,7 +20,7 @@ from typing import Any
 import pyro
 import torch
 from pyro.poutine.messenger import Messenger
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.func import functional_call
 from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -30,7 +30,6 @@ from ..process.states import fork_rng, named_tensors
 
 LONG = 2_500  # operations: an unrolled deep Markov model has 350 a time step
 MANY = 24  # terms, of which every site has one
-WARM_UP = 3  # runs in which torch's interpreter optimizes itself
 
 Terms = dict[str, Tensor]
 State = dict[str, Tensor]
@@ -65,11 +64,13 @@ class Graph:
         function: maps (trained, fixed and batch tensors) to (terms, gradients), all flat.
         terms: names of the terms.
         used: for each trained tensor, whether it has a gradient.
+        shared: places of the gradients that lie in the memory of an earlier one, as those of a and b in a + b do.
     """
 
     function: Any
     terms: tuple[str, ...]
     used: tuple[bool, ...]
+    shared: tuple[int, ...] = ()
 
     def run(
         self, trained: Sequence[Tensor], fixed: Sequence[Tensor], batch: Batch
@@ -78,9 +79,26 @@ class Graph:
         outputs = self.function(*trained, *fixed, *_tensors(batch))
         num_terms = len(self.terms)
         terms = dict(zip(self.terms, outputs[:num_terms], strict=True))
-        found = iter(outputs[num_terms:])
-        gradients = [next(found) if used else None for used in self.used]
+        found = [*outputs[num_terms:]]
+        for place in self.shared:  # else clipping, which scales in place, would scale it twice
+            found[place] = found[place].clone()
+        rest = iter(found)
+        gradients = [next(rest) if used else None for used in self.used]
         return terms, gradients
+
+    def with_own_gradients(self, trained: State, fixed: State, batch: Batch) -> Graph:
+        """The same graph, once it is known from a run which gradients share their memory."""
+        inputs = [*trained.values(), *copy_tensors(fixed).values(), *_tensors(batch)]
+        with torch.no_grad(), fork_rng(*inputs):
+            found = self.function(*inputs)[len(self.terms) :]
+        seen: set[int] = set()
+        shared = []
+        for place, gradient in enumerate(found):
+            address = gradient.untyped_storage().data_ptr()
+            if address in seen:
+                shared.append(place)
+            seen.add(address)
+        return replace(self, shared=tuple(shared))
 
     def __call__(self, trained: State, fixed: State, batch: Batch) -> tuple[Terms, State]:
         """The same with names: what `value_and_grad` returns."""
@@ -111,13 +129,12 @@ class Graph:
         with torch.no_grad(), pyro.validation_enabled(False), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of constants, which a graph has by its nature
             script = torch.jit.trace(self._as_tuple, tuple(inputs), check_trace=False)
-            with fork_rng(*inputs):
-                for _ in range(WARM_UP):  # it optimizes itself on what it sees
-                    script(*[x.detach().clone() for x in inputs])
-        return replace(self, function=script)
+        return replace(self, function=_Script(script))
 
     def _as_tuple(self, *inputs: Any) -> tuple[Tensor, ...]:
-        return tuple(self.function(*inputs))
+        # Node by node: torch's tracer looks through all locals of a frame at each operation, and the graph as one
+        # Python function has as many as it has operations.
+        return tuple(fx.Interpreter(self.function).run(*inputs))
 
     def compiled(self, trained: State, fixed: State, batch: Batch, mode: str | None) -> Graph:
         """The same graph as kernels.
@@ -132,6 +149,21 @@ class Graph:
             own = ".*torch._prims_common.check"
             warnings.filterwarnings("ignore", message=own, category=FutureWarning)
             return replace(self, function=inductor.compile(self.function, example, options=options))
+
+
+@dataclass(frozen=True)
+class _Script:
+    """A script that is run as it is written.
+
+    What the interpreter would look for in its first runs (types to specialize on, kernels to fuse) gains nothing on a
+    CPU, and takes as long as the capture and gigabytes for a long loop.
+    """
+
+    script: Any
+
+    def __call__(self, *inputs: Any) -> tuple[Tensor, ...]:
+        with torch.jit.optimized_execution(False):
+            return self.script(*inputs)
 
 
 def copy_tensors(state: State) -> State:

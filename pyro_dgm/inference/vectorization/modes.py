@@ -50,10 +50,12 @@ class Meaning:
         particles: how particles are run so that they mean what each means alone.
         mixes_data: whether the log density of a datum is another one when it stands alone: the network mixes the data
             of a batch, and there is no number of one datum.
+        is_known: whether the pair ran on the data; it says nothing of one that failed on them.
     """
 
     particles: ParticleMode = ParticleMode.PLATE
     mixes_data: bool = False
+    is_known: bool = True
 
 
 def meaning_of(
@@ -61,8 +63,8 @@ def meaning_of(
 ) -> Meaning:
     """Score the same latents of a few data draw by draw, by plate, by rows and each datum alone, and compare.
 
-    It runs in the mode that the modules are in, on a fork of the random state. A pair that fails on the data as it
-    stands has the default: whoever runs it next says why.
+    It runs in the mode that the modules are in, on a fork of the random state. Of a pair that fails on the data as it
+    stands nothing is known: whoever runs it next says why.
 
     Args:
         model: the model, if there is one.
@@ -78,6 +80,8 @@ def meaning_of(
             of_all = _probe(model, guide, batch)
             if of_all is not None and (probe is None or len(of_all.truth) > len(probe.truth)):
                 return Meaning(_mode(of_all))
+            if probe is None:
+                return Meaning(is_known=False)
         return Meaning() if probe is None else Meaning(_mode(probe), probe.mixes_data())
 
 
@@ -167,7 +171,7 @@ def meaning_of_generated(
             if len(x) == 1:  # one datum a run
                 x = torch.cat([x, *[model(None, *few) for _ in range(NUM_ROWS - 1)]])
         except Exception:  # whatever a user's program raises: who runs it next says why
-            return Meaning()
+            return Meaning(is_known=False)
     return meaning_of(model, guide, (x, *few))
 
 

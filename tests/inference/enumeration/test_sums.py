@@ -568,8 +568,8 @@ def test_particles_of_global_parameters_share_one_run():
     with session(broadcasting_mixture, guide, data, num=4) as pair:
         assert pair.structure.particles.value == "by plate"
         particles = pair.draw()
-        layout = layouts._by_plate  # no run of its own for every particle
-        sums = layout(*pair.programs, pair.batch, 4, 1, particles.pair, of_guide=False)
+        task = layouts.Summation(*pair.programs, pair.batch, 4, 1, particles.pair)
+        sums = layouts._by_plate(task)  # no run of its own for every particle
     weights = particles.values["weights"].reshape(4, 1, 3)
     locs = particles.values["locs"].reshape(4, 1, 3)
     log_x = (weights.log() + dist.Normal(locs, 1.0).log_prob(data[:, None])).logsumexp(-1)
@@ -619,6 +619,33 @@ def test_the_trainer_takes_a_mixture_as_it_is():
     assert history[-1]["train_loss"] < history[0]["train_loss"] - 0.1
 
 
+def test_what_a_loss_sums_over_is_found_anew_after_a_run_that_failed():
+    """An empty answer that is kept would draw the site in every later step."""
+    is_broken, loc = [True], nn.Parameter(torch.tensor(1.0))
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            if is_broken:
+                raise ConnectionError("no data base")
+            c = pyro.sample("c", dist.Bernoulli(torch.tensor(0.3)), infer={"enumerate": "parallel"})
+            pyro.sample("x", dist.Normal(loc * c, 1.0), obs=x)
+
+    objective, x = dgm.ELBO(model, lambda x: None), torch.randn(5)
+    with pytest.raises(ConnectionError, match="no data base"):
+        objective(x)
+    is_broken.clear()
+    exact = torch.stack([dist.Normal(c, 1.0).log_prob(x) for c in (0.0, 1.0)], -1)
+    exact = -(exact + torch.tensor([0.7, 0.3]).log()).logsumexp(-1).mean()
+    torch.testing.assert_close(objective(x), exact)
+
+
+def test_a_refused_weight_is_refused_again():
+    objective, x = dgm.ELBO(Both(), GuideOfBoth(), beta={"z": 0.5}), torch.randn(4)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="expected no beta beside the summed sites"):
+            objective(x)
+
+
 # What is refused ----------------------------------------------------------------------------------------------------
 
 
@@ -649,6 +676,41 @@ def test_a_network_that_takes_no_dim_of_values_is_refused_with_the_fix():
 
     with pytest.raises(ValueError, match=r"(?s)over all values of a site.*Fix: index dims"):
         dgm.nll(model, dgm.EmptyGuide(), torch.randn(4), num=2)
+
+
+def test_what_no_layout_runs_names_what_the_first_of_them_raised():
+    def model(x):
+        with pyro.plate("data", len(x)):
+            c = pyro.sample("c", dist.Bernoulli(0.3), infer={"enumerate": "parallel"})
+            if c.shape != (len(x),):
+                raise RuntimeError(f"no labels of shape {tuple(c.shape)}")
+            pyro.sample("x", dist.Normal(c, 1.0), obs=x)
+
+    with pytest.raises(
+        ValueError, match=r"(?s)over all values of a site.*shape \(2, 1\)"
+    ) as caught:
+        dgm.nll(model, dgm.EmptyGuide(), torch.randn(4), num=3)
+    assert [note.partition(":")[0] for note in caught.value.__notes__] == [
+        "Before, by rows",
+        "Before, by plate",
+    ]
+
+
+def test_an_error_that_is_none_of_shapes_ends_a_sum_at_once():
+    """A mistake of the program's own is no reason for slower layouts, one after the other."""
+    runs = []
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            c = pyro.sample("c", dist.Bernoulli(0.3), infer={"enumerate": "parallel"})
+            if c.shape == (2, 1):
+                runs.append(len(x))
+                raise KeyError("label")
+            pyro.sample("x", dist.Normal(c, 1.0), obs=x)
+
+    with pytest.raises(KeyError, match="label"):
+        dgm.nll(model, dgm.EmptyGuide(), torch.randn(4), num=3)
+    assert len(runs) == 1
 
 
 def test_draws_of_a_pair_whose_guide_sums_are_none():

@@ -7,6 +7,7 @@ import torch
 from pyro.infer import Trace_ELBO
 from torch import nn
 from toys import toy_vae
+from written_for_rows import twins
 
 import pyro_dgm as dgm
 
@@ -137,3 +138,18 @@ def test_a_loss_of_no_rows_is_refused_with_the_call_that_works():
             ValueError, match=rf"ELBO: expected .* for each datum, got {kinds}\. Fix"
         ):
             bound(*batch)
+
+
+def test_how_particles_are_run_is_found_anew_after_a_run_that_failed():
+    """Kept from a batch that failed, the fastest mode would be a softmax over the data from then on."""
+    (model, guide), _ = twins("softmax")
+    x = torch.rand(6, 3)
+    losses = []
+    for first in (None, x[:, :-1]):
+        objective = dgm.ELBO(model, guide, num_particles=2)
+        if first is not None:
+            with pytest.raises((RuntimeError, ValueError)):
+                objective(first)
+        pyro.set_rng_seed(5)
+        losses.append(objective(x))
+    torch.testing.assert_close(*losses)

@@ -360,6 +360,37 @@ def test_training_by_graphs_equals_training_eagerly(build, eager_backend):
     torch.testing.assert_close(*weights)
 
 
+class TwoBiases(nn.Module):
+    """A location that is a sum: both of its terms have the same gradient."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Parameter(torch.zeros(3)), nn.Parameter(torch.ones(3))
+
+    def forward(self, x):
+        with dgm.data_plate(x):
+            pyro.sample("x", dist.Normal(self.a + self.b, 1.0).to_event(1), obs=x)
+
+
+@pytest.mark.parametrize("kernels", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_gradient_that_two_parameters_share_is_scaled_once(kernels, request):
+    if not kernels:
+        request.getfixturevalue("eager_backend")
+    x, found = 10 + torch.randn(64, 3), []
+    for compile_ in (False, True):
+        model = TwoBiases()
+        trainer = dgm.SVITrainer(
+            dgm.ELBO(model, dgm.EmptyGuide()),
+            optimizer=lambda parameters: torch.optim.SGD(parameters, lr=1.0),
+            clip=1.0,
+            compile=compile_,
+        )
+        trainer.fit(x, epochs=2, batch_size=64, progress=False)
+        assert model.a.grad.data_ptr() != model.b.grad.data_ptr()
+        found.append(model.state_dict())
+    torch.testing.assert_close(*found)
+
+
 def test_the_name_of_a_mode_reaches_the_compiler_as_its_options(monkeypatch):
     found = []
     monkeypatch.setattr(
