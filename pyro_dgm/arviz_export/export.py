@@ -7,13 +7,14 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+from torch import Tensor
+
 from ..contract import PyroProgram
 from ..evaluation.likelihood.importance import Scores, nll_of
 from ..evaluation.likelihood.results import NLL
 from ..inference.data.tensors import Batch, split_rows
 from ..inference.run.sessions import Session, require_positive, session
 from ..inference.sites.measure_checks import require_density
-from ..inference.sites.measures import Measure
 from .datatree import (
     DATUM,
     NOT_FOR_LOO,
@@ -102,38 +103,29 @@ def to_arviz(
         ValueError: for names that are unknown or taken, what `nll` refuses, a wrong number of names, or draws to be
             resampled of a guide that is a point mass.
     """
-    if max_data is not None:
-        require_positive(max_data=max_data)
     dims, coords, further = dims or {}, coords or {}, dict(extra or {})
     with session(model, guide, *batch, num=num, chunk=chunk, seed=seed) as pair:
-        total = len(pair)
-        index = coords.get(DATUM, range(total))
-        measure = pair.structure.measure
         if resampled:
             require_density("to_arviz: resampled=True", pair.structure.points)
-        _check_index(index, total)
-        kept = evenly_spread(max_data or _num_kept(pair), total)
+        index = coords.get(DATUM, range(len(pair)))
+        _check_index(index, len(pair))
+        kept = _kept_data(pair, max_data)
         reading = Reading(pair, dims, resampled, prior)
-        rows = pair.rows(kept.to(pair.device))
-        if pair.structure.has_globals:
-            blocks: list[Block] = []
-            found = JointReading(reading, kept).groups()
-        else:
-            blocks = _read_blocks(reading, rows)
-            found = _concat_blocks(blocks)
-        groups = _groups(reading, found, rows)
+        groups, blocks = _read(reading, kept)
         _check_names(groups, dims, coords, further)
-        weighed = None if blocks else pair.draw(num=1, sum_guide=True)  # as `nll` weighs them
-        if "per_datum" not in further and (weighed is None or has_densities(weighed)):
+        if "per_datum" not in further and _has_numbers_per_datum(pair, blocks):
             further["per_datum"] = _per_datum(pair, blocks, len(kept), index)
+        notes = _notes(groups, reading, len(kept))
     labels = {**coords, DATUM: [index[i] for i in kept.tolist()]}
-    notes = _notes(groups, total, len(kept), measure, resampled=resampled)
     return _with_table(container({**_datasets(groups, labels, notes), **further}))
 
 
-def _num_kept(pair: Session) -> int:
-    """How many data are kept by default."""
-    return max(KEPT, NUMBERS // pair.num) if pair.structure.has_globals else KEPT
+def _kept_data(pair: Session, most: int | None) -> Tensor:
+    """Indices of the data whose draws are kept, with a default for how many."""
+    if most is None:
+        most = max(KEPT, NUMBERS // pair.num) if pair.structure.has_globals else KEPT
+    require_positive(max_data=most)
+    return evenly_spread(most, len(pair))
 
 
 def _with_table(found: Any) -> Any:
@@ -172,12 +164,30 @@ def _origin() -> dict[str, str]:
     }
 
 
+def _read(reading: Reading, kept: Tensor) -> tuple[dict[str, Arrays], list[Block]]:
+    """The groups of the data that are kept, and their blocks: none where all data share a draw."""
+    pair: Session = reading.pair
+    rows = pair.rows(kept.to(pair.device))
+    blocks: list[Block] = []
+    if pair.structure.has_globals:
+        found = JointReading(reading, kept).groups()
+    else:
+        blocks = _read_blocks(reading, rows)
+        found = _concat_blocks(blocks)
+    return _groups(reading, found, rows), blocks
+
+
 def _read_blocks(reading: Reading, batch: Batch) -> list[Block]:
     """The data that are kept, read in blocks."""
     pair: Session = reading.pair
     _ = pair.structure  # refuses, before the first draw, what can't be scored
     rows = max(1, pair.chunk // pair.num)
     return [reading.read(block, i) for i, block in enumerate(split_rows(batch, rows))]
+
+
+def _has_numbers_per_datum(pair: Session, blocks: Sequence[Block]) -> bool:
+    """Whether there is an `nll` of each datum; where all share a draw, no sum may go over data."""
+    return bool(blocks) or has_densities(pair.draw(num=1, sum_guide=True))  # as `nll` weighs them
 
 
 def _per_datum(
@@ -221,15 +231,14 @@ def _groups(reading: Reading, groups: dict[str, Arrays], batch: Batch) -> dict[s
     return groups
 
 
-def _notes(
-    groups: Mapping[str, Arrays], total: int, kept: int, measure: Measure, *, resampled: bool
-) -> dict[str, dict[str, str]]:
+def _notes(groups: Mapping[str, Arrays], reading: Reading, kept: int) -> dict[str, dict[str, str]]:
     """What is to be known of each group, as attributes."""
+    total = len(reading.pair)
     which = f"{kept} of {total} data, evenly spread"
     if kept == total:
         which = f"all {total} data"
-    draws = {"draws": RESAMPLED if resampled else GUIDE}
-    of_p = {"unit": "nats", "measure of p": measure.value}
+    draws = {"draws": RESAMPLED if reading.resampled else GUIDE}
+    of_p = {"unit": "nats", "measure of p": reading.pair.structure.measure.value}
     refusal = {"loo": REFUSAL} if NOT_FOR_LOO in groups["log_likelihood"] else {}
     of_model = {"draws": "independent, from the model"}
     notes = {

@@ -12,12 +12,12 @@ from conftest import in_float64
 from pyro import poutine
 from pyro.distributions import constraints
 from pyro.infer import SVI, Predictive, Trace_ELBO
+from schools import ERRORS, SCORES
 from torch import nn
 
 import pyro_dgm as dgm
 
-Y = torch.tensor([28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0])
-SIGMA = torch.tensor([15.0, 10.0, 16.0, 11.0, 9.0, 11.0, 10.0, 18.0])
+Y, SIGMA = torch.tensor(SCORES), torch.tensor(ERRORS)
 
 
 def schools(y=None):

@@ -12,53 +12,15 @@ import torch
 from conftest import in_float64
 from posteriors import POSTERIORS, named_numbers
 from pyro import poutine
+from schools import ERRORS, SCORES, eight_schools, exact_schools
 from torch import nn
 
 import pyro_dgm as dgm
 from pyro_dgm.refitting.log_density import LogDensity
 from pyro_dgm.results import Verdict
 
-Y = torch.tensor([28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0])
-SIGMA = torch.tensor([15.0, 10.0, 16.0, 11.0, 9.0, 11.0, 10.0, 18.0])
+Y, SIGMA = torch.tensor(SCORES), torch.tensor(ERRORS)
 FOLDER = os.environ.get("PYRO_DGM_POSTERIORDB")
-
-
-def schools(y, sigma):
-    mu = pyro.sample("mu", dist.Normal(0.0, 5.0))
-    tau = pyro.sample("tau", dist.HalfCauchy(torch.tensor(5.0).to(y)))
-    with pyro.plate("schools", len(y)):
-        t = pyro.sample("t", dist.Normal(0.0, 1.0))
-        theta = pyro.deterministic("theta", mu + tau * t)
-        pyro.sample("y", dist.Normal(theta, sigma), obs=y)
-
-
-def exact_schools(y, sigma):
-    """Mean and sd of mu, tau and every theta, by a grid over tau, given which all is normal."""
-    tau = torch.linspace(1e-3, 300.0, 300_000)[:, None]
-    noise = sigma**2 + tau**2
-    precision = 1 / 25 + (1 / noise).sum(-1)
-    mean_mu = (y / noise).sum(-1) / precision
-    # log p(y | tau) = log p(y | mu) + log p(mu) - log p(mu | y, tau), at mu = 0
-    log_p = dist.Normal(0.0, noise.sqrt()).log_prob(y).sum(-1)
-    log_p = log_p + dist.Normal(0.0, 5.0).log_prob(torch.zeros(()))
-    log_p = log_p - dist.Normal(mean_mu, precision.rsqrt()).log_prob(torch.zeros(()))
-    weight = (log_p + dist.HalfCauchy(5.0).log_prob(tau[:, 0])).softmax(0)
-    share = tau**2 / noise
-    mean_theta = share * y + (1 - share) * mean_mu[:, None]
-    var_theta = share * sigma**2 + (1 - share) ** 2 / precision[:, None]
-
-    def moments(mean, var):
-        total = (weight @ mean) if mean.dim() > 1 else (weight * mean).sum()
-        second = var + mean**2
-        second = (weight @ second) if mean.dim() > 1 else (weight * second).sum()
-        return total, (second - total**2).sqrt()
-
-    flat = tau[:, 0]
-    return {
-        "mu": moments(mean_mu, 1 / precision),
-        "tau": moments(flat, torch.zeros_like(flat)),
-        "theta": moments(mean_theta, var_theta),
-    }
 
 
 # The fit -------------------------------------------------------------------------------------------------------------
@@ -93,9 +55,10 @@ def test_a_conjugate_posterior_is_fitted_to_its_evidence():
 def test_the_posterior_of_eight_schools_is_that_of_quadrature():
     """Means to 0.05 sd and sds to 5 %, of 20,000 draws; the heavy tail of tau adds to its noise."""
     y, sigma = Y.double(), SIGMA.double()
-    fit = dgm.fit_posterior(schools, y, sigma, steps=300)
+    fit = dgm.fit_posterior(eight_schools, y, sigma, steps=300)
     draws = fit.draws(20_000)
-    for name, (mean, sd) in exact_schools(y, sigma).items():
+    _, moments = exact_schools(y, sigma)
+    for name, (mean, sd) in moments.items():
         shift = (draws[name].mean(0) - mean) / sd
         ratio = draws[name].std(0) / sd
         assert shift.abs().max() < 0.05, name
@@ -107,15 +70,19 @@ def test_the_posterior_of_eight_schools_is_that_of_quadrature():
 
 def test_a_fit_is_a_function_of_its_seed_and_leaves_the_random_state():
     state = torch.get_rng_state()
-    fits = [dgm.fit_posterior(schools, Y, SIGMA, steps=5, seed=3, restarts=0) for _ in range(2)]
+    fits = [
+        dgm.fit_posterior(eight_schools, Y, SIGMA, steps=5, seed=3, restarts=0) for _ in range(2)
+    ]
     assert torch.equal(fits[0].verdict.mean, fits[1].verdict.mean)
     assert torch.equal(state, torch.get_rng_state())
     assert not list(pyro.get_param_store().keys())
 
 
 def test_a_guide_of_the_caller_is_trained_in_place():
-    guide = dgm.FlowGuide(schools, dgm.Flow(dgm.StandardNormal(10), dgm.iaf(10, 1, hidden=(16,))))
-    fit = dgm.fit_posterior(schools, Y, SIGMA, guide=guide, steps=5, restarts=0)
+    guide = dgm.FlowGuide(
+        eight_schools, dgm.Flow(dgm.StandardNormal(10), dgm.iaf(10, 1, hidden=(16,)))
+    )
+    fit = dgm.fit_posterior(eight_schools, Y, SIGMA, guide=guide, steps=5, restarts=0)
     assert fit.guide is guide
     moved = [p for p in guide.parameters() if float(p.detach().abs().sum()) > 0]
     assert moved
@@ -123,10 +90,10 @@ def test_a_guide_of_the_caller_is_trained_in_place():
 
 def test_what_fit_posterior_does_not_take_is_refused_with_the_fix():
     with pytest.raises(TypeError, match=r"fit_posterior: expected a FlowGuide, got .*Fix: "):
-        dgm.fit_posterior(schools, Y, SIGMA, guide=nn.Linear(1, 1))
-    local = dgm.FlowGuide(schools, local=dgm.EmptyGuide())
+        dgm.fit_posterior(eight_schools, Y, SIGMA, guide=nn.Linear(1, 1))
+    local = dgm.FlowGuide(eight_schools, local=dgm.EmptyGuide())
     with pytest.raises(ValueError, match=r"fit_posterior: expected a guide of all .*Fix: "):
-        dgm.fit_posterior(schools, Y, SIGMA, guide=local)
+        dgm.fit_posterior(eight_schools, Y, SIGMA, guide=local)
 
     def subsampled(y):
         mu = pyro.sample("mu", dist.Normal(0.0, 1.0))
@@ -157,10 +124,12 @@ def branching(y):
 
 @in_float64
 @pytest.mark.parametrize(
-    ("model", "is_batched"), [(schools, True), (branching, False)], ids=["batched", "one by one"]
+    ("model", "is_batched"),
+    [(eight_schools, True), (branching, False)],
+    ids=["batched", "one by one"],
 )
 def test_the_log_density_is_that_of_the_model_and_of_the_transforms(model, is_batched):
-    args = (Y.double(), SIGMA.double()) if model is schools else (Y.double(),)
+    args = (Y.double(), SIGMA.double()) if model is eight_schools else (Y.double(),)
     guide = dgm.FlowGuide(model)
     density = LogDensity(model, guide, args)
     assert density.is_batched == is_batched
@@ -169,7 +138,7 @@ def test_the_log_density_is_that_of_the_model_and_of_the_transforms(model, is_ba
     for i in range(4):
         given = poutine.condition(model, data={name: value[i] for name, value in values.items()})
         expected = poutine.trace(given).get_trace(*args).log_prob_sum()
-        if model is schools:
+        if model is eight_schools:
             expected = expected + values["tau"][i].log()
         torch.testing.assert_close(density(u)[i], expected)
     log_p, slope = density.gradient(u)

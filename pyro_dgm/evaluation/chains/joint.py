@@ -12,7 +12,7 @@ from torch import Tensor
 from ...contract import PyroProgram, Site
 from ...densities.scoring import log_prob_of
 from ...inference.data.tensors import Batch
-from ...inference.enumeration.layouts import alone, summed_run
+from ...inference.enumeration.layouts import summed_run
 from ...inference.process.states import fork_rng, require_gradients
 from ...inference.run.rules import check_sites
 from ...inference.run.sessions import Session
@@ -25,7 +25,7 @@ from ...inference.run.traces import (
     vectorized,
 )
 from ...inference.sites.kinds import is_summable
-from ...inference.vectorization.rows import OneAtATime
+from ...inference.vectorization.rows import OneAtATime, alone
 from .charts import Chart, chart_of
 from .coordinates import Posterior, require_latents
 from .points import Place, Point, Values, Visit, concatenated, given_value

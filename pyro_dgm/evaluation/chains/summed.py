@@ -12,9 +12,10 @@ from torch.distributions import Distribution
 
 from ...contract import PyroProgram, Site
 from ...inference.data.tensors import Batch, repeat_rows
-from ...inference.enumeration.layouts import CLOSE, MISFIT, alone, summed_run
+from ...inference.enumeration.layouts import CLOSE, MISFIT, summed_run
 from ...inference.enumeration.runs import Sums
 from ...inference.run.own_pass import remembering
+from ...inference.vectorization.rows import alone
 from .charts import Chart, bijection_onto
 from .points import Place, Point, Values, Visit, concatenated
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ...contract import DATA, PARTICLES, PyroProgram, Site
 from ...inference.data.tensors import Batch, repeat_rows
-from ...inference.drawing.generation import mean_of
+from ...inference.drawing.observation import mean_of
 from ...inference.run.rules import check_sites
 from ...inference.run.shares import per_datum
 from ...inference.run.traces import (

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from ...contract import DATA, PyroProgram, Site
 from ...inference.data.tensors import repeat_rows
-from ...inference.drawing.generation import mean_of
-from ...inference.drawing.observation import observation_of
+from ...inference.drawing.observation import mean_of, observation_of
 from ...inference.process.states import fork_rng
 from ...inference.run.traces import (
     latent_sites,

@@ -32,7 +32,7 @@ from .importance import (
 )
 from .psis import khat, khat_threshold
 from .results import PerDatum
-from .walks import NUM_PILOTS, AnnealingPath, plan_walk
+from .walks import NUM_PILOTS, AnnealingPath, Walk, plan_walk
 
 FIX_OF_START = (
     "start=None, the prior, or a guide with a density such as Conditional(dist.Normal, net)"
@@ -146,22 +146,28 @@ def ais(
         _ = pair.structure  # explains why a program fails on the data
         start = None if start is None else pair.guide
         measure = measure_of_data(pair.model, pair.batch)
-        few = pair.batch if pair.structure.has_globals else pair.few
-        check_walk(partial(posterior_of, pair, whiten=whiten), start, few)
+        build = partial(posterior_of, pair, whiten=whiten)
+        is_joint = pair.structure.has_globals
+        check_walk(build, start, pair.batch if is_joint else pair.few)
         blocks = []
         for block in pair.blocks(max(num, NUM_PILOTS)):
-            path = AnnealingPath(posterior_of(pair, block, whiten=whiten), start)
-            walk = plan_walk(path, betas, leapfrog)
-            size = len(block[0]) if pair.structure.has_globals else 1  # data of one chain
-            log_w, acceptance = walk.many(path.draw, num, max(1, chunk // size))
-            statistics = chain_statistics(log_w)
-            statistics["log_weight"] = log_w.cpu()
-            statistics["acceptance"] = acceptance.mean(0).cpu()
-            blocks.append(statistics)
+            walk = plan_walk(AnnealingPath(build(block), start), betas, leapfrog)
+            size = len(block[0]) if is_joint else 1  # data of one chain
+            blocks.append(_annealed(walk, num, chunk // size))
     statistics = concat_statistics(blocks)
     check_total(measure, statistics["per_datum"])
-    unit = f"nats for all {len(pair)} data" if pair.structure.has_globals else AIS.unit
+    unit = f"nats for all {len(pair)} data" if is_joint else AIS.unit
     return AIS(num=num, steps=steps, kind=AIS.kind, measure=measure, unit=unit, **statistics)
+
+
+def _annealed(walk: Walk, num: int, chunk: int) -> dict[str, Tensor]:
+    """The figures of K chains of each datum of a block, on the CPU."""
+    log_w, acceptance = walk.many(walk.path.draw, num, chunk)
+    return {
+        **chain_statistics(log_w),
+        "log_weight": log_w.cpu(),
+        "acceptance": acceptance.mean(0).cpu(),
+    }
 
 
 def told_weights(share: float, num: int) -> str:

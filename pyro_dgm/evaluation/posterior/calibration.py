@@ -13,7 +13,7 @@ from ...contract import PyroProgram
 from ...inference.drawing.prior_sessions import session_of_prior
 from ...inference.run.sessions import Session, require_positive
 from .ranks import Ranks, rank_among, spread_ranks
-from .simulations import Simulated, Simulation
+from .simulated_pairs import SimulatedBlock, SimulatedPair
 from .uniformity import above_half
 
 DERIVED = ("log p(x, z)", "|z|")  # statistics behind those of the dims
@@ -128,15 +128,15 @@ def sbc(
 
 def sbc_of(pair: Session, num_data: int) -> SBC:
     """`sbc` of an open session of the prior."""
-    simulation = Simulation.of(pair, "sbc")
+    simulated = SimulatedPair.of(pair, "sbc")
     ranks, of_weight = [], []
-    for block in simulation.blocks(num_data):
+    for block in simulated.blocks(num_data):
         draws = _statistics(block.draws, block.log_p_of_draws)
         truth = _statistics(block.truth, block.log_p)
         ranks.append(rank_among(draws, truth, block.margin * truth.abs()).cpu())
         if block.log_q is not None:
             of_weight.append(_rank_of_weight(block, block.log_q).cpu())
-    names = (*simulation.dims, *DERIVED)
+    names = (*simulated.dims, *DERIVED)
     uniform = spread_ranks(torch.cat(ranks), pair.num)
     weight = spread_ranks(torch.cat(of_weight), pair.num) if of_weight else None
     return SBC(names, torch.cat(ranks), uniform, pair.num, weight)
@@ -148,7 +148,7 @@ def _statistics(z: Tensor, log_p: Tensor) -> Tensor:
     return torch.cat([z, log_p[..., None], norm], -1)
 
 
-def _rank_of_weight(block: Simulated, log_q: Tensor) -> Tensor:
+def _rank_of_weight(block: SimulatedBlock, log_q: Tensor) -> Tensor:
     r"""Ranks of $\log p(x, z) - \log q(z \mid x)$ `(N,)`, equal up to the rounding of its two terms."""
     draws = block.log_p_of_draws - block.log_q_of_draws
     size = block.log_p.abs() + block.log_q_of_draws.abs().amax(0)

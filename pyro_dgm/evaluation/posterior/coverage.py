@@ -13,7 +13,7 @@ from ...inference.drawing.prior_sessions import session_of_prior
 from ...inference.process.states import derive_seed
 from ...inference.run.sessions import Session, require_positive
 from .ranks import Ranks, rank_among, spread_ranks
-from .simulations import Simulated, Simulation
+from .simulated_pairs import SimulatedBlock, SimulatedPair
 
 SPREAD = 2.0  # standard deviations of the reference points, in those of the guide
 
@@ -100,10 +100,10 @@ def tarp(
 
 def tarp_of(pair: Session, num_data: int, num_references: int) -> TARP:
     """`tarp` of an open session of the prior."""
-    simulation = Simulation.of(pair, "tarp")
+    simulated = SimulatedPair.of(pair, "tarp")
     references: References | None = None
     ranks = []
-    for block in simulation.blocks(num_data):
+    for block in simulated.blocks(num_data):
         if references is None:
             references = References.of(block, num_references, derive_seed(pair.seed, num_data))
         distances = references.distances(block)
@@ -131,7 +131,7 @@ class References:
     scale: Tensor
 
     @classmethod
-    def of(cls, block: Simulated, num: int, seed: int) -> References:
+    def of(cls, block: SimulatedBlock, num: int, seed: int) -> References:
         """Draw reference points, whose size in x is that of the first block of data."""
         generator = torch.Generator().manual_seed(seed)
         x = _rows(block.x)
@@ -153,7 +153,7 @@ class References:
         fixed = [f"fixed[{i}]" for i in range(num_fixed)]
         return (*fixed, *[f"of x[{i}]" for i in range(len(self.slopes))])
 
-    def distances(self, block: Simulated) -> Tensor:
+    def distances(self, block: SimulatedBlock) -> Tensor:
         """Distances of the truth and the L draws to each reference `(L + 1, N, M)`, the truth first."""
         points = whiten(torch.cat([block.truth[None], block.draws]))
         standard = (_rows(block.x) - self.loc) / self.scale

@@ -14,6 +14,7 @@ from .uniformity import holm, kolmogorov, normal_scores, zero_means
 
 LEVELS = (0.5, 0.8, 0.95)  # of the intervals whose coverage is printed
 NUM_PRINTED = 10  # statistics, those of the smallest p-values
+TIE = 32  # roundings within which two numbers are equal
 DATA_PER_STATISTIC = 10  # that a test of all statistics together asks for
 
 

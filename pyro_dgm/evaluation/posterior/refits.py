@@ -15,13 +15,12 @@ from torch import Tensor
 from ...contract import PyroProgram, Site
 from ...inference.adoption.programs import as_module
 from ...inference.data.tensors import as_tensors
-from ...inference.drawing.data_sets import DataSet, DataSets
+from ...inference.drawing.data_sets import DataSet, DataSetSource
 from ...inference.process.states import derive_seed, fork_rng
 from ...inference.run.pair_checks import check_program, require_positive
 from ...inference.run.traces import latent_sites, plate_value
 from ...inference.sites.described import names_of_numbers
-from .ranks import Ranks, rank_among, spread_ranks
-from .simulations import TIE
+from .ranks import TIE, Ranks, rank_among, spread_ranks
 from .uniformity import symmetric, unit_variance
 
 
@@ -119,7 +118,7 @@ def vsbc(
     require_positive(num_data=num_data, num_draws=num_draws)
     program = as_module(model)
     with fork_rng(seed=seed):
-        source = DataSets.of(program, as_tensors(context) if context else (), like)
+        source = DataSetSource.of(program, as_tensors(context) if context else (), like)
     ranks: list[Tensor] = []
     names: tuple[str, ...] = ()
     for number in range(num_data):

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from ...contract import PyroProgram, Site
 from ..data.tensors import Batch, as_tensors
 from ..process.states import fork_rng
-from ..run.traces import latent_sites, observed_sites
+from ..run.traces import latent_sites
+from .observation import is_same, sites_that_observe
 from .templates import unconditioned
 
 
@@ -30,8 +31,8 @@ class DataSet:
 
 
 @dataclass(frozen=True)
-class DataSets:
-    """What makes data sets: a model that generates, and where its data are among its arguments.
+class DataSetSource:
+    """A model that makes whole data sets, and where its data are among its arguments.
 
     Attributes:
         generator: the model as one that generates when its first argument is `None`.
@@ -46,7 +47,7 @@ class DataSets:
     position: int = 0
 
     @classmethod
-    def of(cls, model: PyroProgram, context: Batch, like: Any = None) -> DataSets:
+    def of(cls, model: PyroProgram, context: Batch, like: Any = None) -> DataSetSource:
         """Find what makes data sets of a model.
 
         Args:
@@ -97,11 +98,14 @@ class DataFirst(nn.Module):
 
 def _observed_argument(model: PyroProgram, arguments: Batch) -> tuple[str, int]:
     """The observed site, and which argument has its values."""
-    with fork_rng(*arguments), torch.no_grad():
-        sites = observed_sites(poutine.trace(model).get_trace(*arguments))
+    sites = sites_that_observe(model, arguments)
     for position, argument in enumerate(arguments):
         for name, site in sites.items():
-            if len(sites) == 1 and _is_value_of(site["value"], argument):
+            if (
+                len(sites) == 1
+                and isinstance(argument, Tensor)
+                and is_same(site["value"], argument)
+            ):
                 return name, position
     raise ValueError(
         f"model: expected one observed site whose value is an argument, got {sorted(sites)}. "
@@ -109,28 +113,18 @@ def _observed_argument(model: PyroProgram, arguments: Batch) -> tuple[str, int]:
     )
 
 
-def _is_value_of(value: Tensor, argument: Any) -> bool:
-    return isinstance(argument, Tensor) and (value is argument or _same_numbers(value, argument))
-
-
-def _same_numbers(value: Tensor, argument: Tensor) -> bool:
-    if value.shape != argument.shape:
-        return False
-    return torch.allclose(value.double(), argument.double(), rtol=1e-4, atol=1e-6, equal_nan=True)
-
-
 def _site_of_draws(model: PyroProgram, context: Batch) -> str:
     """The site whose draws the model observes when they are given back to it as data."""
     with fork_rng(*context), torch.no_grad():
         drawn = latent_sites(poutine.trace(model).get_trace(None, *context))
-        for name in reversed(drawn):
-            value = drawn[name]["value"]
-            try:
-                sites = observed_sites(poutine.trace(model).get_trace(value, *context))
-            except Exception:  # whatever a user's program raises: these were not its data
-                continue
-            if [*sites] == [name] and _same_numbers(sites[name]["value"], value):
-                return name
+    for name in reversed(drawn):
+        value = drawn[name]["value"]
+        try:
+            sites = sites_that_observe(model, (value, *context))
+        except Exception:  # whatever a user's program raises: these were not its data
+            continue
+        if [*sites] == [name] and is_same(sites[name]["value"], value):
+            return name
     raise ValueError(
         f"model: expected one observed site, whose draws are the data, got a model that draws {sorted(drawn)} and "
         "observes none of them as it is. Fix: pyro.sample('x', …, obs=x) of the first argument as it is."

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import torch
 from pyro import poutine
-from pyro.distributions import TorchDistribution
-from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from ...contract import PyroProgram, Site
 from ..data.tensors import Batch
-from ..drawing.prior_sessions import session_of_prior
-from ..run.explain import cause_of
 from ..run.sessions import Session, require_positive, session
 from ..run.traces import latent_sites, plate_depth, plate_value, vectorized
 from ..vectorization.counting import num_rows
 from ..vectorization.rows import OneAtATime
-from .observation import data_dim_first, observation_of, refuse_factors
+from .observation import generated_value, mean_of, observation_of, refuse_factors
+from .prior_sessions import session_of_prior
+from .simulation import check_size, generative_trace, run_without_data
+
+FIX = "like=x, data as its first argument takes them; or x=None in the model, `with data_plate(x):`"
 
 
 def generate(
@@ -63,40 +63,20 @@ def generate(
         (torch.Size([4, 3]), torch.Size([4, 3]))
     """
     with session_of_prior(model, None, *context, chunk=chunk, seed=seed, like=like) as opened:
-        context = opened.context
-        model = opened.model
-        depth = plate_depth(_run_without_data(opened.programs[0], context))
+        context, model = opened.context, opened.model
+        depth = plate_depth(run_without_data(opened.programs[0], context, fix=FIX))
         require_positive(num=num)
         _require_many(model)
         draws: list[Tensor] = []
         for start in range(0, num, chunk):
-            particles = vectorized(model, min(chunk, num - start), depth)
-            trace = poutine.trace(particles).get_trace(None, *context)
+            trace = generative_trace(model, min(chunk, num - start), 1, context, depth)
             if not draws:
                 refuse_factors(model, trace, context, depth)
                 site = site or observation_of(model, trace, context)
             draws.append(generated_value(trace, site, mean=mean))
         x = torch.cat(draws)
-        expected = num_rows(context)
-        if expected is not None and x.shape[1] != expected:
-            raise ValueError(
-                f"model: expected {expected} data, one for each row of its further arguments, got {x.shape[1]}. "
-                "Fix: data_plate(x, c), a plate over the further arguments."
-            )
+        check_size(x.shape[1], num_rows(context))
     return x if context else x.flatten(0, 1)[:num]
-
-
-def _run_without_data(model: PyroProgram, context: Batch) -> Trace:
-    """One run of the model on `None`, or an error that says how data can be drawn."""
-    try:
-        return poutine.trace(model).get_trace(None, *context)
-    except Exception as error:  # whatever a user's program raises
-        cause = cause_of(error).partition(" Fix: ")[0].rstrip(".")
-        raise ValueError(
-            f"generate: expected a model that runs on None for its data, and its {len(context)} further arguments, "
-            f"got the error: {cause}. Fix: like=x, data as its first argument takes them; or x=None in the model, "
-            "`with data_plate(x):`."
-        ) from error
 
 
 def _require_many(model: PyroProgram) -> None:
@@ -107,20 +87,6 @@ def _require_many(model: PyroProgram) -> None:
             "something else, or fail, under a dim of draws. Fix: dims indexed from the right, w[..., 0], and "
             "latents unsqueezed beside the data plate; or to_arviz(model, guide, *data).prior_predictive, run by run."
         )
-
-
-def generated_value(trace: Trace, site: str | None, *, mean: bool = False) -> Tensor:
-    """What a run of K particles generated, `(K, N, *event)`: a site's value or mean; of `None` what was returned."""
-    sites = latent_sites(trace)
-    if site is None and not mean:
-        return cast(Tensor, trace.nodes["_RETURN"]["value"])
-    if site not in sites:
-        raise ValueError(
-            f"generate: expected a site among {list(sites)}, which the model draws, got "
-            f"{'data that are made of several' if site is None else repr(site)}. Fix: site='x'."
-        )
-    found = sites[site]
-    return data_dim_first({**found, "value": mean_of(site, found["fn"])} if mean else found)
 
 
 def encode(guide: PyroProgram, *batch: Any, num: int = 1, seed: int = 0) -> dict[str, Tensor]:
@@ -180,18 +146,3 @@ def reconstruct(
         for name, distribution in pair.draw().observations.items():
             means[name] = mean_of(name, distribution).mean(0)
         return means
-
-
-def mean_of(name: str, distribution: TorchDistribution) -> Tensor:
-    """The mean of a site's distribution.
-
-    Raises:
-        NotImplementedError: if it has none.
-    """
-    try:
-        return distribution.mean
-    except NotImplementedError as error:
-        raise NotImplementedError(
-            f"site '{name}': expected a distribution that has a mean, got {distribution}. Fix: draws of it, "
-            "generate(model, num), to_arviz(…).posterior_predictive, or a likelihood with a mean."
-        ) from error

@@ -1,11 +1,12 @@
-"""Which site of a model is its observation, told by what the model observes when it is given its own draws."""
+"""Which site of a model is its observation, told by what it observes when it is given its own draws; and its values."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from pyro import poutine
+from pyro.distributions import TorchDistribution
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
@@ -75,16 +76,21 @@ def _observed_on(
     rows = draws[:num].flatten(0, 1)
     batch = (rows, *[repeat_rows(value, num) for value in context])
     try:
-        with fork_rng(rows), torch.no_grad():
-            sites = observed_sites(poutine.trace(model).get_trace(*batch))
+        sites = sites_that_observe(model, batch)
     except Exception:  # whatever a user's program raises: these were not its data
         return {}
     found = {}
     for name, site in sites.items():
         if name in drawn:
             expected = data_dim_first(drawn[name])[:num].flatten(0, 1)
-            found[name] = _is_same(_data_first(site), expected)
+            found[name] = is_same(_data_first(site), expected)
     return found
+
+
+def sites_that_observe(model: PyroProgram, batch: Batch) -> dict[str, Site]:
+    """The observed sites of one run on these arguments; its noise is its own."""
+    with fork_rng(*batch), torch.no_grad():
+        return observed_sites(poutine.trace(model).get_trace(*batch))
 
 
 def _data_first(site: Site) -> Tensor:
@@ -93,7 +99,8 @@ def _data_first(site: Site) -> Tensor:
     return value.movedim(names.index(DATA), 0) if DATA in names else value
 
 
-def _is_same(value: Tensor, expected: Tensor) -> bool:
+def is_same(value: Tensor, expected: Tensor) -> bool:
+    """Whether they are the same numbers, up to the rounding of a transform and its inverse."""
     if value.shape != expected.shape:
         return False
     return torch.allclose(value.double(), expected.double(), rtol=1e-4, atol=1e-6, equal_nan=True)
@@ -103,6 +110,35 @@ def data_dim_first(site: Site) -> Tensor:
     """The value of a site under K particles, `(K, N, *plates, *event)`: the data right behind the particles."""
     value, names = plate_value(site), plate_names(site)
     return value.movedim(names.index(DATA), 1) if DATA in names else value.unsqueeze(1)
+
+
+def generated_value(trace: Trace, site: str | None, *, mean: bool = False) -> Tensor:
+    """What a run of K particles generated, `(K, N, *event)`: a site's value or mean; of `None` what was returned."""
+    sites = latent_sites(trace)
+    if site is None and not mean:
+        return cast(Tensor, trace.nodes["_RETURN"]["value"])
+    if site not in sites:
+        raise ValueError(
+            f"generate: expected a site among {list(sites)}, which the model draws, got "
+            f"{'data that are made of several' if site is None else repr(site)}. Fix: site='x'."
+        )
+    found = sites[site]
+    return data_dim_first({**found, "value": mean_of(site, found["fn"])} if mean else found)
+
+
+def mean_of(name: str, distribution: TorchDistribution) -> Tensor:
+    """The mean of a site's distribution.
+
+    Raises:
+        NotImplementedError: if it has none.
+    """
+    try:
+        return distribution.mean
+    except NotImplementedError as error:
+        raise NotImplementedError(
+            f"site '{name}': expected a distribution that has a mean, got {distribution}. Fix: draws of it, "
+            "generate(model, num), to_arviz(…).posterior_predictive, or a likelihood with a mean."
+        ) from error
 
 
 def refuse_factors(model: PyroProgram, trace: Trace, context: Batch, depth: int) -> None:

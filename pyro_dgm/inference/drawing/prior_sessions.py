@@ -6,13 +6,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
+
 from ...contract import PyroProgram
+from ..adoption.plates import naming_of
 from ..adoption.programs import as_module
 from ..data.tensors import as_tensors, check_observation_argument, to_device
 from ..process.states import evaluation_mode
 from ..run.pair_checks import check_programs, require_positive
 from ..run.sessions import Session
-from .templates import adopt_template
+from ..vectorization.counting import num_rows
+from ..vectorization.modes import meaning_of
+from .templates import unconditioned
 
 
 @contextmanager
@@ -40,9 +45,20 @@ def session_of_prior(
     with evaluation_mode(model, guide, seed=seed):
         opened = Session(model, guide, (None, *context), num, chunk, seed)
         if like is not None:
-            check_observation_argument((like,))
-            template = to_device(as_tensors((like,)), opened.device)
-            pair = adopt_template(*opened.programs, (*template, *opened.context))
-            vars(opened)["meaning"], *programs = pair
-            vars(opened)["programs"] = tuple(programs)
+            _adopt_template(opened, like)
         yield opened
+
+
+def _adopt_template(opened: Session, like: Any) -> None:
+    """Let the model draw what it observes, on rows of a template, which start over for a longer context."""
+    check_observation_argument((like,))
+    (x,) = to_device(as_tensors((like,)), opened.device)
+    num = num_rows(opened.context)
+    if num is not None:
+        x = x[torch.arange(num, device=x.device) % len(x)]
+    template = (x, *opened.context)
+    model, guide = opened.programs
+    naming = naming_of(model, guide, template)
+    model, guide = naming.adopt(model), naming.adopt(guide)
+    vars(opened)["meaning"] = meaning_of(model, guide, template)
+    vars(opened)["programs"] = (unconditioned(model, template), guide)

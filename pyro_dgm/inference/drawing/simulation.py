@@ -10,14 +10,15 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from ...contract import PyroProgram, Site
-from ..data.tensors import Batch, has_rows
-from ..enumeration.layouts import alone, log_joint_given
+from ..data.tensors import Batch
+from ..enumeration.layouts import log_joint_given
 from ..run.explain import cause_of
 from ..run.shares import sum_over_plates
 from ..run.traces import latent_sites, log_density, scored_sites, vectorized
 from ..sites.kinds import is_summable
-from .generation import generated_value
-from .observation import observation_of, refuse_factors
+from ..vectorization.counting import num_rows
+from ..vectorization.rows import alone
+from .observation import generated_value, observation_of, refuse_factors
 
 
 def run_without_data(
@@ -41,7 +42,7 @@ def run_without_data(
         cause, _, _ = cause_of(error).partition(" Fix: ")
         question, found = _repair(context, guide)
         raise ValueError(
-            f"expected model({', '.join(arguments)}) to make data, for they are simulated; "
+            f"expected model({', '.join(arguments)}) to make data; "
             f"got the error: {cause.rstrip('.')}. {question}Fix: {fix or found}."
         ) from error
 
@@ -95,21 +96,31 @@ def simulate(
     if read is None:
         read = reader_of(model, trace, context, depth)
     x = read(trace)
-    expected = num
-    for value in context:
-        if has_rows(value):
-            expected = len(value)
-    if len(x) != expected:
-        raise ValueError(
-            f"model: expected {expected} simulated data, one for each row of its further arguments, "
-            f"got {len(x)}. Fix: data_plate(x, c), a plate over the further arguments; or leave "
-            "the data x out, sbc(model, guide)."
-        )
+    rows = num_rows(context)
+    check_size(len(x), num if rows is None else rows)
     run_sites = latent_sites(trace)
     latents = {}
     for name in sites:
         latents[name] = site_draws(run_sites[name]).flatten(0, 1)
     return x, latents
+
+
+def check_size(num: int, expected: int | None) -> None:
+    """Refuse data of a model that are not as many as its further arguments have rows.
+
+    Args:
+        num: how many there are.
+        expected: how many there should be; any number if `None`.
+
+    Raises:
+        ValueError: if there are others.
+    """
+    if expected not in (None, num):
+        raise ValueError(
+            f"model: expected {expected} data, one for each row of its further arguments, got {num}. "
+            "Fix: data_plate(x, c), a plate over the further arguments; or leave the data x out, "
+            "sbc(model, guide)."
+        )
 
 
 def reader_of(
@@ -131,9 +142,7 @@ def generative_trace(model: PyroProgram, num: int, size: int, context: Batch, de
     The rows of a context are the data, and the particles the `num` draws of each; without such rows every particle is
     a datum.
     """
-    num_particles = num * size
-    if any(has_rows(value) for value in context):
-        num_particles = num
+    num_particles = num * size if num_rows(context) is None else num
     particles = vectorized(model, num_particles, depth)
     return run_without_data(
         particles, context, fix="a model that reads nothing of x where x is None"

@@ -11,13 +11,13 @@ from pyro.poutine.uncondition_messenger import UnconditionMessenger
 from torch import Tensor, nn
 
 from ...contract import PyroProgram
-from ..adoption.plates import naming_of
-from ..data.tensors import Batch, has_rows
+from ..data.tensors import Batch
 from ..process.states import fork_rng
 from ..run.explain import cause_of
-from ..run.traces import latent_sites, observed_sites
+from ..run.traces import latent_sites
 from ..sites.kinds import is_data
-from ..vectorization.modes import Meaning, meaning_of
+from ..vectorization.counting import num_rows
+from .observation import sites_that_observe
 
 
 class Unconditioned(nn.Module):
@@ -49,10 +49,9 @@ class Unconditioned(nn.Module):
             return self.program(self.template[self._rows(context)], *context)
 
     def _rows(self, context: Batch) -> Tensor:
-        num = len(self.template) if self.whole else 1
-        for value in context:
-            if has_rows(value):
-                num = len(value)
+        num = num_rows(context)
+        if num is None:
+            num = len(self.template) if self.whole else 1
         return torch.arange(num, device=self.template.device) % len(self.template)
 
 
@@ -80,27 +79,6 @@ def generative(model: PyroProgram, batch: Batch) -> PyroProgram:
         except Exception:  # whatever a user's program raises
             return unconditioned(model, batch)
     return model
-
-
-def adopt_template(
-    model: PyroProgram, guide: PyroProgram | None, batch: Batch
-) -> tuple[Meaning, PyroProgram, PyroProgram | None]:
-    """A pair whose model is `unconditioned`, its data plate by its name, and what its networks make of particles.
-
-    Args:
-        model: any Pyro program.
-        guide: its guide, if there is one.
-        batch: the template, with the programs' further arguments; its rows start over where these have more.
-    """
-    x, *context = batch
-    for value in context:
-        if has_rows(value):
-            x = x[torch.arange(len(value), device=x.device) % len(x)]
-    template = (x, *context)
-    naming = naming_of(model, guide, template)
-    model, guide = naming.adopt(model), naming.adopt(guide)
-    meaning = meaning_of(model, guide, template)
-    return meaning, unconditioned(model, template), guide
 
 
 def unconditioned(model: PyroProgram, batch: Batch, *, whole: bool = False) -> PyroProgram:
@@ -142,11 +120,11 @@ def unconditioned(model: PyroProgram, batch: Batch, *, whole: bool = False) -> P
 
 def _is_observed(model: PyroProgram, batch: Batch) -> bool:
     """Whether a site of the model observes its first argument, in whatever shape; yes if it can't be told."""
-    with fork_rng(*batch), torch.no_grad(), pyro.validation_enabled(False):
-        try:
-            sites = observed_sites(poutine.trace(model).get_trace(*batch))
-        except Exception:  # whatever a user's program raises: whoever runs it next says why
-            return True
+    try:
+        with pyro.validation_enabled(False):
+            sites = sites_that_observe(model, batch)
+    except Exception:  # whatever a user's program raises: whoever runs it next says why
+        return True
     values = [site["value"].flatten() for site in sites.values()]
     x = batch[0].flatten()
     return any(len(value) == len(x) and bool((value == x).all()) for value in values)

@@ -10,8 +10,7 @@ from torch import nn
 
 from ...contract import PyroProgram
 from ..run.traces import sites_of
-from ..vectorization.rows import ByRows, OneAtATime
-from .layouts import alone
+from ..vectorization.rows import ByRows, OneAtATime, alone
 
 
 class Completed(nn.Module):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import torch
 from pyro import poutine
@@ -16,7 +15,6 @@ from ...contract import PyroProgram, Site
 from ..data.tensors import Batch, repeat_rows
 from ..run.traces import PairTrace, shared_sites, vectorized
 from ..vectorization.counting import num_rows
-from ..vectorization.rows import ByRows, OneAtATime
 from .runs import Sums, enumerated_run, kept_draws, sum_out
 
 CLOSE = 1e-4  # relative difference of log densities that the order of float32 sums explains
@@ -250,8 +248,3 @@ def _mapped(sums: Sums, change: Callable[[Tensor], Tensor]) -> Sums:
     log_p = {name: change(value) for name, value in sums.log_p.items()}
     log_q = {name: change(value) for name, value in sums.log_q.items()}
     return replace(sums, log_p=log_p, log_q=log_q)
-
-
-def alone(program: Any) -> Any:
-    """A program by itself, without what takes a plate of particles for it."""
-    return program.program if isinstance(program, (ByRows, OneAtATime)) else program

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from contextlib import suppress
 from math import prod
 from typing import Any, cast
@@ -148,17 +148,8 @@ class ELBO(Objective):
         check_observed(pair.observed | pair.factors)
         if self.analytic_kl:
             _check_order(pair.latent, pair.modelled)
-        costs = []
-        for name, site in pair.observed.items():
-            costs.append(Cost.of(f"rec[{name}]", name, site, -log_density(site)))
-        for name, site in pair.factors.items():
-            costs.append(Cost.of(f"factor[{name}]", name, site, -log_density(site)))
         points = point_sites(pair.guide_sites, pair.model_sites)
-        for name, site in pair.latent.items():
-            term = f"prior[{name}]" if name in points else f"kl[{name}]"
-            costs.append(self._kl(term, name, site, pair.modelled[name]))
-        for name, site in pair.auxiliary.items():
-            costs.append(Cost.of(f"log_q[{name}]", name, site, log_density(site)))
+        costs = self._costs(pair, points)
         weight = 1 / (self.num_particles * self._num_data(batch))
         return self._name_terms(costs, guide_costs(pair), weight, bound_name(points))
 
@@ -194,6 +185,20 @@ class ELBO(Objective):
                 "which have more plates than one. Fix: objective.preflight(*batch) first."
             )
         return pair
+
+    def _costs(self, pair: PairTrace, points: Container[str]) -> list[Cost]:
+        """The cost of every site, summed over the batch; `points` are those of a guide that is a point mass."""
+        costs = []
+        for name, site in pair.observed.items():
+            costs.append(Cost.of(f"rec[{name}]", name, site, -log_density(site)))
+        for name, site in pair.factors.items():
+            costs.append(Cost.of(f"factor[{name}]", name, site, -log_density(site)))
+        for name, site in pair.latent.items():
+            term = f"prior[{name}]" if name in points else f"kl[{name}]"
+            costs.append(self._kl(term, name, site, pair.modelled[name]))
+        for name, site in pair.auxiliary.items():
+            costs.append(Cost.of(f"log_q[{name}]", name, site, log_density(site)))
+        return costs
 
     def _check_closed_forms(self, batch: Batch) -> None:
         """Refuse a closed form that gives a negative KL, as one of a distribution that is not normalized may."""

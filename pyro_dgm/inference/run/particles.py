@@ -17,11 +17,11 @@ from ..adoption.plates import prepare
 from ..adoption.programs import as_module
 from ..data.reading import read_arguments
 from ..data.tensors import Batch
-from ..enumeration.layouts import Summation, alone, summed, summed_of_runs
+from ..enumeration.layouts import Summation, summed, summed_of_runs
 from ..enumeration.runs import Sums
 from ..process.states import fork_rng
 from ..vectorization.modes import meaning_of, refuse_mixing, takes_all_data
-from ..vectorization.rows import OneAtATime
+from ..vectorization.rows import OneAtATime, alone
 from .edges import warn_of_rounding
 from .explain import run_or_explain
 from .pair_checks import check_pair, require_positive
@@ -194,28 +194,10 @@ def draw(
             the data of a batch.
     """
     if depth is None:
-        model, guide = as_module(model), as_module(guide)
-        check_pair(model, guide)
         require_positive(num=num)
-        batch = read_arguments(model, batch)
-        naming = prepare(model, guide, batch)
-        model, guide = naming.adopt(model), naming.adopt(guide)
-        with fork_rng(*batch):
-            pair = run_or_explain(model, guide, batch)
-        check_sites(pair)
-        depth = pair.depth
-        whole = takes_all_data(model, guide, batch)
-        meaning = meaning_of(model, guide, batch, whole=whole)
-        refuse_mixing(meaning)
-        model, guide = meaning.particles.adopt(model), meaning.particles.adopt(guide)
+        model, guide, batch, depth = _checked_pair(model, guide, batch)
     if isinstance(model, OneAtATime) and isinstance(guide, OneAtATime):
-        pairs = [run_pair(model.program, guide.program, batch) for _ in range(num)]
-        particles = Particles.of_runs(pairs)
-        if sum_guide and pairs[0].enumerated:
-            return _summed_guide(model, guide, batch, num, depth, pairs[0])
-        if pairs[0].summed:
-            return particles.with_sums(summed_of_runs(model.program, batch, depth, pairs))
-        return particles
+        return _draw_one_by_one(model, guide, batch, num, depth, sum_guide=sum_guide)
     pair = run_pair(model, guide, batch, num, depth)
     if not torch.is_grad_enabled():  # a training step reads nothing on the host
         warn_of_rounding(pair)
@@ -225,6 +207,38 @@ def draw(
     if pair.summed:
         task = Summation(alone(model), alone(guide), batch, num, depth, pair)
         particles = particles.with_sums(summed(task))
+    return particles
+
+
+def _checked_pair(
+    model: PyroProgram, guide: PyroProgram, batch: tuple[Any, ...]
+) -> tuple[PyroProgram, PyroProgram, Batch, int]:
+    """A pair that takes a plate of particles, its data as tensors, and its number of plates."""
+    model, guide = as_module(model), as_module(guide)
+    check_pair(model, guide)
+    batch = read_arguments(model, batch)
+    naming = prepare(model, guide, batch)
+    model, guide = naming.adopt(model), naming.adopt(guide)
+    with fork_rng(*batch):
+        pair = run_or_explain(model, guide, batch)
+    check_sites(pair)
+    whole = takes_all_data(model, guide, batch)
+    meaning = meaning_of(model, guide, batch, whole=whole)
+    refuse_mixing(meaning)
+    return meaning.particles.adopt(model), meaning.particles.adopt(guide), batch, pair.depth
+
+
+def _draw_one_by_one(
+    model: OneAtATime, guide: OneAtATime, batch: Batch, num: int, depth: int, *, sum_guide: bool
+) -> Particles:
+    """K particles with a run each."""
+    pairs = [run_pair(model.program, guide.program, batch) for _ in range(num)]
+    first = pairs[0]
+    if sum_guide and first.enumerated:
+        return _summed_guide(model, guide, batch, num, depth, first)
+    particles = Particles.of_runs(pairs)
+    if first.summed:
+        particles = particles.with_sums(summed_of_runs(model.program, batch, depth, pairs))
     return particles
 
 

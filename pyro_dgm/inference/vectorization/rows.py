@@ -65,6 +65,11 @@ class OneAtATime(nn.Module):
         )
 
 
+def alone(program: Any) -> Any:
+    """A program by itself, without what takes a plate of particles for it."""
+    return program.program if isinstance(program, (ByRows, OneAtATime)) else program
+
+
 def enclosing_plate() -> Any:
     """The innermost plate of particles around the call, or `None`."""
     for handler in reversed(_PYRO_STACK):

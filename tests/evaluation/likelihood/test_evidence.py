@@ -1,21 +1,17 @@
 """The evidence of models whose data share a draw, against exact values; and what predicts from them."""
 
-from math import log
-
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
 from pyro import poutine
 from pyro.infer.autoguide import AutoDelta, AutoMultivariateNormal, AutoNormal
+from schools import ERRORS, SCORES, eight_schools, exact_schools
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 from toys import ExactGuide, GlobalMean, GlobalMeanGuide, LinearGaussian, Written, linear_gaussian
 
 import pyro_dgm as dgm
-
-SCORES = (28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0)
-ERRORS = (15.0, 10.0, 16.0, 11.0, 9.0, 11.0, 10.0, 18.0)
 
 
 @pytest.fixture(autouse=True)
@@ -42,32 +38,6 @@ class ExactGlobalGuide(dgm.Program):
         mu = pyro.sample("mu", dist.Normal(variance * x.sum() / 1.25 + self.shift, variance**0.5))
         with dgm.data_plate(x):
             pyro.sample("z", dist.Normal(0.2 * mu + 0.8 * x, 0.2**0.5))
-
-
-def eight_schools(y, s):
-    mu = pyro.sample("mu", dist.Normal(0.0, 5.0))
-    tau = pyro.sample("tau", dist.HalfCauchy(5.0))
-    with pyro.plate("schools", 8):
-        t = pyro.sample("t", dist.Normal(0.0, 1.0))
-        pyro.sample("y", dist.Normal(mu + tau * t, s), obs=y)
-
-
-def quadrature_of_schools(y, s):
-    """log p(y), and mean and standard deviation of μ and τ, on a grid over (μ, log τ)."""
-    mu, log_tau = torch.linspace(-40, 40, 401), torch.linspace(-12, 8, 1001)
-    tau = log_tau.exp()
-    scale = (tau[:, None] ** 2 + s**2).sqrt()
-    log_p = dist.Normal(mu[:, None, None], scale).log_prob(y).sum(-1)
-    log_p = log_p + dist.Normal(0.0, 5.0).log_prob(mu)[:, None]
-    log_p = log_p + dist.HalfCauchy(torch.tensor(5.0)).log_prob(tau) + log_tau
-    cell = log(80 / 400) + log(20 / 1000)
-    total = log_p.logsumexp((0, 1))
-    moments = {}
-    for name, value, dim in (("mu", mu, 1), ("tau", tau, 0)):
-        weight = (log_p - total).exp().sum(dim)
-        mean = (weight * value).sum()
-        moments[name] = mean.item(), ((weight * value**2).sum() - mean**2).sqrt().item()
-    return total.item() + cell, moments
 
 
 def test_the_exact_posterior_of_a_global_mean_has_the_evidence_at_every_draw():
@@ -228,7 +198,7 @@ def test_eight_schools_have_the_evidence_and_the_moments_of_quadrature():
     trainer = dgm.SVITrainer(dgm.ELBO(eight_schools, guide, num_particles=8), lr=0.03)
     with pytest.warns(dgm.diagnostics.IntegerWarning):
         trainer.fit((y, s), epochs=250, batch_size=8, progress=False)
-    exact, moments = quadrature_of_schools(y, s)
+    exact, moments = exact_schools(y, s)
     found = dgm.evidence(eight_schools, guide, y, s, num=20_000, chunk=160_000)
     assert abs(found.value - exact) < 5 * found.stderr
     assert found.stderr < 0.05

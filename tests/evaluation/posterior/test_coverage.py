@@ -13,7 +13,7 @@ from toys import ExactGuide, GlobalMean, GlobalMeanGuide, LinearGaussian, toy_va
 
 import pyro_dgm as dgm
 from pyro_dgm.evaluation.posterior.coverage import whiten
-from pyro_dgm.evaluation.posterior.simulations import Simulation
+from pyro_dgm.evaluation.posterior.simulated_pairs import SimulatedPair
 from pyro_dgm.inference.drawing.prior_sessions import session_of_prior
 
 
@@ -78,7 +78,7 @@ def test_what_is_done_with_a_block_does_not_change_the_next():
     for num_used in (1, 50):
         with session_of_prior(model, ExactGuide(model), num=9, chunk=90, seed=3) as pair:
             blocks = []
-            for block in Simulation.of(pair, "tarp").blocks(30):
+            for block in SimulatedPair.of(pair, "tarp").blocks(30):
                 torch.rand(num_used)
                 blocks.append(block.draws)
             runs.append(torch.cat(blocks, 1))

@@ -6,12 +6,11 @@ import pytest
 import torch
 from pyro.infer.autoguide import AutoDelta, AutoMultivariateNormal, AutoNormal
 from reports import skipped, statuses, warned
+from schools import ERRORS, SCORES, eight_schools
 
 import pyro_dgm as dgm
 from pyro_dgm.diagnostics import Status
 
-SCORES = (28.0, 8.0, -3.0, 7.0, -1.0, 1.0, 18.0, 12.0)
-ERRORS = (15.0, 10.0, 16.0, 11.0, 9.0, 11.0, 10.0, 18.0)
 NAMES = [
     "data and sites",
     "finite numbers",
@@ -27,14 +26,6 @@ NAMES = [
 def clean_store():
     yield
     pyro.clear_param_store()
-
-
-def eight_schools(y, s):
-    mu = pyro.sample("mu", dist.Normal(0.0, 5.0))
-    tau = pyro.sample("tau", dist.HalfCauchy(5.0))
-    with pyro.plate("schools", 8):
-        t = pyro.sample("t", dist.Normal(0.0, 1.0))
-        pyro.sample("y", dist.Normal(mu + tau * t, s), obs=y)
 
 
 def regression(c, y):

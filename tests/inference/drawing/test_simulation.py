@@ -75,11 +75,12 @@ def test_data_that_are_fewer_than_the_rows_of_the_context_raise():
             pyro.sample("z", dist.Normal(x, 1.0).to_event(1))
 
     model, guide, x = Optional(careless), Optional(encoder), torch.randn(30, 2)
-    message = r"expected 30 simulated data, one for each row of its further arguments, got 1\. Fix: data_plate\(x, c\)"
+    message = r"expected 30 data, one for each row of its further arguments, got 1\. Fix: data_plate\(x, c\)"
     for call in (
         lambda: dgm.sbc(model, guide, x, num_data=30),
         lambda: dgm.bdmc(model, x, num_data=1, num=2, steps=2),
         lambda: dgm.aggregate_test(model, guide, x, x),
+        lambda: dgm.generate(model, 2, x),
     ):
         with pytest.raises(ValueError, match=message):
             call()
@@ -101,7 +102,7 @@ def test_data_in_place_of_a_context_raise_with_the_fix(name):
     }[name]
     with pytest.raises(
         ValueError,
-        match=r"expected model\(None, c\) to make data, .*simulated; .*Fix: leave the data x",
+        match=r"expected model\(None, c\) to make data; .*Fix: leave the data x",
     ):
         call()
 

@@ -151,7 +151,8 @@ def test_a_model_that_does_not_run_on_none_is_refused_with_the_template_that_wor
             pyro.sample("x", dist.Normal(0.0, 1.0), obs=x)
 
     with pytest.raises(
-        ValueError, match=r"runs on None .* got the error: .* len\(\).* Fix: like=x"
+        ValueError,
+        match=r"expected model\(None\) to make data; got the error: .* len\(\).* Fix: like=x",
     ):
         dgm.generate(model, 3)
     assert dgm.generate(model, 3, like=torch.zeros(2)).shape == (3,)

@@ -27,12 +27,11 @@ from ...inference.run.shares import per_datum
 from ...inference.run.structure import Structure
 from ...inference.run.traces import PairTrace, plate_depth
 from ...inference.sites.described import names_of_numbers
-
-TIE = 32  # roundings within which two numbers are equal
+from .ranks import TIE
 
 
 @dataclass(frozen=True)
-class Simulated:
+class SimulatedBlock:
     r"""$z^* \sim p(z)$, $x \sim p(x \mid z^*)$, and L draws $z_l \sim q(z \mid x)$ of N data.
 
     Attributes:
@@ -62,7 +61,7 @@ class Simulated:
 
 
 @dataclass(frozen=True)
-class Simulation:
+class SimulatedPair:
     """A pair on data that its model makes.
 
     Attributes:
@@ -78,7 +77,7 @@ class Simulation:
     scores: bool
 
     @classmethod
-    def of(cls, pair: Session, verb: str) -> Simulation:
+    def of(cls, pair: Session, verb: str) -> SimulatedPair:
         """Run the pair on one datum of its own and check it; refuses a pair without latents.
 
         Args:
@@ -110,7 +109,7 @@ class Simulation:
             names += dims_of(code, self.example.latent[code])
         return tuple(names)
 
-    def blocks(self, num_data: int) -> Iterator[Simulated]:
+    def blocks(self, num_data: int) -> Iterator[SimulatedBlock]:
         """Simulated data in blocks that hold `chunk` pairs of a draw and a datum.
 
         What is done with a block has a random state of its own: all that read a simulation see the same draws.
@@ -121,7 +120,7 @@ class Simulation:
             with fork_rng(block.truth, seed=derive_seed(self.pair.seed, start)):
                 yield block
 
-    def _block(self, rows: Tensor) -> Simulated:
+    def _block(self, rows: Tensor) -> SimulatedBlock:
         pair, depth = self.pair, self.example.depth
         context = _repeated_rows(pair.context, rows)
         latent = list(self.example.latent)
@@ -130,7 +129,7 @@ class Simulation:
         particles = draw(pair.model, pair.guide, *batch, num=pair.num, depth=depth)
         draws = {name: site_draws(site) for name, site in particles.pair.latent.items()}
         log_q = _log_q(pair, batch, truth, depth) if self.scores else None
-        return Simulated(
+        return SimulatedBlock(
             x,
             self._side_by_side(truth, 1),
             self._side_by_side(draws, 2),
