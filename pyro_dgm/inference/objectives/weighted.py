@@ -169,6 +169,28 @@ class IWELBO(Weighted):
         return log_w.logsumexp(0) - log(self.num_particles)
 
 
+class AveragedELBO(Weighted):
+    r"""$-\mathrm{ELBO} = -E[\frac1K \sum_k \log w_k]$, in nats per datum: `IWELBO` of one particle from K draws.
+
+    An upper bound of the NLL, the same for every K, of minibatches as well: it is a sum over data, scaled by N/B.
+
+    Args:
+        model: the model, a module.
+        guide: its guide, with reparameterized sites.
+        num_particles: K.
+        size: number of data in the full set if the programs declare one.
+        estimator: of the gradient: `Reparameterized()`, `StickingTheLanding()` or `PathGradient()`, which are unbiased.
+
+    Raises:
+        TypeError, ValueError: as `IWELBO`, minibatches apart.
+    """
+
+    is_linear = True
+
+    def bound(self, log_w: Tensor) -> Tensor:  # noqa: D102
+        return log_w.mean(0)
+
+
 class Renyi(Weighted):
     r"""$-\mathcal L_\alpha = -\frac{1}{1 - \alpha} E[\log \frac1K \sum_k w_k^{1 - \alpha}]$, nats per datum.
 
