@@ -43,6 +43,8 @@ class GlobalsAndLocals(Target):
         ValueError: for what `IWELBO` refuses; for minibatches of a plate that does not know N.
     """
 
+    first_scale = INITIAL_SCALE  # the encoder, which knows nothing yet, learns there first
+
     def __init__(
         self,
         model: PyroProgram,

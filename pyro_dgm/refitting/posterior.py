@@ -118,33 +118,55 @@ def fit_posterior(
         >>> fit.verdict.is_reliable, round(float(fit.verdict.mean[0]), 1)
         (True, 1.5)
     """
-    for name, count in (("steps", steps), ("num_particles", num_particles)):
-        check_count("fit_posterior", name, count, fix=f"{name}=100")
-    check_count("fit_posterior", "num_draws", num_draws, fix="num_draws=10_000", least=100)
+    recipe = Recipe(steps, num_particles, lr, clip, num_draws)
+    recipe.check()
     check_count("fit_posterior", "restarts", restarts, fix="restarts=1", least=0)
-    check_number("fit_posterior", "lr", lr, fix="lr=5e-3", least=0.0)
     guide = _guide_of(model, guide, local)
     with eval_mode(as_module(model)):
         with fork_rng(*args, seed=seed):
             target = _target_of(model, guide, args, batch_size, seed)
-        untrained = copy.deepcopy(guide.state_dict())
-        best: PosteriorFit | None = None
-        best_state: dict[str, Any] = {}
-        for attempt in range(restarts + 1):
-            guide.load_state_dict(untrained)
-            of_attempt = derive_seed(seed, attempt)
-            with fork_rng(*args, seed=of_attempt):
-                target.place(elsewhere=attempt > 0)
-                history = History(list(_train(target, steps, num_particles, lr, clip)))
-                verdict = target.judge(num_draws, of_attempt)
-            if best is None or _is_better(verdict, best.verdict):
-                best = PosteriorFit(guide, verdict, history, attempt, target)
-                best_state = copy.deepcopy(guide.state_dict())
-            if verdict.khat <= verdict.threshold:
-                break
-        assert best is not None
-        guide.load_state_dict(best_state)
-        return best
+        return _best_of(target, recipe, restarts, seed)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The settings of one attempt, see `fit_posterior`."""
+
+    steps: int
+    num_particles: int
+    lr: float
+    clip: float
+    num_draws: int
+
+    def check(self) -> None:
+        """Refuse what is no count, or no rate."""
+        check_count("fit_posterior", "steps", self.steps, fix="steps=100")
+        check_count("fit_posterior", "num_particles", self.num_particles, fix="num_particles=100")
+        check_count("fit_posterior", "num_draws", self.num_draws, fix="num_draws=10_000", least=100)
+        check_number("fit_posterior", "lr", self.lr, fix="lr=5e-3", least=0.0)
+
+
+def _best_of(target: Target, recipe: Recipe, restarts: int, seed: int) -> PosteriorFit:
+    """Attempts from other places while the weights have too heavy a tail; the best of them stays in the guide."""
+    guide = target.guide
+    untrained = copy.deepcopy(guide.state_dict())
+    best: PosteriorFit | None = None
+    best_state = untrained
+    for attempt in range(restarts + 1):
+        guide.load_state_dict(untrained)
+        of_attempt = derive_seed(seed, attempt)
+        with fork_rng(guide.affine.loc, seed=of_attempt):
+            target.place(elsewhere=attempt > 0)
+            history = History(list(_train(target, recipe)))
+            verdict = target.judge(recipe.num_draws, of_attempt)
+        if best is None or _is_better(verdict, best.verdict):
+            best = PosteriorFit(guide, verdict, history, attempt, target)
+            best_state = copy.deepcopy(guide.state_dict())
+        if verdict.khat <= verdict.threshold:
+            break
+    assert best is not None
+    guide.load_state_dict(best_state)
+    return best
 
 
 def _guide_of(model: PyroProgram, guide: FlowGuide | None, local: nn.Module | None) -> FlowGuide:
@@ -190,23 +212,21 @@ def _is_better(one: Verdict, other: Verdict) -> bool:
 
 
 @torch.enable_grad()
-def _train(
-    target: Target, steps: int, num_particles: int, lr: float, clip: float
-) -> Iterator[dict[str, float]]:
+def _train(target: Target, recipe: Recipe) -> Iterator[dict[str, float]]:
     """Train the guide in place; one row of the history for some steps, for which alone the host waits."""
     parameters = [p for p in target.guide.parameters() if p.requires_grad]
-    optimizer = torch.optim.Adam(parameters, lr=lr)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    optimizer = torch.optim.Adam(parameters, lr=recipe.lr)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, recipe.steps)
     seen: list[Tensor] = []
-    for step in range(1, steps + 1):
+    for step in range(1, recipe.steps + 1):
         with pyro.validation_enabled(False):
-            cost_and_finite = target.descend(num_particles, parameters)
-        norm = nn.utils.clip_grad_norm_(parameters, clip)
+            cost_and_finite = target.descend(recipe.num_particles, parameters)
+        norm = nn.utils.clip_grad_norm_(parameters, recipe.clip)
         _drop_unless(norm.isfinite(), parameters)
         optimizer.step()
         schedule.step()
         seen.append(torch.cat([cost_and_finite, norm[None]]))
-        if step % ROWS == 0 or step == steps:
+        if step % ROWS == 0 or step == recipe.steps:
             yield _row(step, torch.stack(seen), target.guide)
             seen.clear()
 

@@ -26,9 +26,11 @@ class Target(ABC):
 
     Attributes:
         guide: trained in place.
+        first_scale: of a default flow at the start, in standard deviations of the best normal.
     """
 
     guide: FlowGuide
+    first_scale = 1.0
 
     @abstractmethod
     def best_normal(self, start: Tensor) -> Normal:
@@ -56,7 +58,7 @@ class Target(ABC):
         if elsewhere:
             start = start + SPREAD_OF_STARTS * torch.randn_like(start)
         normal = self.best_normal(start)
-        self.guide.place(normal.loc, normal.scale_tril)
+        self.guide.place(normal.loc, normal.scale_tril, self.first_scale)
 
 
 class AllLatents(Target):

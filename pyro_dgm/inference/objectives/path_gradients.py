@@ -54,14 +54,13 @@ class PathGradient(Estimator):
         if others:  # they depend on the flow's draw, by parameters that have no score either
             given = particles.guide_trace
             _, (log_q, shared_q) = score_guide(guide, batch, num, depth, given, without=name)
-        site = particles.pair.scored[name]
+        moved = _along_path(particles.pair.scored[name])
         if name in particles.shared_q:
             value = particles.shared_q[name].detach()
-            shared_q = shared_q | {name: value + _along_path(site).reshape(num, -1).sum(1)}
+            shared_q = shared_q | {name: value + moved.reshape(num, -1).sum(1)}
         else:
             value = particles.log_q[name].detach()
-            moved = _along_path(site).reshape(num, -1, value.shape[-1])
-            log_q = log_q | {name: value + moved.sum(1)}
+            log_q = log_q | {name: value + moved.reshape(num, -1, value.shape[-1]).sum(1)}
         return replace(particles, log_q=log_q, shared_q=shared_q)
 
     def check(self, guide: nn.Module, *batch: Any, depth: int) -> None:  # noqa: D102

@@ -213,8 +213,9 @@ class Autoregressive(Bijector):
         return y, log_slope.sum(-1), pushed
 
     def _through_network(self, x: Tensor, raw: Tensor, y: Tensor, order: Tensor) -> Tensor:
-        r"""$\partial y_i / \partial r_i \cdot \partial r_i / \partial x_j$ `(*batch, D, D)`: rows j, columns i in order.
+        r"""$\partial y_i / \partial r_i \cdot \partial r_i / \partial x_j$ `(*batch, D, D)`: rows j, columns i.
 
+        Both in the order of the coordinates.
         The D products go through the network alone, and not through the transformer, which is elementwise.
         """
         rows = torch.eye(self.dim).to(y)[order].reshape(self.dim, *[1] * y.dim(), self.dim)
