@@ -133,8 +133,8 @@ class FlowGuide(Program, AutoContinuous):
         """The last layer of the flow, which places it; from the first call on."""
         return self.posterior_flow().bijector[-1]  # type: ignore[return-value]
 
-    def place(self, loc: Tensor, scale_tril: Tensor, scale: float = 1.0) -> None:
-        r"""Put the flow at $m = $ loc `(D,)` and L `(D, D)`; a default flow, not trained, is then $N(m, s^2 L L^T)$.
+    def place(self, loc: Tensor, scale_tril: Tensor) -> None:
+        r"""Put the flow at $m = $ loc `(D,)` and L `(D, D)`; a default flow that is not trained is then $N(m, L L^T)$.
 
         Raises:
             ValueError: for what is no place, see `flows.FixedAffine`; before the first call.
@@ -142,7 +142,7 @@ class FlowGuide(Program, AutoContinuous):
         layers = self.posterior_flow().bijector
         self.affine.place(loc, scale_tril)
         if self.has_default_flow:
-            _set_scale(layers[-2], scale)
+            _set_scale(layers[-2], 1.0)
 
     def forward(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Draw every latent site that the flow covers, then those of the local guide; site → value."""

@@ -26,6 +26,7 @@ from .newton import Normal, best_normal
 from .targets import Target, verdict_on
 from .verdict import Verdict
 
+WARM_UP = 0.25  # of the steps
 MAX_DIM = 100  # of all latents of the few data that the first normal is found on
 
 
@@ -42,8 +43,6 @@ class GlobalsAndLocals(Target):
     Raises:
         ValueError: for what `IWELBO` refuses; for minibatches of a plate that does not know N.
     """
-
-    first_scale = INITIAL_SCALE  # the encoder, which knows nothing yet, learns there first
 
     def __init__(
         self,
@@ -83,6 +82,14 @@ class GlobalsAndLocals(Target):
         normal = best_normal(density, u)
         rows = normal.scale_tril[columns]
         return Normal(normal.loc[columns], torch.linalg.cholesky(rows @ rows.mT), normal.elbo)
+
+    def moving(self, share: float) -> list[nn.Parameter]:
+        """First the local part alone: a flow would flee from where an encoder that knows nothing yet errs."""
+        if share > WARM_UP:
+            return super().moving(share)
+        local = self.guide.local_guide
+        assert local is not None
+        return [p for p in local.parameters() if p.requires_grad]
 
     def descend(self, num_particles: int, parameters: Sequence[nn.Parameter]) -> Tensor:
         """Path gradients of the flow, and sticking the landing of the local part."""

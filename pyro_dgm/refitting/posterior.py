@@ -82,8 +82,9 @@ def fit_posterior(
 
     With a local part the flow is over the draws that all data share, and the local guide draws those of each datum:
     $q(\theta) \prod_i q(z_i \mid x_i, \theta)$, both trained by the same recipe on all data or on minibatches. The
-    flow then begins at the margin of the best normal over all latents of a few data, and the verdict is on the
-    globals; its joint k-hat sees the encoder as well, and grows with the number of data.
+    flow begins at the margin of the best normal over all latents of a few data, and stays there for a quarter of the
+    steps, in which the local guide learns. The verdict is on the globals; its joint k-hat sees the local guide as
+    well, and grows with the number of data.
 
     It computes in the precision of the model's latents: float64 data and a float64 default dtype for posteriors
     whose log density is a small difference of large numbers.
@@ -98,7 +99,7 @@ def fit_posterior(
         steps: optimization steps.
         num_particles: draws a step.
         lr: learning rate at the start.
-        clip: largest norm of a gradient; with a local part of that of the loss per datum.
+        clip: largest norm of a gradient.
         restarts: the most times to begin again.
         num_draws: of the verdict.
         seed: of all noise; the global random state is left as it is.
@@ -214,11 +215,12 @@ def _is_better(one: Verdict, other: Verdict) -> bool:
 @torch.enable_grad()
 def _train(target: Target, recipe: Recipe) -> Iterator[dict[str, float]]:
     """Train the guide in place; one row of the history for some steps, for which alone the host waits."""
-    parameters = [p for p in target.guide.parameters() if p.requires_grad]
-    optimizer = torch.optim.Adam(parameters, lr=recipe.lr)
+    optimizer = torch.optim.Adam(target.moving(1.0), lr=recipe.lr)
+    optimizer.zero_grad()  # of an attempt before
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, recipe.steps)
     seen: list[Tensor] = []
     for step in range(1, recipe.steps + 1):
+        parameters = target.moving(step / recipe.steps)
         with pyro.validation_enabled(False):
             cost_and_finite = target.descend(recipe.num_particles, parameters)
         norm = nn.utils.clip_grad_norm_(parameters, recipe.clip)

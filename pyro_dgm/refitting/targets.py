@@ -26,11 +26,9 @@ class Target(ABC):
 
     Attributes:
         guide: trained in place.
-        first_scale: of a default flow at the start, in standard deviations of the best normal.
     """
 
     guide: FlowGuide
-    first_scale = 1.0
 
     @abstractmethod
     def best_normal(self, start: Tensor) -> Normal:
@@ -38,7 +36,7 @@ class Target(ABC):
 
     @abstractmethod
     def descend(self, num_particles: int, parameters: Sequence[nn.Parameter]) -> Tensor:
-        """Set the gradients of the guide's parameters to those of the −ELBO from K draws.
+        """Set the gradients of some parameters to those of the −ELBO from K draws.
 
         Returns:
             the −ELBO in nats, and the share of draws with a finite density, `(2,)`; nothing is read on the host.
@@ -52,13 +50,17 @@ class Target(ABC):
     def draws(self, num: int, seed: int) -> Values:
         """Latent or `pyro.deterministic` site → draws `(num, *shape)`."""
 
+    def moving(self, share: float) -> list[nn.Parameter]:
+        """The parameters that are trained when this share of the steps is done: all of the guide."""
+        return [p for p in self.guide.parameters() if p.requires_grad]
+
     def place(self, *, elsewhere: bool) -> None:
         """Put the flow at the best normal from its initial location, or from a random place around it."""
         start = self.guide.affine.loc.clone()
         if elsewhere:
             start = start + SPREAD_OF_STARTS * torch.randn_like(start)
         normal = self.best_normal(start)
-        self.guide.place(normal.loc, normal.scale_tril, self.first_scale)
+        self.guide.place(normal.loc, normal.scale_tril)
 
 
 class AllLatents(Target):
