@@ -44,6 +44,11 @@ class GlobalsAndLocals(Target):
         ValueError: for what `IWELBO` refuses; for minibatches of a plate that does not know N.
     """
 
+    betas = (
+        0.9,
+        0.99,
+    )  # a memory of the first gradients, huge where the encoder errs, would last all steps
+
     def __init__(
         self,
         model: PyroProgram,
@@ -92,14 +97,14 @@ class GlobalsAndLocals(Target):
         return [p for p in local.parameters() if p.requires_grad]
 
     def descend(self, num_particles: int, parameters: Sequence[nn.Parameter]) -> Tensor:
-        """Path gradients of the flow, and sticking the landing of the local part."""
+        """Path gradients of the flow, and sticking the landing of the local part, of the loss per datum."""
         self.objective.num_particles = num_particles
-        loss = self.objective(*next(self._endless)) * len(self.data)
+        loss = self.objective(*next(self._endless))
         gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
         cost = loss.detach()
-        return torch.stack([cost, cost.isfinite().to(cost)])
+        return torch.stack([cost * len(self.data), cost.isfinite().to(cost)])
 
     def judge(self, num: int, seed: int) -> Verdict:
         """By the weights of joint draws of everything, of the quantities that all data share."""

@@ -84,7 +84,9 @@ def fit_posterior(
     $q(\theta) \prod_i q(z_i \mid x_i, \theta)$, both trained by the same recipe on all data or on minibatches. The
     flow begins at the margin of the best normal over all latents of a few data, and stays there for a quarter of the
     steps, in which the local guide learns. The verdict is on the globals; its joint k-hat sees the local guide as
-    well, and grows with the number of data.
+    well, and grows with the number of data. Where the local guide does not follow θ closely, as of the scale τ in
+    $z_i \sim N(\mu, \tau)$, the flow shrinks to $p(\theta \mid z, X)$, and weights of a few thousand draws may not see
+    it: then `hmc`, or `guide=FlowGuide(model)`, a flow over all latents, for few data.
 
     It computes in the precision of the model's latents: float64 data and a float64 default dtype for posteriors
     whose log density is a small difference of large numbers.
@@ -99,7 +101,7 @@ def fit_posterior(
         steps: optimization steps.
         num_particles: draws a step.
         lr: learning rate at the start.
-        clip: largest norm of a gradient.
+        clip: largest norm of a gradient; with a local part, of that of the loss per datum.
         restarts: the most times to begin again.
         num_draws: of the verdict.
         seed: of all noise; the global random state is left as it is.
@@ -215,7 +217,7 @@ def _is_better(one: Verdict, other: Verdict) -> bool:
 @torch.enable_grad()
 def _train(target: Target, recipe: Recipe) -> Iterator[dict[str, float]]:
     """Train the guide in place; one row of the history for some steps, for which alone the host waits."""
-    optimizer = torch.optim.Adam(target.moving(1.0), lr=recipe.lr)
+    optimizer = torch.optim.Adam(target.moving(1.0), lr=recipe.lr, betas=target.betas)
     optimizer.zero_grad()  # of an attempt before
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, recipe.steps)
     seen: list[Tensor] = []

@@ -26,9 +26,11 @@ class Target(ABC):
 
     Attributes:
         guide: trained in place.
+        betas: of Adam.
     """
 
     guide: FlowGuide
+    betas = (0.9, 0.999)
 
     @abstractmethod
     def best_normal(self, start: Tensor) -> Normal:
