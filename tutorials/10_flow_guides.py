@@ -31,7 +31,6 @@ import matplotlib.pyplot as plt
 import pyro
 import pyro.distributions as dist
 import torch
-from pyro.infer import SVI, Trace_ELBO
 
 import pyro_dgm as dgm
 
@@ -136,8 +135,8 @@ figure.savefig(FIGURES / "10_tau.png", dpi=120)
 
 # %% [markdown]
 # ## A global scale and a latent for every datum
-# `FlowGuide(model, local=…)` draws the sites outside the plate `"data"` by the flow, and gives what it drew to an
-# amortized guide for those inside, as its context. It is a guide like any other: Pyro's `SVI` trains it.
+# With `local=` the flow is over the sites outside the plate `"data"`, and gives what it drew to an amortized guide for
+# those inside, as its context. One recipe trains both; with `batch_size` on minibatches, of a plate that knows N.
 
 
 # %%
@@ -150,11 +149,8 @@ def hierarchy(x=None):
 
 x = torch.randn(20, 1) * 3**0.5 + 0.5
 encoder = dgm.Conditional(dist.Normal, dgm.Concat(dgm.mlp(2, 16, 2)))
-guide = dgm.FlowGuide(hierarchy, local=dgm.AmortizedGuide(encoder))
-elbo = Trace_ELBO(num_particles=16, vectorize_particles=True, max_plate_nesting=1)
-svi = SVI(hierarchy, guide, pyro.optim.ClippedAdam({"lr": 0.02, "lrd": 0.995}), elbo)
-for _ in range(STEPS):
-    svi.step(x)
-bound = -sum(svi.evaluate_loss(x) for _ in range(20)) / 20
+local = dgm.AmortizedGuide(encoder)
+fit = dgm.fit_posterior(hierarchy, x, local=local, steps=STEPS, num_particles=16)
 evidence = dist.MultivariateNormal(torch.zeros(20), 2 * torch.eye(20) + 1).log_prob(x[:, 0])
-print(f"ELBO {bound:.2f} nats, log evidence {evidence:.2f}")
+print(fit)
+print(f"ELBO {fit.verdict.elbo:.2f} nats, log evidence {evidence:.2f}")

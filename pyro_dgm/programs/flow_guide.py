@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import pyro.distributions as dist
 import torch
+from pyro import poutine
 from pyro.infer.autoguide import AutoContinuous, init_to_median
 from pyro.infer.autoguide.guides import prototype_hide_fn
 from torch import Tensor, nn
@@ -112,7 +113,9 @@ class FlowGuide(Program, AutoContinuous):
                 "Fix: FlowGuide(model, Flow(StandardNormal(D), iaf(D, layers=2)))."
             )
         super().__init__(model, init_loc_fn=init_loc_fn)
+        self.init_loc_fn = init_loc_fn
         self.has_default_flow = flow is None
+        self._data_plate: str | None = None
         self.add_module("flow", flow)
         self.add_module("local", local)
 
@@ -145,9 +148,8 @@ class FlowGuide(Program, AutoContinuous):
         """Draw every latent site that the flow covers, then those of the local guide; site → value."""
         values = super().forward(*args, **kwargs)
         u = self.__dict__.pop(DRAWN)
-        local = self._modules["local"]
-        if local is not None:
-            local(*args, u, **kwargs)
+        if self.local_guide is not None:
+            self.local_guide(*args, u, **kwargs)
         return values
 
     def sample_latent(self, *args: Any, **kwargs: Any) -> Tensor:
@@ -159,6 +161,11 @@ class FlowGuide(Program, AutoContinuous):
     def get_posterior(self, *args: Any, **kwargs: Any) -> dist.TransformedDistribution:
         r"""$q(u)$ over `(D,)`."""
         return self.posterior_flow()()
+
+    @property
+    def local_guide(self) -> nn.Module | None:
+        """The guide of the local sites, where there is one."""
+        return self._modules["local"]
 
     def posterior_flow(self) -> Flow:
         """The flow with its `affine`, a conditional without a context; from the first call on.
@@ -199,6 +206,7 @@ class FlowGuide(Program, AutoContinuous):
     def _setup_prototype(self, *args: Any, **kwargs: Any) -> None:
         """Run the model, which says what there is to guide, and make the flow."""
         with torch.no_grad():
+            self._data_plate = self._find_data_plate(*args, **kwargs)
             super()._setup_prototype(*args, **kwargs)
             loc = self._init_loc()
             self.add_module("flow", self._placed_flow(loc))
@@ -222,11 +230,25 @@ class FlowGuide(Program, AutoContinuous):
 
     def _prototype_hide_fn(self, msg: Any) -> bool:
         """What is left to others: all that is not drawn, and with a local guide what is drawn for each datum."""
-        if self._modules["local"] is not None:
-            for frame in msg["cond_indep_stack"]:
-                if frame.name == DATA:
-                    return True
+        for frame in msg["cond_indep_stack"]:
+            if frame.name == self._data_plate:
+                return True
         return prototype_hide_fn(msg)
+
+    def _find_data_plate(self, *args: Any, **kwargs: Any) -> str | None:
+        """With a local guide, the plate `"data"`; without one of this name, that at dim −1 over as many as the data."""
+        if self.local_guide is None:
+            return None
+        num = next((len(a) for a in args if isinstance(a, Tensor) and a.dim() > 0), None)
+        with poutine.block():
+            trace = poutine.trace(self.model).get_trace(*args, **kwargs)
+        names, as_many = [], []
+        for site in trace.nodes.values():
+            for frame in site.get("cond_indep_stack", ()):
+                names.append(frame.name)
+                if frame.dim == -1 and num in (frame.size, frame.full_size):
+                    as_many.append(frame.name)
+        return DATA if DATA in names or not as_many else as_many[0]
 
 
 def _quantiles(value: Tensor, quantiles: Sequence[float]) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.distributions import biject_to
 
 from ..contract import PyroProgram
-from ..inference.run.traces import latent_sites, sites_of
+from ..inference.run.traces import latent_sites, log_density, scored_sites, sites_of
 from ..inference.sites.kinds import is_deterministic
 from ..programs.flow_guide import FlowGuide
 
@@ -29,18 +29,29 @@ class LogDensity:
         model: a program with continuous latents.
         guide: its guide, which knows the coordinates; it is called once if it has not been.
         args: of both.
+        is_scaled: whether scales are part of it, N/B of plates and `poutine.scale`; if not, a part of the data has
+            a density of its own.
 
     Raises:
         ValueError: for a plate that draws a subsample, whose density is random.
     """
 
-    def __init__(self, model: PyroProgram, guide: FlowGuide, args: tuple[Any, ...]):
+    def __init__(
+        self,
+        model: PyroProgram,
+        guide: FlowGuide,
+        args: tuple[Any, ...],
+        *,
+        is_scaled: bool = True,
+    ):
         self.model = model
         self.guide = guide
         self.args = args
+        self.is_scaled = is_scaled
         with torch.no_grad(), poutine.block():
             guide(*args)
-        self._refuse_subsamples()
+        if is_scaled:
+            self._refuse_subsamples()
         self._refuse_noise()
         self.is_batched = self._can_be_batched()
 
@@ -60,7 +71,10 @@ class LogDensity:
         """The log density of one point `(D,)`, 0-dim; validation stands in its way under `torch.func`."""
         values, log_det = self._values(u)
         trace = poutine.trace(poutine.condition(self.model, data=values)).get_trace(*self.args)
-        return trace.log_prob_sum() + log_det
+        if self.is_scaled:
+            return trace.log_prob_sum() + log_det
+        log_p = [log_density(site).sum() for site in scored_sites(trace).values()]
+        return torch.stack(log_p).sum() + log_det
 
     def gradient(self, u: Tensor) -> tuple[Tensor, Tensor]:
         r"""$\log p$ `(K,)` and $\partial_u \log p$ `(K, D)`, plain numbers."""

@@ -91,9 +91,10 @@ def test_a_guide_of_the_caller_is_trained_in_place():
 def test_what_fit_posterior_does_not_take_is_refused_with_the_fix():
     with pytest.raises(TypeError, match=r"fit_posterior: expected a FlowGuide, got .*Fix: "):
         dgm.fit_posterior(eight_schools, Y, SIGMA, guide=nn.Linear(1, 1))
-    local = dgm.FlowGuide(eight_schools, local=dgm.EmptyGuide())
-    with pytest.raises(ValueError, match=r"fit_posterior: expected a guide of all .*Fix: "):
-        dgm.fit_posterior(eight_schools, Y, SIGMA, guide=local)
+    with pytest.raises(ValueError, match=r"expected a guide or a local part .*got both. Fix: "):
+        dgm.fit_posterior(eight_schools, Y, SIGMA, guide=dgm.FlowGuide(eight_schools), local=dgm.EmptyGuide())
+    with pytest.raises(ValueError, match=r"expected all data at once .*batch_size=2. Fix: local="):
+        dgm.fit_posterior(eight_schools, Y, SIGMA, batch_size=2)
 
     def subsampled(y):
         mu = pyro.sample("mu", dist.Normal(0.0, 1.0))
@@ -149,7 +150,7 @@ def test_the_log_density_is_that_of_the_model_and_of_the_transforms(model, is_ba
 
 def test_a_program_that_takes_no_batch_is_fitted_point_by_point():
     fit = dgm.fit_posterior(branching, Y, steps=2, num_particles=4, num_draws=100, restarts=0)
-    assert not fit.density.is_batched
+    assert not fit.target.density.is_batched
     assert fit.verdict.names == ("mu",)
     assert fit.draws(3)["mu"].shape == (3,)
 

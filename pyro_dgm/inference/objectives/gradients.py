@@ -18,10 +18,11 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from ..process.states import fork_rng, named_tensors
-from ..run.particles import Particles, draw
-from ..run.shares import per_datum
-from ..run.traces import PairTrace, latent_sites, plate_value, scored_sites, vectorized
+from ..run.particles import Particles, by_place, draw
+from ..run.traces import PairTrace, latent_sites, plate_value, vectorized
 from .factors import weight_of_loss
+
+LogDensities = dict[str, Tensor]
 
 
 class Estimator:
@@ -73,7 +74,7 @@ class Pathwise(Estimator):
         return _draw_and_score(model, guide, batch, num, depth)
 
     def check(self, guide: nn.Module, *batch: Any, depth: int) -> None:  # noqa: D102
-        _check_scoring(self, guide, batch, depth)
+        check_scoring(self, guide, batch, depth)
 
 
 class StickingTheLanding(Pathwise):
@@ -130,7 +131,7 @@ class DoublyReparameterized(Pathwise):
         particles = super().draw(model, guide, *batch, num=num, depth=depth)
         # The bound's own derivative brings the first w̃, to θ and z alike; the second one belongs to z alone.
         weights = weight_of_loss(particles).detach().softmax(0)
-        for site in particles.pair.latent.values():
+        for site in particles.pair.scored.values():
             draws = site["value"]
             if draws.requires_grad:
                 event_dim = len(site["fn"].event_shape)
@@ -146,14 +147,11 @@ def _draw_and_score(
     guide_trace = _view_draws(drawing)
     replayed = poutine.replay(vectorized(model, num, depth), trace=guide_trace)
     model_trace = poutine.trace(replayed).get_trace(*batch)
-    log_p = {}
-    for name, site in scored_sites(model_trace).items():
-        log_p[name] = per_datum(name, site)
-    _, log_q = _score_guide(guide, batch, num, depth, guide_trace)
-    values = {}
-    for name, site in latent_sites(guide_trace).items():
-        values[name] = plate_value(site)
-    return Particles(values, log_p, log_q, PairTrace(guide_trace, model_trace))
+    pair = PairTrace(guide_trace, model_trace)
+    log_p, shared_p = by_place(pair.joint)
+    _, (log_q, shared_q) = score_guide(guide, batch, num, depth, guide_trace)
+    values = {name: plate_value(site) for name, site in pair.latent.items()}
+    return Particles(values, log_p, log_q, pair, shared_p, shared_q)
 
 
 def _view_draws(trace: Trace) -> Trace:
@@ -168,18 +166,20 @@ def _view_draws(trace: Trace) -> Trace:
     return copied
 
 
-def _score_guide(
+def score_guide(
     guide: nn.Module,
     batch: tuple[Any, ...],
     num: int,
     depth: int,
     given: Trace | None = None,
-) -> tuple[Trace, dict[str, Tensor]]:
-    """A run of the guide, at given draws or its own, with its log densities `(K, N)`.
+    *,
+    without: str | None = None,
+) -> tuple[Trace, tuple[LogDensities, LogDensities]]:
+    """A run of the guide, at given draws or its own, and what `by_place` says of its draws but one.
 
     Its parameters are detached, and its buffers stay as they are.
     """
-    scorer = _GuideScorer(guide)
+    scorer = _GuideScorer(guide, without)
     tensors = {}
     for name, tensor in named_tensors(scorer):
         # Buffers are cloned: batch normalization would else move its statistics twice in one step.
@@ -193,22 +193,22 @@ class _GuideScorer(nn.Module):
     Running it there would not be enough: a flow runs its networks when it is scored.
     """
 
-    def __init__(self, guide: nn.Module):
+    def __init__(self, guide: nn.Module, without: str | None):
         super().__init__()
         self.guide = guide
+        self.without = without
 
     def forward(
         self, batch: tuple[Any, ...], num: int, depth: int, given: Trace | None
-    ) -> tuple[Trace, dict[str, Tensor]]:
+    ) -> tuple[Trace, tuple[LogDensities, LogDensities]]:
         program = vectorized(self.guide, num, depth)
         if given is not None:
             program = poutine.replay(program, trace=given)
         with _DetachParams():
             trace = poutine.trace(program).get_trace(*batch)
-            log_q = {}
-            for name, site in latent_sites(trace).items():
-                log_q[name] = per_datum(name, site)
-            return trace, log_q
+            sites = latent_sites(trace)
+            sites.pop(self.without or "", None)
+            return trace, by_place(sites)
 
 
 class _DetachParams(Messenger):
@@ -226,14 +226,14 @@ def _scale_gradient(weights: Tensor, event_dim: int, gradient: Tensor) -> Tensor
     return gradient * weights.to(gradient.dtype).reshape(shape)
 
 
-def _check_scoring(
+def check_scoring(
     estimator: Estimator, guide: nn.Module, batch: tuple[Any, ...], depth: int
 ) -> None:
     """Refuse a guide that draws random numbers while its own draws are scored."""
     with fork_rng(*batch), torch.no_grad():
-        given, _ = _score_guide(guide, batch, 1, depth)
+        given, _ = score_guide(guide, batch, 1, depth)
         before = _random_state(batch)
-        _score_guide(guide, batch, 1, depth, given)
+        score_guide(guide, batch, 1, depth, given)
         after = _random_state(batch)
     if not torch.equal(before, after):
         raise ValueError(

@@ -14,7 +14,7 @@ from ...contract import ScoresItsDraws, Site
 from ..process.states import fork_rng
 from ..run.particles import Particles, draw
 from ..run.traces import latent_sites, vectorized
-from .gradients import Estimator
+from .gradients import Estimator, check_scoring, score_guide
 
 
 class PathGradient(Estimator):
@@ -25,11 +25,13 @@ class PathGradient(Estimator):
     guide is the exact posterior; unbiased at K = 1 and biased for K > 1. For couplings the cost is the same; an
     autoregressive flow that samples in one pass (`iaf`) takes one pass in place of D.
 
-    The guide must have one latent site that is a `Flow`; points that follow from it may stand beside it. Of a
-    `FlowGuide`, whose draw all data share, `fit_posterior` takes the same gradient.
+    The guide must draw from a `Flow` first: an encoder's, or that of a `FlowGuide`, which all data share. What it draws
+    further, as the `local` part of a `FlowGuide`, is scored a second time with detached parameters, as
+    `StickingTheLanding` scores it; points that follow from its draws may stand beside them.
 
     Raises:
-        ValueError: in `preflight`, for a guide with another latent site.
+        ValueError: in `preflight`, for a guide whose first draw is none of a flow; where it draws further, for one that
+            takes random numbers while it scores, such as dropout.
 
     References:
         Vaitl, Winkler, Richter, Kessel 2024, *Fast and unified path gradient estimators for normalizing flows*,
@@ -47,23 +49,37 @@ class PathGradient(Estimator):
         self, model: nn.Module, guide: nn.Module, *batch: Any, num: int, depth: int
     ) -> Particles:
         particles = draw(model, guide, *batch, num=num, depth=depth)
-        log_q = dict(particles.log_q)
-        for name, site in particles.pair.latent.items():
-            if not isinstance(site["fn"], Delta):
-                log_q[name] = log_q[name].detach() + _along_path(site, log_q[name].shape)
-        return replace(particles, log_q=log_q)
+        name, *others = _drawn(particles.pair.scored)
+        log_q, shared_q = particles.log_q, particles.shared_q
+        if others:  # they depend on the flow's draw, by parameters that have no score either
+            given = particles.guide_trace
+            _, (log_q, shared_q) = score_guide(guide, batch, num, depth, given, without=name)
+        moved = _along_path(particles.pair.scored[name])
+        if name in particles.shared_q:
+            value = particles.shared_q[name].detach()
+            shared_q = shared_q | {name: value + moved.reshape(num, -1).sum(1)}
+        else:
+            value = particles.log_q[name].detach()
+            log_q = log_q | {name: value + moved.reshape(num, -1, value.shape[-1]).sum(1)}
+        return replace(particles, log_q=log_q, shared_q=shared_q)
 
     def check(self, guide: nn.Module, *batch: Any, depth: int) -> None:  # noqa: D102
         with fork_rng(*batch), torch.no_grad():
             trace = poutine.trace(vectorized(guide, 1, depth)).get_trace(*batch)
-        drawn = {n: s for n, s in latent_sites(trace).items() if not isinstance(s["fn"], Delta)}
-        names = sorted(drawn)
-        if len(drawn) == 1 and _flow_of(drawn[names[0]]) is not None:
-            return
-        raise ValueError(
-            f"PathGradient: expected a guide with one latent site, drawn by a Flow, got {names}. "
-            "Fix: estimator=StickingTheLanding(), which takes any guide."
-        )
+        sites = latent_sites(trace)
+        names = _drawn(sites)
+        if not names or _flow_of(sites[names[0]]) is None:
+            raise ValueError(
+                f"PathGradient: expected a guide whose first latent site is drawn by a Flow, got {names}. "
+                "Fix: estimator=StickingTheLanding(), which takes any guide."
+            )
+        if len(names) > 1:
+            check_scoring(self, guide, batch, depth)
+
+
+def _drawn(sites: dict[str, Site]) -> list[str]:
+    """Names of the sites that are no points, in the order in which they are drawn."""
+    return [name for name, site in sites.items() if not isinstance(site["fn"], Delta)]
 
 
 def _flow_of(site: Site) -> ScoresItsDraws | None:
@@ -75,8 +91,8 @@ def _flow_of(site: Site) -> ScoresItsDraws | None:
     return transform if isinstance(transform, ScoresItsDraws) else None
 
 
-def _along_path(site: Site, shape: torch.Size) -> Tensor:
-    r"""0 `(K, N)`, with the gradient $\partial_z \log q(z)\, \mathrm dz$."""
+def _along_path(site: Site) -> Tensor:
+    r"""0 `(K, …, N)`, with the gradient $\partial_z \log q(z)\, \mathrm dz$."""
     flow = _flow_of(site)
     assert flow is not None  # preflight has checked it
     z = site["value"]
@@ -84,5 +100,4 @@ def _along_path(site: Site, shape: torch.Size) -> Tensor:
     if site["mask"] is not None:
         score = score * torch.as_tensor(site["mask"], device=score.device)[..., None]
     moved = (score * z).flatten(z.dim() - len(site["fn"].event_shape)).sum(-1)
-    total = moved.reshape(shape[0], -1, shape[-1]).sum(1)
-    return total - total.detach()
+    return moved - moved.detach()

@@ -57,8 +57,8 @@ class Particles:
     def of(cls, pair: PairTrace) -> Particles:
         """The particles of a run inside their plate."""
         values = {name: plate_value(site) for name, site in pair.latent.items()}
-        log_p, shared_p = _by_place(pair.joint)
-        log_q, shared_q = _by_place(pair.scored)
+        log_p, shared_p = by_place(pair.joint)
+        log_q, shared_q = by_place(pair.scored)
         return cls(values, log_p, log_q, pair, shared_p, shared_q)
 
     @classmethod
@@ -67,7 +67,7 @@ class Particles:
         of_each = []
         for pair in pairs:
             values = {name: plate_value(site)[None] for name, site in pair.latent.items()}
-            joint, scored = _by_place(pair.joint, num=1), _by_place(pair.scored, num=1)
+            joint, scored = by_place(pair.joint, num=1), by_place(pair.scored, num=1)
             of_each.append((values, joint[0], scored[0], joint[1], scored[1]))
         values, log_p, log_q, shared_p, shared_q = [
             {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
@@ -253,7 +253,7 @@ def _summed_guide(
     )
 
 
-def _by_place(
+def by_place(
     sites: Mapping[str, Site], num: int | None = None
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Log densities inside the data plate, `(K, N)`, and outside, `(K,)`; without a plate of particles K is `num`."""

@@ -144,6 +144,23 @@ class Structure(Tabular):
         """Whether log p(x) needs no draw of the guide: nothing is integrated out, or all of it is summed over."""
         return set(self.latent) <= set(self.summed)
 
+    def require_known_size(self, owner: str, fix: str) -> None:
+        """Refuse minibatches where all data share a draw, and no plate says how many data there are.
+
+        The cost of that draw is one of the full set, and would be counted once a batch.
+
+        Raises:
+            ValueError: if it is so.
+        """
+        if not self.has_globals or self.full_size is not None:
+            return
+        raise ValueError(
+            f"{owner}: expected a data plate that knows the size of the full set, for all data share "
+            f"{list(self.globals)}, got minibatches of a plate that does not: the cost of these sites would be "
+            "counted once a batch. Fix: data_plate(x, size=N), or pyro.plate('data', size=N, "
+            f"subsample_size=len(x)), in both programs; or {fix}."
+        )
+
     def require_own_latents(self) -> None:
         """Refuse a draw that all data share, where something is asked of each datum's own.
 

@@ -111,16 +111,9 @@ class SVITrainer(Trainer):
 
         Its cost is one of the full set, and would be counted once a batch.
         """
-        found = self.structure
-        is_known = self.objective.size is not None or found.full_size is not None
-        if is_known or not found.has_globals or is_one_batch(batches):
-            return
-        raise ValueError(
-            f"{type(self.objective).__name__}: expected a data plate that knows the size of the full set, for all "
-            f"data share {list(found.globals)}, got minibatches of a plate that does not: the cost of these sites "
-            "would be counted once a batch. Fix: data_plate(x, size=N), or pyro.plate('data', size=N, "
-            "subsample_size=len(x)), in both programs; or fit(x, batch_size=len(x))."
-        )
+        if self.objective.size is None and not is_one_batch(batches):
+            owner = type(self.objective).__name__
+            self.structure.require_known_size(owner, "fit(x, batch_size=len(x))")
 
     def adopt(self, names: Sequence[str]) -> None:
         """Train the leaves of `pyro.param` statements as well: optimizer, average and checkpoints take them in."""

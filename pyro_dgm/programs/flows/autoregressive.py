@@ -197,26 +197,31 @@ class Autoregressive(Bijector):
     def push_score(
         self, x: Tensor, score: Tensor, context: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The D vector-Jacobian products of one forward pass, side by side, and a triangular system."""
+        """The D vector-Jacobian products of one network call, side by side, and a triangular system."""
         self._check_context(context)
-        y, log_slope = self.transformer.forward(x, self.made(x, context))
+        raw = self.made(x, context)
+        y, log_slope = self.transformer.forward(x, raw)
+        order = self.degree.argsort()
         right = score - gradient_of(log_slope.sum(), x)
-        rows = [torch.zeros_like(y).index_fill(-1, index, 1.0) for index in self._order()]
-        (jacobian,) = torch.autograd.grad(
-            y, x, torch.stack(rows), retain_graph=True, is_grads_batched=True
-        )
-        # (D, *batch, D): row i is the gradient of the i-th coordinate in the order, so that J^T is upper triangular.
-        order = torch.cat(self._order())
-        transposed = jacobian.movedim(0, -1).index_select(-2, order)
+        # In the order of the coordinates the transposed Jacobian is upper triangular.
+        slope = log_slope.detach().exp().index_select(-1, order)
+        transposed = self._through_network(x, raw, y, order) + torch.diag_embed(slope)
         solved = torch.linalg.solve_triangular(
             transposed, right.index_select(-1, order)[..., None], upper=True
         )
         pushed = torch.empty_like(right).index_copy(-1, order, solved[..., 0])
         return y, log_slope.sum(-1), pushed
 
-    def _order(self) -> tuple[Tensor, ...]:
-        """The coordinates, first to last, each as an index tensor."""
-        return self.degree.argsort().split(1)
+    def _through_network(self, x: Tensor, raw: Tensor, y: Tensor, order: Tensor) -> Tensor:
+        r"""$\partial y_i / \partial r_i \cdot \partial r_i / \partial x_j$ `(*batch, D, D)`: rows j, columns i.
+
+        Both in the order of the coordinates.
+        The D products go through the network alone, and not through the transformer, which is elementwise.
+        """
+        rows = torch.eye(self.dim).to(y)[order].reshape(self.dim, *[1] * y.dim(), self.dim)
+        by_raw = rows * gradient_of(y.sum(), raw).detach()
+        (jacobian,) = torch.autograd.grad(raw, x, by_raw, retain_graph=True, is_grads_batched=True)
+        return jacobian.movedim(0, -1).index_select(-2, order)
 
 
 @renamed_argument(law="transformer")
