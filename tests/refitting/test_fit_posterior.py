@@ -92,7 +92,9 @@ def test_what_fit_posterior_does_not_take_is_refused_with_the_fix():
     with pytest.raises(TypeError, match=r"fit_posterior: expected a FlowGuide, got .*Fix: "):
         dgm.fit_posterior(eight_schools, Y, SIGMA, guide=nn.Linear(1, 1))
     with pytest.raises(ValueError, match=r"expected a guide or a local part .*got both. Fix: "):
-        dgm.fit_posterior(eight_schools, Y, SIGMA, guide=dgm.FlowGuide(eight_schools), local=dgm.EmptyGuide())
+        dgm.fit_posterior(
+            eight_schools, Y, SIGMA, guide=dgm.FlowGuide(eight_schools), local=dgm.EmptyGuide()
+        )
     with pytest.raises(ValueError, match=r"expected all data at once .*batch_size=2. Fix: local="):
         dgm.fit_posterior(eight_schools, Y, SIGMA, batch_size=2)
 
