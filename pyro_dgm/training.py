@@ -13,7 +13,7 @@ from .inference.objectives.gradients import (
 from .inference.objectives.path_gradients import PathGradient
 from .inference.objectives.schedules import Constant, Cyclical, LinearWarmup, Schedule
 from .inference.training.checkpoints import load_weights, save_weights
-from .inference.training.compilation import Compiled
+from .inference.training.compiled.compilation import Compiled
 from .inference.training.history import History
 from .inference.training.svi import SVITrainer
 from .inference.training.trainer import Trainer

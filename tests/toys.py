@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import pyro_dgm as dgm
 from pyro_dgm.inference.process.states import fork_rng
-from pyro_dgm.inference.training.graphs import ObjectiveTerms, value_and_grad
+from pyro_dgm.inference.training.compiled.graphs import ObjectiveTerms, value_and_grad
 from pyro_dgm.inference.training.soundness import named_leaves
 
 
@@ -197,7 +197,7 @@ def loss_and_grad(
 
 def captured(objective: dgm.training.Objective, *batch: Tensor) -> tuple[Any, dict, dict]:
     """The objective's step as a graph without kernels of its own, with the tensors that are its inputs."""
-    from pyro_dgm.inference.training.graphs import capture
+    from pyro_dgm.inference.training.compiled.graphs import capture
 
     module = ObjectiveTerms(objective)
     trained = {n: p for n, p in module.named_parameters() if p.requires_grad}

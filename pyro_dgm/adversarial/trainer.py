@@ -19,7 +19,7 @@ from ..inference.process.states import (
     evaluation_mode,
     without_handlers,
 )
-from ..inference.training.graphs import Terms, detach
+from ..inference.training.compiled.graphs import Terms, detach
 from ..inference.training.trainer import Trainer
 from .arguments import check_modules, check_rules, warn_of_sigmoid
 from .critics import Scores, logits

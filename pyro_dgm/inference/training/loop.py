@@ -20,8 +20,8 @@ from ..process.distributed import raise_together
 from ..process.ranks import agree_on_weights
 from ..process.states import device_of, evaluation_mode
 from .averaging import Ema
+from .compiled.graphs import Terms
 from .epochs import Epochs, PartialEpoch, Run
-from .graphs import Terms
 from .history import History, Row
 from .monitoring import Patience, check_rates
 from .parameters import Moved

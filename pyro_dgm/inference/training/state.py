@@ -15,8 +15,8 @@ from ..process.distributed import copy_from_rank_zero, rank_and_world
 from ..process.states import derive_seed, device_of, fork_rng
 from .averaging import Ema, have_equal_values, other_data
 from .checkpoints import check_keys, load_state, random_state, save_state, set_random_state
+from .compiled.graphs import copy_tensors
 from .epochs import PartialEpoch
-from .graphs import copy_tensors
 from .history import History
 from .skipping import Skips
 from .soundness import Stateful, Unsound, Watch, check_agreement, copy_tree

@@ -18,9 +18,9 @@ from ..objectives.statements import statements_of
 from ..process.ambient import TURN
 from ..process.distributed import average_gradients
 from ..process.numbers import check_number
-from .compilation import Compiled, Eager
+from .compiled.compilation import Compiled, Eager
+from .compiled.graphs import Terms
 from .epochs import Epochs
-from .graphs import Terms
 from .parameters import Moved, trainable_parameters
 from .trainer import Trainer
 

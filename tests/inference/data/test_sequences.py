@@ -9,8 +9,8 @@ from torch import nn
 
 from pyro_dgm import ELBO, SVITrainer
 from pyro_dgm.inference.data.sequences import LengthBuckets
-from pyro_dgm.inference.training.compilation import Compiled, Eager
-from pyro_dgm.inference.training.graphs import LONG
+from pyro_dgm.inference.training.compiled.compilation import Compiled, Eager
+from pyro_dgm.inference.training.compiled.graphs import LONG
 
 
 def _ragged(lengths, width=3):

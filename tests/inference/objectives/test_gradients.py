@@ -23,7 +23,7 @@ from toys import (
 
 import pyro_dgm as dgm
 from pyro_dgm.inference.process.states import fork_rng
-from pyro_dgm.inference.training.compilation import Compiled, Eager
+from pyro_dgm.inference.training.compiled.compilation import Compiled, Eager
 
 PATHWISE = [dgm.StickingTheLanding(), dgm.DoublyReparameterized()]
 ESTIMATORS = [dgm.training.Reparameterized(), *PATHWISE]

@@ -9,9 +9,9 @@ import pyro
 import torch
 from torch import Tensor, nn
 
-from ..data.batches import Batch
-from ..objectives.elbo import Objective
-from ..process.states import fork_rng, named_tensors
+from ...data.batches import Batch
+from ...objectives.elbo import Objective
+from ...process.states import fork_rng, named_tensors
 from .graphs import (
     Gradients,
     Graph,

@@ -24,9 +24,9 @@ from torch import Tensor, fx, nn
 from torch.func import functional_call
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from ..data.batches import Batch
-from ..objectives.elbo import Objective
-from ..process.states import fork_rng, named_tensors
+from ...data.batches import Batch
+from ...objectives.elbo import Objective
+from ...process.states import fork_rng, named_tensors
 
 LONG = 2_500  # operations: an unrolled deep Markov model has 350 a time step
 MANY = 24  # terms, of which every site has one

@@ -13,7 +13,7 @@ from toys import BatchNorm, Written, captured, loss_and_grad, stepped, toy_vae
 
 import pyro_dgm as dgm
 from pyro_dgm.inference.process.states import fork_rng
-from pyro_dgm.inference.training.compilation import Compiled, Eager
+from pyro_dgm.inference.training.compiled.compilation import Compiled, Eager
 
 
 @pytest.fixture
