@@ -10,7 +10,8 @@ from typing import Any
 from torch import Tensor
 
 from ...contract import PyroProgram
-from ...inference.data.tensors import Batch, extreme_batch, repeat_rows, take_rows
+from ...inference.data.extremes import extreme_batch
+from ...inference.data.tensors import Batch, repeat_rows, take_rows
 from ...inference.drawing.prior_sessions import session_of_prior
 from ...inference.drawing.simulation import run_without_data, simulate
 from ...inference.run.levels import measure_of_data

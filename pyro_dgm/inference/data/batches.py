@@ -14,6 +14,7 @@ from ..process.ambient import read_on_cpu
 from ..process.numbers import check_count
 from ..process.states import derive_seed, fork_rng
 from .arguments import arguments_of, takes_as_one_datum
+from .extremes import extreme_rows
 from .rests import batch_sizes, batches_before_one_datum
 from .sharding import length_of, loader_of, part_of_rank, require_parts, sampler_of
 from .tensors import (
@@ -21,7 +22,6 @@ from .tensors import (
     as_tensors,
     check_list,
     concat_rows,
-    extreme_rows,
     fix_of_form,
     is_array,
     is_option,

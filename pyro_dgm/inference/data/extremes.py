@@ -1,4 +1,4 @@
-"""The values that the programs were checked on, and batches that hold others: only these need a check again."""
+"""Data in which a value outside a support shows: the rows to look at first, and batches that go beyond them later."""
 
 from __future__ import annotations
 
@@ -9,6 +9,39 @@ import torch
 from torch import Tensor
 
 from .tensors import Batch, take_rows
+
+BLOCK = 2**18  # values that are looked at at once: they stay in the cache
+
+
+def extreme_rows(tensor: Tensor, num: int) -> Tensor:
+    """Indices of `num` rows: those of the smallest, the largest and the least integer value first, then the first ones.
+
+    A check of these rows finds data outside an elementwise support wherever they hide in the set.
+    """
+    flat = tensor.detach().reshape(len(tensor), -1)
+    if flat.dtype is torch.bool:
+        flat = flat.byte()
+    smallest, largest = flat.amin(1), flat.amax(1)
+    fraction = _fractions(flat) if flat.is_floating_point() else largest
+    worst = torch.stack([smallest.argmin(), largest.argmax(), fraction.argmax()]).tolist()
+    rows = list(dict.fromkeys([*worst, *range(min(num, len(tensor)))]))
+    return torch.tensor(rows[: max(num, len(set(worst)))], device=tensor.device)
+
+
+def _fractions(flat: Tensor) -> Tensor:
+    """The distance of the least integer value of each row from an integer, in memory for a block of rows alone."""
+    num = max(1, BLOCK // flat.shape[1])
+    scratch = torch.empty_like(flat[:num])
+    found = []
+    for block in flat.split(num):
+        rest = torch.round(block, out=scratch[: len(block)])
+        found.append(rest.sub_(block).abs_().amax(1))
+    return torch.cat(found)
+
+
+def extreme_batch(batch: Batch) -> Batch:
+    """The few data in which a value outside a support shows, wherever it hides in the set: what a check looks at."""
+    return take_rows(batch, extreme_rows(batch[0], 1))
 
 
 @dataclass(frozen=True)

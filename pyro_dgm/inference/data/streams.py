@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .batches import Batch, Batches, LoaderBatches
 from .extremes import Extremes
+from .tensors import sum_of_extremes
 
 Check = Callable[..., Any]
 
@@ -57,8 +58,7 @@ class StreamCheck:
             if self.every or form not in self.forms:
                 self.check(*batch)
                 self.forms.add(form)
-        # One pass over each: a sum is finite where all values are, as float64 does not overflow.
-        totals = [value.sum(dtype=torch.float64) for value in batch if _is_real(value)]
+        totals = [sum_of_extremes(value) for value in batch if _is_real(value)]
         if totals:
             self.totals.append(sum(totals[1:], totals[0]))
         self.extremes.add(batch)
@@ -94,4 +94,4 @@ def _form(value: Any) -> Any:
 
 
 def _is_real(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.is_floating_point()
+    return isinstance(value, Tensor) and value.is_floating_point() and value.numel() > 0

@@ -9,7 +9,8 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from ...contract import DATA, PyroProgram, Site
-from ..data.tensors import Batch, extreme_batch, has_rows
+from ..data.extremes import extreme_batch
+from ..data.tensors import Batch, has_rows
 from ..sites.described import SiteInfo
 from ..sites.kinds import Kind, is_auxiliary, is_deterministic, is_drawn, is_factor
 from ..sites.measures import measure_of

@@ -16,6 +16,7 @@ from ...contract import PyroProgram
 from ..adoption.plates import prepare
 from ..adoption.programs import as_module
 from ..data.arguments import arguments_of
+from ..data.extremes import extreme_batch
 from ..data.reading import place_data as place_data
 from ..data.reading import read_stream
 from ..data.tensors import (
@@ -23,7 +24,6 @@ from ..data.tensors import (
     as_tensors,
     check_observation_argument,
     concat_rows,
-    extreme_batch,
     is_array,
     is_stream,
     rebatch,

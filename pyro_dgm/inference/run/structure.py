@@ -13,8 +13,9 @@ from ...contract import DATA, PyroProgram, Site
 from ...tabular import Tabular
 from ..adoption.plates import prepare
 from ..adoption.programs import as_module
+from ..data.extremes import extreme_batch
 from ..data.reading import read_arguments
-from ..data.tensors import Batch, extreme_batch, split_rows
+from ..data.tensors import Batch, split_rows
 from ..process.states import eval_mode, fork_rng
 from ..sites.described import SiteInfo, infos_of, latent_infos
 from ..sites.kinds import Kind

@@ -14,7 +14,8 @@ from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from ...contract import PyroProgram
-from ..data.tensors import Batch, extreme_batch
+from ..data.extremes import extreme_batch
+from ..data.tensors import Batch
 from ..process.states import eval_mode, fork_rng
 from .counting import PlatesOfRun, num_rows, refuse_count, runs_of
 from .probes import NUM_ROWS, Probe, agree, few_rows

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -234,3 +237,20 @@ def test_every_seed_and_epoch_has_an_order_of_its_own():
     pairs = [(seed, epoch) for seed in (0, 1, 255, 256, 257, 2**32) for epoch in (0, 1, 2**24)]
     orders = {tuple(next(batches.epoch(seed, epoch))[0].tolist()) for seed, epoch in pairs}
     assert len(orders) == len(pairs)
+
+
+LOOK = """
+import resource, torch
+from pyro_dgm.inference.data.batches import Batches
+x = torch.ones(80_000, 784)  # 250 MB
+Batches(x[:100], 64).first()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+Batches(x, 64).first()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.mark.slow
+def test_a_look_at_all_data_takes_a_tenth_of_their_memory():
+    run = subprocess.run([sys.executable, "-c", LOOK], capture_output=True, text=True, check=True)
+    assert int(run.stdout) * 1024 < 0.1 * 80_000 * 784 * 4

@@ -19,7 +19,7 @@ from toys import (
 )
 
 import pyro_dgm as dgm
-from pyro_dgm.inference.data.tensors import extreme_rows
+from pyro_dgm.inference.data.extremes import extreme_rows
 
 
 @pytest.mark.parametrize(**over(PAIRS))
