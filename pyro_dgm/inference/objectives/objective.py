@@ -80,9 +80,12 @@ class Objective(SettingsFirst, RunsPrograms):
 
     def advance(self) -> None:
         """Move every schedule of the objective on by one optimization step."""
-        for module in self.modules():
-            if isinstance(module, Schedule):
-                module.advance()
+        for schedule in self.schedules():
+            schedule.advance()
+
+    def schedules(self) -> list[Schedule]:
+        """The schedules of the objective."""
+        return [module for module in self.modules() if isinstance(module, Schedule)]
 
     def adopt(self, name: str) -> nn.Parameter | None:
         """Take the leaf of a `pyro.param` statement as a parameter of the objective; none if it is one already."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from time import perf_counter
 from typing import Any
 
@@ -25,9 +25,11 @@ from .epochs import Epochs, PartialEpoch, Run
 from .history import History, Row
 from .monitoring import Patience, check_rates
 from .parameters import Moved
-from .running import RunningMeans, prefixed
+from .running import RunningMeans, Values, prefixed
 from .soundness import Unsound, list_names, refuse_no_metric
 from .state import TrainingState
+
+TakeStep = Callable[[Batch], Terms | Values]
 
 # Steps between two looks at whether all is finite, each of which reads a value on the host.
 LOOK_EVERY = 50
@@ -60,6 +62,11 @@ class Loop(ABC):
     @abstractmethod
     def step(self, *batch: Any) -> Terms:
         """One optimization step; returns named 0-dim costs in nats per datum, none if it was passed over."""
+
+    @contextmanager
+    def steps(self) -> Iterator[TakeStep]:
+        """What takes the steps of one epoch, in which nothing changes but weights and batches: here `step`."""
+        yield lambda batch: self.step(*batch)
 
     @abstractmethod
     def terms(self, *batch: Any) -> Terms:
@@ -140,28 +147,31 @@ class Loop(ABC):
         self.full_batch = max(self.full_batch, epoch.full_batch)
         seen = SeenStatements()
         batches = run.batches(self.num_epochs, self.state.device)
-        for batch in epoch.remaining(batches, self.state.device):
-            with raise_together() if run.check.every else nullcontext():
-                run.check.add(batch)
-            num_data = len(batch[0])
-            if self.full_batch == 0 or num_data > self.full_batch + 1:  # one more: a rest of one
-                self.full_batch = num_data
-            with seen:
-                terms = self._step(batch)
-            self._refuse_late(seen)
-            means.add(terms, num_data)
-            self.state.num_steps += 1
-            self.average()
-            epoch.num_seen += num_data
-            self._end_step(epoch, run)
+        with self.steps() as step:
+            for batch in epoch.remaining(batches, self.state.device):
+                with raise_together() if run.check.every else nullcontext():
+                    run.check.add(batch)
+                num_data = len(batch[0])
+                if (
+                    self.full_batch == 0 or num_data > self.full_batch + 1
+                ):  # one more: a rest of one
+                    self.full_batch = num_data
+                with seen:
+                    terms = self._explained(step, batch)
+                self._refuse_late(seen)
+                means.add(terms, num_data)
+                self.state.num_steps += 1
+                self.average()
+                epoch.num_seen += num_data
+                self._end_step(epoch, run)
         with raise_together():
             run.check.end_epoch()
         self._look_at_terms(means)
         return means
 
-    def _step(self, batch: Batch) -> Terms:
+    def _explained(self, step: TakeStep, batch: Batch) -> Terms | Values:
         try:
-            return self.step(*batch)
+            return step(batch)
         except (ValueError, RuntimeError, IndexError) as error:
             refuse_one_datum(error, batch)
             if len(batch[0]) != self.full_batch:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -12,15 +12,31 @@ from ..process.distributed import all_reduce_sum, gather
 from .history import Row
 from .soundness import Unsound
 
+Terms = dict[str, Tensor]
 Value = TypeVar("Value")
+
+AT_ONCE = 64  # batches whose terms are summed by one call
+
+
+class Values(NamedTuple):
+    """Named terms as one tensor, as a compiled step gives them.
+
+    Attributes:
+        names: of the terms.
+        values: one for each, `(T,)`.
+    """
+
+    names: list[str]
+    values: Tensor
 
 
 class RunningMeans:
     r"""$\bar\ell = \sum_b n_b \ell_b / \sum_b n_b$ of named terms over batches of $n_b$ data, kept on the device.
 
     Each datum counts once, whatever the size of its batch; a term that a batch does not have, such as one of a later
-    step in time, is 0 there, so that the means of the terms still sum to the bound. Sums are float64. Nothing is read
-    on the host but by `means` and `refuse_non_finite`.
+    step in time, is 0 there, so that the means of the terms still sum to the bound. Sums are float64, one batch after
+    the other. Batches are put aside and summed many at once; nothing is read on the host but by `means` and
+    `refuse_non_finite`.
     """
 
     def __init__(self) -> None:
@@ -29,26 +45,44 @@ class RunningMeans:
         self.finite: Tensor | None = None
         self.num_data = 0
         self.num_added = 0
+        self._aside: list[Tensor] = []
+        self._nums: list[int] = []
 
-    def add(self, terms: dict[str, Tensor], num: int) -> None:
+    def add(self, terms: Terms | Values, num: int) -> None:
         """Take in the mean terms of a batch of `num` data; an empty dict is a skipped step."""
         self.num_added += 1
         if not terms:
             return
-        values = self._aligned(terms).double() * num
-        finite = values.isfinite()
+        values = self._aligned(terms)
         self.num_data += num
-        if self.total is None or self.finite is None:
-            self.total = values
-            self.finite = finite
+        self._aside.append(values)
+        self._nums.append(num)
+        if len(self._aside) == AT_ONCE:
+            self._sum()
+
+    def _sum(self) -> None:
+        """Take what is put aside into the sums, one batch after the other, as if each came alone."""
+        if not self._aside:
             return
-        self.total = self.total + values
+        rows = torch.stack(self._aside).double()
+        rows *= rows.new_tensor(self._nums)[:, None]
+        self._aside, self._nums = [], []
+        are_finite = rows.isfinite()
+        if self.total is None or self.finite is None:
+            self.total = torch.zeros_like(rows[0])
+            self.finite = torch.ones_like(are_finite[0])
+        self.total = torch.cat([self.total[None], rows]).cumsum(0)[-1]
         # Which terms were finite at the first batch with one that was not: the next batches are
         # poisoned altogether, and would no longer tell the site that failed.
-        self.finite = torch.where(self.finite.all(), finite, self.finite)
+        first = are_finite[(~are_finite.all(1)).to(torch.uint8).argmax()]
+        self.finite = torch.where(self.finite.all(), first, self.finite)
 
-    def _aligned(self, terms: dict[str, Tensor]) -> Tensor:
+    def _aligned(self, terms: Terms | Values) -> Tensor:
         """The terms in the order of those before, which get places for new ones."""
+        if isinstance(terms, Values):
+            if terms.names == self.names:
+                return terms.values
+            terms = dict(zip(terms.names, terms.values.unbind(), strict=True))
         if list(terms) != self.names:
             self._extend([name for name in terms if name not in self.names])
         if len(terms) < len(self.names):
@@ -57,6 +91,7 @@ class RunningMeans:
         return torch.stack([terms[name].detach() for name in self.names])
 
     def _extend(self, new: list[str]) -> None:
+        self._sum()
         self.names = [*self.names, *new]
         if self.total is not None and self.finite is not None:
             self.total = torch.cat([self.total, self.total.new_zeros(len(new))])
@@ -64,6 +99,7 @@ class RunningMeans:
 
     def _agree(self) -> None:
         """Terms in one order on all ranks, whose batches may have had others."""
+        self._sum()
         names = list(dict.fromkeys([name for names in gather(self.names) for name in names]))
         self._extend([name for name in names if name not in self.names])
         if names != self.names and self.total is not None and self.finite is not None:
@@ -72,7 +108,8 @@ class RunningMeans:
 
     def state_dict(self) -> dict[str, Any]:
         """All of it, for a checkpoint in the middle of an epoch."""
-        return dict(vars(self))
+        self._sum()
+        return {name: value for name, value in vars(self).items() if not name.startswith("_")}
 
     def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
         """Take what `state_dict` gave, onto a device."""

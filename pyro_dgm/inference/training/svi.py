@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from ..adoption.programs import is_adopted
+from ..data.batches import Batch
 from ..data.order import is_one_batch
 from ..objectives.elbo import Objective
 from ..objectives.statements import statements_of
@@ -20,7 +22,10 @@ from ..process.distributed import average_gradients
 from ..process.numbers import check_number
 from .compiled.compilation import Compiled, Eager
 from .compiled.graphs import Terms
+from .compiled.steps import CompiledSteps
+from .compiled.updates import Update
 from .epochs import Epochs
+from .loop import TakeStep
 from .parameters import Moved, trainable_parameters
 from .trainer import Trainer
 
@@ -172,8 +177,7 @@ class SVITrainer(Trainer):
     @TURN.taken()
     def step(self, *batch: Any) -> Terms:  # noqa: D102
         # The ragged last batch of an epoch runs eager: it is not worth a graph of its own.
-        is_ragged = self.full_batch > 0 and len(batch[0]) != self.full_batch
-        backend = self.eager if is_ragged else self.compiled
+        backend = self.eager if self._is_ragged(batch) else self.compiled
         terms = backend.backward(*batch)
         average_gradients(self.parameters)
         if self.state.skips.skip(terms, ["loss"], self.parameters, self.num_steps):
@@ -183,6 +187,23 @@ class SVITrainer(Trainer):
         self.optimizer.step()
         self.objective.advance()
         return terms
+
+    @contextmanager
+    def steps(self) -> Iterator[TakeStep]:  # noqa: D102
+        is_other = getattr(self.step, "__func__", None) is not SVITrainer.step  # of a subclass, say
+        if is_other or isinstance(self.compiled, Eager) or self.state.skips.limit:
+            with super().steps() as step:
+                yield step
+            return
+        with Update(self.optimizer, self.parameters).bound() as update:
+            schedules = self.objective.schedules()
+            advance = [schedule.advance for schedule in schedules]
+            yield CompiledSteps(
+                self.compiled, self.eager, update, self.clip, advance, self._is_ragged
+            )
+
+    def _is_ragged(self, batch: Batch) -> bool:
+        return self.full_batch > 0 and len(batch[0]) != self.full_batch
 
     def end_epoch(self) -> None:  # noqa: D102
         if self.schedule is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pyro
@@ -21,8 +22,10 @@ from .graphs import (
     capture,
     copy_tensors,
     detach,
+    tensors_of,
     value_and_grad,
 )
+from .kernels import kernels_of, script_of
 
 
 def _say_nothing(stage: str) -> None:
@@ -82,28 +85,21 @@ class Compiled:
 
     def backward(self, *batch: Any) -> Terms:
         """Terms of the objective on this batch; gradients replace what `.grad` held."""
+        graph = self.bind(batch)
+        values, gradients = graph(batch)
+        for parameter, gradient in zip(graph.trained, gradients, strict=True):
+            parameter.grad = gradient
+        return dict(zip(graph.names, values.unbind(), strict=True))
+
+    def bind(self, batch: Batch) -> Bound:
+        """The graph of such a batch on the tensors that the modules hold now; built if there is none."""
         modules, tensors = _contents(self._module)
         trained = [t for t in tensors if t.requires_grad]
         fixed = [t for t in tensors if not t.requires_grad]
-        signature = (modules, tuple(_kind(x) for x in (*tensors, *batch)))
+        signature = (modules, tuple(kind_of(x) for x in (*tensors, *batch)))
         if signature not in self._graphs:
             self._graphs[signature] = self._build(trained, fixed, batch)
-        terms, gradients = self._run(self._graphs[signature], trained, fixed, batch)
-        for parameter, gradient in zip(trained, gradients, strict=True):
-            parameter.grad = gradient
-        return terms
-
-    def _run(
-        self, graph: Graph, trained: list[Tensor], fixed: list[Tensor], batch: Batch
-    ) -> tuple[Terms, Gradients]:
-        with torch.no_grad():
-            if not self.mode:
-                return graph.run(trained, fixed, batch)
-            # With CUDA graphs the outputs live in memory that the next step writes over. The mark
-            # says that this step has begun; the terms are copied, since the loop keeps them.
-            torch.compiler.cudagraph_mark_step_begin()
-            terms, gradients = graph.run(trained, fixed, batch)
-            return copy_tensors(terms), gradients
+        return Bound(self._graphs[signature], trained, fixed, batch, self.mode)
 
     def _build(self, trained: list[Tensor], fixed: list[Tensor], batch: Batch) -> Graph:
         """Capture the program as it is now, prove the graph, and turn it into kernels."""
@@ -115,18 +111,63 @@ class Compiled:
         self.announce("compiling: one graph of the program")
         graph = capture(self._module, trained_state, fixed_state, batch)
         size = graph.size
+        inputs = [*trained_state.values(), *fixed_state.values(), *tensors_of(batch)]
         is_loop = graph.is_loop(trained_state, self.mode)
         if is_loop:
             self.announce(f"compiling: {size:,} operations become a script")
-            graph = graph.scripted(trained_state, fixed_state, batch)
+            graph = replace(graph, function=script_of(graph.function, inputs))
         self.announce(f"compiling: {size:,} operations are compared with the program")
         _prove(graph, self._module, trained_state, fixed_state, batch)
         if not is_loop:
             self.announce(f"compiling: {size:,} operations become kernels")
-            graph = graph.compiled(trained_state, fixed_state, batch, self.mode)
+            graph = replace(graph, function=kernels_of(graph.function, inputs, self.mode))
         graph = graph.with_own_gradients(trained_state, fixed_state, batch)
         self.announce("")
         return graph
+
+
+class Bound:
+    """A graph with its tensors, for the steps of an epoch, in which no module and no parameter is replaced.
+
+    Args:
+        graph: of terms and gradients.
+        trained, fixed: the tensors it stands on, besides the batch.
+        batch: one that it was built for.
+        mode: of the compiler.
+
+    Attributes:
+        names: of the terms.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        trained: list[Tensor],
+        fixed: list[Tensor],
+        batch: Batch,
+        mode: str | None,
+    ):
+        self.graph = graph
+        self.trained = trained
+        self.names = [*graph.terms]
+        self._tensors = [*trained, *fixed]
+        self._kinds = [kind_of(value) for value in batch]
+        self._mode = mode
+
+    def takes(self, batch: Batch) -> bool:
+        """Whether a batch is one of those that the graph was built for."""
+        return [kind_of(value) for value in batch] == self._kinds
+
+    @torch.no_grad()
+    def __call__(self, batch: Batch) -> tuple[Tensor, Gradients]:
+        """All terms as one tensor, and the gradient of each trained tensor."""
+        if not self._mode:
+            return self.graph.run(self._tensors, batch)
+        # With CUDA graphs the outputs live in memory that the next step writes over. The mark
+        # says that this step has begun; the terms are copied, since the loop keeps them.
+        torch.compiler.cudagraph_mark_step_begin()
+        values, gradients = self.graph.run(self._tensors, batch)
+        return values.clone(), gradients
 
 
 def _prove(graph: Graph, module: nn.Module, trained: State, fixed: State, batch: Batch) -> None:
@@ -172,10 +213,10 @@ def _contents(root: nn.Module) -> tuple[tuple[Any, ...], list[Tensor]]:
     return tuple(modules), [*tensors.values()]
 
 
-def _kind(x: Any) -> Any:
+def kind_of(x: Any) -> Any:
     """What a graph depends on of one of its inputs; of a number, the number itself."""
     if isinstance(x, Tensor):
         return x.shape, x.dtype, x.device, x.requires_grad
     if isinstance(x, dict):
-        return tuple((name, _kind(value)) for name, value in x.items())
+        return tuple((name, kind_of(value)) for name, value in x.items())
     return x

@@ -11,7 +11,6 @@ of a tensor is refused here, and why `Compiled` proves a graph before it uses it
 from __future__ import annotations
 
 import traceback
-import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -20,7 +19,7 @@ from typing import Any
 import pyro
 import torch
 from pyro.poutine.messenger import Messenger
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 from torch.func import functional_call
 from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -61,7 +60,7 @@ class Graph:
     """One evaluation of terms and gradients on flat lists of tensors.
 
     Attributes:
-        function: maps (trained, fixed and batch tensors) to (terms, gradients), all flat.
+        function: maps (trained, fixed and batch tensors) to (all terms as one tensor, gradients), flat.
         terms: names of the terms.
         used: for each trained tensor, whether it has a gradient.
         shared: places of the gradients that lie in the memory of an earlier one, as those of a and b in a + b do.
@@ -72,25 +71,26 @@ class Graph:
     used: tuple[bool, ...]
     shared: tuple[int, ...] = ()
 
-    def run(
-        self, trained: Sequence[Tensor], fixed: Sequence[Tensor], batch: Batch
-    ) -> tuple[Terms, Gradients]:
-        """Terms, and the gradient of each trained tensor, `None` where the loss does not depend on it."""
-        outputs = self.function(*trained, *fixed, *_tensors(batch))
-        num_terms = len(self.terms)
-        terms = dict(zip(self.terms, outputs[:num_terms], strict=True))
-        found = [*outputs[num_terms:]]
+    def run(self, state: Sequence[Tensor], batch: Batch) -> tuple[Tensor, Gradients]:
+        """All terms as one tensor, and the gradient of each trained tensor, `None` where the loss lacks it.
+
+        Args:
+            state: the trained and the fixed tensors.
+            batch: the arguments of the program.
+        """
+        values, *found = self.function(*state, *tensors_of(batch))
         for place in self.shared:  # else clipping, which scales in place, would scale it twice
             found[place] = found[place].clone()
-        rest = iter(found)
-        gradients = [next(rest) if used else None for used in self.used]
-        return terms, gradients
+        if len(found) == len(self.used):
+            return values, found
+        gradients = iter(found)
+        return values, [next(gradients) if used else None for used in self.used]
 
     def with_own_gradients(self, trained: State, fixed: State, batch: Batch) -> Graph:
         """The same graph, once it is known from a run which gradients share their memory."""
-        inputs = [*trained.values(), *copy_tensors(fixed).values(), *_tensors(batch)]
+        inputs = [*trained.values(), *copy_tensors(fixed).values(), *tensors_of(batch)]
         with torch.no_grad(), fork_rng(*inputs):
-            found = self.function(*inputs)[len(self.terms) :]
+            _, *found = self.function(*inputs)
         seen: set[int] = set()
         shared = []
         for place, gradient in enumerate(found):
@@ -102,7 +102,8 @@ class Graph:
 
     def __call__(self, trained: State, fixed: State, batch: Batch) -> tuple[Terms, State]:
         """The same with names: what `value_and_grad` returns."""
-        terms, found = self.run([*trained.values()], [*fixed.values()], batch)
+        values, found = self.run([*trained.values(), *fixed.values()], batch)
+        terms = dict(zip(self.terms, values.unbind(), strict=True))
         gradients = {}
         for name, gradient in zip(trained, found, strict=True):
             if gradient is not None:
@@ -118,52 +119,6 @@ class Graph:
         """Whether it is a loop over time, on a CPU: many operations of many sites; a deep network has few sites."""
         is_on_cpu = all(tensor.device.type == "cpu" for tensor in trained.values())
         return self.size > LONG and len(self.terms) > MANY and mode is None and is_on_cpu
-
-    def scripted(self, trained: State, fixed: State, batch: Batch) -> Graph:
-        """The same operations one after the other by torch's own interpreter, without a line of Python.
-
-        Kernels of a loop over time take about four seconds of compilation a time step; a script takes a tenth of it,
-        and keeps most of the gain. Its noise is torch's own, that of the program.
-        """
-        inputs: list[Any] = [*trained.values(), *fixed.values(), *_tensors(batch)]
-        with torch.no_grad(), pyro.validation_enabled(False), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of constants, which a graph has by its nature
-            script = torch.jit.trace(self._as_tuple, tuple(inputs), check_trace=False)
-        return replace(self, function=_Script(script))
-
-    def _as_tuple(self, *inputs: Any) -> tuple[Tensor, ...]:
-        # Node by node: torch's tracer looks through all locals of a frame at each operation, and the graph as one
-        # Python function has as many as it has operations.
-        return tuple(fx.Interpreter(self.function).run(*inputs))
-
-    def compiled(self, trained: State, fixed: State, batch: Batch, mode: str | None) -> Graph:
-        """The same graph as kernels.
-
-        Inductor takes the graph as it is: through `torch.compile` its guards alone would cost a tenth of a small step.
-        """
-        from torch import _inductor as inductor  # a second of imports, and only here needed
-
-        options = inductor.list_mode_options(mode) if mode else None
-        example: list[Any] = [*trained.values(), *fixed.values(), *_tensors(batch)]
-        with torch.no_grad(), pyro.validation_enabled(False), warnings.catch_warnings():
-            own = ".*torch._prims_common.check"
-            warnings.filterwarnings("ignore", message=own, category=FutureWarning)
-            return replace(self, function=inductor.compile(self.function, example, options=options))
-
-
-@dataclass(frozen=True)
-class _Script:
-    """A script that is run as it is written.
-
-    What the interpreter would look for in its first runs (types to specialize on, kernels to fuse) gains nothing on a
-    CPU, and takes as long as the capture and gigabytes for a long loop.
-    """
-
-    script: Any
-
-    def __call__(self, *inputs: Any) -> tuple[Tensor, ...]:
-        with torch.jit.optimized_execution(False):
-            return self.script(*inputs)
 
 
 def copy_tensors(state: State) -> State:
@@ -210,7 +165,7 @@ def capture(module: nn.Module, trained: State, fixed: State, batch: Batch) -> Gr
     last = _LastSite()
     with pyro.validation_enabled(False), fork_rng(*batch), last:
         try:
-            graph = make_fx(flat)(*trained.values(), *buffers, *_tensors(batch))
+            graph = make_fx(flat)(*trained.values(), *buffers, *tensors_of(batch))
         except Exception as error:
             where = f"after site '{last.name}'" if last.name else "before its first site"
             raise ValueError(
@@ -244,7 +199,7 @@ class _FlatStep:
         terms, gradients = self.step(trained, fixed, batch)
         self.terms = tuple(terms)
         self.used = tuple(name in gradients for name in self.trained)
-        return [*terms.values(), *gradients.values()]
+        return [torch.stack([*terms.values()]), *gradients.values()]
 
 
 class _LastSite(Messenger):
@@ -275,7 +230,8 @@ def _in_order_of(parameter: Tensor, gradient: Tensor) -> Tensor:
     return torch.empty_like(parameter).copy_(gradient)
 
 
-def _tensors(batch: Batch) -> list[Tensor]:
+def tensors_of(batch: Batch) -> list[Tensor]:
+    """The arguments of a program that are tensors."""
     return [b for b in batch if isinstance(b, Tensor)]
 
 

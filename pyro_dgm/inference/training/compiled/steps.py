@@ -1,0 +1,95 @@
+"""The steps of one epoch by graphs and lists that are made once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from ...data.batches import Batch
+from ...process.distributed import average_gradients, rank_and_world
+from ..running import Values
+from .compilation import Bound, Compiled, Eager, kind_of
+from .graphs import Gradients, Terms
+from .updates import Update
+
+
+class CompiledSteps:
+    r"""$\theta \leftarrow \theta - \eta\, \nabla \ell(\theta; x)$ at each call: graph, clipping, update, schedules.
+
+    What `SVITrainer.step` looks up anew (modules and their modes, the graph of a signature, the lists of the optimizer)
+    is looked up at the first batch of an epoch: nothing of it changes before the next. The ragged last batch of an
+    epoch runs eager: it is not worth a graph of its own.
+
+    Args:
+        compiled, eager: loss and gradient, by graphs and by autograd.
+        update: the optimizer's step.
+        parameters: all that are trained, in the order of `update`.
+        clip: global gradient norm above which gradients are scaled down.
+        advance: what moves the schedules of the objective on.
+        is_ragged: whether a batch is smaller than the others.
+    """
+
+    def __init__(
+        self,
+        compiled: Compiled,
+        eager: Eager,
+        update: Update,
+        clip: float | None,
+        advance: Sequence[Callable[[], None]],
+        is_ragged: Callable[[Batch], bool],
+    ):
+        self.compiled = compiled
+        self.eager = eager
+        self.update = update
+        self.clip = clip
+        self.advance = advance
+        self.is_ragged = is_ragged
+        self._bound: dict[Any, tuple[Bound, list[int | None]]] = {}
+
+    def __call__(self, batch: Batch) -> Terms | Values:
+        """One step; returns the terms before it."""
+        terms: Terms | Values
+        if self.is_ragged(batch):
+            terms = self.eager.backward(*batch)
+            gradients = [p.grad for p in self.update.parameters]
+        else:
+            bound, places = self._graph_of(batch)
+            values, found = bound(batch)
+            terms = Values(bound.names, values)
+            gradients = [None if place is None else found[place] for place in places]
+        if rank_and_world() != (0, 1):
+            gradients = self._averaged(gradients)
+        if self.clip is not None:
+            clip(gradients, self.clip)
+        self.update(gradients)
+        for advance in self.advance:
+            advance()
+        return terms
+
+    def _averaged(self, gradients: Gradients) -> Gradients:
+        """Their means over all ranks."""
+        parameters = self.update.parameters
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient
+        average_gradients(parameters)
+        return [parameter.grad for parameter in parameters]
+
+    def _graph_of(self, batch: Batch) -> tuple[Bound, list[int | None]]:
+        """The graph for such a batch, and where it has the gradient of each parameter; nowhere for a frozen one."""
+        kinds = tuple([kind_of(value) for value in batch])
+        if kinds not in self._bound:
+            bound = self.compiled.bind(batch)
+            own = {id(parameter): place for place, parameter in enumerate(bound.trained)}
+            self._bound[kinds] = bound, [own.get(id(p)) for p in self.update.parameters]
+        return self._bound[kinds]
+
+
+@torch.no_grad()
+def clip(gradients: Gradients, limit: float) -> None:
+    r"""$g \leftarrow g \min(1, c / \lVert g \rVert)$ in place, as `torch.nn.utils.clip_grad_norm_` does."""
+    found = [gradient for gradient in gradients if gradient is not None]
+    norm = nn.utils.get_total_norm(found)
+    torch._foreach_mul_(found, (limit / (norm + 1e-6)).clamp(max=1.0))
