@@ -105,35 +105,62 @@ def sum_out(run: PairTrace, *, of_guide: bool) -> Sums:
     sites = [*run.joint.values(), *scored.values()]
     frames = Frames.of(run.model.plate_to_symbol, sites)
     summed = {s["infer"]["_enumerate_symbol"] for s in sites if _is_summed(s)}
-    sums, of_latents, of_data = Sums(), _Factors(), _Factors()
+    factors = _Factors(frames, summed)
     for name, site in run.joint.items():
-        term = pack_site(name, site, run.model)
-        if not term.touches(summed):
-            sums.add_p([name], contract([term], set(), frames))
-        elif is_data(site) or is_factor(site):
-            of_data.add(term, name)
-        else:
-            of_latents.add(term, None if _is_summed(site) else name)
+        factors.add_of_model(name, site, pack_site(name, site, run.model))
     for name, site in scored.items():
-        if _is_summed(site):
-            continue  # its own density is left out: its values are summed, not drawn
-        term = pack_site(name, site, run.guide)
-        if term.touches(summed):
-            of_latents.add(negative(term), None if name in run.joint else name)
-        else:
-            sums.add_q(name, contract([term], set(), frames))
-    prior: Placed = (None, None)  # the values of the summed sites alone have the sum 1
-    if of_latents.names:
-        prior = contract(of_latents.terms, summed, frames)
-        sums.add_group(of_latents.names, prior)
-    if of_data.names:
-        whole = contract([*of_latents.terms, *of_data.terms], summed, frames)
-        sums.add_group(of_data.names, difference(whole, prior))
-    return sums
+        if not _is_summed(
+            site
+        ):  # else its own density is left out: its values are summed, not drawn
+            in_model = name in run.joint
+            factors.add_of_guide(name, pack_site(name, site, run.guide), in_model=in_model)
+    return factors.sum()
 
 
 class _Factors:
-    """Factors of a sum, and the names of those of its sites that are not summed over."""
+    """The densities of a run: those that depend on a summed site wait for the sum, the others are taken as they are.
+
+    Args:
+        frames: the plates of the run.
+        summed: symbols of the dims that are summed over.
+    """
+
+    def __init__(self, frames: Frames, summed: set[str]):
+        self.frames = frames
+        self.summed = summed
+        self.sums = Sums()
+        self.of_latents = _Terms()
+        self.of_data = _Terms()
+
+    def add_of_model(self, name: str, site: Site, term: Term) -> None:
+        if not term.touches(self.summed):
+            self.sums.add_p([name], contract([term], set(), self.frames))
+        elif is_data(site) or is_factor(site):
+            self.of_data.add(term, name)
+        else:
+            self.of_latents.add(term, None if _is_summed(site) else name)
+
+    def add_of_guide(self, name: str, term: Term, *, in_model: bool) -> None:
+        if term.touches(self.summed):
+            self.of_latents.add(negative(term), None if in_model else name)
+        else:
+            self.sums.add_q(name, contract([term], set(), self.frames))
+
+    def sum(self) -> Sums:
+        r"""$\log \sum_c p(z, c)$ of the latents, and what the data add to it."""
+        prior: Placed = (None, None)  # the values of the summed sites alone have the sum 1
+        if self.of_latents.names:
+            prior = contract(self.of_latents.terms, self.summed, self.frames)
+            self.sums.add_group(self.of_latents.names, prior)
+        if self.of_data.names:
+            terms = [*self.of_latents.terms, *self.of_data.terms]
+            whole = contract(terms, self.summed, self.frames)
+            self.sums.add_group(self.of_data.names, difference(whole, prior))
+        return self.sums
+
+
+class _Terms:
+    """Terms of a sum, and the names of those of its sites that are not summed over."""
 
     def __init__(self) -> None:
         self.terms: list[Term] = []
