@@ -78,7 +78,7 @@ class PyroObjective(Objective):
             guide = _hide_sampled_sites(guide)
         with eval_mode(self.model, self.guide):
             structure = preflight(model, guide, *batch, size=self.size)
-            self._full_size = structure.full_size
+            self._full_size, self._is_known = structure.full_size, True
             self._check_sums(structure)
             self._check_depth(structure.depth)
             self._check_loss(batch)
