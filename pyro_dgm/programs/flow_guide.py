@@ -229,11 +229,21 @@ class FlowGuide(Program, AutoContinuous):
         return Flow(flow.base, [*flow.bijector, affine]).to(loc)
 
     def _prototype_hide_fn(self, msg: Any) -> bool:
-        """What is left to others: all that is not drawn, and with a local guide what is drawn for each datum."""
+        """What is left to others: all that is not drawn or is summed over, with a local guide each datum's draws."""
         for frame in msg["cond_indep_stack"]:
             if frame.name == self._data_plate:
                 return True
-        return prototype_hide_fn(msg)
+        if prototype_hide_fn(msg):
+            return True
+        if getattr(msg["fn"], "has_enumerate_support", False):
+            if msg["infer"].get("enumerate") == "parallel":
+                return True
+            raise ValueError(
+                f"FlowGuide: expected continuous latents, got the discrete '{msg['name']}'. Fix: "
+                "infer={'enumerate': 'parallel'} at the site and ELBO(model, guide), which sums over it; or log_prob "
+                "of a mixture, as dist.MixtureSameFamily."
+            )
+        return False
 
     def _find_data_plate(self, *args: Any, **kwargs: Any) -> str | None:
         """With a local guide, the plate `"data"`; without one of this name, that at dim −1 over as many as the data."""

@@ -143,7 +143,8 @@ class LogDensity:
             raise ValueError(
                 f"fit_posterior: expected a model whose latents are all drawn by the guide, {list(values)}, got "
                 f"one that draws {drawn or 'hidden numbers'} beside them. Fix: log_prob of a mixture, as "
-                "dist.MixtureSameFamily, in place of a discrete site; no dropout, no poutine.block."
+                "dist.MixtureSameFamily, in place of a discrete site, or SVITrainer(ELBO(model, FlowGuide(model))), "
+                "which sums over one of infer={'enumerate': 'parallel'}; no dropout, no poutine.block."
             )
 
     def _can_be_batched(self) -> bool:

@@ -214,3 +214,35 @@ def test_an_amortized_part_beside_the_flow_reaches_the_exact_evidence():
         local.weights.detach(), torch.tensor([0.5, 0.5, 0.0]), rtol=0, atol=0.05
     )
     assert not list(pyro.get_param_store().keys())
+
+
+def zero_inflated(y, infer):
+    gate = pyro.sample("gate", dist.Beta(torch.tensor(2.0), 2.0))
+    with pyro.plate("points", len(y)):
+        is_zero = pyro.sample("is_zero", dist.Bernoulli(gate), infer=infer)
+        pyro.sample("y", dist.Poisson(torch.where(is_zero > 0, 1e-8, 2.0)), obs=y)
+
+
+def test_a_site_that_is_summed_over_is_left_to_the_sum():
+    """Of one global the evidence is a quadrature over its grid."""
+
+    def model(y):
+        zero_inflated(y, {"enumerate": "parallel"})
+
+    y = torch.tensor([0.0, 0.0, 3.0, 1.0, 0.0])
+    guide = dgm.FlowGuide(model)
+    assert list(guide(y)) == ["gate"]
+    guide.place(torch.zeros(1), torch.eye(1))
+    gate = (torch.arange(2000) + 0.5)[:, None] / 2000
+    of_zero = gate.log() + dist.Poisson(torch.tensor(1e-8)).log_prob(y)
+    of_count = (1 - gate).log() + dist.Poisson(torch.tensor(2.0)).log_prob(y)
+    log_p = dist.Beta(2.0, 2.0).log_prob(gate[:, 0]) + torch.logaddexp(of_zero, of_count).sum(1)
+    exact = log_p.logsumexp(0).item() - torch.tensor(2000.0).log().item()
+    assert dgm.evidence(model, guide, y, num=4000).value == pytest.approx(exact, abs=0.1)
+    with pytest.raises(ValueError, match=r"drawn by the guide, \['gate'\].*Fix: .*which sums over"):
+        dgm.fit_posterior(model, y, steps=5, num_draws=100)
+
+
+def test_a_discrete_site_that_is_not_summed_over_is_refused():
+    with pytest.raises(ValueError, match=r"the discrete 'is_zero'\. Fix: infer="):
+        dgm.FlowGuide(zero_inflated)(torch.zeros(3), {})

@@ -11,6 +11,7 @@ from torch.distributions import Distribution
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 from ...representation import SettingsFirst
+from ..adoption.first_runs import run_quietly
 from ..adoption.plates import Naming, prepare
 from ..adoption.programs import as_module
 from ..data.tensors import has_rows
@@ -24,8 +25,8 @@ from ..run.pair_checks import (
     fix_of_program,
     returns_distribution,
 )
-from ..run.structure import Structure, preflight
-from ..run.traces import Site
+from ..run.structure import Structure, full_size, preflight
+from ..run.traces import Site, depth_of
 from ..vectorization.modes import ParticleMode, meaning_of, means_the_same_in_training
 from .schedules import Schedule
 from .statements import Statements
@@ -65,7 +66,10 @@ class Objective(SettingsFirst, RunsPrograms):
         self._depth = 1
         self._full_size: int | None = None
         self._naming = Naming()
-        self._particles: ParticleMode | None = None  # found by preflight, or by the first run
+        self._particles: ParticleMode | None = (
+            None  # found, as all of these, by preflight or the first run
+        )
+        self._is_known = False
 
     def terms(self, *batch: Any) -> dict[str, Tensor]:
         """Named 0-dim costs in nats per datum, lower is better; `loss` is the one to minimize."""
@@ -106,27 +110,45 @@ class Objective(SettingsFirst, RunsPrograms):
 
     def preflight(self, *batch: Any) -> Structure:
         """Check the pair on this batch, see `preflight`, and learn how many plates the programs have."""
-        self._particles = None
+        self._particles, self._is_known = None, False
         structure = preflight(self.model, self.guide, *batch, size=self.size)
         self._depth = structure.depth
         self._full_size = structure.full_size
         self._naming = Naming(structure.plate)
         self._particles = self._mode_of(structure.particles, batch)
+        self._is_known = True
         return replace(structure, particles=self._particles)
 
     def _programs(self, batch: tuple[Any, ...]) -> tuple[nn.Module, nn.Module]:
         """Model and guide as programs that mean the same inside a plate of particles."""
-        if self._particles is None and get_proxy_mode() is None:  # not while it becomes a graph
-            with eval_mode(self.model, self.guide):
-                self._naming = prepare(self.model, self.guide, batch)
-                found = meaning_of(*self._named(), batch)
-            if not found.is_known:  # this run fails with its own error, and the next is asked anew
-                return self._named()
-            self._particles = self._mode_of(found.particles, batch)
+        self._learn(batch)
         mode = self._particles or ParticleMode.PLATE
         model, guide = self._named()
         size = self.size or self._full_size
         return cast(nn.Module, mode.adopt(model, size)), cast(nn.Module, mode.adopt(guide, size))
+
+    def _learn(self, batch: tuple[Any, ...]) -> None:
+        """Find plates and particles as preflight does, which nobody has called, and refuse nothing."""
+        if (
+            self._is_known or get_proxy_mode() is not None
+        ):  # while it becomes a graph, nothing else is run
+            return
+        if any(
+            isinstance(value, Tensor) and value.is_meta for value in batch
+        ):  # which have no values
+            return
+        with eval_mode(self.model, self.guide):
+            self._naming = prepare(self.model, self.guide, batch)
+            found = meaning_of(*self._named(), batch)
+            sites = run_quietly(*self._named(), batch)
+        if (
+            not found.is_known or sites is None
+        ):  # this run fails with its own error, and the next is asked anew
+            return
+        self._depth = depth_of(*sites)
+        self._full_size = full_size({site["name"]: site for site in sites})
+        self._particles = self._mode_of(found.particles, batch)
+        self._is_known = True
 
     def _named(self) -> tuple[Any, Any]:
         """Model and guide with their data plate by its name."""
@@ -141,6 +163,7 @@ class Objective(SettingsFirst, RunsPrograms):
 
     def _num_data(self, batch: tuple[Any, ...]) -> int:
         """The number of data that a loss is divided by: of the full set if it is known, else of the batch."""
+        self._learn(batch)
         size = self.size or self._full_size
         if size:
             return size

@@ -78,7 +78,7 @@ class PyroObjective(Objective):
             guide = _hide_sampled_sites(guide)
         with eval_mode(self.model, self.guide):
             structure = preflight(model, guide, *batch, size=self.size)
-            self._full_size = structure.full_size
+            self._full_size, self._is_known = structure.full_size, True
             self._check_sums(structure)
             self._check_depth(structure.depth)
             self._check_loss(batch)
@@ -153,8 +153,14 @@ def _has_loss(elbo: ELBO) -> bool:
 
 def loss_of_pyro(elbo: Any, model: nn.Module, guide: nn.Module, batch: tuple[Any, ...]) -> Tensor:
     """The loss of one of Pyro's estimators, summed over the data, with a gradient where gradients are on."""
+    programs = Precisely()(model), Precisely()(guide)
     with torch.enable_grad():  # Pyro refuses a loss without one; validation asks for none
-        loss = elbo.differentiable_loss(Precisely()(model), Precisely()(guide), *batch)
+        try:
+            loss = elbo.differentiable_loss(*programs, *batch)
+        except ValueError as error:
+            if "differentiated" not in str(error):
+                raise
+            return torch.as_tensor(elbo.loss(*programs, *batch))  # of programs without parameters
     return loss if torch.is_grad_enabled() else loss.detach()
 
 

@@ -116,7 +116,7 @@ class Sleep(Objective):
         )
         self._latent, self._depth = list(structure.latent), structure.depth
         self._read = None
-        self._particles = self._mode_of(structure.particles, batch)
+        self._particles, self._is_known = self._mode_of(structure.particles, batch), True
         with fork_rng(*batch), eval_mode(self.model, self.guide), pyro.validation_enabled(True):
             self._check_shape(batch)
             self._check_scores(batch)

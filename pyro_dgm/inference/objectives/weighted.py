@@ -63,11 +63,7 @@ class Weighted(Objective):
 
     def preflight(self, *batch: Any) -> Structure:  # noqa: D102
         structure = super().preflight(*batch)
-        if structure.summed:
-            raise ValueError(
-                f"{type(self).__name__}: expected latents that the guide draws, got {list(structure.summed)}, which "
-                "are summed over. Fix: ELBO(model, guide), which sums; or without infer={'enumerate': …}."
-            )
+        self._refuse_sums(structure.summed)
         _, guide = self._programs(batch)
         self.estimator.check(guide, *batch, depth=structure.depth)
         if structure.has_globals:
@@ -80,6 +76,7 @@ class Weighted(Objective):
             *self._programs(batch), *batch, num=self.num_particles, depth=self._depth
         )
         pair = particles.pair
+        self._refuse_sums(tuple(pair.summed))
         check_observed(pair.observed | pair.factors)
         for name, site in pair.latent.items():
             check_reparameterized(name, site)
@@ -110,6 +107,14 @@ class Weighted(Objective):
             log_f = plate_scaled_sum(site, log_density(site))
             terms[f"factor[{name}]"] = -log_f / (self.num_particles * num_data)
         return terms
+
+    def _refuse_sums(self, summed: tuple[str, ...]) -> None:
+        """Refuse sites that are summed over."""
+        if summed:
+            raise ValueError(
+                f"{type(self).__name__}: expected latents that the guide draws, got {list(summed)}, which are summed "
+                "over. Fix: ELBO(model, guide), which sums; or without infer={'enumerate': …}."
+            )
 
     def _refuse_part(self, shared: tuple[str, ...], full_size: int | None) -> None:
         """Refuse a minibatch of data that share a draw: the log of a mean of weights is no sum over data."""

@@ -139,8 +139,9 @@ def point_sites(guide: Mapping[str, Site], model: Mapping[str, Site]) -> tuple[s
     r"""Latent sites at which a guide is a point mass, so that $\log p(x, z) - \log q(z)$ bounds nothing.
 
     A Delta is the density of what it is a function of where the guide has auxiliary sites of as many dims (every
-    AutoGuide of a density draws one and pushes it forward); at a discrete site it is a mass, and where the model has
-    the same Delta, no variable is left.
+    AutoGuide of a density draws one and pushes it forward; `AutoLaplaceApproximation` draws a point mass until it has
+    made its approximation); at a discrete site it is a mass, and where the model has the same Delta, no variable is
+    left.
 
     Args:
         guide: the guide's sites by name.
@@ -150,7 +151,7 @@ def point_sites(guide: Mapping[str, Site], model: Mapping[str, Site]) -> tuple[s
     num_dims = num_auxiliary = 0
     for name, site in guide.items():
         if is_auxiliary(site):
-            num_auxiliary += _num_dims(site)
+            num_auxiliary += 0 if has_atom(site["fn"]) else _num_dims(site)
         elif not site["is_observed"] and _is_point_at(site, model.get(name)):
             points.append(name)
             num_dims += _num_dims(model.get(name, site))

@@ -175,7 +175,9 @@ class Probe:
         return _one_by_one(self.programs, take_rows(self.batch, rows), [draw], self.depth)
 
     def _data_dim(self, name: str, num: int) -> int | None:
-        """The data dim of a latent site's values; `None` for a site outside the data plate."""
+        """The data dim of a latent site's values; `None` for a site outside the data plate, however many it has."""
+        if not any((role, name) in self.inside for role in self.programs):
+            return None
         value = self.draws[0][name]
         dim = value.dim() - self.num_event[name] - 1
         return dim if dim >= 0 and value.shape[dim] == num else None

@@ -153,3 +153,49 @@ def test_how_particles_are_run_is_found_anew_after_a_run_that_failed():
         pyro.set_rng_seed(5)
         losses.append(objective(x))
     torch.testing.assert_close(*losses)
+
+
+def test_a_loss_that_nobody_has_checked_is_that_of_a_datum_of_the_full_set():
+    """A plate of another name that takes 4 of 40."""
+
+    def run(x, obs=None):
+        with pyro.plate("points", 40, subsample_size=len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(()), 1.0))
+            if obs is not None:
+                pyro.sample("x", dist.Normal(z, 1.0), obs=obs)
+
+    x = torch.randn(4)
+    for objective in (
+        dgm.ELBO(lambda x: run(x, x), run),
+        dgm.PyroObjective(lambda x: run(x, x), run, Trace_ELBO(max_plate_nesting=1)),
+    ):
+        torch.manual_seed(0)
+        found = objective(x)
+        objective.preflight(x)
+        torch.manual_seed(0)
+        torch.testing.assert_close(found, objective(x))
+
+
+@pytest.mark.parametrize("objective", [dgm.ELBO, dgm.IWELBO])
+def test_particles_of_a_loss_that_nobody_has_checked_stand_outside_all_plates(objective):
+    def model(y):
+        with pyro.plate("items", 4, dim=-1):
+            b = pyro.sample("b", dist.Normal(torch.zeros(()), 1.0))
+        with pyro.plate("students", len(y), dim=-2):
+            a = pyro.sample("a", dist.Normal(torch.zeros(()), 1.0))
+            with pyro.plate("answers", 4, dim=-1):
+                pyro.sample("y", dist.Bernoulli(logits=a - b), obs=y)
+
+    def guide(y):
+        with pyro.plate("items", 4, dim=-1):
+            pyro.sample("b", dist.Normal(torch.zeros(()), 1.0))
+        with pyro.plate("students", len(y), dim=-2):
+            pyro.sample("a", dist.Normal(torch.zeros(()), 1.0))
+
+    y = torch.ones(6, 4)
+    unchecked = objective(model, guide, num_particles=3)
+    torch.manual_seed(0)
+    found = unchecked(y)
+    unchecked.preflight(y)
+    torch.manual_seed(0)
+    torch.testing.assert_close(found, unchecked(y))

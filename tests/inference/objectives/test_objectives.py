@@ -134,12 +134,12 @@ def test_terms_add_up():
     assert terms["loss"] is terms["nelbo"]
 
 
-def test_a_further_plate_is_found_by_preflight():
+@pytest.mark.parametrize("is_checked", [False, True])
+def test_a_further_plate_is_found_by_preflight_or_the_first_run(is_checked):
     x = torch.randn(5, 3)
     objective = dgm.ELBO(Series(), SeriesGuide(), num_particles=4)
-    with pytest.raises(ValueError, match=r"more plates than one. Fix: objective.preflight"):
-        objective(x)
-    assert objective.preflight(x).depth == 2
+    if is_checked:
+        assert objective.preflight(x).depth == 2
     with fork_rng(seed=1):
         loss = objective(x)
     with fork_rng(seed=1):

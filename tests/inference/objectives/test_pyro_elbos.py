@@ -325,3 +325,18 @@ def test_a_minibatch_of_a_plate_that_knows_the_full_set_has_the_loss_of_a_datum(
         found.append(objective(x).item())
     pyro.clear_param_store()
     assert found[1] == pytest.approx(found[0], rel=1e-5)
+
+
+def test_the_sum_of_a_pair_without_parameters_is_a_loss_without_a_gradient():
+    def model(x):
+        with pyro.plate("data", len(x)):
+            c = pyro.sample("c", dist.Bernoulli(0.3), infer=SUMMED)
+            pyro.sample("x", dist.Normal(c, 1.0), obs=x)
+
+    x = torch.randn(6)
+    found = dgm.ELBO(model, dgm.EmptyGuide())(x)
+    masses = torch.tensor([0.7, 0.3]).log()
+    exact = (masses + dist.Normal(torch.tensor([0.0, 1.0]), 1.0).log_prob(x[:, None])).logsumexp(1)
+    torch.testing.assert_close(found, -exact.mean(), rtol=1e-5, atol=1e-5)
+    with pytest.raises(ValueError, match=r"expected an objective with parameters.*Fix: "):
+        dgm.SVITrainer(dgm.ELBO(model, dgm.EmptyGuide())).fit(x, epochs=1)

@@ -162,3 +162,21 @@ def test_the_abstract_bound_says_what_to_override():
         NotImplementedError, match=r"Weighted has no bound. Fix: def bound\(self, log_w"
     ):
         Weighted(vae.model, vae.guide)(torch.zeros(2, 3))
+
+
+@pytest.mark.parametrize("has_globals", [False, True])
+def test_a_sum_is_refused_where_nobody_has_checked_the_pair(has_globals):
+    def latent():
+        if has_globals:
+            return pyro.sample("z", dist.Normal(torch.zeros(()), 1.0))
+        return torch.zeros(())
+
+    def model(x):
+        z = latent()
+        with pyro.plate("data", len(x)):
+            c = pyro.sample("c", dist.Bernoulli(0.5), infer={"enumerate": "parallel"})
+            pyro.sample("x", dist.Normal(z + c, 1.0), obs=x)
+            pyro.sample("y", dist.Normal(c, 1.0), obs=x)
+
+    with pytest.raises(ValueError, match=r"IWELBO: expected latents that the guide draws.*Fix: "):
+        dgm.IWELBO(model, lambda x: latent(), 3)(torch.randn(4))

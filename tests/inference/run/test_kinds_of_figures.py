@@ -392,3 +392,20 @@ def test_a_mass_under_a_mask_is_one_and_a_factor_stays_what_it_is():
     bits = observing_under(0.5, distribution=dist.Bernoulli(HALF))
     found = dgm.nll(bits, dgm.EmptyGuide(), torch.tensor([0.0, 1.0, 1.0, 0.0]))
     assert found.measure is Measure.MASKED_MASS
+
+
+def test_a_laplace_guide_is_a_point_until_it_has_made_its_approximation():
+    def model(x):
+        z = pyro.sample("z", dist.Normal(torch.zeros(()), 1.0))
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    x = torch.randn(5)
+    guide = autoguide.AutoLaplaceApproximation(model)
+    assert dgm.evidence(model, guide, x, num=30).measure is Measure.JOINT
+    made = guide.laplace_approximation(x)
+    exact = dist.MultivariateNormal(torch.zeros(5), torch.eye(5) + 1).log_prob(x).item()
+    found = dgm.evidence(model, made, x, num=4000)
+    assert found.measure is Measure.DENSITY
+    assert found.value == pytest.approx(exact, abs=0.2)
+    pyro.clear_param_store()

@@ -269,3 +269,24 @@ def test_further_plates_and_masks_are_folded():
     assert ((found.per_datum - expected.per_datum).abs() < 6 * largest).all()
     shape = dgm.encode(SeriesGuide(), x, num=3)["u"].shape
     assert shape == (3, 4, 5)
+
+
+@pytest.mark.parametrize("num", [2, 3, 4])
+def test_latents_in_a_plate_of_as_many_as_the_few_data_do_not_go_with_the_rows(num):
+    """A mixture of three clusters as Pyro writes it: of three data one alone still has three clusters."""
+
+    def model(x):
+        with pyro.plate("clusters", num):
+            loc = pyro.sample("loc", dist.Normal(torch.zeros(()), 3.0))
+        with pyro.plate("points", len(x)):
+            c = pyro.sample("c", dist.Categorical(torch.ones(num)), infer={"enumerate": "parallel"})
+            pyro.sample("x", dist.Normal(loc[c], 1.0), obs=x)
+
+    x = torch.randn(5)
+    assert not meaning_of(model, None, (x,)).mixes_data
+    chains = dgm.hmc(model, x, num=4, warmup=2, chains=2, leapfrog=2)
+    loc = chains.draws["loc"][0, 0]
+    expected = dist.Normal(0.0, 3.0).log_prob(loc).sum()
+    of_clusters = dist.Normal(loc, 1.0).log_prob(x[:, None]).logsumexp(1)
+    expected = expected + (of_clusters - torch.tensor(float(num)).log()).sum()
+    torch.testing.assert_close(chains.log_joint[0, 0, 0], expected.double(), rtol=1e-5, atol=1e-5)
