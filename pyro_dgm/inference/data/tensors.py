@@ -216,15 +216,17 @@ def check_list(data: list[Any], name: str) -> None:
 
 
 def take_rows(batch: Batch, rows: slice | Tensor) -> Batch:
-    """The arguments at some data; what has no data dim stays whole."""
+    """The arguments at some data, a range, numbers or a mask; what has no data dim stays whole."""
     taken = []
     for value in batch:
         if not has_rows(value):
             taken.append(value)
-        elif isinstance(rows, slice):
-            taken.append(value[rows])
+        elif (
+            isinstance(rows, Tensor) and rows.dtype is torch.int64
+        ):  # a third of the time of value[rows]
+            taken.append(value.index_select(0, rows.to(value.device)))
         else:
-            taken.append(value.index_select(0, rows))  # a third of the time of value[rows]
+            taken.append(value[rows])
     return tuple(taken)
 
 

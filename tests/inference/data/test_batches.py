@@ -9,6 +9,7 @@ from toys import toy_vae
 
 import pyro_dgm as dgm
 from pyro_dgm.inference.data.batches import Batches, as_batches
+from pyro_dgm.inference.data.tensors import take_rows
 
 
 class Rows(Dataset):
@@ -237,6 +238,15 @@ def test_every_seed_and_epoch_has_an_order_of_its_own():
     pairs = [(seed, epoch) for seed in (0, 1, 255, 256, 257, 2**32) for epoch in (0, 1, 2**24)]
     orders = {tuple(next(batches.epoch(seed, epoch))[0].tolist()) for seed, epoch in pairs}
     assert len(orders) == len(pairs)
+
+
+def test_rows_are_taken_by_range_by_number_and_by_mask():
+    x, labels = torch.randn(5, 2), torch.arange(5)
+    for rows in (slice(1, 4), torch.tensor([1, 2, 3]), torch.tensor([0, 1, 1, 1, 0]).bool()):
+        some, same, kept = take_rows((x, labels, 2.0), rows)
+        assert torch.equal(some, x[1:4])
+        assert same.tolist() == [1, 2, 3]
+        assert kept == 2.0
 
 
 LOOK = """
