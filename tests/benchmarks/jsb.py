@@ -10,6 +10,11 @@ rises for forty epochs (the network that reads is unstable at first) and falls, 
 hour of epochs. Sequences come in batches of nearly one length, padded to multiples of 32, with masks.
 Krishnan, Shalit and Sontag 2017, arXiv:1609.09869; Pyro's tutorial reports 6.87 nats per time step after 5,000 epochs.
 
+Measured on one core of an AMD EPYC beside other work, one seed: test 8.84, 7.95, 7.64, 7.48, 7.36 and 7.28 after 100,
+200, 400, 600, 800 and 1,000 epochs of 3.1 s; with the weights of the best validation bound 7.26, and 7.01
+importance-weighted with 200 draws. The published 6.87 was not reached: the last hundred epochs, at a sixth of the rate,
+gained nothing.
+
 One line of JSON per ten epochs: seconds, validation and test -ELBO per time step; at the end, of the weights of the
 best validation bound, the importance-weighted figure of the test sequences.
 """
