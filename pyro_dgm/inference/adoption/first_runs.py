@@ -66,7 +66,7 @@ def _waits_for_model(module: nn.Module) -> bool:
 def few_of(batch: Batch) -> Batch:
     """The first few of the data."""
     num = next(len(value) for value in batch if has_rows(value))
-    return take_rows(batch, torch.arange(min(FEW, num)))
+    return take_rows(batch, torch.arange(min(FEW, num), device="cpu"))
 
 
 def run_quietly(

@@ -140,6 +140,9 @@ class ELBO(Objective):
 
     @TURN.taken()
     def terms(self, *batch: Any) -> dict[str, Tensor]:  # noqa: D102
+        self._learn(
+            batch
+        )  # first of all: it runs the networks, whose buffers the gradient needs as they are
         sums = self._sums_of(batch)
         if sums.sites:
             total = sums.loss(self.model, self.guide, batch, self.num_particles)

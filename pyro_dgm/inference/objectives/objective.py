@@ -66,10 +66,8 @@ class Objective(SettingsFirst, RunsPrograms):
         self._depth = 1
         self._full_size: int | None = None
         self._naming = Naming()
-        self._particles: ParticleMode | None = (
-            None  # found, as all of these, by preflight or the first run
-        )
-        self._is_known = False
+        self._particles: ParticleMode | None = None
+        self._is_known = False  # all of these are found by preflight, or before the first run
 
     def terms(self, *batch: Any) -> dict[str, Tensor]:
         """Named 0-dim costs in nats per datum, lower is better; `loss` is the one to minimize."""
@@ -129,21 +127,15 @@ class Objective(SettingsFirst, RunsPrograms):
 
     def _learn(self, batch: tuple[Any, ...]) -> None:
         """Find plates and particles as preflight does, which nobody has called, and refuse nothing."""
-        if (
-            self._is_known or get_proxy_mode() is not None
-        ):  # while it becomes a graph, nothing else is run
+        if self._is_known or get_proxy_mode() is not None:  # a graph holds nothing but the loss
             return
-        if any(
-            isinstance(value, Tensor) and value.is_meta for value in batch
-        ):  # which have no values
+        if any(isinstance(value, Tensor) and value.is_meta for value in batch):
             return
         with eval_mode(self.model, self.guide):
             self._naming = prepare(self.model, self.guide, batch)
             found = meaning_of(*self._named(), batch)
             sites = run_quietly(*self._named(), batch)
-        if (
-            not found.is_known or sites is None
-        ):  # this run fails with its own error, and the next is asked anew
+        if not found.is_known or sites is None:  # the loss fails with its own error
             return
         self._depth = depth_of(*sites)
         self._full_size = full_size({site["name"]: site for site in sites})
@@ -163,7 +155,6 @@ class Objective(SettingsFirst, RunsPrograms):
 
     def _num_data(self, batch: tuple[Any, ...]) -> int:
         """The number of data that a loss is divided by: of the full set if it is known, else of the batch."""
-        self._learn(batch)
         size = self.size or self._full_size
         if size:
             return size

@@ -127,6 +127,7 @@ class PyroObjective(Objective):
 
     @TURN.taken()
     def terms(self, *batch: Any) -> dict[str, Tensor]:  # noqa: D102
+        self._learn(batch)
         if isinstance(self.elbo, TraceGraph_ELBO):
             total = self._graph_loss(batch)
         else:
