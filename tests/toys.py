@@ -7,6 +7,7 @@ from typing import Any
 import pyro
 import pyro.distributions as dist
 import torch
+import torch._inductor
 from torch import Tensor, nn
 
 import pyro_dgm as dgm
@@ -256,3 +257,15 @@ def assert_equal(one: Any, other: Any) -> None:
     """That two trainers have the same of `everything`, bit for bit."""
     torch.testing.assert_close(one[0], other[0], rtol=0, atol=0)
     assert one[1:] == other[1:]
+
+
+def without_kernels(monkeypatch):
+    """Graphs that run as they were captured, in milliseconds; returns the list that they are put into."""
+    graphs = []
+
+    def compiled(graph, *_, **__):
+        graphs.append(graph)
+        return graph
+
+    monkeypatch.setattr(torch._inductor, "compile", compiled)
+    return graphs

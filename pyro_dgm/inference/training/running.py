@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from ..process.distributed import all_reduce_sum, gather
+from .compiled.graphs import Terms
 from .history import Row
 from .soundness import Unsound
 
-Terms = dict[str, Tensor]
 Value = TypeVar("Value")
 
 AT_ONCE = 64  # batches whose terms are summed by one call

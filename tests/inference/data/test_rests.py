@@ -6,6 +6,7 @@ import torch
 import torch._inductor
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
+from toys import without_kernels
 
 import pyro_dgm as dgm
 from pyro_dgm.inference.data.batches import Batches, as_batches
@@ -94,13 +95,7 @@ def test_loaders_that_leave_no_rest_of_one_or_do_not_know_are_left_alone():
 
 
 def test_a_rest_that_was_taken_in_runs_eager_and_the_others_as_one_graph(monkeypatch):
-    graphs = []
-
-    def compiled(graph, *_, **__):
-        graphs.append(graph)
-        return graph
-
-    monkeypatch.setattr(torch._inductor, "compile", compiled)
+    graphs = without_kernels(monkeypatch)
     trainer = build(compile=True)
     eager = []
     backward = trainer.eager.backward

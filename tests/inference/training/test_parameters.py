@@ -9,7 +9,7 @@ from pyro.infer import SVI, Trace_ELBO
 from pyro.nn import PyroModule, PyroParam
 from torch import nn
 from torch.distributions import constraints
-from toys import same_toy_vae
+from toys import same_toy_vae, without_kernels
 
 import pyro_dgm as dgm
 from pyro_dgm.inference.process.states import fork_rng
@@ -257,7 +257,7 @@ def test_a_pyro_param_converges_to_its_maximum_likelihood():
 
 
 def test_a_pyro_param_is_an_input_of_a_graph(monkeypatch):
-    monkeypatch.setattr(torch._inductor, "compile", lambda graph, *_, **__: graph)
+    without_kernels(monkeypatch)
     check_converges(compile=True)
 
 
@@ -328,7 +328,7 @@ class LateScaled(Scaled):
 @pytest.mark.parametrize("compile", [False, True])
 def test_a_pyro_param_of_training_mode_alone_is_refused_by_name(monkeypatch, compile):
     """It is nowhere in the check before the first step, so no optimizer would hold it."""
-    monkeypatch.setattr(torch._inductor, "compile", lambda graph, *_, **__: graph)
+    without_kernels(monkeypatch)
     model = LateScaled(on="training")
     trainer = dgm.SVITrainer(dgm.ELBO(model, dgm.EmptyGuide()), lr=0.1, compile=compile)
     with pytest.raises(

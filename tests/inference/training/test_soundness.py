@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch._inductor
 from torch import nn
-from toys import assert_equal, everything
+from toys import assert_equal, everything, without_kernels
 
 import pyro_dgm as dgm
 from pyro_dgm.inference.process.states import fork_rng
@@ -149,11 +149,6 @@ def test_a_checkpoint_is_never_written_with_what_is_not_finite(build, tmp_path):
     assert other.num_steps == 7
     fit(other, data(7), epochs=2)
     assert_same(other, whole)
-
-
-def without_kernels(monkeypatch):
-    """Graphs that run as they were captured, in milliseconds."""
-    monkeypatch.setattr(torch._inductor, "compile", lambda graph, *_, **__: graph)
 
 
 @pytest.mark.parametrize("kernels", [False, pytest.param(True, marks=pytest.mark.slow)])

@@ -6,7 +6,7 @@ from cases import PAIRS
 from pyro import poutine
 from torch.optim.lr_scheduler import StepLR
 from torch.utils.data import DataLoader, TensorDataset
-from toys import LinearGaussian, same_toy_vae
+from toys import LinearGaussian, same_toy_vae, without_kernels
 
 import pyro_dgm as dgm
 from pyro_dgm.inference.process.states import fork_rng
@@ -144,18 +144,6 @@ def test_a_run_resumed_at_any_step_equals_one_that_never_stopped(
     second.resume(file)
     fit(second, train(), make_val(), epochs=4 - second.num_epochs)
     assert_same(whole, second)
-
-
-def without_kernels(monkeypatch):
-    """Graphs that run as they were captured, in milliseconds; returns the list that they are put into."""
-    graphs = []
-
-    def compiled(graph, *_, **__):
-        graphs.append(graph)
-        return graph
-
-    monkeypatch.setattr(torch._inductor, "compile", compiled)
-    return graphs
 
 
 def test_the_ragged_last_batch_of_a_resumed_epoch_runs_eager_as_it_would_have(

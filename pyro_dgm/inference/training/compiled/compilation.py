@@ -99,7 +99,7 @@ class Compiled:
         signature = (modules, tuple(kind_of(x) for x in (*tensors, *batch)))
         if signature not in self._graphs:
             self._graphs[signature] = self._build(trained, fixed, batch)
-        return Bound(self._graphs[signature], trained, fixed, batch, self.mode)
+        return Bound(self._graphs[signature], trained, fixed, self.mode)
 
     def _build(self, trained: list[Tensor], fixed: list[Tensor], batch: Batch) -> Graph:
         """Capture the program as it is now, prove the graph, and turn it into kernels."""
@@ -132,31 +132,18 @@ class Bound:
     Args:
         graph: of terms and gradients.
         trained, fixed: the tensors it stands on, besides the batch.
-        batch: one that it was built for.
         mode: of the compiler.
 
     Attributes:
         names: of the terms.
     """
 
-    def __init__(
-        self,
-        graph: Graph,
-        trained: list[Tensor],
-        fixed: list[Tensor],
-        batch: Batch,
-        mode: str | None,
-    ):
+    def __init__(self, graph: Graph, trained: list[Tensor], fixed: list[Tensor], mode: str | None):
         self.graph = graph
         self.trained = trained
         self.names = [*graph.terms]
         self._tensors = [*trained, *fixed]
-        self._kinds = [kind_of(value) for value in batch]
         self._mode = mode
-
-    def takes(self, batch: Batch) -> bool:
-        """Whether a batch is one of those that the graph was built for."""
-        return [kind_of(value) for value in batch] == self._kinds
 
     @torch.no_grad()
     def __call__(self, batch: Batch) -> tuple[Tensor, Gradients]:

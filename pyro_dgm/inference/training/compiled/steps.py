@@ -25,8 +25,7 @@ class CompiledSteps:
 
     Args:
         compiled, eager: loss and gradient, by graphs and by autograd.
-        update: the optimizer's step.
-        parameters: all that are trained, in the order of `update`.
+        update: the optimizer's step, over all parameters that are trained.
         clip: global gradient norm above which gradients are scaled down.
         advance: what moves the schedules of the objective on.
         is_ragged: whether a batch is smaller than the others.

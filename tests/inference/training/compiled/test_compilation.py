@@ -9,7 +9,7 @@ import torch._inductor.config as inductor_config
 from cases import PAIRS, over
 from pyro import poutine
 from torch import nn
-from toys import BatchNorm, Written, captured, loss_and_grad, stepped, toy_vae
+from toys import BatchNorm, Written, captured, loss_and_grad, stepped, toy_vae, without_kernels
 
 import pyro_dgm as dgm
 from pyro_dgm.inference.process.states import fork_rng
@@ -19,14 +19,7 @@ from pyro_dgm.inference.training.compiled.compilation import Compiled, Eager
 @pytest.fixture
 def eager_backend(monkeypatch):
     """Graphs without kernels: what is captured and how graphs are chosen, in milliseconds. Counts the graphs."""
-    graphs = []
-
-    def compiled(graph, *_, **__):
-        graphs.append(graph)
-        return graph
-
-    monkeypatch.setattr(torch._inductor, "compile", compiled)
-    return graphs
+    return without_kernels(monkeypatch)
 
 
 @pytest.fixture

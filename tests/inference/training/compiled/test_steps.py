@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.optim import SGD, Adam, AdamW
 from torch.optim.lr_scheduler import ExponentialLR
-from toys import toy_vae
+from toys import toy_vae, without_kernels
 
 import pyro_dgm as dgm
 from pyro_dgm.inference.training.loop import Loop
@@ -22,7 +22,7 @@ SETTINGS = {
 
 @pytest.fixture(autouse=True)
 def _no_kernels(monkeypatch):
-    monkeypatch.setattr(torch._inductor, "compile", lambda graph, *_, **__: graph)
+    without_kernels(monkeypatch)
 
 
 def run(settings, *, bound, epochs=3):
