@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from time import perf_counter
 from typing import Any
@@ -21,6 +21,7 @@ from ..process.ranks import agree_on_weights
 from ..process.states import device_of, evaluation_mode
 from .averaging import Ema
 from .compiled.graphs import Terms
+from .driving import Steps, TakeStep
 from .epochs import Epochs, PartialEpoch, Run
 from .history import History, Row
 from .monitoring import Patience, check_rates
@@ -28,8 +29,6 @@ from .parameters import Moved
 from .running import RunningMeans, Values, prefixed
 from .soundness import Unsound, list_names, refuse_no_metric
 from .state import TrainingState
-
-TakeStep = Callable[[Batch], Terms | Values]
 
 # Steps between two looks at whether all is finite, each of which reads a value on the host.
 LOOK_EVERY = 50
@@ -57,6 +56,7 @@ class Loop(ABC):
         self.full_batch = 0
         self._last_look = 0
         self._last_good = 0
+        self._seen = SeenStatements()
 
     # -- what a subclass gives ------------------------------------------------------------------------
     @abstractmethod
@@ -67,6 +67,17 @@ class Loop(ABC):
     def steps(self) -> Iterator[TakeStep]:
         """What takes the steps of one epoch, in which nothing changes but weights and batches: here `step`."""
         yield lambda batch: self.step(*batch)
+
+    @contextmanager
+    def watched_steps(self) -> Iterator[TakeStep]:
+        """The same, under a look at the `pyro.param` statements that they run."""
+        with self.steps() as step:
+
+            def watched(batch: Batch) -> Terms | Values:
+                with self._seen:
+                    return step(batch)
+
+            yield watched
 
     @abstractmethod
     def terms(self, *batch: Any) -> Terms:
@@ -117,10 +128,14 @@ class Loop(ABC):
         return self.state.skips.num_skipped
 
     # -- an epoch ------------------------------------------------------------------------------------
-    def _epoch(self, run: Run) -> Row:
+    def _epoch(self, run: Run) -> Generator[Steps, None, Row]:
         """One pass over the training data, and one over the validation data."""
         start = perf_counter()
-        means = self._train(run)
+        epoch = self.state.begin_epoch()
+        if run.file.every is not None:
+            epoch.identity = run.identity
+        yield self._steps(run, epoch)
+        means = epoch.means
         agree_on_weights(self.module, None if self.ema is None else self.ema.average)
         self.end_epoch()
         self.state.num_epochs += 1
@@ -137,50 +152,44 @@ class Loop(ABC):
         row["seconds"] = perf_counter() - start
         return row
 
-    def _train(self, run: Run) -> RunningMeans:
-        """The steps of an epoch, or of what a checkpoint has left of it."""
-        epoch = self.state.begin_epoch()
-        if run.file.every is not None:
-            epoch.identity = run.identity
+    def _steps(self, run: Run, epoch: PartialEpoch) -> Steps:
+        """Ask for the steps of an epoch, or of what a checkpoint has left of it."""
         means = epoch.means
         run.check.begin_epoch(means.num_added)
         self.full_batch = max(self.full_batch, epoch.full_batch)
-        seen = SeenStatements()
+        self._seen = SeenStatements()
         batches = run.batches(self.num_epochs, self.state.device)
-        with self.steps() as step:
-            for batch in epoch.remaining(batches, self.state.device):
-                with raise_together() if run.check.every else nullcontext():
-                    run.check.add(batch)
-                num_data = len(batch[0])
-                if (
-                    self.full_batch == 0 or num_data > self.full_batch + 1
-                ):  # one more: a rest of one
-                    self.full_batch = num_data
-                with seen:
-                    terms = self._explained(step, batch)
-                self._refuse_late(seen)
-                means.add(terms, num_data)
-                self.state.num_steps += 1
-                self.average()
-                epoch.num_seen += num_data
-                self._end_step(epoch, run)
+        for batch in epoch.remaining(batches, self.state.device):
+            with raise_together() if run.check.every else nullcontext():
+                run.check.add(batch)
+            num_data = len(batch[0])
+            if self.full_batch == 0 or num_data > self.full_batch + 1:  # one more: a rest of one
+                self.full_batch = num_data
+            with self._explaining(batch):
+                terms = yield batch
+            self._refuse_late()
+            means.add(terms, num_data)
+            self.state.num_steps += 1
+            self.average()
+            epoch.num_seen += num_data
+            self._end_step(epoch, run)
         with raise_together():
             run.check.end_epoch()
         self._look_at_terms(means)
-        return means
 
-    def _explained(self, step: TakeStep, batch: Batch) -> Terms | Values:
+    @contextmanager
+    def _explaining(self, batch: Batch) -> Iterator[None]:
         try:
-            return step(batch)
+            yield
         except (ValueError, RuntimeError, IndexError) as error:
             refuse_one_datum(error, batch)
             if len(batch[0]) != self.full_batch:
                 self.explain(batch)
             raise
 
-    def _refuse_late(self, seen: SeenStatements) -> None:
+    def _refuse_late(self) -> None:
         """Refuse `pyro.param` statements that the check before the first step did not meet: nobody trains them."""
-        names = seen.new_foreign_to(self.module)
+        names = self._seen.new_foreign_to(self.module)
         if names:
             raise Unsound(
                 f"{type(self).__name__}: expected pyro.param statements that run on the first batch in "

@@ -24,8 +24,8 @@ from .compiled.compilation import Compiled, Eager
 from .compiled.graphs import Terms
 from .compiled.steps import CompiledSteps
 from .compiled.updates import Update
+from .driving import TakeStep
 from .epochs import Epochs
-from .loop import TakeStep
 from .parameters import Moved, trainable_parameters
 from .trainer import Trainer
 

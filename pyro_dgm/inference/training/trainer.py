@@ -17,12 +17,12 @@ from ..data.streams import StreamCheck
 from ..objectives.statements import SeenStatements
 from ..process.distributed import raise_together, stop_together
 from ..process.states import eval_mode, fork_rng
-from ..run.sessions import require_positive
 from .checkpoints import KEEP, CheckpointFile
+from .driving import Fit, Plan, drive
 from .epochs import Epochs, Run
 from .history import History, Row
 from .loop import Loop
-from .monitoring import Patience, check_limits, choose_metric, progress_bar, show_epoch
+from .monitoring import Patience, choose_metric, progress_bar, show_epoch
 from .running import prefixed
 from .soundness import list_names, refuse_no_metric
 
@@ -129,36 +129,49 @@ class Trainer(Loop):
                 module does not; for other data, batch size or seed in the rest of an epoch. For `checkpoint_every`
                 without a file or with several processes, of which a file holds one.
         """
-        require_positive(epochs=epochs, batch_size=batch_size)
-        check_limits(patience, max_skips)
-        self.state.skips.limit = max_skips
-        file = CheckpointFile(checkpoint, checkpoint_every, checkpoint_keep)
+        plan = Plan(
+            epochs=epochs,
+            batch_size=batch_size,
+            monitor=monitor,
+            patience=patience,
+            max_skips=max_skips,
+            seed=seed,
+            file=CheckpointFile(checkpoint, checkpoint_every, checkpoint_keep),
+            on_epoch=on_epoch,
+            progress=progress,
+        )
+        drive(self.fitting(train, val, plan), self.watched_steps)
+        return self.history
+
+    def fitting(self, train: Any, val: Any, plan: Plan) -> Fit:
+        """What `fit` does besides its steps, which it asks for: a generator for whoever takes them."""
+        self.state.skips.limit = plan.max_skips
         with raise_together():
             self._check_moved()
-            run = self._prepare(train, val, batch_size, seed, file)
-        run.compare_ranks(self.module, epochs=epochs, done=self.num_epochs, steps=self.num_steps)
-        bar_of_run = self._bar(epochs, shown=progress)
-        with stop_together(), self.state.training(seed), bar_of_run as bar:
+            run = self._prepare(train, val, plan)
+        done = {"done": self.num_epochs, "steps": self.num_steps}
+        run.compare_ranks(self.module, epochs=plan.epochs, **done)
+        bar_of_run = self._bar(plan.epochs, shown=plan.progress)
+        with stop_together(), self.state.training(plan.seed), bar_of_run as bar:
             self._check_schedules()
-            metric = choose_metric(self._check(run), monitor, patience)
+            metric = choose_metric(self._check(run), plan.monitor, plan.patience)
             if self.keeps_order:
                 run = run.in_order()
             self._begin()
             self.state.compare_by(metric)
-            watch = Patience(self.module, self._optimizers(), patience)
-            for _ in range(epochs):
-                row = self._epoch(run)
+            watch = Patience(self.module, self._optimizers(), plan.patience)
+            for _ in range(plan.epochs):
+                row = yield from self._epoch(run)
                 with raise_together():
                     self._record(run, row, metric, watch)
-                    if on_epoch is not None:
-                        on_epoch(row)
+                    if plan.on_epoch is not None:
+                        plan.on_epoch(row)
                 show_epoch(bar, row, metric)
                 best_epoch = self.best.get("epoch", run.first_epoch)
                 if watch.is_over(self.num_epochs, best_epoch, self.state.warm_up):
                     break
             self.state.refuse_non_finite()
             self.state.deploy()
-        return self.history
 
     def evaluate(self, data: Any, batch_size: int = 512, seed: int = 0) -> Row:
         """Mean terms over data, each datum counted once, in nats per datum; moves no weight and no seed.
@@ -204,16 +217,15 @@ class Trainer(Loop):
             finally:
                 self.bar = None
 
-    def _prepare(
-        self, train: Any, val: Any, batch_size: int, seed: int, file: CheckpointFile
-    ) -> Run:
+    def _prepare(self, train: Any, val: Any, plan: Plan) -> Run:
         val_batches, val_check = None, None
         if val is not None:
-            val_batches = self._batches(val, batch_size, shuffle=False, name="val")
+            val_batches = self._batches(val, plan.batch_size, shuffle=False, name="val")
             val_check = self._stream_check(val_batches)
-        train_batches = self._batches(train, batch_size, shuffle=True)
+        train_batches = self._batches(train, plan.batch_size, shuffle=True)
         check = self._stream_check(train_batches)
-        run = Run(train_batches, val_batches, seed, file, self.num_epochs, check, val_check)
+        done = self.num_epochs
+        run = Run(train_batches, val_batches, plan.seed, plan.file, done, check, val_check)
         if self.state.partial is not None:
             self.state.partial.check_identity(run.identity)
         return run
