@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import warnings
 from argparse import ArgumentError
@@ -20,14 +19,16 @@ from ..files.manifest import Manifest
 from ..files.records import read_records
 from ..files.writing import write_file
 from ..inference.objectives.elbo import ELBO, Objective
+from ..inference.process.distributed import rank_and_world
 from ..inference.run.sessions import require_positive
 from ..inference.training.svi import SVITrainer
 from ..programs.vae import VAE
 from .configurations import CONFIG, build_parts, instantiate, read_run_config
 from .data import Data
 from .defaults import add_defaults, without_files
-from .folders import claim, prepare, run_folder
+from .folders import run_folder
 from .kinds import check_kinds
+from .processes import claimed, default_device, on_rank_zero, process_group, rank_zero_first
 from .runs import RESULTS, WEIGHTS, Run, table
 from .trust import only_trusted, take_trust, trusted_by, with_fix
 
@@ -68,25 +69,22 @@ def fit(
         num: importance draws per test datum.
         limit: score only so many test data.
         out: run directory; default `runs/<time>`.
-        device: default: the GPU if there is one.
+        device: default: the GPU if there is one, under torchrun that of each process.
         seed: of weights, noise and order.
         resume: go on from `out/checkpoint.pt`.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ValueError(
-            "expected one process, got several. Fix: call SVITrainer(objective).fit(x, epochs=150) "
-            "in a script of your own under torchrun."
-        )
     run = Run(run_folder(out), vae.to(_find_device(device)), data)
     run.check(limit)
     history = run.train(objective, trainer, epochs, batch_size, patience, seed, resume=resume)
     results = {**run.evaluate(num, limit, seed), "seconds": sum(history.column("seconds"))}
-    print(table(results), flush=True)  # before anything is written, for which there may be no room
-    run.save(history)
-    run.record(results, command="fit", num=num, limit=limit, seed=seed)
-    run.draw(64, seed)
-    run.describe(seed)
-    print(f"\nRun directory: {run.folder}")
+    with on_rank_zero() as is_writing:
+        if is_writing:
+            print(table(results), flush=True)  # before anything is written, which may find no room
+            run.save(history)
+            run.record(results, command="fit", num=num, limit=limit, seed=seed)
+            run.draw(64, seed)
+            run.describe(seed)
+            print(f"\nRun directory: {run.folder}")
 
 
 def evaluate(
@@ -112,8 +110,10 @@ def evaluate(
     loaded.check(limit)
     read_records(loaded.folder / RESULTS)  # damaged ones are named before the work
     results = loaded.evaluate(num, limit, seed)
-    print(table(results), flush=True)
-    loaded.record(results, command="evaluate", num=num, limit=limit, seed=seed)
+    with on_rank_zero() as is_writing:
+        if is_writing:
+            print(table(results), flush=True)
+            loaded.record(results, command="evaluate", num=num, limit=limit, seed=seed)
 
 
 def sample(
@@ -135,12 +135,14 @@ def sample(
     import numpy as np
 
     require_positive(num=num)
-    loaded = _load(run, device, trust)
-    buffer = BytesIO()
-    np.save(buffer, loaded.draw(num, seed, "sample.png").cpu().numpy())
-    path = loaded.folder / "samples.npy"
-    write_file(path, buffer.getbuffer())
-    print(f"{num} samples: {loaded.folder / 'sample.png'}, {path}")
+    with on_rank_zero() as is_writing:
+        if is_writing:
+            loaded = _load(run, device, trust)
+            buffer = BytesIO()
+            np.save(buffer, loaded.draw(num, seed, "sample.png").cpu().numpy())
+            path = loaded.folder / "samples.npy"
+            write_file(path, buffer.getbuffer())
+            print(f"{num} samples: {loaded.folder / 'sample.png'}, {path}")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -149,7 +151,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with warnings.catch_warnings():
         # The parser looks each class up under its shortest path, pyro_dgm.Objective among them.
         warnings.filterwarnings("ignore", message=r"dgm\.\w+ has moved")
-        _parse_and_run(arguments)
+        with process_group():
+            if rank_and_world()[0] > 0:
+                warnings.simplefilter("ignore")  # rank 0 says it
+            _parse_and_run(arguments)
 
 
 def _parse_and_run(arguments: list[str]) -> None:
@@ -167,7 +172,8 @@ def _parse_and_run(arguments: list[str]) -> None:
             chosen = parser.parse_args(arguments)
             _run_command(chosen.subcommand, chosen[chosen.subcommand], fit_parser, trust)
     except (ArgumentError, ValueError, OSError) as error:
-        parser.exit(2, f"pyro-dgm {' '.join(arguments[:1])}: {with_fix(str(error))}\n")
+        said = f"pyro-dgm {' '.join(arguments[:1])}: {with_fix(str(error))}\n"
+        parser.exit(2, said if rank_and_world()[0] == 0 else None)
 
 
 def _run_command(
@@ -175,9 +181,8 @@ def _run_command(
 ) -> None:
     if name == "fit":
         check_kinds(settings, fit)
-        with claim(settings) as folder:
-            settings = prepare(fit_parser, settings, folder)
-            fit(**_instantiate(fit_parser, settings))
+        with claimed(fit_parser, settings) as claimed_settings:
+            fit(**rank_zero_first(lambda: _instantiate(fit_parser, claimed_settings)))
     elif name == "evaluate":
         evaluate(**_keyword_arguments(settings), trust=trust)
     else:
@@ -258,7 +263,7 @@ def _load(run: str, device: str | None, trust: Sequence[str]) -> Run:
 def _find_device(name: str | None) -> torch.device:
     """The device of that name, or the GPU if there is one; it is tried, so that a mistake shows at once."""
     if name is None:
-        name = "cuda" if torch.cuda.is_available() else "cpu"
+        name = default_device()
     try:
         device = torch.device(name)
         torch.empty(0, device=device)

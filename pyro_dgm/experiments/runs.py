@@ -26,6 +26,7 @@ from ..files.manifest import Manifest
 from ..files.records import append_record
 from ..inference.drawing.generation import generate, reconstruct
 from ..inference.objectives.elbo import Objective
+from ..inference.process.distributed import raise_together, rank_and_world
 from ..inference.run.structure import Structure
 from ..inference.sites.measures import Measure
 from ..inference.training.checkpoints import load_weights, weights_content
@@ -121,13 +122,17 @@ class Run:
         batches = self.data.batches(batch_size)
         first = batches.first()[0].to(self._device)
         structure = build("vae", lambda: loss.preflight(first))
-        self._require_room(structure)
+        is_writing = rank_and_world()[0] == 0
+        with raise_together():
+            if is_writing:
+                self._require_room(structure)
         checkpoint = self.folder / CHECKPOINT
         if resume and checkpoint.exists():
             fitted.resume(checkpoint)
         num_left = _epochs_left(epochs, fitted.num_epochs)
         metrics = self.folder / METRICS
-        rebuild_metrics(metrics, fitted.history)
+        if is_writing:
+            rebuild_metrics(metrics, fitted.history)
         if num_left == 0:  # it was stopped between training and evaluation
             fitted.state.deploy()
         else:
@@ -138,7 +143,7 @@ class Run:
                 patience=patience,
                 seed=seed,
                 checkpoint=checkpoint,
-                on_epoch=lambda row: append_metrics(metrics, row),
+                on_epoch=(lambda row: append_metrics(metrics, row)) if is_writing else None,
             )
         return fitted.history
 

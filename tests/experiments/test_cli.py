@@ -1,6 +1,7 @@
 """The command line, from flags to the run directory and back."""
 
 import json
+import os
 import subprocess
 import sys
 import warnings
@@ -298,11 +299,31 @@ def test_a_run_without_weights_says_how_to_finish_it(run, capsys):
     assert "its training did not end. Fix: --resume=true" in capsys.readouterr().err
 
 
-def test_several_processes_are_refused(tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(SystemExit):
-        main(["fit", *SMALL, f"--out={tmp_path / 'run'}"])
-    assert "expected one process, got several" in capsys.readouterr().err
+@pytest.mark.slow
+def test_torchrun_trains_one_run_of_which_rank_zero_writes_the_files(tmp_path):
+    """The figures are those that one process has on the weights of the run."""
+    folder = tmp_path / "run"
+    command = ["torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "--"]
+    command += ["pyro_dgm", "fit", *SMALL, "--num=30", "--limit=70", f"--out={folder}"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", *command],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("-ELBO") == done.stdout.count("Run directory") == 1
+    assert (folder / "posterior.nc").exists()
+    results = json.loads((folder / "results.json").read_text())
+    main(["evaluate", str(folder), "--num=30", "--limit=70"])
+    rows = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
+    assert [row["command"] for row in rows] == ["fit", "evaluate"]
+    assert rows[1]["nll"] == pytest.approx(results["nll"], rel=1e-6)
+    epochs = (folder / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(row)["epoch"] for row in epochs] == list(range(1, len(epochs) + 1))
 
 
 def test_a_finished_run_is_resumed_into_its_evaluation(run, capsys):
