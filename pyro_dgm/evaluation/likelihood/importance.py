@@ -11,10 +11,12 @@ from torch import Tensor
 
 from ...contract import PyroProgram, Site
 from ...inference.data.tensors import Batch
+from ...inference.process.distributed import gather
 from ...inference.run.levels import LevelSearch
 from ...inference.run.limits import check_divergence, check_figures, check_masses, check_total
 from ...inference.run.particles import Particles, draw
 from ...inference.run.sessions import Session, session
+from ...inference.run.shared_blocks import SharedBlocks
 from ...inference.sites.measures import Bound, Measure, bound_of, measure_of
 from .psis import khat, khat_threshold
 from .results import NLL
@@ -69,8 +71,11 @@ def nll(
 def nll_of(pair: Session) -> NLL:
     """`nll` of an open session."""
     scores = Scores(pair)
-    for block in pair.blocks():
-        scores.add(score_block(pair, block))
+    blocks = SharedBlocks(pair, "nll")
+    with blocks.together():
+        for block in blocks:
+            scores.add(score_block(pair, block))
+    scores.gather(blocks)
     return scores.nll()
 
 
@@ -115,6 +120,7 @@ class Scores:
         self.num = pair.num
         self.levels = LevelSearch()
         self.observed: dict[str, Site] = {}
+        self.measure: Measure | None = None  # where other ranks have scored blocks, too
         self.statistics: list[dict[str, Tensor]] = []
         self.limits: list[dict[str, Tensor]] = []
 
@@ -125,6 +131,19 @@ class Scores:
         self.levels.add(weights.observed)
         self.statistics.append(summary_of(weights.log_w, weights.kl, weights.rounding))
         self.limits.append({"rounding": weights.rounding.cpu(), "mass": weights.log_mass.cpu()})
+
+    def gather(self, blocks: SharedBlocks) -> None:
+        """Take in the blocks that other ranks have scored."""
+        if blocks.world == 1:
+            return
+        self.statistics = blocks.gather(self.statistics)
+        self.limits = blocks.gather(self.limits)
+        measure = measure_of(self.observed) if self.observed else None
+        levels, self.levels = self.levels, LevelSearch()
+        for found in gather((self.num, measure, levels)):
+            self.num, measure = found[:2] if found[1] is not None else (self.num, measure)
+            self.levels.take_in(found[2])
+        self.measure = measure
 
     def nll(self) -> NLL:
         """The likelihood of all blocks.
@@ -157,7 +176,8 @@ class Scores:
         measure = structure.measure
         is_local = bool(set(structure.points) - set(structure.shared))
         if measure is Measure.JOINT and not is_local:
-            measure = Measure.FACTOR if structure.factors else measure_of(self.observed)
+            own = measure_of(self.observed) if self.measure is None else self.measure
+            measure = Measure.FACTOR if structure.factors else own
         if structure.has_globals and measure is not Measure.JOINT:
             return measure, Bound.PREDICTIVE
         return measure, bound_of(measure, is_exact=structure.is_exact)

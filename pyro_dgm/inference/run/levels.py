@@ -60,6 +60,13 @@ class LevelSearch:
             self.sample.append(flat[spread.round().long().to(flat.device)].double().cpu())
             self.num += len(spread)
 
+    def take_in(self, other: LevelSearch) -> None:
+        """Note the data of another search."""
+        self.are_integers = self.are_integers and other.are_integers
+        self.is_masked = self.is_masked or other.is_masked
+        self.sample += other.sample
+        self.num += other.num
+
     @property
     def found(self) -> bool:
         """Whether the data lie on levels; a single number that all of them repeat tells nothing."""
