@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from ..inference.data.tensors import Batch
 from ..inference.process.distributed import average_gradients
 from ..inference.process.numbers import check_count, check_number
 from ..inference.training.parameters import Moved, trainable_parameters
@@ -166,12 +167,24 @@ class Side:
         self.moved = Moved("GANTrainer", role, module, self.optimizer)
         self.num_steps = 0
 
-    def backward(self, loss: Tensor, *, keep_graph: bool = False) -> None:
-        """Gradients of this side alone: the other one, and whoever trains it next, finds none of them."""
+    def backward(self, loss: Tensor, batch: Batch, *, keep_graph: bool = False) -> None:
+        """Gradients of this side alone: the other one, and whoever trains it next, finds none of them.
+
+        Args:
+            loss: mean over the data of a batch.
+            batch: these.
+            keep_graph: whether another side goes back through it.
+        """
         self.forget()
         free = [p for p in self.parameters if p.requires_grad]  # some may have been frozen since
         loss.backward(inputs=free, retain_graph=keep_graph)
-        average_gradients(self.parameters)
+        average_gradients(self.parameters, len(batch[0]))
+
+    def follow(self) -> Side:
+        """Itself, with the gradients of other ranks, where this one has no batch."""
+        self.forget()
+        average_gradients(self.parameters, 0)
+        return self
 
     def step(self) -> None:
         """Move, and forget the gradients."""
@@ -194,3 +207,9 @@ class Side:
         """Take what `state_dict` gave."""
         self.optimizer.load_state_dict(state["optimizer"])
         self.num_steps = state["num_steps"]
+
+
+def follow(move: Move, generator: Side, critic: Side) -> list[Side]:
+    """The sides of a move with the gradients of other ranks, where this one has no batch."""
+    sides = {Move.CRITIC: [critic], Move.GENERATOR: [generator]}
+    return [side.follow() for side in sides.get(move, [critic, generator])]

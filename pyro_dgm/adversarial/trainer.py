@@ -27,7 +27,7 @@ from .drawing import Fakes
 from .games import Game, NonSaturating
 from .matching import check_match
 from .penalties import R1, Penalty
-from .players import Alternating, Move, Play, Side
+from .players import Alternating, Move, Play, Side, follow
 from .rules import GameRules
 
 
@@ -135,11 +135,11 @@ class GANTrainer(Trainer):
 
     def step(self, *batch: Any) -> Terms:
         """Carry out the plan of the play; returns the terms of both sides, none if a move was passed over."""
-        before = self.num_generator_steps
+        before, num_skipped = self.num_generator_steps, self.num_skipped
         terms: Terms = {}
         for move in self.play.plan(self.num_critic_steps):
             found = self.move(move, *batch)
-            if not found:
+            if self.num_skipped > num_skipped:
                 terms = {}
                 break
             terms.update(found)
@@ -156,19 +156,19 @@ class GANTrainer(Trainer):
         return self._sum_up(self._game_terms(batch, self.fakes(*batch)), of_bound)
 
     def move(self, move: Move, *batch: Any) -> Terms:
-        """One move on a batch; returns the terms before it, none if it was passed over."""
+        """One move on a batch; returns the terms before it, none if passed over, or on other ranks' data alone."""
+        if not batch:
+            return self._finish({}, *follow(move, self._generator, self._critic))
         if move is Move.CRITIC:
             return self.critic_step(*batch)
-        if move is Move.GENERATOR:
-            return self.generator_step(*batch)
-        return self.joint_step(*batch)
+        return (self.generator_step if move is Move.GENERATOR else self.joint_step)(*batch)
 
     def critic_step(self, *batch: Any) -> Terms:
         """Move the critic once; returns the terms before it has moved."""
         with torch.no_grad():
             fake = self.fakes(*batch)
         terms = self._game_terms(batch, fake)
-        self._critic.backward(self._critic_cost(terms))
+        self._critic.backward(self._critic_cost(terms), batch)
         return self._finish(terms, self._critic)
 
     def generator_step(self, *batch: Any) -> Terms:
@@ -178,14 +178,14 @@ class GANTrainer(Trainer):
         real = logits(self.critic, *batch) if self.game.generator_reads_real else None
         of_game = {"generator": self.game.generator_loss(fake, real)}
         terms = self._sum_up(of_game, of_bound)
-        self._generator.backward(self._generator_cost(terms))
+        self._generator.backward(self._generator_cost(terms), batch)
         return self._finish(terms, self._generator)
 
     def joint_step(self, *batch: Any) -> Terms:
         """Move both, from the same weights and the same fakes."""
         terms = self.terms(*batch)
-        self._critic.backward(self._critic_cost(terms), keep_graph=True)
-        self._generator.backward(self._generator_cost(terms))
+        self._critic.backward(self._critic_cost(terms), batch, keep_graph=True)
+        self._generator.backward(self._generator_cost(terms), batch)
         return self._finish(terms, self._critic, self._generator)
 
     def _bound_terms(self, *batch: Any) -> Terms:

@@ -125,7 +125,7 @@ class GlobalsAndLocals(Target):
     def _batches(self) -> Iterator[Batch]:
         epoch = 0
         while True:
-            yield from self.data.epoch(self.seed, epoch, even=True)
+            yield from self.data.epoch(self.seed, epoch, training=True)
             epoch += 1
 
     def _guide_of_all(self) -> FlowGuide:

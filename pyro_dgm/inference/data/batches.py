@@ -2,33 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from itertools import count
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, DistributedSampler, IterableDataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from ...contract import PyroProgram
-from ..process.ambient import read_on_cpu
+from ..process.distributed import rank_and_world
 from ..process.numbers import check_count
-from ..process.states import derive_seed, fork_rng
+from ..process.states import fork_rng
 from .arguments import arguments_of, takes_as_one_datum
 from .extremes import extreme_rows
-from .rests import batch_sizes, batches_before_one_datum
-from .sharding import length_of, loader_of, part_of_rank, require_parts, sampler_of
+from .loaders import LoaderBatches as LoaderBatches
+from .rests import batch_sizes
+from .sharding import (
+    Stages,
+    order_of_epoch,
+    part_of_rank,
+)
 from .tensors import (
     Batch,
     as_tensors,
     check_list,
-    concat_rows,
     fix_of_form,
     is_array,
     is_option,
     is_stream,
     take_rows,
     to_device,
-    to_tensor,
 )
 
 
@@ -95,30 +99,54 @@ class Batches:
         """Number of data."""
         return len(self.tensors[0])
 
-    def epoch(self, seed: int = 0, epoch: int = 0, *, even: bool = False) -> Iterator[Batch]:
-        """The minibatches of one epoch; with several processes those of this rank.
+    def epoch(
+        self,
+        seed: int = 0,
+        epoch: int = 0,
+        *,
+        training: bool = False,
+        stages: Stages = (),
+        num_seen: int = 0,
+    ) -> Iterator[Batch]:
+        """The minibatches of one epoch; with several processes those of this rank, and each datum is with one of them.
 
         Args:
             seed: the order is a function of it
             epoch: and of this.
-            even: for training: as many batches as of any other rank, and no last one of a single datum, which
-                batch normalization can't be trained on; the batch before takes that datum in.
+            training: this rank's data, in batches without a last one of a single datum, which batch normalization
+                can't be trained on (the batch before takes that datum in); else every W-th batch of the whole set.
+            stages: what other ranks have done of it, in training.
+            num_seen: data that this rank has seen since then.
         """
-        order = torch.arange(len(self), device="cpu")
-        if self.shuffle:
-            generator = torch.Generator().manual_seed(derive_seed(seed, epoch))
-            order = torch.randperm(len(self), generator=generator, device="cpu")
-        if self.split:
-            order = part_of_rank(order, pad=even)
-        own = order.to(self.tensors[0].device)
-        for rows in own.split(batch_sizes(len(own), self.batch_size, join=even)):
+        order = order_of_epoch(len(self), seed, epoch, shuffle=self.shuffle, stages=stages)
+        is_shared = self.split and rank_and_world()[1] > 1
+        if is_shared and training:
+            order = part_of_rank(order)
+        own = order[num_seen:].to(self.tensors[0].device)
+        batches = own.split(batch_sizes(len(own), self.batch_size, join=training))
+        if is_shared and not training:
+            batches = batches[slice(*self._places)]
+        for rows in batches:
             if len(rows):  # of fewer data than ranks some have none
                 yield self._rows(rows)
 
+    def numbered(self) -> Iterator[tuple[int, Batch]]:
+        """This rank's batches for evaluation, each with its number in the whole set."""
+        start, _, step = self._places
+        return zip(count(start, step), self.epoch(), strict=False)
+
     @property
-    def length(self) -> str | None:
-        """What fixes how many batches an epoch has, in words."""
-        return f"{len(self)} data in batches of {self.batch_size}"
+    def _places(self) -> tuple[int, None, int]:
+        """Start, end and step of this rank's batches among those of the whole set."""
+        rank, world = rank_and_world() if self.split else (0, 1)
+        return rank, None, world
+
+    @property
+    def num_batches(self) -> int | None:
+        """How many batches an epoch of training has, for this rank."""
+        start, _, step = self._places
+        num_own = len(range(start, len(self), step))
+        return len(batch_sizes(num_own, self.batch_size, join=True))
 
     def first(self) -> Batch:
         """A batch that holds the rows with extreme values: what a check finds there, it finds in the whole set."""
@@ -134,81 +162,6 @@ class Batches:
         if self.transform is not None:
             x = self.transform(x)
         return (x, *context)
-
-
-class LoaderBatches:
-    """The batches of a user's own DataLoader, moved to the device; tensors, tuples, or dicts of tensors.
-
-    Args:
-        loader: any re-iterable over batches.
-        arguments: names of the program's arguments, by which a dict batch is ordered.
-        device: where the tensors go.
-    """
-
-    def __init__(self, loader: Any, arguments: Sequence[str], device: torch.device):
-        self.loader, self.arguments, self.device = loader, tuple(arguments), device
-
-    def to(self, device: torch.device) -> LoaderBatches:
-        """The same batches on another device."""
-        return LoaderBatches(self.loader, self.arguments, device)
-
-    def epoch(self, seed: int = 0, epoch: int = 0, *, even: bool = False) -> Iterator[Batch]:
-        """The minibatches of one epoch, in the loader's own order.
-
-        For training (`even`) a last batch of a single datum goes into the one before, where the loader says its sizes.
-        """
-        sampler = sampler_of(self.loader)
-        if isinstance(sampler, DistributedSampler):
-            sampler.set_epoch(epoch)
-        joined = batches_before_one_datum(self.loader) if even else None
-        batches = iter(read_on_cpu(self.loader))
-        for position, batch in enumerate(batches):
-            moved = self._moved(batch)
-            if position + 1 == joined:  # the last but one takes in the last
-                moved = concat_rows([moved, *map(self._moved, batches)])
-            yield moved
-
-    def _moved(self, batch: Any) -> Batch:
-        return tuple(self._to_device(value) for value in self._ordered(batch))
-
-    @property
-    def length(self) -> str | None:
-        """How many batches an epoch has, in words; `None` where only reading them tells."""
-        return length_of(self.loader)
-
-    def first(self) -> Batch:
-        """The first batch.
-
-        Raises:
-            ValueError: if the loader yields nothing.
-        """
-        for batch in self.epoch():
-            return batch
-        raise ValueError(
-            "data: expected at least one batch, got a loader that yields nothing. Fix: drop_last=False."
-        )
-
-    def _to_device(self, value: Any) -> Any:
-        return to_tensor(value).to(self.device, non_blocking=True) if is_array(value) else value
-
-    def _ordered(self, batch: Any) -> Batch:
-        """The arguments of the program that a batch holds, in their order."""
-        if not isinstance(batch, Mapping):
-            return tuple(batch) if isinstance(batch, (tuple, list)) else (batch,)
-        if not set(batch) <= set(self.arguments):
-            raise ValueError(
-                f"data: expected a dict batch with keys among the model's arguments {self.arguments}, got "
-                f"{sorted(batch)}. Fix: name the keys as the arguments of model.forward."
-            )
-        names = self.arguments[: len(batch)]
-        if set(names) != set(
-            batch
-        ):  # arguments go by position: none may be left out before the last
-            raise ValueError(
-                f"data: expected a dict batch with the model's first arguments {names}, got {sorted(batch)}. "
-                "Fix: give every argument before the last one."
-            )
-        return tuple(batch[name] for name in names)
 
 
 def as_batches(
@@ -229,12 +182,11 @@ def as_batches(
         model: the program whose arguments a batch holds; it orders batches that are dicts.
         device: where the batches go.
         shuffle: whether every epoch has a new order, where the data do not say it themselves.
-        split: whether each of several processes takes a part of the data, as training does.
+        split: whether each of several processes takes a part of what is in memory, as training does.
         name: of the argument, for messages.
 
     Raises:
         TypeError: for anything else.
-        ValueError: for a loader to be split and shuffled that gives all data to each of several processes.
     """
     if isinstance(data, Batches):
         return (data if split else data.whole()).to(device)
@@ -246,7 +198,7 @@ def as_batches(
         found = Batches(data, batch_size, shuffle=shuffle, name=name).to(device)
         return found if split else found.whole()
     if isinstance(data, Dataset):
-        loader = _loader_of(data, batch_size, model, device, shuffle=shuffle, split=split)
+        loader = _loader_of(data, batch_size, model, device, shuffle=shuffle)
         return LoaderBatches(loader, arguments_of(model), device)
     if isinstance(data, list):
         check_list(data, name)
@@ -256,8 +208,6 @@ def as_batches(
             "is read only once. Fix: a DataLoader, or list(data) joined by torch.cat."
         )
     if is_stream(data):
-        if split and shuffle:
-            require_parts(data, name)
         return LoaderBatches(data, arguments_of(model), device)
     fix = (
         fix_of_form(data) if isinstance(data, Mapping) else "torch.as_tensor(x), one row per datum"
@@ -269,11 +219,11 @@ def as_batches(
 
 
 def _loader_of(
-    data: Dataset[Any], batch_size: int, model: PyroProgram, device: torch.device, **how: bool
+    data: Dataset[Any], batch_size: int, model: PyroProgram, device: torch.device, *, shuffle: bool
 ) -> DataLoader[Any]:
     """A loader over a Dataset; a stream says itself what a rank reads, and may be batched already."""
     if not isinstance(data, IterableDataset):
-        return loader_of(data, batch_size, **how)
+        return DataLoader(data, batch_size, shuffle=shuffle)
     return DataLoader(data, None if _comes_in_batches(data, model, device) else batch_size)
 
 

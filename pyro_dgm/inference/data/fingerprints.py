@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from ..process.states import fork_rng
 from .batches import Batches, LoaderBatches
+from .sharding import OrderOfRank
 from .tensors import is_array, to_tensor
 
 ROWS_AT_ONCE = 2**22  # bytes of the data that are looked at at once
@@ -40,23 +41,29 @@ def identify(batches: Batches | LoaderBatches, seed: int) -> Identity:
         found["shuffle"] = str(batches.shuffle)
         found["data"] = hash_tensors(batches.tensors)
         if batches.transform is not None:
-            found["transform"] = _name_of(batches.transform)
+            found["transform"] = name_of(batches.transform)
         return found
     loader = batches.loader
     if isinstance(loader, DataLoader):
         found["batch_size"] = str(loader.batch_size)
         found["sampler"] = type(loader.sampler).__name__
-        dataset = loader.dataset
-        if not isinstance(dataset, IterableDataset):
-            found["num_data"] = len(dataset)  # type: ignore[arg-type]
-        if isinstance(dataset, TensorDataset):
-            found["data"] = hash_tensors(dataset.tensors)
-        elif not isinstance(dataset, IterableDataset):
-            found["items"] = _hash_items(dataset, int(found["num_data"]), batches.device)
+        if isinstance(loader.sampler, OrderOfRank):
+            found["shuffle"] = str(loader.sampler.shuffle)
+        found |= identify_dataset(loader.dataset, batches.device)
     elif isinstance(loader, list):
         found["batches"] = len(loader)
-        found["data"] = hash_tensors(tuple(_values_of(loader)))
+        found["data"] = hash_tensors(tuple(values_of(loader)))
     return found
+
+
+def identify_dataset(dataset: Dataset[Any], device: torch.device) -> Identity:
+    """The data that a Dataset gives by index, as `identify` knows them; nothing of a stream."""
+    if isinstance(dataset, IterableDataset):
+        return {}
+    num: int = len(dataset)  # type: ignore[arg-type]
+    if isinstance(dataset, TensorDataset):
+        return {"num_data": num, "data": hash_tensors(dataset.tensors)}
+    return {"num_data": num, "items": _hash_items(dataset, num, device)}
 
 
 def _hash_items(dataset: Dataset[Any], num: int, device: torch.device) -> str:
@@ -93,11 +100,12 @@ def _leaves(item: Any) -> list[Any]:
     return [item if isinstance(item, (str, int, float)) else type(item).__name__]
 
 
-def _name_of(transform: Any) -> str:
+def name_of(transform: Any) -> str:
+    """The name of a transform's function or class."""
     return getattr(transform, "__qualname__", type(transform).__qualname__)
 
 
-def _values_of(batches: list[Any]) -> list[Any]:
+def values_of(batches: list[Any]) -> list[Any]:
     """All that a list of batches holds, in its order."""
     values: list[Any] = []
     for batch in batches:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import torch
 from torch.utils.data import RandomSampler
 
+from ..process.distributed import rank_and_world
 from .batches import Batches, LoaderBatches
 from .rests import batch_sizes
-from .sharding import part_of_rank, sampler_of
+from .sharding import sampler_of
 
 
 def in_order(batches: Batches | LoaderBatches) -> Batches | LoaderBatches:
@@ -18,7 +18,8 @@ def in_order(batches: Batches | LoaderBatches) -> Batches | LoaderBatches:
     """
     if isinstance(batches, Batches):
         return batches.in_order()
-    if isinstance(sampler_of(batches.loader), RandomSampler):
+    sampler = sampler_of(batches.loader)
+    if isinstance(sampler, RandomSampler) or getattr(sampler, "shuffle", False):
         raise ValueError(
             "data: expected a loader in the order of the data, for the programs know each datum by its place, got one "
             "that shuffles. Fix: DataLoader(data, batch_size=len(data), shuffle=False)."
@@ -29,8 +30,6 @@ def in_order(batches: Batches | LoaderBatches) -> Batches | LoaderBatches:
 def is_one_batch(batches: Batches | LoaderBatches) -> bool:
     """Whether all data are known to be in one batch, on one process."""
     if isinstance(batches, LoaderBatches):
-        return batches.length == "1 batches"
-    total = own = len(batches)
-    if batches.split:
-        own = len(part_of_rank(torch.arange(total, device="cpu"), pad=True))
-    return own == total and len(batch_sizes(own, batches.batch_size, join=True)) == 1
+        return batches.num_batches == 1
+    is_alone = not batches.split or rank_and_world()[1] == 1
+    return is_alone and len(batch_sizes(len(batches), batches.batch_size, join=True)) == 1

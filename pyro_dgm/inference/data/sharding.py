@@ -1,49 +1,109 @@
-"""The data of several processes: each takes a part, and all take as many batches."""
+"""The data of several processes: which part of an order a rank takes, and samplers that say so to a loader."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from copy import copy
+from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import (
+    BatchSampler,
     DataLoader,
-    Dataset,
     DistributedSampler,
     IterableDataset,
     RandomSampler,
+    Sampler,
     SequentialSampler,
-    Subset,
 )
 
-from ..process.distributed import all_reduce_sum, gather, rank_and_world
-from .tensors import Batch
+from ..process.distributed import rank_and_world
+from ..process.states import derive_seed
+
+# For each part of an epoch that other ranks have taken, one after the other: how many data each of them had seen.
+Stages = Sequence[Sequence[int]]
 
 
-def part_of_rank(order: Tensor, *, pad: bool) -> Tensor:
-    """This rank's part of an order; padded from its start where all ranks must take as many steps."""
-    rank, world = rank_and_world()
-    padding = -len(order) % world if pad else 0
-    return torch.cat([order, order[:padding]])[rank::world]
+def order_of_epoch(
+    num: int, seed: int, epoch: int, *, shuffle: bool, stages: Stages = ()
+) -> Tensor:
+    """The order of `num` data, or what is left of it: a function of (seed, epoch), on however many ranks.
 
+    Args:
+        num: of all data.
+        seed: of the order
+        epoch: and its epoch.
+        shuffle: whether it is a random one.
+        stages: what is done.
 
-def loader_of(
-    data: Dataset[Any], batch_size: int, *, shuffle: bool, split: bool
-) -> DataLoader[Any]:
-    """A loader over a map-style Dataset; where it is split each of several processes reads a part of its own.
-
-    In an order of its own a part is as long as any other, so that one or the other datum is there twice; in order each
-    datum is there once.
+    Example:
+        >>> order_of_epoch(7, 0, 0, shuffle=False, stages=[[1, 2]]).tolist()  # 0 by rank 0; 1 and 3 by rank 1
+        [2, 4, 5, 6]
     """
-    rank, world = rank_and_world()
-    if not split or world == 1:
-        return DataLoader(data, batch_size, shuffle=shuffle)
+    order = torch.arange(num, device="cpu")
     if shuffle:
-        sampler: DistributedSampler[Any] = DistributedSampler(data, shuffle=True)
-        return DataLoader(data, batch_size, sampler=sampler)
-    num: int = len(data)  # type: ignore[arg-type]
-    return DataLoader(Subset(data, range(rank, num, world)), batch_size)
+        generator = torch.Generator().manual_seed(derive_seed(seed, epoch))
+        order = torch.randperm(num, generator=generator, device="cpu")
+    for nums_seen in stages:
+        is_left = torch.ones(len(order), dtype=torch.bool, device="cpu")
+        for rank, num_seen in enumerate(nums_seen):
+            is_left[rank :: len(nums_seen)][:num_seen] = False
+        order = order[is_left]
+    return order
+
+
+def part_of_rank(order: Tensor) -> Tensor:
+    """This rank's part of an order, in which each datum is in one part."""
+    rank, world = rank_and_world()
+    return order[rank::world]
+
+
+class OrderOfRank(Sampler[int]):
+    """The data of this rank in an epoch of training: each datum is with one rank, once.
+
+    torch's `DistributedSampler` repeats data until all parts are of one length, which steps here do not need.
+
+    Args:
+        num: of all data.
+        shuffle: whether every epoch has a new order, a function of (seed, epoch).
+    """
+
+    def __init__(self, num: int, *, shuffle: bool):
+        self.num, self.shuffle = num, shuffle
+        self.begin(0, 0)
+
+    def begin(self, seed: int, epoch: int, stages: Stages = ()) -> None:
+        """Give the order of this epoch from now on, without what is done of it."""
+        order = order_of_epoch(self.num, seed, epoch, shuffle=self.shuffle, stages=stages)
+        self.own = part_of_rank(order).tolist()
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.own)
+
+    def __len__(self) -> int:
+        return len(self.own)
+
+
+class BatchesOfRank(Sampler[Any]):
+    """Every W-th batch of a sampler: for numbers that do not depend on the number W of ranks.
+
+    Args:
+        sampler: of batches, the same on all ranks.
+    """
+
+    def __init__(self, sampler: Any):
+        self.all = sampler
+        self.sampler = getattr(sampler, "sampler", sampler)
+
+    def __iter__(self) -> Iterator[Any]:
+        rank, world = rank_and_world()
+        return islice(iter(self.all), rank, None, world)
+
+    def __len__(self) -> int:
+        rank, world = rank_and_world()
+        return len(range(rank, len(self.all), world))
 
 
 def sampler_of(loader: Any) -> Any:
@@ -55,84 +115,48 @@ def sampler_of(loader: Any) -> Any:
 
 def has_own_part(loader: Any) -> bool:
     """Whether a loader says itself which part of the data a rank takes."""
-    return isinstance(sampler_of(loader), DistributedSampler)
+    return isinstance(sampler_of(loader), (DistributedSampler, OrderOfRank))
 
 
-def require_parts(loader: Any, name: str) -> None:
-    """Refuse a loader that gives all data to each of several processes.
-
-    Raises:
-        ValueError: with the sampler, and the fix.
-    """
-    _, world = rank_and_world()
+def has_plain_sampler(loader: Any) -> bool:
+    """Whether a loader gives all data, once an epoch, by samplers of torch's own: the user has chosen no part."""
     sampler = sampler_of(loader)
-    repeats = isinstance(sampler, RandomSampler) and sampler.replacement
-    if world == 1 or repeats or not isinstance(sampler, (SequentialSampler, RandomSampler)):
-        return
-    raise ValueError(
-        f"{name}: expected a loader that gives each of {world} ranks a part of the data, got one with "
-        f"{type(sampler).__name__}, which gives all of them to every rank. "
-        "Fix: DataLoader(data, sampler=DistributedSampler(data)); for data that differ by rank "
-        "DistributedSampler(part, num_replicas=1, rank=0)."
-    )
+    if type(sampler) is RandomSampler:
+        is_plain = not sampler.replacement and sampler.num_samples == len(loader.dataset)
+    else:
+        is_plain = type(sampler) is SequentialSampler
+    return is_plain and type(loader.batch_sampler) in (BatchSampler, type(None))
 
 
-def length_of(loader: Any) -> str | None:
-    """How many batches a loader gives, in words; `None` where only reading it tells."""
+def with_order_of_rank(loader: DataLoader[Any]) -> DataLoader[Any]:
+    """The same loader for training, with this rank's part of the data."""
+    shuffle = isinstance(sampler_of(loader), RandomSampler)
+    sampler = OrderOfRank(len(loader.dataset), shuffle=shuffle)  # type: ignore[arg-type]
+    old = loader.batch_sampler
+    if old is None:
+        return _with(loader, sampler=sampler)
+    batches = BatchSampler(sampler, old.batch_size, old.drop_last)  # type: ignore[attr-defined]
+    return _with(loader, sampler=sampler, batch_sampler=batches)
+
+
+def with_batches_of_rank(loader: DataLoader[Any]) -> DataLoader[Any]:
+    """The same loader for evaluation, with this rank's share of its batches."""
+    if loader.batch_sampler is None:
+        return _with(loader, sampler=BatchesOfRank(loader.sampler))
+    return _with(loader, batch_sampler=BatchesOfRank(loader.batch_sampler))
+
+
+def _with(loader: DataLoader[Any], **parts: Any) -> DataLoader[Any]:
+    """The same loader, of whatever class, with other samplers: a loader refuses to be given them."""
+    new = copy(loader)
+    vars(new).update(parts, _iterator=None)
+    return new
+
+
+def num_batches_of(loader: Any) -> int | None:
+    """How many batches a loader gives; `None` where only reading it tells."""
     if isinstance(loader, list):
-        return f"{len(loader)} batches"
+        return len(loader)
     if isinstance(loader, DataLoader) and not isinstance(loader.dataset, IterableDataset):
-        return f"{len(loader)} batches"
+        return len(loader)
     return None
-
-
-def in_step(batches: Iterator[Batch], length: str | None, device: torch.device) -> Iterator[Batch]:
-    """The batches of an epoch, of which every rank takes as many.
-
-    Lengths are compared before the first step. Where a rank does not know its length, all ask before every step
-    whether each has a batch, at the cost of a host synchronisation.
-
-    Args:
-        batches: of this rank.
-        length: how many, in words; `None` where only reading them tells.
-        device: where the ranks exchange tensors.
-
-    Raises:
-        ValueError: on all ranks, where some have more batches than others.
-    """
-    _, world = rank_and_world()
-    if world == 1:
-        return batches
-    lengths = gather(length)
-    if None in lengths:
-        return _while_all_have_one(batches, device)
-    if len(set(lengths)) > 1:
-        raise _unequal(", ".join(f"{own} on rank {i}" for i, own in enumerate(lengths)))
-    return batches
-
-
-def _while_all_have_one(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
-    rank, world = rank_and_world()
-    for step, batch in enumerate(_with_end(batches), start=1):
-        flags = torch.zeros(world, device=device)
-        flags[rank] = float(batch is not None)
-        has_one = [bool(flag) for flag in all_reduce_sum(flags).tolist()]
-        if not any(has_one):
-            return
-        if not all(has_one):
-            ended = [i for i, one in enumerate(has_one) if not one]
-            raise _unequal(f"no batch for step {step} of the epoch on ranks {ended}")
-        assert batch is not None
-        yield batch
-
-
-def _with_end(batches: Iterator[Batch]) -> Iterator[Batch | None]:
-    yield from batches
-    yield None
-
-
-def _unequal(what: str) -> ValueError:
-    return ValueError(
-        f"data: expected as many batches on every rank, got {what}. "
-        "Fix: DataLoader(data, sampler=DistributedSampler(data)), or islice(stream, num) of a stream on each rank."
-    )

@@ -7,7 +7,7 @@ the latest after the timeout that `init_process_group` was given.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import timedelta
@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed
-from torch.nn import Parameter
+from torch.nn import Module, Parameter
 
 Value = TypeVar("Value")
 
@@ -34,43 +34,75 @@ def rank_and_world() -> tuple[int, int]:
     return 0, 1
 
 
-def average_gradients(parameters: Sequence[Parameter]) -> None:
-    r"""$g \leftarrow \frac1W \sum_{w} g_w$ over all ranks in one flat message; eager and compiled steps alike.
+def average_gradients(parameters: Sequence[Parameter], num_data: int = 1) -> None:
+    r"""$g \leftarrow \sum_w n_w g_w / \sum_w n_w$ over all ranks in one flat message; eager and compiled steps alike.
 
-    A rank that did not use a parameter adds zero to its gradient. Each parameter has its place in the message,
-    used or not, and one number that says whether it was: what no rank used keeps no gradient.
+    It is the gradient of one process on the joined batch, whatever each rank has of it: a rank without a batch has
+    $n_w = 0$. A rank that did not use a parameter adds zero to its gradient. Each parameter has its place in the
+    message, used or not, and one number that says whether it was: what no rank used keeps no gradient. What torch
+    shards itself (`fully_shard`), it has averaged by now, and is passed over.
 
     Args:
         parameters: all that are trained, the same and in the same order on every rank.
+        num_data: n of this rank's batch, of which its gradient is a mean.
     """
     _, world = rank_and_world()
+    parameters = [p for p in parameters if not is_sharded(p)]
     if world == 1 or not parameters:
         return
-    is_used = parameters[0].new_tensor(
-        [p.grad is not None for p in parameters], dtype=torch.float32
-    )
+    head = [float(num_data), *[p.grad is not None for p in parameters]]
     gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-    message = torch.cat([is_used, *[g.detach().flatten() for g in gradients]])
+    message = torch.cat(
+        [parameters[0].new_tensor(head, dtype=torch.float32)]
+        + [g.detach().flatten() for g in gradients]
+    )
+    message[len(head) :].mul_(num_data)
     all_reduce_sum(message)
-    num_used, *parts = message.split([len(parameters), *[g.numel() for g in gradients]])
+    total, num_used, flat = message.split([1, len(parameters), len(message) - len(head)])
+    parts = flat.div_(total).split([g.numel() for g in gradients])
+    torch._foreach_copy_(
+        gradients, [part.view_as(g) for part, g in zip(parts, gradients, strict=True)]
+    )
     # Read on the host by those ranks alone that miss a gradient: the others know that it was used.
     misses = any(p.grad is None for p in parameters)
     used = num_used.tolist() if misses else [1.0] * len(parameters)
-    for parameter, gradient, part, num in zip(parameters, gradients, parts, used, strict=True):
+    for parameter, gradient, num in zip(parameters, gradients, used, strict=True):
         if num > 0:
-            gradient.copy_(part.view_as(gradient) / world)
             parameter.grad = gradient
 
 
+def is_sharded(tensor: Tensor) -> bool:
+    """Whether each rank holds a part of a tensor, as `torch.distributed.fsdp.fully_shard` leaves parameters."""
+    return hasattr(tensor, "full_tensor")
+
+
+def whole_tensors(tree: Any) -> Any:
+    """Nested containers with each sharded tensor put together, for a file; all ranks call it where there is one."""
+    if isinstance(tree, Tensor):
+        return tree.full_tensor() if is_sharded(tree) else tree  # type: ignore[attr-defined]
+    if isinstance(tree, Mapping):
+        return {key: whole_tensors(value) for key, value in tree.items()}
+    if isinstance(tree, (list, tuple)):
+        return type(tree)([whole_tensors(value) for value in tree])
+    return tree
+
+
+def has_sharded(module: Module) -> bool:
+    """Whether each pass through a module needs all ranks, as they gather the parts of its parameters."""
+    return any(is_sharded(parameter) for parameter in module.parameters())
+
+
 def copy_from_rank_zero(tensors: Iterable[Tensor]) -> None:
-    """Give every rank the values of rank 0."""
+    """Give every rank the values of rank 0; of what torch has sharded each keeps its part."""
     _, world = rank_and_world()
     if world == 1:
         return
     for tensor in tensors:
+        if is_sharded(tensor):
+            continue
         own = tensor.detach()
         message = own.contiguous()
-        with _all_ranks_needed():
+        with all_ranks_needed():
             distributed.broadcast(message, src=0, group=GROUP.get())
         if message is not own:
             own.copy_(message)
@@ -80,7 +112,7 @@ def all_reduce_sum(total: Tensor) -> Tensor:
     """The sum over all ranks, in place."""
     _, world = rank_and_world()
     if world > 1:
-        with _all_ranks_needed():
+        with all_ranks_needed():
             distributed.all_reduce(total, group=GROUP.get())
     return total
 
@@ -91,7 +123,7 @@ def gather(value: Value) -> list[Value]:
     if world == 1:
         return [value]
     values: list[Value] = [value] * world
-    with _all_ranks_needed():
+    with all_ranks_needed():
         distributed.all_gather_object(values, value, group=GROUP.get())
     return values
 
@@ -134,6 +166,9 @@ def stop_together() -> Iterator[None]:
     if rank_and_world()[1] == 1 or GROUP.get() is not None or distributed.get_backend() != "gloo":
         yield
         return
+    gather(
+        None
+    )  # a rank that is lost ends this at once, and the making of a group after its timeout
     groups = [distributed.new_group(timeout=_timeout())]  # it is closed when nothing refers to it
     try:
         with raise_together():
@@ -157,10 +192,12 @@ def _timeout() -> timedelta:
 
 
 @contextmanager
-def _all_ranks_needed() -> Iterator[None]:
+def all_ranks_needed() -> Iterator[None]:
     """Name what it means when an exchange fails: another rank has stopped, or does something else."""
     try:
         yield
+    except LostRankError:
+        raise
     except RuntimeError as error:
         rank, world = rank_and_world()
         raise LostRankError(

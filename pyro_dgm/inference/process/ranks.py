@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .distributed import copy_from_rank_zero, gather, rank_and_world
+from .distributed import copy_from_rank_zero, gather, is_sharded, rank_and_world
 
 
 def compare_structure(module: nn.Module, settings: Mapping[str, Any]) -> None:
@@ -57,9 +57,9 @@ def agree_on_weights(module: nn.Module, averages: Iterable[Tensor] | None = None
     """
     if rank_and_world()[1] == 1:
         return
-    digests = {name: digest(parameter) for name, parameter in module.named_parameters()}
-    for i, average in enumerate(averages or []):
-        digests[f"ema[{i}]"] = digest(average)
+    tensors: dict[str, Tensor] = dict(module.named_parameters())
+    tensors |= {f"ema[{i}]": average for i, average in enumerate(averages or [])}
+    digests = {name: digest(t) for name, t in tensors.items() if not is_sharded(t)}
     of_ranks = gather(list(digests.values()))
     for name, found in zip(digests, zip(*of_ranks, strict=True), strict=True):
         if len(set(found)) > 1:
@@ -93,7 +93,7 @@ def compare_data(values: Iterable[Any], *, whole: bool, name: str = "data") -> N
             f"{num_kinds} sets. Fix: the whole set on every rank, or for a part on each "
             "DataLoader(part, sampler=DistributedSampler(part, num_replicas=1, rank=0))."
         )
-    if not whole and num_kinds == 1:
+    if not whole and num_kinds == 1 and of_ranks[0]:
         raise ValueError(
             f"{name}: expected data of its own on each of {world} ranks, got the same first batch on all. "
             "Fix: DataLoader(data, sampler=DistributedSampler(data)), or the tensors themselves, which are shared out."

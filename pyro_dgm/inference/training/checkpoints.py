@@ -25,7 +25,6 @@ from ...files.stamps import (
     stamp_tensors,
 )
 from ...files.writing import older, write_file
-from ..process.distributed import rank_and_world
 
 FIX_WEIGHTS = "the file that save_weights(module, path) wrote"
 FIX_STATE = "the file that fit(checkpoint=…) or trainer.save wrote, or train anew"
@@ -162,8 +161,7 @@ class CheckpointFile:
         keep: how many of them stay: `path` is the newest, `path.1` the one before it.
 
     Raises:
-        ValueError: for fewer than one kept; for steps without a file, or with several processes, of which a file
-            holds one.
+        ValueError: for fewer than one kept; for steps without a file.
     """
 
     path: str | Path | None
@@ -182,12 +180,10 @@ class CheckpointFile:
                 f"checkpoint_every: expected at least 1, got {self.every}. "
                 "Fix: checkpoint_every=1000, or leave it out."
             )
-        _, world = rank_and_world()
-        if self.path is None or world > 1:
-            what = "no file" if self.path is None else f"{world} processes"
+        if self.path is None:
             raise ValueError(
-                f"fit: expected checkpoint_every={self.every} with a file and one process, got "
-                f"{what}. Fix: checkpoint='run.pt', or leave checkpoint_every out."
+                f"fit: expected checkpoint_every={self.every} with a file, got none. "
+                "Fix: checkpoint='run.pt', or leave checkpoint_every out."
             )
 
     def due(self, num_steps: int) -> str | Path | None:

@@ -8,6 +8,7 @@ from contextlib import contextmanager, nullcontext
 from time import perf_counter
 from typing import Any
 
+import torch
 from torch import nn
 from torch.optim import Optimizer
 
@@ -18,7 +19,7 @@ from ..objectives.objective import Objective
 from ..objectives.statements import SeenStatements
 from ..process.distributed import raise_together
 from ..process.ranks import agree_on_weights
-from ..process.states import device_of, evaluation_mode
+from ..process.states import derive_seed, device_of, evaluation_mode
 from .averaging import Ema
 from .compiled.graphs import Terms
 from .driving import Steps, TakeStep
@@ -158,20 +159,19 @@ class Loop(ABC):
         run.check.begin_epoch(means.num_added)
         self.full_batch = max(self.full_batch, epoch.full_batch)
         self._seen = SeenStatements()
-        batches = run.batches(self.num_epochs, self.state.device)
-        for batch in epoch.remaining(batches, self.state.device):
+        for batch in run.batches(self.num_epochs, epoch, self.state.device):
+            num_data = len(batch[0]) if batch else 0  # none where other ranks alone have a batch
             with raise_together() if run.check.every else nullcontext():
-                run.check.add(batch)
-            num_data = len(batch[0])
+                if batch:
+                    run.check.add(batch)
             if self.full_batch == 0 or num_data > self.full_batch + 1:  # one more: a rest of one
                 self.full_batch = num_data
             with self._explaining(batch):
                 terms = yield batch
             self._refuse_late()
-            means.add(terms, num_data)
+            epoch.add(terms, num_data)
             self.state.num_steps += 1
             self.average()
-            epoch.num_seen += num_data
             self._end_step(epoch, run)
         with raise_together():
             run.check.end_epoch()
@@ -183,7 +183,7 @@ class Loop(ABC):
             yield
         except (ValueError, RuntimeError, IndexError) as error:
             refuse_one_datum(error, batch)
-            if len(batch[0]) != self.full_batch:
+            if batch and len(batch[0]) != self.full_batch:
                 self.explain(batch)
             raise
 
@@ -209,13 +209,16 @@ class Loop(ABC):
             self._look(epoch.means)
         if path is not None:
             epoch.full_batch = self.full_batch
-            self.state.save(path, partial=epoch, keep=run.file.keep)
+            self.state.note_ranks(epoch)
+            with raise_together():
+                self.state.save(path, partial=epoch, keep=run.file.keep)
 
     def _begin(self) -> None:
         """Count steps and looks from here, where all was looked at and is good."""
         self.full_batch = 0
         self._last_look = self.num_steps
         self._last_good = self.num_steps
+        self.state.note_ranks()
         self.state.remember()
 
     def _look(self, means: RunningMeans | None = None) -> None:
@@ -255,10 +258,12 @@ class Loop(ABC):
 
     def _mean_terms(self, batches: Epochs, check: StreamCheck, seed: int) -> Row:
         with evaluation_mode(self.module, seed=seed):
-            means = RunningMeans()
+            means = RunningMeans(self.state.device)
             check.begin_epoch()
-            for batch in batches.epoch():
+            for number, batch in batches.numbered():
                 check.add(batch)
+                if number > 0:  # its noise is a function of (seed, number) on however many ranks
+                    torch.manual_seed(derive_seed(seed, number))
                 means.add(self.terms(*batch), len(batch[0]))
             check.end_epoch()
             return means.means()
@@ -278,8 +283,8 @@ class Loop(ABC):
         if is_kept or is_due:
             self._last_good = self.num_steps
             self.state.remember()
-        if run.path is not None:
-            self.state.save(run.path, keep=run.file.keep)
+        if run.file.path is not None:
+            self.state.save(run.file.path, keep=run.file.keep)
 
     def _optimizers(self) -> list[Optimizer]:
         return [moved.optimizer for moved in self.moved]

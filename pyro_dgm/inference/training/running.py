@@ -39,7 +39,8 @@ class RunningMeans:
     `refuse_non_finite`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device | None = None) -> None:
+        self._device = device  # of a rank without a batch, which takes part in the sums
         self.names: list[str] = []
         self.total: Tensor | None = None
         self.finite: Tensor | None = None
@@ -102,6 +103,9 @@ class RunningMeans:
         self._sum()
         names = list(dict.fromkeys([name for names in gather(self.names) for name in names]))
         self._extend([name for name in names if name not in self.names])
+        if names and (self.total is None or self.finite is None):
+            self.total = torch.zeros(len(names), dtype=torch.float64, device=self._device)
+            self.finite = torch.ones(len(names), dtype=torch.bool, device=self._device)
         if names != self.names and self.total is not None and self.finite is not None:
             order = [self.names.index(name) for name in names]
             self.names, self.total, self.finite = names, self.total[order], self.finite[order]
@@ -110,6 +114,20 @@ class RunningMeans:
         """All of it, for a checkpoint in the middle of an epoch."""
         self._sum()
         return {name: value for name, value in vars(self).items() if not name.startswith("_")}
+
+    def take_in(self, other: RunningMeans) -> None:
+        """Add the sums of another rank over the same steps."""
+        self._sum()
+        if other.total is None or other.finite is None:
+            return
+        self._extend([name for name in other.names if name not in self.names])
+        if self.total is None or self.finite is None:
+            self.total = torch.zeros_like(other.total)
+            self.finite = torch.ones_like(other.finite)
+        for place, name in enumerate(other.names):
+            self.total[self.names.index(name)] += other.total[place]
+            self.finite[self.names.index(name)] &= other.finite[place]
+        self.num_data += other.num_data
 
     def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
         """Take what `state_dict` gave, onto a device."""
@@ -123,10 +141,10 @@ class RunningMeans:
             ValueError: if nothing was added.
         """
         self._agree()
-        if any(gather(self.total is None)) or self.total is None:
+        if self.total is None:
             raise ValueError(
-                "data: expected at least one batch, got none (an empty loader, fewer data than "
-                "processes, or every step was skipped). Fix: DataLoader(…, drop_last=False), or a lower lr."
+                "data: expected at least one batch, got none (an empty loader, or every step "
+                "was skipped). Fix: DataLoader(…, drop_last=False), or a lower lr."
             )
         num_data = self.total.new_tensor([self.num_data])
         sums = all_reduce_sum(torch.cat([self.total, num_data])).tolist()

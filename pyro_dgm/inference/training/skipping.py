@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from ..process.distributed import all_reduce_sum
+from ..process.distributed import all_reduce_sum, gather
 from .running import describe_non_finite
 
 
@@ -34,7 +34,7 @@ class Skips:
         """Whether to pass over a step, as its watched terms or its gradients are not finite on any rank.
 
         Args:
-            terms: all costs of the step, for the message.
+            terms: all costs of the step, for the message; none on a rank without a batch.
             watched: names of the terms that must be finite.
             parameters: those that are about to move, with their gradients.
             step: number of the step, for the message.
@@ -46,15 +46,17 @@ class Skips:
             return False
         gradients = [p.grad for p in parameters if p.grad is not None]
         norm = nn.utils.get_total_norm(gradients)
-        loss = torch.stack([terms[name].detach() for name in watched]).sum()
+        loss = torch.zeros_like(norm)
+        if terms:
+            loss = torch.stack([terms[name].detach() for name in watched]).sum()
         if bool((norm + all_reduce_sum(loss)).isfinite()):
             return False
         self.num_skipped += 1
         if self.num_skipped > self.limit:
             values = {**terms, "gradient": norm}
-            are_bad = torch.stack([~value.isfinite() for value in values.values()]).float()
-            num_bad = all_reduce_sum(are_bad).tolist()  # on any rank, and all of them raise
-            names = [name for name, num in zip(values, num_bad, strict=True) if num]
+            own = [name for name, value in values.items() if not bool(value.isfinite())]
+            of_ranks = gather(own)  # all of them raise
+            names = list(dict.fromkeys([name for found in of_ranks for name in found]))
             raise ValueError(
                 f"{describe_non_finite(names, step)} Fix: a lower lr, clip=1.0, bounded scales at "
                 f"that site, or fit(max_skips={10 * self.limit}) to pass over more of them."

@@ -11,13 +11,15 @@ import pyro
 import torch
 from torch import Tensor, nn
 
-from ..process.distributed import copy_from_rank_zero, rank_and_world
+from ..process.distributed import copy_from_rank_zero, rank_and_world, whole_tensors
 from ..process.states import derive_seed, device_of, fork_rng
 from .averaging import Ema, have_equal_values, other_data
 from .checkpoints import check_keys, load_state, random_state, save_state, set_random_state
 from .compiled.graphs import copy_tensors
 from .epochs import PartialEpoch
 from .history import History
+from .resuming.of_ranks import gather_others, state_of_rank
+from .resuming.sharded import shard_state
 from .skipping import Skips
 from .soundness import Stateful, Unsound, Watch, check_agreement, copy_tree
 
@@ -53,6 +55,7 @@ class TrainingState:
         random: state of the generators to go on from; empty where they hold it, or before the first `fit`.
         partial: the epoch in whose middle the checkpoint was written that the run was resumed from.
         warm_up: the last epoch of a warm-up, from which patience is counted.
+        others: what a file holds of every rank but 0, from when they last met.
         good: the state to go back to; empty between two calls of `fit`.
     """
 
@@ -70,6 +73,7 @@ class TrainingState:
         self.random: dict[str, Any] = {}
         self.partial: PartialEpoch | None = None
         self.warm_up = 0
+        self.others: list[dict[str, Any]] = []
         self.good: dict[str, Any] = {}
         self.watch = Watch(module)
 
@@ -108,7 +112,7 @@ class TrainingState:
 
     def begin_epoch(self) -> PartialEpoch:
         """A fresh epoch, or the one in whose middle the run was resumed."""
-        epoch = self.partial or PartialEpoch(random_state(self.device))
+        epoch = self.partial or PartialEpoch(random_state(self.device), self.device)
         self.partial = None
         return epoch
 
@@ -126,7 +130,8 @@ class TrainingState:
             set_random_state(self.random, self.device)
         else:
             rank, _ = rank_and_world()
-            torch.manual_seed(derive_seed(seed, self.num_epochs, rank))
+            steps = [self.num_steps] * (self.num_steps > 0)
+            torch.manual_seed(derive_seed(seed, self.num_epochs, rank, *steps))
         self.random = {}
 
     # -- what is good -----------------------------------------------------------------------------------
@@ -215,6 +220,7 @@ class TrainingState:
             "history": self.history.rows,
             "counts": [self.num_epochs, self.num_steps, self.skips.num_skipped],
             "warm_up": self.warm_up,
+            "ranks": self.others,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -242,13 +248,13 @@ class TrainingState:
         self.module.load_state_dict(state["module"])
         if self.ema is not None:
             self.ema.load_state_dict(state["ema"])
-        rank, _ = rank_and_world()
-        self.random = state["random"] if rank == 0 else {}  # the file holds the noise of rank 0
+        self.random = state["random"]
         self.last = {}
         self.best = state["best"]
         self.history.rows[:] = state["history"]
         self.num_epochs, self.num_steps, self.skips.num_skipped = state["counts"]
         self.warm_up = state.get("warm_up", 0)  # older files know nothing of it,
+        self.others = state.get("ranks", [])
         self.partial = None
         partial = state.get("partial")  # and those still older were written between epochs alone
         if partial:
@@ -264,30 +270,31 @@ class TrainingState:
         self.module.load_state_dict(before["here"])
         vars(self).update(before["own"])
 
-    def checkpoint(self, partial: PartialEpoch | None = None) -> dict[str, Any]:
-        """What a file holds, in the middle of an epoch if one is given; never what is not finite.
+    def note_ranks(self, partial: PartialEpoch | None = None) -> None:
+        """Take what a file holds of each rank, in the middle of an epoch if one is given; all ranks call it."""
+        self.others = gather_others(self.device, partial)
+        if partial is not None:
+            copy_from_rank_zero(self.module.buffers())  # a file holds those of rank 0
+
+    def save(self, path: str | Path, partial: PartialEpoch | None = None, keep: int = 1) -> None:
+        """Write it to one file, in the middle of an epoch if one is given; of several ranks rank 0 writes.
 
         Raises:
-            Unsound: with the names of what is not.
+            Unsound: for what is not finite; nothing is then written.
         """
         self.refuse_non_finite()
         state = self.state_dict()
         if partial is not None:
             state["partial"] = partial.state_dict()
-        return state
-
-    def save(self, path: str | Path, partial: PartialEpoch | None = None, keep: int = 1) -> None:
-        """Write it to one file.
-
-        Raises:
-            Unsound: for what is not finite; nothing is then written.
-        """
-        save_state(self.checkpoint(partial), path, keep)
+        whole = whole_tensors(state)
+        if rank_and_world()[0] == 0:
+            save_state(whole, path, keep)
 
     def load(self, path: str | Path, prepare: Callable[[Weights], None] | None = None) -> None:
         """Read what `save` wrote; `prepare` sees the weights before they are taken."""
-        state = load_state(path)
-        check_keys(state, OF_A_RUN, path)
+        check_keys(state := load_state(path), OF_A_RUN, path)
+        state = state_of_rank(state, self.device)
         if prepare is not None:
             prepare(state["module"])
-        self.load_state_dict(state)
+        averages = [] if self.ema is None else self.ema.average
+        self.load_state_dict(shard_state(state, self.module, averages, self.optimizers))

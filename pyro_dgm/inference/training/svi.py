@@ -179,7 +179,7 @@ class SVITrainer(Trainer):
         # The ragged last batch of an epoch runs eager: it is not worth a graph of its own.
         backend = self.eager if self._is_ragged(batch) else self.compiled
         terms = backend.backward(*batch)
-        average_gradients(self.parameters)
+        average_gradients(self.parameters, len(batch[0]) if batch else 0)
         if self.state.skips.skip(terms, ["loss"], self.parameters, self.num_steps):
             return {}
         if self.clip is not None:
@@ -203,7 +203,7 @@ class SVITrainer(Trainer):
             )
 
     def _is_ragged(self, batch: Batch) -> bool:
-        return self.full_batch > 0 and len(batch[0]) != self.full_batch
+        return not batch or (self.full_batch > 0 and len(batch[0]) != self.full_batch)
 
     def end_epoch(self) -> None:  # noqa: D102
         if self.schedule is not None:

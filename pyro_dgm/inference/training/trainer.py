@@ -13,9 +13,10 @@ from torch import nn
 from tqdm import tqdm
 
 from ..data.batches import Batch, as_batches
+from ..data.sharing import first_of, share_for_evaluation
 from ..data.streams import StreamCheck
 from ..objectives.statements import SeenStatements
-from ..process.distributed import raise_together, stop_together
+from ..process.distributed import has_sharded, raise_together, stop_together
 from ..process.states import eval_mode, fork_rng
 from .checkpoints import KEEP, CheckpointFile
 from .driving import Fit, Plan, drive
@@ -126,8 +127,8 @@ class Trainer(Loop):
         Raises:
             ValueError: for data or programs that break the contract, for an unknown metric, for losses or weights that
                 are not finite, in training or validation; for parameters that the optimizer lacks, or holds and the
-                module does not; for other data, batch size or seed in the rest of an epoch. For `checkpoint_every`
-                without a file or with several processes, of which a file holds one.
+                module does not; for other data, batch size or seed in the rest of an epoch; for `checkpoint_every`
+                without a file.
         """
         plan = Plan(
             epochs=epochs,
@@ -150,7 +151,10 @@ class Trainer(Loop):
             self._check_moved()
             run = self._prepare(train, val, plan)
         done = {"done": self.num_epochs, "steps": self.num_steps}
-        run.compare_ranks(self.module, epochs=plan.epochs, **done)
+        run = run.shared_out(epochs=plan.epochs, **done)
+        if self.state.partial is not None:
+            with raise_together():
+                self.state.partial.check_identity(run.identity)
         bar_of_run = self._bar(plan.epochs, shown=plan.progress)
         with stop_together(), self.state.training(plan.seed), bar_of_run as bar:
             self._check_schedules()
@@ -162,6 +166,7 @@ class Trainer(Loop):
             watch = Patience(self.module, self._optimizers(), plan.patience)
             for _ in range(plan.epochs):
                 row = yield from self._epoch(run)
+                self.state.note_ranks()
                 with raise_together():
                     self._record(run, row, metric, watch)
                     if plan.on_epoch is not None:
@@ -171,6 +176,7 @@ class Trainer(Loop):
                 if watch.is_over(self.num_epochs, best_epoch, self.state.warm_up):
                     break
             self.state.refuse_non_finite()
+            self.state.note_ranks()
             self.state.deploy()
 
     def evaluate(self, data: Any, batch_size: int = 512, seed: int = 0) -> Row:
@@ -185,6 +191,8 @@ class Trainer(Loop):
         with raise_together(), self._forked():
             batches = self._batches(data, batch_size, shuffle=False)
             self.preflight(*batches.first())
+        if not has_sharded(self.module):
+            batches = share_for_evaluation(batches)
         # In training a loader was looked at batch by batch; here that is left to the first time.
         check = self._stream_check(batches, every=self.num_epochs == 0)
         with stop_together():
@@ -193,11 +201,14 @@ class Trainer(Loop):
         return row
 
     def save(self, path: str | Path) -> None:
-        """Write everything needed to go on, bit for bit, to one file."""
+        """Write everything needed to go on, bit for bit, to one file; of several ranks rank 0 writes it."""
         self.state.save(path)
 
     def resume(self, path: str | Path) -> None:
-        """Go on from a checkpoint: the next `fit` runs as if the first had never stopped.
+        """Go on from a checkpoint: the next `fit` runs as if the first had never stopped, bit for bit.
+
+        On another number of ranks what is left of the data is shared out anew: each datum counts once, as it would
+        have, under other noise.
 
         Raises:
             ValueError: for the checkpoint of a trainer with other settings.
@@ -224,16 +235,23 @@ class Trainer(Loop):
             val_check = self._stream_check(val_batches)
         train_batches = self._batches(train, plan.batch_size, shuffle=True)
         check = self._stream_check(train_batches)
-        done = self.num_epochs
-        run = Run(train_batches, val_batches, plan.seed, plan.file, done, check, val_check)
-        if self.state.partial is not None:
-            self.state.partial.check_identity(run.identity)
-        return run
+        return Run(
+            module=self.module,
+            train=train_batches,
+            val=val_batches,
+            seed=plan.seed,
+            file=plan.file,
+            first_epoch=self.num_epochs,
+            check=check,
+            val_check=val_check,
+        )
 
     # -- data and checks -------------------------------------------------------------------------------
     def _batches(self, data: Any, batch_size: int, *, shuffle: bool, name: str = "data") -> Epochs:
+        split = shuffle or not has_sharded(self.module)  # else each pass needs all ranks
+        device = self.state.device
         return as_batches(
-            data, batch_size, self.model, self.state.device, shuffle=shuffle, split=True, name=name
+            data, batch_size, self.model, device, shuffle=shuffle, split=split, name=name
         )
 
     def _forked(self) -> AbstractContextManager[None]:
@@ -242,12 +260,15 @@ class Trainer(Loop):
 
     def _check(self, run: Run) -> list[str]:
         """Check both data sets; returns the names of the metrics that an epoch will have."""
+        with self._forked():
+            batch, val_batch = first_of(run.train), None
+            if run.val is not None:
+                val_batch = first_of(run.val)
         with raise_together(), self._forked():
-            batch = run.train.first()
             self.preflight(*batch)
             self.check_minibatches(run.train)
-            if run.val is not None:
-                self.preflight(*run.val.first())
+            if val_batch is not None:
+                self.preflight(*val_batch)
             with eval_mode(self.module), SeenStatements() as seen:
                 terms = self.terms(*batch)
         self.adopt(seen.foreign_to(self.module))

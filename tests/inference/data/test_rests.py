@@ -67,7 +67,7 @@ def test_a_last_batch_of_one_datum_ends_well_under_batch_normalization(make, sou
 def test_each_datum_is_seen_once_an_epoch(source):
     model = dgm.LatentVariableModel(dgm.StandardNormal(2), dgm.Normal(dgm.mlp(2, D)))
     batches = as_batches(source(data(9)), 4, model, torch.device("cpu"))
-    seen = [x for (x,) in batches.epoch(even=True)]
+    seen = [x for (x,) in batches.epoch(training=True)]
     assert [len(x) for x in seen] == [4, 5]
     assert torch.equal(torch.cat(seen).sort(0).values, data(9).sort(0).values)
 

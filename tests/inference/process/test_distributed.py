@@ -1,12 +1,12 @@
-import math
-
 import pytest
 import torch
 from cases import PAIRS
 from torch import distributed, multiprocessing
+from torch.utils.data import DataLoader
 
 import pyro_dgm as dgm
-from pyro_dgm.inference.data.batches import as_batches
+from pyro_dgm.inference.data.batches import LoaderBatches, as_batches
+from pyro_dgm.inference.data.sharding import with_batches_of_rank
 from pyro_dgm.inference.process.distributed import (
     all_reduce_sum,
     average_gradients,
@@ -125,33 +125,96 @@ def test_alone_nothing_is_sent():
     assert torch.equal(parameter.grad, torch.ones(2))
 
 
-@pytest.mark.parametrize("num", [7, 8, 9])
-@pytest.mark.parametrize("world", [2, 3])
-def test_the_ranks_share_a_shuffled_epoch_in_equal_parts(num, world, monkeypatch):
-    parts = []
+RANKED = [
+    f"pyro_dgm.inference.data.{module}.rank_and_world"
+    for module in ("sharding", "batches", "loaders")
+]
+
+
+def of_each_rank(world, monkeypatch, run):
+    """What a function gives on each rank."""
+    found = []
     for rank in range(world):
-        monkeypatch.setattr(
-            "pyro_dgm.inference.data.sharding.rank_and_world", lambda rank=rank: (rank, world)
-        )
-        parts.append(
-            torch.cat(
-                [x for (x,) in dgm.Batches(torch.arange(num), 2).epoch(seed=1, epoch=2, even=True)]
-            )
-        )
-    assert {len(part) for part in parts} == {math.ceil(num / world)}
-    assert set(torch.cat(parts).tolist()) == set(range(num))
+        for name in RANKED:
+            monkeypatch.setattr(name, lambda rank=rank: (rank, world))
+        found.append(run())
+    return found
 
 
-def test_the_ranks_share_an_ordered_epoch_without_repeating_a_datum(monkeypatch):
-    parts = []
-    for rank in range(2):
-        monkeypatch.setattr(
-            "pyro_dgm.inference.data.sharding.rank_and_world", lambda rank=rank: (rank, 2)
+def values(batches):
+    return [x.tolist() for (x,) in batches]
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+@pytest.mark.parametrize("num", [1, 7, 8, 9])
+@pytest.mark.parametrize("world", [2, 3])
+def test_in_training_each_datum_is_with_one_rank_and_a_step_has_the_batch_of_one_process(
+    num, world, shuffle, monkeypatch
+):
+    batches, wide = (
+        dgm.Batches(torch.arange(num), size, shuffle=shuffle) for size in (2, 2 * world)
+    )
+    whole = values(wide.epoch(seed=1, epoch=2))
+    parts = of_each_rank(
+        world, monkeypatch, lambda: values(batches.epoch(seed=1, epoch=2, training=True))
+    )
+    assert sorted(x for part in parts for batch in part for x in batch) == list(range(num))
+    for step in range(num // (2 * world)):
+        if all(len(part[step]) == 2 for part in parts):  # else a rest of one datum was joined
+            assert sorted(x for part in parts for x in part[step]) == sorted(whole[step])
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_in_evaluation_the_ranks_share_the_batches_of_one_process(world, monkeypatch):
+    batches = dgm.Batches(torch.arange(7), 2, shuffle=False)
+    whole = list(enumerate(values(batches.epoch())))
+    loader = DataLoader(batches.tensors[0], 2)
+    shared = lambda: LoaderBatches(with_batches_of_rank(loader), ["x"], torch.device("cpu"))  # noqa: E731
+    for build in (lambda: batches, shared):
+        parts = of_each_rank(
+            world,
+            monkeypatch,
+            lambda b=build: [(i, x[0].tolist()) for i, x in tuples(b().numbered())],
         )
-        parts.append(
-            torch.cat([x for (x,) in dgm.Batches(torch.arange(7), 2, shuffle=False).epoch()])
+        assert sorted(pair for part in parts for pair in part) == whole
+
+
+def tuples(numbered):
+    return [(i, batch) for i, batch in numbered]
+
+
+@pytest.mark.parametrize("worlds", [(2, 1), (1, 2), (2, 3), (3, 2, 1)])
+def test_what_is_left_of_an_epoch_goes_to_other_ranks_and_each_datum_is_read_once(
+    worlds, monkeypatch
+):
+    """Each number of ranks takes one step but the last, which takes all that is left."""
+    batches, stages, seen = dgm.Batches(torch.arange(23), 3), [], []
+    for world in worlds[:-1]:
+        firsts = of_each_rank(
+            world, monkeypatch, lambda s=stages: values(batches.epoch(training=True, stages=s))[0]
         )
-    assert sorted(torch.cat(parts).tolist()) == list(range(7))
+        seen += [x for first in firsts for x in first]
+        stages = [*stages, [len(first) for first in firsts]]
+    rests = of_each_rank(
+        worlds[-1], monkeypatch, lambda: values(batches.epoch(training=True, stages=stages))
+    )
+    rest = [x for part in rests for batch in part for x in batch]
+    assert sorted(seen + rest) == list(range(23))
+
+
+def test_on_as_many_ranks_the_rest_of_an_epoch_is_cut_as_it_would_have_been(monkeypatch):
+    """Eleven data: the last batch of rank 1 takes in a single datum, that of rank 0 does not."""
+    batches = dgm.Batches(torch.arange(11), 2)
+    whole = of_each_rank(2, monkeypatch, lambda: values(batches.epoch(training=True)))
+    assert [list(map(len, part)) for part in whole] == [[2, 2, 2], [2, 3]]
+    for num_steps in range(3):
+        nums = iter([sum(map(len, part[:num_steps])) for part in whole])
+        rest = of_each_rank(
+            2,
+            monkeypatch,
+            lambda nums=nums: values(batches.epoch(training=True, num_seen=next(nums))),
+        )
+        assert rest == [part[num_steps:] for part in whole]
 
 
 def test_a_distributed_sampler_is_told_the_epoch():

@@ -103,16 +103,16 @@ def test_the_state_round_trips_through_a_file(tmp_path):
 def test_a_partial_epoch_draws_its_order_again_and_passes_over_what_is_done():
     def batches():
         order = torch.randperm(5)
-        yield from ((x,) for x in order)
+        yield from ((x,) for x in order[:, None])
 
     epoch = PartialEpoch({"cpu": torch.get_rng_state(), "cuda": None})
     whole = [int(x) for (x,) in batches()]
     for _ in range(2):
-        epoch.means.add({"loss": torch.tensor(1.0)}, 1)
+        epoch.add({"loss": torch.tensor(1.0)}, 1)
     again = PartialEpoch.from_state_dict(epoch.state_dict(), torch.device("cpu"))
     torch.rand(7)
     now = torch.get_rng_state()
-    rest = again.remaining(batches(), torch.device("cpu"))
+    rest = again.pass_over(batches(), torch.device("cpu"))
     assert torch.equal(torch.get_rng_state(), now)
     assert [int(x) for (x,) in rest] == whole[2:]
 

@@ -183,7 +183,7 @@ def test_a_file_that_knows_nothing_of_partial_epochs_was_written_between_two(tmp
 def test_steps_between_checkpoints_need_a_file():
     with pytest.raises(
         ValueError,
-        match=r"checkpoint_every=5 with a file and one process, got no file\. Fix: checkpoint=",
+        match=r"checkpoint_every=5 with a file, got none\. Fix: checkpoint=",
     ):
         build().fit(data(), checkpoint_every=5)
     with pytest.raises(ValueError, match="checkpoint_every: expected at least 1, got 0"):

@@ -43,9 +43,11 @@ class Eager:
         self.objective = objective
 
     def backward(self, *batch: Any) -> Terms:
-        """Terms of the objective on this batch; gradients replace what `.grad` held."""
+        """Terms of the objective on this batch, none without one; gradients replace what `.grad` held."""
         for parameter in self.objective.parameters():
             parameter.grad = None
+        if not batch:
+            return {}
         terms = self.objective.terms(*batch)
         terms["loss"].backward()
         return detach(terms)

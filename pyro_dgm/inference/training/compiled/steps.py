@@ -60,7 +60,7 @@ class CompiledSteps:
             terms = Values(bound.names, values)
             gradients = [None if place is None else found[place] for place in places]
         if rank_and_world() != (0, 1):
-            gradients = self._averaged(gradients)
+            gradients = self._averaged(gradients, len(batch[0]) if batch else 0)
         if self.clip is not None:
             clip(gradients, self.clip)
         self.update(gradients)
@@ -68,12 +68,12 @@ class CompiledSteps:
             advance()
         return terms
 
-    def _averaged(self, gradients: Gradients) -> Gradients:
+    def _averaged(self, gradients: Gradients, num_data: int) -> Gradients:
         """Their means over all ranks."""
         parameters = self.update.parameters
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
-        average_gradients(parameters)
+        average_gradients(parameters, num_data)
         return [parameter.grad for parameter in parameters]
 
     def _graph_of(self, batch: Batch) -> tuple[Bound, list[int | None]]:
