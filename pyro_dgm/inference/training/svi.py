@@ -188,10 +188,15 @@ class SVITrainer(Trainer):
         self.objective.advance()
         return terms
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether a step is loss, gradient and update, and nothing else: no subclass's, and none is passed over."""
+        is_own = getattr(self.step, "__func__", None) is SVITrainer.step
+        return is_own and not self.state.skips.limit
+
     @contextmanager
     def steps(self) -> Iterator[TakeStep]:  # noqa: D102
-        is_other = getattr(self.step, "__func__", None) is not SVITrainer.step  # of a subclass, say
-        if is_other or isinstance(self.compiled, Eager) or self.state.skips.limit:
+        if not self.is_plain or isinstance(self.compiled, Eager):
             with super().steps() as step:
                 yield step
             return

@@ -93,7 +93,7 @@ class Compiled:
 
     def bind(self, batch: Batch) -> Bound:
         """The graph of such a batch on the tensors that the modules hold now; built if there is none."""
-        modules, tensors = _contents(self._module)
+        modules, tensors = contents(self._module)
         trained = [t for t in tensors if t.requires_grad]
         fixed = [t for t in tensors if not t.requires_grad]
         signature = (modules, tuple(kind_of(x) for x in (*tensors, *batch)))
@@ -181,7 +181,7 @@ def _prove(graph: Graph, module: nn.Module, trained: State, fixed: State, batch:
             )
 
 
-def _contents(root: nn.Module) -> tuple[tuple[Any, ...], list[Tensor]]:
+def contents(root: nn.Module) -> tuple[tuple[Any, ...], list[Tensor]]:
     """Every module with its mode, and every parameter and buffer once, in a fixed order.
 
     It is called at each step, and so reads the modules' own dicts: `named_modules` and `named_parameters` build names
