@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sized
+from collections.abc import Iterator, Sized
 from typing import Any
 
 from torch.utils.data import DataLoader, IterableDataset
 
-from .tensors import is_array
+from .tensors import Batch, concat_rows, is_array
 
 
 def batch_sizes(num: int, batch_size: int, *, join: bool) -> list[int]:
@@ -42,6 +42,18 @@ def batches_before_one_datum(loader: Any) -> int | None:
     if len(sizes) < 2 or sizes[-1] != 1 or sizes[-2] == 1:
         return None
     return len(sizes) - 1
+
+
+def join_one_datum(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """The batches of a stream, of which a last one of one datum goes into the one before."""
+    waiting: list[Batch] = []
+    for batch in batches:
+        waiting.append(batch)
+        while len(waiting) > 2 or (len(waiting) == 2 and _num_data(waiting[1]) != 1):
+            yield waiting.pop(0)
+    if len(waiting) == 2 and _num_data(waiting[0]) > 1:
+        waiting = [concat_rows(waiting)]
+    yield from waiting
 
 
 def refuse_one_datum(error: Exception, batch: tuple[Any, ...]) -> None:
