@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator, Mapping, Sized
 from typing import Any
 
 from torch.utils.data import DataLoader, IterableDataset
 
+from .stored import is_stored
 from .tensors import Batch, concat_rows, is_array
 
 
@@ -81,5 +82,8 @@ def _sizes_of_loader(loader: DataLoader[Any]) -> list[int]:
 
 def _num_data(batch: Any) -> int:
     """The number of data of one batch in a list of them, 0 where it is not to be seen."""
+    if isinstance(batch, Mapping):
+        batch = tuple(batch.values())
     first = batch[0] if isinstance(batch, (tuple, list)) and batch else batch
-    return len(first) if is_array(first) and first.ndim > 0 else 0
+    has_shape = is_stored(first) or is_array(first)
+    return int(first.shape[0]) if has_shape and first.ndim > 0 else 0

@@ -333,6 +333,7 @@ def test_an_array_on_disk_is_read_a_budget_or_a_batch_at_a_time(entry, small_bud
     torch.testing.assert_close(found, right, rtol=0, atol=0, equal_nan=True)
 
 
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta state")
 @in_float32
 def test_sparse_rows_are_made_dense_a_budget_at_a_time(small_budget, monkeypatch):
     monkeypatch.setattr("pyro_dgm.inference.run.sessions.READ_AT_ONCE", 4)
