@@ -90,7 +90,7 @@ def arguments_of(program: PyroProgram) -> list[str]:
 
 
 def takes(program: PyroProgram, read: Callable[[], Batch], *, strictly: bool = False) -> bool:
-    """Whether a program takes a batch: it runs on it, has sites, and none with more dims than its plates and its events.
+    """Whether a program takes a batch: it runs, has sites, and none with more dims than its plates and its events.
 
     So it is found out whether an item of a stream is one datum, which is a batch with a dim in front, or a batch
     already: on a batch of batches a site has a dim too many.

@@ -18,7 +18,7 @@ from .tensors import is_array, to_tensor
 
 BUDGET = 2**24  # bytes that are read, or made dense, at once where all rows are looked at
 PAGES = 2**27  # bytes of a memory map that stay in memory once they were read
-AROUND = 2**16  # bytes that the system maps around a row
+AROUND = 2**21  # bytes that the system maps around a row, at most
 
 
 @runtime_checkable
@@ -152,19 +152,29 @@ class ArrayRows(StoredRows):
         return found.to(self.device, non_blocking=True)
 
     def _read(self, rows: Any) -> Tensor:
+        if isinstance(self.array, np.memmap):
+            return self._read_map(rows)
         block = self.array[rows]
         if is_sparse(block):  # of a matrix that is backed by a file
             return SparseRows.of(block, self.name).take(slice(None))
         found = to_tensor(np.asarray(block), self.name)
-        if isinstance(rows, slice):
-            found = found.clone()  # no part of the map, and aligned as tensors are
-        if isinstance(self.array, np.memmap):
-            self._release(found)
-        return found
+        return found.clone() if isinstance(rows, slice) else found  # aligned as tensors are
 
-    def _release(self, block: Tensor) -> None:
+    def _read_map(self, rows: Any) -> Tensor:
+        """Rows of a memory map, of whose pages few are in memory at any time."""
+        if isinstance(rows, slice):
+            found = to_tensor(np.asarray(self.array[rows]), self.name).clone()  # no part of the map
+            self._release(AROUND + found.numel() * found.element_size())
+            return found
+        parts = []
+        for some in np.array_split(rows, -(-len(rows) * AROUND // PAGES)):
+            parts.append(to_tensor(np.asarray(self.array[some]), self.name))
+            self._release(AROUND * len(some))
+        return torch.cat(parts)
+
+    def _release(self, num_bytes: int) -> None:
         """Give pages of the map back to the system, which holds them as long as it has memory for them."""
-        self._num_mapped += block.nbytes + AROUND * len(block)
+        self._num_mapped += num_bytes
         if self._num_mapped < PAGES:
             return
         self._num_mapped = 0

@@ -355,7 +355,8 @@ def test_sparse_rows_are_made_dense_a_budget_at_a_time(small_budget, monkeypatch
 
 
 def test_pages_of_a_memory_map_are_given_back_and_stay_what_they_are(tmp_path, monkeypatch):
-    monkeypatch.setattr("pyro_dgm.inference.data.stored.PAGES", 1)
+    monkeypatch.setattr("pyro_dgm.inference.data.stored.PAGES", 2)
+    monkeypatch.setattr("pyro_dgm.inference.data.stored.AROUND", 1)
     for mode in ("r", "r+", "c"):
         found = np.load(memory_map(tmp_path, X.numpy()).filename, mmap_mode=mode)
         if mode == "c":
