@@ -76,7 +76,7 @@ class Session:
     ):
         self._model, self._guide = as_module(model), as_module(guide)
         self.num, self.chunk, self.seed = num, chunk, seed
-        self.is_stored = is_beyond_budget(batch)
+        self.is_stored = bool(batch) and batch[0] is not None and is_beyond_budget(batch)
         if self.is_stored:  # read a block at a time
             batch = (Batches(batch, READ_AT_ONCE),)
         self.is_stream = self.is_stored or (is_stream(batch[0]) if batch else False)

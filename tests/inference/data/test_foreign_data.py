@@ -1,5 +1,7 @@
 """Each form of the data trains and is estimated with the figures of the same data in memory."""
 
+import subprocess
+import sys
 from functools import cache
 
 import numpy as np
@@ -365,6 +367,31 @@ def test_pages_of_a_memory_map_are_given_back_and_stay_what_they_are(tmp_path, m
         for _ in range(2):
             right = torch.as_tensor(np.array(found))
             assert torch.equal(rows.take(torch.tensor([3, 1, 1])), right[[3, 1, 1]])
+
+
+MAP = """
+import resource, sys
+import numpy as np, torch, pyro.distributions as dist
+import pyro_dgm as dgm
+
+def fit(x):
+    net = dgm.mlp(784, 8)
+    vae = dgm.VAE(dgm.StandardNormal(4), dgm.Bernoulli(dgm.mlp(4, 784)), dgm.Conditional(dist.Normal, net))
+    dgm.SVITrainer(dgm.ELBO(vae.model, vae.guide)).fit(x, batch_size=1024, progress=False)
+
+x = np.memmap(sys.argv[1], np.uint8, "w+", shape=(800_000, 784))  # 600 MB of zeros
+fit(np.zeros((2048, 784), np.uint8))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+fit(np.memmap(sys.argv[1], np.uint8, "r", shape=x.shape))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.mark.slow
+def test_a_memory_map_takes_a_bounded_part_of_the_memory(tmp_path):
+    command = [sys.executable, "-c", MAP, str(tmp_path / "x.dat")]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert int(run.stdout) * 1024 < 300e6  # pages of 128 MB, blocks of 16 MB, a few batches
 
 
 def test_stored_rows_are_known_by_the_numbers_in_them(tmp_path):
