@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from pyro import poutine
+from pyro.infer.autoguide import AutoGuide
 from pyro.poutine.subsample_messenger import _Subsample
 from torch import nn
 
 from ...contract import PyroProgram
+from ..adoption.programs import Adopted
 from ..process.states import eval_mode, fork_rng
 from .tensors import Batch
 
@@ -33,8 +35,7 @@ class Arguments:
     @classmethod
     def of(cls, program: PyroProgram) -> Arguments:
         """The arguments of a program."""
-        forward = program.forward if isinstance(program, nn.Module) else program
-        parameters = inspect.signature(forward).parameters.values()
+        parameters = _signature_of(program).parameters.values()
         names = [one.name for one in parameters if one.kind in BY_POSITION]
         has_more = any(one.kind is inspect.Parameter.VAR_POSITIONAL for one in parameters)
         return cls(tuple(names), has_more)
@@ -52,6 +53,11 @@ class Arguments:
             return tuple(batch) if isinstance(batch, (tuple, list)) else (batch,)
         values = {str(key): value for key, value in batch.items() if not str(key).startswith("__")}
         further = [key for key in values if key not in self.names]
+        if not self.names and len(values) > 1:
+            raise ValueError(
+                f"data: expected batches that are tuples, for the program names no arguments, got a dict of "
+                f"{sorted(values)}. Fix: (x, context), the observation first, in the dataset or a collate_fn."
+            )
         if further and not (self.has_more and set(self.names) <= set(values)):
             raise ValueError(
                 f"data: expected a dict batch with keys among the model's arguments {self.names}, got "
@@ -82,6 +88,15 @@ class Arguments:
             "name the keys as the arguments of model.forward, or drop the others, "
             f"data.select_columns({given}) of a Hugging Face dataset"
         )
+
+
+def _signature_of(program: Any) -> inspect.Signature:
+    """What a program takes; of one that runs another, as an AutoGuide its model, what that one takes."""
+    if isinstance(program, AutoGuide):
+        return _signature_of(program.model)
+    if isinstance(program, Adopted):
+        return _signature_of(program.program)
+    return inspect.signature(program.forward if isinstance(program, nn.Module) else program)
 
 
 def arguments_of(program: PyroProgram) -> list[str]:

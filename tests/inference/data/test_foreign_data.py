@@ -24,9 +24,12 @@ from inference.data.foreign_data import (
     sparse_forms,
     web_dataset,
 )
+from pyro.infer.autoguide import AutoNormal
 from torch.utils.data import DataLoader, IterableDataset
 
 import pyro_dgm as dgm
+from pyro_dgm.inference.adoption.programs import as_module
+from pyro_dgm.inference.data.arguments import Arguments
 from pyro_dgm.inference.data.batches import Batches, as_batches
 from pyro_dgm.inference.data.fingerprints import hash_tensors
 from pyro_dgm.inference.data.stored import as_stored
@@ -405,3 +408,17 @@ def test_entries_of_a_sparse_matrix_that_are_there_twice_are_a_sum():
     twice = sparse.csr_matrix((np.array([1.0, 2.0]), np.array([1, 1]), np.array([0, 2, 2])), (2, 3))
     assert as_stored(twice).take(slice(None)).tolist() == [[0, 3, 0], [0, 0, 0]]
     assert twice.nnz == 2  # the user's own matrix stays as it is
+
+
+def test_a_dict_names_the_arguments_of_functions_and_of_the_model_of_an_auto_guide():
+    def program(x, label):
+        return x + label
+
+    row = {"label": 1.0, "x": 2.0}
+    for one in (program, as_module(program), AutoNormal(program)):
+        assert Arguments.of(one).in_order(row) == (2.0, 1.0)
+
+
+def test_a_dict_is_refused_by_a_program_that_names_no_argument():
+    with pytest.raises(ValueError, match=r"data: expected batches that are tuples.* Fix: \(x, con"):
+        Arguments.of(lambda *batch: batch).in_order({"label": 1.0, "x": 2.0})
