@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from pyro import poutine
@@ -96,7 +97,15 @@ def _signature_of(program: Any) -> inspect.Signature:
         return _signature_of(program.model)
     if isinstance(program, Adopted):
         return _signature_of(program.program)
-    return inspect.signature(program.forward if isinstance(program, nn.Module) else program)
+    try:
+        return inspect.signature(program.forward if isinstance(program, nn.Module) else program)
+    except ValueError:  # inside Pyro's handlers, which are partials of the program
+        inner = program.args[-1] if isinstance(program, partial) and program.args else None
+        return _signature_of(inner if callable(inner) else _of_any)
+
+
+def _of_any(*batch: Any) -> None:
+    """Takes whatever comes: the signature of a program that shows none."""
 
 
 def arguments_of(program: PyroProgram) -> list[str]:
