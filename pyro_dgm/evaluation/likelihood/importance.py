@@ -49,7 +49,8 @@ def nll(
     Args:
         model: any Pyro program that keeps the contract.
         guide: its guide.
-        batch: the data, observation first, a row per datum in each argument; or one loader of such batches.
+        batch: the data, observation first, a row per datum in each argument; or one loader, dataset or stream of them.
+            A memory map, an array on disk, sparse rows and streams are read a block at a time.
         num: number K of importance draws.
         chunk: how many (draw, datum) pairs are in memory at once.
         seed: of the draws.

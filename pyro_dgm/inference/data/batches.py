@@ -3,40 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, DistributedSampler, IterableDataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from ...contract import PyroProgram
-from ..process.ambient import read_on_cpu
 from ..process.numbers import check_count
 from ..process.states import derive_seed, fork_rng
-from .arguments import arguments_of, takes_as_one_datum
-from .extremes import extreme_rows
-from .rests import batch_sizes, batches_before_one_datum
-from .sharding import length_of, loader_of, part_of_rank, require_parts, sampler_of
-from .tensors import (
-    Batch,
-    as_tensors,
+from .arguments import Arguments, takes
+from .extremes import reach_of
+from .forms import (
+    RowsByNumber,
+    check_lengths,
     check_list,
-    concat_rows,
     fix_of_form,
-    is_array,
     is_option,
     is_stream,
-    take_rows,
-    to_device,
-    to_tensor,
 )
+from .loaders import LoaderBatches, collate, collate_batch
+from .rests import batch_sizes
+from .sharding import loader_of, part_of_rank, require_parts
+from .stored import StoredRows, as_stored, is_stored
+from .tensors import Batch, check_data, has_rows, is_array, take_rows, to_tensor
 
 
 class Batches:
-    r"""Tensors in memory, on the device, cut into minibatches by index: no workers, no copies from the host.
+    r"""Arrays cut into minibatches by index: on the device and without copies from the host where they are in memory.
+
+    A memory map, an array of HDF5 or zarr and a sparse matrix stay where they are: the rows of a minibatch are read as
+    it comes, and sparse ones become dense on the device. Bytes travel as bytes: `uint8` becomes floats where a program
+    makes it so, as `mlp` and the image networks do, or by `transform=torch.Tensor.float`.
 
     Args:
-        data: a Tensor or ndarray `(N, *event)`, or a tuple of them of equal length: observation first, then context.
+        data: a tensor or an array `(N, *event)`, or a tuple of them of equal length: observation first, then context.
             Further arguments of a program that are `None`, numbers or dicts go with every minibatch as they are.
         batch_size: data per minibatch; the last one may be smaller.
         transform: applied to the observation of every minibatch, on the device; for example `binarize`.
@@ -61,24 +63,14 @@ class Batches:
     ):
         check_count("Batches", "batch_size", batch_size, fix="batch_size=128")
         parts = data if isinstance(data, (tuple, list)) else (data,)
-        for position, part in enumerate(parts):
-            if not is_array(part) and (position == 0 or not is_option(part)):
-                raise TypeError(
-                    f"{name}[{position}]: expected a tensor or an array (N, *event), got {type(part).__name__}. "
-                    "Fix: torch.as_tensor(x), or a DataLoader for data that come in batches."
-                )
-        if parts[0].ndim == 0:
-            raise ValueError(
-                f"{name}: expected a tensor (N, *event), got a 0-dim tensor {parts[0]}. "
-                "Fix: x[None], for one datum."
-            )
-        self.tensors: tuple[Tensor, ...] = as_tensors(parts, name)
+        self.tensors: tuple[Any, ...] = _checked(parts, name)
         self.batch_size, self.transform, self.shuffle = batch_size, transform, shuffle
         self.split = True
 
     def to(self, device: torch.device) -> Batches:
         """The same batches with their data on a device."""
-        return self._with(tensors=to_device(self.tensors, device))
+        moved = [part.to(device) if _is_of_rows(part) else part for part in self.tensors]
+        return self._with(tensors=tuple(moved))
 
     def whole(self) -> Batches:
         """The same batches, all of them for each of several processes."""
@@ -110,7 +102,8 @@ class Batches:
             order = torch.randperm(len(self), generator=generator, device="cpu")
         if self.split:
             order = part_of_rank(order, pad=even)
-        own = order.to(self.tensors[0].device)
+        is_read = any(isinstance(part, StoredRows) for part in self.tensors)
+        own = order if is_read else order.to(self.tensors[0].device)
         for rows in own.split(batch_sizes(len(own), self.batch_size, join=even)):
             if len(rows):  # of fewer data than ranks some have none
                 yield self._rows(rows)
@@ -122,7 +115,9 @@ class Batches:
 
     def first(self) -> Batch:
         """A batch that holds the rows with extreme values: what a check finds there, it finds in the whole set."""
-        return self._rows(extreme_rows(self.tensors[0], min(self.batch_size, len(self))))
+        x = self.tensors[0]
+        reach = x.reach if isinstance(x, StoredRows) else reach_of(x)
+        return self._rows(reach.extreme_rows(min(self.batch_size, len(self))))
 
     def _with(self, **changes: Any) -> Batches:
         new = object.__new__(type(self))
@@ -130,85 +125,51 @@ class Batches:
         return new
 
     def _rows(self, rows: Tensor) -> Batch:
-        x, *context = take_rows(self.tensors, rows)
+        taken: list[Any] = []
+        for part in self.tensors:
+            is_read = isinstance(part, StoredRows)
+            taken += (part.take(rows),) if is_read else take_rows((part,), rows)
+        x, *context = taken
         if self.transform is not None:
             x = self.transform(x)
         return (x, *context)
 
 
-class LoaderBatches:
-    """The batches of a user's own DataLoader, moved to the device; tensors, tuples, or dicts of tensors.
+def _is_of_rows(part: Any) -> bool:
+    return isinstance(part, (Tensor, StoredRows))
 
-    Args:
-        loader: any re-iterable over batches.
-        arguments: names of the program's arguments, by which a dict batch is ordered.
-        device: where the tensors go.
+
+def _checked(parts: Sequence[Any], name: str) -> tuple[Any, ...]:
+    """The arguments of a program, arrays in memory as tensors and others as rows to be read.
+
+    Raises:
+        TypeError, ValueError: for what is no array, or bad data.
     """
-
-    def __init__(self, loader: Any, arguments: Sequence[str], device: torch.device):
-        self.loader, self.arguments, self.device = loader, tuple(arguments), device
-
-    def to(self, device: torch.device) -> LoaderBatches:
-        """The same batches on another device."""
-        return LoaderBatches(self.loader, self.arguments, device)
-
-    def epoch(self, seed: int = 0, epoch: int = 0, *, even: bool = False) -> Iterator[Batch]:
-        """The minibatches of one epoch, in the loader's own order.
-
-        For training (`even`) a last batch of a single datum goes into the one before, where the loader says its sizes.
-        """
-        sampler = sampler_of(self.loader)
-        if isinstance(sampler, DistributedSampler):
-            sampler.set_epoch(epoch)
-        joined = batches_before_one_datum(self.loader) if even else None
-        batches = iter(read_on_cpu(self.loader))
-        for position, batch in enumerate(batches):
-            moved = self._moved(batch)
-            if position + 1 == joined:  # the last but one takes in the last
-                moved = concat_rows([moved, *map(self._moved, batches)])
-            yield moved
-
-    def _moved(self, batch: Any) -> Batch:
-        return tuple(self._to_device(value) for value in self._ordered(batch))
-
-    @property
-    def length(self) -> str | None:
-        """How many batches an epoch has, in words; `None` where only reading them tells."""
-        return length_of(self.loader)
-
-    def first(self) -> Batch:
-        """The first batch.
-
-        Raises:
-            ValueError: if the loader yields nothing.
-        """
-        for batch in self.epoch():
-            return batch
+    found: list[Any] = []
+    for position, part in enumerate(parts):
+        own_name = f"{name}[{position}]"
+        if is_stored(part):
+            rows = as_stored(part, own_name)
+            rows.check()
+            found.append(rows)
+        elif is_array(part):
+            tensor = to_tensor(part, own_name)
+            check_data(tensor, own_name)
+            found.append(tensor)
+        elif position > 0 and is_option(part):
+            found.append(part)
+        else:
+            raise TypeError(
+                f"{own_name}: expected a tensor or an array (N, *event), got {type(part).__name__}. "
+                "Fix: torch.as_tensor(x), or a DataLoader for data that come in batches."
+            )
+    x = found[0]
+    if isinstance(x, Tensor) and x.dim() == 0:
         raise ValueError(
-            "data: expected at least one batch, got a loader that yields nothing. Fix: drop_last=False."
+            f"{name}: expected a tensor (N, *event), got a 0-dim tensor {x}. Fix: x[None], for one datum."
         )
-
-    def _to_device(self, value: Any) -> Any:
-        return to_tensor(value).to(self.device, non_blocking=True) if is_array(value) else value
-
-    def _ordered(self, batch: Any) -> Batch:
-        """The arguments of the program that a batch holds, in their order."""
-        if not isinstance(batch, Mapping):
-            return tuple(batch) if isinstance(batch, (tuple, list)) else (batch,)
-        if not set(batch) <= set(self.arguments):
-            raise ValueError(
-                f"data: expected a dict batch with keys among the model's arguments {self.arguments}, got "
-                f"{sorted(batch)}. Fix: name the keys as the arguments of model.forward."
-            )
-        names = self.arguments[: len(batch)]
-        if set(names) != set(
-            batch
-        ):  # arguments go by position: none may be left out before the last
-            raise ValueError(
-                f"data: expected a dict batch with the model's first arguments {names}, got {sorted(batch)}. "
-                "Fix: give every argument before the last one."
-            )
-        return tuple(batch[name] for name in names)
+    check_lengths([len(part) for part in found if has_rows(part) or is_stored(part)], name)
+    return tuple(found)
 
 
 def as_batches(
@@ -242,45 +203,93 @@ def as_batches(
         return data.to(device)
     if isinstance(data, TensorDataset):
         data = data.tensors
-    if is_array(data) or (isinstance(data, tuple) and data):
+    if is_array(data) or is_stored(data) or (isinstance(data, tuple) and data):
         found = Batches(data, batch_size, shuffle=shuffle, name=name).to(device)
         return found if split else found.whole()
-    if isinstance(data, Dataset):
-        loader = _loader_of(data, batch_size, model, device, shuffle=shuffle, split=split)
-        return LoaderBatches(loader, arguments_of(model), device)
     if isinstance(data, list):
         check_list(data, name)
-    if isinstance(data, Iterator):
+    if not is_stream(data):
+        fix = (
+            fix_of_form(data)
+            if isinstance(data, Mapping)
+            else "torch.as_tensor(x), one row per datum"
+        )
+        raise TypeError(
+            f"{name}: expected a Tensor, ndarray, DataFrame, tuple of them, Batches, Dataset, DataLoader or list of "
+            f"batches, got {type(data).__name__}. Fix: {fix}."
+        )
+    _refuse_read_once(data, name)
+    if split and shuffle:
+        require_parts(data, name)
+    return _Source(data, model, device, batch_size).read(shuffle=shuffle, split=split)
+
+
+def _refuse_read_once(data: Any, name: str) -> None:
+    is_same = isinstance(data, IterableDataset) and iter(data) is iter(data)
+    if isinstance(data, Iterator) or is_same:
         raise TypeError(
             f"{name}: expected something to read once per epoch, got an iterator ({type(data).__name__}), which "
             "is read only once. Fix: a DataLoader, or list(data) joined by torch.cat."
         )
-    if is_stream(data):
-        if split and shuffle:
-            require_parts(data, name)
-        return LoaderBatches(data, arguments_of(model), device)
-    fix = (
-        fix_of_form(data) if isinstance(data, Mapping) else "torch.as_tensor(x), one row per datum"
-    )
-    raise TypeError(
-        f"{name}: expected a Tensor, ndarray, DataFrame, tuple of them, Batches, Dataset, DataLoader or list of "
-        f"batches, got {type(data).__name__}. Fix: {fix}."
-    )
 
 
-def _loader_of(
-    data: Dataset[Any], batch_size: int, model: PyroProgram, device: torch.device, **how: bool
-) -> DataLoader[Any]:
-    """A loader over a Dataset; a stream says itself what a rank reads, and may be batched already."""
-    if not isinstance(data, IterableDataset):
-        return loader_of(data, batch_size, **how)
-    return DataLoader(data, None if _comes_in_batches(data, model, device) else batch_size)
+@dataclass(frozen=True)
+class _Source:
+    """Data that come one after the other, and the program that says whether an item is one datum or a batch."""
 
+    data: Any
+    program: PyroProgram
+    device: torch.device
+    batch_size: int
 
-def _comes_in_batches(
-    stream: IterableDataset[Any], model: PyroProgram, device: torch.device
-) -> bool:
-    """Whether the items of a stream are batches, and not single data."""
-    one = LoaderBatches(DataLoader(stream, 1), arguments_of(model), device)
-    with fork_rng():
-        return not takes_as_one_datum(model, one.first)
+    def read(self, *, shuffle: bool, split: bool) -> LoaderBatches:
+        """The batches; single data are put together."""
+        is_loader = isinstance(self.data, DataLoader)
+        if isinstance(self.data, list) or (is_loader and self.data.batch_sampler is None):
+            if not self._holds_data_alone():
+                return self.batches()
+            if is_loader:
+                return self.batches(num_stacked=self.batch_size)
+        elif is_loader or not isinstance(self.data, (Dataset, RowsByNumber)):
+            return self.batches()
+        return self.of_dataset(shuffle=shuffle, split=split)
+
+    def batches(self, loader: Any = None, num_stacked: int | None = None) -> LoaderBatches:
+        """The batches of a loader, by default of the data themselves."""
+        loader = self.data if loader is None else loader
+        return LoaderBatches(loader, Arguments.of(self.program), self.device, num_stacked)
+
+    def of_dataset(self, *, shuffle: bool, split: bool) -> LoaderBatches:
+        """Batches of a dataset; a stream says itself what a rank reads, and its items may be batches."""
+        is_batched = self._holds_batches()
+        size, how = (None, collate_batch) if is_batched else (self.batch_size, collate)
+        if isinstance(self.data, IterableDataset):
+            return self.batches(DataLoader(self.data, size, collate_fn=how))
+        return self.batches(loader_of(self.data, size, how, shuffle=shuffle, split=split))
+
+    def _holds_data_alone(self) -> bool:
+        """Whether the items of a list, or of a loader that does not batch, are data and no batches."""
+        is_batch = self._takes(None, collate_batch, strictly=True)
+        return not is_batch and self._takes(1, collate)
+
+    def _holds_batches(self) -> bool:
+        """Whether the items of a dataset are batches; where the program takes neither its error is that of data."""
+        if self._takes(1, collate):
+            return False
+        if self._takes(None, collate_batch):
+            return True
+        if not isinstance(self.data, IterableDataset):
+            return False
+        with fork_rng():
+            x = self._first(None, collate_batch)[0]
+        return x.dim() > 1
+
+    def _takes(
+        self, size: int | None, how: Callable[[Any], Any], *, strictly: bool = False
+    ) -> bool:
+        with fork_rng():
+            return takes(self.program, lambda: self._first(size, how), strictly=strictly)
+
+    def _first(self, size: int | None, how: Callable[[Any], Any]) -> Batch:
+        data = self.data.dataset if isinstance(self.data, DataLoader) else self.data
+        return self.batches(DataLoader(data, size, collate_fn=how)).first()

@@ -10,14 +10,8 @@ import torch
 from ...contract import PyroProgram
 from ..process.states import derive_seed, device_of, with_own_rng
 from .batches import Batches, as_batches
-from .tensors import (
-    Batch,
-    as_tensors,
-    check_observation_argument,
-    concat_rows,
-    is_stream,
-    to_device,
-)
+from .forms import as_tensors, check_observation_argument, is_stream
+from .tensors import Batch, concat_rows, to_device
 
 ROWS = 512  # of a batch, where a dataset does not say it
 
@@ -38,7 +32,8 @@ def read_stream(source: Any, program: Any, device: torch.device, seed: int) -> I
         source = source.in_order()
     batches = as_batches(source, ROWS, program, device, shuffle=False)
     found = False
-    for batch in with_own_rng(batches.epoch(), derive_seed(seed, 1)):
+    own_seed = derive_seed(seed, 1)
+    for batch in with_own_rng(batches.epoch(own_seed), own_seed):
         found = True
         yield batch
     if not found:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from torch.utils.data import (
 )
 
 from ..process.distributed import all_reduce_sum, gather, rank_and_world
+from ..process.states import derive_seed
 from .tensors import Batch
 
 
@@ -28,8 +29,24 @@ def part_of_rank(order: Tensor, *, pad: bool) -> Tensor:
     return torch.cat([order, order[:padding]])[rank::world]
 
 
+class OrderOfEpoch(RandomSampler):
+    """The order that `Batches` have: a function of (seed, epoch)."""
+
+    def __init__(self, data: Dataset[Any]):
+        super().__init__(data, generator=torch.Generator())  # type: ignore[arg-type]
+
+    def set_order(self, seed: int, epoch: int) -> None:
+        """Choose the order of an epoch."""
+        self.generator.manual_seed(derive_seed(seed, epoch))
+
+
 def loader_of(
-    data: Dataset[Any], batch_size: int, *, shuffle: bool, split: bool
+    data: Dataset[Any],
+    batch_size: int | None,
+    collate: Callable[[Any], Any],
+    *,
+    shuffle: bool,
+    split: bool,
 ) -> DataLoader[Any]:
     """A loader over a map-style Dataset; where it is split each of several processes reads a part of its own.
 
@@ -38,12 +55,13 @@ def loader_of(
     """
     rank, world = rank_and_world()
     if not split or world == 1:
-        return DataLoader(data, batch_size, shuffle=shuffle)
+        order = OrderOfEpoch(data) if shuffle else None
+        return DataLoader(data, batch_size, sampler=order, collate_fn=collate)
     if shuffle:
         sampler: DistributedSampler[Any] = DistributedSampler(data, shuffle=True)
-        return DataLoader(data, batch_size, sampler=sampler)
+        return DataLoader(data, batch_size, sampler=sampler, collate_fn=collate)
     num: int = len(data)  # type: ignore[arg-type]
-    return DataLoader(Subset(data, range(rank, num, world)), batch_size)
+    return DataLoader(Subset(data, range(rank, num, world)), batch_size, collate_fn=collate)
 
 
 def sampler_of(loader: Any) -> Any:

@@ -16,21 +16,27 @@ from ...contract import PyroProgram
 from ..adoption.plates import prepare
 from ..adoption.programs import as_module
 from ..data.arguments import arguments_of
+from ..data.batches import Batches
 from ..data.extremes import extreme_batch
-from ..data.reading import place_data as place_data
-from ..data.reading import read_stream
-from ..data.tensors import (
-    Batch,
+from ..data.forms import (
     as_tensors,
     check_observation_argument,
+    is_beyond_budget,
+    is_stream,
+    read_whole,
+)
+from ..data.reading import ROWS as READ_AT_ONCE
+from ..data.reading import place_data as place_data
+from ..data.reading import read_stream
+from ..data.stored import is_stored
+from ..data.tensors import (
+    Batch,
     concat_rows,
     is_array,
-    is_stream,
     rebatch,
     split_rows,
     take_rows,
     to_device,
-    to_tensor,
 )
 from ..process.states import device_of, evaluation_mode, fork_rng
 from ..vectorization.modes import Meaning, meaning_of, meaning_of_generated, refuse_mixing
@@ -54,7 +60,9 @@ class Session:
         num: draws K per datum.
         chunk: how many (draw, datum) pairs are in memory at once.
         seed: of the draws.
-        is_stream: whether the data are a loader, a dataset or a list of batches.
+        is_stream: whether the data are read in blocks: a loader, a dataset, a list of batches, or stored rows.
+        is_stored: whether they are rows of a memory map, of an array on disk or of a sparse matrix, too many for the
+            memory of a block.
     """
 
     def __init__(
@@ -68,7 +76,10 @@ class Session:
     ):
         self._model, self._guide = as_module(model), as_module(guide)
         self.num, self.chunk, self.seed = num, chunk, seed
-        self.is_stream = is_stream(batch[0]) if batch else False
+        self.is_stored = bool(batch) and batch[0] is not None and is_beyond_budget(batch)
+        if self.is_stored:  # read a block at a time
+            batch = (Batches(batch, READ_AT_ONCE),)
+        self.is_stream = self.is_stored or (is_stream(batch[0]) if batch else False)
         if batch and isinstance(batch[0], Iterator):  # it can be read once
             batch = (list(batch[0]), *batch[1:])
         self._source = batch
@@ -275,5 +286,8 @@ def read_data(
         batch = batch[0].tensors
     if is_stream(batch[0]):
         return concat_rows(list(Session(model, guide, batch, 1, 1, seed)._unchecked_batches()))
-    values = [to_tensor(value) if is_array(value) else value for value in batch]
+    is_read = [is_stored(value) or is_array(value) for value in batch]
+    values = [
+        read_whole(value) if read else value for value, read in zip(batch, is_read, strict=True)
+    ]
     return to_device(tuple(values), device_of(model, guide))

@@ -12,9 +12,10 @@ import torch
 from torch import nn
 
 from ..data.batches import Batch, Batches, LoaderBatches
-from ..data.fingerprints import Identity, identify
+from ..data.fingerprints import Identity, hashes_of_rows, identify
 from ..data.order import in_order
 from ..data.sharding import has_own_part, in_step
+from ..data.stored import StoredRows
 from ..data.streams import StreamCheck
 from ..data.tensors import has_rows
 from ..process.distributed import raise_together, rank_and_world
@@ -85,7 +86,9 @@ class Run:
             return
         compare_structure(module, {**settings, "val": self.val is not None})
         with raise_together():
-            batch = self.train.tensors if isinstance(self.train, Batches) else self.train.first()
+            batch = self.train.first()
+            if isinstance(self.train, Batches):
+                batch = tuple(_in_memory(part) for part in self.train.tensors)
         if isinstance(self.train, Batches) or not has_own_part(self.train.loader):
             compare_data(batch, whole=isinstance(self.train, Batches))
 
@@ -172,6 +175,11 @@ class PartialEpoch:
                 "Fix: the data and the batch size of the run that wrote it."
             )
         return batches
+
+
+def _in_memory(part: Any) -> Any:
+    """An argument that tells the same from other data: rows that are read as they are needed by their hashes."""
+    return torch.cat([*hashes_of_rows(part)]) if isinstance(part, StoredRows) else part
 
 
 def _num_data(batch: Batch) -> int:

@@ -101,7 +101,8 @@ class Trainer(Loop):
         end of its last good epoch, of which a copy is held on the device (less than an epoch and 50 steps before).
 
         Args:
-            train: a Tensor, ndarray, tuple of them, `Batches`, Dataset or DataLoader.
+            train: a tensor, an array, a memory map, sparse rows, a tuple of them, `Batches`, a dataset, a stream or a
+                DataLoader; the README's table says how each is read.
             val: the same; scored after every epoch under one fixed noise.
             epochs: epochs to run now.
             batch_size: data per step, where `train` does not say it itself.
