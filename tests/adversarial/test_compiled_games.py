@@ -323,7 +323,14 @@ RUNS = {
 
 
 @over("kernels", [False, pytest.param(True, marks=pytest.mark.slow)])
-@over("options", RUNS.values(), ids=RUNS)
+@over(
+    "options",
+    [
+        pytest.param(RUNS["plain"], id="plain"),
+        pytest.param(RUNS["everything"], id="everything", marks=pytest.mark.slow),
+        pytest.param(RUNS["simultaneous"], id="simultaneous"),
+    ],
+)
 def test_a_compiled_run_that_is_resumed_equals_one_that_never_stopped(
     options, kernels, tmp_path, request
 ):
