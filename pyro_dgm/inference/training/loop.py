@@ -100,6 +100,10 @@ class Loop(ABC):
         if self.ema is not None:
             self.ema.update(self.num_steps)
 
+    def is_ragged(self, batch: Batch) -> bool:
+        """Whether a batch is smaller than the others of a run, as the last one may be."""
+        return self.full_batch > 0 and len(batch[0]) != self.full_batch
+
     # -- what a run has done ---------------------------------------------------------------------------
     @property
     def ema(self) -> Ema | None:

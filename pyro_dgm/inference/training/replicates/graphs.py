@@ -13,11 +13,11 @@ from torch import Tensor, fx, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from ...data.batches import Batch
-from ...objectives.objective import Objective
+from ...objectives.elbo import Objective
 from ...process.states import fork_rng, named_tensors
 from ..compiled.graphs import (
     Gradients,
-    ObjectiveTerms,
+    TermsOf,
     State,
     capture,
     copy_tensors,
@@ -65,7 +65,7 @@ class Structure:
     """
 
     def __init__(self, objective: Objective):
-        self.module = ObjectiveTerms(objective)
+        self.module = TermsOf(objective)
         self.trained: dict[str, nn.Parameter] = {}
         self.fixed: State = {}
         seen = set()
