@@ -15,7 +15,8 @@ from .inference.objectives.schedules import Constant, Cyclical, LinearWarmup, Sc
 from .inference.training.checkpoints import load_weights, save_weights
 from .inference.training.compiled.compilation import Compiled
 from .inference.training.history import History
-from .inference.training.replicates.replicates import Replicates, SeedHistory
+from .inference.training.replicates.histories import SeedHistory
+from .inference.training.replicates.replicates import Replicates
 from .inference.training.svi import SVITrainer
 from .inference.training.trainer import Trainer
 

@@ -17,8 +17,8 @@ from ...objectives.elbo import Objective
 from ...process.states import fork_rng, named_tensors
 from ..compiled.graphs import (
     Gradients,
-    TermsOf,
     State,
+    TermsOf,
     capture,
     copy_tensors,
     tensors_of,
@@ -148,18 +148,29 @@ def _joined(structures: Sequence[Structure], batches: Sequence[Batch], apart: Ap
 
 
 def _over_runs(graph: fx.GraphModule, joined: Sequence[Tensor]) -> fx.GraphModule | None:
-    """The graph over a first dimension; `None` where an operation knows no such thing."""
-    function = torch.vmap(torch.func.functionalize(graph))
+    """The graph over a first dimension; `None` where an operation knows no such thing.
 
-    def contiguous(*inputs: Tensor) -> list[Tensor]:
+    What writes in place into a tensor that all runs share needs the graph without such writes; torch makes that of
+    most graphs, and not of all.
+    """
+    for one in (graph, torch.func.functionalize(graph)):
+        found = _traced(torch.vmap(one), [tensor.clone() for tensor in joined])
+        if found is not None:
+            return found
+    return None
+
+
+def _traced(
+    function: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor]
+) -> fx.GraphModule | None:
+    def contiguous(*tensors: Tensor) -> list[Tensor]:
         # In the order of the stacked parameters' memory, which is all that a fused update reads.
-        return [value.contiguous() for value in function(*inputs)]
+        return [value.contiguous() for value in function(*tensors)]
 
-    copies = [tensor.clone() for tensor in joined]
     with torch.no_grad(), pyro.validation_enabled(False), warnings.catch_warnings():
         warnings.simplefilter("error")  # of an operation that is taken run by run
         try:
-            return make_fx(contiguous)(*copies)
+            return make_fx(contiguous)(*inputs)
         except (RuntimeError, UserWarning, NotImplementedError):
             return None
 

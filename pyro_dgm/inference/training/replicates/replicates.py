@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from warnings import warn
 
-import numpy as np
 import pyro
 import torch
-from numpy.typing import NDArray
 
-from ....tabular import Tabular
 from ...data.batches import Batch, as_batches
 from ...process.distributed import rank_and_world
 from ...process.states import check_seed, fork_rng
@@ -22,6 +20,7 @@ from ..history import Row
 from ..monitoring import progress_bar
 from ..trainer import Trainer
 from .choice import Choice
+from .histories import SeedHistory
 from .runs import SeedRun, take_side_by_side
 from .steps import SideBySide
 
@@ -111,8 +110,15 @@ class Replicates:
         """Train every run for `epochs` more epochs; the arguments are those of `Trainer.fit`.
 
         Args:
-            train, val, epochs, batch_size, monitor, patience, checkpoint_every, checkpoint_keep: of each run.
+            train: data of all runs, in an order of its own for each.
+            val: scored after every epoch of each.
+            epochs: of each run, from here on.
+            batch_size: data per step of one run.
+            monitor: metric by which a run compares its epochs.
+            patience: epochs without a better one, after which a run ends.
             checkpoint: folder, in which run s writes `seed-s.pt`, which `Trainer.resume` reads as well.
+            checkpoint_every: write it after every so many steps as well.
+            checkpoint_keep: how many of a run stay.
             on_epoch: called with the seed and the row of every epoch of every run.
             progress: whether to show a bar.
 
@@ -125,20 +131,13 @@ class Replicates:
         Raises:
             ValueError: as `Trainer.fit`, for what concerns all runs, and if no run is left.
         """
-        going = [row for row, seed in enumerate(self.seeds) if seed not in self.errors]
-        if not going:
-            raise next(iter(self.errors.values()))
+        going = self._going()
         first = self.trainers[going[0]]
         device = first.state.device
-        train = as_batches(train, batch_size, first.model, device, shuffle=True, split=True)
-        with (
-            fork_rng(torch.empty(0, device=device)),
-            pyro.validation_enabled(False),
-            torch.inference_mode(mode=False),
-            torch.enable_grad(),
-            progress_bar(epochs * len(going), shown=progress) as bar,
-        ):
-            runs = []
+        data = as_batches(train, batch_size, first.model, device, shuffle=True, split=True)
+        trainers = [self.trainers[row] for row in going]
+        with _around(device), progress_bar(epochs * len(going), shown=progress) as bar:
+            runs: list[SeedRun] = []
             for row in going:
                 seed = self.seeds[row]
                 plan = Plan(
@@ -151,9 +150,8 @@ class Replicates:
                     on_epoch=_Report(seed, on_epoch, bar.update),
                     progress=False,
                 )
-                fit = self.trainers[row].fitting(train, val, plan)
+                fit = self.trainers[row].fitting(data, val, plan)
                 runs.append(SeedRun(len(runs), fit, device))
-            trainers = [self.trainers[row] for row in going]
 
             def choose(batches: Sequence[Batch]) -> SideBySide:
                 return self._choice.steps(trainers, batches, bar.set_postfix_str)
@@ -161,6 +159,13 @@ class Replicates:
             take_side_by_side(runs, choose)
         self._record(going, runs)
         return self.history
+
+    def _going(self) -> list[int]:
+        """The runs that no error has ended."""
+        going = [row for row, seed in enumerate(self.seeds) if seed not in self.errors]
+        if not going:
+            raise next(iter(self.errors.values()))
+        return going
 
     def _record(self, going: Sequence[int], runs: Sequence[SeedRun]) -> None:
         for row, run in zip(going, runs, strict=True):
@@ -190,62 +195,16 @@ class Replicates:
         return f"Replicates({self.trainers[0]!r}, seeds={self.seeds})"
 
 
-class SeedHistory(Tabular, Mapping[str, NDArray[np.float64]]):
-    """What the runs of several seeds measured: each metric as an array (seeds, epochs), NaN after an early end.
-
-    Args:
-        seeds: of the runs.
-        histories: the rows of each.
-    """
-
-    def __init__(self, seeds: Sequence[int], histories: Sequence[Sequence[Row]]):
-        self.seeds = list(seeds)
-        self._rows = histories
-
-    @property
-    def num_epochs(self) -> int:
-        """Of the longest run."""
-        return max(len(rows) for rows in self._rows)
-
-    def __getitem__(self, name: str) -> NDArray[np.float64]:
-        if name not in list(self):
-            raise KeyError(f"history: expected one of {list(self)}, got '{name}'.")
-        found = np.full((len(self.seeds), self.num_epochs), np.nan)
-        for own, rows in zip(found, self._rows, strict=True):
-            for epoch, row in enumerate(rows):
-                own[epoch] = row.get(name, np.nan)
-        return found
-
-    def __iter__(self) -> Iterator[str]:
-        names: dict[str, None] = {}
-        for rows in self._rows:
-            for row in rows:
-                names.update(dict.fromkeys(row))
-        return iter(names)
-
-    def __len__(self) -> int:
-        return len(list(iter(self)))
-
-    def columns(self) -> Mapping[str, Any]:
-        """One row for each seed and epoch."""
-        table: dict[str, list[Any]] = {name: [] for name in ("seed", *self)}
-        for seed, rows in zip(self.seeds, self._rows, strict=True):
-            for row in rows:
-                table["seed"].append(seed)
-                for name in self:
-                    table[name].append(row.get(name, float("nan")))
-        return table
-
-    def __str__(self) -> str:
-        lines = [
-            f"{len(self.seeds)} seeds, {self.num_epochs} epochs; last epoch, mean ± sd between seeds"
-        ]
-        for name in self:
-            if name.startswith(("train_", "val_")):
-                last = [rows[-1].get(name, np.nan) for rows in self._rows if rows]
-                spread = np.std(last, ddof=1) if len(last) > 1 else np.nan
-                lines.append(f"{name}  {np.mean(last):.4g} ± {spread:.2g}")
-        return "\n".join(lines)
+@contextmanager
+def _around(device: torch.device) -> Iterator[None]:
+    """What stands around each of the fits, around all of them: they end in any order."""
+    with (
+        fork_rng(torch.empty(0, device=device)),
+        pyro.validation_enabled(False),
+        torch.inference_mode(mode=False),
+        torch.enable_grad(),
+    ):
+        yield
 
 
 class _Report:

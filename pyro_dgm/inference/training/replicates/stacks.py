@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -88,7 +89,8 @@ class Moments:
         for group in own.param_groups:
             stacked = [self.stacked[places[id(p)]] for p in group["params"] if id(p) in places]
             groups.append({**group, "params": stacked})
-        return type(own)(groups)
+        build: Any = type(own)
+        return build(groups)
 
     def _join(self) -> list[Stack]:
         stacks = []

@@ -265,7 +265,7 @@ class Groups(SideBySide):
 def clip_rows(gradients: Gradients, limits: Sequence[float]) -> None:
     r"""$g_s \leftarrow g_s \min(1, c_s / \lVert g_s \rVert)$ in place, for each run s."""
     found = [gradient for gradient in gradients if gradient is not None]
-    norms = torch.stack([gradient.flatten(1).norm(dim=1) for gradient in found])
+    norms = torch.stack([gradient.reshape(len(limits), -1).norm(dim=1) for gradient in found])
     factors = (norms.new_tensor(limits) / (norms.norm(dim=0) + 1e-6)).clamp(max=1.0)
     for gradient in found:
         gradient.mul_(factors.view(-1, *[1] * (gradient.dim() - 1)))
