@@ -155,14 +155,14 @@ class KernelWeights:
         if bool(next(found)):
             _restore(states, block)
             return self.scoring.by_programs(block, self.num)
-        figures = [next(found) for _ in range(4)]
+        log_w, kl, rounding, log_mass = [next(found) for _ in range(4)]
         observed = {}
         for name, site in self._sites.items():
             observed[name] = site.copy()
             observed[name]["value"] = next(found)
         for name in self._masked:
             observed[name]["mask"] = next(found)
-        return Weights(*figures, observed)
+        return Weights(log_w, kl, rounding, log_mass, observed)
 
     def _weigh(self, *block: Any) -> list[Tensor]:
         """What a graph is made of: no value is read, and no argument is returned."""
@@ -172,8 +172,8 @@ class KernelWeights:
         particles = draw_silently(*programs, block, self.num, depth, sum_guide=True)
         weights = scoring.weigh(particles)
         observed = {n: s for n, s in weights.observed.items() if not is_deterministic(s)}
-        masked = [name for name, site in observed.items() if isinstance(site["mask"], Tensor)]
-        self._sites, self._masked = observed, masked
+        masks = {n: s["mask"] for n, s in observed.items() if isinstance(s["mask"], Tensor)}
+        self._sites, self._masked = observed, list(masks)
         return [
             may_be_rounded(particles.pair),
             weights.log_w,
@@ -181,7 +181,7 @@ class KernelWeights:
             weights.rounding,
             weights.log_mass,
             *[site["value"].clone() for site in observed.values()],
-            *[observed[name]["mask"].clone() for name in masked],
+            *[mask.clone() for mask in masks.values()],
         ]
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from ...contract import DATA, PyroProgram, Site
 from ..data.tensors import Batch, take_rows
 from ..process.ambient import TURN
-from ..process.states import derive_seed
+from ..process.states import check_seed, derive_seed
 from ..sites.kinds import is_drawn
 from .edges import warn_of_rounding
 from .own_pass import precise, precise_draws
@@ -57,9 +57,12 @@ def sizes_of_parts(num: int, rows: int, device: torch.device) -> list[int]:
 
 
 def seeded(blocks: Iterable[Batch], seed: int) -> Iterator[Batch]:
-    """The blocks, at the beginning of whose use the random state is a function of the seed and their number alone."""
+    """The blocks, at the beginning of whose use the random state is a function of the seed and their number alone.
+
+    That of the first is the state of the seed itself: what fits in one block is drawn as by `draw` under the seed.
+    """
     for number, block in enumerate(blocks):
-        torch.manual_seed(derive_seed(seed, number))
+        torch.manual_seed(derive_seed(seed, number) if number else check_seed(seed))
         yield block
 
 
@@ -79,8 +82,8 @@ class _Piece:
         value = value[self.draws]
         if not is_in_plate(site, DATA):
             return value
-        num_event = len(site["fn"].event_shape)
-        return value[(..., self.rows, *[slice(None)] * num_event)]
+        dim = value.dim() - len(site["fn"].event_shape) - 1
+        return value.movedim(dim, 0)[self.rows].movedim(0, dim)
 
     def of_trace(self, trace: Trace) -> Trace:
         """Its part of what a guide has drawn, by distributions that stay whole, and without the plates' indices."""
