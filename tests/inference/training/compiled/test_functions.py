@@ -47,8 +47,16 @@ def test_kernels_draw_the_numbers_of_the_function():
     net = nn.Linear(2, 2)
     function = noisy(net)
     compiled = CompiledFunction(function, [net], (torch.zeros(4, 2),))
-    x = torch.randn(2, 4).T  # kernels look at no strides
+    x = torch.randn(4, 2)
     torch.testing.assert_close(under(1, compiled, x), under(1, function, x))
+
+
+@pytest.mark.slow
+def test_kernels_take_arguments_of_any_strides():
+    net = nn.Linear(2, 2)
+    compiled = CompiledFunction(lambda x: [net(x)], [net], (torch.zeros(4, 2),))
+    x = torch.randn(2, 4).T
+    torch.testing.assert_close(compiled(x)[0], net(x).detach())
 
 
 @pytest.mark.usefixtures("as_script")
