@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ...inference.training.compiled.functions import RepeatedFunction
+from ...inference.training.compiled.functions import RepeatedFunction, check_compile
 from .coordinates import Posterior
 from .joint import JointPosterior
 from .transitions import value_and_gradient
@@ -27,6 +27,7 @@ def whether_to_compile(compile: Compile, num: int) -> bool | None:
         >>> whether_to_compile("auto", 100), whether_to_compile("auto", 10_000), whether_to_compile(True, 100)
         (False, None, True)
     """
+    check_compile(compile)
     if isinstance(compile, bool):
         return compile
     return None if num >= MANY else False

@@ -17,7 +17,7 @@ from ...inference.run.sessions import Session
 from ...inference.run.structure import Structure
 from ...inference.sites.kinds import is_deterministic
 from ...inference.training.compiled.compilation import kind_of
-from ...inference.training.compiled.functions import CompiledFunction
+from ...inference.training.compiled.functions import CompiledFunction, check_compile
 from ...inference.vectorization.modes import ParticleMode
 from .weights import Weights
 
@@ -52,6 +52,7 @@ class Scoring:
         *,
         compile: Compile = False,
     ):
+        check_compile(compile)
         self.model, self.guide, self.structure = model, guide, structure
         self.num = min(num, 2) if structure.is_exact else num
         self.chunk = chunk

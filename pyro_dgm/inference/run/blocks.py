@@ -52,8 +52,7 @@ def sizes_of_parts(num: int, rows: int, device: torch.device) -> list[int]:
         [2000, 2000, 1000]
     """
     size = max(1, pairs_of_block(device) // rows)
-    whole, rest = divmod(num, size)
-    return [size] * whole + [rest] * (rest > 0)
+    return [min(size, int(num) - start) for start in range(0, int(num), size)]
 
 
 def seeded(blocks: Iterable[Batch], seed: int) -> Iterator[Batch]:

@@ -183,3 +183,12 @@ def test_draws_that_were_rounded_are_seen_by_kernels_and_in_pieces():
             warnings.simplefilter("always")
             dgm.nll(model, Collapsed(), x, num=20, **options)
         assert any("collapsed" in str(w.message) for w in found), options
+
+
+@pytest.mark.parametrize("estimate", [dgm.ais, dgm.hmc])
+def test_an_option_that_means_nothing_is_refused(estimate):
+    model, guide = pair("vae")
+    with pytest.raises(ValueError, match="expected True, False or 'auto', got 'fast'"):
+        dgm.nll(model, guide, data(), num=3, compile="fast")
+    with pytest.raises(ValueError, match="expected True, False or 'auto', got 'fast'"):
+        estimate(model, data(), compile="fast")
