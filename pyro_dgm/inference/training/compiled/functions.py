@@ -24,7 +24,7 @@ Results = Sequence[Tensor]
 Function = Callable[..., Results]
 
 
-def check_compile(compile: bool | str) -> None:
+def check_compile(compile: Any) -> None:
     """Refuse an option that is neither a boolean nor `"auto"`.
 
     Raises:
