@@ -40,6 +40,7 @@ from ..data.tensors import (
 )
 from ..process.states import device_of, evaluation_mode, fork_rng
 from ..vectorization.modes import Meaning, meaning_of, meaning_of_generated, refuse_mixing
+from .blocks import rows_of_block, seeded
 from .one_program import structure_of_guide, structure_of_model
 from .pair_checks import check_pair as check_pair
 from .pair_checks import check_program as check_program
@@ -161,7 +162,18 @@ class Session:
         Every block of a stream is checked; of data in memory those are that could be at fault, once. The blocks of a
         loader are those of its concatenation. `num` are the draws per datum; default: the session's.
         """
-        rows = max(1, self.chunk // (num or self.num))
+        yield from self._cut(max(1, self.chunk // (num or self.num)))
+
+    def seeded_blocks(self) -> Iterator[Batch]:
+        """The data in blocks of a noise of their own, whatever `chunk` is.
+
+        The size of a block is a function of the number of draws, and the random state at its beginning one of the seed
+        and its number: what is drawn for it depends neither on memory nor on who draws for the others.
+        """
+        yield from seeded(self._cut(rows_of_block(self.num, self.device)), self.seed)
+
+    def _cut(self, rows: int) -> Iterator[Batch]:
+        """The data in blocks of so many."""
         if "batch" in vars(self) or not self.is_stream:
             # refuses, before the first block, what can't be scored
             whole = self.structure.fixed_size or self.structure.has_globals
