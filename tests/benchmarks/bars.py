@@ -1,0 +1,86 @@
+"""What the ratios of `steps.py` should be, by the names of races and contestants."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import inf
+
+from racing import Results, ratio
+
+OURS = "ours, compiled"
+FIT = "ours, in fit, 1 epoch"
+LONG_FIT = "ours, in fit, 10 epochs"
+HAND = "by hand, torch.compile, fused Adam"
+LOOP = "NumPyro, loop"
+PYTHAE = "pythae, step"
+PYTHAE_EPOCH = "pythae, its trainer's epoch"
+
+MLP_RACE = "VAE 784-400-20, batch 128"
+SMALL_RACE = "VAE 784-64-20, batch 64"
+CONV_RACE = "VAE of convolutions 1x28x28-32-64-20, batch 64"
+FLOWS_RACE = "MAF prior and IAF posterior 784-400-20, batch 128"
+SMALL_FLOWS_RACE = "MAF prior and IAF posterior 64-64-8, batch 64"
+IWAE_RACE = "IWAE 784-200-20, K = 16, batch 32"
+VAMP_RACE = "VampPrior of 500 inputs 784-400-20, batch 128"
+IAF_RACE = "IAF posterior without context 784-400-20, batch 128"
+DIGITS_RACE = "digits VAE of the README, MAF prior, IAF posterior, batch 100"
+
+
+@dataclass(frozen=True)
+class Bar:
+    """What the ratio of two contestants should reach.
+
+    Attributes:
+        one: numerator.
+        other: denominator.
+        most: the ratio is at most this much,
+        least: and at least this.
+    """
+
+    one: str
+    other: str
+    most: float = inf
+    least: float = 0.0
+
+    def __str__(self) -> str:
+        return f"≥ {self.least:g}" if self.least else f"≤ {self.most:g}"
+
+    def is_met(self, found: float) -> bool:
+        return self.least <= found <= self.most
+
+
+FITS = [Bar(LONG_FIT, OURS, most=1.05), Bar(FIT, OURS, most=1.2)]
+BARS = {
+    MLP_RACE: [
+        Bar(OURS, LOOP, most=1.05),
+        Bar(PYTHAE, OURS, least=2),
+        Bar(PYTHAE_EPOCH, FIT, least=2),
+        *FITS,
+    ],
+    SMALL_RACE: [
+        Bar(OURS, LOOP, most=1.15),
+        Bar(OURS, HAND, most=0.7),
+        Bar(PYTHAE, OURS, least=2),
+        Bar(PYTHAE_EPOCH, FIT, least=2),
+        *FITS,
+    ],
+    FLOWS_RACE: [Bar(OURS, LOOP, most=1.1), Bar(FIT, OURS, most=1.2)],
+    SMALL_FLOWS_RACE: [Bar(OURS, LOOP, most=1.8), *FITS],
+    CONV_RACE: [Bar(OURS, LOOP), Bar(OURS, HAND), Bar(FIT, OURS, most=1.2)],
+    IWAE_RACE: [Bar(OURS, LOOP), Bar(OURS, HAND), Bar(FIT, OURS, most=1.2)],
+    VAMP_RACE: [Bar(PYTHAE, OURS, least=5), Bar(PYTHAE_EPOCH, FIT, least=5)],
+    IAF_RACE: [Bar(PYTHAE, OURS, least=3), Bar(PYTHAE_EPOCH, FIT, least=3)],
+}
+
+
+def judged(title: str, results: Results, clock: str) -> dict[str, dict[str, object]]:
+    """The ratios of a race that have a bar, or are asked for without one, by name."""
+    found = {}
+    for bar in BARS.get(title, []):
+        if bar.one not in results or bar.other not in results:
+            continue
+        row: dict[str, object] = dict(ratio(results, bar.one, bar.other, clock))
+        if str(bar) != "≤ inf":
+            row |= {"bar": str(bar), "met": bar.is_met(row["ratio"])}
+        found[f"{bar.one} ÷ {bar.other}"] = row
+    return found
