@@ -6,7 +6,7 @@
 8 layers on 64 coordinates, batch 256, one hidden layer of 128 units, splines of 8 bins: the smaller the networks, the
 more a library's own work shows. A step is the loss, its gradient and fused Adam. To score is the mean of -log p(x) over
 given points; to sample and score is the mean of log q(z) - log N(z) over the flow's own draws. How they take turns is
-told in `racing.py`.
+told in `races/racing.py`.
 
 By hand is a floor without any interface that computes exactly what ours does, which is checked before anything is
 timed; splines have none. Everyone has networks of the same sizes, as the column of parameters shows, and the halves or
@@ -27,7 +27,7 @@ from typing import Any
 import torch
 from contestants.flows import by_hand, of_pyro, ours
 from contestants.flows.training import BATCH, DIM, drawing, scoring
-from racing import Build, is_there, parser, race, rules_of, summary
+from races.racing import Build, is_chosen, is_there, parser, race, rules_of, summary
 from torch import nn
 
 import pyro_dgm as dgm
@@ -165,7 +165,7 @@ def main() -> None:
     check_floor()
     report: dict[str, Any] = {"rules": vars(rules)}
     for title, builds in races().items():
-        if options.only not in title:
+        if not is_chosen(title, options):
             continue
         report[title] = summary(race(builds(), rules), OURS, rules.clock)
         show(title, report[title])

@@ -16,7 +16,6 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import cost
 import flows
-from bars import FIT, LOOP, MLP_RACE, OURS, judged
 from contestants import by_hand, ours, plain_pyro
 from contestants.flows import by_hand as flows_by_hand
 from contestants.flows import of_pyro, training
@@ -24,7 +23,8 @@ from contestants.flows import ours as our_flows
 from contestants.sizes import Size
 from costs.scale import Cluster, Job, epoch
 from costs.sweeps import MEMORY, TIMES
-from racing import Result, Rules, race, ratio
+from races.bars import FIT, LOOP, MLP_RACE, OURS, judged
+from races.racing import Result, Rules, race, ratio
 from steps import RACES
 
 import pyro_dgm as dgm
@@ -179,10 +179,13 @@ def test_calls_whose_cost_is_measured_run(sweep):
 
 def test_an_epoch_on_many_gpus_is_the_sum_of_its_parts():
     """1,000 images, 4 GPUs of 10 flop/s and 10 bytes/s; 5 images a GPU and step, 2 multiplications an image."""
-    cluster = Cluster(gpus=4, flops=10.0, utilization=0.5, bytes_per_second=10.0, latency=1.0)
-    found = epoch(Job(1000, 8, parameters=5, multiplications=2, batch=5), cluster)
+    cluster = Cluster(4, flops=10.0, utilization=0.5, bytes_per_second=10.0, latency=1.0)
+    job = Job(1000, 8, parameters=5, multiplications=2, batch=5)
+    found = epoch(job, cluster)
     assert found["steps"] == 50
     assert found["compute_seconds_per_step"] == pytest.approx(6 * 2 * 5 / 5)
-    assert found["all_reduce_seconds_per_step"] == pytest.approx(1.5 * 20 / 10 + 6)
-    assert found["seconds_per_epoch"] == pytest.approx(50 * (12 + 9))
-    assert found["bytes_read_per_second"] == pytest.approx(20 * 8 / 21)
+    assert found["all_reduce_seconds_per_step"] == pytest.approx(1.5 * 20 / 10 + 4)
+    assert found["seconds_per_epoch"] == pytest.approx(50 * (12 + 7))
+    assert found["bytes_read_per_second"] == pytest.approx(20 * 8 / 19)
+    assert epoch(job, replace(cluster, launch=20.0))["compute_seconds_per_step"] == 20.0
+    assert epoch(job, replace(cluster, gpus=1))["all_reduce_seconds_per_step"] == 0.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from math import log2
 
 
 @dataclass(frozen=True)
@@ -13,13 +14,15 @@ class Cluster:
         gpus: how many.
         flops: of one GPU and second, at its peak, dense, in the precision of the matrix products.
         utilization: share of the peak that a step reaches.
-        bytes_per_second: that a GPU sends, and receives, to and from its neighbours in the ring.
-        latency: seconds of one hop of the ring.
+        launch: seconds that a step takes at least, since one core launches its kernels.
+        bytes_per_second: that a GPU sends, and receives at once.
+        latency: seconds of one hop between two GPUs.
     """
 
     gpus: int = 256
     flops: float = 990e12
     utilization: float = 0.35
+    launch: float = 1e-3
     bytes_per_second: float = 50e9
     latency: float = 5e-6
 
@@ -48,16 +51,18 @@ CONVOLUTIONS = Job(1e8, 64 * 64 * 3, 50e6, 5e9)
 
 
 def epoch(job: Job, cluster: Cluster) -> dict[str, float]:
-    r"""Seconds of a step and an epoch: $6 M B / (u F) + 2 \frac{n-1}{n} 4 P / b + 2 (n - 1) l$, none of it overlapped.
+    r"""Seconds of a step, $\max(6 M B / (u F),\ s) + 2 \frac{n-1}{n} 4 P / b + 2 l \log_2 n$, and of an epoch.
 
     A multiply-add is 2 operations, and the backward pass costs twice the forward pass; the gradient is one message of
-    4 bytes a parameter, which a ring sends twice around.
+    4 bytes a parameter, which is sent twice around, up and down a tree, when the backward pass is done. Nothing is
+    overlapped, and data are there when they are needed.
     """
     n = cluster.gpus
-    compute = 6 * job.multiplications * job.batch / (cluster.utilization * cluster.flops)
+    products = 6 * job.multiplications * job.batch / (cluster.utilization * cluster.flops)
+    compute = max(products, cluster.launch)
     share_sent = 2 * (n - 1) / n if n > 1 else 0.0
     sending = share_sent * 4 * job.parameters / cluster.bytes_per_second
-    waiting = 2 * (n - 1) * cluster.latency
+    waiting = 2 * log2(n) * cluster.latency
     step = compute + sending + waiting
     steps = job.images / (job.batch * n)
     return {

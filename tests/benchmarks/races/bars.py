@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import inf
 
-from racing import Results, ratio
+from races.racing import Results, ratio
 
 OURS = "ours, compiled"
 FIT = "ours, in fit, 1 epoch"
