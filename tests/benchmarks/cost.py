@@ -1,6 +1,6 @@
 """How time and memory grow with data, batch, latents, particles, layers and pairs: exponents over a decade each.
 
-    taskset -c 1 python tests/benchmarks/cost.py --out cost.json
+    taskset -c 1 python tests/benchmarks/cost.py --out cost.json --page tutorials/cost.md
 
 An exponent is the slope of log cost on log size by least squares, over the medians of five sizes, with its standard
 error; "at the top" is the slope between the two largest. Time is CPU time of the process, which others on the machine
@@ -20,6 +20,7 @@ from time import process_time
 from typing import Any
 
 import torch
+from costs.page import written
 from costs.scale import computed
 from costs.sweeps import MEMORY, TIMES, Call, Sweep
 
@@ -113,6 +114,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", default="", help="part of the titles of the sweeps to run")
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--page", type=Path, help="whose tables are written anew")
     options = parser.parse_args()
     torch.set_num_threads(1)
     report: dict[str, Any] = {"time": {}, "memory": {}, "computed, not measured": computed()}
@@ -129,6 +131,8 @@ def main() -> None:
             show("MB", sweep.title, report["memory"][title], "megabytes")
     if options.out:
         options.out.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+    if options.page:
+        options.page.write_text(written(options.page.read_text(), report))
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ from races.bars import (
     HAND,
     IAF_RACE,
     IWAE_RACE,
+    JITTED,
     LONG_FIT,
     LOOP,
     MLP_RACE,
@@ -82,11 +83,17 @@ def of_numpyro(choose: Choose, size: Size) -> Builds:
         return {}
     from contestants import numpyro_vae
 
-    pair = choose(numpyro_vae)
-    return {
-        LOOP: partial(numpyro_vae.stepping, pair, size, loop=True),
-        "NumPyro, jitted step": partial(numpyro_vae.stepping, pair, size, loop=False),
-    }
+    build = partial(numpyro_vae.stepping, choose(numpyro_vae), size, loop=True)
+    return {LOOP: build, **of_numpyro_steps(choose, size)}
+
+
+def of_numpyro_steps(choose: Choose, size: Size) -> Builds:
+    """One step a call: XLA's convolutions take four times as long on a CPU inside of a loop."""
+    if not is_there("numpyro"):
+        return {}
+    from contestants import numpyro_vae
+
+    return {JITTED: partial(numpyro_vae.stepping, choose(numpyro_vae), size, loop=False)}
 
 
 def of_pythae(choose: Choose, size: Size) -> Builds:
@@ -108,7 +115,11 @@ BESIDE_PYTHAE: Peers = (of_ours, by_hands, of_pythae)
 RACES: dict[str, tuple[Choose, Size, Peers]] = {
     MLP_RACE: (lambda library: library.mlp, MLP, (*USUAL, of_long_fit, of_pythae)),
     SMALL_RACE: (lambda library: library.mlp, SMALL, (*USUAL, of_long_fit, of_pythae)),
-    CONV_RACE: (lambda library: library.conv, CONV, USUAL),
+    CONV_RACE: (
+        lambda library: library.conv,
+        CONV,
+        (of_ours, by_hands, of_pyro, of_numpyro_steps),
+    ),
     FLOWS_RACE: (lambda library: library.flows, FLOWS, USUAL),
     SMALL_FLOWS_RACE: (lambda library: library.flows, SMALL_FLOWS, (*USUAL, of_long_fit)),
     IWAE_RACE: (lambda library: library.iwae, IWAE, USUAL),
@@ -122,7 +133,8 @@ def builds(title: str, device: str = "cpu") -> Builds:
     """The contestants of a race; on a GPU without NumPyro, and with CUDA graphs of ours."""
     choose, size, peers = RACES[title]
     if device != "cpu":
-        peers = (*(peer for peer in peers if peer is not of_numpyro), of_cuda_graphs)
+        without = of_numpyro, of_numpyro_steps
+        peers = (*(peer for peer in peers if peer not in without), of_cuda_graphs)
     found: Builds = {}
     for peer in peers:
         found |= peer(choose, size)

@@ -21,7 +21,8 @@ from contestants.flows import by_hand as flows_by_hand
 from contestants.flows import of_pyro, training
 from contestants.flows import ours as our_flows
 from contestants.sizes import Size
-from costs.scale import Cluster, Job, epoch
+from costs.page import written
+from costs.scale import Cluster, Job, computed, epoch
 from costs.sweeps import MEMORY, TIMES
 from races.bars import FIT, LOOP, MLP_RACE, OURS, judged
 from races.racing import Result, Rules, race, ratio
@@ -175,6 +176,16 @@ def test_calls_whose_cost_is_measured_run(sweep):
     if "compiled" in sweep.title:
         pytest.skip("its kernels take longer to compile than a test may")
     sweep.prepare({"pairs": 400, "layers": 1}.get(sweep.by, 8))()
+
+
+def test_the_page_on_cost_has_a_place_for_each_table():
+    page = (Path(__file__).parents[2] / "tutorials" / "cost.md").read_text()
+    found = cost.row(TIMES[0], [0.001, 0.002, 0.004, 0.008, 0.016], "seconds")
+    title = f"{TIMES[0].title}, by {TIMES[0].by}"
+    report = {"time": {title: found}, "memory": {}, "computed, not measured": computed()}
+    page = written(page, report)
+    assert f"| time: {TIMES[0].title} | batch | 64 … 640 | 1 … 16 ms |" in page
+    assert "| parameters | 652,824 | 652,824 | 50,000,000 | 50,000,000 |" in page
 
 
 def test_an_epoch_on_many_gpus_is_the_sum_of_its_parts():
