@@ -25,6 +25,7 @@ from costs.scale import computed
 from costs.sweeps import MEMORY, TIMES, Call, Sweep
 
 BAR = 1.05  # of an exponent
+UNITS = {"time": "seconds", "memory": "megabytes"}
 LEAST_SECONDS = 0.05  # of a timing
 
 
@@ -98,7 +99,8 @@ def row(sweep: Sweep, costs: list[float], unit: str) -> dict[str, Any]:
     return {"by": sweep.by, "sizes": sweep.sizes, unit: costs, **found}
 
 
-def show(kind: str, title: str, found: dict[str, Any], unit: str) -> None:
+def show(kind: str, title: str, found: dict[str, Any]) -> None:
+    unit = UNITS[kind]
     first, last = found[unit][0], found[unit][-1]
     slope = f"{found['exponent']:.3f} ± {found['stderr']:.3f}, at the top {found['at the top']:.3f}"
     verdict = "met" if found["exponent"] <= BAR else "MISSED"
@@ -118,19 +120,15 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     report: dict[str, Any] = {"time": {}, "memory": {}, "computed, not measured": computed()}
-    for sweep in TIMES:
+    for kind, sweep in [*(("time", s) for s in TIMES), *(("memory", s) for s in MEMORY)]:
         title = f"{sweep.title}, by {sweep.by}"
-        if options.only in title:
-            found = row(sweep, times(sweep, options.rounds), "seconds")
-            report["time"][title] = found
-            show("s", sweep.title, found, "seconds")
-    for sweep in MEMORY:
-        title = f"{sweep.title}, by {sweep.by}"
-        if options.only in title:
-            report["memory"][title] = row(sweep, megabytes(sweep), "megabytes")
-            show("MB", sweep.title, report["memory"][title], "megabytes")
-    if options.out:
-        options.out.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+        if options.only not in title:
+            continue
+        costs = times(sweep, options.rounds) if kind == "time" else megabytes(sweep)
+        report[kind][title] = row(sweep, costs, UNITS[kind])
+        show(kind, sweep.title, report[kind][title])
+        if options.out:
+            options.out.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n")
     if options.page:
         options.page.write_text(written(options.page.read_text(), report))
 

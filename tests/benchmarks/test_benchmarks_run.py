@@ -134,6 +134,14 @@ def test_floor_and_pyro_have_flows_as_large_as_ours(kind):
     assert len(sizes) == 1
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("step", ["scoring", "drawing"])
+def test_numpyro_has_flows_as_large_as_ours(step):
+    contestant = stepped(getattr(file_of("numpyro", "flows.of_numpyro"), step)())
+    assert contestant.parameters == training.scoring(our_flows.maf).parameters
+    assert isfinite(contestant.loss)
+
+
 def test_every_race_has_contestants():
     assert all(RACES.values())
     assert all(builds() for builds in flows.races().values())

@@ -40,24 +40,29 @@ def _measured(report: dict[str, Any]) -> str:
             first, last = found[unit][0] * factor, found[unit][-1] * factor
             slope = f"{found['exponent']:.2f} ± {found['stderr']:.2f}"
             lines.append(
-                f"| {kind}: {name} | {found['by']} | {sizes} | {first:,.3g} … {last:,.3g} {short} "
+                f"| {kind}: {name} | {found['by']} | {sizes} | {_short(first)} … {_short(last)} {short} "
                 f"| {slope} | {found['at the top']:.2f} |"
             )
     return "\n".join(lines) + "\n"
+
+
+def _short(number: float) -> str:
+    """Three digits, and all before the point."""
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
 
 
 ROWS = (
     ("parameters", lambda f: f"{f['job']['parameters']:,.0f}"),
     ("multiply-adds an image", lambda f: f"{f['job']['multiplications']:,.0f}"),
     ("images a GPU and step", lambda f: f"{f['job']['batch']:,}"),
-    ("data", lambda f: f"{f['terabytes_of_data']:.2g} TB"),
+    ("data", lambda f: f"{_short(f['terabytes_of_data'])} TB"),
     ("steps an epoch", lambda f: f"{f['steps']:,.0f}"),
     ("computation a step", lambda f: f"{f['compute_seconds_per_step'] * 1e3:.2g} ms"),
     ("gradients a step", lambda f: f"{f['all_reduce_seconds_per_step'] * 1e3:.2g} ms"),
-    ("sent by a GPU and step", lambda f: f"{f['all_reduce_bytes_per_gpu'] / 1e6:,.3g} MB"),
-    ("read by all, a second", lambda f: f"{f['bytes_read_per_second'] / 1e9:.2g} GB"),
-    ("weights and Adam on a GPU", lambda f: f"{f['bytes_of_state_per_gpu'] / 1e6:,.3g} MB"),
-    ("an epoch", lambda f: f"{f['seconds_per_epoch']:,.3g} s"),
+    ("sent by a GPU and step", lambda f: f"{_short(f['all_reduce_bytes_per_gpu'] / 1e6)} MB"),
+    ("read by all, a second", lambda f: f"{_short(f['bytes_read_per_second'] / 1e9)} GB"),
+    ("weights and Adam on a GPU", lambda f: f"{_short(f['bytes_of_state_per_gpu'] / 1e6)} MB"),
+    ("an epoch", lambda f: f"{_short(f['seconds_per_epoch'])} s"),
     ("share of it that computes", lambda f: f"{f['efficiency']:.0%}"),
 )
 

@@ -83,6 +83,6 @@ def computed() -> dict[str, dict[str, object]]:
     found: dict[str, dict[str, object]] = {}
     for name, job in (("MLP 784-400-20", MLP), ("convolutional, 50 M parameters", CONVOLUTIONS)):
         for cluster in (Cluster(), Cluster(gpus=1)):
-            title = f"{name}, {cluster.gpus} GPUs"
+            title = f"{name}, {cluster.gpus} GPU{'s' if cluster.gpus > 1 else ''}"
             found[title] = {"job": asdict(job), "cluster": asdict(cluster), **epoch(job, cluster)}
     return found
