@@ -61,7 +61,6 @@ def test_each_seed_of_a_pair_is_as_if_trained_alone(build):
 OBJECTIVES = {
     "particles": lambda m, g: dgm.ELBO(m, g, num_particles=3),
     "analytic": lambda m, g: dgm.ELBO(m, g, analytic_kl=True),
-    "path": lambda m, g: dgm.IWELBO(m, g, 4, estimator=dgm.training.PathGradient()),
     "free bits": lambda m, g: dgm.ELBO(m, g, free_bits={"z": 0.5}),
     "warm-up": lambda m, g: dgm.ELBO(m, g, beta={"z": dgm.training.LinearWarmup(7)}),
     "weighted": lambda m, g: dgm.IWELBO(m, g, num_particles=4),
@@ -332,7 +331,6 @@ def test_compiled_runs_equal_eager_solo_runs_and_share_one_compilation(monkeypat
 @pytest.mark.slow
 def test_kernels_of_several_runs_equal_eager_solo_runs():
     def build(compile):
-        torch.set_default_dtype(torch.float32)
         prior = dgm.Flow(dgm.StandardNormal(2), dgm.maf(2, layers=2))
         encoder = dgm.Flow(
             dgm.Conditional(dist.Normal, dgm.mlp(8, 4)),
