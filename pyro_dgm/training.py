@@ -15,6 +15,8 @@ from .inference.objectives.schedules import Constant, Cyclical, LinearWarmup, Sc
 from .inference.training.checkpoints import load_weights, save_weights
 from .inference.training.compiled.compilation import Compiled
 from .inference.training.history import History
+from .inference.training.replicates.histories import SeedHistory
+from .inference.training.replicates.replicates import Replicates
 from .inference.training.svi import SVITrainer
 from .inference.training.trainer import Trainer
 
@@ -32,8 +34,10 @@ __all__ = [
     "Objective",
     "PathGradient",
     "Reparameterized",
+    "Replicates",
     "SVITrainer",
     "Schedule",
+    "SeedHistory",
     "StickingTheLanding",
     "Trainer",
     "binarize",

@@ -112,6 +112,25 @@ def test_compiled_training_learns_as_eager_training_does(name, mode):
     torch.testing.assert_close(compiled[-1], eager[-1], rtol=0.05, atol=0.3)
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The CUDA Graph is empty")
+@pytest.mark.parametrize("mode", [True, "reduce-overhead"])
+@pytest.mark.parametrize(
+    "play", [dgm.gan.Alternating(n_critic=2), dgm.gan.Simultaneous()], ids=["apart", "at once"]
+)
+def test_a_compiled_game_learns_as_an_eager_one_does(play, mode):
+    """Under a penalty, whose gradient is taken twice, and where the outputs of two graphs follow each other."""
+    x, rows = 3 + 0.1 * torch.randn(512, 4), []
+    for compile_ in (False, mode):
+        torch.manual_seed(0)
+        generator = dgm.LatentVariableModel(dgm.StandardNormal(2), dgm.Normal(dgm.mlp(2, 8, 4)))
+        sides = generator.to(GPU), dgm.mlp(4, 16, 1).to(GPU)
+        trainer = dgm.GANTrainer(*sides, play=play, ema=0.9, compile=compile_)
+        rows.append(trainer.fit(x, epochs=12, batch_size=128, progress=False)[-1])
+    for name in ("train_critic", "train_generator", "train_r1"):
+        assert rows[1][name] == pytest.approx(rows[0][name], rel=0.1, abs=0.1)
+
+
 def test_estimates_leave_the_generators_of_all_devices_alone():
     case = PAIRS["vae_flow"]()
     model, guide = moved(case)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import pyro_dgm as dgm
 from pyro_dgm.inference.process.states import fork_rng
-from pyro_dgm.inference.training.compiled.graphs import ObjectiveTerms, value_and_grad
+from pyro_dgm.inference.training.compiled.graphs import TermsOf, value_and_grad
 from pyro_dgm.inference.training.soundness import named_leaves
 
 
@@ -200,7 +200,7 @@ def captured(objective: dgm.training.Objective, *batch: Tensor) -> tuple[Any, di
     """The objective's step as a graph without kernels of its own, with the tensors that are its inputs."""
     from pyro_dgm.inference.training.compiled.graphs import capture
 
-    module = ObjectiveTerms(objective)
+    module = TermsOf(objective)
     trained = {n: p for n, p in module.named_parameters() if p.requires_grad}
     fixed = {n: p for n, p in module.named_parameters() if not p.requires_grad} | dict(
         module.named_buffers()
@@ -210,7 +210,7 @@ def captured(objective: dgm.training.Objective, *batch: Tensor) -> tuple[Any, di
 
 def stepped(objective: dgm.training.Objective) -> Any:
     """The eager function that `captured` turns into a graph."""
-    return value_and_grad(ObjectiveTerms(objective))
+    return value_and_grad(TermsOf(objective))
 
 
 class Dirac(dgm.Program):

@@ -21,7 +21,9 @@ def HybridTrainer(
     penalties: Sequence[Penalty] = (R1(1.0),),
     play: Play = Alternating(),  # noqa: B008
     *,
+    ema: float | None = None,
     noise: bool = False,
+    compile: bool | str = False,
 ) -> GANTrainer:
     r"""$\min_{p, q} \ell(p, q) + \lambda L_p(C, p)$ against $\min_C L_C(C, p) + \text{penalties}$, ℓ a bound.
 
@@ -37,7 +39,9 @@ def HybridTrainer(
         game: what is played.
         penalties: what the critic minimizes in addition to its loss.
         play: who moves when; its generator moves model and guide.
+        ema: decay of an exponential moving average of the weights of model and guide, as in `GANTrainer`.
         noise: whether the critic sees reparameterized draws of the observation, in place of its mean.
+        compile: as in `GANTrainer`.
 
     Raises:
         TypeError: if the objective is no bound or the critic no module; as in `GANTrainer`.
@@ -67,7 +71,9 @@ def HybridTrainer(
         game,
         penalties,
         play,
+        ema,
         noise=noise,
         bound=objective,
         weight=weight,
+        compile=compile,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -9,13 +10,14 @@ from enum import Enum
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
-from ..inference.data.tensors import Batch
 from ..inference.process.distributed import average_gradients
 from ..inference.process.numbers import check_count, check_number
 from ..inference.training.parameters import Moved, trainable_parameters
+from ..inference.training.settings import build_schedule
 
 Build = Callable[[list[nn.Parameter]], Optimizer]
 
@@ -36,21 +38,30 @@ class Player:
         lr: learning rate η of the default optimizer.
         optimizer: builds another torch optimizer from the parameters, such as `partial(torch.optim.SGD, lr=0.1)`.
         clip: global gradient norm above which gradients are scaled down.
+        schedule: builds a torch learning-rate scheduler from the optimizer; it steps once per epoch, whether or not
+            the side has moved in it.
 
     Raises:
-        TypeError: for an optimizer in place of a function that builds one; for what is no number.
+        TypeError: for an optimizer or a scheduler in place of a function that builds one; for what is no number.
         ValueError: for a learning rate that is negative or infinite, or a norm that is not positive.
     """
 
     lr: float = 1e-3
     optimizer: Build | None = None
     clip: float | None = None
+    schedule: Callable[[Optimizer], LRScheduler] | None = None
 
     def __post_init__(self) -> None:
         if self.optimizer is not None and not callable(self.optimizer):
             raise TypeError(
                 "Player: expected a function that builds a torch optimizer from parameters, got "
                 f"{type(self.optimizer).__name__}. Fix: Player(optimizer=partial(torch.optim.Adam, lr=1e-3))."
+            )
+        if self.schedule is not None and not callable(self.schedule):
+            raise TypeError(
+                "Player: expected a function that builds a torch learning-rate scheduler from an optimizer, got "
+                f"{type(self.schedule).__name__}. Fix: Player(schedule=partial(torch.optim.lr_scheduler.StepLR, "
+                "step_size=50))."
             )
         check_number("Player", "lr", self.lr, least=0, fix="Player(lr=1e-3)")
         if self.clip is not None:
@@ -151,7 +162,7 @@ class Side:
 
     Raises:
         ValueError: if nothing in the module requires a gradient, or was made in inference mode.
-        TypeError: if the player builds no torch optimizer.
+        TypeError: if the player builds no torch optimizer, or no scheduler of it.
     """
 
     def __init__(self, role: str, module: nn.Module, player: Player):
@@ -164,27 +175,19 @@ class Side:
                 f"got one that builds {type(self.optimizer).__name__}. "
                 "Fix: Player(optimizer=partial(torch.optim.Adam, lr=1e-3))."
             )
+        self.schedule = None
+        if player.schedule is not None:
+            self.schedule = build_schedule("GANTrainer", player.schedule, self.optimizer)
         self.moved = Moved("GANTrainer", role, module, self.optimizer)
         self.num_steps = 0
 
-    def backward(self, loss: Tensor, batch: Batch, *, keep_graph: bool = False) -> None:
-        """Gradients of this side alone: the other one, and whoever trains it next, finds none of them.
+    def average(self, num_data: int) -> None:
+        """Take the gradients of all ranks into those of this one.
 
         Args:
-            loss: mean over the data of a batch.
-            batch: these.
-            keep_graph: whether another side goes back through it.
+            num_data: of this rank's batch, of which its gradients are means; 0 where it has none.
         """
-        self.forget()
-        free = [p for p in self.parameters if p.requires_grad]  # some may have been frozen since
-        loss.backward(inputs=free, retain_graph=keep_graph)
-        average_gradients(self.parameters, len(batch[0]))
-
-    def follow(self) -> Side:
-        """Itself, with the gradients of other ranks, where this one has no batch."""
-        self.forget()
-        average_gradients(self.parameters, 0)
-        return self
+        average_gradients(self.parameters, num_data)
 
     def step(self) -> None:
         """Move, and forget the gradients."""
@@ -193,6 +196,18 @@ class Side:
         self.optimizer.step()
         self.num_steps += 1
         self.forget()
+
+    def end_epoch(self) -> None:
+        """Move the learning rate on by its schedule."""
+        if self.schedule is None:
+            return
+        with warnings.catch_warnings():
+            if (
+                self.num_steps == 0
+            ):  # as in the first epochs of a long plan, whose length is in epochs all the same
+                own = "Detected call of `lr_scheduler.step"
+                warnings.filterwarnings("ignore", message=own, category=UserWarning)
+            self.schedule.step()
 
     def forget(self) -> None:
         """Leave no gradient."""
@@ -207,9 +222,3 @@ class Side:
         """Take what `state_dict` gave."""
         self.optimizer.load_state_dict(state["optimizer"])
         self.num_steps = state["num_steps"]
-
-
-def follow(move: Move, generator: Side, critic: Side) -> list[Side]:
-    """The sides of a move with the gradients of other ranks, where this one has no batch."""
-    sides = {Move.CRITIC: [critic], Move.GENERATOR: [generator]}
-    return [side.follow() for side in sides.get(move, [critic, generator])]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -19,16 +19,22 @@ from ..inference.process.states import (
     evaluation_mode,
     without_handlers,
 )
-from ..inference.training.compiled.graphs import Terms, detach
+from ..inference.training.compiled.graphs import Terms
+from ..inference.training.driving import TakeStep
+from ..inference.training.running import Values
+from ..inference.training.settings import check_compile, refuse_sums
+from ..inference.training.soundness import Stateful
 from ..inference.training.trainer import Trainer
 from .arguments import check_modules, check_rules, warn_of_sigmoid
-from .critics import Scores, logits
+from .critics import logits
 from .drawing import Fakes
 from .games import Game, NonSaturating
 from .matching import check_match
+from .moves import Contest
 from .penalties import R1, Penalty
-from .players import Alternating, Move, Play, Side, follow
+from .players import Alternating, Move, Play, Side
 from .rules import GameRules
+from .stepping import Moves
 
 
 class GANTrainer(Trainer):
@@ -61,6 +67,7 @@ class GANTrainer(Trainer):
         noise: whether the critic sees reparameterized draws of the observation, in place of its mean.
         bound: an objective that the generator's side minimizes as well; its model shares the generator's decoder.
         weight: λ, of the game's loss in that sum.
+        compile: whether each move becomes one graph (10 to 60 s once for each), or the name of a `torch.compile` mode.
 
     Raises:
         TypeError: if an argument is of another kind than these.
@@ -90,11 +97,15 @@ class GANTrainer(Trainer):
         noise: bool = False,
         bound: Objective | None = None,
         weight: float = 1.0,
+        compile: bool | str = False,
     ):
         check_rules(game, penalties, play)
         check_modules(generator, critic, bound, weight)
+        check_compile("GANTrainer", compile)
         warn_of_sigmoid(critic, game)
-        trained = generator if bound is None else nn.ModuleList([generator, bound])
+        self.fakes = Fakes(generator, noise=noise)
+        self._contest = Contest(self.fakes, critic, game, penalties, bound, weight)
+        trained = self._contest.generator
         self._generator = Side("generator", trained, play.generator)
         self._critic = Side("critic", critic, play.critic)
         module = nn.ModuleDict({"generator": trained, "critic": critic})
@@ -105,14 +116,21 @@ class GANTrainer(Trainer):
         self.penalties = tuple(penalties)
         self.play = play
         self.bound, self.weight = bound, weight
-        self.fakes = Fakes(generator, noise=noise)
-        self.state.optimizers = {
-            "rules": GameRules(game, penalties, play, noise, None if bound is None else weight),
-            "generator": self._generator,
-            "critic": self._critic,
-        }
+        self.compile = compile
+        self._moves = Moves(self._contest, compile, self.announce)
+        rules = GameRules(game, penalties, play, noise, None if bound is None else weight)
+        self.state.optimizers = {"rules": rules, **self._sides_and_schedules()}
         self.moved = (self._generator.moved, self._critic.moved)
         self._generator_moved = False
+
+    def _sides_and_schedules(self) -> dict[str, Stateful]:
+        """What moves both sides, by name."""
+        parts: dict[str, Stateful] = {"generator": self._generator, "critic": self._critic}
+        if self._generator.schedule is not None:
+            parts["generator's schedule"] = self._generator.schedule
+        if self._critic.schedule is not None:
+            parts["critic's schedule"] = self._critic.schedule
+        return parts
 
     @property
     def model(self) -> nn.Module:  # noqa: D102
@@ -130,7 +148,9 @@ class GANTrainer(Trainer):
 
     def preflight(self, *batch: Any) -> None:  # noqa: D102
         if self.bound is not None:
-            self.bound.preflight(*batch)
+            structure = self.bound.preflight(*batch)
+            if self.compile:
+                refuse_sums(structure)
         check_match(self.fakes, self.critic, batch, self.penalties)
 
     def step(self, *batch: Any) -> Terms:
@@ -146,84 +166,64 @@ class GANTrainer(Trainer):
         self._generator_moved = self.num_generator_steps > before
         if terms and self.bound is not None and "loss" not in terms:
             # The critic alone has moved, and every row of the history has the same terms.
-            with torch.no_grad():
-                terms = self._sum_up(terms, self.bound.terms(*batch))
+            terms = self._contest.report(terms, *batch)
         return terms
+
+    @contextmanager
+    def steps(self) -> Iterator[TakeStep]:  # noqa: D102
+        if not self.compile or self._is_overridden() or self.state.skips.limit:
+            with super().steps() as step:
+                yield step
+            return
+        sides = self._critic, self._generator
+        with self._moves.bound(self.play, *sides, self.is_ragged) as play:
+
+            def step(batch: Batch) -> Terms | Values:
+                before = self.num_generator_steps
+                terms = play(batch)
+                self._generator_moved = self.num_generator_steps > before
+                return terms
+
+            yield step
+
+    def _is_overridden(self) -> bool:
+        """Whether a step or a move is another one than here, of a subclass, say."""
+        for name in ("step", "move", "critic_step", "generator_step", "joint_step"):
+            if getattr(getattr(self, name), "__func__", None) is not getattr(GANTrainer, name):
+                return True
+        return False
 
     def terms(self, *batch: Any) -> Terms:
         """Both losses of the game, the penalties and the terms of the bound, without a step."""
-        of_bound = self._bound_terms(*batch)
-        return self._sum_up(self._game_terms(batch, self.fakes(*batch)), of_bound)
+        return self._moves.costs[Move.BOTH].terms(*batch)
 
     def move(self, move: Move, *batch: Any) -> Terms:
         """One move on a batch; returns the terms before it, none if passed over, or on other ranks' data alone."""
-        if not batch:
-            return self._finish({}, *follow(move, self._generator, self._critic))
         if move is Move.CRITIC:
             return self.critic_step(*batch)
         return (self.generator_step if move is Move.GENERATOR else self.joint_step)(*batch)
 
     def critic_step(self, *batch: Any) -> Terms:
         """Move the critic once; returns the terms before it has moved."""
-        with torch.no_grad():
-            fake = self.fakes(*batch)
-        terms = self._game_terms(batch, fake)
-        self._critic.backward(self._critic_cost(terms), batch)
-        return self._finish(terms, self._critic)
+        return self._move(Move.CRITIC, batch, self._critic)
 
     def generator_step(self, *batch: Any) -> Terms:
         """Move the generator once, against the critic as it is."""
-        of_bound = self._bound_terms(*batch)
-        fake = logits(self.critic, self.fakes(*batch), *batch[1:])
-        real = logits(self.critic, *batch) if self.game.generator_reads_real else None
-        of_game = {"generator": self.game.generator_loss(fake, real)}
-        terms = self._sum_up(of_game, of_bound)
-        self._generator.backward(self._generator_cost(terms), batch)
-        return self._finish(terms, self._generator)
+        return self._move(Move.GENERATOR, batch, self._generator)
 
     def joint_step(self, *batch: Any) -> Terms:
         """Move both, from the same weights and the same fakes."""
-        terms = self.terms(*batch)
-        self._critic.backward(self._critic_cost(terms), batch, keep_graph=True)
-        self._generator.backward(self._generator_cost(terms), batch)
-        return self._finish(terms, self._critic, self._generator)
+        return self._move(Move.BOTH, batch, self._critic, self._generator)
 
-    def _bound_terms(self, *batch: Any) -> Terms:
-        """Terms of the bound, none without one; they come first, and so take the noise that they take alone."""
-        return {} if self.bound is None else self.bound.terms(*batch)
-
-    def _game_terms(self, batch: Batch, fake: Tensor) -> Terms:
-        """Both losses of the game at the same logits, and the penalties."""
-        real, *context = batch
-        score = Scores(self.critic, *context)
-        if self.penalties and torch.is_grad_enabled():  # so that they share the pass of the losses
-            real = _with_gradient(real)
-            fake = _with_gradient(fake)
-        of_real, of_fake = score(real), score(fake)
-        terms = {
-            "critic": self.game.critic_loss(of_real, of_fake),
-            "generator": self.game.generator_loss(of_fake, of_real),
-        }
-        for penalty in self.penalties:
-            terms[penalty.name] = penalty(score, real, fake)
-        return terms
-
-    def _sum_up(self, of_game: Terms, of_bound: Terms) -> Terms:
-        r"""All terms; with a bound, `loss` is $\ell + \lambda L_p$."""
-        if not of_bound:
-            return of_game
-        loss = of_bound["loss"] + self.weight * of_game["generator"]
-        return {**of_game, **of_bound, "loss": loss}
-
-    def _generator_cost(self, terms: Terms) -> Tensor:
-        return terms["generator"] if self.bound is None else terms["loss"]
-
-    def _critic_cost(self, terms: Terms) -> Tensor:
-        return terms["critic"] + sum(terms[penalty.name] for penalty in self.penalties)
-
-    def _finish(self, terms: Terms, *sides: Side) -> Terms:
-        """Move the sides that have their gradients, or pass over the step."""
-        terms = detach(terms)
+    def _move(self, move: Move, batch: Batch, *sides: Side) -> Terms:
+        """Move the sides by the gradients of a move, or pass over the step."""
+        if batch and self.fakes.site is None:
+            # nobody has called preflight; a graph can't hold what is found by values
+            self.fakes.inspect(*batch)
+        terms = self._moves.backend(move, eager=self.is_ragged(batch)).backward(*batch)
+        num_data = len(batch[0]) if batch else 0  # other ranks alone may have a batch
+        for side in sides:
+            side.average(num_data)
         parameters = [p for side in sides for p in side.parameters]
         if self.state.skips.skip(terms, terms, parameters, self.num_steps):
             for side in sides:
@@ -241,7 +241,8 @@ class GANTrainer(Trainer):
             self.ema.update(self.num_generator_steps)
 
     def end_epoch(self) -> None:  # noqa: D102
-        pass
+        self._generator.end_epoch()
+        self._critic.end_epoch()
 
     def log_ratio(self, x: Tensor, *context: Any, num: int = 10_000, seed: int = 0) -> Tensor:
         r"""$\log \pi(x) / p(x)$, `(B,)` in nats, as the critic knows it; exact for the best critic of the game alone.
@@ -291,10 +292,6 @@ class GANTrainer(Trainer):
         return (
             f"GANTrainer({type(self.generator).__name__}, {type(self.critic).__name__}, "
             f"game={self.game!r}, penalties={self.penalties}, play={self.play}, ema={ema}, "
-            f"noise={self.fakes.noise}, bound={bound}, weight={self.weight})"
+            f"noise={self.fakes.noise}, bound={bound}, weight={self.weight}, "
+            f"compile={self.compile!r})"
         )
-
-
-def _with_gradient(x: Tensor) -> Tensor:
-    """The tensor as it is where it has a gradient, else a leaf of its own."""
-    return x if x.requires_grad else x.detach().requires_grad_()

@@ -13,6 +13,7 @@ from ..contract import PyroProgram
 from ..evaluation.likelihood.importance import Scores, nll_of
 from ..evaluation.likelihood.results import NLL
 from ..inference.data.tensors import Batch, split_rows
+from ..inference.run.blocks import rows_of_block, seeded
 from ..inference.run.sessions import Session, require_positive, session
 from ..inference.sites.measure_checks import require_density
 from .datatree import (
@@ -181,8 +182,8 @@ def _read_blocks(reading: Reading, batch: Batch) -> list[Block]:
     """The data that are kept, read in blocks."""
     pair: Session = reading.pair
     _ = pair.structure  # refuses, before the first draw, what can't be scored
-    rows = max(1, pair.chunk // pair.num)
-    return [reading.read(block, i) for i, block in enumerate(split_rows(batch, rows))]
+    parts = split_rows(batch, rows_of_block(pair.num, pair.device))
+    return [reading.read(block, i) for i, block in enumerate(seeded(parts, pair.seed))]
 
 
 def _has_numbers_per_datum(pair: Session, blocks: Sequence[Block]) -> bool:

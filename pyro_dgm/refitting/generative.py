@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from math import sqrt
 from typing import Any
 
@@ -36,7 +37,7 @@ def refit_prior(
     patience: int | None = None,
     seed: int = 0,
     *,
-    compile: bool = False,
+    compile: bool | str = False,
     progress: bool = False,
 ) -> VAE:
     r"""$\max_\lambda E_{x \sim \mathrm{data}}\, E_{q(z \mid x)} \log p_\lambda(z)$: a new prior for a VAE.
@@ -149,9 +150,13 @@ def frozen(module: nn.Module) -> Iterator[None]:
     """No parameter of the module asks for a gradient, and it runs in evaluation mode inside a trainer too."""
     trainable = [p for p in module.parameters() if p.requires_grad]
     was_training = [(part, part.training) for part in module.modules()]
-    # A trainer sets all modules to training mode; the hook sets this one back before each call.
+    # A trainer sets all modules to training mode, all but these: a graph is made anew for other modes. Whoever sets
+    # them otherwise finds them in evaluation mode all the same, by the hook before each call.
     hook = module.register_forward_pre_hook(_set_to_evaluation)
+    module.eval()
     try:
+        for part, _ in was_training:
+            vars(part)["train"] = partial(_stay, part)
         for p in trainable:
             p.requires_grad_(False)
         yield
@@ -160,11 +165,17 @@ def frozen(module: nn.Module) -> Iterator[None]:
         for p in trainable:
             p.requires_grad_(True)
         for part, mode in was_training:
+            vars(part).pop("train", None)
             part.training = mode
 
 
 def _set_to_evaluation(module: nn.Module, _: Any) -> None:
-    module.eval()
+    for part in module.modules():
+        part.training = False
+
+
+def _stay(part: nn.Module, mode: bool = True) -> nn.Module:  # noqa: FBT001, FBT002 - as nn.Module.train
+    return part
 
 
 def _mean_squares(vae: VAE, likelihood: Normal, block: Batch, num: int, seed: int) -> Tensor:

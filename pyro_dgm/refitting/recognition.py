@@ -35,7 +35,7 @@ def refit_guide(
     seed: int = 0,
     *,
     objective: Callable[[nn.Module, nn.Module], Objective] = ELBO,
-    compile: bool = False,
+    compile: bool | str = False,
     progress: bool = False,
 ) -> VAE:
     r"""$\max_\phi E_{x \sim \mathrm{data}}\, \mathrm{ELBO}(p, q_\phi; x)$: a new guide for a generator.
@@ -132,6 +132,7 @@ def nll_over_scale(
     *,
     score: Score = nll,
     objective: Callable[[nn.Module, nn.Module], Objective] = ELBO,
+    compile: bool | str = False,
     progress: bool = False,
 ) -> ScaleCurve:
     r"""$\sigma \mapsto -\log \int p(z)\, \mathcal N(x; G(z), \sigma^2)\, dz$: the NLL of a GAN's generator.
@@ -153,6 +154,7 @@ def nll_over_scale(
         score: scores model and guide on the test data: `nll`, `partial(nll, num=5000)`, or
             `lambda model, guide, x: ais(model, x, start=guide)`, which depends less on how good the guide is.
         objective: as in `refit_guide`.
+        compile: as in `SVITrainer`; there is one graph to compile at each σ.
         progress: whether to show bars.
 
     Raises:
@@ -179,6 +181,7 @@ def nll_over_scale(
             lr=lr,
             seed=seed,
             objective=objective,
+            compile=compile,
             progress=progress,
         )
         vaes.append(fitted)

@@ -15,6 +15,7 @@ from torch.nn.functional import one_hot, softplus
 from toys import same_toy_vae
 
 import pyro_dgm as dgm
+from pyro_dgm.gan import Move
 from pyro_dgm.inference.process.states import fork_rng
 
 over = pytest.mark.parametrize
@@ -83,11 +84,12 @@ def test_a_generator_step_moves_the_generator_and_leaves_no_gradient_anywhere(ga
 def test_backward_gives_gradients_to_one_side_alone():
     """Before the move, where a leak would show."""
     trainer = build()
-    terms = trainer.terms(data())
-    trainer._critic.backward(terms["critic"], keep_graph=True)
+    trainer.fakes.inspect(data())
+    trainer._moves.backend(Move.CRITIC, eager=True).backward(data())
     assert all(p.grad is None for p in trainer.generator.parameters())
+    assert all(p.grad is not None for p in trainer.critic.parameters())
     trainer._critic.forget()
-    trainer._generator.backward(terms["generator"])
+    trainer._moves.backend(Move.GENERATOR, eager=True).backward(data())
     assert all(p.grad is None for p in trainer.critic.parameters())
     assert any(p.grad is not None for p in trainer.generator.parameters())
 
@@ -516,7 +518,8 @@ def test_a_divergence_in_place_of_a_game_gets_the_game_of_it():
 def test_a_trainer_prints_what_is_played():
     assert repr(build(ema=0.9)) == (
         "GANTrainer(LatentVariableModel, MLP, game=NonSaturating(), penalties=(R1(gamma=1.0),), "
-        "play=Alternating(n_critic=1), ema=0.9, noise=False, bound=None, weight=1.0)"
+        "play=Alternating(n_critic=1), ema=0.9, noise=False, bound=None, weight=1.0, "
+        "compile=False)"
     )
 
 

@@ -300,4 +300,6 @@ def test_a_schedule_moves_with_each_step_of_the_generator_alone():
 
 def test_it_prints_its_bound():
     vae = same_toy_vae()
-    assert repr(with_bound(vae, vae.model, weight=0.3)).endswith("bound=ELBO, weight=0.3)")
+    assert repr(with_bound(vae, vae.model, weight=0.3)).endswith(
+        "bound=ELBO, weight=0.3, compile=False)"
+    )

@@ -1,272 +1,180 @@
-"""Time of one training step, as ratios to hand-written torch, `pyro.infer.SVI` and NumPyro, in one interleaved run.
+"""Time of one training step of seven models, beside torch by hand, Pyro, NumPyro and pythae, in interleaved runs.
 
     pip install -e '.[benchmarks]'
-    python tests/benchmarks/steps.py --rounds 30 --out steps.json
+    python tests/benchmarks/steps.py --rounds 15 --out steps.json
+    python tests/benchmarks/steps.py --only 784-64-20 --clock cpu
     python tests/benchmarks/steps.py --device cuda
 
-Every contestant lives in a process of its own, as it would for a user: in one process the allocations of one change how
-fast malloc serves another. The processes take turns, one at a time; every round times each of them once, so that a
-busy machine slows all of them alike. A ratio is the median over the rounds of (contestant / baseline of the same
-round), with its quartiles beside it. On a CPU all of them are pinned to one core. "In fit" is a call of `fit` of two
-epochs of 200 steps, with all that it checks and keeps, over its 400 steps.
+How they take turns is told in `races/racing.py`. Everyone has the same networks, batch and Adam: the table shows how
+many numbers each trains, and its loss with its first weights. "In fit" is a call of `fit` of one or ten epochs of 200
+steps, with all that it checks and keeps, over its steps; the graph is there from a fit before. The wall clock is right
+on a machine without others; where there are others, take CPU time. What differs from equal networks: the VAMP of pythae
+has 784 biases more, see `contestants/pythae_vae.py`.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import multiprocessing
-import os
+import sys
 from collections.abc import Callable
-from multiprocessing.connection import Connection
-from pathlib import Path
-from statistics import quantiles
-from time import perf_counter
+from functools import partial
+from typing import Any
 
-import numpyro_steps
-import pyro
-import pyro.distributions as dist
-import torch
-from numpyro_steps import Many
-from pyro.infer import SVI, Trace_ELBO
-from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits, softplus
+from contestants import by_hand, ours, plain_pyro
+from contestants.sizes import CONV, DIGITS, FLOWS, IWAE, MLP, SMALL, SMALL_FLOWS, VAMP, Size
+from races.bars import (
+    CONV_RACE,
+    DIGITS_RACE,
+    FIT,
+    FLOWS_RACE,
+    HAND,
+    IAF_RACE,
+    IWAE_RACE,
+    JITTED,
+    LONG_FIT,
+    LOOP,
+    MLP_RACE,
+    OURS,
+    PYTHAE,
+    PYTHAE_EPOCH,
+    SMALL_FLOWS_RACE,
+    SMALL_RACE,
+    VAMP_RACE,
+    judged,
+)
+from races.racing import Build, is_chosen, is_there, parser, race, rules_of, summary
 
-import pyro_dgm as dgm
-from pyro_dgm.experiments.recipes import levels_vae
-
-Step = Callable[[], object]
-
-
-class ByHand(nn.Module):
-    """The 784-400-20 MLP VAE as one writes it in plain torch: the loss in nats per datum."""
-
-    def __init__(self, hidden: int = 400):
-        super().__init__()
-        self.encoder = nn.Sequential(nn.Linear(784, hidden), nn.SiLU(), nn.Linear(hidden, 40))
-        self.decoder = nn.Sequential(nn.Linear(20, hidden), nn.SiLU(), nn.Linear(hidden, 784))
-
-    def forward(self, x: Tensor) -> Tensor:
-        loc, raw = self.encoder(x).chunk(2, dim=-1)
-        scale = softplus(raw) + 1e-6
-        eps = torch.randn_like(loc)
-        z = loc + scale * eps
-        rec = binary_cross_entropy_with_logits(self.decoder(z), x, reduction="sum")
-        kl = (0.5 * (z.square() - eps.square()) - scale.log()).sum()
-        return (rec + kl) / len(x)
+Builds = dict[str, Build]
+Choose = Callable[[Any], Any]  # a library's declaration of a model, from its file
 
 
-def declared(hidden: int = 400) -> dgm.VAE:
-    """The same VAE, declared."""
-    encoder = dgm.Conditional(dist.Normal, dgm.mlp(784, hidden, 40))
-    return dgm.VAE(dgm.StandardNormal(20), dgm.Bernoulli(dgm.mlp(20, hidden, 784)), encoder)
+def of_ours(choose: Choose, size: Size) -> Builds:
+    model = choose(ours)
+    return {
+        OURS: partial(ours.stepping, model, size, compiled=True),
+        FIT: partial(ours.fitting, model, size, epochs=1),
+        "ours, eager": partial(ours.stepping, model, size, compiled=False),
+        "our pair, pyro.infer.SVI": partial(ours.by_svi, model, size),
+    }
 
 
-def with_flows(dim: int = 784, hidden: int = 400, latent: int = 20) -> dgm.VAE:
-    """Two layers of a MAF prior, and two of an IAF posterior that reads the features of the encoder."""
-    prior = dgm.Flow(dgm.StandardNormal(latent), dgm.flows.maf(latent, 2))
-    base = dgm.Conditional(dist.Normal, dgm.mlp(hidden, 2 * latent))
-    embed = nn.Sequential(dgm.mlp(dim, hidden, hidden), nn.SiLU())
-    encoder = dgm.Flow(base, dgm.flows.iaf(latent, 2, context=hidden), embed)
-    return dgm.VAE(prior, dgm.Bernoulli(dgm.mlp(latent, hidden, dim)), encoder)
+def of_long_fit(choose: Choose, size: Size) -> Builds:
+    return {LONG_FIT: partial(ours.fitting, choose(ours), size, epochs=10)}
 
 
-def by_hand(x: Tensor, *, compiled: bool, fused: bool, hidden: int = 400) -> Step:
-    module = ByHand(hidden)
-    loss = torch.compile(module) if compiled else module
-    optimizer = torch.optim.Adam(module.parameters(), lr=1e-3, fused=fused)
-
-    def step() -> None:
-        optimizer.zero_grad()
-        loss(x).backward()
-        optimizer.step()
-
-    return step
+def of_cuda_graphs(choose: Choose, size: Size) -> Builds:
+    build = partial(ours.stepping, choose(ours), size, compiled="reduce-overhead")
+    return {"ours, compiled, CUDA graphs": build}
 
 
-def by_trainer(vae: dgm.VAE, x: Tensor, *, compiled: bool | str) -> Step:
-    trainer = dgm.SVITrainer(dgm.ELBO(vae.model, vae.guide), lr=1e-3, compile=compiled)
-
-    def step() -> None:
-        with pyro.validation_enabled(False):
-            trainer.step(x)
-
-    return step
+def by_hands(choose: Choose, size: Size) -> Builds:
+    return {
+        "by hand, eager": partial(by_hand.stepping, choose(by_hand), size, compiled=False),
+        HAND: partial(by_hand.stepping, choose(by_hand), size, compiled=True),
+    }
 
 
-def by_fit(vae: dgm.VAE, batch: int, dim: int) -> Step:
-    """Two epochs of 200 steps, which have been taken once before: the graph is there."""
-    trainer = dgm.SVITrainer(dgm.ELBO(vae.model, vae.guide), lr=1e-3, compile=True)
-    x = torch.rand(200 * batch, dim).bernoulli()
-
-    def fit() -> None:
-        trainer.fit(x, epochs=2, batch_size=batch, progress=False)
-
-    return Many(fit, 400)
+def of_pyro(choose: Choose, size: Size) -> Builds:
+    return {"plain Pyro": partial(plain_pyro.stepping, choose(plain_pyro), size)}
 
 
-def by_svi(vae: dgm.VAE, x: Tensor) -> Step:
-    svi = SVI(vae.model, vae.guide, pyro.optim.Adam({"lr": 1e-3}), Trace_ELBO())
-    return lambda: svi.step(x)
+def of_numpyro(choose: Choose, size: Size) -> Builds:
+    if not is_there("numpyro"):
+        return {}
+    from contestants import numpyro_vae
+
+    build = partial(numpyro_vae.stepping, choose(numpyro_vae), size, loop=True)
+    return {LOOP: build, **of_numpyro_steps(choose, size)}
 
 
-def binary_images(num: int = 128, dim: int = 784) -> Tensor:
-    return torch.rand(num, dim).bernoulli()
+def of_numpyro_steps(choose: Choose, size: Size) -> Builds:
+    """One step a call: XLA's convolutions take four times as long on a CPU inside of a loop."""
+    if not is_there("numpyro"):
+        return {}
+    from contestants import numpyro_vae
+
+    return {JITTED: partial(numpyro_vae.stepping, choose(numpyro_vae), size, loop=False)}
 
 
-def digit_levels() -> Tensor:
-    return torch.randint(0, 17, (100, 64)).float()
+def of_pythae(choose: Choose, size: Size) -> Builds:
+    if not is_there("pythae"):
+        return {}
+    from contestants import pythae_vae
+
+    model = choose(pythae_vae)
+    return {
+        PYTHAE: partial(pythae_vae.stepping, model, size),
+        PYTHAE_EPOCH: partial(pythae_vae.training, model, size),
+    }
 
 
-MLP = "784-400-20 MLP VAE, batch 128"
-SMALL = "784-64-20 MLP VAE, batch 64"
-FLOWS = "784-400-20, MAF prior, IAF posterior, batch 128"
-SMALL_FLOWS = "64-64-8, MAF prior, IAF posterior, batch 64"
+Peers = tuple[Callable[[Choose, Size], Builds], ...]
 
-SUITES: dict[str, dict[str, Callable[[], Step]]] = {
-    MLP: {
-        "by hand, eager (baseline)": lambda: by_hand(binary_images(), compiled=False, fused=False),
-        "by hand, torch.compile, fused Adam": lambda: by_hand(
-            binary_images(), compiled=True, fused=True
-        ),
-        "declared, eager": lambda: by_trainer(declared(), binary_images(), compiled=False),
-        "declared, compiled": lambda: by_trainer(declared(), binary_images(), compiled=True),
-        "declared, compiled, in fit": lambda: by_fit(declared(), 128, 784),
-        "declared, pyro.infer.SVI": lambda: by_svi(declared(), binary_images()),
-        "NumPyro, step": lambda: numpyro_steps.stepping("vae", 128, 784, 400, 20, loop=False),
-        "NumPyro, loop": lambda: numpyro_steps.stepping("vae", 128, 784, 400, 20, loop=True),
-    },
-    SMALL: {
-        "NumPyro, loop (baseline)": lambda: numpyro_steps.stepping(
-            "vae", 64, 784, 64, 20, loop=True
-        ),
-        "NumPyro, step": lambda: numpyro_steps.stepping("vae", 64, 784, 64, 20, loop=False),
-        "by hand, torch.compile, fused Adam": lambda: by_hand(
-            binary_images(64), compiled=True, fused=True, hidden=64
-        ),
-        "declared, compiled": lambda: by_trainer(declared(64), binary_images(64), compiled=True),
-        "declared, compiled, in fit": lambda: by_fit(declared(64), 64, 784),
-    },
-    FLOWS: {
-        "NumPyro, loop (baseline)": lambda: numpyro_steps.stepping(
-            "flow_vae", 128, 784, 400, 20, loop=True
-        ),
-        "declared, compiled": lambda: by_trainer(with_flows(), binary_images(), compiled=True),
-        "declared, compiled, in fit": lambda: by_fit(with_flows(), 128, 784),
-    },
-    SMALL_FLOWS: {
-        "NumPyro, loop (baseline)": lambda: numpyro_steps.stepping(
-            "flow_vae", 64, 64, 64, 8, loop=True
-        ),
-        "declared, compiled": lambda: by_trainer(
-            with_flows(64, 64, 8), binary_images(64, 64), compiled=True
-        ),
-        "declared, compiled, in fit": lambda: by_fit(with_flows(64, 64, 8), 64, 64),
-    },
-    "main job: digits VAE, MAF prior, IAF posterior, batch 100": {
-        "pyro.infer.SVI (baseline)": lambda: by_svi(levels_vae(), digit_levels()),
-        "declared, eager": lambda: by_trainer(levels_vae(), digit_levels(), compiled=False),
-        "declared, compiled": lambda: by_trainer(levels_vae(), digit_levels(), compiled=True),
-    },
-}
-
-
-GRAPHS: dict[str, Callable[[], Step]] = {  # one per suite, in their order, where there is a GPU
-    MLP: lambda: by_trainer(declared(), binary_images(), compiled="reduce-overhead"),
-    "main job: digits VAE, MAF prior, IAF posterior, batch 100": lambda: by_trainer(
-        levels_vae(), digit_levels(), compiled="reduce-overhead"
+USUAL: Peers = (of_ours, by_hands, of_pyro, of_numpyro)
+BESIDE_PYTHAE: Peers = (of_ours, by_hands, of_pythae)
+RACES: dict[str, tuple[Choose, Size, Peers]] = {
+    MLP_RACE: (lambda library: library.mlp, MLP, (*USUAL, of_long_fit, of_pythae)),
+    SMALL_RACE: (lambda library: library.mlp, SMALL, (*USUAL, of_long_fit, of_pythae)),
+    CONV_RACE: (
+        lambda library: library.conv,
+        CONV,
+        (of_ours, by_hands, of_pyro, of_numpyro_steps),
     ),
+    FLOWS_RACE: (lambda library: library.flows, FLOWS, USUAL),
+    SMALL_FLOWS_RACE: (lambda library: library.flows, SMALL_FLOWS, (*USUAL, of_long_fit)),
+    IWAE_RACE: (lambda library: library.iwae, IWAE, USUAL),
+    VAMP_RACE: (lambda library: library.vamp, VAMP, BESIDE_PYTHAE),
+    IAF_RACE: (lambda library: library.iaf, MLP, BESIDE_PYTHAE),
+    DIGITS_RACE: (lambda library: library.digits, DIGITS, (of_ours,)),
 }
 
 
-def contestants(suite: str, device: str) -> dict[str, Callable[[], Step]]:
-    if device == "cpu":
-        return SUITES[suite]
-    return {**SUITES[suite], "declared, compiled, CUDA graphs": GRAPHS[suite]}
-
-
-def contestant(
-    suite: str, name: str, threads: int, device: str, warmup: int, pipe: Connection
-) -> None:
-    """A process: build the step, warm it up, then run as many as asked and answer with milliseconds per step."""
-    torch.set_num_threads(threads)
-    torch.manual_seed(0)
-    torch.set_default_device(device)
-    if device == "cpu" and threads == 1:
-        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    step = contestants(suite, device)[name]()
-    torch.set_default_device(None)  # it costs time at every call
-    wait = torch.cuda.synchronize if device != "cpu" else lambda: None
-    num_at_once = step.num if isinstance(step, Many) else 1
-    for _ in range(max(1, warmup // num_at_once)):
-        step()
-    wait()
-    pipe.send("ready")
-    while num := pipe.recv():
-        calls = max(1, num // num_at_once)
-        start = perf_counter()
-        for _ in range(calls):
-            step()
-        wait()
-        pipe.send((perf_counter() - start) / (calls * num_at_once) * 1e3)
-
-
-def interleaved(
-    suite: str, rounds: int, steps: int, threads: int, device: str = "cpu", warmup: int = 30
-) -> dict[str, list[float]]:
-    """Milliseconds per step of every contestant in every round."""
-    spawn = multiprocessing.get_context("spawn")
-    pipes, processes = {}, []
-    for name in contestants(suite, device):
-        pipes[name], theirs = spawn.Pipe()
-        processes.append(
-            spawn.Process(target=contestant, args=(suite, name, threads, device, warmup, theirs))
-        )
-        processes[-1].start()
-        pipes[name].recv()
-    times: dict[str, list[float]] = {name: [] for name in pipes}
-    for _ in range(rounds):
-        for name, pipe in pipes.items():
-            pipe.send(steps)
-            times[name].append(pipe.recv())
-    for pipe in pipes.values():
-        pipe.send(0)
-    for process in processes:
-        process.join()
-    return times
-
-
-def summary(times: dict[str, list[float]]) -> dict[str, dict[str, float]]:
-    """Median milliseconds, and the ratio to the baseline (the first contestant) with its quartiles."""
-    baseline = next(iter(times.values()))
-    found = {}
-    for name, values in times.items():
-        low, middle, high = quantiles([a / b for a, b in zip(values, baseline, strict=True)], n=4)
-        found[name] = {"ms": quantiles(values, n=4)[1], "ratio": middle, "low": low, "high": high}
+def builds(title: str, device: str = "cpu") -> Builds:
+    """The contestants of a race; on a GPU without NumPyro, and with CUDA graphs of ours."""
+    choose, size, peers = RACES[title]
+    if device != "cpu":
+        without = of_numpyro, of_numpyro_steps
+        peers = (*(peer for peer in peers if peer not in without), of_cuda_graphs)
+    found: Builds = {}
+    for peer in peers:
+        found |= peer(choose, size)
     return found
 
 
+def show(title: str, report: dict[str, dict[str, Any]]) -> None:
+    """Three tables: times beside ours, networks, ratios beside their bars."""
+    print(f"\n{title}")
+    header = ("wall ms", "CPU ms", "÷ ours", "quartiles", "parameters", "first loss")
+    print(f"{'':<36}{header[0]:>9}{header[1]:>9}{header[2]:>8}  {header[3]:<14}", end="")
+    print(f"{header[4]:>11}{header[5]:>12}")
+    for name, row in report["contestants"].items():
+        quartiles = f"{row['low']:.2f} … {row['high']:.2f}"
+        times = f"{row['wall_ms']:>9.3f}{row['cpu_ms']:>9.3f}{row['ratio']:>8.2f}"
+        print(f"{name:<36}{times}  {quartiles:<14}{row['parameters']:>11,}{row['loss']:>12.2f}")
+    for name, row in report["ratios"].items():
+        verdict = f"bar {row['bar']}: {'met' if row['met'] else 'MISSED'}" if "bar" in row else ""
+        print(f"  {name:<72}{row['ratio']:>7.2f} [{row['low']:.2f}, {row['high']:.2f}] {verdict}")
+    sys.stdout.flush()
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=30)
-    parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--suite", choices=SUITES)
-    parser.add_argument("--out", type=Path)
-    options = parser.parse_args()
-    report = {}
-    for title in SUITES if options.suite is None else [options.suite]:
-        report[title] = summary(
-            interleaved(title, options.rounds, options.steps, options.threads, options.device)
-        )
-        print(f"\n{title}\n{'':<38}{'ms':>8}{'ratio':>8}   quartiles")
-        for name, row in report[title].items():
-            print(
-                f"{name:<38}{row['ms']:>8.2f}{row['ratio']:>8.2f}   {row['low']:.2f} … {row['high']:.2f}"
-            )
-    if options.out:
-        options.out.write_text(json.dumps(report, indent=2) + "\n")
+    options = parser(__doc__.splitlines()[0])
+    options.add_argument("--device", default="cpu")
+    options = options.parse_args()
+    rules = rules_of(options)
+    report: dict[str, Any] = {"rules": vars(rules)}
+    for title in RACES:
+        if not is_chosen(title, options):
+            continue
+        results = race(builds(title, rules.device), rules)
+        report[title] = {
+            "contestants": summary(results, OURS, rules.clock),
+            "ratios": judged(title, results, rules.clock),
+            "by the other clock": judged(title, results, rules.other_clock),
+        }
+        show(title, report[title])
+        if options.out:
+            options.out.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import pyro_dgm as dgm
 from pyro_dgm.gan import AdamFit, oscillation
-from pyro_dgm.inference.data.batches import as_batches
+from pyro_dgm.inference.data.reading import as_batches
 from pyro_dgm.inference.run.sessions import session
 
 ENTRIES = ON_DATA | OF_PRIOR

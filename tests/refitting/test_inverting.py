@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import in_float64
 from torch import nn
-from toys import same_toy_vae, toy_vae
+from toys import BatchNorm, same_toy_vae, toy_vae, without_kernels
 
 import pyro_dgm as dgm
 
@@ -74,6 +74,29 @@ def test_the_generator_and_what_was_given_stay_as_they_are():
     assert fitted.generator.likelihood is not vae.generator.likelihood
 
 
+@pytest.mark.parametrize("objective", [dgm.ELBO, dgm.Sleep], ids=["elbo", "sleep"])
+def test_a_guide_that_is_fitted_by_a_graph_is_that_of_autograd(objective, monkeypatch):
+    """One graph for all epochs, though the trainer asks the generator for training mode and it stays as it is."""
+    graphs, found = without_kernels(monkeypatch), []
+    vae = same_toy_vae()
+    vae.generator.likelihood.net[1] = nn.Sequential(BatchNorm(6), nn.SiLU())
+    encoder = dgm.Conditional(dist.Normal, dgm.mlp(3, 6, 4))
+    for compile_ in (False, True):
+        fitted = dgm.refit_guide(
+            vae,
+            torch.randn(40, 3, generator=torch.Generator().manual_seed(2)),
+            encoder,
+            epochs=3,
+            batch_size=10,
+            objective=objective,
+            compile=compile_,
+        )
+        found.append(states(fitted))
+        assert fitted.generator.train().likelihood.net[1][0].training  # its modes can be set again
+    torch.testing.assert_close(found[1], found[0], rtol=1e-5, atol=1e-6)
+    assert len(graphs) == 1
+
+
 def test_the_best_epoch_on_held_out_data_is_kept():
     vae, x, val = same_toy_vae(), torch.randn(20, 3), torch.randn(20, 3)
     options = {"epochs": 20, "batch_size": 10, "lr": 0.3}
@@ -125,6 +148,12 @@ def test_the_curve_is_that_of_the_exact_evidence(score):
     assert same(
         states(vae.generator.likelihood.net), states(curve.vaes[0].generator.likelihood.net)
     )
+
+
+def test_the_curve_is_fitted_by_graphs_where_that_is_asked_for(monkeypatch):
+    graphs, x = without_kernels(monkeypatch), torch.randn(20, 3)
+    dgm.diagnostics.nll_over_scale(linear(), x, x[:5], [1.0, 0.5], **QUICK, compile=True)
+    assert len(graphs) == 2
 
 
 def test_it_prints_a_table_that_says_what_it_is():

@@ -3,6 +3,7 @@ r"""Coordinates: the latent sites of any model as one vector $\zeta \in R^D$ per
 from __future__ import annotations
 
 from collections.abc import Callable, Set
+from copy import copy
 
 import torch
 from pyro import poutine
@@ -88,6 +89,15 @@ class Posterior:
         evaluation = _Evaluation(self, zeta)
         self._run(evaluation.value_at, len(zeta), evaluation.score)
         return evaluation.point()
+
+    def given(self, batch: Batch) -> Posterior:
+        """The posterior of as many other data."""
+        twin = copy(self)
+        twin.batch = batch
+        if self._sums is not None:
+            twin._sums = copy(self._sums)
+            twin._sums.batch = batch
+        return twin
 
     def coordinates(self, values: Values, num: int) -> Tensor:
         r"""$\zeta$ `(K, N, D)` of given values `(K, *plates, N, *event)`."""

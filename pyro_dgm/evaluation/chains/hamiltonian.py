@@ -11,13 +11,15 @@ from torch import Tensor
 from ...contract import PyroProgram
 from ...inference.process.states import fork_rng
 from ...inference.run.sessions import Session, require_positive, session
+from ...inference.training.compiled.functions import RepeatedFunction
 from ...tabular import Tabular
 from .coordinates import Posterior
+from .gradients import Compile, gradient_of, whether_to_compile
 from .joint import JointPosterior, posterior_of
 from .mixing import ess, rhat
 from .points import Point, Values
 from .transitions import transition
-from .warmup import WarmChains, warm_up
+from .warmup import warm_up
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,7 @@ def hmc(
     seed: int = 0,
     chunk: int = 20_000,
     whiten: bool = True,
+    compile: Compile = "auto",
 ) -> HMC:
     r"""$z \sim p(z \mid x_i) \propto p(x_i, z)$ for every datum: the ground truth that a guide is compared with.
 
@@ -109,6 +112,9 @@ def hmc(
         chunk: how many (chain, datum) pairs are in memory at once.
         whiten: move in the base space of a latent whose prior is a flow, where the density is simpler. Each run then
             draws from the flow: a slow way for `maf`, which `whiten=False` avoids.
+        compile: whether density and gradient are one graph, whose kernels take seconds to build; `"auto"` for where
+            5,000 gradients or more are expected, and the programs can be traced. Each gradient is that of eager torch
+            up to rounding, which chains amplify: their draws agree in distribution.
 
     Where all data share a draw θ, a chain moves everything at once, θ and the latents of all data: the whole set is
     one datum, so that `log_joint`, `acceptance` and `step_size` have one entry, and draws of θ have no dim of data.
@@ -139,11 +145,14 @@ def hmc(
         start = None if start is None else pair.guide
         blocks = []
         num_joint = len(pair) if pair.structure.has_globals else None
+        use = whether_to_compile(compile, (num + warmup) * (leapfrog + 3) // 2)
+        gradient: RepeatedFunction | None = None
         for block in pair.blocks():
             posterior = posterior_of(pair, block, whiten=whiten)
+            gradient = gradient or gradient_of(posterior, compile=use)
+            chains_of_block = _Chains(posterior, gradient, leapfrog)
             zeta = draw_coordinates(posterior, start, chains)
-            warm = warm_up(posterior.log_joint, zeta, warmup, leapfrog)
-            blocks.append(_sample(posterior, warm, num, leapfrog))
+            blocks.append(chains_of_block.sample(zeta, warmup, num))
     return _result(blocks, num_joint)
 
 
@@ -164,16 +173,34 @@ def draw_coordinates(
 # Draws ---------------------------------------------------------------------------------------------------------------
 
 
-def _sample(
-    posterior: Posterior | JointPosterior, warm: WarmChains, num: int, leapfrog: int
-) -> _Record:
-    """Draws of a block of data after the warm-up."""
-    record = _Record(posterior, warm.step_size)
-    zeta, step = warm.zeta, warm.steps
-    for _ in range(num):
-        zeta, accept = transition(posterior.log_joint, zeta, step, leapfrog)
-        record.add(posterior(zeta), accept)
-    return record
+@dataclass(frozen=True)
+class _Chains:
+    """Chains of a block of data.
+
+    Attributes:
+        posterior: of the block.
+        gradient: of posteriors of as many data, see `gradient_of`.
+        leapfrog: largest number of steps of a trajectory.
+    """
+
+    posterior: Posterior | JointPosterior
+    gradient: RepeatedFunction
+    leapfrog: int
+
+    def sample(self, zeta: Tensor, warmup: int, num: int) -> _Record:
+        """Draws after the warm-up of chains that start at given coordinates."""
+        warm = warm_up(self.value_and_gradient, zeta, warmup, self.leapfrog)
+        record = _Record(self.posterior, warm.step_size)
+        zeta, step = warm.zeta, warm.steps
+        for _ in range(num):
+            zeta, accept = transition(self.value_and_gradient, zeta, step, self.leapfrog)
+            record.add(self.posterior(zeta), accept)
+        return record
+
+    def value_and_gradient(self, zeta: Tensor) -> tuple[Tensor, Tensor]:
+        r"""$\log p(x, \zeta)$ `(K, N)` and its gradient."""
+        value, gradient = self.gradient(zeta, *self.posterior.batch)
+        return value, gradient
 
 
 class _Record:

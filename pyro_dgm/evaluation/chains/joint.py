@@ -3,6 +3,7 @@ r"""Coordinates of everything that is not observed, where all data share a draw:
 from __future__ import annotations
 
 from collections.abc import Callable, Set
+from copy import copy
 from math import prod
 
 import torch
@@ -136,6 +137,12 @@ class JointPosterior:
             return part.reshape(place.shape), num_plates
         others = [1] * (self.depth - num_plates)
         return part.reshape(len(zeta), *others, *place.shape), self.depth + 1
+
+    def given(self, batch: Batch) -> JointPosterior:
+        """The posterior of as many other data."""
+        twin = copy(self)
+        twin.batch = batch
+        return twin
 
     def coordinates(self, values: Values, num: int) -> Tensor:
         r"""$\zeta$ `(K, 1, D)` of given values `(K, *plates, *event)`."""

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 LogDensity = Callable[[Tensor], Tensor]
+ValueAndGradient = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
-def transition(log_f: LogDensity, zeta: Tensor, step: Tensor, num: int) -> tuple[Tensor, Tensor]:
+def transition(
+    gradient_at: ValueAndGradient, zeta: Tensor, step: Tensor, num: int
+) -> tuple[Tensor, Tensor]:
     r"""One draw of HMC, $\zeta \mapsto \zeta'$, which leaves f invariant for every (chain, datum).
 
     Args:
-        log_f: log density `(K, N)` of coordinates `(K, N, D)`.
+        gradient_at: log density `(K, N)` and its gradient at coordinates `(K, N, D)`, as `by_autograd` has them.
         zeta: where the chains are.
         step: leapfrog steps of every datum and dim `(N, D)`; each trajectory takes 0.8 to 1.2 times as much.
         num: largest number of steps; each transition takes 1 to `num` of them, so that it is no period of the density.
@@ -25,10 +29,10 @@ def transition(log_f: LogDensity, zeta: Tensor, step: Tensor, num: int) -> tuple
     """
     jitter = 0.8 + 0.4 * torch.rand_like(zeta[..., :1])
     momentum = torch.randn_like(zeta)
-    value, gradient = value_and_gradient(log_f, zeta)
+    value, gradient = gradient_at(zeta)
     length = int(torch.randint(1, num + 1, (), device="cpu"))  # no device waits for it
     begin = _State(zeta, momentum, value, gradient)
-    end = _leapfrog(log_f, begin, step * jitter, length)
+    end = _leapfrog(gradient_at, begin, step * jitter, length)
     energy = _kinetic(begin.momentum) - begin.value
     # A trajectory that leaves the numbers has no energy, and is refused.
     log_accept = (energy + end.value - _kinetic(end.momentum)).clamp(max=0)
@@ -54,7 +58,7 @@ class _State:
     gradient: Tensor
 
 
-def _leapfrog(log_f: LogDensity, state: _State, step: Tensor, num: int) -> _State:
+def _leapfrog(gradient_at: ValueAndGradient, state: _State, step: Tensor, num: int) -> _State:
     """The trajectory after `num` steps, at least one; a momentum takes half a step first and last."""
     zeta, value, gradient = state.zeta, state.value, state.gradient
     momentum = state.momentum + step / 2 * gradient
@@ -62,9 +66,14 @@ def _leapfrog(log_f: LogDensity, state: _State, step: Tensor, num: int) -> _Stat
         if i > 0:
             momentum = momentum + step * gradient
         zeta = zeta + step * momentum
-        value, gradient = value_and_gradient(log_f, zeta)
+        value, gradient = gradient_at(zeta)
     momentum = momentum + step / 2 * gradient
     return _State(zeta, momentum, value, gradient)
+
+
+def by_autograd(log_f: LogDensity) -> ValueAndGradient:
+    """`value_and_gradient` of a log density, as a function of the coordinates."""
+    return partial(value_and_gradient, log_f)
 
 
 def value_and_gradient(log_f: LogDensity, zeta: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,7 @@ from math import log
 import torch
 from torch import Tensor
 
-from .transitions import LogDensity, transition
+from .transitions import ValueAndGradient, transition
 
 ACCEPTANCE = 0.8  # what the step sizes aim at: the efficiency of HMC is flat between 0.6 and 0.9
 # Shares of the warm-up that each find a scale; in the rest the step size settles.
@@ -83,11 +83,11 @@ class WarmChains:
         return self.step_size[:, None] * self.scale
 
 
-def warm_up(log_f: LogDensity, zeta: Tensor, num: int, leapfrog: int) -> WarmChains:
+def warm_up(gradient_at: ValueAndGradient, zeta: Tensor, num: int, leapfrog: int) -> WarmChains:
     """Windows that each find a step size; the draws of each but the last give the scales of the next.
 
     Args:
-        log_f: log density `(K, N)` of coordinates `(K, N, D)`.
+        gradient_at: log density `(K, N)` and its gradient at coordinates `(K, N, D)`.
         zeta: where the chains start.
         num: transitions of the whole warm-up.
         leapfrog: largest number of steps of a trajectory.
@@ -98,20 +98,24 @@ def warm_up(log_f: LogDensity, zeta: Tensor, num: int, leapfrog: int) -> WarmCha
         length = int(share * num)
         left -= length
         moments = _Moments(warm.zeta)
-        warm = _window(log_f, warm, length, leapfrog, moments)
+        warm = _window(gradient_at, warm, length, leapfrog, moments)
         warm = WarmChains(warm.zeta, warm.step_size, moments.scale(warm.scale))
-    return _window(log_f, warm, left, leapfrog, _Moments(warm.zeta))
+    return _window(gradient_at, warm, left, leapfrog, _Moments(warm.zeta))
 
 
 def _window(
-    log_f: LogDensity, warm: WarmChains, num: int, leapfrog: int, moments: _Moments
+    gradient_at: ValueAndGradient,
+    warm: WarmChains,
+    num: int,
+    leapfrog: int,
+    moments: _Moments,
 ) -> WarmChains:
     """Transitions that find a step size anew; the second half of their draws is added to the moments."""
     zeta = warm.zeta
     adaptation = DualAveraging(first_step(zeta), ACCEPTANCE)
     for i in range(num):
         step = adaptation.step[:, None] * warm.scale
-        zeta, accept = transition(log_f, zeta, step, leapfrog)
+        zeta, accept = transition(gradient_at, zeta, step, leapfrog)
         adaptation.update(accept)
         if 2 * i >= num:  # the way there is no spread
             moments.add(zeta)

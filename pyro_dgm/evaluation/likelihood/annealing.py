@@ -20,8 +20,10 @@ from ...inference.run.sessions import require_positive, session
 from ...inference.run.traces import run_pair
 from ...inference.sites.measure_checks import require_density
 from ...inference.sites.measures import Bound, Measure, point_sites
+from ...inference.training.compiled.functions import RepeatedFunction
 from ...inference.vectorization.rows import OneAtATime
 from ..chains.coordinates import Posterior
+from ..chains.gradients import Compile, whether_to_compile
 from ..chains.joint import JointPosterior, posterior_of
 from .importance import (
     CHAINS_OF_KHAT,
@@ -32,7 +34,14 @@ from .importance import (
 )
 from .psis import khat, khat_threshold
 from .results import PerDatum
-from .walks import NUM_PILOTS, AnnealingPath, Walk, plan_walk
+from .walks import (
+    NUM_PILOTS,
+    AnnealingPath,
+    Walk,
+    evaluation_of,
+    expected_gradients,
+    plan_walk,
+)
 
 FIX_OF_START = (
     "start=None, the prior, or a guide with a density such as Conditional(dist.Normal, net)"
@@ -97,6 +106,7 @@ def ais(
     seed: int = 0,
     chunk: int = 20_000,
     whiten: bool = True,
+    compile: Compile = "auto",
 ) -> AIS:
     r"""$p(x) = E\left[\prod_{t=1}^T \frac{f_t(z_{t-1})}{f_{t-1}(z_{t-1})}\right]$, $f_t = q^{1-\beta_t} p^{\beta_t}$.
 
@@ -124,6 +134,7 @@ def ais(
         seed: of the chains.
         chunk: how many (chain, datum) pairs are in memory at once.
         whiten: move in the base space of a latent whose prior is a flow, see `hmc`.
+        compile: whether density and gradient are one graph, see `hmc`; one for the pilot, one for the chains.
 
     Raises:
         ValueError: for counts below 1, NaN or empty data, a model without latents, a discrete one that is not summed
@@ -149,9 +160,13 @@ def ais(
         build = partial(posterior_of, pair, whiten=whiten)
         is_joint = pair.structure.has_globals
         check_walk(build, start, pair.batch if is_joint else pair.few)
+        use = whether_to_compile(compile, expected_gradients(steps, leapfrog))
         blocks = []
+        evaluate: RepeatedFunction | None = None
         for block in pair.blocks(max(num, NUM_PILOTS)):
-            walk = plan_walk(AnnealingPath(build(block), start), betas, leapfrog)
+            path = AnnealingPath(build(block), start)
+            evaluate = evaluate or evaluation_of(path, compile=use)
+            walk = plan_walk(path.by(evaluate), betas, leapfrog)
             size = len(block[0]) if is_joint else 1  # data of one chain
             blocks.append(_annealed(walk, num, chunk // size))
     statistics = concat_statistics(blocks)

@@ -19,14 +19,23 @@ from ...inference.run.limits import check_total
 from ...inference.run.sessions import require_positive
 from ...inference.run.traces import latent_sites, plate_depth
 from ...inference.sites.measures import Measure
+from ...inference.training.compiled.functions import RepeatedFunction
 from ...tabular import Tabular
 from ..chains.coordinates import Posterior
+from ..chains.gradients import Compile, whether_to_compile
 from ..chains.joint import JointPosterior
 from ..chains.points import Values
 from ..estimate import Estimate, estimated
 from .annealing import check_walk, sigmoid_schedule, told_weights
 from .importance import chain_statistics, concat_statistics
-from .walks import NUM_PILOTS, AnnealingPath, Walk, plan_walk
+from .walks import (
+    NUM_PILOTS,
+    AnnealingPath,
+    Walk,
+    evaluation_of,
+    expected_gradients,
+    plan_walk,
+)
 
 
 @dataclass(frozen=True)
@@ -108,6 +117,7 @@ def bdmc(
     chunk: int = 20_000,
     whiten: bool = True,
     like: Any = None,
+    compile: Compile = "auto",
 ) -> BDMC:
     r"""$E[\log \bar w] \le \log p(x) \le -E[\log \bar v]$ for $(z^*, x) \sim p(z, x)$: what `ais` is worth on a model.
 
@@ -133,6 +143,7 @@ def bdmc(
         whiten: move in the base space of a latent whose prior is a flow, see `hmc`.
         like: data as the model's first argument takes them, for a model that does not run on `None`: what it observes
             is drawn in their place, by `poutine.uncondition`, and their values do not count.
+        compile: whether density and gradient are one graph, see `ais`.
 
     Raises:
         ValueError: for counts below 1, a model that does not generate from these arguments alone, or returns no tensor,
@@ -159,8 +170,14 @@ def bdmc(
         build = partial(Posterior, pair.model, whiten=whiten)
         check_walk(build, start, extreme_batch(batch))
 
+        use = whether_to_compile(compile, 2 * expected_gradients(steps, leapfrog))
+        evaluations: list[RepeatedFunction] = []
+
         def walk_of(part: Batch) -> Walk:
-            return plan_walk(AnnealingPath(build(part), start), betas, leapfrog)
+            path = AnnealingPath(build(part), start)
+            if not evaluations:  # one for all blocks
+                evaluations.append(evaluation_of(path, compile=use))
+            return plan_walk(path.by(evaluations[0]), betas, leapfrog)
 
         blocks = _bracket_blocks(walk_of, batch, truth, num, chunk)
     statistics = concat_statistics(blocks)

@@ -232,7 +232,7 @@ class _JointDraws:
 def _require_all_data(pair: Session) -> None:
     """Refuse a part of the data, and a loader, where all data share a draw."""
     globals_ = list(pair.structure.globals)
-    if pair.is_stream:
+    if pair.is_stream and not pair.is_stored:
         raise ValueError(
             f"evidence: expected all data at once, for all of them share {globals_}, got batches of a loader. "
             "Fix: evidence(model, guide, x), of the data as tensors."

@@ -2,19 +2,22 @@ r"""Walks of chains along a path of temperatures: how annealed importance sampli
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from math import nan
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ...contract import PyroProgram
+from ...inference.training.compiled.functions import RepeatedFunction
 from ..chains.coordinates import Posterior
 from ..chains.hamiltonian import draw_coordinates
 from ..chains.joint import JointPosterior
-from ..chains.transitions import LogDensity, transition
+from ..chains.transitions import ValueAndGradient, by_autograd, transition
 from ..chains.warmup import DualAveraging, first_step
 
 ACCEPTANCE = 0.65  # what the pilot's step sizes aim at, as Wu et al.
@@ -30,10 +33,17 @@ class AnnealingPath:
     Attributes:
         posterior: the end, β = 1.
         start: the guide at β = 0; the prior if `None`.
+        evaluate: $(\zeta, \beta, x) \mapsto (\log f_0, \log p / f_0, \log f_\beta, \nabla \log f_\beta)$ by kernels;
+            by autograd if `None`.
     """
 
     posterior: Posterior | JointPosterior
     start: PyroProgram | None
+    evaluate: RepeatedFunction | None = None
+
+    def by(self, evaluate: RepeatedFunction) -> AnnealingPath:
+        """The same path, evaluated by kernels where they are wanted."""
+        return self if evaluate.compile is False else replace(self, evaluate=evaluate)
 
     def draw(self, num: int) -> Tensor:
         r"""$\zeta \sim f_0$ `(K, N, D)`."""
@@ -41,6 +51,9 @@ class AnnealingPath:
 
     def ends(self, zeta: Tensor) -> tuple[Tensor, Tensor]:
         r"""$\log f_0$ and $\log \frac{p(x, \zeta)}{f_0(\zeta)}$ `(K, N)`; from the prior the latter is log p(x|z)."""
+        if self.evaluate is not None:
+            log_start, log_ratio, *_ = self._evaluated(zeta, 0.0)
+            return log_start, log_ratio
         point = self.posterior(zeta)
         if self.start is None:
             return point.log_prior, point.log_likelihood
@@ -48,14 +61,46 @@ class AnnealingPath:
         log_start = log_q + point.log_det
         return log_start, point.log_joint - log_start
 
-    def at(self, beta: float) -> LogDensity:
-        r"""$\log f_\beta$."""
+    def at(self, beta: float) -> ValueAndGradient:
+        r"""$\log f_\beta$ and its gradient."""
+        if self.evaluate is None:
+            return by_autograd(partial(self.log_density, beta))
 
-        def log_f(zeta: Tensor) -> Tensor:
-            log_start, log_ratio = self.ends(zeta)
-            return log_start + beta * log_ratio
+        def gradient_at(zeta: Tensor) -> tuple[Tensor, Tensor]:
+            *_, value, gradient = self._evaluated(zeta, beta)
+            return value, gradient
 
-        return log_f
+        return gradient_at
+
+    def log_density(self, beta: float | Tensor, zeta: Tensor) -> Tensor:
+        r"""$\log f_\beta(\zeta)$ `(K, N)`."""
+        log_start, log_ratio = self.ends(zeta)
+        return log_start + beta * log_ratio
+
+    def _evaluated(self, zeta: Tensor, beta: float) -> Sequence[Tensor]:
+        assert self.evaluate is not None
+        at = torch.tensor(beta, dtype=torch.float64, device=zeta.device)
+        return self.evaluate(zeta, at, *self.posterior.batch)
+
+
+def expected_gradients(steps: int, leapfrog: int) -> int:
+    """How many gradients a walk of so many temperatures takes on average."""
+    return steps * (leapfrog + 3) // 2
+
+
+def evaluation_of(path: AnnealingPath, *, compile: bool | None) -> RepeatedFunction:
+    """What kernels evaluate along a path, at any data that are as many as its own."""
+
+    def evaluate(zeta: Tensor, beta: Tensor, *batch: Any) -> list[Tensor]:
+        here = AnnealingPath(path.posterior.given(batch), path.start)
+        with torch.enable_grad():
+            zeta = zeta.detach().requires_grad_()
+            log_start, log_ratio = here.ends(zeta)
+            value = log_start + beta * log_ratio
+            (gradient,) = torch.autograd.grad(value.sum(), zeta)
+        return [log_start.detach(), log_ratio.detach(), value.detach(), gradient]
+
+    return RepeatedFunction(evaluate, (path.posterior.model, path.start), compile=compile)
 
 
 @dataclass(frozen=True)
@@ -142,11 +187,13 @@ def plan_walk(path: AnnealingPath, betas: tuple[float, ...], leapfrog: int) -> W
     return Walk(path, betas, torch.stack(found), scale, leapfrog)
 
 
-def _settle(log_f: LogDensity, zeta: Tensor, scale: Tensor, leapfrog: int) -> tuple[Tensor, Tensor]:
+def _settle(
+    gradient_at: ValueAndGradient, zeta: Tensor, scale: Tensor, leapfrog: int
+) -> tuple[Tensor, Tensor]:
     """Where the pilot stands after its transitions at the first temperature, and their step size `(N,)`."""
     adaptation = DualAveraging(first_step(zeta), ACCEPTANCE)
     for _ in range(WARMUP):
         step = adaptation.step[:, None] * scale
-        zeta, accept = transition(log_f, zeta, step, leapfrog)
+        zeta, accept = transition(gradient_at, zeta, step, leapfrog)
         adaptation.update(accept)
     return zeta, adaptation.mean

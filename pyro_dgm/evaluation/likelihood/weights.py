@@ -14,7 +14,12 @@ from ...inference.run.limits import unit_of_rounding
 from ...inference.run.particles import Particles
 from ...inference.run.shares import refuse_shared
 from ...inference.run.traces import PairTrace, is_in_plate
-from ...inference.sites.measures import Measure, measure_of_distribution, point_sites
+from ...inference.sites.measures import (
+    Measure,
+    hides_data,
+    measure_of_distribution,
+    point_sites,
+)
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,31 @@ class Weights:
             log_mass=torch.stack([part.log_mass for part in parts]).amax(0),
             observed=parts[0].observed,
         )
+
+    @classmethod
+    def beside(cls, parts: Sequence[Weights]) -> Weights:
+        """The weights of as many draws for more data."""
+        if len(parts) == 1:
+            return parts[0]
+        return cls(
+            log_w=torch.cat([part.log_w for part in parts], -1),
+            kl=torch.cat([part.kl for part in parts], -1),
+            rounding=torch.cat([part.rounding for part in parts]),
+            log_mass=torch.cat([part.log_mass for part in parts]),
+            observed=_joined([part.observed for part in parts]),
+        )
+
+
+def _joined(parts: Sequence[dict[str, Site]]) -> dict[str, Site]:
+    """The observed sites of some data with the values of more: a mask that hides data stays one of them."""
+    joined = {}
+    for name in parts[0]:
+        sites = [part[name] for part in parts]
+        hiding = [site for site in sites if hides_data(site)]
+        joined[name] = (hiding or sites)[0].copy()
+        values = [site["value"].detach() for site in sites]
+        joined[name]["value"] = torch.cat([value.reshape(-1) for value in values])
+    return joined
 
 
 def is_joint(pair: PairTrace) -> bool:

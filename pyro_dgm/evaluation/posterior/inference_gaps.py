@@ -18,8 +18,9 @@ from ...inference.sites.measure_checks import require_density, require_one_measu
 from ...inference.sites.measures import Measure
 from ...tabular import Tabular
 from ..estimate import Estimate, estimated
-from ..likelihood.importance import nll_of, weight_statistics, weighted
+from ..likelihood.importance import nll_of, weight_statistics
 from ..likelihood.results import PerDatum
+from ..likelihood.scoring import Scoring
 from .refinement import RefinedGuide, guide_draws, is_mean_field_normal, refine
 
 WHOLE_FAMILY = "q* the best diagonal normal of each datum"
@@ -202,11 +203,11 @@ def _bounds(pair: Session, best: RefinedGuide) -> tuple[Tensor, Tensor]:
 def _refined_weights(pair: Session, best: RefinedGuide) -> Iterator[Tensor]:
     """Log weights `(K, rows)` of the refined guide in the blocks of `nll`."""
     start = 0
-    for block in pair.blocks():
+    for block in pair.seeded_blocks():
         end = start + len(block[0])
         refined = best.at(slice(start, end))(pair.guide)
-        depth = pair.structure.depth
-        yield weighted(pair.model, refined, block, pair.num, pair.chunk, depth).log_w
+        score = Scoring(pair.model, refined, pair.structure, pair.num, pair.chunk)
+        yield score(block).log_w
         start = end
 
 

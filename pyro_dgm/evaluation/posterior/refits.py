@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ...contract import PyroProgram, Site
 from ...inference.adoption.programs import as_module
-from ...inference.data.tensors import as_tensors
+from ...inference.data.forms import as_tensors
 from ...inference.drawing.data_sets import DataSet, DataSetSource
 from ...inference.process.states import derive_seed, fork_rng
 from ...inference.run.pair_checks import check_program, require_positive

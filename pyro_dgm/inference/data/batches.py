@@ -1,46 +1,34 @@
-"""Minibatches of whatever a user calls data, as tuples of tensors on one device."""
+"""Minibatches of data in arrays, as tuples of tensors on one device."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
-from ...contract import PyroProgram
 from ..process.distributed import rank_and_world
 from ..process.numbers import check_count
-from ..process.states import fork_rng
-from .arguments import arguments_of, takes_as_one_datum
-from .extremes import extreme_rows
+from .extremes import reach_of
+from .forms import check_lengths, is_option
 from .loaders import LoaderBatches as LoaderBatches
 from .rests import batch_sizes
-from .sharding import (
-    Stages,
-    order_of_epoch,
-    part_of_rank,
-)
-from .tensors import (
-    Batch,
-    as_tensors,
-    check_list,
-    fix_of_form,
-    is_array,
-    is_option,
-    is_stream,
-    take_rows,
-    to_device,
-)
+from .sharding import Stages, order_of_epoch, part_of_rank
+from .stored import StoredRows, as_stored, is_stored
+from .tensors import Batch, check_data, has_rows, is_array, take_rows, to_tensor
 
 
 class Batches:
-    r"""Tensors in memory, on the device, cut into minibatches by index: no workers, no copies from the host.
+    r"""Arrays cut into minibatches by index: on the device and without copies from the host where they are in memory.
+
+    A memory map, an array of HDF5 or zarr and a sparse matrix stay where they are: the rows of a minibatch are read as
+    it comes, and sparse ones become dense on the device. Bytes travel as bytes: `uint8` becomes floats where a program
+    makes it so, as `mlp` and the image networks do, or by `transform=torch.Tensor.float`.
 
     Args:
-        data: a Tensor or ndarray `(N, *event)`, or a tuple of them of equal length: observation first, then context.
+        data: a tensor or an array `(N, *event)`, or a tuple of them of equal length: observation first, then context.
             Further arguments of a program that are `None`, numbers or dicts go with every minibatch as they are.
         batch_size: data per minibatch; the last one may be smaller.
         transform: applied to the observation of every minibatch, on the device; for example `binarize`.
@@ -65,24 +53,14 @@ class Batches:
     ):
         check_count("Batches", "batch_size", batch_size, fix="batch_size=128")
         parts = data if isinstance(data, (tuple, list)) else (data,)
-        for position, part in enumerate(parts):
-            if not is_array(part) and (position == 0 or not is_option(part)):
-                raise TypeError(
-                    f"{name}[{position}]: expected a tensor or an array (N, *event), got {type(part).__name__}. "
-                    "Fix: torch.as_tensor(x), or a DataLoader for data that come in batches."
-                )
-        if parts[0].ndim == 0:
-            raise ValueError(
-                f"{name}: expected a tensor (N, *event), got a 0-dim tensor {parts[0]}. "
-                "Fix: x[None], for one datum."
-            )
-        self.tensors: tuple[Tensor, ...] = as_tensors(parts, name)
+        self.tensors: tuple[Any, ...] = _checked(parts, name)
         self.batch_size, self.transform, self.shuffle = batch_size, transform, shuffle
         self.split = True
 
     def to(self, device: torch.device) -> Batches:
         """The same batches with their data on a device."""
-        return self._with(tensors=to_device(self.tensors, device))
+        moved = [part.to(device) if _is_of_rows(part) else part for part in self.tensors]
+        return self._with(tensors=tuple(moved))
 
     def whole(self) -> Batches:
         """The same batches, all of them for each of several processes."""
@@ -122,7 +100,8 @@ class Batches:
         is_shared = self.split and rank_and_world()[1] > 1
         if is_shared and training:
             order = part_of_rank(order)
-        own = order[num_seen:].to(self.tensors[0].device)
+        is_read = any(isinstance(part, StoredRows) for part in self.tensors)
+        own = order[num_seen:] if is_read else order[num_seen:].to(self.tensors[0].device)
         batches = own.split(batch_sizes(len(own), self.batch_size, join=training))
         if is_shared and not training:
             batches = batches[slice(*self._places)]
@@ -148,9 +127,17 @@ class Batches:
         num_own = len(range(start, len(self), step))
         return len(batch_sizes(num_own, self.batch_size, join=True))
 
+    @property
+    def is_one_batch(self) -> bool:
+        """Whether all data are in one batch, on one process."""
+        is_alone = not self.split or rank_and_world()[1] == 1
+        return is_alone and self.num_batches == 1
+
     def first(self) -> Batch:
         """A batch that holds the rows with extreme values: what a check finds there, it finds in the whole set."""
-        return self._rows(extreme_rows(self.tensors[0], min(self.batch_size, len(self))))
+        x = self.tensors[0]
+        reach = x.reach if isinstance(x, StoredRows) else reach_of(x)
+        return self._rows(reach.extreme_rows(min(self.batch_size, len(self))))
 
     def _with(self, **changes: Any) -> Batches:
         new = object.__new__(type(self))
@@ -158,79 +145,48 @@ class Batches:
         return new
 
     def _rows(self, rows: Tensor) -> Batch:
-        x, *context = take_rows(self.tensors, rows)
+        taken: list[Any] = []
+        for part in self.tensors:
+            is_read = isinstance(part, StoredRows)
+            taken += (part.take(rows),) if is_read else take_rows((part,), rows)
+        x, *context = taken
         if self.transform is not None:
             x = self.transform(x)
         return (x, *context)
 
 
-def as_batches(
-    data: Any,
-    batch_size: int,
-    model: PyroProgram,
-    device: torch.device,
-    *,
-    shuffle: bool = True,
-    split: bool = False,
-    name: str = "data",
-) -> Batches | LoaderBatches:
-    """Batches of whatever a user calls data: arrays, a tuple of them, `Batches`, a Dataset, a loader, a list.
+def _is_of_rows(part: Any) -> bool:
+    return isinstance(part, (Tensor, StoredRows))
 
-    Args:
-        data: the data.
-        batch_size: data per batch, where the data do not say it themselves.
-        model: the program whose arguments a batch holds; it orders batches that are dicts.
-        device: where the batches go.
-        shuffle: whether every epoch has a new order, where the data do not say it themselves.
-        split: whether each of several processes takes a part of what is in memory, as training does.
-        name: of the argument, for messages.
+
+def _checked(parts: Sequence[Any], name: str) -> tuple[Any, ...]:
+    """The arguments of a program, arrays in memory as tensors and others as rows to be read.
 
     Raises:
-        TypeError: for anything else.
+        TypeError, ValueError: for what is no array, or bad data.
     """
-    if isinstance(data, Batches):
-        return (data if split else data.whole()).to(device)
-    if isinstance(data, LoaderBatches):
-        return data.to(device)
-    if isinstance(data, TensorDataset):
-        data = data.tensors
-    if is_array(data) or (isinstance(data, tuple) and data):
-        found = Batches(data, batch_size, shuffle=shuffle, name=name).to(device)
-        return found if split else found.whole()
-    if isinstance(data, Dataset):
-        loader = _loader_of(data, batch_size, model, device, shuffle=shuffle)
-        return LoaderBatches(loader, arguments_of(model), device)
-    if isinstance(data, list):
-        check_list(data, name)
-    if isinstance(data, Iterator):
-        raise TypeError(
-            f"{name}: expected something to read once per epoch, got an iterator ({type(data).__name__}), which "
-            "is read only once. Fix: a DataLoader, or list(data) joined by torch.cat."
+    found: list[Any] = []
+    for position, part in enumerate(parts):
+        own_name = f"{name}[{position}]"
+        if is_stored(part):
+            rows = as_stored(part, own_name)
+            rows.check()
+            found.append(rows)
+        elif is_array(part):
+            tensor = to_tensor(part, own_name)
+            check_data(tensor, own_name)
+            found.append(tensor)
+        elif position > 0 and is_option(part):
+            found.append(part)
+        else:
+            raise TypeError(
+                f"{own_name}: expected a tensor or an array (N, *event), got {type(part).__name__}. "
+                "Fix: torch.as_tensor(x), or a DataLoader for data that come in batches."
+            )
+    x = found[0]
+    if isinstance(x, Tensor) and x.dim() == 0:
+        raise ValueError(
+            f"{name}: expected a tensor (N, *event), got a 0-dim tensor {x}. Fix: x[None], for one datum."
         )
-    if is_stream(data):
-        return LoaderBatches(data, arguments_of(model), device)
-    fix = (
-        fix_of_form(data) if isinstance(data, Mapping) else "torch.as_tensor(x), one row per datum"
-    )
-    raise TypeError(
-        f"{name}: expected a Tensor, ndarray, DataFrame, tuple of them, Batches, Dataset, DataLoader or list of "
-        f"batches, got {type(data).__name__}. Fix: {fix}."
-    )
-
-
-def _loader_of(
-    data: Dataset[Any], batch_size: int, model: PyroProgram, device: torch.device, *, shuffle: bool
-) -> DataLoader[Any]:
-    """A loader over a Dataset; a stream says itself what a rank reads, and may be batched already."""
-    if not isinstance(data, IterableDataset):
-        return DataLoader(data, batch_size, shuffle=shuffle)
-    return DataLoader(data, None if _comes_in_batches(data, model, device) else batch_size)
-
-
-def _comes_in_batches(
-    stream: IterableDataset[Any], model: PyroProgram, device: torch.device
-) -> bool:
-    """Whether the items of a stream are batches, and not single data."""
-    one = LoaderBatches(DataLoader(stream, 1), arguments_of(model), device)
-    with fork_rng():
-        return not takes_as_one_datum(model, one.first)
+    check_lengths([len(part) for part in found if has_rows(part) or is_stored(part)], name)
+    return tuple(found)

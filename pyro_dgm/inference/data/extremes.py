@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
 
@@ -13,19 +14,50 @@ from .tensors import Batch, take_rows
 BLOCK = 2**18  # values that are looked at at once: they stay in the cache
 
 
+@dataclass(frozen=True)
+class Reach:
+    """How far each row goes: its smallest and its largest value, and the distance of one from an integer; `(N,)`."""
+
+    smallest: Tensor
+    largest: Tensor
+    fraction: Tensor
+
+    @classmethod
+    def concat(cls, parts: Sequence[Reach]) -> Reach:
+        """The reach of several blocks of rows as that of all."""
+        columns = zip(
+            *[(part.smallest, part.largest, part.fraction) for part in parts], strict=True
+        )
+        return cls(*[torch.cat(column) for column in columns])
+
+    def cpu(self) -> Reach:
+        """The same on the CPU."""
+        return Reach(self.smallest.cpu(), self.largest.cpu(), self.fraction.cpu())
+
+    def extreme_rows(self, num: int) -> Tensor:
+        """Indices of `num` rows: see the function of this name."""
+        worst = torch.stack([self.smallest.argmin(), self.largest.argmax(), self.fraction.argmax()])
+        found = worst.tolist()
+        rows = list(dict.fromkeys([*found, *range(min(num, len(self.smallest)))]))
+        return torch.tensor(rows[: max(num, len(set(found)))], device=self.smallest.device)
+
+
+def reach_of(tensor: Tensor) -> Reach:
+    """How far each row of a tensor goes."""
+    flat = tensor.detach().reshape(len(tensor), -1)
+    if flat.dtype is torch.bool:
+        flat = flat.byte()
+    largest = flat.amax(1)
+    fraction = _fractions(flat) if flat.is_floating_point() else largest
+    return Reach(flat.amin(1), largest, fraction)
+
+
 def extreme_rows(tensor: Tensor, num: int) -> Tensor:
     """Indices of `num` rows: those of the smallest, the largest and the least integer value first, then the first ones.
 
     A check of these rows finds data outside an elementwise support wherever they hide in the set.
     """
-    flat = tensor.detach().reshape(len(tensor), -1)
-    if flat.dtype is torch.bool:
-        flat = flat.byte()
-    smallest, largest = flat.amin(1), flat.amax(1)
-    fraction = _fractions(flat) if flat.is_floating_point() else largest
-    worst = torch.stack([smallest.argmin(), largest.argmax(), fraction.argmax()]).tolist()
-    rows = list(dict.fromkeys([*worst, *range(min(num, len(tensor)))]))
-    return torch.tensor(rows[: max(num, len(set(worst)))], device=tensor.device)
+    return reach_of(tensor).extreme_rows(num)
 
 
 def _fractions(flat: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pyro
@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 from ..process.states import fork_rng
 from .batches import Batches, LoaderBatches
 from .sharding import OrderOfRank
+from .stored import StoredRows
 from .tensors import is_array, to_tensor
 
 ROWS_AT_ONCE = 2**22  # bytes of the data that are looked at at once
@@ -123,17 +124,25 @@ def hash_tensors(tensors: tuple[Any, ...]) -> str:
     """
     digest = hashlib.sha256()
     for value in tensors:
-        if not isinstance(value, Tensor):
+        if not isinstance(value, (Tensor, StoredRows)):
             digest.update(repr(value).encode())
             continue
         digest.update(f"{tuple(value.shape)} {value.dtype}".encode())
-        for rows in _blocks(value):
-            digest.update(_mix_rows(rows).cpu().numpy().tobytes())
+        for rows in hashes_of_rows(value):
+            digest.update(rows.numpy().tobytes())
     return digest.hexdigest()[:16]
 
 
+def hashes_of_rows(value: Tensor | StoredRows) -> Iterator[Tensor]:
+    """One integer for each row, on the CPU, some rows at a time."""
+    parts = value.blocks() if isinstance(value, StoredRows) else (value,)
+    for part in parts:
+        for rows in _blocks(part):
+            yield _mix_rows(rows).cpu()
+
+
 def _blocks(value: Tensor) -> tuple[Tensor, ...]:
-    """Some rows at a time, as bytes `(N, bytes)`."""
+    """Some rows at a time `(N, numbers)`."""
     flat = value.detach().reshape(len(value) if value.dim() else 1, -1)
     if flat.numel() == 0:
         return ()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sized
+from collections.abc import Iterator, Mapping, Sized
 from typing import Any
 
 from torch.utils.data import DataLoader, IterableDataset
 
-from .tensors import is_array
+from .stored import is_stored
+from .tensors import Batch, concat_rows, is_array
 
 
 def batch_sizes(num: int, batch_size: int, *, join: bool) -> list[int]:
@@ -44,6 +45,18 @@ def batches_before_one_datum(loader: Any) -> int | None:
     return len(sizes) - 1
 
 
+def join_one_datum(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """The batches of a stream, of which a last one of one datum goes into the one before."""
+    waiting: list[Batch] = []
+    for batch in batches:
+        waiting.append(batch)
+        while len(waiting) > 2 or (len(waiting) == 2 and _num_data(waiting[1]) != 1):
+            yield waiting.pop(0)
+    if len(waiting) == 2 and _num_data(waiting[0]) > 1:
+        waiting = [concat_rows(waiting)]
+    yield from waiting
+
+
 def refuse_one_datum(error: Exception, batch: tuple[Any, ...]) -> None:
     """Say what can be done where batch normalization fails on one datum; other errors are let through.
 
@@ -69,5 +82,8 @@ def _sizes_of_loader(loader: DataLoader[Any]) -> list[int]:
 
 def _num_data(batch: Any) -> int:
     """The number of data of one batch in a list of them, 0 where it is not to be seen."""
+    if isinstance(batch, Mapping):
+        batch = tuple(batch.values())
     first = batch[0] if isinstance(batch, (tuple, list)) and batch else batch
-    return len(first) if is_array(first) and first.ndim > 0 else 0
+    has_shape = is_stored(first) or is_array(first)
+    return int(first.shape[0]) if has_shape and first.ndim > 0 else 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from copy import copy
-from itertools import islice
 from typing import Any
 
 import torch
@@ -90,20 +89,25 @@ class BatchesOfRank(Sampler[Any]):
     """Every W-th batch of a sampler: for numbers that do not depend on the number W of ranks.
 
     Args:
-        sampler: of batches, the same on all ranks.
+        sampler: of batches, the same on all ranks
+        size: or of single data, so many of which are a batch.
     """
 
-    def __init__(self, sampler: Any):
-        self.all = sampler
+    def __init__(self, sampler: Any, size: int = 1):
+        self.all, self.size = sampler, size
         self.sampler = getattr(sampler, "sampler", sampler)
 
     def __iter__(self) -> Iterator[Any]:
-        rank, world = rank_and_world()
-        return islice(iter(self.all), rank, None, world)
+        for place, item in enumerate(self.all):
+            if self._is_own(place):
+                yield item
 
     def __len__(self) -> int:
+        return sum(map(self._is_own, range(len(self.all))))
+
+    def _is_own(self, place: int) -> bool:
         rank, world = rank_and_world()
-        return len(range(rank, len(self.all), world))
+        return place // self.size % world == rank
 
 
 def sampler_of(loader: Any) -> Any:
@@ -139,10 +143,10 @@ def with_order_of_rank(loader: DataLoader[Any]) -> DataLoader[Any]:
     return _with(loader, sampler=sampler, batch_sampler=batches)
 
 
-def with_batches_of_rank(loader: DataLoader[Any]) -> DataLoader[Any]:
-    """The same loader for evaluation, with this rank's share of its batches."""
+def with_batches_of_rank(loader: DataLoader[Any], num_stacked: int = 1) -> DataLoader[Any]:
+    """The same loader for evaluation, with this rank's share of its batches, or of as many of its items as make one."""
     if loader.batch_sampler is None:
-        return _with(loader, sampler=BatchesOfRank(loader.sampler))
+        return _with(loader, sampler=BatchesOfRank(loader.sampler, num_stacked))
     return _with(loader, batch_sampler=BatchesOfRank(loader.batch_sampler))
 
 

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-from torch.utils.data import DataLoader, RandomSampler
+from torch.utils.data import RandomSampler
 
 from ..process.distributed import gather, raise_together, rank_and_world
 from .batches import Batches, LoaderBatches
@@ -27,22 +27,30 @@ def share_for_training(batches: Batches | LoaderBatches) -> Batches | LoaderBatc
     call it.
     """
     if rank_and_world()[1] > 1:
-        return _shared(batches, with_order_of_rank)
+        return _shared(batches, _part)
     if not isinstance(batches, LoaderBatches) or not has_plain_sampler(batches.loader):
         return batches
     sampler = sampler_of(batches.loader)
     if isinstance(sampler, RandomSampler) and sampler.generator is not None:
         return batches  # the user's own order
-    return _with_loader(batches, with_order_of_rank(batches.loader))
+    return _part(batches)
 
 
 def share_for_evaluation(batches: Batches | LoaderBatches) -> Batches | LoaderBatches:
     """Every W-th batch of a loader that is the same on all W ranks, which all call it; other data are left alone."""
-    return _shared(batches, with_batches_of_rank) if rank_and_world()[1] > 1 else batches
+    return _shared(batches, _every_wth) if rank_and_world()[1] > 1 else batches
+
+
+def _part(batches: LoaderBatches) -> LoaderBatches:
+    return batches.of_loader(with_order_of_rank(batches.loader))
+
+
+def _every_wth(batches: LoaderBatches) -> LoaderBatches:
+    return batches.of_loader(with_batches_of_rank(batches.loader, batches.num_stacked or 1))
 
 
 def _shared(
-    batches: Batches | LoaderBatches, share: Callable[[DataLoader[Any]], DataLoader[Any]]
+    batches: Batches | LoaderBatches, share: Callable[[LoaderBatches], LoaderBatches]
 ) -> Batches | LoaderBatches:
     found = None
     with raise_together():
@@ -54,7 +62,7 @@ def _shared(
     assert isinstance(batches, LoaderBatches)
     with raise_together():  # where warnings are errors
         _say_shared(found["num_data"])
-    return _with_loader(batches, share(batches.loader))
+    return share(batches)
 
 
 def _say_shared(num_data: Any) -> None:
@@ -66,10 +74,6 @@ def _say_shared(num_data: Any) -> None:
             "DataLoader(data, sampler=DistributedSampler(data)).",
             stacklevel=5,
         )
-
-
-def _with_loader(batches: LoaderBatches, loader: DataLoader[Any]) -> LoaderBatches:
-    return LoaderBatches(loader, batches.arguments, batches.device)
 
 
 def first_of(batches: Batches | LoaderBatches) -> Batch:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.utils.data import Dataset
+from torch import Tensor
 
 Batch = tuple[Any, ...]
 
@@ -31,21 +30,6 @@ def is_array(value: Any) -> bool:
     return pandas is not None and isinstance(value, (pandas.DataFrame, pandas.Series))
 
 
-def is_option(value: Any) -> bool:
-    """Whether a value is an argument that says nothing of the data: `None`, a number, settings in a dict."""
-    return value is None or isinstance(value, (int, float, dict))
-
-
-def is_stream(value: Any) -> bool:
-    """Whether a value gives batches of data one after the other: a Dataset, a DataLoader, a list of batches."""
-    if is_array(value) or isinstance(value, (str, tuple, Mapping, nn.Module)):
-        return False
-    if isinstance(value, list):
-        is_number = bool(value) and is_array(value[0]) and value[0].ndim == 0
-        return bool(value) and not is_number and not isinstance(value[0], (int, float, list))
-    return isinstance(value, (Dataset, Iterable))
-
-
 def to_tensor(value: Any, name: str = "data") -> Tensor:
     """A tensor of an array's numbers, sharing its memory where torch can.
 
@@ -55,6 +39,7 @@ def to_tensor(value: Any, name: str = "data") -> Tensor:
 
     Raises:
         TypeError: for an array of objects or texts.
+        ValueError: for a masked array with masked values.
     """
     if isinstance(value, Tensor):
         value = value.clone() if value.is_inference() else value
@@ -64,6 +49,11 @@ def to_tensor(value: Any, name: str = "data") -> Tensor:
         raise TypeError(
             f"{name}: expected numbers, got {type(value).__name__} of dtype {array.dtype}. "
             "Fix: the numeric columns, frame.select_dtypes('number'), or x.astype('float32')."
+        )
+    if isinstance(array, np.ma.MaskedArray) and np.ma.is_masked(array):
+        raise ValueError(
+            f"{name}: expected a number in every place, got {int(array.mask.sum())} masked ones. Fix: "
+            "dgm.impute(model, guide, x.filled(0), observed=~x.mask), or x.filled(value)."
         )
     dtype = array.dtype.newbyteorder("=")
     array = array.astype(SIGNED.get(dtype.name, dtype), copy=False)
@@ -100,30 +90,6 @@ def to_log_weights(value: Any) -> Tensor:
     return log_weight.float() if is_half else log_weight
 
 
-def as_tensors(batch: Sequence[Any], name: str = "data") -> Batch:
-    """The arguments of a program with arrays as tensors, checked for NaN and for one row per datum in each.
-
-    What is no array stays as it is, and every tensor where it is.
-
-    Raises:
-        ValueError: for empty, NaN or infinite data, or tensors of different lengths.
-    """
-    values, lengths = [], []
-    for position, argument in enumerate(batch):
-        value = argument
-        if is_array(argument):
-            value = to_tensor(argument, f"{name}[{position}]")
-            check_data(value, f"{name}[{position}]")
-        if has_rows(value):
-            lengths.append(len(value))
-        values.append(value)
-    if len(set(lengths)) > 1:
-        raise ValueError(
-            f"{name}: expected tensors of one length, got {lengths}. Fix: one row per datum in each."
-        )
-    return tuple(values)
-
-
 def to_device(batch: Batch, device: torch.device) -> Batch:
     """The arguments with their tensors on a device."""
     moved = [value.to(device) if isinstance(value, Tensor) else value for value in batch]
@@ -150,69 +116,6 @@ def sum_of_extremes(tensor: Tensor) -> Tensor:
     """A number that is finite where all values are: one fast pass, without a second tensor of the data's size."""
     smallest, largest = tensor.detach().aminmax()
     return smallest.double() + largest.double()
-
-
-def check_observation_argument(batch: Sequence[Any]) -> None:
-    """Refuse what can't be the data x of a program: nothing, another program, a list of numbers, one number.
-
-    Raises:
-        TypeError, ValueError: with the call that works.
-    """
-    if not batch:
-        raise ValueError(
-            "data: expected x after the programs, got none. Fix: nll(model, guide, x), encode(guide, x); for a "
-            "model that holds its data, `def model(x):` that takes them, and so its guide."
-        )
-    x = batch[0]
-    if is_array(x):
-        if x.ndim == 0:
-            raise ValueError(
-                f"data: expected a tensor (N, *event), got a 0-dim tensor {x}. Fix: x[None], for one datum."
-            )
-        return
-    if callable(x) and not is_stream(x):
-        raise TypeError(
-            f"data: expected x after the programs, got {type(x).__name__}, a program too many. Fix: "
-            "encode(guide, x), active_units(guide, x), ais(model, x, start=guide), hmc(model, x, start=guide)."
-        )
-    if not is_stream(x):
-        raise TypeError(
-            f"data: expected x as a tensor or an array (N, *event), got {type(x).__name__}. Fix: {fix_of_form(x)}."
-        )
-    if len(batch) > 1:
-        raise TypeError(
-            f"data: expected one {type(x).__name__} whose batches hold all arguments, got "
-            f"{len(batch)} arguments. "
-            "Fix: batches (x, context), as TensorDataset(x, context) gives them."
-        )
-
-
-def fix_of_form(x: Any) -> str:
-    """How what is no array becomes one, as code."""
-    if not isinstance(x, Mapping):
-        return "torch.as_tensor(x) for a list of numbers, *x for a tuple of arguments"
-    arrays = [str(key) for key, value in x.items() if is_array(value) and value.ndim > 0]
-    names = ", ".join(arrays)
-    pairs = ", ".join([f"{key!r}: {key}" for key in arrays])
-    return (
-        f"programs of arrays, `lambda {names}: model({{**data, {pairs}}})` and so the guide, the observation "
-        "first, and these arrays as arguments in the same order"
-    )
-
-
-def check_list(data: list[Any], name: str) -> None:
-    """Refuse a list that holds the arguments of a program, or numbers, in place of batches."""
-    shapes = {tuple(part.shape[1:]) for part in data if is_array(part)}
-    if len(shapes) > 1:
-        raise TypeError(
-            f"{name}: expected a list of batches of one event shape, got {sorted(shapes)}. "
-            "Fix: a tuple for the arguments of a program, (x, labels)."
-        )
-    if not is_stream(data):
-        raise TypeError(
-            f"{name}: expected a tensor, an array or a list of batches, got a list of numbers or an empty one. "
-            "Fix: torch.as_tensor(x), one row per datum."
-        )
 
 
 def take_rows(batch: Batch, rows: slice | Tensor) -> Batch:

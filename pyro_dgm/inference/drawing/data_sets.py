@@ -10,7 +10,8 @@ from pyro import poutine
 from torch import Tensor, nn
 
 from ...contract import PyroProgram, Site
-from ..data.tensors import Batch, as_tensors
+from ..data.forms import as_tensors
+from ..data.tensors import Batch
 from ..process.states import fork_rng
 from ..run.traces import latent_sites
 from .observation import is_same, sites_that_observe

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -105,10 +106,16 @@ def encode(guide: PyroProgram, *batch: Any, num: int = 1, seed: int = 0) -> dict
         ValueError: for counts below 1, bad data, one datum without its dim, or a model in place of the guide.
     """
     with session(None, guide, *batch, num=num, seed=seed) as opened:
-        latents = {}
-        for name, site in encoded(opened, opened.batch).items():
-            latents[name] = plate_value(site)
-        return latents
+        blocks = [encoded(opened, block) for block in opened.blocks()]
+        return {name: _joined([block[name] for block in blocks]) for name in blocks[0]}
+
+
+def _joined(sites: Sequence[Site]) -> Tensor:
+    """A site of several blocks of data, along the data plate, which is the last one."""
+    values = [plate_value(site) for site in sites]
+    return (
+        values[0] if len(values) == 1 else torch.cat(values, -1 - len(sites[0]["fn"].event_shape))
+    )
 
 
 def encoded(opened: Session, block: Batch) -> dict[str, Site]:

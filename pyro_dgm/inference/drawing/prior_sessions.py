@@ -11,7 +11,8 @@ import torch
 from ...contract import PyroProgram
 from ..adoption.plates import naming_of
 from ..adoption.programs import as_module
-from ..data.tensors import as_tensors, check_observation_argument, to_device
+from ..data.forms import as_tensors, check_observation_argument
+from ..data.tensors import to_device
 from ..process.states import evaluation_mode
 from ..run.pair_checks import check_programs, require_positive
 from ..run.sessions import Session

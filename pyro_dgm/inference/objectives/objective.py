@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from operator import itemgetter
 from typing import Any, cast
 
 from torch import Tensor, nn
@@ -28,11 +30,12 @@ from ..run.pair_checks import (
 from ..run.structure import Structure, full_size, preflight
 from ..run.traces import Site, depth_of
 from ..vectorization.modes import ParticleMode, meaning_of, means_the_same_in_training
+from .losses import Costs, Loss
 from .schedules import Schedule
 from .statements import Statements
 
 
-class Objective(SettingsFirst, RunsPrograms):
+class Objective(SettingsFirst, RunsPrograms, Costs):
     """A loss over a model and a guide, in nats per datum; abstract: a subclass gives `terms`.
 
     Args:
@@ -75,6 +78,13 @@ class Objective(SettingsFirst, RunsPrograms):
             f"{type(self).__name__} has no terms. "
             "Fix: def terms(self, *batch): return {'loss': …}, in the subclass; or ELBO."
         )
+
+    @property
+    def losses(self) -> tuple[Loss, ...]:  # noqa: D102
+        return (Loss(self, itemgetter("loss")),)
+
+    def reading_parameters(self) -> AbstractContextManager[Any]:  # noqa: D102
+        return nullcontext() if self.statements is None else self.statements.read()
 
     def forward(self, *batch: Any) -> Tensor:
         """The loss, 0-dim, in nats per datum."""

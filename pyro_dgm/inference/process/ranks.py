@@ -96,7 +96,9 @@ def compare_data(values: Iterable[Any], *, whole: bool, name: str = "data") -> N
     if not whole and num_kinds == 1 and of_ranks[0]:
         raise ValueError(
             f"{name}: expected data of its own on each of {world} ranks, got the same first batch on all. "
-            "Fix: DataLoader(data, sampler=DistributedSampler(data)), or the tensors themselves, which are shared out."
+            "Fix: DataLoader(data, sampler=DistributedSampler(data)), or the tensors themselves, which are shared out; "
+            "of a stream split_dataset_by_node(data, rank, world_size) of Hugging Face, nodesplitter=split_by_node of "
+            "WebDataset, or islice(rows, rank, None, world_size) in __iter__."
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -16,6 +16,8 @@ from ..sites.measures import has_atom
 from ..sites.supports import is_discrete, support_of_numbers
 from .own_pass import keeps_pass
 from .traces import PairTrace, log_density
+
+PartOf = Callable[[Site, Tensor], Tensor]
 
 STEADY = 0.1  # nats by which a density may change between the edge and the next floats: rounding costs less
 NARROW = (
@@ -31,19 +33,42 @@ class CollapsedWarning(UserWarning):
     """A guide is so narrow that its draws fall together in float: their weights can't be trusted."""
 
 
-def warn_of_rounding(pair: PairTrace) -> None:
+def _all_of(site: Site, of_value: Tensor) -> Tensor:
+    """The whole, where the model has scored all draws at once."""
+    return of_value
+
+
+def warn_of_rounding(pair: PairTrace, part: PartOf = _all_of) -> None:
     """Warn of draws whose density their rounding has changed, on an edge or by their narrow scale.
 
     It is read on the host.
+
+    Args:
+        pair: the run.
+        part: takes a guide's site and numbers as those of its value, and returns those that the model has scored.
     """
     for name, drawn in pair.latent.items():
         modelled = pair.modelled.get(name)
-        if modelled is not None and _warn_of_edges(name, drawn, modelled):
+        if modelled is not None and _warn_of_edges(name, drawn, modelled, part):
             continue
         _warn_of_collapse(name, drawn)
 
 
-def _warn_of_edges(name: str, drawn: Site, modelled: Site) -> bool:
+def may_be_rounded(pair: PairTrace) -> Tensor:
+    """Whether there is a draw that `warn_of_rounding` has to look at, 0-dim; nothing is read on the host."""
+    suspect = torch.zeros((), dtype=torch.bool)
+    for name, drawn in pair.latent.items():
+        modelled = pair.modelled.get(name)
+        for _, support in () if modelled is None else _supports(drawn, modelled):
+            ends = _ends(support)
+            if ends is not None:
+                suspect = suspect | _move_inside(drawn["value"], *ends)[0].any().cpu()
+        if _has_floats_between(drawn):
+            suspect = suspect | _is_narrow(drawn["value"]).any().cpu()
+    return suspect
+
+
+def _warn_of_edges(name: str, drawn: Site, modelled: Site, part: PartOf) -> bool:
     """Whether draws were rounded onto the edge of a support, the model's or the guide's own, where a density is steep.
 
     A float32 sigmoid is 1 from 17 on, and a draw of `Gamma(0.01, 1)` is below all floats with a probability of 0.4.
@@ -55,9 +80,11 @@ def _warn_of_edges(name: str, drawn: Site, modelled: Site) -> bool:
         if ends is None:
             continue
         on_edge, inside = _move_inside(drawn["value"], *ends)
-        if not bool(on_edge.any()):
+        scored = part(drawn, on_edge)
+        if not bool(scored.any()):
             continue
-        lost = on_edge & ~(_is_steady(modelled, inside) & _is_known(drawn, inside))
+        is_known = part(drawn, _is_known(drawn, inside))
+        lost = scored & ~(_is_steady(modelled, part(drawn, inside)) & is_known)
         num = int(lost.sum())
         if num:
             warnings.warn(
@@ -87,15 +114,13 @@ def _warn_of_collapse(name: str, drawn: Site) -> None:
     So $N(3, 10^{-12})$ draws 3 alone in float32, and all weights are one. A guide that scores its draws from the
     pass that made them knows their density.
     """
-    distribution = drawn["fn"]
-    if has_atom(distribution) or keeps_pass(distribution) or not _is_continuous(drawn):
+    if not _has_floats_between(drawn):
         return
     value = drawn["value"]
-    spacing = _spacing(value)
-    is_narrow = value.amax(0) - value.amin(0) <= NARROW * spacing.amax(0)
+    is_narrow = _is_narrow(value)
     if not bool(is_narrow.any()):
         return
-    beside = torch.where(is_narrow, value + spacing, value)
+    beside = torch.where(is_narrow, value + _spacing(value), value)
     lost = is_narrow & ~_is_steady(drawn, beside)
     num = int(lost.sum())
     if num:
@@ -107,6 +132,17 @@ def _warn_of_collapse(name: str, drawn: Site) -> None:
             CollapsedWarning,
             stacklevel=3,
         )
+
+
+def _has_floats_between(drawn: Site) -> bool:
+    """Whether the density of draws is asked again from their rounded values: one of real numbers, of no own pass."""
+    distribution = drawn["fn"]
+    return not (has_atom(distribution) or keeps_pass(distribution)) and _is_continuous(drawn)
+
+
+def _is_narrow(value: Tensor) -> Tensor:
+    """Which numbers of draws `(K, …)` spread over a few floats alone."""
+    return value.amax(0) - value.amin(0) <= NARROW * _spacing(value).amax(0)
 
 
 def _is_continuous(site: Site) -> bool:

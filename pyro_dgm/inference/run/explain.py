@@ -108,7 +108,7 @@ def fix_by_words(error: Exception, batch: Batch) -> str:
         dtype = DTYPES[named[-1]] if named else torch.get_default_dtype()
         return (
             f"expected data of the networks' dtype, got {_dtype_of(batch)}. "
-            f"Fix: data of the networks' dtype, {fix_of_dtype(dtype)}."
+            f"Fix: data of the networks' dtype, {fix_of_dtype(dtype)}{_fix_of_bytes(batch, dtype)}."
         )
     if "Inference tensors cannot be saved" in words:
         return (
@@ -133,6 +133,15 @@ def _fix_of_arguments(batch: Batch) -> str:
 
 def _dtype_of(batch: Batch) -> Any:
     return batch[0].dtype if batch and isinstance(batch[0], Tensor) else "another"
+
+
+def _fix_of_bytes(batch: Batch, dtype: torch.dtype) -> str:
+    """For integers: floats batch by batch, which keeps the set as small as it is."""
+    is_integer = batch and isinstance(batch[0], Tensor) and not batch[0].is_floating_point()
+    names = {torch.float32: "float", torch.float64: "double"}
+    if not is_integer or dtype not in names:
+        return ""
+    return f"; batch by batch, Batches(x, transform=torch.Tensor.{names[dtype]})"
 
 
 def fix_of_dtype(dtype: torch.dtype) -> str:

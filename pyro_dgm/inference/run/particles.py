@@ -196,11 +196,20 @@ def draw(
     if depth is None:
         require_positive(num=num)
         model, guide, batch, depth = _checked_pair(model, guide, batch)
+    particles = draw_silently(model, guide, batch, num, depth, sum_guide=sum_guide)
+    # A training step reads nothing on the host
+    if not torch.is_grad_enabled() and not isinstance(model, OneAtATime):
+        warn_of_rounding(particles.pair)
+    return particles
+
+
+def draw_silently(
+    model: PyroProgram, guide: PyroProgram, batch: Batch, num: int, depth: int, *, sum_guide: bool
+) -> Particles:
+    """`draw` at a depth that is known, without a look at the draws themselves: nothing of it is read on the host."""
     if isinstance(model, OneAtATime) and isinstance(guide, OneAtATime):
         return _draw_one_by_one(model, guide, batch, num, depth, sum_guide=sum_guide)
     pair = run_pair(model, guide, batch, num, depth)
-    if not torch.is_grad_enabled():  # a training step reads nothing on the host
-        warn_of_rounding(pair)
     if sum_guide and pair.enumerated:
         return _summed_guide(model, guide, batch, num, depth, pair)
     particles = Particles.of(pair)

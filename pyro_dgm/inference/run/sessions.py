@@ -16,24 +16,23 @@ from ...contract import PyroProgram
 from ..adoption.plates import prepare
 from ..adoption.programs import as_module
 from ..data.arguments import arguments_of
+from ..data.batches import Batches
 from ..data.extremes import extreme_batch
-from ..data.reading import place_data as place_data
-from ..data.reading import read_stream
-from ..data.tensors import (
-    Batch,
+from ..data.forms import (
     as_tensors,
     check_observation_argument,
-    concat_rows,
-    is_array,
+    is_beyond_budget,
     is_stream,
-    rebatch,
-    split_rows,
-    take_rows,
-    to_device,
-    to_tensor,
+    read_whole,
 )
+from ..data.reading import ROWS as READ_AT_ONCE
+from ..data.reading import place_data as place_data
+from ..data.reading import read_stream
+from ..data.stored import is_stored
+from ..data.tensors import Batch, concat_rows, is_array, rebatch, split_rows, take_rows, to_device
 from ..process.states import device_of, evaluation_mode, fork_rng
 from ..vectorization.modes import Meaning, meaning_of, meaning_of_generated, refuse_mixing
+from .blocks import rows_of_block, seeded
 from .one_program import structure_of_guide, structure_of_model
 from .pair_checks import check_pair as check_pair
 from .pair_checks import check_program as check_program
@@ -54,7 +53,9 @@ class Session:
         num: draws K per datum.
         chunk: how many (draw, datum) pairs are in memory at once.
         seed: of the draws.
-        is_stream: whether the data are a loader, a dataset or a list of batches.
+        is_stream: whether the data are read in blocks: a loader, a dataset, a list of batches, or stored rows.
+        is_stored: whether they are rows of a memory map, of an array on disk or of a sparse matrix, too many for the
+            memory of a block.
     """
 
     def __init__(
@@ -68,7 +69,10 @@ class Session:
     ):
         self._model, self._guide = as_module(model), as_module(guide)
         self.num, self.chunk, self.seed = num, chunk, seed
-        self.is_stream = is_stream(batch[0]) if batch else False
+        self.is_stored = bool(batch) and batch[0] is not None and is_beyond_budget(batch)
+        if self.is_stored:  # read a block at a time
+            batch = (Batches(batch, READ_AT_ONCE),)
+        self.is_stream = self.is_stored or (is_stream(batch[0]) if batch else False)
         if batch and isinstance(batch[0], Iterator):  # it can be read once
             batch = (list(batch[0]), *batch[1:])
         self._source = batch
@@ -150,7 +154,18 @@ class Session:
         Every block of a stream is checked; of data in memory those are that could be at fault, once. The blocks of a
         loader are those of its concatenation. `num` are the draws per datum; default: the session's.
         """
-        rows = max(1, self.chunk // (num or self.num))
+        yield from self._cut(max(1, self.chunk // (num or self.num)))
+
+    def seeded_blocks(self) -> Iterator[Batch]:
+        """The data in blocks of a noise of their own, whatever `chunk` is.
+
+        The size of a block is a function of the number of draws, and the random state at its beginning one of the seed
+        and its number: what is drawn for it depends neither on memory nor on who draws for the others.
+        """
+        yield from seeded(self._cut(rows_of_block(self.num, self.device)), self.seed)
+
+    def _cut(self, rows: int) -> Iterator[Batch]:
+        """The data in blocks of so many."""
         if "batch" in vars(self) or not self.is_stream:
             # refuses, before the first block, what can't be scored
             whole = self.structure.fixed_size or self.structure.has_globals
@@ -275,5 +290,8 @@ def read_data(
         batch = batch[0].tensors
     if is_stream(batch[0]):
         return concat_rows(list(Session(model, guide, batch, 1, 1, seed)._unchecked_batches()))
-    values = [to_tensor(value) if is_array(value) else value for value in batch]
+    is_read = [is_stored(value) or is_array(value) for value in batch]
+    values = [
+        read_whole(value) if read else value for value, read in zip(batch, is_read, strict=True)
+    ]
     return to_device(tuple(values), device_of(model, guide))

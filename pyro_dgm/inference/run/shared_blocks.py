@@ -13,10 +13,11 @@ from torch.utils.data import DataLoader, SequentialSampler, TensorDataset
 from ..data.batches import Batches
 from ..data.fingerprints import hash_tensors, identify_dataset, name_of, values_of
 from ..data.sharding import has_plain_sampler
+from ..data.stored import as_stored, is_stored
 from ..data.tensors import Batch, is_array, to_tensor
 from ..process.distributed import gather, has_sharded, raise_together, rank_and_world
 from ..process.meeting import all_ask
-from ..process.states import derive_seed, named_tensors
+from ..process.states import named_tensors
 from .sessions import Session
 
 Found = TypeVar("Found")
@@ -25,8 +26,7 @@ Found = TypeVar("Found")
 class SharedBlocks:
     """The blocks of a session that this rank scores: every W-th where all W ranks ask the same, else all of them.
 
-    The random state at the beginning of a block is a function of the seed and its number: what is drawn for it does not
-    depend on who draws for the others.
+    They are its `seeded_blocks`: what is drawn for one does not depend on who draws for the others.
 
     Args:
         pair: the open session.
@@ -35,7 +35,6 @@ class SharedBlocks:
 
     def __init__(self, pair: Session, name: str):
         self.pair = pair
-        self.num_own = 0
         self.rank, self.world = 0, 1
         programs = [p for p in (pair._model, pair._guide) if isinstance(p, nn.Module)]
         if rank_and_world()[1] > 1 and not any(has_sharded(program) for program in programs):
@@ -44,12 +43,9 @@ class SharedBlocks:
                 self.rank, self.world = rank_and_world()
 
     def __iter__(self) -> Iterator[Batch]:
-        for number, block in enumerate(self.pair.blocks()):
-            if number % self.world != self.rank:
-                continue
-            if number > 0:
-                torch.manual_seed(derive_seed(self.pair.seed, number))
-            yield block
+        for number, block in enumerate(self.pair.seeded_blocks()):
+            if number % self.world == self.rank:
+                yield block
 
     def together(self) -> AbstractContextManager[None]:
         """Around the work on the blocks: what one rank raises in it, all raise."""
@@ -88,6 +84,12 @@ def _data_of(source: Batch) -> str | None:
         if not has_plain_sampler(first) or not isinstance(first.sampler, SequentialSampler):
             return None
         return f"{first.batch_size} {identify_dataset(first.dataset, torch.device('cpu'))}"
-    if not is_array(first):
-        return None
-    return hash_tensors(tuple(to_tensor(value) if is_array(value) else value for value in source))
+    if is_stored(first) or is_array(first):
+        return hash_tensors(tuple(map(_rows_of, source)))
+    return None
+
+
+def _rows_of(value: Any) -> Any:
+    if is_stored(value):
+        return as_stored(value)
+    return to_tensor(value) if is_array(value) else value

@@ -82,9 +82,21 @@ def save_state(state: dict[str, Any], path: str | Path, keep: int = 1) -> None:
         FileError: if the file can't be written; what was there is then as it was.
     """
     buffer = BytesIO()
-    torch.save(state, buffer)
+    torch.save(_alone(state), buffer)
     with stamp_archive(buffer) as content:
         write_file(path, content, keep)
+
+
+def _alone(tree: Any) -> Any:
+    """Nested containers without memory of others: a tensor that is a row of a larger one is written with all of it."""
+    if isinstance(tree, Tensor):
+        is_part = tree.untyped_storage().nbytes() > tree.numel() * tree.element_size()
+        return tree.clone() if is_part else tree
+    if isinstance(tree, dict):
+        return {key: _alone(value) for key, value in tree.items()}
+    if isinstance(tree, (list, tuple)):
+        return type(tree)(map(_alone, tree))
+    return tree
 
 
 def load_state(path: str | Path) -> dict[str, Any]:

@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 from ..data.batches import Batch, Batches, LoaderBatches
-from ..data.fingerprints import Identity, identify
-from ..data.order import in_order
+from ..data.fingerprints import Identity, hashes_of_rows, identify
 from ..data.sharding import OrderOfRank, has_own_part, sampler_of
 from ..data.sharing import share_for_evaluation, share_for_training
+from ..data.stored import StoredRows
 from ..data.streams import StreamCheck
 from ..data.tensors import has_rows
 from ..process.distributed import gather, has_sharded, raise_together, rank_and_world
@@ -72,7 +72,7 @@ class Run:
             ValueError: for a loader that other ranks have begun and whose order is its own.
             Unsound: if those that are passed over are fewer, or hold another number of data.
         """
-        train = in_order(self.train) if self.is_ordered else self.train
+        train = self.train.in_order() if self.is_ordered else self.train
         if isinstance(train, Batches):
             order: dict[str, Any] = {"stages": part.stages, "num_seen": part.num_seen}
             batches = train.epoch(self.seed, epoch, training=True, **order)
@@ -108,7 +108,7 @@ class Run:
 
     def in_order(self) -> Run:
         """The same run without shuffling."""
-        in_order(self.train)
+        self.train.in_order()
         return replace(self, is_ordered=True)
 
     def shared_out(self, **settings: Any) -> Run:
@@ -131,14 +131,14 @@ class Run:
 
 def _compare_data(train: Epochs) -> None:
     """Refuse ranks that hold other tensors, or that read the same batches of a loader with an order of its own."""
-    if isinstance(train, Batches):
-        compare_data(train.tensors, whole=True)
-        return
-    first: Batch = ()
+    batch: Batch = ()
     with raise_together():
-        first = next(train.epoch(), ())
-    if not has_own_part(train.loader):
-        compare_data(first, whole=False)
+        if isinstance(train, Batches):
+            batch = tuple(_in_memory(part) for part in train.tensors)
+        else:
+            batch = next(train.epoch(), ())
+    if isinstance(train, Batches) or not has_own_part(train.loader):
+        compare_data(batch, whole=isinstance(train, Batches))
 
 
 class PartialEpoch:
@@ -238,6 +238,11 @@ class PartialEpoch:
                 "Fix: the data and the batch size of the run that wrote it."
             )
         return batches
+
+
+def _in_memory(part: Any) -> Any:
+    """An argument that tells the same from other data: rows that are read as they are needed by their hashes."""
+    return torch.cat([*hashes_of_rows(part)]) if isinstance(part, StoredRows) else part
 
 
 def _num_data(batch: Batch) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from time import perf_counter
 from typing import Any
 
@@ -71,14 +71,18 @@ class Loop(ABC):
 
     @contextmanager
     def watched_steps(self) -> Iterator[TakeStep]:
-        """The same, under a look at the `pyro.param` statements that they run."""
+        """The same, under `watched`."""
         with self.steps() as step:
 
-            def watched(batch: Batch) -> Terms | Values:
-                with self._seen:
+            def take(batch: Batch) -> Terms | Values:
+                with self.watched():
                     return step(batch)
 
-            yield watched
+            yield take
+
+    def watched(self) -> AbstractContextManager[Any]:
+        """Where programs run in a step: a look at their `pyro.param` statements."""
+        return self._seen
 
     @abstractmethod
     def terms(self, *batch: Any) -> Terms:
@@ -96,6 +100,10 @@ class Loop(ABC):
         """Called after every step: take its weights into the average."""
         if self.ema is not None:
             self.ema.update(self.num_steps)
+
+    def is_ragged(self, batch: Batch) -> bool:
+        """Whether a batch is smaller than the others of a run, as the last one may be; an empty one is, too."""
+        return not batch or (self.full_batch > 0 and len(batch[0]) != self.full_batch)
 
     # -- what a run has done ---------------------------------------------------------------------------
     @property

@@ -10,11 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LRScheduler
 
 from ..adoption.programs import is_adopted
-from ..data.batches import Batch
-from ..data.order import is_one_batch
 from ..objectives.elbo import Objective
 from ..objectives.statements import statements_of
 from ..process.ambient import TURN
@@ -22,11 +20,12 @@ from ..process.distributed import average_gradients
 from ..process.numbers import check_number
 from .compiled.compilation import Compiled, Eager
 from .compiled.graphs import Terms
-from .compiled.steps import CompiledSteps
+from .compiled.steps import CompiledSteps, Descent
 from .compiled.updates import Update
 from .driving import TakeStep
 from .epochs import Epochs
 from .parameters import Moved, trainable_parameters
+from .settings import build_schedule, check_compile, mode_of, refuse_sums
 from .trainer import Trainer
 
 
@@ -86,14 +85,13 @@ class SVITrainer(Trainer):
         self.state.optimizers = {"optimizer": self.optimizer}
         self.schedule = None
         if schedule is not None:
-            self.schedule = _build_schedule(schedule, self.optimizer)
+            self.schedule = build_schedule("SVITrainer", schedule, self.optimizer)
             self.state.optimizers = {"optimizer": self.optimizer, "schedule": self.schedule}
         self.compile = compile
         self.eager = Eager(objective)
         self.compiled: Eager | Compiled = self.eager
         if compile:
-            mode = compile if isinstance(compile, str) else None
-            self.compiled = Compiled(objective, mode, self.announce)
+            self.compiled = Compiled(objective, mode_of(compile), self.announce)
 
     @property
     def model(self) -> nn.Module:  # noqa: D102
@@ -101,11 +99,8 @@ class SVITrainer(Trainer):
 
     def preflight(self, *batch: Any) -> None:  # noqa: D102
         self.structure = self.objective.preflight(*batch)
-        if self.compile and self.structure.summed:
-            raise ValueError(
-                f"compile: expected latents that are drawn, got {list(self.structure.summed)}, which are summed over: "
-                "Pyro's sum reads tensors on the host. Fix: compile=False."
-            )
+        if self.compile:
+            refuse_sums(self.structure)
 
     @property
     def keeps_order(self) -> bool:  # noqa: D102
@@ -116,7 +111,7 @@ class SVITrainer(Trainer):
 
         Its cost is one of the full set, and would be counted once a batch.
         """
-        if self.objective.size is None and not is_one_batch(batches):
+        if self.objective.size is None and not batches.is_one_batch:
             owner = type(self.objective).__name__
             self.structure.require_known_size(owner, "fit(x, batch_size=len(x))")
 
@@ -177,7 +172,7 @@ class SVITrainer(Trainer):
     @TURN.taken()
     def step(self, *batch: Any) -> Terms:  # noqa: D102
         # The ragged last batch of an epoch runs eager: it is not worth a graph of its own.
-        backend = self.eager if self._is_ragged(batch) else self.compiled
+        backend = self.eager if self.is_ragged(batch) else self.compiled
         terms = backend.backward(*batch)
         average_gradients(self.parameters, len(batch[0]) if batch else 0)
         if self.state.skips.skip(terms, ["loss"], self.parameters, self.num_steps):
@@ -188,22 +183,23 @@ class SVITrainer(Trainer):
         self.objective.advance()
         return terms
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether a step is loss, gradient and update, and nothing else: no subclass's, and none is passed over."""
+        is_own = getattr(self.step, "__func__", None) is SVITrainer.step
+        return is_own and not self.state.skips.limit
+
     @contextmanager
     def steps(self) -> Iterator[TakeStep]:  # noqa: D102
-        is_other = getattr(self.step, "__func__", None) is not SVITrainer.step  # of a subclass, say
-        if is_other or isinstance(self.compiled, Eager) or self.state.skips.limit:
+        if not self.is_plain or isinstance(self.compiled, Eager):
             with super().steps() as step:
                 yield step
             return
         with Update(self.optimizer, self.parameters).bound() as update:
             schedules = self.objective.schedules()
             advance = [schedule.advance for schedule in schedules]
-            yield CompiledSteps(
-                self.compiled, self.eager, update, self.clip, advance, self._is_ragged
-            )
-
-    def _is_ragged(self, batch: Batch) -> bool:
-        return not batch or (self.full_batch > 0 and len(batch[0]) != self.full_batch)
+            descents = [Descent(update, self.clip)]
+            yield CompiledSteps(self.compiled, self.eager, descents, advance, self.is_ragged)
 
     def end_epoch(self) -> None:  # noqa: D102
         if self.schedule is not None:
@@ -241,41 +237,7 @@ def _check_numbers(lr: Any, clip: Any, compile: Any) -> None:
     if clip is not None:
         fix = "clip=None, to leave gradients alone"
         check_number("SVITrainer", "clip", clip, above=0, fix=fix)
-    if not isinstance(compile, (bool, str)):
-        raise TypeError(
-            f"SVITrainer: expected compile as True, False or the name of a mode, got {compile!r}. "
-            "Fix: compile=True."
-        )
-    if isinstance(compile, str):
-        _check_mode(compile)
-
-
-def _check_mode(mode: str) -> None:
-    from torch._inductor import list_mode_options
-
-    modes = list(list_mode_options())
-    if mode not in modes:
-        raise ValueError(
-            f"SVITrainer: expected compile as True, False or one of {modes}, got {mode!r}. "
-            "Fix: compile=True."
-        )
-
-
-def _build_schedule(schedule: Any, optimizer: Optimizer) -> LRScheduler:
-    """The learning-rate scheduler that a function builds."""
-    built = schedule(optimizer) if callable(schedule) else schedule
-    if isinstance(built, ReduceLROnPlateau) or not isinstance(built, LRScheduler):
-        raise TypeError(
-            "SVITrainer: expected a function that builds a torch learning-rate scheduler, which "
-            f"steps once per epoch without a metric, got one that builds {type(built).__name__}. "
-            "Fix: schedule=lambda optimizer: torch.optim.lr_scheduler.StepLR(optimizer, 50)."
-        )
-    if built.optimizer is not optimizer:
-        raise ValueError(
-            "SVITrainer: expected a schedule of the trainer's own optimizer, got one of another. "
-            "Fix: schedule=lambda optimizer: torch.optim.lr_scheduler.StepLR(optimizer, 50)."
-        )
-    return built
+    check_compile("SVITrainer", compile)
 
 
 def _build_optimizer(optimizer: Any, parameters: list[nn.Parameter], lr: float) -> Optimizer:

@@ -12,7 +12,8 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from ..data.batches import Batch, as_batches
+from ..data.batches import Batch
+from ..data.reading import as_batches
 from ..data.sharing import first_of, share_for_evaluation
 from ..data.streams import StreamCheck
 from ..objectives.statements import SeenStatements
@@ -102,7 +103,8 @@ class Trainer(Loop):
         end of its last good epoch, of which a copy is held on the device (less than an epoch and 50 steps before).
 
         Args:
-            train: a Tensor, ndarray, tuple of them, `Batches`, Dataset or DataLoader.
+            train: a tensor, an array, a memory map, sparse rows, a tuple of them, `Batches`, a dataset, a stream or a
+                DataLoader; the README's table says how each is read.
             val: the same; scored after every epoch under one fixed noise.
             epochs: epochs to run now.
             batch_size: data per step, where `train` does not say it itself.

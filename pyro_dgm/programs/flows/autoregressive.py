@@ -36,6 +36,10 @@ class MaskedLinear(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         return linear(x, self.mask * self.weight, self.bias)
 
+    def of_rows(self, x: Tensor, rows: slice) -> Tensor:
+        """Some of its outputs."""
+        return linear(x, self.mask[rows] * self.weight[rows], self.bias[rows])
+
 
 class MADE(SettingsFirst):
     r"""$r_i = \mathrm{net}_i(x_{\pi < i}, c)$: the parameters of i see only the coordinates before it, and the context.
@@ -48,7 +52,7 @@ class MADE(SettingsFirst):
         reverse: whether the order of the coordinates is D, …, 1 in place of 1, …, D.
 
     Shape:
-        x `(*batch, D)`, context `(*batch, C)`  ->  raw parameters `(*batch, P, D)`.
+        x `(*batch, D)`, context `(*batch, C)`  ->  raw parameters `(*batch, P, D)`; `(*batch, P, 1)` of one coordinate.
 
     References:
         Germain et al. 2015, *MADE: masked autoencoder for distribution estimation*, arXiv:1502.03509.
@@ -85,7 +89,9 @@ class MADE(SettingsFirst):
         options = f"num_params={self.num_params}, reverse={self.reverse}"
         return f"{self.dim}, context={self.context}, {options}"
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, context: Tensor | None = None, coordinate: int | None = None
+    ) -> Tensor:
         if context is not None:
             context = cast(context, self)
         for i, layer in enumerate(self.layers):
@@ -93,7 +99,10 @@ class MADE(SettingsFirst):
             if context is not None:
                 h = h + self.contexts[i](context)
             x = silu(h)
-        return self.last(x).unflatten(-1, (self.num_params, -1))
+        if coordinate is None:
+            return self.last(x).unflatten(-1, (self.num_params, -1))
+        # The rows of the last layer are the first parameter of each coordinate, then the second, …
+        return self.last.of_rows(x, slice(coordinate, None, self.dim))[..., None]
 
 
 def degrees_of(dim: int, *, reverse: bool) -> Tensor:
@@ -184,15 +193,17 @@ class Autoregressive(Bijector):
 
     def inverse(self, y: Tensor, context: Tensor | None = None) -> ValueAndLogDet:
         self._check_context(context)
-        # Coordinates not yet reached stay 0, so that their unfinished values can't overflow into the network.
-        x = torch.zeros_like(y)
-        raw = self.made(x, context)
+        x = torch.zeros_like(y)  # the network does not see coordinates that are not yet reached
+        log_slopes = []
         for step in range(self.dim):
-            found, log_slope = self.transformer.inverse(y, raw)
+            i = self.dim - 1 - step if self.reverse else step
+            raw = self.made(x, context, i)
+            found, log_slope = self.transformer.inverse(y[..., i : i + 1], raw)
             x = torch.where(self.degree == step, found, x)
-            if step + 1 < self.dim:
-                raw = self.made(x, context)
-        return x, log_slope.sum(-1)
+            log_slopes.append(log_slope)
+        if self.reverse:
+            log_slopes.reverse()
+        return x, torch.cat(log_slopes, -1).sum(-1)
 
     def push_score(
         self, x: Tensor, score: Tensor, context: Tensor | None = None

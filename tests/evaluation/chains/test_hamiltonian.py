@@ -13,7 +13,7 @@ from toys import ExactGuide, Series, Written, linear_gaussian, toy_vae
 import pyro_dgm as dgm
 from pyro_dgm.evaluation.chains.coordinates import Posterior
 from pyro_dgm.evaluation.chains.hamiltonian import draw_coordinates
-from pyro_dgm.evaluation.chains.transitions import transition
+from pyro_dgm.evaluation.chains.transitions import by_autograd, transition
 
 SMALL = {"num": 400, "warmup": 200, "leapfrog": 5}
 
@@ -278,7 +278,7 @@ def test_one_transition_leaves_the_law_invariant_at_any_step():
     law = dist.Gumbel(0.0, 1.0)
     zeta = law.sample((40_000, 4, 1))
     step = torch.tensor([0.05, 0.5, 1.5, 4.0])[:, None]
-    moved, accept = transition(lambda z: law.log_prob(z).sum(-1), zeta, step, 3)
+    moved, accept = transition(by_autograd(lambda z: law.log_prob(z).sum(-1)), zeta, step, 3)
     assert accept[:, 0].mean() > 0.99
     assert accept[:, 3].mean() < 0.6
     level = law.cdf(moved[..., 0])
@@ -289,9 +289,8 @@ def test_one_transition_leaves_the_law_invariant_at_any_step():
 
 def test_a_trajectory_into_nan_is_refused():
     zeta = torch.zeros(50, 2, 1)
-    moved, accept = transition(
-        lambda z: (1 - z.square().sum(-1)).log(), zeta, torch.full((2, 1), 5.0), 4
-    )
+    density = by_autograd(lambda z: (1 - z.square().sum(-1)).log())
+    moved, accept = transition(density, zeta, torch.full((2, 1), 5.0), 4)
     assert moved.isfinite().all()
     assert (moved.square() < 1).all()
     assert (accept == 0).any()
@@ -299,9 +298,8 @@ def test_a_trajectory_into_nan_is_refused():
 
 def test_a_start_without_density_is_left():
     zeta = torch.full((5, 1, 1), 2.0)
-    moved, accept = transition(
-        lambda z: torch.where(z < 1, 0 * z, -torch.inf).sum(-1), zeta, torch.full((1, 1), 2.0), 3
-    )
+    density = by_autograd(lambda z: torch.where(z < 1, 0 * z, -torch.inf).sum(-1))
+    moved, accept = transition(density, zeta, torch.full((1, 1), 2.0), 3)
     assert (accept[moved[..., 0] < 1] == 1).all()
     assert (moved < 1).any()
 

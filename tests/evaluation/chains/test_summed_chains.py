@@ -12,7 +12,7 @@ import pyro_dgm as dgm
 from pyro_dgm.diagnostics import mean_ess
 from pyro_dgm.evaluation.chains.coordinates import Posterior
 from pyro_dgm.evaluation.chains.joint import JointPosterior, posterior_of
-from pyro_dgm.evaluation.chains.transitions import transition, value_and_gradient
+from pyro_dgm.evaluation.chains.transitions import by_autograd, transition, value_and_gradient
 from pyro_dgm.inference.run.sessions import session
 
 SUMMED = {"enumerate": "parallel"}
@@ -119,7 +119,7 @@ def test_a_sum_moves_as_the_mixture_that_is_written_by_hand():
     for posterior in (summed, written):
         torch.manual_seed(3)
         step = torch.full((5, 1), 0.2, dtype=torch.float64)
-        moved.append(transition(posterior.log_joint, zeta, step, 5)[0])
+        moved.append(transition(by_autograd(posterior.log_joint), zeta, step, 5)[0])
     close(*moved)
 
 

@@ -21,6 +21,7 @@ from toys import (
 
 import pyro_dgm as dgm
 from pyro_dgm.inference.process.states import fork_rng
+from pyro_dgm.inference.vectorization.rows import enclosing_plate
 
 
 @both_dtypes
@@ -63,10 +64,10 @@ def test_more_draws_come_closer_to_the_evidence():
 
 def test_it_is_the_mean_of_the_weights_not_of_their_logarithms(dtype):
     """Defects 2 and 3: −log mean w over the guide's own draws, weighed by hand."""
-    model, guide, x = inexact()
+    model, guide, x = inexact(shift=0.1)
     draws = []
     guide.register_forward_hook(lambda _, __, z: draws.append(z))
-    found = dgm.nll(model, guide, x, num=30)
+    found = dgm.nll(model, guide, x, num=300)
     z = draws[-1].double()
     model, guide, x = model.double(), guide.double(), x.double()
     log_w = dist.Normal(0.0, 1.0).log_prob(z).sum(-1)
@@ -79,8 +80,8 @@ def test_it_is_the_mean_of_the_weights_not_of_their_logarithms(dtype):
     same(found.per_datum, -weights.mean(0).log())
     same(found.nelbo, -weights.log().mean(0))
     same(found.ess, weights.sum(0) ** 2 / (weights**2).sum(0))
-    expected = weights.std(0) / sqrt(30) / weights.mean(0)
-    is_reliable = found.khat <= dgm.diagnostics.khat_threshold(30)
+    expected = weights.std(0) / sqrt(300) / weights.mean(0)
+    is_reliable = found.khat <= dgm.diagnostics.khat_threshold(300)
     assert is_reliable.any()
     same(found.monte_carlo[is_reliable], expected[is_reliable])
     assert found.monte_carlo[~is_reliable].isnan().all()
@@ -105,13 +106,21 @@ def test_chunks_change_the_noise_and_not_the_law():
 
 
 def test_at_most_chunk_pairs_are_in_memory():
+    """Of the model; the guide makes its 150 draws at once, for a block of 2,000 pairs has one noise."""
     model, guide, x = inexact()
-    sizes = []
-    guide.register_forward_hook(lambda _, __, z: sizes.append(z.numel() // 2))
+    sizes = {model: [], guide: []}
+
+    def count(program, batch, _):
+        plate = enclosing_plate()
+        if plate is not None:
+            sizes[program].append(plate.size * len(batch[0]))
+
+    for program in sizes:
+        program.register_forward_hook(count)
     dgm.nll(model, guide, x, num=30, chunk=40)
-    assert max(sizes) <= 40
-    of_estimate = [size for size in sizes if size > 6]  # a check runs 2 draws of 3 data at most
-    assert of_estimate == [30] * 5
+    assert sizes[guide][-1] == 150
+    assert sizes[model][-4:] == [40, 40, 40, 30]
+    assert max(sizes[model]) <= 40
 
 
 def test_the_monte_carlo_error_is_the_spread_of_repetitions():
@@ -152,11 +161,13 @@ def test_stderr_of_one_datum_is_unknown():
 
 
 def test_ess_is_at_most_the_number_of_draws_and_follows_its_formula():
-    model, guide, x = inexact()
-    found = dgm.nll(model, guide, x, num=60)
-    assert ((found.ess >= 1) & (found.ess <= 60)).all()
-    relative = (60 / found.ess - 1) / 59
-    torch.testing.assert_close(found.monte_carlo, relative.sqrt())
+    model, guide, x = inexact(shift=0.1)
+    found = dgm.nll(model, guide, x, num=300)
+    assert ((found.ess >= 1) & (found.ess <= 300)).all()
+    relative = (300 / found.ess - 1) / 299
+    is_reliable = found.khat <= dgm.diagnostics.khat_threshold(300)
+    assert is_reliable.any()
+    torch.testing.assert_close(found.monte_carlo[is_reliable], relative.sqrt()[is_reliable])
 
 
 def test_the_string_says_what_kind_of_number_it_is():

@@ -8,7 +8,8 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 from toys import toy_vae
 
 import pyro_dgm as dgm
-from pyro_dgm.inference.data.batches import Batches, as_batches
+from pyro_dgm.inference.data.batches import Batches
+from pyro_dgm.inference.data.reading import as_batches
 from pyro_dgm.inference.data.tensors import take_rows
 
 

@@ -9,7 +9,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from toys import without_kernels
 
 import pyro_dgm as dgm
-from pyro_dgm.inference.data.batches import Batches, as_batches
+from pyro_dgm.inference.data.batches import Batches
+from pyro_dgm.inference.data.reading import as_batches
 from pyro_dgm.inference.data.rests import batch_sizes, batches_before_one_datum
 from pyro_dgm.inference.process.states import fork_rng
 

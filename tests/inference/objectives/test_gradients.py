@@ -242,7 +242,7 @@ def test_the_captured_graph_equals_the_program_in_value_and_gradient(pair, estim
         loss, expected = loss_and_grad(objective, *x, seed=5)
         torch.testing.assert_close(terms["loss"], loss)
         torch.testing.assert_close(
-            {n.removeprefix("objective."): g for n, g in gradients.items()}, expected
+            {n.removeprefix("costs."): g for n, g in gradients.items()}, expected
         )
 
 

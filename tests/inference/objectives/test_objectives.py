@@ -285,7 +285,7 @@ def test_free_bits_are_buffers_and_traced_into_the_graph():
     loss, expected = loss_and_grad(objective, x, seed=5)
     torch.testing.assert_close(terms["loss"], loss)
     torch.testing.assert_close(
-        {n.removeprefix("objective."): g for n, g in gradients.items()}, expected
+        {n.removeprefix("costs."): g for n, g in gradients.items()}, expected
     )
 
 

@@ -282,5 +282,5 @@ def test_a_step_traces_into_one_graph(estimator):
         terms, gradients = graph(trained, fixed, (x,))
     loss, expected = loss_and_grad(objective, x, seed=5)
     torch.testing.assert_close(terms["loss"], loss)
-    found = {name.removeprefix("objective."): g for name, g in gradients.items()}
+    found = {name.removeprefix("costs."): g for name, g in gradients.items()}
     torch.testing.assert_close(found, expected)

@@ -5,7 +5,8 @@ from torch import distributed, multiprocessing
 from torch.utils.data import DataLoader
 
 import pyro_dgm as dgm
-from pyro_dgm.inference.data.batches import LoaderBatches, as_batches
+from pyro_dgm.inference.data.batches import LoaderBatches
+from pyro_dgm.inference.data.reading import as_batches
 from pyro_dgm.inference.data.sharding import with_batches_of_rank
 from pyro_dgm.inference.process.distributed import (
     all_reduce_sum,
@@ -168,9 +169,11 @@ def test_in_training_each_datum_is_with_one_rank_and_a_step_has_the_batch_of_one
 def test_in_evaluation_the_ranks_share_the_batches_of_one_process(world, monkeypatch):
     batches = dgm.Batches(torch.arange(7), 2, shuffle=False)
     whole = list(enumerate(values(batches.epoch())))
-    loader = DataLoader(batches.tensors[0], 2)
-    shared = lambda: LoaderBatches(with_batches_of_rank(loader), ["x"], torch.device("cpu"))  # noqa: E731
-    for build in (lambda: batches, shared):
+    loader, rows = DataLoader(batches.tensors[0], 2), DataLoader(batches.tensors[0], None)
+    arguments = ["x"], torch.device("cpu")
+    shared = lambda: LoaderBatches(with_batches_of_rank(loader), *arguments)  # noqa: E731
+    stacked = lambda: LoaderBatches(with_batches_of_rank(rows, 2), *arguments, 2)  # noqa: E731
+    for build in (lambda: batches, shared, stacked):
         parts = of_each_rank(
             world,
             monkeypatch,

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from toys import assert_equal, everything, same_toy_vae, without_kernels
 
 import pyro_dgm as dgm
+from pyro_dgm.evaluation.likelihood.scoring import Scoring
 from pyro_dgm.inference.process import meeting
 
 pytestmark = [
@@ -174,7 +175,7 @@ def test_ranks_with_unequal_parts_equal_one_process_on_the_joined_batch(
 def asked(rank=0):
     vae, x = same_toy_vae(1), data()
     loader = DataLoader(TensorDataset(x), 5)
-    nll = [dgm.nll(vae.model, vae.guide, source, num=40, chunk=160) for source in (x, loader)]
+    nll = [dgm.nll(vae.model, vae.guide, source, num=400, chunk=160) for source in (x, loader)]
     trainer = dgm.SVITrainer(dgm.ELBO(vae.model, vae.guide))
     rows = [trainer.evaluate(source, batch_size=5) for source in (x, loader)]
     return nll, rows
@@ -193,22 +194,20 @@ def test_an_estimate_that_ranks_share_has_the_figures_of_one_process(world):
             assert found == pytest.approx(row, rel=1e-12)
 
 
-def test_each_rank_scores_its_own_blocks(monkeypatch):
+def test_each_rank_scores_its_own_blocks():
     def work(rank):
-        from pyro_dgm.evaluation.likelihood import importance
+        sizes, score = [], Scoring.__call__
 
-        sizes, score = [], importance.score_block
-
-        def counted(pair, block):
+        def counted(scoring, block):
             sizes.append(len(block[0]))
-            return score(pair, block)
+            return score(scoring, block)
 
-        importance.score_block = counted
+        Scoring.__call__ = counted
         vae = same_toy_vae(1)
-        dgm.nll(vae.model, vae.guide, data(), num=40, chunk=160)
+        dgm.nll(vae.model, vae.guide, data(), num=400, chunk=160)
         return sizes
 
-    assert run_ranks(work, 2) == [[4, 4, 4], [4, 4, 3]]
+    assert run_ranks(work, 2) == [[5, 5, 3], [5, 5]]
 
 
 def test_a_question_that_one_rank_asks_is_answered_by_that_rank(monkeypatch):
@@ -262,12 +261,10 @@ def killed_in_evaluate(rank):
 
 
 def killed_in_nll(rank):
-    from pyro_dgm.evaluation.likelihood import importance
-
     if rank == 1:
-        importance.score_block = lambda pair, block: die()
+        Scoring.__call__ = lambda scoring, block: die()
     vae = same_toy_vae(1)
-    dgm.nll(vae.model, vae.guide, data(), num=40, chunk=160)
+    dgm.nll(vae.model, vae.guide, data(), num=400, chunk=160)
 
 
 KILLS = {

@@ -6,11 +6,13 @@ from datetime import timedelta
 from functools import partial
 from itertools import zip_longest
 from time import perf_counter
+from unittest.mock import patch
 
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+import torch._inductor
 from torch import distributed, multiprocessing, nn
 from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, TensorDataset
 
@@ -121,6 +123,17 @@ def unused_in_a_game(rank, *, hybrid):
     ema = None if hybrid else 0.5
     trainer = dgm.GANTrainer(program, critic, penalties=(), bound=bound, ema=ema, noise=True)
     fit(trainer, own_batches(rank, 3), epochs=2, max_skips=1)
+    return weights(trainer.module)
+
+
+def played(rank, *, compile):
+    """A game by graphs without kernels, or eagerly; each rank draws noise of its own, and rank 1 has a batch more."""
+    torch.manual_seed(7)
+    play = dgm.gan.Alternating(critic=dgm.gan.Player(clip=0.1), n_critic=2)
+    settings = {"play": play, "ema": 0.5, "noise": True, "compile": compile}
+    trainer = dgm.GANTrainer(density(0), dgm.mlp(3, 4, 1), **settings)
+    with patch.object(torch._inductor, "compile", lambda graph, *_, **__: graph):
+        fit(trainer, own_batches(rank, 4 + rank, size=5 + rank), epochs=2)
     return weights(trainer.module)
 
 
@@ -287,6 +300,8 @@ SCENARIOS = {
     "unused, compiled": lambda rank: unused(rank, compile=True),
     "game": lambda rank: unused_in_a_game(rank, hybrid=False),
     "hybrid": lambda rank: unused_in_a_game(rank, hybrid=True),
+    "played": lambda rank: played(rank, compile=False),
+    "played, compiled": lambda rank: played(rank, compile=True),
     "skipped": skipped,
     "counts": counts,
     "loaders": loaders,
@@ -344,6 +359,12 @@ def test_a_parameter_that_a_rank_does_not_use_has_half_the_gradient_of_the_other
     optimizer.step()
     for key, value in expected.state_dict().items():
         torch.testing.assert_close(zero["after"][f"model.{key}"], value)
+
+
+def test_a_game_by_graphs_is_that_of_autograd_on_every_rank(ranks):
+    eager, compiled = of_scenario(ranks, "played"), of_scenario(ranks, "played, compiled")
+    torch.testing.assert_close(compiled, eager, rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(compiled[0], compiled[1], rtol=0, atol=0)
 
 
 def test_what_no_rank_uses_has_no_gradient_and_does_not_move(ranks):

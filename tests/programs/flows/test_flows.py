@@ -99,6 +99,14 @@ def test_no_coordinate_is_lost_when_a_hidden_layer_is_narrower_than_the_event(
 
 
 @pytest.mark.parametrize("reverse", [False, True])
+def test_the_parameters_of_one_coordinate_are_those_among_all(reverse):
+    made = randomize(dgm.flows.Autoregressive(4, 3, (16,), reverse=reverse)).made
+    x, c = torch.randn(6, 4), torch.randn(5, 1, 3)
+    for i in range(4):
+        torch.testing.assert_close(made(x, c, i), made(x, c)[..., i : i + 1])
+
+
+@pytest.mark.parametrize("reverse", [False, True])
 def test_the_jacobian_of_an_autoregressive_layer_is_triangular(reverse):
     layer = randomize(dgm.flows.Autoregressive(5, hidden=(16,), reverse=reverse))
     jacobian = torch.autograd.functional.jacobian(lambda x: layer(x)[0], torch.randn(5))

@@ -390,7 +390,7 @@ def test_a_pair_is_captured_as_one_graph_that_equals_the_program(build):
     loss, expected = loss_and_grad(objective, other, seed=5)
     torch.testing.assert_close(terms["loss"], loss)
     torch.testing.assert_close(
-        {n.removeprefix("objective."): g for n, g in gradients.items()}, expected
+        {n.removeprefix("costs."): g for n, g in gradients.items()}, expected
     )
 
 

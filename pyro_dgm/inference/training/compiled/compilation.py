@@ -1,4 +1,4 @@
-"""Whole-program compilation: a pair, its objective and its gradient as one graph, one kernel schedule for all of it."""
+"""Whole-program compilation: programs, costs and gradients as one graph, one kernel schedule for all of it."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ import torch
 from torch import Tensor, nn
 
 from ...data.batches import Batch
-from ...objectives.elbo import Objective
-from ...process.states import fork_rng, named_tensors
+from ...objectives.losses import Costs
+from ...process.states import fork_rng
 from .graphs import (
     Gradients,
     Graph,
-    ObjectiveTerms,
     State,
     Terms,
+    TermsOf,
     capture,
     copy_tensors,
     detach,
+    first_names,
     tensors_of,
     value_and_grad,
 )
@@ -36,20 +37,26 @@ class Eager:
     r"""$(\ell, \nabla \ell)$ by autograd: `backward` returns the terms and leaves the gradients in `.grad`.
 
     Args:
-        objective: what to differentiate.
+        costs: what to differentiate, such as an objective.
     """
 
-    def __init__(self, objective: Objective):
-        self.objective = objective
+    def __init__(self, costs: Costs):
+        self.costs = costs
 
     def backward(self, *batch: Any) -> Terms:
-        """Terms of the objective on this batch, none without one; gradients replace what `.grad` held."""
-        for parameter in self.objective.parameters():
-            parameter.grad = None
+        """Terms of a batch, none of an empty one; in the parameters of each loss its gradient replaces `.grad`."""
+        losses = self.costs.losses
+        for loss in losses:
+            for parameter in loss.part.parameters():
+                parameter.grad = None
         if not batch:
             return {}
-        terms = self.objective.terms(*batch)
-        terms["loss"].backward()
+        terms = self.costs.terms(*batch)
+        for loss in losses:
+            own = None  # of a loss of all parameters, those that ran for the first time among them
+            if loss.part is not self.costs:
+                own = [p for p in loss.part.parameters() if p.requires_grad]
+            loss.of(terms).backward(inputs=own, retain_graph=loss is not losses[-1])
         return detach(terms)
 
 
@@ -65,7 +72,7 @@ class Compiled:
     distribution, not draw by draw.
 
     Args:
-        objective: what to compile.
+        costs: what to compile, such as an objective.
         mode: a mode of `torch.compile`, such as `"reduce-overhead"` (CUDA graphs) or `"max-autotune"`.
         announce: told what it is doing while a graph is built, which takes seconds to a minute; nothing afterwards.
 
@@ -75,18 +82,18 @@ class Compiled:
 
     def __init__(
         self,
-        objective: Objective,
+        costs: Costs,
         mode: str | None = None,
         announce: Callable[[str], None] = _say_nothing,
     ):
-        self.objective = objective
+        self.costs = costs
         self.mode = mode
         self.announce = announce
-        self._module = ObjectiveTerms(objective)
+        self._module = TermsOf(costs)
         self._graphs: dict[tuple[Any, ...], Graph] = {}
 
     def backward(self, *batch: Any) -> Terms:
-        """Terms of the objective on this batch; gradients replace what `.grad` held."""
+        """Terms of this batch; in the parameters of each loss its gradient replaces what `.grad` held."""
         graph = self.bind(batch)
         values, gradients = graph(batch)
         for parameter, gradient in zip(graph.trained, gradients, strict=True):
@@ -95,19 +102,28 @@ class Compiled:
 
     def bind(self, batch: Batch) -> Bound:
         """The graph of such a batch on the tensors that the modules hold now; built if there is none."""
-        modules, tensors = _contents(self._module)
-        trained = [t for t in tensors if t.requires_grad]
-        fixed = [t for t in tensors if not t.requires_grad]
+        modules, tensors = contents(self._module)
+        own = self._minimizing()
+        trained = [t for t in tensors if t.requires_grad and (own is None or id(t) in own)]
+        held = {id(t) for t in trained}
+        fixed = [t for t in tensors if id(t) not in held]
         signature = (modules, tuple(kind_of(x) for x in (*tensors, *batch)))
         if signature not in self._graphs:
             self._graphs[signature] = self._build(trained, fixed, batch)
         return Bound(self._graphs[signature], trained, fixed, self.mode)
 
+    def _minimizing(self) -> set[int] | None:
+        """Ids of the tensors of those parts that minimize something; `None` for all."""
+        own: set[int] = set()
+        for loss in self.costs.losses:
+            if loss.part is self.costs:
+                return None
+            own.update(map(id, contents(loss.part)[1]))
+        return own
+
     def _build(self, trained: list[Tensor], fixed: list[Tensor], batch: Batch) -> Graph:
         """Capture the program as it is now, prove the graph, and turn it into kernels."""
-        names: dict[int, str] = {}
-        for name, tensor in named_tensors(self._module):
-            names.setdefault(id(tensor), name)
+        names = first_names(self._module)
         trained_state = {names[id(t)]: t for t in trained}
         fixed_state = {names[id(t)]: t for t in fixed}
         self.announce("compiling: one graph of the program")
@@ -159,7 +175,7 @@ class Bound:
         return values.clone(), gradients
 
 
-def _prove(graph: Graph, module: nn.Module, trained: State, fixed: State, batch: Batch) -> None:
+def _prove(graph: Graph, module: TermsOf, trained: State, fixed: State, batch: Batch) -> None:
     """Run program and graph under one seed, and refuse a graph that gives other terms or gradients.
 
     The seed is always the same: a drawn one would shift the noise of a resumed run. Buffers stay as they were.
@@ -183,7 +199,7 @@ def _prove(graph: Graph, module: nn.Module, trained: State, fixed: State, batch:
             )
 
 
-def _contents(root: nn.Module) -> tuple[tuple[Any, ...], list[Tensor]]:
+def contents(root: nn.Module) -> tuple[tuple[Any, ...], list[Tensor]]:
     """Every module with its mode, and every parameter and buffer once, in a fixed order.
 
     It is called at each step, and so reads the modules' own dicts: `named_modules` and `named_parameters` build names

@@ -1,4 +1,4 @@
-"""One step of an objective as a pure function of tensors, and that function as one graph.
+"""Costs and their gradients as a pure function of tensors, and that function as one graph.
 
 How a Pyro program becomes a graph. `value_and_grad` makes the step a function of tensors alone: parameters and buffers
 come in as arguments (by `functional_call`), terms and gradients go out. `make_fx` runs this function once on tensors
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,7 +23,7 @@ from torch.func import functional_call
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from ...data.batches import Batch
-from ...objectives.elbo import Objective
+from ...objectives.losses import Costs, Loss
 from ...process.states import fork_rng, named_tensors
 
 LONG = 2_500  # operations: an unrolled deep Markov model has 350 a time step
@@ -41,18 +40,17 @@ def detach(terms: Terms) -> Terms:
     return {name: value.detach() for name, value in terms.items()}
 
 
-class ObjectiveTerms(nn.Module):
-    """An objective whose forward returns its terms, as `functional_call` needs it."""
+class TermsOf(nn.Module):
+    """Costs whose forward returns their terms, as `functional_call` needs it."""
 
-    def __init__(self, objective: Objective):
+    def __init__(self, costs: Costs):
         super().__init__()
-        self.objective = objective
+        self.costs = costs
 
     def forward(self, *batch: Any) -> Terms:
-        """The terms of the objective."""
-        statements = self.objective.statements
-        with nullcontext() if statements is None else statements.read():
-            return self.objective.terms(*batch)
+        """The terms."""
+        with self.costs.reading_parameters():
+            return self.costs.terms(*batch)
 
 
 @dataclass(frozen=True)
@@ -126,9 +124,14 @@ def copy_tensors(state: State) -> State:
     return {name: tensor.detach().clone() for name, tensor in state.items()}
 
 
-def value_and_grad(module: nn.Module) -> Step:
+def value_and_grad(module: TermsOf) -> Step:
     """The function `(trained, fixed, batch) -> (terms, gradients)` of a module that returns terms."""
     places = _places(module)
+    names = first_names(module)
+    minimized = []
+    for loss in module.costs.losses:
+        own = {names[id(p)] for p in loss.part.parameters()}
+        minimized.append((loss, own))
 
     def step(trained: State, fixed: State, batch: Batch) -> tuple[Terms, State]:
         leaves = {name: p.detach().requires_grad_() for name, p in trained.items()}
@@ -137,23 +140,33 @@ def value_and_grad(module: nn.Module) -> Step:
             tensors.update(dict.fromkeys(places[name], tensor))
         with torch.enable_grad():
             terms = functional_call(module, tensors, batch, tie_weights=False)
-        gradients = _gradients(terms["loss"], leaves)
+            gradients = _gradients(minimized, terms, leaves)
         return detach(terms), gradients
 
     return step
 
 
-def _gradients(loss: Tensor, leaves: State) -> State:
-    """The gradient of the loss at each leaf that it depends on."""
-    found = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
+def _gradients(minimized: list[tuple[Loss, set[str]]], terms: Terms, leaves: State) -> State:
+    """The gradient of each loss at those of its leaves that it depends on, in the order of the leaves."""
+    found: dict[str, Tensor | None] = {}
+    for loss, own in minimized:
+        names = [name for name in leaves if name in own]
+        if names:
+            inputs = [leaves[name] for name in names]
+            is_last = loss is minimized[-1][0]
+            values = torch.autograd.grad(
+                loss.of(terms), inputs, allow_unused=True, retain_graph=not is_last
+            )
+            found.update(zip(names, values, strict=True))
     gradients = {}
-    for (name, leaf), gradient in zip(leaves.items(), found, strict=True):
+    for name, leaf in leaves.items():
+        gradient = found[name]
         if gradient is not None:
             gradients[name] = _in_order_of(leaf, gradient)
     return gradients
 
 
-def capture(module: nn.Module, trained: State, fixed: State, batch: Batch) -> Graph:
+def capture(module: TermsOf, trained: State, fixed: State, batch: Batch) -> Graph:
     """`value_and_grad(module)` as one graph.
 
     Raises:
@@ -181,7 +194,7 @@ def capture(module: nn.Module, trained: State, fixed: State, batch: Batch) -> Gr
 class _FlatStep:
     """`value_and_grad` on one flat list of tensors, as `make_fx` takes it; remembers the names of what it returns."""
 
-    def __init__(self, module: nn.Module, trained: State, fixed: State, batch: Batch):
+    def __init__(self, module: TermsOf, trained: State, fixed: State, batch: Batch):
         self.step = value_and_grad(module)
         self.trained = list(trained)
         self.fixed = list(fixed)
@@ -209,6 +222,14 @@ class _LastSite(Messenger):
 
     def _pyro_post_sample(self, msg: dict[str, Any]) -> None:
         self.name = msg["name"]
+
+
+def first_names(module: nn.Module) -> dict[int, str]:
+    """The first name of every tensor, by its id."""
+    names: dict[int, str] = {}
+    for name, tensor in named_tensors(module):
+        names.setdefault(id(tensor), name)
+    return names
 
 
 def _places(module: nn.Module) -> dict[str, list[str]]:

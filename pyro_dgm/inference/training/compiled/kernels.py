@@ -17,7 +17,13 @@ ON_A_CPU: dict[str, Any] = {"cpp_wrapper": True, "pattern_matcher": False}
 Function = Callable[..., Sequence[Tensor]]
 
 
-def kernels_of(graph: fx.GraphModule, inputs: Sequence[Tensor], mode: str | None) -> Function:
+def kernels_of(
+    graph: fx.GraphModule,
+    inputs: Sequence[Tensor],
+    mode: str | None,
+    *,
+    same_noise: bool = False,
+) -> Function:
     """A graph as kernels.
 
     Inductor takes the graph as it is: through `torch.compile` its guards alone would cost a tenth of a small step.
@@ -26,6 +32,7 @@ def kernels_of(graph: fx.GraphModule, inputs: Sequence[Tensor], mode: str | None
         graph: operations on flat inputs; it is taken over.
         inputs: an example of them.
         mode: a mode of `torch.compile`.
+        same_noise: draw by torch's own kernels, the very numbers of the program, in place of faster ones.
     """
     from torch import _inductor as inductor  # a second of imports, and only here needed
 
@@ -33,6 +40,8 @@ def kernels_of(graph: fx.GraphModule, inputs: Sequence[Tensor], mode: str | None
     if mode is None and all(x.device.type == "cpu" for x in inputs):
         _split_biases(graph)
         options = ON_A_CPU
+    if same_noise:
+        options = {**(options or {}), "fallback_random": True}
     with torch.no_grad(), pyro.validation_enabled(False), warnings.catch_warnings():
         own = ".*torch._prims_common.check"
         warnings.filterwarnings("ignore", message=own, category=FutureWarning)

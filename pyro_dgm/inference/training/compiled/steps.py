@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,58 +16,28 @@ from .compilation import Bound, Compiled, Eager, kind_of
 from .graphs import Gradients, Terms
 from .updates import Update
 
+Places = list[int | None]
 
-class CompiledSteps:
-    r"""$\theta \leftarrow \theta - \eta\, \nabla \ell(\theta; x)$ at each call: graph, clipping, update, schedules.
 
-    What `SVITrainer.step` looks up anew (modules and their modes, the graph of a signature, the lists of the optimizer)
-    is looked up at the first batch of an epoch: nothing of it changes before the next. The ragged last batch of an
-    epoch runs eager: it is not worth a graph of its own.
+@dataclass(frozen=True)
+class Descent:
+    r"""$\theta \leftarrow \theta + \Delta(g)$ for the parameters of one optimizer: means over ranks, clipping, update.
 
     Args:
-        compiled, eager: loss and gradient, by graphs and by autograd.
         update: the optimizer's step, over all parameters that are trained.
         clip: global gradient norm above which gradients are scaled down.
-        advance: what moves the schedules of the objective on.
-        is_ragged: whether a batch is smaller than the others.
     """
 
-    def __init__(
-        self,
-        compiled: Compiled,
-        eager: Eager,
-        update: Update,
-        clip: float | None,
-        advance: Sequence[Callable[[], None]],
-        is_ragged: Callable[[Batch], bool],
-    ):
-        self.compiled = compiled
-        self.eager = eager
-        self.update = update
-        self.clip = clip
-        self.advance = advance
-        self.is_ragged = is_ragged
-        self._bound: dict[Any, tuple[Bound, list[int | None]]] = {}
+    update: Update
+    clip: float | None = None
 
-    def __call__(self, batch: Batch) -> Terms | Values:
-        """One step; returns the terms before it."""
-        terms: Terms | Values
-        if self.is_ragged(batch):
-            terms = self.eager.backward(*batch)
-            gradients = [p.grad for p in self.update.parameters]
-        else:
-            bound, places = self._graph_of(batch)
-            values, found = bound(batch)
-            terms = Values(bound.names, values)
-            gradients = [None if place is None else found[place] for place in places]
+    def __call__(self, gradients: Gradients, num_data: int) -> None:
+        """Move by the gradient of each parameter, a mean over so many data of this rank."""
         if rank_and_world() != (0, 1):
-            gradients = self._averaged(gradients, len(batch[0]) if batch else 0)
+            gradients = self._averaged(gradients, num_data)
         if self.clip is not None:
             clip(gradients, self.clip)
         self.update(gradients)
-        for advance in self.advance:
-            advance()
-        return terms
 
     def _averaged(self, gradients: Gradients, num_data: int) -> Gradients:
         """Their means over all ranks."""
@@ -76,13 +47,62 @@ class CompiledSteps:
         average_gradients(parameters, num_data)
         return [parameter.grad for parameter in parameters]
 
-    def _graph_of(self, batch: Batch) -> tuple[Bound, list[int | None]]:
+
+class CompiledSteps:
+    r"""$\theta \leftarrow \theta - \eta\, \nabla \ell(\theta; x)$ at each call: graph, clipping, update, schedules.
+
+    What a trainer's `step` looks up anew (modules and their modes, the graph of a signature, the lists of the
+    optimizer) is looked up at the first batch of an epoch: nothing of it changes before the next. The ragged last batch
+    of an epoch runs eager: it is not worth a graph of its own.
+
+    Args:
+        compiled, eager: losses and gradients, by graphs and by autograd.
+        descents: what moves the parameters, those of each loss by one.
+        advance: what moves the schedules of the costs on.
+        is_ragged: whether a batch is smaller than the others.
+    """
+
+    def __init__(
+        self,
+        compiled: Compiled,
+        eager: Eager,
+        descents: Sequence[Descent],
+        advance: Sequence[Callable[[], None]],
+        is_ragged: Callable[[Batch], bool],
+    ):
+        self.compiled = compiled
+        self.eager = eager
+        self.descents = descents
+        self.advance = advance
+        self.is_ragged = is_ragged
+        self._bound: dict[Any, tuple[Bound, list[Places]]] = {}
+
+    def __call__(self, batch: Batch) -> Terms | Values:
+        """One step; returns the terms before it, none of an empty batch: other ranks alone have one."""
+        terms: Terms | Values
+        num_data = len(batch[0]) if batch else 0
+        if self.is_ragged(batch):
+            terms = self.eager.backward(*batch)
+            for descent in self.descents:
+                descent([p.grad for p in descent.update.parameters], num_data)
+        else:
+            bound, places = self._graph_of(batch)
+            values, found = bound(batch)
+            terms = Values(bound.names, values)
+            for descent, own in zip(self.descents, places, strict=True):
+                descent([None if place is None else found[place] for place in own], num_data)
+        for advance in self.advance:
+            advance()
+        return terms
+
+    def _graph_of(self, batch: Batch) -> tuple[Bound, list[Places]]:
         """The graph for such a batch, and where it has the gradient of each parameter; nowhere for a frozen one."""
         kinds = tuple([kind_of(value) for value in batch])
         if kinds not in self._bound:
             bound = self.compiled.bind(batch)
-            own = {id(parameter): place for place, parameter in enumerate(bound.trained)}
-            self._bound[kinds] = bound, [own.get(id(p)) for p in self.update.parameters]
+            at = {id(parameter): place for place, parameter in enumerate(bound.trained)}
+            places = [[at.get(id(p)) for p in d.update.parameters] for d in self.descents]
+            self._bound[kinds] = bound, places
         return self._bound[kinds]
 
 

@@ -50,6 +50,11 @@ class Update:
         finally:
             self._release()
 
+    @property
+    def is_bound(self) -> bool:
+        """Whether lists are kept, so that the next step is one call on them."""
+        return bool(self._groups)
+
     @torch.no_grad()
     def __call__(self, gradients: Sequence[Tensor | None]) -> None:
         """Move each parameter by its gradient; those without one stay as they are."""

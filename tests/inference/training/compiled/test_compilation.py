@@ -33,11 +33,11 @@ def same_noise():
 
 def backward(road, *batch, seed=0):
     """Terms and gradients of one step under a seed, from empty gradients."""
-    road.objective.zero_grad(set_to_none=True)
+    road.costs.zero_grad(set_to_none=True)
     with fork_rng(seed=seed), pyro.validation_enabled(False):
         terms = road.backward(*batch)
     return terms, {
-        n: p.grad.clone() for n, p in road.objective.named_parameters() if p.grad is not None
+        n: p.grad.clone() for n, p in road.costs.named_parameters() if p.grad is not None
     }
 
 
@@ -57,7 +57,7 @@ def test_the_captured_graph_equals_the_program_in_value_and_gradient(build, num)
         loss, expected = loss_and_grad(objective, *x, seed=5)
         torch.testing.assert_close(terms["loss"], loss)
         torch.testing.assert_close(
-            {n.removeprefix("objective."): g for n, g in gradients.items()}, expected
+            {n.removeprefix("costs."): g for n, g in gradients.items()}, expected
         )
 
 
@@ -159,7 +159,7 @@ def test_gradients_replace_those_of_the_last_step(eager_backend):
     _, once = backward(road, x)
     with fork_rng(seed=0):
         road.backward(x)
-    torch.testing.assert_close({n: p.grad for n, p in road.objective.named_parameters()}, once)
+    torch.testing.assert_close({n: p.grad for n, p in road.costs.named_parameters()}, once)
 
 
 def test_a_frozen_parameter_is_noticed(eager_backend):
@@ -168,7 +168,7 @@ def test_a_frozen_parameter_is_noticed(eager_backend):
     backward(road, x)
     vae.guide.requires_grad_(False)
     terms, gradients = backward(road, x)
-    torch.testing.assert_close((terms, gradients), backward(Eager(road.objective), x))
+    torch.testing.assert_close((terms, gradients), backward(Eager(road.costs), x))
     assert all(name.startswith("model.") for name in gradients)
     assert all(p.grad is None for p in vae.guide.parameters())
 
@@ -178,7 +178,7 @@ def test_a_replaced_parameter_is_noticed(eager_backend):
     road = Compiled(dgm.ELBO(vae.model, vae.guide))
     backward(road, x)
     vae.model.likelihood.net[0].weight = nn.Parameter(torch.randn(6, 2))
-    torch.testing.assert_close(backward(road, x), backward(Eager(road.objective), x))
+    torch.testing.assert_close(backward(road, x), backward(Eager(road.costs), x))
 
 
 def test_replaced_submodules_are_noticed_though_memory_is_used_again(eager_backend):
@@ -196,7 +196,7 @@ def test_replaced_submodules_are_noticed_though_memory_is_used_again(eager_backe
         nn.ReLU,
     ):
         vae.model.likelihood.net[1] = activation()
-        torch.testing.assert_close(backward(road, x), backward(Eager(road.objective), x))
+        torch.testing.assert_close(backward(road, x), backward(Eager(road.costs), x))
 
 
 class Normalized(dgm.Program):
@@ -412,8 +412,8 @@ def test_compilation_leaves_the_validation_setting_alone(monkeypatch):
 def test_value_and_grad_leaves_the_weights_without_gradients():
     vae, x = toy_vae(), torch.randn(4, 3)
     objective = dgm.ELBO(vae.model, vae.guide)
-    trained = {f"objective.{n}": p for n, p in objective.named_parameters()}
-    fixed = {f"objective.{n}": b for n, b in objective.named_buffers()}
+    trained = {f"costs.{n}": p for n, p in objective.named_parameters()}
+    fixed = {f"costs.{n}": b for n, b in objective.named_buffers()}
     terms, gradients = stepped(objective)(trained, fixed, (x,))
     assert set(gradients) == set(trained)
     assert not terms["loss"].requires_grad

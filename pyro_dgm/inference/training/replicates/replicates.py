@@ -1,0 +1,267 @@
+"""One declaration, several seeds: trainers that differ in their seed alone, trained at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from warnings import warn
+
+import pyro
+import torch
+
+from ...data.batches import Batch
+from ...data.reading import as_batches
+from ...process.distributed import rank_and_world
+from ...process.states import check_seed, fork_rng
+from ..checkpoints import KEEP, CheckpointFile
+from ..driving import Plan
+from ..history import Row
+from ..monitoring import progress_bar
+from ..trainer import Trainer
+from .choice import Choice
+from .histories import SeedHistory
+from .runs import SeedRun, take_side_by_side
+from .steps import SideBySide
+
+
+class Replicates:
+    r"""Runs $s = 1, …, S$ of one declaration, which differ in their seed alone and are trained at once.
+
+    Each is what it would be by itself,
+
+        torch.manual_seed(seed)
+        trainer = build()
+        trainer.fit(train, val, …, seed=seed)
+
+    with `compile=False`, up to the rounding of other kernels: initialization, order of the data, noise, validation,
+    best epoch, early stopping and checkpoints are its own. Loss and gradient of all runs are one graph (kernels with
+    `compile=True` in the trainer, compiled once for all), and a fused Adam moves all of them by one call. A program
+    whose noise depends on a value, as that of a discrete guide does, or that reads the value of a tensor has no such
+    graph; then, and for other trainers than `SVITrainer`, each run takes its own steps in turn: see `at_once`.
+
+    Args:
+        build: makes a trainer with parts of its own.
+        seeds: one for each run.
+
+    Attributes:
+        trainers: by run, as if each had been trained alone.
+        seeds: by run.
+        errors: by seed, what has ended a run whose numbers were not finite any more; it stands at its last good epoch.
+
+    Raises:
+        TypeError: for a trainer in place of a function that builds one.
+        ValueError: without a seed, for a seed twice, for parts that two trainers share, with several processes.
+
+    Example:
+        >>> import pyro.distributions as dist
+        >>> from pyro_dgm import Bernoulli, Conditional, ELBO, StandardNormal, SVITrainer, VAE, mlp
+        >>> def build():
+        ...     vae = VAE(StandardNormal(2), Bernoulli(mlp(2, 9)), Conditional(dist.Normal, mlp(9, 4)))
+        ...     return SVITrainer(ELBO(vae.model, vae.guide), lr=1e-2)
+        >>> runs = Replicates(build, seeds=range(3))
+        >>> history = runs.fit(torch.ones(32, 9), epochs=2, progress=False)
+        >>> history["train_nelbo"].shape
+        (3, 2)
+    """
+
+    def __init__(self, build: Callable[[], Trainer], seeds: Sequence[int]):
+        self.seeds = [check_seed(seed) for seed in seeds]
+        _check_seeds(self.seeds, build)
+        self.trainers: list[Trainer] = []
+        for seed in self.seeds:
+            with fork_rng(seed=seed):
+                self.trainers.append(build())
+        _check_trainers(self.trainers)
+        self.errors: dict[int, Exception] = {}
+        self._choice = Choice()
+
+    def __len__(self) -> int:
+        return len(self.trainers)
+
+    def __iter__(self) -> Iterator[Trainer]:
+        return iter(self.trainers)
+
+    @property
+    def at_once(self) -> int | None:
+        """How many runs one graph takes: 1 where each takes its own steps; `None` before the first `fit`."""
+        return self._choice.num
+
+    @property
+    def history(self) -> SeedHistory:
+        """All histories as one."""
+        return SeedHistory(self.seeds, [trainer.history.rows for trainer in self.trainers])
+
+    def fit(
+        self,
+        train: Any,
+        val: Any = None,
+        epochs: int = 1,
+        batch_size: int = 128,
+        *,
+        monitor: str | None = None,
+        patience: int | None = None,
+        checkpoint: str | Path | None = None,
+        checkpoint_every: int | None = None,
+        checkpoint_keep: int = KEEP,
+        on_epoch: Callable[[int, Row], None] | None = None,
+        progress: bool = True,
+    ) -> SeedHistory:
+        """Train every run for `epochs` more epochs; the arguments are those of `Trainer.fit`.
+
+        Args:
+            train: data of all runs, in an order of its own for each.
+            val: scored after every epoch of each.
+            epochs: of each run, from here on.
+            batch_size: data per step of one run.
+            monitor: metric by which a run compares its epochs.
+            patience: epochs without a better one, after which a run ends.
+            checkpoint: folder, in which run s writes `seed-s.pt`, which `Trainer.resume` reads as well.
+            checkpoint_every: write it after every so many steps as well.
+            checkpoint_keep: how many of a run stay.
+            on_epoch: called with the seed and the row of every epoch of every run.
+            progress: whether to show a bar.
+
+        Returns:
+            The histories of all epochs so far, as one.
+
+        Warns:
+            UserWarning: for a run that has ended because its numbers were not finite; the others go on.
+
+        Raises:
+            ValueError: as `Trainer.fit`, for what concerns all runs, and if no run is left.
+        """
+        going = self._going()
+        first = self.trainers[going[0]]
+        device = first.state.device
+        data = as_batches(train, batch_size, first.model, device, shuffle=True, split=True)
+        trainers = [self.trainers[row] for row in going]
+        with _around(device), progress_bar(epochs * len(going), shown=progress) as bar:
+            runs: list[SeedRun] = []
+            for row in going:
+                seed = self.seeds[row]
+                plan = Plan(
+                    epochs=epochs,
+                    batch_size=batch_size,
+                    monitor=monitor,
+                    patience=patience,
+                    seed=seed,
+                    file=CheckpointFile(_path(checkpoint, seed), checkpoint_every, checkpoint_keep),
+                    on_epoch=_Report(seed, on_epoch, bar.update),
+                    progress=False,
+                )
+                fit = self.trainers[row].fitting(data, val, plan)
+                runs.append(SeedRun(len(runs), fit, device))
+
+            def choose(batches: Sequence[Batch]) -> SideBySide:
+                return self._choice.steps(trainers, batches, bar.set_postfix_str)
+
+            take_side_by_side(runs, choose)
+        self._record(going, runs)
+        return self.history
+
+    def _going(self) -> list[int]:
+        """The runs that no error has ended."""
+        going = [row for row, seed in enumerate(self.seeds) if seed not in self.errors]
+        if not going:
+            raise next(iter(self.errors.values()))
+        return going
+
+    def _record(self, going: Sequence[int], runs: Sequence[SeedRun]) -> None:
+        for row, run in zip(going, runs, strict=True):
+            if run.error is not None:
+                seed = self.seeds[row]
+                self.errors[seed] = run.error
+                warn(f"seed {seed}: {run.error}", stacklevel=3)
+        if len(self.errors) == len(self.seeds):
+            raise next(iter(self.errors.values()))
+
+    def resume(self, folder: str | Path) -> None:
+        """Go on from the checkpoints of all runs: the next `fit` goes on as if the first had never stopped.
+
+        Raises:
+            FileError: if one is missing or damaged.
+            ValueError: for the checkpoint of a trainer with other settings.
+        """
+        for seed, trainer in zip(self.seeds, self.trainers, strict=True):
+            trainer.resume(Path(folder) / _name(seed))
+
+    def save(self, folder: str | Path) -> None:
+        """Write everything needed to go on, one file for each run."""
+        for seed, trainer in zip(self.seeds, self.trainers, strict=True):
+            trainer.save(Path(folder) / _name(seed))
+
+    def __repr__(self) -> str:
+        return f"Replicates({self.trainers[0]!r}, seeds={self.seeds})"
+
+
+@contextmanager
+def _around(device: torch.device) -> Iterator[None]:
+    """What stands around each of the fits, around all of them: they end in any order."""
+    with (
+        fork_rng(torch.empty(0, device=device)),
+        pyro.validation_enabled(False),
+        torch.inference_mode(mode=False),
+        torch.enable_grad(),
+    ):
+        yield
+
+
+class _Report:
+    """Tells the bar and the user of an epoch."""
+
+    def __init__(
+        self, seed: int, on_epoch: Callable[[int, Row], None] | None, update: Callable[[], Any]
+    ):
+        self.seed = seed
+        self.on_epoch = on_epoch
+        self.update = update
+
+    def __call__(self, row: Row) -> None:
+        self.update()
+        if self.on_epoch is not None:
+            self.on_epoch(self.seed, row)
+
+
+def _name(seed: int) -> str:
+    return f"seed-{seed}.pt"
+
+
+def _path(folder: str | Path | None, seed: int) -> Path | None:
+    return None if folder is None else Path(folder) / _name(seed)
+
+
+def _check_seeds(seeds: Sequence[int], build: Any) -> None:
+    if not callable(build):
+        raise TypeError(
+            f"Replicates: expected a function that builds a trainer, got {type(build).__name__}. "
+            "Fix: def build(): vae = …; return SVITrainer(ELBO(vae.model, vae.guide))."
+        )
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ValueError(
+            f"Replicates: expected at least one seed, each once, got {seeds}. Fix: seeds=range(5)."
+        )
+    _, world = rank_and_world()
+    if world > 1:
+        raise ValueError(
+            f"Replicates: expected one process, got {world} that exchange gradients. Fix: no "
+            "init_process_group, and seeds=range(16)[rank::world] in each process."
+        )
+
+
+def _check_trainers(trainers: Sequence[Trainer]) -> None:
+    """Refuse what is no trainer, and parts that two of them share: one would move the other."""
+    owners: dict[int, int] = {}
+    for number, trainer in enumerate(trainers):
+        if not isinstance(trainer, Trainer):
+            raise TypeError(
+                "Replicates: expected a function that builds a trainer, got one that builds "
+                f"{type(trainer).__name__}. Fix: return SVITrainer(ELBO(vae.model, vae.guide))."
+            )
+        for name, tensor in (*trainer.module.named_parameters(), *trainer.module.named_buffers()):
+            if owners.setdefault(id(tensor), number) != number:
+                raise ValueError(
+                    f"Replicates: expected parts of its own for each run, got '{name}' in two of them. "
+                    "Fix: build networks, model and guide inside of build()."
+                )

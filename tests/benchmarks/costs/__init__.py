@@ -1,0 +1,1 @@
+"""What is measured of how costs grow, and what is computed beyond."""
