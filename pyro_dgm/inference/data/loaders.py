@@ -93,8 +93,13 @@ class LoaderBatches:
 
     @property
     def num_batches(self) -> int | None:
-        """How many batches an epoch has; `None` where only reading them tells."""
-        return None if self.num_stacked else num_batches_of(self.loader)
+        """How many batches an epoch of training has; `None` where only reading them tells."""
+        num = None if self.num_stacked else num_batches_of(self.loader)
+        if num is None or num < 2:
+            return num
+        if comes_as_it_is(self.loader):  # the last one may be of one datum
+            return None
+        return batches_before_one_datum(self.loader) or num
 
     def in_order(self) -> LoaderBatches:
         """The same batches.

@@ -7,7 +7,7 @@ from torch.utils.data import DataLoader
 import pyro_dgm as dgm
 from pyro_dgm.inference.data.batches import LoaderBatches
 from pyro_dgm.inference.data.reading import as_batches
-from pyro_dgm.inference.data.sharding import with_batches_of_rank
+from pyro_dgm.inference.data.sharding import with_batches_of_rank, with_order_of_rank
 from pyro_dgm.inference.process.distributed import (
     all_reduce_sum,
     average_gradients,
@@ -163,6 +163,23 @@ def test_in_training_each_datum_is_with_one_rank_and_a_step_has_the_batch_of_one
     for step in range(num // (2 * world)):
         if all(len(part[step]) == 2 for part in parts):  # else a rest of one datum was joined
             assert sorted(x for part in parts for x in part[step]) == sorted(whole[step])
+
+
+@pytest.mark.parametrize("num", [1, 7, 8, 9, 23])
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_a_rank_knows_how_many_batches_of_training_it_has(num, world, monkeypatch):
+    """By that the ranks know whether one must follow the others: a last batch of one datum is none of its own."""
+    loader = DataLoader(torch.arange(num), 3, shuffle=True)
+    build = lambda: LoaderBatches(with_order_of_rank(loader), ["x"], torch.device("cpu"))  # noqa: E731
+    for batches in (build, lambda: dgm.Batches(torch.arange(num), 3)):
+        found = of_each_rank(world, monkeypatch, lambda b=batches: counted(b()))
+        assert all(told == read for told, read in found)
+
+
+def counted(batches):
+    """How many batches are told, and how many are read."""
+    read = batches.epoch(1, 2, training=True)
+    return batches.num_batches, len(list(read))
 
 
 @pytest.mark.parametrize("world", [2, 3])
