@@ -10,6 +10,7 @@ from warnings import warn
 
 import pyro
 import torch
+from torch import nn
 
 from ...data.batches import Batch, as_batches
 from ...process.distributed import rank_and_world
@@ -18,6 +19,7 @@ from ..checkpoints import KEEP, CheckpointFile
 from ..driving import Plan
 from ..history import Row
 from ..monitoring import progress_bar
+from ..svi import SVITrainer
 from ..trainer import Trainer
 from .choice import Choice
 from .histories import SeedHistory
@@ -86,6 +88,23 @@ class Replicates:
     def at_once(self) -> int | None:
         """How many runs one graph takes: 1 where each takes its own steps; `None` before the first `fit`."""
         return self._choice.num
+
+    @property
+    def pairs(self) -> list[tuple[nn.Module, nn.Module]]:
+        """Model and guide of each run, as `nll` and `seeds_to_arviz` take them.
+
+        Raises:
+            TypeError: of trainers without an objective.
+        """
+        found = []
+        for trainer in self.trainers:
+            if not isinstance(trainer, SVITrainer):
+                raise TypeError(
+                    f"pairs: expected trainers of model and guide, got {type(trainer).__name__}. "
+                    "Fix: [trainer.generator for trainer in runs]."
+                )
+            found.append((trainer.objective.model, trainer.objective.guide))
+        return found
 
     @property
     def history(self) -> SeedHistory:
