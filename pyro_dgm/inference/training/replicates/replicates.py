@@ -153,7 +153,12 @@ class Replicates:
         going = self._going()
         first = self.trainers[going[0]]
         device = first.state.device
+        # Moved to the device once, for all runs.
         data = as_batches(train, batch_size, first.model, device, shuffle=True, split=True)
+        if val is not None:
+            val = as_batches(
+                val, batch_size, first.model, device, shuffle=False, split=True, name="val"
+            )
         trainers = [self.trainers[row] for row in going]
         with _around(device), progress_bar(epochs * len(going), shown=progress) as bar:
             runs: list[SeedRun] = []
