@@ -1,5 +1,6 @@
-"""What training is made of: objectives, gradients, schedules, the loop."""
+"""What training is made of: objectives, gradients, schedules, the loop; several seeds at once."""
 
+from .arviz_export.seeds import seeds_to_arviz
 from .inference.data.batches import Batches
 from .inference.data.binarization import binarize
 from .inference.data.sequences import LengthBuckets
@@ -43,4 +44,5 @@ __all__ = [
     "binarize",
     "load_weights",
     "save_weights",
+    "seeds_to_arviz",
 ]

@@ -118,7 +118,7 @@ def to_arviz(
             further["per_datum"] = _per_datum(pair, blocks, len(kept), index)
         notes = _notes(groups, reading, len(kept))
     labels = {**coords, DATUM: [index[i] for i in kept.tolist()]}
-    return _with_table(container({**_datasets(groups, labels, notes), **further}))
+    return with_table(container({**_datasets(groups, labels, notes), **further}))
 
 
 def _kept_data(pair: Session, most: int | None) -> Tensor:
@@ -129,7 +129,7 @@ def _kept_data(pair: Session, most: int | None) -> Tensor:
     return evenly_spread(most, len(pair))
 
 
-def _with_table(found: Any) -> Any:
+def with_table(found: Any) -> Any:
     """The container of ArviZ 0.x as one whose table is of the groups that have draws; that of 1.x as it is."""
     import xarray
 

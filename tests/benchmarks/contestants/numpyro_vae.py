@@ -205,8 +205,11 @@ def flows(size: Size) -> Pair:
 # Steps ----------------------------------------------------------------------------------------------------------------
 
 
-def stepping(pair: Callable[[Size], Pair], size: Size, *, loop: bool) -> Contestant:
-    """`svi.update` jitted: one step a call, or `IN_A_LOOP` of them, over as many batches, in one jitted function."""
+def stepping(pair: Callable[[Size], Pair], size: Size, *, loop: bool, seeds: int = 0) -> Contestant:
+    """`svi.update` jitted: one step a call, or `IN_A_LOOP` of them, over as many batches, in one jitted function.
+
+    With `seeds` the loop is that of so many states under `vmap`, all over the batches in one order.
+    """
     loss = RenyiELBO(num_particles=size.particles) if size.particles > 1 else Trace_ELBO()
     svi = SVI(*pair(size), optim.Adam(1e-3), loss)
     shape = (IN_A_LOOP * size.batch, size.dim)
@@ -226,9 +229,13 @@ def stepping(pair: Callable[[Size], Pair], size: Size, *, loop: bool) -> Contest
     one = jax.jit(lambda now: svi.update(now, x))
     take = run if loop else one
     state = [start]
+    if seeds:
+        take = jax.jit(jax.vmap(lambda now: lax.fori_loop(0, IN_A_LOOP, body, (now, 0.0))))
+        keys = random.split(random.PRNGKey(3), seeds)
+        state = [jax.vmap(lambda key: svi.init(key, x))(keys)]
 
     def step() -> None:
         state[0], cost = take(state[0])
         jax.block_until_ready(cost)
 
-    return Contestant(step, parameters, first, IN_A_LOOP if loop else 1)
+    return Contestant(step, parameters, first, (IN_A_LOOP if loop else 1) * max(1, seeds))

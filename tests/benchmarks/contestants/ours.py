@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import pyro_dgm as dgm
 from pyro_dgm.experiments.recipes import levels_vae
+from pyro_dgm.inference.training.replicates import choice
 
 from .plain_pyro import svi_stepping
 from .sizes import STEPS, Contestant, Size, count_in
@@ -117,6 +118,29 @@ def fitting(model: Model, size: Size, *, epochs: int) -> Contestant:
 
     warm_up = partial(fit, epochs=2, batches=10)
     return Contestant(fit, count_in(loss), first, STEPS * epochs, warm_up)
+
+
+def replicated(
+    model: Model, size: Size, *, seeds: int, epochs: int, at_once: int | None = None
+) -> Contestant:
+    """Several seeds by one call of `Replicates.fit`; a step is one of one seed."""
+    x = size.data(STEPS)
+
+    def build() -> dgm.SVITrainer:
+        return dgm.SVITrainer(objective(model, size), lr=1e-3, compile=True)
+
+    if at_once is not None:
+        choice.num_at_once = lambda *_: at_once
+    runs = dgm.training.Replicates(build, range(seeds))
+    loss = runs.trainers[0].objective
+    first = first_loss(loss, x[: size.batch])
+
+    def fit(epochs: int = epochs, batches: int = STEPS) -> None:
+        data = x[: batches * size.batch]
+        runs.fit(data, epochs=epochs, batch_size=size.batch, progress=False)
+
+    warm_up = partial(fit, epochs=2, batches=10)
+    return Contestant(fit, count_in(loss), first, STEPS * seeds * epochs, warm_up)
 
 
 def by_svi(model: Model, size: Size) -> Contestant:

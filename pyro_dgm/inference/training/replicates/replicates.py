@@ -10,6 +10,7 @@ from warnings import warn
 
 import pyro
 import torch
+from torch import nn
 
 from ...data.batches import Batch
 from ...data.reading import as_batches
@@ -19,6 +20,7 @@ from ..checkpoints import KEEP, CheckpointFile
 from ..driving import Plan
 from ..history import Row
 from ..monitoring import progress_bar
+from ..svi import SVITrainer
 from ..trainer import Trainer
 from .choice import Choice
 from .histories import SeedHistory
@@ -89,6 +91,23 @@ class Replicates:
         return self._choice.num
 
     @property
+    def pairs(self) -> list[tuple[nn.Module, nn.Module]]:
+        """Model and guide of each run, as `nll` and `seeds_to_arviz` take them.
+
+        Raises:
+            TypeError: of trainers without an objective.
+        """
+        found = []
+        for trainer in self.trainers:
+            if not isinstance(trainer, SVITrainer):
+                raise TypeError(
+                    f"pairs: expected trainers of model and guide, got {type(trainer).__name__}. "
+                    "Fix: [trainer.generator for trainer in runs]."
+                )
+            found.append((trainer.objective.model, trainer.objective.guide))
+        return found
+
+    @property
     def history(self) -> SeedHistory:
         """All histories as one."""
         return SeedHistory(self.seeds, [trainer.history.rows for trainer in self.trainers])
@@ -135,7 +154,12 @@ class Replicates:
         going = self._going()
         first = self.trainers[going[0]]
         device = first.state.device
+        # Moved to the device once, for all runs.
         data = as_batches(train, batch_size, first.model, device, shuffle=True, split=True)
+        if val is not None:
+            val = as_batches(
+                val, batch_size, first.model, device, shuffle=False, split=True, name="val"
+            )
         trainers = [self.trainers[row] for row in going]
         with _around(device), progress_bar(epochs * len(going), shown=progress) as bar:
             runs: list[SeedRun] = []
