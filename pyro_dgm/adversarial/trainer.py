@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..inference.data.batches import Batch
 from ..inference.objectives.elbo import Objective
+from ..inference.process.ambient import TURN
 from ..inference.process.states import (
     derive_seed,
     device_of,
@@ -153,6 +154,7 @@ class GANTrainer(Trainer):
                 refuse_sums(structure)
         check_match(self.fakes, self.critic, batch, self.penalties)
 
+    @TURN.taken()
     def step(self, *batch: Any) -> Terms:
         """Carry out the plan of the play; returns the terms of both sides, none if a move was passed over."""
         before, num_skipped = self.num_generator_steps, self.num_skipped
@@ -215,6 +217,7 @@ class GANTrainer(Trainer):
         """Move both, from the same weights and the same fakes."""
         return self._move(Move.BOTH, batch, self._critic, self._generator)
 
+    @TURN.taken()
     def _move(self, move: Move, batch: Batch, *sides: Side) -> Terms:
         """Move the sides by the gradients of a move, or pass over the step."""
         if batch and self.fakes.site is None:

@@ -54,7 +54,7 @@ def columns(x):
 
 ESTIMATES = {
     "nll": lambda model, guide, x: dgm.nll(model, guide, x, num=30).per_datum,
-    "nll in blocks": lambda model, guide, x: dgm.nll(model, guide, x, num=30, chunk=60).per_datum,
+    "nll in blocks": lambda model, guide, x: dgm.nll(model, guide, x, num=300).per_datum,
     "encode": lambda model, guide, x: dgm.encode(guide, x)["z"][0, :, 0],
     "reconstruct": lambda model, guide, x: dgm.reconstruct(model, guide, x)["x"][:, 0],
     "draw": lambda model, guide, x: dgm.draw(model, guide, x, num=2).log_weight[0],
