@@ -40,6 +40,7 @@ def refined(model, encoder=None, **options) -> dgm.SemiAmortizedGuide:
 
 
 @both_dtypes
+@pytest.mark.slow
 def test_over_a_bad_diagonal_encoder_it_reaches_the_evidence_of_a_diagonal_posterior(dtype):
     """0.03 nats of each datum are left to 150 noisy steps."""
     model = with_diagonal_posterior()
@@ -56,6 +57,7 @@ def test_over_a_bad_diagonal_encoder_it_reaches_the_evidence_of_a_diagonal_poste
 
 
 @in_float64
+@pytest.mark.slow
 def test_over_an_encoder_of_the_right_covariance_it_reaches_a_correlated_posterior():
     """a + e^b ∘ q where only the mean of q is wrong; 0.05 nats of each datum are left to 300 noisy steps."""
     model = LinearGaussian()
@@ -111,6 +113,7 @@ def test_every_datum_is_refined_by_itself():
     assert not torch.allclose(whole[1], torch.zeros(6, 2))
 
 
+@pytest.mark.slow
 def test_a_subset_of_the_data_has_the_same_bound_up_to_noise():
     model = with_diagonal_posterior()
     x, encoder = model.data(8), bad_encoder()
@@ -182,6 +185,7 @@ def test_contexts_reach_encoder_and_model():
     assert float(after.mean()) < float(before.mean())
 
 
+@pytest.mark.slow
 def test_a_flow_encoder_is_refined_too():
     encoder = dgm.Flow(bad_encoder(), dgm.iaf(2, 2, context=4, hidden=(8,)))
     model = with_diagonal_posterior()

@@ -52,6 +52,7 @@ def test_a_conjugate_posterior_is_fitted_to_its_evidence():
 
 
 @in_float64
+@pytest.mark.slow
 def test_the_posterior_of_eight_schools_is_that_of_quadrature():
     """Means to 0.05 sd and sds to 5 %, of 20,000 draws; the heavy tail of tau adds to its noise."""
     y, sigma = Y.double(), SIGMA.double()

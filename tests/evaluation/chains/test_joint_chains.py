@@ -28,6 +28,7 @@ def posterior_of_w(c, y):
     return covariance @ (c.T @ y) / 0.25, covariance.diagonal().sqrt()
 
 
+@pytest.mark.slow
 def test_chains_of_eight_schools_have_the_moments_of_quadrature():
     y, s = torch.tensor(SCORES), torch.tensor(ERRORS)
     found = dgm.hmc(eight_schools, y, s, num=200, chains=16, warmup=150, leapfrog=12)

@@ -118,6 +118,7 @@ def test_evidence_of_one_number_is_that_of_quadrature(law, bounds, whiten):
     assert_within(found, log_evidence)
 
 
+@pytest.mark.slow
 def test_two_latents_of_a_stranger_have_their_evidence_from_either_start():
     case = PAIRS["two_latents_bare"]()
     (x,) = case.batch(3)
@@ -193,6 +194,7 @@ def test_every_pair_has_finite_weights(build, guided):
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 40, 20_000])
+@pytest.mark.slow
 def test_chunks_change_the_noise_but_not_the_law(chunk):
     """Also chunks that hold fewer pairs than one datum has chains."""
     model, _, x = linear_gaussian(latent=1, observed=2)

@@ -171,6 +171,7 @@ def test_chunks_change_the_noise_but_not_the_law(chunk):
 
 @in_float64
 @pytest.mark.parametrize("chunk", [2, 30, 20_000])
+@pytest.mark.slow
 def test_every_datum_keeps_its_own_evidence_in_all_chunks(chunk):
     """From an exact guide there is no noise."""
     model = LinearGaussian()

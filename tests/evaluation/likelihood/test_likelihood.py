@@ -45,6 +45,7 @@ def inexact(**options):
     return model, ExactGuide(model, **{"shift": 0.4, "spread": 1.2, **options}), model.data(5)
 
 
+@pytest.mark.slow
 def test_nll_has_the_sign_of_a_cost_and_bounds_the_evidence_from_above():
     """Defect 1. Mean over 5 data of 400 repetitions with 5 draws each."""
     model, guide, x = inexact()
@@ -123,6 +124,7 @@ def test_at_most_chunk_pairs_are_in_memory():
     assert max(sizes[model]) <= 40
 
 
+@pytest.mark.slow
 def test_the_monte_carlo_error_is_the_spread_of_repetitions():
     """400 repetitions; the relative error of a standard deviation is 1/sqrt(800) = 0.035."""
     model, guide, x = inexact()

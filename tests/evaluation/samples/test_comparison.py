@@ -74,6 +74,7 @@ def test_one_percent_of_the_truth_costs_at_most_log_100_at_every_point():
     )
 
 
+@pytest.mark.slow
 def test_the_truth_is_told_from_the_data_by_no_metric(table):
     floor, truth, *_ = table.rows
     assert floor["model"] == "test data"

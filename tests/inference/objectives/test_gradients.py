@@ -138,6 +138,7 @@ def test_the_doubly_reparameterized_gradient_is_unbiased_and_has_the_smaller_var
 
 
 @in_float64
+@pytest.mark.slow
 def test_sticking_the_landing_is_unbiased_for_one_particle_and_biased_for_more():
     """Within 5 standard errors at K = 1; more than 10 away at K = 8."""
     one = in_standard_errors(

@@ -110,6 +110,7 @@ def test_the_loss_under_the_exact_posterior_is_the_negative_log_evidence_at_ever
     )
 
 
+@pytest.mark.slow
 def test_a_guide_of_the_continuous_site_alone_gives_an_upper_bound():
     """By 5 standard errors of 200 draws."""
     model, x = Clusters(), data()

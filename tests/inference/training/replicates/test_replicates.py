@@ -46,6 +46,7 @@ def vae_trainer(objective=dgm.ELBO, **options):
 
 
 @pytest.mark.parametrize(**over(PAIRS))
+@pytest.mark.slow
 def test_each_seed_of_a_pair_is_as_if_trained_alone(build):
     torch.manual_seed(5)
     data = build().batch(10)
@@ -127,6 +128,7 @@ def test_a_run_that_stops_early_stands_as_if_trained_alone_while_the_others_go_o
     assert runs.history["val_nelbo"].shape[0] == 4
 
 
+@pytest.mark.slow
 def test_a_resumed_fit_goes_on_as_if_it_had_never_stopped(tmp_path):
     x = torch.randn(14, 3)
     build = partial(vae_trainer, ema=0.9, clip=1.0)
@@ -303,6 +305,7 @@ def test_statistics_of_a_batch_are_each_run_s_own():
     assert runs.at_once == 3
 
 
+@pytest.mark.slow
 def test_data_sets_loaders_and_noise_in_batches_are_drawn_by_each_run_itself():
     x = torch.randn(12, 3)
 
