@@ -6,7 +6,18 @@
 # the seeds agree on.
 #
 # ## What it found
-# RESULTS
+# Sixteen seeds of 30 epochs, one thread beside other work: 58 seconds for all of them, one compilation included.
+#
+# | | |
+# |---|---|
+# | test NLL, mean of the seeds | 89.20 nats per digit |
+# | its standard deviation between seeds | 0.55 |
+# | its standard error within one run (test digits and draws) | 0.66 |
+# | R-hat over seeds of the latents of ten digits | 2.5 to 4.8 |
+# | R-hat over seeds of the mean ink of a predicted digit | 1.01 to 1.05 |
+#
+# So a second model that is half a nat better on one seed has shown nothing. And the seeds agree on what they predict,
+# while their latents are other coordinates of it in each: no latent of one seed can be named in another.
 
 # %%
 import os
