@@ -7,6 +7,7 @@ import signal
 import tempfile
 import time
 import traceback
+import warnings
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -37,7 +38,10 @@ def run_ranks(work: Callable[[int], Any], world: int, limit: float = LIMIT) -> l
 
 
 def _fork(work: Callable[[int], Any], rank: int, world: int, folder: Path) -> int:
-    pid = os.fork()
+    with warnings.catch_warnings():
+        # JAX, where another test has imported it, warns of forks at large; no rank touches it.
+        warnings.filterwarnings("ignore", message="os.fork", category=RuntimeWarning)
+        pid = os.fork()
     if pid:
         return pid
     try:
