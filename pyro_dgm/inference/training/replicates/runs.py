@@ -50,7 +50,10 @@ class SeedRun:
     def begin_epoch(self) -> None:
         """Ask for the next epoch and its first batch; without an epoch the run is over."""
         with self.own_random():
-            self.epoch = next(self.fit, None)
+            try:
+                self.epoch = next(self.fit, None)
+            except Unsound as error:  # of the epoch that has ended, or of its validation
+                self.epoch, self.error = None, error
             if self.epoch is not None:
                 self._ask(lambda epoch: next(epoch))
 

@@ -216,6 +216,40 @@ def test_a_run_whose_numbers_diverge_ends_alone_and_stands_at_its_last_good_epoc
     assert [trainer.num_epochs for trainer in runs] == [3, alone.num_epochs]
 
 
+def test_a_run_whose_validation_is_no_number_ends_alone():
+    class Scored(dgm.Program):
+        """Its density in evaluation mode is no number from the second epoch on, for a seed that draws so."""
+
+        def __init__(self):
+            super().__init__()
+            self.theta = nn.Parameter(torch.zeros(2))
+            self.register_buffer("fails", (torch.rand(()) < 0.5).double())
+
+        def forward(self, x: Tensor | None = None) -> Tensor:
+            with dgm.data_plate(x):
+                has_moved = (self.theta.abs().sum() > 0.006).double()
+                bad = self.fails * has_moved * (not self.training)
+                mean = self.theta + torch.log(1.0 - 2.0 * bad)
+                return pyro.sample("x", dist.Normal(mean, 1.0).to_event(1), obs=x)
+
+    def build():
+        return dgm.SVITrainer(dgm.ELBO(Scored(), dgm.EmptyGuide()), lr=1e-3)
+
+    def fails(seed):
+        torch.manual_seed(seed)
+        return bool(Scored().fails)
+
+    good = next(seed for seed in range(99) if not fails(seed))
+    bad = next(seed for seed in range(99) if fails(seed))
+    x = torch.full((8, 2), 5.0)
+    runs = Replicates(build, [good, bad])
+    with pytest.warns(UserWarning, match=f"seed {bad}: "):
+        runs.fit(x, x, epochs=3, batch_size=4, progress=False)
+    assert list(runs.errors) == [bad]
+    assert_as_alone(build, x, x, seeds=[good], runs=runs.trainers[:1], epochs=3, batch_size=4)
+    assert [trainer.num_epochs for trainer in runs] == [3, 1]
+
+
 class GammaGuide(dgm.Program):
     r"""A guide whose noise depends on a value: $q(z) = \mathrm{Gamma}(e^\phi, 1)$, drawn by rejection."""
 
@@ -369,7 +403,9 @@ def test_the_history_has_a_dimension_of_seeds():
     assert sorted(seen) == sorted((seed, epoch) for seed in SEEDS for epoch in (1, 2))
     table = history.to_dataframe()
     assert table.shape[0] == 6
+    last = history["train_nelbo"][:, -1]
     assert "3 seeds, 2 epochs" in str(history)
+    assert f"train_nelbo  {last.mean():.4g} ± {last.std(ddof=1):.2g}" in str(history)
     with pytest.raises(KeyError, match="expected one of"):
         history["val_nelbo"]
 
