@@ -186,17 +186,25 @@ def _prove(graph: Graph, module: TermsOf, trained: State, fixed: State, batch: B
             terms, gradients = step(trained, copy_tensors(fixed), batch)
             found.append({**terms, **gradients})
     program, repeated = found
-    for name, value in program.items():
+    name = first_difference(program, repeated)
+    if name is not None:
+        raise ValueError(
+            "compile: expected the graph to repeat the program under one seed, but "
+            f"'{name}' differs. Numbers drawn or changed outside torch (numpy, random, Python "
+            "attributes) are burnt into a graph. Fix: draw with torch, keep what changes in "
+            "buffers, or run eager with compile=False."
+        )
+
+
+def first_difference(expected: State, found: State) -> str | None:
+    """The name of the first tensor that differs by more than the rounding of other kernels."""
+    for name, value in expected.items():
         # Of the whole tensor, not of each entry: kernels may sum in any order.
-        difference = (value - repeated[name]).nan_to_num().norm()
+        difference = (value - found[name]).nan_to_num().norm()
         tolerance = 1e-3 * value.nan_to_num().norm() + 1e-6
         if bool(difference > tolerance):
-            raise ValueError(
-                "compile: expected the graph to repeat the program under one seed, but "
-                f"'{name}' differs. Numbers drawn or changed outside torch (numpy, random, Python "
-                "attributes) are burnt into a graph. Fix: draw with torch, keep what changes in "
-                "buffers, or run eager with compile=False."
-            )
+            return name
+    return None
 
 
 def contents(root: nn.Module) -> tuple[tuple[Any, ...], list[Tensor]]:

@@ -66,7 +66,8 @@ class Choice:
         self.num = num
         groups = []
         for start in range(0, len(own), num):
-            groups.append(Group(own[start : start + num], graph, batches[0]))
+            rows = slice(start, start + num)
+            groups.append(Group(own[rows], structures[rows], graph, batches[0]))
         return groups[0] if len(groups) == 1 else Groups(groups)
 
 

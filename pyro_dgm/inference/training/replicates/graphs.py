@@ -15,6 +15,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from ...data.batches import Batch
 from ...objectives.elbo import Objective
 from ...process.states import fork_rng, named_tensors
+from ..compiled.compilation import first_difference
 from ..compiled.graphs import (
     Gradients,
     State,
@@ -194,16 +195,10 @@ def _prove(graph: StackedGraph, structures: Sequence[Structure], batches: Sequen
         for name, gradient in zip(structure.trained, gradients, strict=True):
             if gradient is not None:
                 found[name] = gradient[row]
-        _compare(found, {**terms, **expected})
-
-
-def _compare(found: State, expected: State) -> None:
-    for name, value in expected.items():
-        difference = (value - found[name]).nan_to_num().norm()
-        tolerance = 1e-3 * value.nan_to_num().norm() + 1e-6
-        if bool(difference > tolerance):
+        differing = first_difference({**terms, **expected}, found)
+        if differing is not None:
             raise ValueError(
-                f"seeds: expected programs that differ in their weights alone, but '{name}' of one is "
+                f"seeds: expected programs that differ in their weights alone, but '{differing}' of one is "
                 "not what the program of the first gives with its weights. Numbers drawn or changed outside torch "
                 "(numpy, random, Python attributes) are burnt into a graph. Fix: a build() that gives the same "
                 "program for every seed."

@@ -69,7 +69,6 @@ class OwnSteps(SideBySide):
     def __init__(self, trainers: Sequence[Trainer]):
         self.trainers = trainers
         self.steps: list[TakeStep] = []
-        self.left: set[int] = set()
 
     @contextmanager
     def epoch(self) -> Iterator[None]:  # noqa: D102
@@ -83,8 +82,8 @@ class OwnSteps(SideBySide):
     def step(self, asked: Mapping[int, Asked]) -> Mapping[int, Terms | Values]:  # noqa: D102
         return {row: own.terms for row, own in asked.items() if own.terms is not None}
 
-    def leave(self, row: int) -> None:  # noqa: D102
-        self.left.add(row)
+    def leave(self, row: int) -> None:
+        """Nothing is shared."""
 
 
 class Group(SideBySide):
@@ -92,16 +91,23 @@ class Group(SideBySide):
 
     Args:
         trainers: of these runs.
+        structures: of their objectives.
         graph: over as many.
         batch: one that the graph takes.
     """
 
-    def __init__(self, trainers: Sequence[SVITrainer], graph: StackedGraph, batch: Batch):
+    def __init__(
+        self,
+        trainers: Sequence[SVITrainer],
+        structures: Sequence[Structure],
+        graph: StackedGraph,
+        batch: Batch,
+    ):
         self.trainers = trainers
+        self.structures = structures
         self.graph = graph
         self.kinds = kinds_of(batch)
         self.num_inputs = len(tensors_of(batch))
-        self.structures = [Structure(trainer.objective) for trainer in trainers]
         self.left: set[int] = set()
         columns = zip(*[structure.tensors for structure in self.structures], strict=True)
         self.stack = Stack([*columns], self.left)
