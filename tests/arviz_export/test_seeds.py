@@ -4,9 +4,9 @@ import arviz as az
 import numpy as np
 import pytest
 import torch
+from toys import toy_vae
 
 import pyro_dgm as dgm
-from tests.toys import toy_vae
 
 seeds_to_arviz = dgm.training.seeds_to_arviz
 

@@ -6,12 +6,12 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from cases import PAIRS, over
 from torch import Tensor, nn
+from toys import everything, toy_vae, without_kernels
 
 import pyro_dgm as dgm
 from pyro_dgm.inference.training.replicates import choice
-from tests.cases import PAIRS, over
-from tests.toys import everything, toy_vae, without_kernels
 
 Replicates = dgm.training.Replicates
 SEEDS = (3, 0, 7)
