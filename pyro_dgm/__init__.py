@@ -2,15 +2,13 @@
 
 from typing import Any
 
-from . import diagnostics, distributions, flows, gan, nn, results, training
+from . import datasets, diagnostics, distributions, flows, gan, nn, results, training
 from .adversarial.games import NonSaturating, PairedRelativistic
 from .adversarial.hybrid import HybridTrainer
-from .adversarial.monitoring.monitors import Monitors
-from .adversarial.optimum.optimality import optimality_report
 from .adversarial.penalties import R1, R2
 from .adversarial.trainer import GANTrainer
-from .arviz_export.comparison import compare_elpd, elpd_data
-from .arviz_export.datatree import per_datum_dataset, sbc_dataset, training_dataset
+from .arviz_export.comparison import compare_elpd
+from .arviz_export.datatree import per_datum_dataset
 from .arviz_export.export import to_arviz
 from .deprecation import home_of
 from .evaluation.chains.hamiltonian import hmc
@@ -126,7 +124,6 @@ __all__ = [
     "LinearWarmup",
     "LowRankMultivariateNormal",
     "MixturePrior",
-    "Monitors",
     "MultivariateNormal",
     "NegativeBinomial",
     "NoiseGuide",
@@ -167,12 +164,12 @@ __all__ = [
     "compare_samples",
     "conditional_nll",
     "data_plate",
+    "datasets",
     "decode",
     "dequantized",
     "diagnostics",
     "distributions",
     "draw",
-    "elpd_data",
     "encode",
     "evidence",
     "expose_prior",
@@ -200,7 +197,6 @@ __all__ = [
     "nearest_neighbour",
     "nll",
     "nn",
-    "optimality_report",
     "per_datum_dataset",
     "prdc",
     "preflight",
@@ -212,7 +208,6 @@ __all__ = [
     "results",
     "save_weights",
     "sbc",
-    "sbc_dataset",
     "spline_coupling",
     "spline_iaf",
     "spline_maf",
@@ -220,7 +215,6 @@ __all__ = [
     "tarp",
     "to_arviz",
     "training",
-    "training_dataset",
     "traverse",
     "unit_kl",
 ]

@@ -1,5 +1,7 @@
 """What looks behind a number: tails, chains, checks and their thresholds."""
 
+from .arviz_export.comparison import elpd_data
+from .arviz_export.datatree import sbc_dataset
 from .evaluation.chains.mixing import ess, mean_ess, rhat
 from .evaluation.conditioning.marginal import Marginal, Unmasked
 from .evaluation.latents.traversal import lerp, slerp
@@ -19,6 +21,8 @@ from .inference.sites.supports import IntegerWarning
 from .refitting.recognition import nll_over_scale
 
 __all__ = [
+    "elpd_data",
+    "sbc_dataset",
     "CHECKS",
     "Check",
     "CollapsedWarning",

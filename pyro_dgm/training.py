@@ -1,5 +1,6 @@
 """What training is made of: objectives, gradients, schedules, the loop; several seeds at once."""
 
+from .arviz_export.datatree import training_dataset
 from .arviz_export.seeds import seeds_to_arviz
 from .inference.data.batches import Batches
 from .inference.data.binarization import binarize
@@ -22,6 +23,7 @@ from .inference.training.svi import SVITrainer
 from .inference.training.trainer import Trainer
 
 __all__ = [
+    "training_dataset",
     "Batches",
     "Compiled",
     "Constant",

@@ -38,7 +38,16 @@ EVALUATION = (
     ("posterior", "conditioning"),
     ("report",),
 )
-NAMESPACES = ("flows", "distributions", "nn", "gan", "results", "diagnostics", "training")
+NAMESPACES = (
+    "datasets",
+    "flows",
+    "distributions",
+    "nn",
+    "gan",
+    "results",
+    "diagnostics",
+    "training",
+)
 
 
 def module_name(path: Path) -> str:

@@ -67,7 +67,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 import pyro_dgm as dgm
-from pyro_dgm.experiments.data import Data, Digits
+from pyro_dgm.datasets import Data, Digits
 
 SMOKE = bool(os.environ.get("PYRO_DGM_SMOKE"))
 FIGURES = Path(
@@ -406,7 +406,7 @@ def main(
     """Fit and measure every row, and print the table.
 
     Args:
-        data: `Digits`, `Idx`, `OpenML` or `FreyFaces` of `pyro_dgm.experiments.data`.
+        data: `Digits`, `Idx`, `OpenML` or `FreyFaces` of `pyro_dgm.datasets`.
         rows: which rows.
         seeds: of weights, noise and order; one fit each.
         latent: latent dims.

@@ -27,7 +27,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 import pyro_dgm as dgm
-from pyro_dgm.experiments.data import Digits
+from pyro_dgm.datasets import Digits
 
 SMOKE = bool(os.environ.get("PYRO_DGM_SMOKE"))
 EPOCHS, IMAGE_EPOCHS, DRAWS = (2, 1, 20) if SMOKE else (60, 80, 20_000)

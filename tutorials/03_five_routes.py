@@ -51,7 +51,7 @@ from torch.distributions import AffineTransform
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 import pyro_dgm as dgm
-from pyro_dgm.experiments.data import Digits
+from pyro_dgm.datasets import Digits
 
 SMOKE = bool(os.environ.get("PYRO_DGM_SMOKE"))
 FIGURES = Path(

@@ -60,7 +60,7 @@ from torch import nn
 from torch.optim.lr_scheduler import ExponentialLR
 
 import pyro_dgm as dgm
-from pyro_dgm.experiments.data import Data, Digits
+from pyro_dgm.datasets import Data, Digits
 
 SMOKE = bool(os.environ.get("PYRO_DGM_SMOKE"))
 FIGURES = Path(

@@ -28,7 +28,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 import pyro_dgm as dgm
-from pyro_dgm.experiments.data import Digits
+from pyro_dgm.datasets import Digits
 
 SMOKE = bool(os.environ.get("PYRO_DGM_SMOKE"))
 EPOCHS, DRAWS, CHAINS, SIMULATED = (2, 20, 2, 30) if SMOKE else (100, 1000, 16, 1000)

@@ -36,7 +36,7 @@ from matplotlib.figure import Figure
 from torch import nn
 
 import pyro_dgm as dgm
-from pyro_dgm.experiments.data import Digits
+from pyro_dgm.datasets import Digits
 
 SMOKE = bool(os.environ.get("PYRO_DGM_SMOKE"))
 EPOCHS, DRAWS, SIMULATED = (2, 60, 30) if SMOKE else (100, 500, 1000)
@@ -71,8 +71,8 @@ vae, history = fitted(dgm.StandardNormal(8), 8)
 score = dgm.nll(vae.model, vae.guide, test, num=DRAWS)
 extra = {
     "per_datum": dgm.per_datum_dataset(score),
-    "prior_sbc": dgm.sbc_dataset(dgm.sbc(vae.model, vae.guide, num_data=SIMULATED)),
-    "training": dgm.training_dataset(history),
+    "prior_sbc": dgm.diagnostics.sbc_dataset(dgm.sbc(vae.model, vae.guide, num_data=SIMULATED)),
+    "training": dgm.training.training_dataset(history),
 }
 names = {"z": ["latent"], "x": ["pixel"]}
 found = dgm.to_arviz(vae.model, vae.guide, test, num=DRAWS, max_data=20, extra=extra, dims=names)
@@ -167,7 +167,7 @@ results = {
     "2 latents": dgm.nll(small.model, small.guide, test, num=DRAWS),
 }
 print(dgm.compare_elpd(results).to_string())
-axis = az.plot_compare(az.compare(dgm.elpd_data(results)), figsize=(7, 2.5))
+axis = az.plot_compare(az.compare(dgm.diagnostics.elpd_data(results)), figsize=(7, 2.5))
 axis.figure.savefig(FIGURES / "compare.png", dpi=120, bbox_inches="tight")
 
 # %% [markdown]

@@ -54,7 +54,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 import pyro_dgm as dgm
-from pyro_dgm.experiments.data import ring
+from pyro_dgm.datasets import ring
 
 SMOKE = bool(os.environ.get("PYRO_DGM_SMOKE"))
 FIGURES = Path(

@@ -27,7 +27,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 import pyro_dgm as dgm
-from pyro_dgm.experiments.data import Digits
+from pyro_dgm.datasets import Digits
 
 SMOKE = bool(os.environ.get("PYRO_DGM_SMOKE"))
 EPOCHS, GAN_EPOCHS, GUIDE_EPOCHS, DRAWS, NUM = (

@@ -27,7 +27,7 @@ from sklearn.ensemble import RandomForestClassifier
 from torch import nn
 
 import pyro_dgm as dgm
-from pyro_dgm.experiments.data import ring
+from pyro_dgm.datasets import ring
 
 SMOKE = bool(os.environ.get("PYRO_DGM_SMOKE"))
 SIZE, EPOCHS, DRAWS, RELABELLINGS = (60, 2, 20, 19) if SMOKE else (600, 300, 1000, 999)

@@ -52,7 +52,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 import pyro_dgm as dgm
-from pyro_dgm.experiments.data import Digits
+from pyro_dgm.datasets import Digits
 
 SMOKE = bool(os.environ.get("PYRO_DGM_SMOKE"))
 PIXEL_EPOCHS, FLOW_EPOCHS, VAE_EPOCHS, GAN_EPOCHS, GUIDE_EPOCHS = (

@@ -30,7 +30,7 @@ from pyro.infer.autoguide import AutoMultivariateNormal
 from torch import nn
 
 import pyro_dgm as dgm
-from pyro_dgm.experiments.data import Digits
+from pyro_dgm.datasets import Digits
 
 SMOKE = bool(os.environ.get("PYRO_DGM_SMOKE"))
 EPOCHS, STEPS, DRAWS = (2, 200, 100) if SMOKE else (60, 3000, 1000)

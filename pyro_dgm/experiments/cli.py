@@ -24,7 +24,7 @@ from ..inference.run.sessions import require_positive
 from ..inference.training.svi import SVITrainer
 from ..programs.vae import VAE
 from .configurations import CONFIG, build_parts, instantiate, read_run_config
-from .data import Data
+from .data.datasets import Data
 from .defaults import add_defaults, without_files
 from .folders import run_folder
 from .kinds import check_kinds

@@ -16,7 +16,7 @@ from ..files.errors import FileError
 from ..files.manifest import Manifest
 from ..files.reading import read_file
 from ..programs.vae import VAE
-from .data import Data
+from .data.datasets import Data
 from .kinds import check_kinds
 from .trust import explain, only_trusted
 

@@ -34,7 +34,7 @@ from ..inference.training.history import History
 from ..inference.training.svi import SVITrainer
 from ..programs.vae import VAE
 from .configurations import build
-from .data import Data
+from .data.datasets import Data
 from .figures import image_grid, learning_curve
 from .metrics import append_metrics, rebuild_metrics
 

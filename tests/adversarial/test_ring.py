@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import pyro_dgm as dgm
-from pyro_dgm.experiments.data import ring
+from pyro_dgm.datasets import ring
 
 
 @pytest.mark.slow

@@ -53,11 +53,11 @@ def test_arviz_compares_and_plots_what_it_is_given():
 
     results, good, _ = two_models()
     if arviz.__version__.startswith("0."):
-        table = arviz.compare(dgm.elpd_data(results))
+        table = arviz.compare(dgm.diagnostics.elpd_data(results))
         assert table.loc["good", "elpd_loo"] == pytest.approx(good.sum())
         arviz.plot_compare(table)
     else:
-        table = arviz.compare(dgm.elpd_data(results), round_to="none")
+        table = arviz.compare(dgm.diagnostics.elpd_data(results), round_to="none")
         assert table.loc["good", "elpd"] == pytest.approx(good.sum())
         arviz.plot_compare(table, backend="matplotlib")
     plt.close("all")

@@ -178,7 +178,10 @@ def everything(tmp_path=None):
         [{"epoch": 1, "train_nelbo": 3.5}, {"epoch": 2, "train_nelbo": 3.25, "val_nelbo": 3.75}]
     )
     ranks = dgm.sbc(case.model, case.guide, c, num_data=20, num_draws=9)
-    extra = {"training": dgm.training_dataset(history), "prior_sbc": dgm.sbc_dataset(ranks)}
+    extra = {
+        "training": dgm.training.training_dataset(history),
+        "prior_sbc": dgm.diagnostics.sbc_dataset(ranks),
+    }
     return dgm.to_arviz(
         case.model, case.guide, x, c, num=3, extra=extra, coords={"datum": list("abcd")}
     )
@@ -428,7 +431,7 @@ def test_ranks_and_training_are_further_groups():
 def test_the_pit_holds_the_ranks():
     model = LinearGaussian()
     result = dgm.sbc(model, ExactGuide(model), num_data=300, num_draws=9)
-    found = dgm.sbc_dataset(result)
+    found = dgm.diagnostics.sbc_dataset(result)
     np.testing.assert_array_equal(
         np.floor(found["pit"][0] * (found.attrs["num_draws"] + 1)), result.ranks
     )
@@ -509,7 +512,7 @@ def test_names_that_are_taken_or_missing_raise():
             guide,
             x,
             num=3,
-            extra={"posterior": dgm.training_dataset(dgm.results.History([{"epoch": 1}]))},
+            extra={"posterior": dgm.training.training_dataset(dgm.results.History([{"epoch": 1}]))},
         )
     with pytest.raises(
         ValueError,

@@ -36,7 +36,7 @@ from torch import Tensor, nn
 from torch.nn.functional import hardtanh
 
 import pyro_dgm as dgm
-from pyro_dgm.experiments.data import FreyFaces
+from pyro_dgm.datasets import FreyFaces
 
 DETAILS = ("likelihood", "bounds", "init", "normalize")
 LATENT, HIDDEN, DIM, LEVELS = 40, 300, 560, 256

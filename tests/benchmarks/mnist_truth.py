@@ -32,7 +32,7 @@ from types import ModuleType
 import torch
 
 import pyro_dgm as dgm
-from pyro_dgm.experiments.data import Idx
+from pyro_dgm.datasets import Idx
 
 EXPERIMENT = Path(__file__).parents[2] / "tutorials" / "02_prior_or_posterior.py"
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from pyro_dgm.experiments.data import (
+from pyro_dgm.datasets import (
     Digits,
     FreyFaces,
     Idx,
@@ -18,8 +18,8 @@ from pyro_dgm.experiments.data import (
     ring,
     stacked,
 )
-from pyro_dgm.experiments.faces import read_faces
-from pyro_dgm.experiments.idx import read_idx_images
+from pyro_dgm.experiments.data.faces import read_faces
+from pyro_dgm.experiments.data.idx import read_idx_images
 from pyro_dgm.files.errors import FileError
 
 

@@ -71,7 +71,7 @@ PLAN = {
             },
         },
     },
-    "data": {"class_path": "pyro_dgm.experiments.data.Digits"},
+    "data": {"class_path": "pyro_dgm.datasets.Digits"},
     "objective": {"class_path": "pyro_dgm.ELBO", "init_args": {}},
     "trainer": {"class_path": "pyro_dgm.SVITrainer", "init_args": {"lr": 0.001}},
     "epochs": 1,

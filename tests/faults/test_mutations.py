@@ -38,7 +38,7 @@ RECIPE = {
         "init_args": {"latent": 2, "hidden": 8, "layers": 1, "min_scale": 0.1},
     },
     "data": {
-        "class_path": "pyro_dgm.experiments.data.Digits",
+        "class_path": "pyro_dgm.datasets.Digits",
         "init_args": {"num_val": 50, "num_test": 1600},
     },
     "objective": {"class_path": "pyro_dgm.ELBO", "init_args": {"num_particles": 1}},

@@ -79,7 +79,7 @@ def report_of_critic():
     with torch.random.fork_rng():
         torch.manual_seed(4)
         critic = nn.Linear(3, 1)
-    run = partial(dgm.optimality_report, normal(40, 3), normal(40, 3, seed=1))
+    run = partial(dgm.gan.optimality_report, normal(40, 3), normal(40, 3, seed=1))
     return lambda: run(lambda: deepcopy(critic), AdamFit(epochs=2))
 
 

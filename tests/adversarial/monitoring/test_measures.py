@@ -14,7 +14,7 @@ from pyro_dgm.adversarial.monitoring.measures import (
     ratio_identities,
     spread,
 )
-from pyro_dgm.experiments.data import ring
+from pyro_dgm.datasets import ring
 
 
 def test_the_ratio_of_the_densities_keeps_both_identities():

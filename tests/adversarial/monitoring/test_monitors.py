@@ -46,7 +46,7 @@ def test_the_dirac_game_without_a_penalty_oscillates():
     """Eigenvalues ±i/2 at h = 0.1: a period of 126 steps, which the losses, even in θψ, go round in 63: 16 epochs."""
     trainer, x = dirac(0.0), torch.zeros(16, 1)
     with pytest.warns(dgm.gan.MonitorWarning) as caught:
-        rows = fitted(trainer, dgm.Monitors(trainer, x, limits=SWINGS()), x)
+        rows = fitted(trainer, dgm.gan.Monitors(trainer, x, limits=SWINGS()), x)
     assert any(
         "a loss swings with index" in str(w.message) and "R1" in str(w.message) for w in caught
     )
@@ -56,7 +56,7 @@ def test_the_dirac_game_without_a_penalty_oscillates():
 
 def test_the_dirac_game_with_critical_damping_does_not():
     trainer, x = dirac(1.0), torch.zeros(16, 1)
-    rows = fitted(trainer, dgm.Monitors(trainer, x, limits=SWINGS(), patience=0), x)
+    rows = fitted(trainer, dgm.gan.Monitors(trainer, x, limits=SWINGS(), patience=0), x)
     assert max(rows.column("oscillation")[20:]) < 0.1
     assert (
         abs(trainer.generator.theta.item()) < 1e-3
@@ -87,7 +87,7 @@ class Linear(nn.Module):
 
 def watched(program, critic, game=None, **kwargs):
     trainer = dgm.GANTrainer(program, critic, game or dgm.NonSaturating())
-    return dgm.Monitors(trainer, torch.randn(300, 2), patience=0, **kwargs)
+    return dgm.gan.Monitors(trainer, torch.randn(300, 2), patience=0, **kwargs)
 
 
 ROW = {"epoch": 1.0, "train_critic": 1.0, "train_generator": 1.0}
@@ -164,7 +164,7 @@ def test_monitors_do_not_change_the_run():
     def run(*, watched):
         torch.manual_seed(0)
         trainer, x = dgm.GANTrainer(Line(0.0, 1.0), dgm.mlp(2, 8, 1)), torch.randn(64, 2)
-        monitors = dgm.Monitors(trainer, x, patience=99) if watched else None
+        monitors = dgm.gan.Monitors(trainer, x, patience=99) if watched else None
         trainer.fit(x, epochs=3, batch_size=16, on_epoch=monitors, progress=False)
         return torch.cat([p.detach().flatten() for p in trainer.module.parameters()])
 
@@ -187,7 +187,7 @@ def test_monitors_take_a_context():
     c = torch.randint(2, (100,)).to(torch.get_default_dtype()) * 5
     x = torch.randn(100, 2) + c[:, None]
     trainer = dgm.GANTrainer(OfLabel(0.0, 1.0), Beside(0.0))
-    monitors = dgm.Monitors(trainer, (x, c), num=80)
+    monitors = dgm.gan.Monitors(trainer, (x, c), num=80)
     monitors(ROW)
     assert abs(monitors.rows[-1]["spread"] - 1) < 0.1
     assert len(monitors.real[0]) == 80
@@ -206,14 +206,14 @@ def test_the_trainer_comes_first():
     with pytest.raises(
         TypeError, match=r"expected a GANTrainer first, got Tensor. Fix: Monitors\(trainer, x\)"
     ):
-        dgm.Monitors(torch.randn(10, 2), dgm.GANTrainer(Line(0.0, 1.0), Linear(0.0)))
+        dgm.gan.Monitors(torch.randn(10, 2), dgm.GANTrainer(Line(0.0, 1.0), Linear(0.0)))
 
 
 @over(("num_data", "num"), [(5, 500), (100, 3)])
 def test_too_few_data_are_refused(num_data, num):
     trainer = dgm.GANTrainer(Line(0.0, 1.0), Linear(0.0))
     with pytest.raises(ValueError, match="at least 6 data to measure by, got.*Fix: num=500"):
-        dgm.Monitors(trainer, torch.randn(num_data, 2), num=num)
+        dgm.gan.Monitors(trainer, torch.randn(num_data, 2), num=num)
 
 
 @over(
@@ -237,7 +237,9 @@ def test_an_argument_of_another_kind_is_refused(options, message):
 
 def test_monitors_show_their_settings():
     trainer = dgm.GANTrainer(Line(0.0, 1.0), Linear(0.0))
-    monitors = dgm.Monitors(trainer, torch.randn(10, 2), num=8, limits=dgm.gan.Limits(strong=0.9))
+    monitors = dgm.gan.Monitors(
+        trainer, torch.randn(10, 2), num=8, limits=dgm.gan.Limits(strong=0.9)
+    )
     text = repr(monitors)
     assert text.startswith(
         "Monitors(num=8, limits=Limits(identity=0.5, oscillation=0.5, strong=0.9"

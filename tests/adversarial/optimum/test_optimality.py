@@ -65,7 +65,7 @@ def test_every_row_of_the_table_within_two_per_cent(m, s, jsd, value, tv, accura
     Where the distributions agree JSD and TV are 0, and 2 % of nothing is nothing: there 0.001 nats and 0.005.
     """
     num = 1_500_000 if 0 < jsd < 0.05 else 500_000
-    found = dgm.optimality_report(
+    found = dgm.gan.optimality_report(
         Shifted(m, s),
         normal(num + 50_000),
         Quadratic,
@@ -84,7 +84,7 @@ def test_every_row_of_the_table_within_two_per_cent(m, s, jsd, value, tv, accura
 
 def test_quantiles_of_the_best_critic_are_those_of_its_logits():
     """For m = 1 and s = 1, logit D = ½ − x."""
-    found = dgm.optimality_report(
+    found = dgm.gan.optimality_report(
         normal(100_000, 1.0), normal(100_000), Quadratic, dgm.gan.LBFGSFit()
     )
     for loc, quantiles in ((0.5, found.quantiles_real), (-0.5, found.quantiles_fake)):
@@ -98,7 +98,7 @@ def test_quantiles_of_the_best_critic_are_those_of_its_logits():
 
 def test_the_standard_errors_are_those_of_repetitions():
     found = [
-        dgm.optimality_report(
+        dgm.gan.optimality_report(
             normal(400, 1.0), normal(400), Quadratic, dgm.gan.LBFGSFit(), held_out=0.75, seed=seed
         )
         for seed in range(60)
@@ -114,7 +114,7 @@ def test_the_standard_errors_are_those_of_repetitions():
 def test_a_critic_fitted_to_few_data_stays_below_in_expectation():
     """Twenty pairs to fit to: every critic's own expectation is below the best one's, 0.1114, and so is their mean."""
     found = [
-        dgm.optimality_report(
+        dgm.gan.optimality_report(
             normal(2000, 1.0), normal(2000), Quadratic, dgm.gan.LBFGSFit(), held_out=0.99, seed=seed
         ).jsd
         for seed in range(20)
@@ -125,7 +125,7 @@ def test_a_critic_fitted_to_few_data_stays_below_in_expectation():
 
 def test_minibatches_and_a_network_come_close():
     real = normal(20_000)
-    found = dgm.optimality_report(
+    found = dgm.gan.optimality_report(
         Shifted(1.0), real, lambda: dgm.mlp(1, 16, 1), dgm.gan.AdamFit(epochs=5)
     )
     assert abs(found.jsd.value - 0.111421) < 5 * found.jsd.stderr + 0.002
@@ -141,7 +141,7 @@ def test_the_best_epoch_stays_where_a_network_overfits():
 
 def test_draws_of_the_observation_where_noise_is_asked_for():
     program = Shifted(2.0, 1.0, latent=False)
-    found = dgm.optimality_report(
+    found = dgm.gan.optimality_report(
         program, normal(20_000), Quadratic, dgm.gan.LBFGSFit(), noise=True
     )
     assert abs(found.jsd.value - 0.336831) < 5 * found.jsd.stderr
@@ -169,15 +169,15 @@ def test_under_a_context_the_joint_distributions_are_compared():
         def forward(self, x, c):
             return self.w[0] * x[:, 0] + self.w[1] * x[:, 0] * c
 
-    found = dgm.optimality_report(OfLabel(), (x, c), Beside, dgm.gan.LBFGSFit())
+    found = dgm.gan.optimality_report(OfLabel(), (x, c), Beside, dgm.gan.LBFGSFit())
     assert abs(found.jsd.value - 0.336831) < 5 * found.jsd.stderr
-    alone = dgm.optimality_report(OfLabel()(None, c), x, Quadratic, dgm.gan.LBFGSFit())
+    alone = dgm.gan.optimality_report(OfLabel()(None, c), x, Quadratic, dgm.gan.LBFGSFit())
     assert abs(alone.jsd.value) < 5 * alone.jsd.stderr + 0.001
 
 
 def test_a_report_leaves_generator_weights_gradients_and_random_state():
     program, before = Shifted(1.0), torch.get_rng_state()
-    dgm.optimality_report(program, normal(100), Quadratic, dgm.gan.AdamFit(epochs=1))
+    dgm.gan.optimality_report(program, normal(100), Quadratic, dgm.gan.AdamFit(epochs=1))
     state = torch.get_rng_state()
     torch.set_rng_state(before)
     normal(100)
@@ -189,7 +189,7 @@ def test_a_report_leaves_generator_weights_gradients_and_random_state():
 def test_one_seed_gives_one_report():
     x, critic = normal(200), lambda: dgm.mlp(1, 8, 1)
     a, b, c = (
-        dgm.optimality_report(Shifted(1.0), x, critic, dgm.gan.AdamFit(2), seed=s)
+        dgm.gan.optimality_report(Shifted(1.0), x, critic, dgm.gan.AdamFit(2), seed=s)
         for s in (3, 3, 4)
     )
     assert a == b
@@ -200,13 +200,15 @@ def test_fakes_do_not_repeat_the_draws_of_data_under_the_same_seed():
     """A user's data and our fakes may share a seed; they must not share their noise."""
     torch.manual_seed(0)
     x = normal(20_000)
-    found = dgm.optimality_report(Shifted(0.0), x, Quadratic, dgm.gan.LBFGSFit(), seed=0)
+    found = dgm.gan.optimality_report(Shifted(0.0), x, Quadratic, dgm.gan.LBFGSFit(), seed=0)
     assert found.jsd.value != 0.0
     assert abs(found.jsd.value) < 5 * found.jsd.stderr + 0.001
 
 
 def test_a_report_reads_as_what_it_is():
-    text = str(dgm.optimality_report(normal(400, 1.0), normal(400), Quadratic, dgm.gan.LBFGSFit()))
+    text = str(
+        dgm.gan.optimality_report(normal(400, 1.0), normal(400), Quadratic, dgm.gan.LBFGSFit())
+    )
     assert "JSD" in text
     assert text.count("lower bound in expectation") == 3
     assert "200 held-out" in text
@@ -215,7 +217,7 @@ def test_a_report_reads_as_what_it_is():
 
 
 def test_a_report_is_a_table_with_a_row_per_figure():
-    found = dgm.optimality_report(normal(400, 1.0), normal(400), Quadratic, dgm.gan.LBFGSFit())
+    found = dgm.gan.optimality_report(normal(400, 1.0), normal(400), Quadratic, dgm.gan.LBFGSFit())
     table = found.to_dataframe().set_index("figure")
     assert list(table.columns) == ["value", "stderr", "low", "high", "kind"]
     assert list(table.index[:4]) == ["V", "JSD", "TV", "accuracy"]
@@ -238,7 +240,7 @@ def test_woodruffs_error_is_that_of_a_median():
 # -- what is refused --------------------------------------------------------------------------------------------------
 def test_a_critic_that_is_not_fresh_is_refused():
     with pytest.raises(TypeError, match="builds a fresh critic, got Quadratic.*Fix: critic=lambda"):
-        dgm.optimality_report(normal(10), normal(10), Quadratic())
+        dgm.gan.optimality_report(normal(10), normal(10), Quadratic())
 
 
 @over(
@@ -258,7 +260,7 @@ def test_a_critic_that_is_not_fresh_is_refused():
 )
 def test_what_builds_no_critic_is_refused(critic, message):
     with pytest.raises(TypeError, match=message):
-        dgm.optimality_report(normal(10), normal(10), critic)
+        dgm.gan.optimality_report(normal(10), normal(10), critic)
 
 
 @over(
@@ -275,7 +277,7 @@ def test_what_is_no_generator_is_refused(generator, got):
         TypeError,
         match=rf"a program that generates, or fakes .* got {got}. Fix: vae.generator or trainer.gen",
     ):
-        dgm.optimality_report(generator, normal(10), Quadratic)
+        dgm.gan.optimality_report(generator, normal(10), Quadratic)
 
 
 @over(
@@ -290,13 +292,13 @@ def test_what_is_no_generator_is_refused(generator, got):
 )
 def test_what_is_no_fit_is_refused(fit, message):
     with pytest.raises(TypeError, match=f"expected a fit of a critic, {message}"):
-        dgm.optimality_report(normal(10), normal(10), Quadratic, fit)
+        dgm.gan.optimality_report(normal(10), normal(10), Quadratic, fit)
 
 
 @over("fake", [torch.zeros(10, 2), torch.zeros(10, 1, dtype=torch.int64)])
 def test_fakes_of_another_kind_are_refused(fake):
     with pytest.raises(ValueError, match="data and fakes of one event shape and dtype, got"):
-        dgm.optimality_report(fake, normal(10), Quadratic)
+        dgm.gan.optimality_report(fake, normal(10), Quadratic)
 
 
 @over(("num", "held_out"), [(3, 0.5), (10, 0.0), (10, 1.0), (10, 0.99)])
@@ -304,7 +306,7 @@ def test_too_few_data_in_a_part_are_refused(num, held_out):
     with pytest.raises(
         ValueError, match="at least two data to fit to and two held out.*Fix: held_out=0.5"
     ):
-        dgm.optimality_report(normal(num), normal(num), Quadratic, held_out=held_out)
+        dgm.gan.optimality_report(normal(num), normal(num), Quadratic, held_out=held_out)
 
 
 def test_data_before_the_generator_are_refused_with_their_order():
@@ -312,7 +314,7 @@ def test_data_before_the_generator_are_refused_with_their_order():
         TypeError,
         match="the generator and then the data, got Shifted as data.*Fix: optimality_report",
     ):
-        dgm.optimality_report(normal(10), Shifted(), Quadratic)
+        dgm.gan.optimality_report(normal(10), Shifted(), Quadratic)
 
 
 @over("value", [torch.nan, torch.inf])
@@ -322,7 +324,7 @@ def test_values_that_are_not_finite_are_refused(value, of_fakes):
     real, fake = normal(200), normal(200, 3.0)
     (fake if of_fakes else real)[7] = value
     with pytest.raises(ValueError, match="expected finite values, got 1 NaN or infinite of 200"):
-        dgm.optimality_report(fake, real, Quadratic, dgm.gan.AdamFit(epochs=1))
+        dgm.gan.optimality_report(fake, real, Quadratic, dgm.gan.AdamFit(epochs=1))
 
 
 class Overflowing(Quadratic):
@@ -336,12 +338,12 @@ def test_a_critic_whose_logits_are_not_finite_is_refused():
     with pytest.raises(
         ValueError, match="expected finite logits of the fitted critic, got .* of 20. Fix: AdamFit"
     ):
-        dgm.optimality_report(normal(40, 4.0), normal(40), Overflowing, lambda *_: None)
+        dgm.gan.optimality_report(normal(40, 4.0), normal(40), Overflowing, lambda *_: None)
 
 
 def test_a_loss_that_is_not_finite_ends_lbfgs():
     with pytest.raises(ValueError, match="LBFGSFit: expected a finite loss, got nan. Fix: AdamFit"):
-        dgm.optimality_report(normal(40, 4.0), normal(40), Overflowing, dgm.gan.LBFGSFit())
+        dgm.gan.optimality_report(normal(40, 4.0), normal(40), Overflowing, dgm.gan.LBFGSFit())
 
 
 def test_a_fit_without_a_finite_loss_is_refused_and_leaves_the_critic():
@@ -361,9 +363,9 @@ def test_fakes_that_are_not_one_per_context_are_refused(num):
     with pytest.raises(
         ValueError, match=f"one fake per row of the context, 20, got {num}. Fix: optimality_report"
     ):
-        dgm.optimality_report(normal(num), (x, c), Quadratic)
+        dgm.gan.optimality_report(normal(num), (x, c), Quadratic)
 
 
 def test_fakes_without_context_may_be_fewer():
-    found = dgm.optimality_report(normal(10), normal(20), Quadratic, dgm.gan.LBFGSFit(2))
+    found = dgm.gan.optimality_report(normal(10), normal(20), Quadratic, dgm.gan.LBFGSFit(2))
     assert found.num_held_out == 10

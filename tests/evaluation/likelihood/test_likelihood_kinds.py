@@ -85,7 +85,7 @@ def test_a_density_on_integers_has_no_bits_per_dim_and_is_not_compared_with_the_
     match = (
         r"compare: expected figures of one measure, got 'density': density on levels, 'mass': mass"
     )
-    for compare in (dgm.compare_elpd, dgm.elpd_data):
+    for compare in (dgm.compare_elpd, dgm.diagnostics.elpd_data):
         with pytest.raises(ValueError, match=match):
             compare({"density": found, "mass": truth})
 

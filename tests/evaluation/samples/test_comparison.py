@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import nn
 
 import pyro_dgm as dgm
-from pyro_dgm.experiments.data import ring
+from pyro_dgm.datasets import ring
 
 TOY = ring()
 

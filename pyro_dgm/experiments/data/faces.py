@@ -1,4 +1,4 @@
-"""The Frey faces, from their file."""
+"""The Frey faces."""
 
 from __future__ import annotations
 
@@ -8,9 +8,33 @@ from pathlib import Path
 from zipfile import BadZipFile
 
 import numpy as np
+import torch
 
-from ..files.errors import FileError
-from ..files.reading import read_file
+from ...files.errors import FileError
+from ...files.reading import read_file
+from .datasets import Data
+from .splits import shuffle
+
+
+class FreyFaces(Data):
+    """The 1,965 Frey faces, 28×20 grey bytes, in the split sizes of the VampPrior paper: 1,565 / 200 / 200.
+
+    Args:
+        path: an `.npz` file with `images`, uint8 `(1965, 28, 20)`.
+        split: seed of the random split.
+
+    Raises:
+        ValueError: if the file is missing or holds something else.
+
+    References:
+        Tomczak, Welling 2018, arXiv:1705.07120 (table 1: bits/dim over three random splits).
+    """
+
+    def __init__(self, path: str, split: int = 0):
+        images = read_faces(Path(path))
+        levels = torch.as_tensor(images.reshape(1965, -1)).to(torch.get_default_dtype())
+        train, val, test = shuffle(levels, seed=split).split([1565, 200, 200])
+        super().__init__(train, val, test, image_shape=(28, 20), levels=256)
 
 
 def read_faces(path: Path) -> np.ndarray:

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..files.errors import FileError
-from ..files.reading import read_file
+from ...files.errors import FileError
+from ...files.reading import read_file
 
 IMAGE_MAGIC = 2051  # the first number of a file of unsigned bytes in three dims
 HEADER_BYTES = 16  # the magic number, the number of images, their height and their width

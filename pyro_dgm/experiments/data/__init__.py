@@ -1,0 +1,1 @@
+"""Data sets: readers of files and folders, splits, levels, and toys whose distribution is known."""
