@@ -248,7 +248,7 @@ def main(
     """
     settings = {n: v for n, v in locals().items() if n not in ("data", "noises", "seeds", "out")}
     splits = {
-        n: getattr(data, n).reshape(-1, 1, *data.image_shape) for n in ("train", "val", "test")
+        n: getattr(data, n).reshape(-1, 1, *data.event_shape) for n in ("train", "val", "test")
     }
     cells: dict[str, list[dict]] = {}
     for seed in seeds:

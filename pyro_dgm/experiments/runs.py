@@ -95,7 +95,7 @@ class Run:
             if len(split) < 2 or tuple(split.shape[1:]) != shape:
                 raise ValueError(
                     f"data: expected at least 2 data of shape {shape} in '{name}', got {tuple(split.shape)}. "
-                    "Fix: Data(train, val, test, image_shape, levels) with splits of one kind."
+                    "Fix: Data(train, val, test, event_shape, levels) with splits of one kind."
                 )
 
     def train(
@@ -166,7 +166,7 @@ class Run:
         start = perf_counter()
         score = nll(self.vae.model, self.vae.guide, test, num=num, seed=seed)
         return {
-            **results_of(score, prod(self.data.image_shape)),
+            **results_of(score, prod(self.data.event_shape)),
             "num_test": len(test),
             "num_draws": num,
             "parameters": sum(p.numel() for p in self.vae.parameters()),
@@ -192,7 +192,7 @@ class Run:
         num_rows = num // width
         rows = list(x[: width * num_rows].split(width))
         title = "x ~ p(x | z), z ~ p(z)"
-        image_grid(rows, self.data.image_shape, self.folder / name, title)
+        image_grid(rows, self.data.event_shape, self.folder / name, title)
         return x
 
     def describe(
@@ -211,7 +211,7 @@ class Run:
         means = reconstruct(self.vae.model, self.vae.guide, x, num=20, seed=seed)["x"]
         title = "test digits (above) and E[x | z], z ~ q(z | x) (below)"
         path = self.folder / "reconstructions.png"
-        image_grid([x, means], self.data.image_shape, path, title)
+        image_grid([x, means], self.data.event_shape, path, title)
 
     @property
     def _device(self) -> torch.device:

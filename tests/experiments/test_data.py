@@ -123,7 +123,7 @@ def test_openml_splits_like_idx(monkeypatch):
     )
     loaded = OpenML("mnist_784", binary=False)
     assert [len(p) for p in (loaded.train, loaded.val, loaded.test)] == [50_000, 10_000, 3]
-    assert loaded.image_shape == (2, 2)
+    assert loaded.event_shape == (2, 2)
 
 
 def test_too_few_images_and_odd_shapes_are_refused(tmp_path):
@@ -169,7 +169,7 @@ def test_frey_faces_are_split_at_random_without_losing_or_repeating_one(faces):
     path, images = faces
     data = FreyFaces(str(path))
     assert [len(p) for p in (data.train, data.val, data.test)] == [1565, 200, 200]
-    assert (data.image_shape, data.levels, data.dynamic) == ((28, 20), 256, False)
+    assert (data.event_shape, data.levels, data.dynamic) == ((28, 20), 256, False)
     everything = torch.cat([data.train, data.val, data.test])
     assert everything.dtype == torch.get_default_dtype()
     index = (256 * everything[:, 0] + everything[:, 1]).long()

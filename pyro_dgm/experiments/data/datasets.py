@@ -1,23 +1,44 @@
-"""Data sets as objects: train, validation and test tensors in one."""
+"""Data sets as objects: train, validation and test tensors in one, and what kind of numbers they hold."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from enum import Enum
+from math import prod
 
 from torch import Tensor
 
 from ...inference.data.batches import Batches
 from ...inference.data.binarization import binarize
 
+SPLITS = ("train", "val", "test")
+
+
+class Kind(Enum):
+    """What the numbers of a data set are, by which a likelihood is chosen."""
+
+    BINARY = "binary"  # 0 and 1
+    LEVELS = "levels"  # integers 0, …, L - 1
+    COUNTS = "counts"  # integers 0, 1, 2, … without an end
+    REAL = "real"
+
 
 class Data:
-    """Three splits of images `(N, D)` with values in 0, …, levels − 1.
+    """Three splits of rows `(N, D)`: images of levels, binary tables, counts or real numbers.
 
     Args:
-        train: training images.
-        val: validation images.
-        test: test images.
-        image_shape: `(height, width)` with height · width = D.
-        levels: number of grey levels.
+        train: training data.
+        val: validation data.
+        test: test data.
+        event_shape: shape of one datum, such as `(height, width)`, `(channels, height, width)` or `(D,)`; its product
+            is D.
+        levels: number L of levels of integers 0, …, L − 1; `None` for counts and real numbers.
         dynamic: whether training images are grey bytes, binarized anew each time one is seen.
+        context: further arguments of the programs by split, such as `{"train": (labels,), "val": …, "test": …}`, each
+            with a row per datum.
+        labels: a class for each datum by split, for pictures; no argument of a program.
+        names: of the D columns, for tables.
+        said: how the data were read, in a line each: what was chosen where nothing was asked for.
     """
 
     def __init__(
@@ -25,18 +46,50 @@ class Data:
         train: Tensor,
         val: Tensor,
         test: Tensor,
-        image_shape: tuple[int, int],
-        levels: int,
+        event_shape: tuple[int, ...],
+        levels: int | None = None,
         *,
         dynamic: bool = False,
+        context: Mapping[str, tuple[Tensor, ...]] | None = None,
+        labels: Mapping[str, Tensor] | None = None,
+        names: Sequence[str] = (),
+        said: Sequence[str] = (),
     ):
         self.train = train
         self.val = val
         self.test = test
-        self.image_shape = image_shape
+        self.event_shape = tuple(event_shape)
         self.levels = levels
         self.dynamic = dynamic
+        self.context = dict(context or {})
+        self.labels = dict(labels or {})
+        self.names = list(names)
+        self.said = list(said)
+
+    @property
+    def dim(self) -> int:
+        """Numbers D in one datum."""
+        return prod(self.event_shape)
+
+    @property
+    def num_context(self) -> int:
+        """Numbers in the context of one datum; 0 without one."""
+        return sum(prod(value.shape[1:]) for value in self.context.get("train", ()))
+
+    @property
+    def kind(self) -> Kind:
+        """What the numbers are: by `levels`, else by whether all of the training data are integers from 0."""
+        if self.levels is not None:
+            return Kind.BINARY if self.levels == 2 else Kind.LEVELS
+        is_count = (self.train >= 0) & (self.train == self.train.round())
+        return Kind.COUNTS if bool(is_count.all()) else Kind.REAL
+
+    def split(self, name: str) -> tuple[Tensor, ...]:
+        """The arguments of the programs for a split, `"train"`, `"val"` or `"test"`: data, then context."""
+        return (getattr(self, name), *self.context.get(name, ()))
 
     def batches(self, batch_size: int) -> Batches:
-        """The training images in batches, binarized anew in each epoch if they are `dynamic`."""
-        return Batches(self.train, batch_size, transform=binarize if self.dynamic else None)
+        """The training data in batches, binarized anew in each epoch if they are `dynamic`."""
+        transform = binarize if self.dynamic else None
+        train = self.split("train")
+        return Batches(train if len(train) > 1 else train[0], batch_size, transform=transform)

@@ -30,4 +30,4 @@ class Digits(Data):
                 f"and num_test={num_test}. Fix: Digits(num_val=150, num_test=300)."
             )
         test, val, train = shuffle(images, seed=0).split([num_test, num_val, num_train])
-        super().__init__(train, val, test, image_shape=(8, 8), levels=17)
+        super().__init__(train, val, test, event_shape=(8, 8), levels=17)

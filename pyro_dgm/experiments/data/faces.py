@@ -34,7 +34,7 @@ class FreyFaces(Data):
         images = read_faces(Path(path))
         levels = torch.as_tensor(images.reshape(1965, -1)).to(torch.get_default_dtype())
         train, val, test = shuffle(levels, seed=split).split([1565, 200, 200])
-        super().__init__(train, val, test, image_shape=(28, 20), levels=256)
+        super().__init__(train, val, test, event_shape=(28, 20), levels=256)
 
 
 def read_faces(path: Path) -> np.ndarray:

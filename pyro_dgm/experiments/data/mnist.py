@@ -35,7 +35,7 @@ class SquareBytes(Data):
             raise ValueError(
                 f"{type(self).__name__}: expected square images, more than 50,000 to train and "
                 f"validate and some to test; got {len(first)} and {len(test)} images of "
-                f"{num_pixels} pixels. Fix: Data(train, val, test, image_shape, levels=256)."
+                f"{num_pixels} pixels. Fix: Data(train, val, test, event_shape, levels=256)."
             )
         if binary:
             with fork_rng(seed=0):
@@ -93,6 +93,6 @@ def _as_bytes(pixels: np.ndarray, name: str) -> Tensor:
     if not is_byte.all():
         raise ValueError(
             f"OpenML: expected grey levels 0, …, 255, got others in '{name}'. "
-            "Fix: Data(train, val, test, image_shape, levels=256) of rounded levels."
+            "Fix: Data(train, val, test, event_shape, levels=256) of rounded levels."
         )
     return torch.as_tensor(pixels.astype(np.uint8))

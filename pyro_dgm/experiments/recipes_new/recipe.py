@@ -1,0 +1,34 @@
+"""What every declaration is: a model and its guide, built for data whose sizes it is told."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Protocol
+
+from torch import nn
+
+from ..data.datasets import Data
+
+
+class Programs(Protocol):
+    """A model and its guide in one module, such as `VAE`; both are modules."""
+
+    @property
+    def model(self) -> nn.Module:
+        """The program that data are scored by."""
+
+    @property
+    def guide(self) -> nn.Module:
+        """The program that draws its latents."""
+
+
+class Recipe(ABC):
+    """A declaration of a model and its guide; abstract. Its constructor's arguments are what a file or a flag sets."""
+
+    @abstractmethod
+    def build(self, data: Data) -> nn.Module:
+        """A module with `model` and `guide`, see `Programs`, in the sizes of the data; weights by the global seed."""
+
+
+class Part(ABC):
+    """A piece of a recipe, such as a prior; abstract. A subclass's constructor is its settings, `build` its module."""
