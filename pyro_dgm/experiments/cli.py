@@ -35,9 +35,9 @@ from .trust import only_trusted, take_trust, trusted_by, with_fix
 TRUST_HELP = "a module that a configuration file or a run directory may name; --trust=a --trust=b"
 HELP = """Train a VAE, evaluate it on held-out data and write a run directory.
 
-Without flags: the digits, with --vae=pyro_dgm.experiments.recipes.levels_vae, whose settings are
+Without flags: the digits, with --vae=pyro_dgm.experiments.recipes.compositions.levels_vae, whose settings are
 --vae.latent, --vae.hidden, --vae.layers, --vae.min_scale; for binary images
---vae=pyro_dgm.experiments.recipes.binary_vae with --vae.latent and --vae.hidden; or any composition
+--vae=pyro_dgm.experiments.recipes.compositions.binary_vae with --vae.latent and --vae.hidden; or any composition
 under pyro_dgm.VAE. Data: Digits, Idx (--data.folder), OpenML."""
 
 

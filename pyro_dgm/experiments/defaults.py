@@ -9,7 +9,7 @@ from pathlib import Path
 from .configurations import CONFIG, read_config, read_run_config
 
 DEFAULTS = {
-    "vae": ["--vae=pyro_dgm.experiments.recipes.levels_vae"],
+    "vae": ["--vae=pyro_dgm.experiments.recipes.compositions.levels_vae"],
     "data": ["--data=pyro_dgm.datasets.Digits"],
     "objective": ["--objective=pyro_dgm.ELBO"],
     "trainer": ["--trainer=pyro_dgm.SVITrainer", "--trainer.lr=2e-3", "--trainer.ema=0.99"],

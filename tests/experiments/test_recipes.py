@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pyro_dgm import ELBO, Flow, StandardNormal
-from pyro_dgm.experiments.recipes import binary_vae, levels_vae
+from pyro_dgm.experiments.recipes.compositions import binary_vae, levels_vae
 
 
 def test_levels_vae_has_a_flow_on_both_sides_and_scores_integer_images():

@@ -35,7 +35,7 @@ class Bird:
     __call__ = sing
 
 def small_vae(hidden: int = 8) -> dgm.VAE:
-    from pyro_dgm.experiments.recipes import levels_vae
+    from pyro_dgm.experiments.recipes.compositions import levels_vae
     return levels_vae(latent=2, hidden=hidden)
 """
 SLOTS = (

@@ -34,7 +34,7 @@ class Bird:
 """
 RECIPE = {
     "vae": {
-        "class_path": "pyro_dgm.experiments.recipes.levels_vae",
+        "class_path": "pyro_dgm.experiments.recipes.compositions.levels_vae",
         "init_args": {"latent": 2, "hidden": 8, "layers": 1, "min_scale": 0.1},
     },
     "data": {

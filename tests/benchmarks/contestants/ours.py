@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import pyro_dgm as dgm
-from pyro_dgm.experiments.recipes import levels_vae
+from pyro_dgm.experiments.recipes.compositions import levels_vae
 from pyro_dgm.inference.training.replicates import choice
 
 from .plain_pyro import svi_stepping

@@ -8,7 +8,7 @@ from torch import nn
 from toys import toy_vae
 
 import pyro_dgm as dgm
-from pyro_dgm.experiments.recipes import levels_vae
+from pyro_dgm.experiments.recipes.compositions import levels_vae
 from pyro_dgm.files.errors import FileError
 from pyro_dgm.inference.training.checkpoints import CheckpointFile, load_state, save_state
 
@@ -110,7 +110,7 @@ def test_a_written_file_leaves_nothing_beside_it(tmp_path):
 ELSEWHERE = """
 import sys, torch
 import pyro_dgm as dgm
-from pyro_dgm.experiments.recipes import levels_vae
+from pyro_dgm.experiments.recipes.compositions import levels_vae
 torch.set_default_dtype(torch.float64)
 vae = levels_vae(dim=4, levels=3, latent=2, hidden=8)
 dgm.load_weights(vae, sys.argv[1])

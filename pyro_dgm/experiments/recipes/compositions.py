@@ -5,14 +5,14 @@ from __future__ import annotations
 import pyro.distributions as dist
 from torch import nn
 
-from ..programs.conditionals.conditional import Conditional, StandardNormal
-from ..programs.flows.autoregressive import iaf, maf
-from ..programs.flows.flow import Flow
-from ..programs.likelihoods.categories import Bernoulli
-from ..programs.likelihoods.discretized import DiscretizedLogistic
-from ..programs.networks.dense import gated_mlp, mlp
-from ..programs.networks.units import Rescale
-from ..programs.vae import VAE
+from ...programs.conditionals.conditional import Conditional, StandardNormal
+from ...programs.flows.autoregressive import iaf, maf
+from ...programs.flows.flow import Flow
+from ...programs.likelihoods.categories import Bernoulli
+from ...programs.likelihoods.discretized import DiscretizedLogistic
+from ...programs.networks.dense import gated_mlp, mlp
+from ...programs.networks.units import Rescale
+from ...programs.vae import VAE
 
 
 def levels_vae(
