@@ -28,7 +28,3 @@ class Recipe(ABC):
     @abstractmethod
     def build(self, data: Data) -> nn.Module:
         """A module with `model` and `guide`, see `Programs`, in the sizes of the data; weights by the global seed."""
-
-
-class Part(ABC):
-    """A piece of a recipe, such as a prior; abstract. A subclass's constructor is its settings, `build` its module."""
