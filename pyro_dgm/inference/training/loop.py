@@ -136,12 +136,6 @@ class Loop(ABC):
         """Steps that were passed over."""
         return self.state.skips.num_skipped
 
-    def is_over(self, patience: int | None) -> bool:
-        """Whether so many epochs have gone by without a better one: a run that was resumed then has ended already."""
-        best_epoch = self.best.get("epoch", 0)
-        watch = Patience(self.module, self._optimizers(), patience)
-        return watch.is_over(self.num_epochs, best_epoch, self.state.warm_up)
-
     # -- an epoch ------------------------------------------------------------------------------------
     def _epoch(self, run: Run) -> Generator[Steps, None, Row]:
         """One pass over the training data, and one over the validation data."""
