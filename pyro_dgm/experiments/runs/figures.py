@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from ..files.writing import write_file
-from ..inference.training.history import History
+from ...files.writing import write_file
+from ...inference.training.history import History
 
 LABELS = {"train_nelbo": "train", "val_nelbo": "validation"}
 
