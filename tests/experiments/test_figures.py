@@ -7,9 +7,9 @@ import numpy as np
 import pyro.distributions as dist
 import torch
 from matplotlib.image import imread
+from pyro_dgm.experiments.figures import image_grid, learning_curve
 
 import pyro_dgm as dgm
-from pyro_dgm.experiments.figures import image_grid, learning_curve
 from pyro_dgm.experiments.runs import results_of, table
 from pyro_dgm.results import History
 

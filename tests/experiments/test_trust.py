@@ -6,10 +6,10 @@ import pytest
 import yaml
 from jsonargparse import ArgumentParser
 from jsonargparse._common import parsing_settings
-
-from pyro_dgm.experiments.cli import main
 from pyro_dgm.experiments.configurations import CONFIG
 from pyro_dgm.experiments.trust import modules_in, only_trusted, take_trust
+
+from pyro_dgm.experiments.cli import main
 from pyro_dgm.files.manifest import Manifest
 
 pytestmark = pytest.mark.parametrize("dtype", ["float32"], indirect=True)

@@ -6,13 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
-from io import BytesIO
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 from warnings import warn
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -20,6 +18,7 @@ from ... import __version__
 from ...arviz_export.netcdf import netcdf_content
 from ...arviz_export.seeds import seeds_to_arviz
 from ...evaluation.likelihood.importance import nll
+from ...evaluation.likelihood.results import NLL
 from ...files.errors import FileError
 from ...files.manifest import Manifest
 from ...files.records import append_record, read_records
@@ -30,9 +29,10 @@ from ...inference.training.replicates.histories import SeedHistory
 from ..configuration.experiment import Evaluation, Experiment
 from ..configuration.stored import stored_experiment
 from ..data.datasets import Data
-from .layout import METRICS, RESULTS, per_datum_of, weights_of
+from .layout import METRICS, RESULTS, scores_of, weights_of
 from .metrics import read_metrics
 from .results import Results, results_of
+from .scores import score_content, score_of
 from .training import DRAWS_DESCRIBED, NUM_DESCRIBED
 
 
@@ -90,18 +90,15 @@ class Run:
         return [by_seed[seed] for seed in self.seeds if seed in by_seed]
 
     @property
-    def per_datum(self) -> dict[int, dict[str, np.ndarray]]:
-        """The likelihood of each test datum by seed, of the last evaluation: `nll`, `nelbo`, `monte_carlo`, `khat`."""
+    def scores(self) -> dict[int, NLL]:
+        """The likelihood of each test datum by seed, as the last evaluation of each found it."""
         found = {}
+        fix = f"pyro-dgm evaluate {self.folder}"
         for seed in self.seeds:
-            path = self.folder / per_datum_of(seed)
-            if path.exists():
+            name = scores_of(seed)
+            if (self.folder / name).exists():
                 what = "the likelihood of each test datum"
-                content = Manifest(self.folder).read(
-                    per_datum_of(seed), what, f"pyro-dgm evaluate {self.folder}"
-                )
-                with np.load(BytesIO(content)) as arrays:
-                    found[seed] = dict(arrays)
+                found[seed] = score_of(Manifest(self.folder).read(name, what, fix))
         return found
 
     @cached_property
@@ -141,7 +138,7 @@ class Run:
             noise: seed of the draws.
 
         Returns:
-            The means, and the figures of each datum as the bytes of an npz file.
+            The means, and the likelihood of each datum as the bytes of a file.
         """
         model, guide = self.pairs[self.seeds.index(seed)]
         test = self.test(evaluation.limit)
@@ -154,11 +151,7 @@ class Run:
             "parameters": sum(p.numel() for p in self.programs[seed].parameters()),
             "evaluation_seconds": perf_counter() - start,
         }
-        buffer = BytesIO()
-        each = {"nll": score.per_datum, "nelbo": score.nelbo, "khat": score.khat}
-        each["monte_carlo"] = score.monte_carlo
-        np.savez(buffer, **{name: value.cpu().numpy() for name, value in each.items()})
-        return results, buffer.getvalue()
+        return results, score_content(score)
 
     def recorded(self, **how: Any) -> Results | None:
         """The row of an evaluation of the same weights in the same way, if there is one."""
@@ -168,12 +161,12 @@ class Run:
                 return row
         return None
 
-    def record(self, results: Results, each: bytes, **arguments: Any) -> Results:
+    def record(self, results: Results, scores: bytes, **arguments: Any) -> Results:
         """Add a row to `results.jsonl`: the figures, what they were made with, when, and by which version."""
         when = datetime.now(UTC).isoformat(timespec="seconds")
         made = {"time": when, "version": __version__, "weights": self._digest(arguments["seed"])}
         row = {**made, **arguments, **results}
-        Manifest(self.folder).write(per_datum_of(arguments["seed"]), each)
+        Manifest(self.folder).write(scores_of(arguments["seed"]), scores)
         append_record(self.folder / RESULTS, row)
         return row
 
