@@ -56,7 +56,8 @@ def overwrite_a_part(path: Path, dice: random.Random) -> None:
 
 
 def swap_with_another(path: Path, dice: random.Random) -> None:
-    others = sorted(p for p in path.parent.parent.rglob("*") if p.is_file() and p != path)
+    root = path.parent if path.parent.name.startswith("run") else path.parent.parent
+    others = sorted(p for p in root.rglob("*") if p.is_file() and p != path)
     shutil.copy(dice.choice(others), path)
 
 
