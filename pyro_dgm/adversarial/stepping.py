@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from ..inference.data.batches import Batch
 from ..inference.training.compiled.compilation import Compiled, Eager
 from ..inference.training.compiled.graphs import Terms
+from ..inference.training.compiled.options import FallBack, mode_of
 from ..inference.training.compiled.steps import CompiledSteps, Descent
 from ..inference.training.compiled.updates import Update
 from ..inference.training.running import Values
-from ..inference.training.settings import mode_of
 from .moves import Contest, CriticCosts, GeneratorCosts, JointCosts, MoveCosts
 from .players import Move, Play, Side
 
@@ -23,6 +23,7 @@ class Moves:
         contest: what is minimized.
         compile: as in `SVITrainer`.
         announce: told what a compilation is doing.
+        fall_back: told why a move has no graph; `None` where it must have one.
     """
 
     def __init__(
@@ -30,6 +31,7 @@ class Moves:
         contest: Contest,
         compile: bool | str,  # noqa: FBT001
         announce: Callable[[str], None],
+        fall_back: FallBack | None = None,
     ):
         self.costs: dict[Move, MoveCosts] = {
             Move.CRITIC: CriticCosts(contest),
@@ -42,10 +44,10 @@ class Moves:
             return
         mode = mode_of(compile)
         for move, costs in self.costs.items():
-            self.compiled[move] = Compiled(costs, mode, announce)
+            self.compiled[move] = Compiled(costs, mode, announce, fall_back)
         # A critic that moves alone has the terms of a bound beside its own, out of the same graph.
         reported = CriticCosts(contest, with_bound=True)
-        self._reported = Eager(reported), Compiled(reported, mode, announce)
+        self._reported = Eager(reported), Compiled(reported, mode, announce, fall_back)
 
     def backend(self, move: Move, *, eager: bool) -> Eager | Compiled:
         """What gives terms and gradients of a move."""

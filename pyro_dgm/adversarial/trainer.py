@@ -21,9 +21,9 @@ from ..inference.process.states import (
     without_handlers,
 )
 from ..inference.training.compiled.graphs import Terms
+from ..inference.training.compiled.options import FallBack, check_compile
 from ..inference.training.driving import TakeStep
 from ..inference.training.running import Values
-from ..inference.training.settings import check_compile, refuse_sums
 from ..inference.training.soundness import Stateful
 from ..inference.training.trainer import Trainer
 from .arguments import check_modules, check_rules, warn_of_sigmoid
@@ -68,7 +68,8 @@ class GANTrainer(Trainer):
         noise: whether the critic sees reparameterized draws of the observation, in place of its mean.
         bound: an objective that the generator's side minimizes as well; its model shares the generator's decoder.
         weight: λ, of the game's loss in that sum.
-        compile: whether each move becomes one graph (10 to 60 s once for each), or the name of a `torch.compile` mode.
+        compile: whether each move becomes one graph (10 to 60 s once for each), or the name of a `torch.compile` mode;
+            `"auto"`, as in `SVITrainer`, for each move by itself.
 
     Raises:
         TypeError: if an argument is of another kind than these.
@@ -102,7 +103,7 @@ class GANTrainer(Trainer):
     ):
         check_rules(game, penalties, play)
         check_modules(generator, critic, bound, weight)
-        check_compile("GANTrainer", compile)
+        check_compile(compile, takes_mode=True)
         warn_of_sigmoid(critic, game)
         self.fakes = Fakes(generator, noise=noise)
         self._contest = Contest(self.fakes, critic, game, penalties, bound, weight)
@@ -118,7 +119,8 @@ class GANTrainer(Trainer):
         self.play = play
         self.bound, self.weight = bound, weight
         self.compile = compile
-        self._moves = Moves(self._contest, compile, self.announce)
+        self.fall_back = FallBack.of("GANTrainer", compile)
+        self._moves = Moves(self._contest, compile, self.announce, self.fall_back)
         rules = GameRules(game, penalties, play, noise, None if bound is None else weight)
         self.state.optimizers = {"rules": rules, **self._sides_and_schedules()}
         self.moved = (self._generator.moved, self._critic.moved)
@@ -149,9 +151,7 @@ class GANTrainer(Trainer):
 
     def preflight(self, *batch: Any) -> None:  # noqa: D102
         if self.bound is not None:
-            structure = self.bound.preflight(*batch)
-            if self.compile:
-                refuse_sums(structure)
+            self.bound.preflight(*batch)
         check_match(self.fakes, self.critic, batch, self.penalties)
 
     @TURN.taken()

@@ -32,7 +32,7 @@ from .by_site import check_known, free_bits_by_site, schedules_by_site
 from .costs import Cost
 from .factors import guide_costs
 from .free_bits import FreeBits
-from .objective import Objective, check_observed, check_reparameterized
+from .objective import Objective, check_observed, check_reparameterized, given
 from .schedules import Schedule, check_values
 from .sums import Sums
 
@@ -134,7 +134,7 @@ class ELBO(Objective):
         latent = list(structure.latent)
         check_known("beta", "sites", self.beta, [*latent, *structure.observed])
         check_known("free_bits", "latent sites", self.free_bits, latent)
-        self._sums.pop(_given(batch), None)
+        self._sums.pop(given(batch), None)
         self._sums_of(batch)
         return structure
 
@@ -158,7 +158,7 @@ class ELBO(Objective):
 
     def _sums_of(self, batch: tuple[Any, ...]) -> Sums:
         """What the loss sums over, found by preflight or by the first run that is given these arguments."""
-        key = _given(batch)
+        key = given(batch)
         if key not in self._sums:
             if get_proxy_mode() is not None:  # while it becomes a graph, nothing else is run
                 return Sums()
@@ -262,11 +262,6 @@ class ELBO(Objective):
                 term = term * self.beta[cost.site]()
             weighted.append(term.sum())
         return _sum(weighted)
-
-
-def _given(batch: tuple[Any, ...]) -> tuple[bool, ...]:
-    """Which arguments are given."""
-    return tuple([value is not None for value in batch])
 
 
 def _check_order(drawn: dict[str, Site], modelled: dict[str, Site]) -> None:

@@ -71,6 +71,8 @@ class Objective(SettingsFirst, RunsPrograms, Costs):
         self._naming = Naming()
         self._particles: ParticleMode | None = None
         self._is_known = False  # all of these are found by preflight, or before the first run
+        # Latent sites, by which arguments are given: labels may be there, or be summed over
+        self._summed: dict[tuple[bool, ...], tuple[str, ...]] = {}
 
     def terms(self, *batch: Any) -> dict[str, Tensor]:
         """Named 0-dim costs in nats per datum, lower is better; `loss` is the one to minimize."""
@@ -85,6 +87,14 @@ class Objective(SettingsFirst, RunsPrograms, Costs):
 
     def reading_parameters(self) -> AbstractContextManager[Any]:  # noqa: D102
         return nullcontext() if self.statements is None else self.statements.read()
+
+    def refuse_graph(self, *batch: Any) -> None:  # noqa: D102
+        summed = self._summed.get(given(batch), ())
+        if summed:
+            raise ValueError(
+                f"compile: expected latents that are drawn, got {list(summed)}, which are summed over: "
+                "Pyro's sum reads tensors on the host. Fix: compile=False."
+            )
 
     def forward(self, *batch: Any) -> Tensor:
         """The loss, 0-dim, in nats per datum."""
@@ -123,6 +133,7 @@ class Objective(SettingsFirst, RunsPrograms, Costs):
         self._depth = structure.depth
         self._full_size = structure.full_size
         self._naming = Naming(structure.plate)
+        self._summed[given(batch)] = structure.summed
         self._particles = self._mode_of(structure.particles, batch)
         self._is_known = True
         return replace(structure, particles=self._particles)
@@ -176,6 +187,11 @@ class Objective(SettingsFirst, RunsPrograms, Costs):
             f"{type(self).__name__}: expected an argument with a row for each datum, got {kinds}. Fix: a tensor "
             "(N, *event) as the first argument, objective(x)."
         )
+
+
+def given(batch: tuple[Any, ...]) -> tuple[bool, ...]:
+    """Which arguments are given."""
+    return tuple([value is not None for value in batch])
 
 
 def check_trainable(objective: str, role: str, program: Any) -> None:

@@ -20,12 +20,13 @@ from ..process.distributed import average_gradients
 from ..process.numbers import check_number
 from .compiled.compilation import Compiled, Eager
 from .compiled.graphs import Terms
+from .compiled.options import FallBack, check_compile, mode_of
 from .compiled.steps import CompiledSteps, Descent
 from .compiled.updates import Update
 from .driving import TakeStep
 from .epochs import Epochs
 from .parameters import Moved, trainable_parameters
-from .settings import build_schedule, check_compile, mode_of, refuse_sums
+from .settings import build_schedule
 from .trainer import Trainer
 
 
@@ -38,7 +39,9 @@ class SVITrainer(Trainer):
             default: Adam with fused kernels.
         lr: learning rate of the default optimizer.
         compile: whole-program compilation (10 to 60 s once), or the name of a `torch.compile` mode, such as
-            `"reduce-overhead"` (CUDA graphs).
+            `"reduce-overhead"` (CUDA graphs). `"auto"`: where there can be kernels, and else the steps of
+            `compile=False` bit for bit, with one warning of why. It is decided before the first step, for each
+            signature of the data by itself, and alike however often a run is stopped and resumed on one machine.
         schedule: builds a torch learning-rate scheduler from the optimizer; it steps once per epoch.
         clip: global gradient norm above which gradients are scaled down.
         ema: decay of an exponential moving average of the weights, which then validates and is kept.
@@ -91,7 +94,8 @@ class SVITrainer(Trainer):
         self.eager = Eager(objective)
         self.compiled: Eager | Compiled = self.eager
         if compile:
-            self.compiled = Compiled(objective, mode_of(compile), self.announce)
+            self.fall_back = FallBack.of("SVITrainer", compile)
+            self.compiled = Compiled(objective, mode_of(compile), self.announce, self.fall_back)
 
     @property
     def model(self) -> nn.Module:  # noqa: D102
@@ -99,8 +103,6 @@ class SVITrainer(Trainer):
 
     def preflight(self, *batch: Any) -> None:  # noqa: D102
         self.structure = self.objective.preflight(*batch)
-        if self.compile:
-            refuse_sums(self.structure)
 
     @property
     def keeps_order(self) -> bool:  # noqa: D102
@@ -237,7 +239,7 @@ def _check_numbers(lr: Any, clip: Any, compile: Any) -> None:
     if clip is not None:
         fix = "clip=None, to leave gradients alone"
         check_number("SVITrainer", "clip", clip, above=0, fix=fix)
-    check_compile("SVITrainer", compile)
+    check_compile(compile, takes_mode=True)
 
 
 def _build_optimizer(optimizer: Any, parameters: list[nn.Parameter], lr: float) -> Optimizer:

@@ -258,7 +258,7 @@ def tensors_of(batch: Batch) -> list[Tensor]:
 
 def _line(error: BaseException) -> str:
     """The innermost line of the user's own code in a traceback."""
-    libraries = ("/torch/", "/pyro/", "/pyro_dgm/inference/")
+    libraries = ("/torch/", "/pyro/", "/pyro_dgm/inference/", "/contextlib.py")
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if not any(part in frame.filename for part in libraries):
             return f"at {frame.filename}:{frame.lineno} `{frame.line}`"

@@ -55,10 +55,14 @@ class Choice:
         modules, _ = contents(own[0].objective)
         key = (modules, tuple(structures[0].kinds), *kinds, num)
         if key not in self._graphs:
-            compile = own[0].compile
             with own[0].watched():
                 self._graphs[key] = stacked_graph(
-                    structures, batches, num, compile=compile, announce=announce
+                    structures,
+                    batches,
+                    num,
+                    compile=own[0].compile,
+                    announce=announce,
+                    fall_back=own[0].fall_back,
                 )
         graph = self._graphs[key]
         if graph is None:

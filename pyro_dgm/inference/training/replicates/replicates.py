@@ -76,6 +76,7 @@ class Replicates:
             with fork_rng(seed=seed):
                 self.trainers.append(build())
         _check_trainers(self.trainers)
+        _say_once(self.trainers)
         self.errors: dict[int, Exception] = {}
         self._choice = Choice()
 
@@ -272,6 +273,14 @@ def _check_seeds(seeds: Sequence[int], build: Any) -> None:
             f"Replicates: expected one process, got {world} that exchange gradients. Fix: no "
             "init_process_group, and seeds=range(16)[rank::world] in each process."
         )
+
+
+def _say_once(trainers: Sequence[Trainer]) -> None:
+    """Let one of them alone say why its steps run eager: it is the same program in all."""
+    said: list[str] = []
+    for trainer in trainers:
+        if trainer.fall_back is not None:
+            trainer.fall_back.said = said
 
 
 def _check_trainers(trainers: Sequence[Trainer]) -> None:
