@@ -27,6 +27,7 @@ from ..run.pair_checks import (
     fix_of_program,
     returns_distribution,
 )
+from ..run.rules import RULES, Subject
 from ..run.structure import Structure, full_size, preflight
 from ..run.traces import Site, depth_of
 from ..vectorization.modes import ParticleMode, meaning_of, means_the_same_in_training
@@ -129,7 +130,8 @@ class Objective(SettingsFirst, RunsPrograms, Costs):
     def preflight(self, *batch: Any) -> Structure:
         """Check the pair on this batch, see `preflight`, and learn how many plates the programs have."""
         self._particles, self._is_known = None, False
-        structure = preflight(self.model, self.guide, *batch, size=self.size)
+        rules = (*RULES, self._look_at)
+        structure = preflight(self.model, self.guide, *batch, size=self.size, rules=rules)
         self._depth = structure.depth
         self._full_size = structure.full_size
         self._naming = Naming(structure.plate)
@@ -137,6 +139,9 @@ class Objective(SettingsFirst, RunsPrograms, Costs):
         self._particles = self._mode_of(structure.particles, batch)
         self._is_known = True
         return replace(structure, particles=self._particles)
+
+    def _look_at(self, subject: Subject) -> None:
+        """Learn from the run of the pair that a preflight has checked."""
 
     def _programs(self, batch: tuple[Any, ...]) -> tuple[nn.Module, nn.Module]:
         """Model and guide as programs that mean the same inside a plate of particles."""
