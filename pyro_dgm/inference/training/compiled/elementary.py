@@ -52,13 +52,11 @@ def share_exponentials(graph: fx.GraphModule) -> None:
 
 
 def log1p_of_fraction(t: Any) -> Any:
-    """log(1 + t) of float32 numbers between 0 and 1, to 2 units in the last place."""
-    from torch._inductor.inductor_prims import fma  # a second of imports, and only here needed
-
-    q = torch.full_like(t, Q[-1])
-    for coefficient in reversed(Q[:-1]):
-        q = fma(q, t, torch.full_like(t, coefficient))
-    return fma(t * t, q, t)
+    """log(1 + t) of float32 numbers between 0 and 1, to 3 units in the last place."""
+    q = Q[-1] * t + Q[-2]
+    for coefficient in reversed(Q[:-2]):
+        q = q * t + coefficient
+    return t + t * t * q
 
 
 def _exponential(x: Any) -> Any:

@@ -53,12 +53,12 @@ def grid():
 # Accuracy ------------------------------------------------------------------------------------------------------------
 
 
-def test_the_logarithm_of_one_and_a_fraction_is_right_to_two_units_in_the_last_place():
+def test_the_logarithm_of_one_and_a_fraction_is_right_to_three_units_in_the_last_place():
     t = torch.cat([torch.linspace(0, 1, 500_003), torch.linspace(0, 87, 300_003).neg().exp()])
     (found,) = by_kernels(lambda t: [log1p_of_fraction(t)], t)
     exact = t.double().log1p()
     unit = torch.nextafter(exact.float(), torch.tensor(2.0)).double() - exact.float().double()
-    assert float(((found.double() - exact).abs() / unit).max()) <= 2
+    assert float(((found.double() - exact).abs() / unit).max()) <= 3
 
 
 @pytest.mark.parametrize("function", [softplus, with_sigmoid])
