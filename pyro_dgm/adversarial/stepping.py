@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
+import torch
+
 from ..inference.data.batches import Batch
 from ..inference.training.compiled.compilation import Compiled, Eager
 from ..inference.training.compiled.graphs import Terms
@@ -23,6 +25,7 @@ class Moves:
         contest: what is minimized.
         compile: as in `SVITrainer`.
         announce: told what a compilation is doing.
+        autocast: as in `SVITrainer`.
     """
 
     def __init__(
@@ -30,22 +33,24 @@ class Moves:
         contest: Contest,
         compile: bool | str,  # noqa: FBT001
         announce: Callable[[str], None],
+        autocast: torch.dtype | None = None,
     ):
         self.costs: dict[Move, MoveCosts] = {
             Move.CRITIC: CriticCosts(contest),
             Move.GENERATOR: GeneratorCosts(contest),
             Move.BOTH: JointCosts(contest),
         }
-        self.eager = {move: Eager(costs) for move, costs in self.costs.items()}
+        self.eager = {move: Eager(costs, autocast) for move, costs in self.costs.items()}
         self.compiled: dict[Move, Compiled] = {}
         if not compile:
             return
         mode = mode_of(compile)
         for move, costs in self.costs.items():
-            self.compiled[move] = Compiled(costs, mode, announce)
+            self.compiled[move] = Compiled(costs, mode, announce, autocast)
         # A critic that moves alone has the terms of a bound beside its own, out of the same graph.
         reported = CriticCosts(contest, with_bound=True)
-        self._reported = Eager(reported), Compiled(reported, mode, announce)
+        compiled = Compiled(reported, mode, announce, autocast)
+        self._reported = Eager(reported, autocast), compiled
 
     def backend(self, move: Move, *, eager: bool) -> Eager | Compiled:
         """What gives terms and gradients of a move."""

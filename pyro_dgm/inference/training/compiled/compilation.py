@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ...data.batches import Batch
 from ...objectives.losses import Costs
+from ...process.autocast import autocast_networks
 from ...process.states import fork_rng
 from .graphs import (
     Gradients,
@@ -38,10 +39,12 @@ class Eager:
 
     Args:
         costs: what to differentiate, such as an objective.
+        autocast: dtype of its networks' matrix products, see `autocast_networks`.
     """
 
-    def __init__(self, costs: Costs):
+    def __init__(self, costs: Costs, autocast: torch.dtype | None = None):
         self.costs = costs
+        self.autocast = autocast
 
     def backward(self, *batch: Any) -> Terms:
         """Terms of a batch, none of an empty one; in the parameters of each loss its gradient replaces `.grad`."""
@@ -51,12 +54,13 @@ class Eager:
                 parameter.grad = None
         if not batch:
             return {}
-        terms = self.costs.terms(*batch)
-        for loss in losses:
-            own = None  # of a loss of all parameters, those that ran for the first time among them
-            if loss.part is not self.costs:
-                own = [p for p in loss.part.parameters() if p.requires_grad]
-            loss.of(terms).backward(inputs=own, retain_graph=loss is not losses[-1])
+        with autocast_networks(self.costs, self.autocast):
+            terms = self.costs.terms(*batch)
+            for loss in losses:
+                own = None  # of a loss of all parameters, those that ran for the first time among them
+                if loss.part is not self.costs:
+                    own = [p for p in loss.part.parameters() if p.requires_grad]
+                loss.of(terms).backward(inputs=own, retain_graph=loss is not losses[-1])
         return detach(terms)
 
 
@@ -75,6 +79,7 @@ class Compiled:
         costs: what to compile, such as an objective.
         mode: a mode of `torch.compile`, such as `"reduce-overhead"` (CUDA graphs) or `"max-autotune"`.
         announce: told what it is doing while a graph is built, which takes seconds to a minute; nothing afterwards.
+        autocast: dtype of its networks' matrix products, see `autocast_networks`.
 
     Raises:
         ValueError: when the program reads a tensor's value, or draws numbers outside torch.
@@ -85,11 +90,12 @@ class Compiled:
         costs: Costs,
         mode: str | None = None,
         announce: Callable[[str], None] = _say_nothing,
+        autocast: torch.dtype | None = None,
     ):
         self.costs = costs
         self.mode = mode
         self.announce = announce
-        self._module = TermsOf(costs)
+        self._module = TermsOf(costs, autocast)
         self._graphs: dict[tuple[Any, ...], Graph] = {}
 
     def backward(self, *batch: Any) -> Terms:
