@@ -1,6 +1,7 @@
 """What training is made of: objectives, gradients, schedules, the loop; several seeds at once."""
 
 from .arviz_export.seeds import seeds_to_arviz
+from .densities.precision import full_precision_networks
 from .inference.data.batches import Batches
 from .inference.data.binarization import binarize
 from .inference.data.sequences import LengthBuckets
@@ -42,6 +43,7 @@ __all__ = [
     "StickingTheLanding",
     "Trainer",
     "binarize",
+    "full_precision_networks",
     "load_weights",
     "save_weights",
     "seeds_to_arviz",

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
+from ...densities.precision import full_precision_networks
 from ...representation import SettingsFirst
 from ..adoption.first_runs import run_quietly
 from ..adoption.plates import Naming, prepare
@@ -151,6 +152,7 @@ class Objective(SettingsFirst, RunsPrograms, Costs):
         size = self.size or self._full_size
         return cast(nn.Module, mode.adopt(model, size)), cast(nn.Module, mode.adopt(guide, size))
 
+    @full_precision_networks()  # it compares numbers
     def _learn(self, batch: tuple[Any, ...]) -> None:
         """Find plates and particles as preflight does, which nobody has called, and refuse nothing."""
         if self._is_known or get_proxy_mode() is not None:  # a graph holds nothing but the loss

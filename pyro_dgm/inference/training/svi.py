@@ -16,6 +16,7 @@ from ..adoption.programs import is_adopted
 from ..objectives.elbo import Objective
 from ..objectives.statements import statements_of
 from ..process.ambient import TURN
+from ..process.autocast import check_autocast, refuse_nothing_to_autocast
 from ..process.distributed import average_gradients
 from ..process.numbers import check_number
 from .compiled.compilation import Compiled, Eager
@@ -45,6 +46,9 @@ class SVITrainer(Trainer):
         schedule: builds a torch learning-rate scheduler from the optimizer; it steps once per epoch.
         clip: global gradient norm above which gradients are scaled down.
         ema: decay of an exponential moving average of the weights, which then validates and is kept.
+        autocast: `torch.bfloat16` for the matrix products of linear, convolutional and attention layers in each step.
+            All else is float32: what leaves such a layer, densities, log-determinants, sums, gradients, weights,
+            validation, estimates. Recurrent layers, whose state is a sum over time, stay in float32.
 
     Raises:
         TypeError: for a model, a guide or a VAE in place of an objective, for what is no torch optimizer, no
@@ -73,14 +77,18 @@ class SVITrainer(Trainer):
         schedule: Callable[[Optimizer], LRScheduler] | None = None,
         clip: float | None = None,
         ema: float | None = None,
+        *,
+        autocast: torch.dtype | None = None,
     ):
         _check_objective(objective)
         _check_numbers(lr, clip, compile)
         self.parameters = [p for p in objective.parameters() if p.requires_grad]
         if not is_adopted(objective):  # its parameters may show when it first runs
             self.parameters = trainable_parameters(objective, "SVITrainer", "objective")
+        check_autocast("SVITrainer", autocast, objective)
         super().__init__(objective, ema)
         self.objective = objective
+        self.autocast = autocast
         self.clip = clip
         self.optimizer = _build_optimizer(optimizer, self.parameters, lr)
         self.trains_statements = True
@@ -91,11 +99,12 @@ class SVITrainer(Trainer):
             self.schedule = build_schedule("SVITrainer", schedule, self.optimizer)
             self.state.optimizers = {"optimizer": self.optimizer, "schedule": self.schedule}
         self.compile = compile
-        self.eager = Eager(objective)
+        self.eager = Eager(objective, autocast)
         self.compiled: Eager | Compiled = self.eager
         if compile:
             self.fall_back = FallBack.of("SVITrainer", compile)
-            self.compiled = Compiled(objective, mode_of(compile), self.announce, self.fall_back)
+            mode = mode_of(compile)
+            self.compiled = Compiled(objective, mode, self.announce, self.fall_back, autocast)
 
     @property
     def model(self) -> nn.Module:  # noqa: D102
@@ -103,6 +112,7 @@ class SVITrainer(Trainer):
 
     def preflight(self, *batch: Any) -> None:  # noqa: D102
         self.structure = self.objective.preflight(*batch)
+        refuse_nothing_to_autocast("SVITrainer", self.autocast, self.objective)
 
     @property
     def keeps_order(self) -> bool:  # noqa: D102
@@ -211,10 +221,11 @@ class SVITrainer(Trainer):
         rate = self.optimizer.param_groups[0]["lr"]
         schedule = None if self.schedule is None else type(self.schedule).__name__
         ema = None if self.ema is None else self.ema.decay
+        autocast = "" if self.autocast is None else f", autocast={self.autocast}"
         return (
             f"SVITrainer({type(self.objective).__name__}, "
             f"optimizer={type(self.optimizer).__name__}(lr={rate:g}), schedule={schedule}, "
-            f"clip={self.clip}, ema={ema}, compile={self.compile!r})"
+            f"clip={self.clip}, ema={ema}, compile={self.compile!r}{autocast})"
         )
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ...data.batches import Batch
 from ...objectives.losses import Costs
+from ...process.autocast import autocast_networks
 from ...process.states import fork_every_rng, fork_rng
 from .graphs import (
     Gradients,
@@ -38,10 +39,12 @@ class Eager:
 
     Args:
         costs: what to differentiate, such as an objective.
+        autocast: dtype of its networks' matrix products, see `autocast_networks`.
     """
 
-    def __init__(self, costs: Costs):
+    def __init__(self, costs: Costs, autocast: torch.dtype | None = None):
         self.costs = costs
+        self.autocast = autocast
 
     def backward(self, *batch: Any) -> Terms:
         """Terms of a batch, none of an empty one; in the parameters of each loss its gradient replaces `.grad`."""
@@ -51,12 +54,13 @@ class Eager:
                 parameter.grad = None
         if not batch:
             return {}
-        terms = self.costs.terms(*batch)
-        for loss in losses:
-            own = None  # of a loss of all parameters, those that ran for the first time among them
-            if loss.part is not self.costs:
-                own = [p for p in loss.part.parameters() if p.requires_grad]
-            loss.of(terms).backward(inputs=own, retain_graph=loss is not losses[-1])
+        with autocast_networks(self.costs, self.autocast):
+            terms = self.costs.terms(*batch)
+            for loss in losses:
+                own = None  # of a loss of all parameters, those that ran for the first time among them
+                if loss.part is not self.costs:
+                    own = [p for p in loss.part.parameters() if p.requires_grad]
+                loss.of(terms).backward(inputs=own, retain_graph=loss is not losses[-1])
         return detach(terms)
 
 
@@ -77,6 +81,7 @@ class Compiled:
         announce: told what it is doing while a graph is built, which takes seconds to a minute; nothing afterwards.
         fall_back: told the error where a signature has no graph; its gradients then come by autograd, with the noise
             and the numbers of `Eager`. It is found before the first step, and takes no random number.
+        autocast: dtype of its networks' matrix products, see `autocast_networks`.
 
     Raises:
         ValueError: when the program reads a tensor's value, or draws numbers outside torch, and nothing falls back.
@@ -88,13 +93,14 @@ class Compiled:
         mode: str | None = None,
         announce: Callable[[str], None] = _say_nothing,
         fall_back: Callable[[Exception], None] | None = None,
+        autocast: torch.dtype | None = None,
     ):
         self.costs = costs
         self.mode = mode
         self.announce = announce
         self.fall_back = fall_back
-        self._module = TermsOf(costs)
-        self._eager = Eager(costs)
+        self._module = TermsOf(costs, autocast)
+        self._eager = Eager(costs, autocast)
         self._graphs: dict[tuple[Any, ...], Graph | None] = {}
 
     def backward(self, *batch: Any) -> Terms:

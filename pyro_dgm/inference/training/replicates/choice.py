@@ -44,7 +44,8 @@ class Choice:
             batches: one for each.
             announce: told what it is doing.
         """
-        own = [t for t in trainers if isinstance(t, SVITrainer) and t.is_plain]
+        # In half precision a product over all runs rounds elsewhere than that of each: no graph would be proved.
+        own = [t for t in trainers if isinstance(t, SVITrainer) and t.is_plain and not t.autocast]
         kinds = {kinds_of(batch) for batch in batches}
         self.num = 1
         if len(own) < len(trainers) or len(batches) < len(trainers) or len(kinds) > 1:

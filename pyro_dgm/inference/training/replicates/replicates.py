@@ -41,7 +41,8 @@ class Replicates:
     best epoch, early stopping and checkpoints are its own. Loss and gradient of all runs are one graph (kernels with
     `compile=True` in the trainer, compiled once for all), and a fused Adam moves all of them by one call. A program
     whose noise depends on a value, as that of a discrete guide does, or that reads the value of a tensor has no such
-    graph; then, and for other trainers than `SVITrainer`, each run takes its own steps in turn: see `at_once`.
+    graph; then, with `autocast`, and for other trainers than `SVITrainer`, each run takes its own steps in turn: see
+    `at_once`.
 
     Args:
         build: makes a trainer with parts of its own.
