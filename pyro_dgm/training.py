@@ -2,6 +2,7 @@
 
 from .arviz_export.datatree import training_dataset
 from .arviz_export.seeds import seeds_to_arviz
+from .densities.precision import full_precision_networks
 from .inference.data.batches import Batches
 from .inference.data.binarization import binarize
 from .inference.data.sequences import LengthBuckets
@@ -44,6 +45,7 @@ __all__ = [
     "StickingTheLanding",
     "Trainer",
     "binarize",
+    "full_precision_networks",
     "load_weights",
     "save_weights",
     "seeds_to_arviz",

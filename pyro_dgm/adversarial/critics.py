@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import parametrizations
 
+from ..densities.precision import HALF, dtype_of_networks
 from ..inference.process.states import fork_rng
 from ..inference.vectorization.modes import training_mode
 from .checks import require_instance
@@ -98,12 +99,12 @@ class Scores:
         self._passes: list[tuple[Tensor, bool, Tensor]] = []
 
     def __call__(self, x: Tensor) -> Tensor:
-        autocast = torch.is_autocast_enabled(x.device.type)
-        for earlier_x, earlier_autocast, earlier_logits in self._passes:
-            if earlier_x is x and earlier_autocast == autocast:
+        in_half = torch.is_autocast_enabled(x.device.type) or dtype_of_networks() in HALF
+        for earlier_x, was_in_half, earlier_logits in self._passes:
+            if earlier_x is x and was_in_half == in_half:
                 return earlier_logits
         output = logits(self.critic, x, *self.context)
-        self._passes.append((x, autocast, output))
+        self._passes.append((x, in_half, output))
         return output
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import nn
 
 from ..inference.objectives.elbo import Objective
@@ -24,6 +25,7 @@ def HybridTrainer(
     ema: float | None = None,
     noise: bool = False,
     compile: bool | str = False,
+    autocast: torch.dtype | None = None,
 ) -> GANTrainer:
     r"""$\min_{p, q} \ell(p, q) + \lambda L_p(C, p)$ against $\min_C L_C(C, p) + \text{penalties}$, ℓ a bound.
 
@@ -42,6 +44,7 @@ def HybridTrainer(
         ema: decay of an exponential moving average of the weights of model and guide, as in `GANTrainer`.
         noise: whether the critic sees reparameterized draws of the observation, in place of its mean.
         compile: as in `GANTrainer`.
+        autocast: as in `GANTrainer`.
 
     Raises:
         TypeError: if the objective is no bound or the critic no module; as in `GANTrainer`.
@@ -76,4 +79,5 @@ def HybridTrainer(
         bound=objective,
         weight=weight,
         compile=compile,
+        autocast=autocast,
     )

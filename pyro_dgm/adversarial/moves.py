@@ -116,6 +116,10 @@ class MoveCosts(Costs):
         bound = self.contest.bound
         return nullcontext() if bound is None else bound.reading_parameters()
 
+    def refuse_graph(self, *batch: Any) -> None:  # noqa: D102
+        if self.contest.bound is not None:
+            self.contest.bound.refuse_graph(*batch)
+
 
 class CriticCosts(MoveCosts):
     """Both losses of the game and the penalties, at fakes without a gradient; the critic minimizes them.

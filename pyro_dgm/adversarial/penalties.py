@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..densities.precision import full_precision_networks
 from ..inference.process.numbers import check_number
 
 Score = Callable[[Tensor], Tensor]
@@ -127,7 +128,7 @@ def gradient(critic: Score, x: Tensor) -> Tensor:
     r"""$\nabla_x C(x)$ of each datum, `(B, D)`, in float32 at least, and differentiable in the weights."""
     differentiable = torch.is_grad_enabled()
     points = _points(x, keep_graph=differentiable)
-    with torch.enable_grad(), torch.autocast(x.device.type, enabled=False):
+    with torch.enable_grad(), full_precision_networks():
         # A logit depends on its own datum alone: the gradient of their sum holds that of each.
         total = critic(points).sum()
         (slopes,) = torch.autograd.grad(total, points, create_graph=differentiable)

@@ -18,6 +18,7 @@ from ..inference.process.distributed import average_gradients
 from ..inference.process.numbers import check_count, check_number
 from ..inference.training.parameters import Moved, trainable_parameters
 from ..inference.training.settings import build_schedule
+from ..inference.training.soundness import Stateful
 
 Build = Callable[[list[nn.Parameter]], Optimizer]
 
@@ -222,3 +223,13 @@ class Side:
         """Take what `state_dict` gave."""
         self.optimizer.load_state_dict(state["optimizer"])
         self.num_steps = state["num_steps"]
+
+
+def saved_parts(generator: Side, critic: Side) -> dict[str, Stateful]:
+    """What moves both sides, by the name under which a checkpoint holds it."""
+    parts: dict[str, Stateful] = {"generator": generator, "critic": critic}
+    if generator.schedule is not None:
+        parts["generator's schedule"] = generator.schedule
+    if critic.schedule is not None:
+        parts["critic's schedule"] = critic.schedule
+    return parts

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
+import torch
+
 from ..inference.data.batches import Batch
 from ..inference.training.compiled.compilation import Compiled, Eager
 from ..inference.training.compiled.graphs import Terms
+from ..inference.training.compiled.options import FallBack, mode_of
 from ..inference.training.compiled.steps import CompiledSteps, Descent
 from ..inference.training.compiled.updates import Update
 from ..inference.training.running import Values
-from ..inference.training.settings import mode_of
 from .moves import Contest, CriticCosts, GeneratorCosts, JointCosts, MoveCosts
 from .players import Move, Play, Side
 
@@ -23,6 +25,8 @@ class Moves:
         contest: what is minimized.
         compile: as in `SVITrainer`.
         announce: told what a compilation is doing.
+        fall_back: told why a move has no graph; `None` where it must have one.
+        autocast: as in `SVITrainer`.
     """
 
     def __init__(
@@ -30,22 +34,25 @@ class Moves:
         contest: Contest,
         compile: bool | str,  # noqa: FBT001
         announce: Callable[[str], None],
+        fall_back: FallBack | None = None,
+        autocast: torch.dtype | None = None,
     ):
         self.costs: dict[Move, MoveCosts] = {
             Move.CRITIC: CriticCosts(contest),
             Move.GENERATOR: GeneratorCosts(contest),
             Move.BOTH: JointCosts(contest),
         }
-        self.eager = {move: Eager(costs) for move, costs in self.costs.items()}
+        self.eager = {move: Eager(costs, autocast) for move, costs in self.costs.items()}
         self.compiled: dict[Move, Compiled] = {}
         if not compile:
             return
         mode = mode_of(compile)
         for move, costs in self.costs.items():
-            self.compiled[move] = Compiled(costs, mode, announce)
+            self.compiled[move] = Compiled(costs, mode, announce, fall_back, autocast)
         # A critic that moves alone has the terms of a bound beside its own, out of the same graph.
         reported = CriticCosts(contest, with_bound=True)
-        self._reported = Eager(reported), Compiled(reported, mode, announce)
+        compiled = Compiled(reported, mode, announce, fall_back, autocast)
+        self._reported = Eager(reported, autocast), compiled
 
     def backend(self, move: Move, *, eager: bool) -> Eager | Compiled:
         """What gives terms and gradients of a move."""

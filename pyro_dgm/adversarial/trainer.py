@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ..inference.data.batches import Batch
 from ..inference.objectives.elbo import Objective
 from ..inference.process.ambient import TURN
+from ..inference.process.autocast import check_autocast, refuse_nothing_to_autocast
 from ..inference.process.states import (
     derive_seed,
     device_of,
@@ -21,10 +22,9 @@ from ..inference.process.states import (
     without_handlers,
 )
 from ..inference.training.compiled.graphs import Terms
+from ..inference.training.compiled.options import FallBack, check_compile
 from ..inference.training.driving import TakeStep
 from ..inference.training.running import Values
-from ..inference.training.settings import check_compile, refuse_sums
-from ..inference.training.soundness import Stateful
 from ..inference.training.trainer import Trainer
 from .arguments import check_modules, check_rules, warn_of_sigmoid
 from .critics import logits
@@ -33,7 +33,7 @@ from .games import Game, NonSaturating
 from .matching import check_match
 from .moves import Contest
 from .penalties import R1, Penalty
-from .players import Alternating, Move, Play, Side
+from .players import Alternating, Move, Play, Side, saved_parts
 from .rules import GameRules
 from .stepping import Moves
 
@@ -68,7 +68,9 @@ class GANTrainer(Trainer):
         noise: whether the critic sees reparameterized draws of the observation, in place of its mean.
         bound: an objective that the generator's side minimizes as well; its model shares the generator's decoder.
         weight: λ, of the game's loss in that sum.
-        compile: whether each move becomes one graph (10 to 60 s once for each), or the name of a `torch.compile` mode.
+        compile: whether each move becomes one graph (10 to 60 s once for each), or the name of a `torch.compile` mode;
+            `"auto"`, as in `SVITrainer`, for each move by itself.
+        autocast: as in `SVITrainer`, in both sides; penalties see the critic in float32.
 
     Raises:
         TypeError: if an argument is of another kind than these.
@@ -99,10 +101,11 @@ class GANTrainer(Trainer):
         bound: Objective | None = None,
         weight: float = 1.0,
         compile: bool | str = False,
+        autocast: torch.dtype | None = None,
     ):
         check_rules(game, penalties, play)
         check_modules(generator, critic, bound, weight)
-        check_compile("GANTrainer", compile)
+        check_compile(compile, takes_mode=True)
         warn_of_sigmoid(critic, game)
         self.fakes = Fakes(generator, noise=noise)
         self._contest = Contest(self.fakes, critic, game, penalties, bound, weight)
@@ -110,6 +113,7 @@ class GANTrainer(Trainer):
         self._generator = Side("generator", trained, play.generator)
         self._critic = Side("critic", critic, play.critic)
         module = nn.ModuleDict({"generator": trained, "critic": critic})
+        check_autocast("GANTrainer", autocast, module)
         super().__init__(module, ema, averaged=trained)
         self.generator = generator
         self.critic = critic
@@ -117,21 +121,13 @@ class GANTrainer(Trainer):
         self.penalties = tuple(penalties)
         self.play = play
         self.bound, self.weight = bound, weight
-        self.compile = compile
-        self._moves = Moves(self._contest, compile, self.announce)
+        self.compile, self.autocast = compile, autocast
+        self.fall_back = FallBack.of("GANTrainer", compile)
+        self._moves = Moves(self._contest, compile, self.announce, self.fall_back, autocast)
         rules = GameRules(game, penalties, play, noise, None if bound is None else weight)
-        self.state.optimizers = {"rules": rules, **self._sides_and_schedules()}
+        self.state.optimizers = {"rules": rules, **saved_parts(self._generator, self._critic)}
         self.moved = (self._generator.moved, self._critic.moved)
         self._generator_moved = False
-
-    def _sides_and_schedules(self) -> dict[str, Stateful]:
-        """What moves both sides, by name."""
-        parts: dict[str, Stateful] = {"generator": self._generator, "critic": self._critic}
-        if self._generator.schedule is not None:
-            parts["generator's schedule"] = self._generator.schedule
-        if self._critic.schedule is not None:
-            parts["critic's schedule"] = self._critic.schedule
-        return parts
 
     @property
     def model(self) -> nn.Module:  # noqa: D102
@@ -149,10 +145,9 @@ class GANTrainer(Trainer):
 
     def preflight(self, *batch: Any) -> None:  # noqa: D102
         if self.bound is not None:
-            structure = self.bound.preflight(*batch)
-            if self.compile:
-                refuse_sums(structure)
+            self.bound.preflight(*batch)
         check_match(self.fakes, self.critic, batch, self.penalties)
+        refuse_nothing_to_autocast("GANTrainer", self.autocast, self.module)
 
     @TURN.taken()
     def step(self, *batch: Any) -> Terms:
@@ -292,9 +287,10 @@ class GANTrainer(Trainer):
     def __repr__(self) -> str:
         ema = None if self.ema is None else self.ema.decay
         bound = None if self.bound is None else type(self.bound).__name__
+        autocast = "" if self.autocast is None else f", autocast={self.autocast}"
         return (
             f"GANTrainer({type(self.generator).__name__}, {type(self.critic).__name__}, "
             f"game={self.game!r}, penalties={self.penalties}, play={self.play}, ema={ema}, "
             f"noise={self.fakes.noise}, bound={bound}, weight={self.weight}, "
-            f"compile={self.compile!r})"
+            f"compile={self.compile!r}{autocast})"
         )

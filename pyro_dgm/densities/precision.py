@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextvars import ContextVar
 from copy import copy
 from typing import Any
 
@@ -14,6 +15,8 @@ from torch.distributions import Distribution, Transform
 HALF = (torch.float16, torch.bfloat16)
 AUTOCAST_DEVICES = ("cpu", "cuda")
 PARTS = (Distribution, Transform)  # what a distribution is made of, beside tensors
+
+_NETWORKS: ContextVar[torch.dtype | None] = ContextVar("dtype of networks", default=None)
 
 
 def dtype_of(distribution: Any) -> torch.dtype:
@@ -121,6 +124,36 @@ def without_autocast() -> AbstractContextManager[Any]:
         if torch.is_autocast_enabled(device):
             stack.enter_context(torch.autocast(device, enabled=False))
     return stack
+
+
+@contextmanager
+def full_precision_networks() -> Iterator[None]:
+    """A region in which networks keep the dtype of their inputs, also in a step with `autocast`.
+
+    Where a network is the map itself and no conditioner of one, as in a residual flow, its log-determinant is that of
+    the map in float32 alone. A penalty on the slope of a network stands in one, too.
+
+    Example:
+        >>> with full_precision_networks():
+        ...     y = torch.nn.Linear(2, 2)(torch.zeros(3, 2))
+    """
+    with networks_in(torch.float32), without_autocast():
+        yield
+
+
+@contextmanager
+def networks_in(dtype: torch.dtype) -> Iterator[None]:
+    """A region in which networks compute their products in a dtype, where they heed `dtype_of_networks`."""
+    token = _NETWORKS.set(dtype)
+    try:
+        yield
+    finally:
+        _NETWORKS.reset(token)
+
+
+def dtype_of_networks() -> torch.dtype | None:
+    """What the innermost region of `networks_in` around here says; `None` where there is none."""
+    return _NETWORKS.get()
 
 
 def network_output(raw: Any) -> Any:

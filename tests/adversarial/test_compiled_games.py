@@ -406,8 +406,8 @@ def test_the_name_of_a_mode_reaches_the_compiler_with_every_move(monkeypatch):
 @over(
     ("compile_", "error", "message"),
     [
-        ("fast", ValueError, r"GANTrainer: expected compile as .*'reduce-overhead'.*got 'fast'"),
-        (1.5, TypeError, r"GANTrainer: expected compile as True, False or the name of a mode"),
+        ("fast", ValueError, r"compile: expected .*'reduce-overhead'.*got 'fast'"),
+        (1.5, TypeError, r"compile: expected True, False, 'auto' or the name of a mode"),
     ],
 )
 def test_what_is_no_mode_is_refused(compile_, error, message):

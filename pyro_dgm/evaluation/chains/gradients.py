@@ -6,7 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from ...inference.training.compiled.functions import RepeatedFunction, check_compile
+from ...inference.training.compiled.functions import RepeatedFunction
+from ...inference.training.compiled.options import check_compile
 from .coordinates import Posterior
 from .joint import JointPosterior
 from .transitions import value_and_gradient

@@ -3,6 +3,7 @@ r"""The aggregated posterior: sums of $q(z_i \mid x_j)$ over the data, tile by t
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import log
 from time import perf_counter
@@ -32,6 +33,10 @@ class Aggregate:
     dims: Tensor
     num: Tensor
 
+    def to(self, device: torch.device | str) -> Aggregate:
+        """The same sums on a device."""
+        return Aggregate(self.joint.to(device), self.dims.to(device), self.num.to(device))
+
     def log_density(self, own: Tensor, num_data: int) -> Tensor:
         r"""$\log \frac1N \left(q(z_i \mid x_i) + \frac{N-1}{m_i} \sum_{j \neq i} q(z_i \mid x_j)\right)$.
 
@@ -48,6 +53,15 @@ class Aggregate:
             log_num = log_num[:, None]
         others = log_sum + log(num_data - 1) - log_num
         return torch.logaddexp(own, others) - log(num_data)
+
+
+def joined(parts: Sequence[Aggregate]) -> Aggregate:
+    """The sums of all draws from those of some of them after the other."""
+    return Aggregate(
+        torch.cat([part.joint for part in parts]),
+        torch.cat([part.dims for part in parts]),
+        torch.cat([part.num for part in parts]),
+    )
 
 
 def sum_over_others(

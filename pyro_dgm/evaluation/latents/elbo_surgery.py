@@ -12,11 +12,12 @@ from torch import Tensor
 from ...contract import PyroProgram
 from ...inference.run.limits import check_divergence, check_figures, unit_of_rounding
 from ...inference.run.sessions import Session, require_positive, session
+from ...inference.run.shared_blocks import SharedBlocks
 from ...inference.sites.measure_checks import require_density
 from ...inference.sites.measures import Measure
 from ...tabular import Tabular
 from ..estimate import Estimate, estimated
-from .aggregate import Aggregate, sum_over_others
+from .aggregate import Aggregate, joined, sum_over_others
 from .pairwise import Points
 from .scored_draws import ScoredDraws, draw_scored
 
@@ -132,8 +133,8 @@ def surgery(
     The joint of all latent sites is z, except the noise of discrete sites, which counts as part of the data. Context
     travels with its datum. The cost is `num` × `others` densities of the guide, linear in both: a few nanoseconds a
     pair and dim for diagonal normals, a run of the guide on every pair for guides of several sites, D network calls a
-    pair for flows that only sample fast; a warning says so where it takes more than ten minutes. Neither weights nor
-    random state outside change.
+    pair for flows that only sample fast; a warning says so where it takes more than ten minutes. Several ranks that ask
+    the same share the pairs out by their draws. Neither weights nor random state outside change.
 
     Args:
         model: any Pyro program that keeps the contract.
@@ -175,15 +176,20 @@ def surgery_of(pair: Session, num: int, others: int | None, chunk: int) -> Surge
     draws = draw_scored(pair, pair.rows(rows), num_draws)
     check_figures("surgery", -(draws.reconstruction + draws.log_p - draws.log_q).mean(0))
     points = Points(draws.flat_values(), rows.repeat(num_draws))
-    aggregate = sum_over_others(
-        pair.guide,
-        pair.batch,
-        points,
-        other_rows,
-        pair.structure.depth,
-        chunk,
-        dims=draws.q_dims is not None,
-    )
+    shares = SharedBlocks(pair, "surgery", num, others, chunk)
+    own = points[shares.part(len(points))]
+    with shares.together():
+        aggregate = sum_over_others(
+            pair.guide,
+            pair.batch,
+            own,
+            other_rows,
+            pair.structure.depth,
+            chunk,
+            dims=draws.q_dims is not None,
+        )
+    if shares.world > 1:
+        aggregate = joined(shares.gather([aggregate.to("cpu")])).to(pair.device)
     num_others = min(len(other_rows), num_data - 1)
     log_aggregate = _log_aggregate(aggregate, draws.log_q, num_data)
     _check_divergences(pair, draws, log_aggregate, is_whole=num_others == num_data - 1)

@@ -17,7 +17,8 @@ from ...inference.run.sessions import Session
 from ...inference.run.structure import Structure
 from ...inference.sites.kinds import is_deterministic
 from ...inference.training.compiled.compilation import kind_of
-from ...inference.training.compiled.functions import CompiledFunction, check_compile
+from ...inference.training.compiled.functions import CompiledFunction
+from ...inference.training.compiled.options import check_compile
 from ...inference.vectorization.modes import ParticleMode
 from .weights import Weights
 

@@ -163,7 +163,8 @@ def check(
     k-hat or a normalization that does: such items are VOID, with the reason.
 
     The cost is that of `nll` (`limit` × `num` runs of the model), `sbc` (`num_simulated` × 99 runs), and `surgery`
-    (1,000 × N densities of the guide): leave checks out by a shorter tuple.
+    (1,000 × N densities of the guide): leave checks out by a shorter tuple. Several ranks that ask the same share the
+    work of `nll` and `surgery`, and each has the report of one process.
 
     Args:
         model: any Pyro program that keeps the contract.

@@ -19,6 +19,7 @@ from ..process.ambient import TURN
 from ..process.numbers import check_count
 from ..process.states import eval_mode, fork_rng
 from ..run.limits import SLACK, check_closed_form, check_divergence
+from ..run.rules import Subject
 from ..run.structure import Structure
 from ..run.traces import (
     PairTrace,
@@ -32,7 +33,7 @@ from .by_site import check_known, free_bits_by_site, schedules_by_site
 from .costs import Cost
 from .factors import guide_costs
 from .free_bits import FreeBits
-from .objective import Objective, check_observed, check_reparameterized
+from .objective import Objective, check_observed, check_reparameterized, given
 from .schedules import Schedule, check_values
 from .sums import Sums
 
@@ -127,6 +128,7 @@ class ELBO(Objective):
             check_divergence("ELBO", torch.tensor([kl], dtype=torch.float64), num, SLACK)
 
     def preflight(self, *batch: Any) -> Structure:  # noqa: D102
+        self._sums.pop(given(batch), None)
         structure = super().preflight(*batch)
         self._has_divergence = not structure.points and structure.measure is not Measure.IMPROPER
         if self.analytic_kl:
@@ -134,9 +136,11 @@ class ELBO(Objective):
         latent = list(structure.latent)
         check_known("beta", "sites", self.beta, [*latent, *structure.observed])
         check_known("free_bits", "latent sites", self.free_bits, latent)
-        self._sums.pop(_given(batch), None)
-        self._sums_of(batch)
+        self._check_sums(self._sums_of(batch))
         return structure
+
+    def _look_at(self, subject: Subject) -> None:
+        self._sums[given(subject.batch)] = Sums.of_pair(subject.pair)
 
     @TURN.taken()
     def terms(self, *batch: Any) -> dict[str, Tensor]:  # noqa: D102
@@ -158,16 +162,19 @@ class ELBO(Objective):
 
     def _sums_of(self, batch: tuple[Any, ...]) -> Sums:
         """What the loss sums over, found by preflight or by the first run that is given these arguments."""
-        key = _given(batch)
+        key = given(batch)
         if key not in self._sums:
             if get_proxy_mode() is not None:  # while it becomes a graph, nothing else is run
                 return Sums()
             found = Sums.of(*self._named(), batch)
             if found is None:  # the loss fails with the run's own error, and the next is asked anew
                 return Sums()
-            found.check(self.beta, self.free_bits, analytic_kl=self.analytic_kl)
+            self._check_sums(found)
             self._sums[key] = found
         return self._sums[key]
+
+    def _check_sums(self, sums: Sums) -> None:
+        sums.check(self.beta, self.free_bits, analytic_kl=self.analytic_kl)
 
     def _run(self, batch: tuple[Any, ...]) -> PairTrace:
         """Run the pair; refuse more plates than the objective knows, into which the particles would fall."""
@@ -262,11 +269,6 @@ class ELBO(Objective):
                 term = term * self.beta[cost.site]()
             weighted.append(term.sum())
         return _sum(weighted)
-
-
-def _given(batch: tuple[Any, ...]) -> tuple[bool, ...]:
-    """Which arguments are given."""
-    return tuple([value is not None for value in batch])
 
 
 def _check_order(drawn: dict[str, Site], modelled: dict[str, Site]) -> None:

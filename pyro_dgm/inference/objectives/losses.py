@@ -44,3 +44,10 @@ class Costs(nn.Module):
     def reading_parameters(self) -> AbstractContextManager[Any]:
         """Where the terms are made a graph of: every parameter is read from this module, and from nowhere else."""
         return nullcontext()
+
+    def refuse_graph(self, *batch: Any) -> None:
+        """Refuse to become a graph where a preflight has found why the terms of such a batch are none.
+
+        Raises:
+            ValueError: with what was found.
+        """

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
+from ...densities.precision import full_precision_networks
 from ...representation import SettingsFirst
 from ..adoption.first_runs import run_quietly
 from ..adoption.plates import Naming, prepare
@@ -27,6 +28,7 @@ from ..run.pair_checks import (
     fix_of_program,
     returns_distribution,
 )
+from ..run.rules import RULES, Subject
 from ..run.structure import Structure, full_size, preflight
 from ..run.traces import Site, depth_of
 from ..vectorization.modes import ParticleMode, meaning_of, means_the_same_in_training
@@ -71,6 +73,8 @@ class Objective(SettingsFirst, RunsPrograms, Costs):
         self._naming = Naming()
         self._particles: ParticleMode | None = None
         self._is_known = False  # all of these are found by preflight, or before the first run
+        # Latent sites, by which arguments are given: labels may be there, or be summed over
+        self._summed: dict[tuple[bool, ...], tuple[str, ...]] = {}
 
     def terms(self, *batch: Any) -> dict[str, Tensor]:
         """Named 0-dim costs in nats per datum, lower is better; `loss` is the one to minimize."""
@@ -85,6 +89,14 @@ class Objective(SettingsFirst, RunsPrograms, Costs):
 
     def reading_parameters(self) -> AbstractContextManager[Any]:  # noqa: D102
         return nullcontext() if self.statements is None else self.statements.read()
+
+    def refuse_graph(self, *batch: Any) -> None:  # noqa: D102
+        summed = self._summed.get(given(batch), ())
+        if summed:
+            raise ValueError(
+                f"compile: expected latents that are drawn, got {list(summed)}, which are summed over: "
+                "Pyro's sum reads tensors on the host. Fix: compile=False."
+            )
 
     def forward(self, *batch: Any) -> Tensor:
         """The loss, 0-dim, in nats per datum."""
@@ -119,13 +131,18 @@ class Objective(SettingsFirst, RunsPrograms, Costs):
     def preflight(self, *batch: Any) -> Structure:
         """Check the pair on this batch, see `preflight`, and learn how many plates the programs have."""
         self._particles, self._is_known = None, False
-        structure = preflight(self.model, self.guide, *batch, size=self.size)
+        rules = (*RULES, self._look_at)
+        structure = preflight(self.model, self.guide, *batch, size=self.size, rules=rules)
         self._depth = structure.depth
         self._full_size = structure.full_size
         self._naming = Naming(structure.plate)
+        self._summed[given(batch)] = structure.summed
         self._particles = self._mode_of(structure.particles, batch)
         self._is_known = True
         return replace(structure, particles=self._particles)
+
+    def _look_at(self, subject: Subject) -> None:
+        """Learn from the run of the pair that a preflight has checked."""
 
     def _programs(self, batch: tuple[Any, ...]) -> tuple[nn.Module, nn.Module]:
         """Model and guide as programs that mean the same inside a plate of particles."""
@@ -135,6 +152,7 @@ class Objective(SettingsFirst, RunsPrograms, Costs):
         size = self.size or self._full_size
         return cast(nn.Module, mode.adopt(model, size)), cast(nn.Module, mode.adopt(guide, size))
 
+    @full_precision_networks()  # it compares numbers
     def _learn(self, batch: tuple[Any, ...]) -> None:
         """Find plates and particles as preflight does, which nobody has called, and refuse nothing."""
         if self._is_known or get_proxy_mode() is not None:  # a graph holds nothing but the loss
@@ -176,6 +194,11 @@ class Objective(SettingsFirst, RunsPrograms, Costs):
             f"{type(self).__name__}: expected an argument with a row for each datum, got {kinds}. Fix: a tensor "
             "(N, *event) as the first argument, objective(x)."
         )
+
+
+def given(batch: tuple[Any, ...]) -> tuple[bool, ...]:
+    """Which arguments are given."""
+    return tuple([value is not None for value in batch])
 
 
 def check_trainable(objective: str, role: str, program: Any) -> None:

@@ -18,7 +18,7 @@ from ..process.states import eval_mode, fork_rng
 from ..run.own_pass import Precisely
 from ..run.structure import Structure, preflight
 from ..sites.kinds import is_enumerated
-from .objective import Objective
+from .objective import Objective, given
 
 
 class PyroObjective(Objective):
@@ -79,6 +79,7 @@ class PyroObjective(Objective):
         with eval_mode(self.model, self.guide):
             structure = preflight(model, guide, *batch, size=self.size)
             self._full_size, self._is_known = structure.full_size, True
+            self._summed[given(batch)] = structure.summed
             self._check_sums(structure)
             self._check_depth(structure.depth)
             self._check_loss(batch)

@@ -43,6 +43,11 @@ class Sums:
                 pair = run_pair(model, guide, batch)
         except Exception:  # whatever a user's program raises
             return None
+        return cls.of_pair(pair)
+
+    @classmethod
+    def of_pair(cls, pair: PairTrace) -> Sums:
+        """Found in a run of the pair."""
         drawn = [name for name, site in pair.latent.items() if is_enumerated(site)]
         points = point_sites(pair.guide_sites, pair.model_sites)
         bound = None if _has_further_terms(pair) else bound_name(points)

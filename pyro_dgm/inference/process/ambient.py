@@ -10,6 +10,8 @@ from typing import TypeVar
 
 import torch
 
+from ...densities.precision import networks_in
+
 Item = TypeVar("Item")
 
 
@@ -69,4 +71,5 @@ def full_precision(device: torch.device) -> Iterator[None]:
         for kind in dict.fromkeys(("cpu", device.type)):
             if torch.is_autocast_enabled(kind):
                 stack.enter_context(torch.autocast(kind, enabled=False))
+        stack.enter_context(networks_in(torch.float32))
         yield

@@ -11,6 +11,7 @@ import numpy as np
 import pyro
 import torch
 from pyro.poutine.runtime import _DIM_ALLOCATOR, _PYRO_STACK
+from pyro.util import get_rng_state, set_rng_state
 from torch import Tensor, nn
 
 from .ambient import TURN, default_device, full_precision
@@ -57,6 +58,17 @@ def fork_rng(*tensors: Any, seed: int | None = None) -> Iterator[None]:
         if seed is not None:
             torch.manual_seed(check_seed(seed))
         yield
+
+
+@contextmanager
+def fork_every_rng(*tensors: Any) -> Iterator[None]:
+    """`fork_rng`, and a fork of the random states of numpy and Python: a program may draw from these as well."""
+    with fork_rng(*tensors):
+        state = get_rng_state()
+        try:
+            yield
+        finally:
+            set_rng_state(state)
 
 
 @contextmanager

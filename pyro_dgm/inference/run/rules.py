@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
+from typing import Any, cast
 
 import torch
 from pyro.poutine.trace_struct import Trace
@@ -52,6 +53,7 @@ class Subject:
 
 
 Rule = Callable[[Subject], None]
+DENSITY = "checked_density"  # of a site in a trace
 
 
 def check_sites(pair: PairTrace) -> None:
@@ -245,7 +247,14 @@ def densities_have_the_plates_shape(subject: Subject) -> None:
 
 
 def density_of(name: str, site: Site) -> Tensor:
-    """The log density of a site, or why there is none."""
+    """The log density of a site, or why there is none; it is computed once, for a flow may take long."""
+    of_trace = cast(dict[str, Any], site)
+    if DENSITY not in of_trace:
+        of_trace[DENSITY] = _density_of(name, site)
+    return cast(Tensor, of_trace[DENSITY])
+
+
+def _density_of(name: str, site: Site) -> Tensor:
     value = site["value"]
     try:
         return log_density(site)

@@ -31,21 +31,31 @@ class SharedBlocks:
     Args:
         pair: the open session.
         name: of the estimate.
+        settings: what it depends on beside the session's own.
     """
 
-    def __init__(self, pair: Session, name: str):
+    def __init__(self, pair: Session, name: str, *settings: int | None):
         self.pair = pair
         self.rank, self.world = 0, 1
         programs = [p for p in (pair._model, pair._guide) if isinstance(p, nn.Module)]
         if rank_and_world()[1] > 1 and not any(has_sharded(program) for program in programs):
             question = _question(pair)
-            if question is not None and all_ask(f"{name} {question}", name):
+            if question is not None and all_ask(f"{name} {settings} {question}", name):
                 self.rank, self.world = rank_and_world()
 
     def __iter__(self) -> Iterator[Batch]:
         for number, block in enumerate(self.pair.seeded_blocks()):
             if number % self.world == self.rank:
                 yield block
+
+    def part(self, num: int) -> slice:
+        """Which of `num` items, such as draws, this rank takes where they are no blocks: those of all ranks in order.
+
+        Where there are fewer items than ranks each takes all of them.
+        """
+        if num < self.world:
+            self.rank, self.world = 0, 1
+        return slice(self.rank * num // self.world, (self.rank + 1) * num // self.world)
 
     def together(self) -> AbstractContextManager[None]:
         """Around the work on the blocks: what one rank raises in it, all raise."""

@@ -22,6 +22,7 @@ from ..process.ranks import agree_on_weights
 from ..process.states import derive_seed, device_of, evaluation_mode
 from .averaging import Ema
 from .compiled.graphs import Terms
+from .compiled.options import FallBack
 from .driving import Steps, TakeStep
 from .epochs import Epochs, PartialEpoch, Run
 from .history import History, Row
@@ -49,6 +50,7 @@ class Loop(ABC):
     def __init__(
         self, module: nn.Module, ema: float | None = None, averaged: nn.Module | None = None
     ):
+        self.fall_back: FallBack | None = None
         device = device_of(module)
         self.module = module.to(device)  # schedules go where the weights are
         average = None if ema is None else Ema(module if averaged is None else averaged, ema)

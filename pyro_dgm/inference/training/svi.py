@@ -16,16 +16,18 @@ from ..adoption.programs import is_adopted
 from ..objectives.elbo import Objective
 from ..objectives.statements import statements_of
 from ..process.ambient import TURN
+from ..process.autocast import check_autocast, refuse_nothing_to_autocast
 from ..process.distributed import average_gradients
 from ..process.numbers import check_number
 from .compiled.compilation import Compiled, Eager
 from .compiled.graphs import Terms
+from .compiled.options import FallBack, check_compile, mode_of
 from .compiled.steps import CompiledSteps, Descent
 from .compiled.updates import Update
 from .driving import TakeStep
 from .epochs import Epochs
 from .parameters import Moved, trainable_parameters
-from .settings import build_schedule, check_compile, mode_of, refuse_sums
+from .settings import build_schedule
 from .trainer import Trainer
 
 
@@ -38,10 +40,15 @@ class SVITrainer(Trainer):
             default: Adam with fused kernels.
         lr: learning rate of the default optimizer.
         compile: whole-program compilation (10 to 60 s once), or the name of a `torch.compile` mode, such as
-            `"reduce-overhead"` (CUDA graphs).
+            `"reduce-overhead"` (CUDA graphs). `"auto"`: where there can be kernels, and else the steps of
+            `compile=False` bit for bit, with one warning of why. It is decided before the first step, for each
+            signature of the data by itself, and alike however often a run is stopped and resumed on one machine.
         schedule: builds a torch learning-rate scheduler from the optimizer; it steps once per epoch.
         clip: global gradient norm above which gradients are scaled down.
         ema: decay of an exponential moving average of the weights, which then validates and is kept.
+        autocast: `torch.bfloat16` for the matrix products of linear, convolutional and attention layers in each step.
+            All else is float32: what leaves such a layer, densities, log-determinants, sums, gradients, weights,
+            validation, estimates. Recurrent layers, whose state is a sum over time, stay in float32.
 
     Raises:
         TypeError: for a model, a guide or a VAE in place of an objective, for what is no torch optimizer, no
@@ -70,14 +77,18 @@ class SVITrainer(Trainer):
         schedule: Callable[[Optimizer], LRScheduler] | None = None,
         clip: float | None = None,
         ema: float | None = None,
+        *,
+        autocast: torch.dtype | None = None,
     ):
         _check_objective(objective)
         _check_numbers(lr, clip, compile)
         self.parameters = [p for p in objective.parameters() if p.requires_grad]
         if not is_adopted(objective):  # its parameters may show when it first runs
             self.parameters = trainable_parameters(objective, "SVITrainer", "objective")
+        check_autocast("SVITrainer", autocast, objective)
         super().__init__(objective, ema)
         self.objective = objective
+        self.autocast = autocast
         self.clip = clip
         self.optimizer = _build_optimizer(optimizer, self.parameters, lr)
         self.trains_statements = True
@@ -88,10 +99,12 @@ class SVITrainer(Trainer):
             self.schedule = build_schedule("SVITrainer", schedule, self.optimizer)
             self.state.optimizers = {"optimizer": self.optimizer, "schedule": self.schedule}
         self.compile = compile
-        self.eager = Eager(objective)
+        self.eager = Eager(objective, autocast)
         self.compiled: Eager | Compiled = self.eager
         if compile:
-            self.compiled = Compiled(objective, mode_of(compile), self.announce)
+            self.fall_back = FallBack.of("SVITrainer", compile)
+            mode = mode_of(compile)
+            self.compiled = Compiled(objective, mode, self.announce, self.fall_back, autocast)
 
     @property
     def model(self) -> nn.Module:  # noqa: D102
@@ -99,8 +112,7 @@ class SVITrainer(Trainer):
 
     def preflight(self, *batch: Any) -> None:  # noqa: D102
         self.structure = self.objective.preflight(*batch)
-        if self.compile:
-            refuse_sums(self.structure)
+        refuse_nothing_to_autocast("SVITrainer", self.autocast, self.objective)
 
     @property
     def keeps_order(self) -> bool:  # noqa: D102
@@ -209,10 +221,11 @@ class SVITrainer(Trainer):
         rate = self.optimizer.param_groups[0]["lr"]
         schedule = None if self.schedule is None else type(self.schedule).__name__
         ema = None if self.ema is None else self.ema.decay
+        autocast = "" if self.autocast is None else f", autocast={self.autocast}"
         return (
             f"SVITrainer({type(self.objective).__name__}, "
             f"optimizer={type(self.optimizer).__name__}(lr={rate:g}), schedule={schedule}, "
-            f"clip={self.clip}, ema={ema}, compile={self.compile!r})"
+            f"clip={self.clip}, ema={ema}, compile={self.compile!r}{autocast})"
         )
 
 
@@ -237,7 +250,7 @@ def _check_numbers(lr: Any, clip: Any, compile: Any) -> None:
     if clip is not None:
         fix = "clip=None, to leave gradients alone"
         check_number("SVITrainer", "clip", clip, above=0, fix=fix)
-    check_compile("SVITrainer", compile)
+    check_compile(compile, takes_mode=True)
 
 
 def _build_optimizer(optimizer: Any, parameters: list[nn.Parameter], lr: float) -> Optimizer:

@@ -18,7 +18,8 @@ from ..data.extremes import extreme_batch
 from ..data.tensors import Batch
 from ..process.states import eval_mode, fork_rng
 from .counting import PlatesOfRun, num_rows, refuse_count, runs_of
-from .probes import NUM_ROWS, Probe, agree, few_rows
+from .probes import NUM_ROWS, Probe, few_rows
+from .rounding import agree
 from .rows import ByRows, OneAtATime
 
 WHOLE = 10_000  # data that are all looked at where a few can't be
@@ -127,9 +128,11 @@ def _is_square(value: Any) -> bool:
 
 def _probe(model: PyroProgram | None, guide: PyroProgram | None, batch: Batch) -> Probe | None:
     try:
-        return Probe.of(model, guide, batch)
+        found = Probe.of(model, guide, batch)
+        _ = found.truth  # of programs that can't be run on given draws nothing is known either
     except Exception:  # whatever a user's program raises
         return None
+    return found
 
 
 def _mode(probe: Probe) -> ParticleMode:

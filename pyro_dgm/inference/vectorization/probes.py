@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import cast
 
 import pyro.distributions as dist
@@ -17,7 +18,7 @@ from ..run.traces import depth_of, is_in_plate, latent_sites, log_density, sites
 from ..sites.kinds import is_deterministic
 from ..sites.supports import innermost
 from .counting import num_rows
-from .rounding import coarsest_rounding, nudge
+from .rounding import Scores, agree, coarsest_rounding, nudge
 
 NUM_PARTICLES = 2
 NUM_ROWS = 3  # of the data that are looked at: other than the particles, so that dims can't be taken for each other
@@ -26,7 +27,6 @@ AMPLIFICATION = (
 )
 
 Draw = dict[str, Tensor]  # latent site → value `(*plates, N, *event)`
-Scores = dict[tuple[str, str], Tensor]  # (role, site) → `(K, *plates, N)`
 
 
 def few_rows(batch: Batch) -> Batch:
@@ -47,7 +47,6 @@ class Probe:
         batch: the data.
         draws: of each run, latent site → value `(*plates, N, *event)`.
         num_event: latent site → number of its event dims.
-        truth: the scores of the draws, each by a run of its own.
         depth: number of plates.
         num_sites: number of sites of both programs.
         rounding: the coarsest relative error of a number.
@@ -58,7 +57,6 @@ class Probe:
     batch: Batch
     draws: list[Draw]
     num_event: dict[str, int]
-    truth: Scores
     depth: int
     num_sites: int
     rounding: float
@@ -66,25 +64,37 @@ class Probe:
 
     @classmethod
     def of(cls, model: PyroProgram | None, guide: PyroProgram | None, batch: Batch) -> Probe:
-        """Draw and score; raises what the programs raise."""
+        """Draw; raises what the programs raise."""
         programs = {"guide": guide, "model": model}
         present = {role: program for role, program in programs.items() if program is not None}
-        runs = [_traces(present, batch) for _ in range(NUM_PARTICLES)]
+        first = _traces(present, batch)
         sites: list[Site] = []
         inside = set()
-        for role, trace in runs[0].items():
+        for role, trace in first.items():
             sites += sites_of(trace).values()
             inside |= {(role, n) for n, s in sites_of(trace).items() if is_in_plate(s, DATA)}
-        depth = depth_of(*sites)
         num_event = {}
-        for trace in runs[0].values():
+        for trace in first.values():
             for name, site in latent_sites(trace).items():
                 num_event[name] = len(site["fn"].event_shape)
+        runs = [first, *_further_runs(present, batch, first, set(num_event))]
         draws = [{name: _drawn(run, name) for name in num_event} for run in runs]
         rounding = coarsest_rounding(list(draws[0].values()), *present.values())
-        truth = _one_by_one(present, batch, draws, depth)
-        num_sites, found = len(sites), frozenset(inside)
-        return cls(present, batch, draws, num_event, truth, depth, num_sites, rounding, found)
+        return cls(
+            present,
+            batch,
+            draws,
+            num_event,
+            depth=depth_of(*sites),
+            num_sites=len(sites),
+            rounding=rounding,
+            inside=frozenset(inside),
+        )
+
+    @cached_property
+    def truth(self) -> Scores:
+        """The scores of the draws, each by a run of its own; raises what the programs raise."""
+        return _one_by_one(self.programs, self.batch, self.draws, self.depth)
 
     @property
     def is_complete(self) -> bool:
@@ -227,6 +237,16 @@ def _traces(programs: dict[str, PyroProgram], batch: Batch) -> dict[str, Trace]:
     return traces
 
 
+def _further_runs(
+    programs: dict[str, PyroProgram], batch: Batch, first: dict[str, Trace], names: set[str]
+) -> list[dict[str, Trace]]:
+    """As many runs as there are further particles; of the guide alone where it draws all of these sites."""
+    needed = programs
+    if "guide" in first and names <= latent_sites(first["guide"]).keys():
+        needed = {"guide": programs["guide"]}
+    return [_traces(needed, batch) for _ in range(NUM_PARTICLES - 1)]
+
+
 def _drawn(traces: dict[str, Trace], name: str) -> Tensor:
     for trace in traces.values():
         if name in trace.nodes:
@@ -266,28 +286,3 @@ def _stack(draws: list[Tensor], depth: int, num_event: int) -> Tensor:
 
 def _stacked(runs: list[Scores], depth: int) -> Scores:
     return {key: _stack([run[key] for run in runs], depth, 0) for key in runs[0]}
-
-
-def agree(found: Scores, truth: Scores, rounding: float, unrest: Scores | None = None) -> bool:
-    r"""Whether scores are equal, up to $\sqrt{\varepsilon} (1 + |\log p|)$ and what the networks' rounding explains.
-
-    The root of the dtype's ε is 3.5e-4 in float32: a sum over thousands of dims loses 1e-6 of itself by its order, and
-    a network that means something else is off by nats. Where a score is the small rest of large terms, `unrest` says
-    how far one rounding of z and x moves it.
-    """
-    if found.keys() != truth.keys():
-        return False
-    for key, expected in truth.items():
-        try:
-            got, expected = torch.broadcast_tensors(found[key].double(), expected.double())
-        except RuntimeError:
-            return False
-        if got.shape != truth[key].shape:
-            return False
-        limit = rounding**0.5 * (1 + expected.abs())
-        if unrest is not None:
-            limit = limit + unrest[key]
-        is_close = ((got - expected).abs() <= limit) | (got == expected)
-        if not bool((is_close | (got.isnan() & expected.isnan())).all()):
-            return False
-    return True

@@ -1,4 +1,4 @@
-"""How coarse the numbers of programs are, and a number one rounding next to another."""
+"""How coarse the numbers of programs are, a number one rounding next to another, and which scores are equal."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+Scores = dict[tuple[str, str], Tensor]  # (role, site) → `(K, *plates, N)`
 
 
 def coarsest_rounding(values: list[Tensor], *programs: Any) -> float:
@@ -25,3 +27,28 @@ def nudge(value: Any, step: float) -> Any:
     if isinstance(value, Tensor) and value.is_floating_point():
         return value * step
     return value
+
+
+def agree(found: Scores, truth: Scores, rounding: float, unrest: Scores | None = None) -> bool:
+    r"""Whether scores are equal, up to $\sqrt{\varepsilon} (1 + |\log p|)$ and what the networks' rounding explains.
+
+    The root of the dtype's ε is 3.5e-4 in float32: a sum over thousands of dims loses 1e-6 of itself by its order, and
+    a network that means something else is off by nats. Where a score is the small rest of large terms, `unrest` says
+    how far one rounding of z and x moves it.
+    """
+    if found.keys() != truth.keys():
+        return False
+    for key, expected in truth.items():
+        try:
+            got, expected = torch.broadcast_tensors(found[key].double(), expected.double())
+        except RuntimeError:
+            return False
+        if got.shape != truth[key].shape:
+            return False
+        limit = rounding**0.5 * (1 + expected.abs())
+        if unrest is not None:
+            limit = limit + unrest[key]
+        is_close = ((got - expected).abs() <= limit) | (got == expected)
+        if not bool((is_close | (got.isnan() & expected.isnan())).all()):
+            return False
+    return True

@@ -33,11 +33,7 @@ class MaskedLinear(nn.Linear):
         super().__init__(mask.shape[1], mask.shape[0])
         self.register_buffer("mask", mask.to(self.weight.dtype))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return linear(x, self.mask * self.weight, self.bias)
-
-    def of_rows(self, x: Tensor, rows: slice) -> Tensor:
-        """Some of its outputs."""
+    def forward(self, x: Tensor, rows: slice = slice(None)) -> Tensor:
         return linear(x, self.mask[rows] * self.weight[rows], self.bias[rows])
 
 
@@ -102,7 +98,7 @@ class MADE(SettingsFirst):
         if coordinate is None:
             return self.last(x).unflatten(-1, (self.num_params, -1))
         # The rows of the last layer are the first parameter of each coordinate, then the second, …
-        return self.last.of_rows(x, slice(coordinate, None, self.dim))[..., None]
+        return self.last(x, slice(coordinate, None, self.dim))[..., None]
 
 
 def degrees_of(dim: int, *, reverse: bool) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Size, Tensor, nn
 from torch.distributions import Distribution, Independent, Uniform, constraints
 from torch.distributions.transforms import _InverseTransform
 
-from ...densities.precision import without_autocast
+from ...densities.precision import full_precision_networks
 from ..networks.dense import cast
 from ..weights import Weights
 from .transform import tensor_state
@@ -126,7 +126,7 @@ class Zuko(nn.Module):
                 f"Zuko: expected one context, got {len(contexts)}. "
                 "Fix: embed=Concat(mlp(...)), which concatenates them."
             )
-        with without_autocast():
+        with full_precision_networks():
             distribution = self.flow(*[cast(context, self.flow) for context in contexts])
         if isinstance(_univariate(distribution.base), Uniform):
             raise ValueError(
@@ -210,7 +210,7 @@ class ZukoDistribution(dist.TorchDistribution):
 
     def _draw(self, sample_shape: Any) -> Tensor:
         self._require_unchanged()
-        with without_autocast():
+        with full_precision_networks():
             self._last = _Draw(*self.flow.rsample_and_log_prob(Size(sample_shape)))
         return self._last.value
 
@@ -220,7 +220,7 @@ class ZukoDistribution(dist.TorchDistribution):
         self._require_unchanged()
         if self._last is not None and self._last.fits(value):
             return self._last.log_p
-        with without_autocast():
+        with full_precision_networks():
             return self.flow.log_prob(value)
 
     def _require_unchanged(self) -> None:

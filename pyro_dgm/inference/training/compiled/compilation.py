@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from ...data.batches import Batch
 from ...objectives.losses import Costs
-from ...process.states import fork_rng
+from ...process.autocast import autocast_networks
+from ...process.states import fork_every_rng, fork_rng
 from .graphs import (
     Gradients,
     Graph,
@@ -38,10 +39,12 @@ class Eager:
 
     Args:
         costs: what to differentiate, such as an objective.
+        autocast: dtype of its networks' matrix products, see `autocast_networks`.
     """
 
-    def __init__(self, costs: Costs):
+    def __init__(self, costs: Costs, autocast: torch.dtype | None = None):
         self.costs = costs
+        self.autocast = autocast
 
     def backward(self, *batch: Any) -> Terms:
         """Terms of a batch, none of an empty one; in the parameters of each loss its gradient replaces `.grad`."""
@@ -51,12 +54,13 @@ class Eager:
                 parameter.grad = None
         if not batch:
             return {}
-        terms = self.costs.terms(*batch)
-        for loss in losses:
-            own = None  # of a loss of all parameters, those that ran for the first time among them
-            if loss.part is not self.costs:
-                own = [p for p in loss.part.parameters() if p.requires_grad]
-            loss.of(terms).backward(inputs=own, retain_graph=loss is not losses[-1])
+        with autocast_networks(self.costs, self.autocast):
+            terms = self.costs.terms(*batch)
+            for loss in losses:
+                own = None  # of a loss of all parameters, those that ran for the first time among them
+                if loss.part is not self.costs:
+                    own = [p for p in loss.part.parameters() if p.requires_grad]
+                loss.of(terms).backward(inputs=own, retain_graph=loss is not losses[-1])
         return detach(terms)
 
 
@@ -75,9 +79,12 @@ class Compiled:
         costs: what to compile, such as an objective.
         mode: a mode of `torch.compile`, such as `"reduce-overhead"` (CUDA graphs) or `"max-autotune"`.
         announce: told what it is doing while a graph is built, which takes seconds to a minute; nothing afterwards.
+        fall_back: told the error where a signature has no graph; its gradients then come by autograd, with the noise
+            and the numbers of `Eager`. It is found before the first step, and takes no random number.
+        autocast: dtype of its networks' matrix products, see `autocast_networks`.
 
     Raises:
-        ValueError: when the program reads a tensor's value, or draws numbers outside torch.
+        ValueError: when the program reads a tensor's value, or draws numbers outside torch, and nothing falls back.
     """
 
     def __init__(
@@ -85,23 +92,29 @@ class Compiled:
         costs: Costs,
         mode: str | None = None,
         announce: Callable[[str], None] = _say_nothing,
+        fall_back: Callable[[Exception], None] | None = None,
+        autocast: torch.dtype | None = None,
     ):
         self.costs = costs
         self.mode = mode
         self.announce = announce
-        self._module = TermsOf(costs)
-        self._graphs: dict[tuple[Any, ...], Graph] = {}
+        self.fall_back = fall_back
+        self._module = TermsOf(costs, autocast)
+        self._eager = Eager(costs, autocast)
+        self._graphs: dict[tuple[Any, ...], Graph | None] = {}
 
     def backward(self, *batch: Any) -> Terms:
         """Terms of this batch; in the parameters of each loss its gradient replaces what `.grad` held."""
         graph = self.bind(batch)
+        if graph is None:
+            return self._eager.backward(*batch)
         values, gradients = graph(batch)
         for parameter, gradient in zip(graph.trained, gradients, strict=True):
             parameter.grad = gradient
         return dict(zip(graph.names, values.unbind(), strict=True))
 
-    def bind(self, batch: Batch) -> Bound:
-        """The graph of such a batch on the tensors that the modules hold now; built if there is none."""
+    def bind(self, batch: Batch) -> Bound | None:
+        """The graph of such a batch on the tensors that the modules hold now; built at first, `None` without one."""
         modules, tensors = contents(self._module)
         own = self._minimizing()
         trained = [t for t in tensors if t.requires_grad and (own is None or id(t) in own)]
@@ -109,8 +122,9 @@ class Compiled:
         fixed = [t for t in tensors if id(t) not in held]
         signature = (modules, tuple(kind_of(x) for x in (*tensors, *batch)))
         if signature not in self._graphs:
-            self._graphs[signature] = self._build(trained, fixed, batch)
-        return Bound(self._graphs[signature], trained, fixed, self.mode)
+            self._graphs[signature] = self._find(trained, fixed, batch)
+        graph = self._graphs[signature]
+        return None if graph is None else Bound(graph, trained, fixed, self.mode)
 
     def _minimizing(self) -> set[int] | None:
         """Ids of the tensors of those parts that minimize something; `None` for all."""
@@ -120,6 +134,19 @@ class Compiled:
                 return None
             own.update(map(id, contents(loss.part)[1]))
         return own
+
+    def _find(self, trained: list[Tensor], fixed: list[Tensor], batch: Batch) -> Graph | None:
+        """The graph of a signature; `None` where there is none and another way is left."""
+        try:
+            with fork_every_rng(*trained, *fixed, *batch):
+                self.costs.refuse_graph(*batch)
+                return self._build(trained, fixed, batch)
+        except Exception as error:  # of the program, of the compiler, of a machine that has none
+            self.announce("")
+            if self.fall_back is None:
+                raise
+            self.fall_back(error)
+            return None
 
     def _build(self, trained: list[Tensor], fixed: list[Tensor], batch: Batch) -> Graph:
         """Capture the program as it is now, prove the graph, and turn it into kernels."""
@@ -133,7 +160,10 @@ class Compiled:
         is_loop = graph.is_loop(trained_state, self.mode)
         if is_loop:
             self.announce(f"compiling: {size:,} operations become a script")
-            graph = replace(graph, function=script_of(graph.function, inputs))
+            # A script is made by a run, which writes to its buffers.
+            own = [*trained_state.values(), *copy_tensors(fixed_state).values()]
+            script = script_of(graph.function, [*own, *tensors_of(batch)])
+            graph = replace(graph, function=script)
         self.announce(f"compiling: {size:,} operations are compared with the program")
         _prove(graph, self._module, trained_state, fixed_state, batch)
         if not is_loop:

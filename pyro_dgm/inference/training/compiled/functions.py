@@ -24,16 +24,6 @@ Results = Sequence[Tensor]
 Function = Callable[..., Results]
 
 
-def check_compile(compile: Any) -> None:
-    """Refuse an option that is neither a boolean nor `"auto"`.
-
-    Raises:
-        ValueError: with what it got.
-    """
-    if not isinstance(compile, bool) and compile != "auto":
-        raise ValueError(f"compile: expected True, False or 'auto', got {compile!r}. Fix: 'auto'.")
-
-
 class CompiledFunction:
     r"""$y = f(x)$ as kernels: under the same seed the numbers of the function itself, up to rounding.
 

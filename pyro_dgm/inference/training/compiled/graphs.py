@@ -24,6 +24,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from ...data.batches import Batch
 from ...objectives.losses import Costs, Loss
+from ...process.autocast import autocast_networks
 from ...process.states import fork_rng, named_tensors
 
 LONG = 2_500  # operations: an unrolled deep Markov model has 350 a time step
@@ -41,11 +42,17 @@ def detach(terms: Terms) -> Terms:
 
 
 class TermsOf(nn.Module):
-    """Costs whose forward returns their terms, as `functional_call` needs it."""
+    """Costs whose forward returns their terms, as `functional_call` needs it.
 
-    def __init__(self, costs: Costs):
+    Args:
+        costs: whose terms.
+        autocast: dtype of its networks' matrix products, see `autocast_networks`.
+    """
+
+    def __init__(self, costs: Costs, autocast: torch.dtype | None = None):
         super().__init__()
         self.costs = costs
+        self.autocast = autocast
 
     def forward(self, *batch: Any) -> Terms:
         """The terms."""
@@ -138,7 +145,7 @@ def value_and_grad(module: TermsOf) -> Step:
         tensors = {}
         for name, tensor in (leaves | fixed).items():
             tensors.update(dict.fromkeys(places[name], tensor))
-        with torch.enable_grad():
+        with torch.enable_grad(), autocast_networks(module, module.autocast):
             terms = functional_call(module, tensors, batch, tie_weights=False)
             gradients = _gradients(minimized, terms, leaves)
         return detach(terms), gradients
@@ -258,7 +265,7 @@ def tensors_of(batch: Batch) -> list[Tensor]:
 
 def _line(error: BaseException) -> str:
     """The innermost line of the user's own code in a traceback."""
-    libraries = ("/torch/", "/pyro/", "/pyro_dgm/inference/")
+    libraries = ("/torch/", "/pyro/", "/pyro_dgm/inference/", "/contextlib.py")
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if not any(part in frame.filename for part in libraries):
             return f"at {frame.filename}:{frame.lineno} `{frame.line}`"

@@ -11,6 +11,8 @@ import pyro
 import torch
 from torch import Tensor, fx
 
+from .elementary import share_exponentials
+
 # The calls of kernels are compiled, too, and what `_split_biases` has split stays so.
 ON_A_CPU: dict[str, Any] = {"cpp_wrapper": True, "pattern_matcher": False}
 
@@ -38,6 +40,7 @@ def kernels_of(
 
     options = inductor.list_mode_options(mode) if mode else None
     if mode is None and all(x.device.type == "cpu" for x in inputs):
+        share_exponentials(graph)
         _split_biases(graph)
         options = ON_A_CPU
     if same_noise:

@@ -53,7 +53,7 @@ class CompiledSteps:
 
     What a trainer's `step` looks up anew (modules and their modes, the graph of a signature, the lists of the
     optimizer) is looked up at the first batch of an epoch: nothing of it changes before the next. The ragged last batch
-    of an epoch runs eager: it is not worth a graph of its own.
+    of an epoch runs eager: it is not worth a graph of its own. So does what has none.
 
     Args:
         compiled, eager: losses and gradients, by graphs and by autograd.
@@ -75,35 +75,38 @@ class CompiledSteps:
         self.descents = descents
         self.advance = advance
         self.is_ragged = is_ragged
-        self._bound: dict[Any, tuple[Bound, list[Places]]] = {}
+        self._bound: dict[Any, tuple[Bound, list[Places]] | None] = {}
 
     def __call__(self, batch: Batch) -> Terms | Values:
         """One step; returns the terms before it, none of an empty batch: other ranks alone have one."""
         terms: Terms | Values
         num_data = len(batch[0]) if batch else 0
-        if self.is_ragged(batch):
+        found = None if self.is_ragged(batch) else self._graph_of(batch)
+        if found is None:
             terms = self.eager.backward(*batch)
             for descent in self.descents:
                 descent([p.grad for p in descent.update.parameters], num_data)
         else:
-            bound, places = self._graph_of(batch)
-            values, found = bound(batch)
+            bound, places = found
+            values, gradients = bound(batch)
             terms = Values(bound.names, values)
             for descent, own in zip(self.descents, places, strict=True):
-                descent([None if place is None else found[place] for place in own], num_data)
+                descent([None if place is None else gradients[place] for place in own], num_data)
         for advance in self.advance:
             advance()
         return terms
 
-    def _graph_of(self, batch: Batch) -> tuple[Bound, list[Places]]:
+    def _graph_of(self, batch: Batch) -> tuple[Bound, list[Places]] | None:
         """The graph for such a batch, and where it has the gradient of each parameter; nowhere for a frozen one."""
         kinds = tuple([kind_of(value) for value in batch])
         if kinds not in self._bound:
             bound = self.compiled.bind(batch)
-            at = {id(parameter): place for place, parameter in enumerate(bound.trained)}
-            places = [[at.get(id(p)) for p in d.update.parameters] for d in self.descents]
-            self._bound[kinds] = bound, places
+            self._bound[kinds] = None if bound is None else (bound, self._places(bound))
         return self._bound[kinds]
+
+    def _places(self, bound: Bound) -> list[Places]:
+        at = {id(parameter): place for place, parameter in enumerate(bound.trained)}
+        return [[at.get(id(p)) for p in descent.update.parameters] for descent in self.descents]
 
 
 @torch.no_grad()

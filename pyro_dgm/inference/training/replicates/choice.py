@@ -44,7 +44,8 @@ class Choice:
             batches: one for each.
             announce: told what it is doing.
         """
-        own = [t for t in trainers if isinstance(t, SVITrainer) and t.is_plain]
+        # In half precision a product over all runs rounds elsewhere than that of each: no graph would be proved.
+        own = [t for t in trainers if isinstance(t, SVITrainer) and t.is_plain and not t.autocast]
         kinds = {kinds_of(batch) for batch in batches}
         self.num = 1
         if len(own) < len(trainers) or len(batches) < len(trainers) or len(kinds) > 1:
@@ -55,10 +56,14 @@ class Choice:
         modules, _ = contents(own[0].objective)
         key = (modules, tuple(structures[0].kinds), *kinds, num)
         if key not in self._graphs:
-            compile = own[0].compile
             with own[0].watched():
                 self._graphs[key] = stacked_graph(
-                    structures, batches, num, compile=compile, announce=announce
+                    structures,
+                    batches,
+                    num,
+                    compile=own[0].compile,
+                    announce=announce,
+                    fall_back=own[0].fall_back,
                 )
         graph = self._graphs[key]
         if graph is None:

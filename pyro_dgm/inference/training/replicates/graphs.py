@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyro
@@ -26,6 +27,7 @@ from ..compiled.graphs import (
     value_and_grad,
 )
 from ..compiled.kernels import kernels_of, script_of
+from ..compiled.options import FallBack, mode_of
 from .noise import Apart, split_noise
 
 Rows = list[Tensor]
@@ -95,6 +97,7 @@ def stacked_graph(
     *,
     compile: bool | str,
     announce: Callable[[str], None],
+    fall_back: FallBack | None = None,
 ) -> StackedGraph | None:
     """The graph of `num` runs, proved for each of all; `None` where no such graph is.
 
@@ -104,6 +107,7 @@ def stacked_graph(
         num: how many runs the graph takes at once.
         compile: whether it becomes kernels, or the name of a mode.
         announce: told what it is doing.
+        fall_back: told why it becomes no kernels, and runs as it is; `None` where it must.
 
     Raises:
         ValueError: if the programs of two runs differ in more than their weights.
@@ -130,12 +134,32 @@ def stacked_graph(
         _prove(found, structures[rows], batches[rows])
     if compile:
         announce("seeds: the graph becomes kernels")
-        mode = compile if isinstance(compile, str) else None
+        mode = mode_of(compile)
         is_loop = graph.is_loop(dict(first.trained), mode)
-        kernels = script_of(function, joined) if is_loop else kernels_of(function, joined, mode)
-        found = StackedGraph(kernels, apart.draw, graph.terms, graph.used)
+        kernels = _kernels(function, joined, mode, fall_back, is_loop=is_loop)
+        found = replace(found, function=kernels)
     announce("")
     return found
+
+
+def _kernels(
+    function: fx.GraphModule,
+    joined: Rows,
+    mode: str | None,
+    fall_back: FallBack | None,
+    *,
+    is_loop: bool,
+) -> Any:
+    """What runs a graph; the graph itself where there is nothing else and none is asked for."""
+    try:
+        if is_loop:
+            return script_of(function, joined)
+        return kernels_of(deepcopy(function), joined, mode)
+    except Exception as error:  # of the compiler, of a machine that has none
+        if fall_back is None:
+            raise
+        fall_back(error)
+        return function
 
 
 def _joined(structures: Sequence[Structure], batches: Sequence[Batch], apart: Apart) -> Rows:

@@ -41,7 +41,8 @@ class Replicates:
     best epoch, early stopping and checkpoints are its own. Loss and gradient of all runs are one graph (kernels with
     `compile=True` in the trainer, compiled once for all), and a fused Adam moves all of them by one call. A program
     whose noise depends on a value, as that of a discrete guide does, or that reads the value of a tensor has no such
-    graph; then, and for other trainers than `SVITrainer`, each run takes its own steps in turn: see `at_once`.
+    graph; then, with `autocast`, and for other trainers than `SVITrainer`, each run takes its own steps in turn: see
+    `at_once`.
 
     Args:
         build: makes a trainer with parts of its own.
@@ -76,6 +77,7 @@ class Replicates:
             with fork_rng(seed=seed):
                 self.trainers.append(build())
         check_trainers(self.trainers)
+        _say_once(self.trainers)
         self.errors: dict[int, Exception] = {}
         self._choice = Choice()
 
@@ -270,3 +272,11 @@ def _name(seed: int) -> str:
 
 def _path(folder: str | Path | None, seed: int) -> Path | None:
     return None if folder is None else Path(folder) / _name(seed)
+
+
+def _say_once(trainers: Sequence[Trainer]) -> None:
+    """Let one of them alone say why its steps run eager: it is the same program in all."""
+    said: list[str] = []
+    for trainer in trainers:
+        if trainer.fall_back is not None:
+            trainer.fall_back.said = said

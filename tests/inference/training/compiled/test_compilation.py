@@ -13,6 +13,7 @@ from toys import BatchNorm, Written, captured, loss_and_grad, stepped, toy_vae, 
 
 import pyro_dgm as dgm
 from pyro_dgm.inference.process.states import fork_rng
+from pyro_dgm.inference.training.compiled import graphs
 from pyro_dgm.inference.training.compiled.compilation import Compiled, Eager
 
 
@@ -253,6 +254,34 @@ def test_capture_and_proof_take_no_random_numbers_and_move_no_buffer(eager_backe
     first = backward(road, x)
     objective.load_state_dict(start)
     torch.testing.assert_close(backward(road, x), first, rtol=0, atol=0)
+
+
+class Counting(nn.Module):
+    """A layer with a buffer that each run moves."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("num", torch.zeros(3))
+
+    def forward(self, x):
+        if self.training:
+            self.num += 1
+        return x
+
+
+def test_a_script_is_made_without_random_numbers_and_moves_no_buffer(monkeypatch):
+    monkeypatch.setattr(graphs, "LONG", 1)
+    monkeypatch.setattr(graphs, "MANY", 1)
+    x, vae, counting = torch.randn(6, 3), toy_vae(), Counting()
+    vae.guide.encoder.net.insert(0, counting)
+    road = Compiled(dgm.ELBO(vae.model, vae.guide))
+    state = torch.get_rng_state()
+    graph = road.bind((x,)).graph
+    assert type(graph.function).__name__ == "_Script"
+    assert torch.equal(torch.get_rng_state(), state)
+    assert counting.num.tolist() == [0, 0, 0]
+    road.backward(x)
+    assert counting.num.tolist() == [1, 1, 1]
 
 
 def test_two_sites_of_tied_weights_train_as_in_eager(eager_backend):
