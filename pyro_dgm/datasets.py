@@ -4,7 +4,7 @@ from .experiments.data.datasets import Data
 from .experiments.data.digits import Digits
 from .experiments.data.faces import FreyFaces
 from .experiments.data.mnist import Idx, OpenML
-from .experiments.data.toys import Modes, grid, normal, ring, stacked
+from .experiments.data.toys import Modes, Ring, grid, normal, ring, stacked
 
 __all__ = [
     "Data",
@@ -13,6 +13,7 @@ __all__ = [
     "Idx",
     "Modes",
     "OpenML",
+    "Ring",
     "grid",
     "normal",
     "ring",
