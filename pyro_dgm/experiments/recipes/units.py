@@ -129,7 +129,7 @@ def train_units(data: Data) -> tuple[Tensor, Tensor]:
 
     Columns that are constant keep their unit.
     """
-    x = data.train.to(torch.get_default_dtype())
+    x = typical_rows(data, len(data.train))
     if len(data.event_shape) > 1:
         x = x.reshape(-1, 1)
     spread = x.std(0, correction=0)
