@@ -19,7 +19,7 @@ from ...programs.dequantization.noise import within_cell
 from ...programs.vae import VAE
 from ..data.datasets import Data, Kind
 from .networks import Dense, Network
-from .units import on_data
+from .units import on_data, require_complete
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,7 @@ class Adversarial:
         Raises:
             ValueError: with `bound` and no objective, and as `GANTrainer`.
         """
+        require_complete("adversarial", data)
         if self.bound and objective is None:
             raise ValueError(
                 "adversarial: expected an objective next to bound=True, got none. "

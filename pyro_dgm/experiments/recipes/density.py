@@ -26,7 +26,7 @@ from .layers import MAF, FlowKind
 from .networks import Dense, Network
 from .recipe import ModelAndGuide, Recipe
 from .slots import Dequantizer
-from .units import num_context, train_units
+from .units import num_context, require_complete, train_units
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,7 @@ class Density(Recipe):
     network: Network = Dense()
 
     def build(self, data: Data) -> nn.Module:  # noqa: D102
+        require_complete("Density", data)
         context = num_context(data)
         layers = self.flow.build(data.event_shape, self.layers, self.hidden, context)
         embed = Concat(nn.Identity()) if context else None

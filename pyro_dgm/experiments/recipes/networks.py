@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ...programs.networks.dense import Concat, gated_mlp, mlp
 from ...programs.networks.images import ConvDecoder, ConvEncoder
 from ..data.datasets import Data
-from .units import num_context, with_context
+from .units import num_context, num_seen
 
 
 class Network(ABC):
@@ -49,15 +49,17 @@ class Dense(Network):
     gated: bool = False
 
     def encode(self, data: Data, num_out: int) -> nn.Module:  # noqa: D102
-        sizes = (data.dim + num_context(data), *self.hidden, num_out)
-        return with_context(data, self._layers(*sizes))
+        num = num_seen(data)
+        net = self._layers(data.dim + num, *self.hidden, num_out)
+        return Concat(net) if num else net
 
     def decode(  # noqa: D102
         self, data: Data, num_in: int, num_planes: int, num_components: int = 1
     ) -> nn.Module:
         num_out = num_planes * num_components * num_pixels(data)
-        sizes = (num_in + num_context(data), *reversed(self.hidden), num_out)
-        return with_context(data, self._layers(*sizes))
+        num = num_context(data)
+        net = self._layers(num_in + num, *reversed(self.hidden), num_out)
+        return Concat(net) if num else net
 
     def _layers(self, *sizes: int) -> nn.Module:
         return gated_mlp(*sizes) if self.gated else mlp(*sizes)
@@ -78,17 +80,19 @@ class Convolutional(Network):
     def encode(self, data: Data, num_out: int) -> nn.Module:  # noqa: D102
         shape = image_shape(data)
         convolutions = ConvEncoder(shape, self.features, self.channels)
-        last = nn.Linear(self.features + num_context(data), num_out)
-        return ImageRows(shape, convolutions, with_context(data, last))
+        num = num_seen(data)
+        last = nn.Linear(self.features + num, num_out)
+        return ImageRows(shape, convolutions, Concat(last) if num else last)
 
     def decode(  # noqa: D102
         self, data: Data, num_in: int, num_planes: int, num_components: int = 1
     ) -> nn.Module:
         _, height, width = image_shape(data)
         shape = (num_planes * num_components, height, width)
-        decoder = ConvDecoder(num_in + num_context(data), shape, self.channels)
+        num = num_context(data)
+        decoder = ConvDecoder(num_in + num, shape, self.channels)
         rows = nn.Sequential(decoder, PlanesToRows(num_planes, num_components))
-        return Concat(rows) if num_context(data) else rows
+        return Concat(rows) if num else rows
 
 
 class ImageRows(nn.Module):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import pyro.distributions as dist
+import torch
 from torch import Tensor, nn
 
 from ...programs.conditionals.conditional import StandardNormal
@@ -99,4 +100,38 @@ class Vamp(Prior):
     def build(self, latent: int, data: Data, encoder: Callable[[], nn.Module]) -> nn.Module:  # noqa: D102
         rows = typical_rows(data, self.pseudo_inputs)
         unit = typical_rows(data, len(data.train)).std()
-        return VampPrior(encoder(), rows, unit)
+        shared = FullyObserved(encoder()) if data.has_mask else encoder()
+        return VampPrior(shared, rows, unit)
+
+
+class FullyObserved(nn.Module):
+    """An encoder of data with a mask, for data of which all numbers are there.
+
+    Args:
+        encoder: called as `encoder(x, *context, mask)`.
+    """
+
+    def __init__(self, encoder: nn.Module):
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, x: Tensor, *context: Tensor) -> dist.TorchDistribution:
+        """The posterior of x."""
+        return self.encoder(x, *context, torch.ones_like(x, dtype=torch.bool))
+
+
+class WithoutMask(nn.Module):
+    """p(z | c) of data with a mask: a prior is told the context alone, not what is missing.
+
+    Args:
+        prior: for p(z | c).
+    """
+
+    def __init__(self, prior: nn.Module):
+        super().__init__()
+        self.prior = prior
+
+    def forward(self, *contexts: Tensor) -> dist.TorchDistribution:
+        """The distribution of z; the last context is passed over if it is a mask."""
+        has_mask = bool(contexts) and contexts[-1].dtype is torch.bool
+        return self.prior(*contexts[:-1]) if has_mask else self.prior(*contexts)

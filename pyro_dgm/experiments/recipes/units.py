@@ -8,10 +8,11 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
-from ...programs.networks.dense import Concat
 from ...programs.networks.units import Rescale
 from ...representation import SettingsFirst
 from ..data.datasets import Data, Kind
+
+ENOUGH_ROWS = 50_000  # for a mean and a standard deviation
 
 
 class Standardize(SettingsFirst):
@@ -127,18 +128,22 @@ class Chain(nn.Sequential):
 def train_units(data: Data) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of the training data: of each column of a table, of all pixels of images.
 
-    Columns that are constant keep their unit.
+    Of up to 50,000 rows, and of what is observed in them. Columns that are constant keep their unit.
     """
-    x = typical_rows(data, len(data.train))
-    if len(data.event_shape) > 1:
-        x = x.reshape(-1, 1)
-    spread = x.std(0, correction=0)
-    loc, scale = x.mean(0), spread.where(spread > 0, 1.0)
-    return (loc, scale) if len(data.event_shape) == 1 else (loc[0], scale[0])
+    x = typical_rows(data, ENOUGH_ROWS)
+    observed = torch.ones_like(x)
+    if data.has_mask:
+        observed = data.context["train"][-1][:ENOUGH_ROWS].to(x)
+    is_table = len(data.event_shape) == 1
+    dims = (0,) if is_table else (0, 1)
+    num = observed.sum(dims).clamp(min=1)
+    loc = (observed * x).sum(dims) / num
+    spread = (observed * (x - loc).square()).sum(dims).div(num).sqrt()
+    return loc, spread.where(spread > 0, 1.0)
 
 
 def num_context(data: Data) -> int:
-    """Numbers in the context of a datum, each tensor of it a matrix.
+    """Numbers in the context of a datum that models see, each tensor of it a matrix; a mask is none of it.
 
     Raises:
         ValueError: for a context of another shape.
@@ -149,12 +154,26 @@ def num_context(data: Data) -> int:
                 f"context: expected matrices (N, C), got {tuple(value.shape)}. "
                 "Fix: one_hot(labels) for classes, covariates[:, None] for one number per datum."
             )
+    return data.num_context - data.dim if data.has_mask else data.num_context
+
+
+def num_seen(data: Data) -> int:
+    """Numbers beside a datum that encoders see: its context, and its mask if it has one."""
+    num_context(data)  # it checks the shapes
     return data.num_context
 
 
-def with_context(data: Data, net: nn.Module) -> nn.Module:
-    """The network of what comes first and of the context, side by side, if the data have one."""
-    return Concat(net) if num_context(data) else net
+def require_complete(owner: str, data: Data) -> None:
+    """Refuse data with missing numbers where nothing can leave them out.
+
+    Raises:
+        ValueError: with the fix.
+    """
+    if data.has_mask:
+        raise ValueError(
+            f"{owner}: expected data without missing numbers, got a mask of them. "
+            "Fix: --model=VAE, whose likelihood leaves out what is missing."
+        )
 
 
 def unit_layer(data: Data) -> nn.Module | None:
@@ -171,7 +190,7 @@ def unit_layer(data: Data) -> nn.Module | None:
 def on_data(data: Data, net: nn.Module, *layers: nn.Module) -> nn.Module:
     """A network whose first argument is data as they are, and whose further ones are the context."""
     unit = unit_layer(data)
-    if num_context(data) and (unit is not None or layers):
+    if num_seen(data) and (unit is not None or layers):
         return OnData(unit or nn.Identity(), net, *layers)
     chain = [layer for layer in (unit, net, *layers) if layer is not None]
     return chain[0] if len(chain) == 1 else nn.Sequential(*chain)
@@ -179,6 +198,7 @@ def on_data(data: Data, net: nn.Module, *layers: nn.Module) -> nn.Module:
 
 def typical_rows(data: Data, num: int) -> Tensor:
     """The first training data as the programs see them; grey intensities in [0, 1] where they are binarized."""
-    rows = data.train[:num].to(torch.get_default_dtype())
-    is_bytes = data.train.dtype is torch.uint8
+    rows = torch.as_tensor(data.train[:num])
+    is_bytes = rows.dtype is torch.uint8
+    rows = rows.to(torch.get_default_dtype())
     return rows / 255 if data.dynamic and is_bytes else rows

@@ -9,19 +9,23 @@ from torch import nn
 
 from ...programs import vae
 from ...programs.guides import EmptyGuide
+from ...programs.likelihoods.observed import Observed
 from ...programs.models import LatentVariableModel
 from ..data.datasets import Data
 from .encoders import Diagonal
 from .likelihoods import Automatic, Deterministic
 from .networks import Dense, Network
-from .priors import Standard
+from .priors import Standard, WithoutMask
 from .recipe import ModelAndGuide, Recipe
 from .slots import Dequantizer, Encoder, Likelihood, Prior
+from .units import require_complete
 
 
 @dataclass(frozen=True)
 class VAE(Recipe):
     """A VAE of a prior, a likelihood and an encoder; with a context in the data it is a conditional one.
+
+    Of data with missing numbers it is a likelihood of those that are there; the encoder sees which.
 
     Args:
         latent: latent dims.
@@ -44,8 +48,13 @@ class VAE(Recipe):
         def encoder() -> nn.Module:
             return self.encoder.build(latent=self.latent, data=data, network=self.network)
 
+        is_density = self.dequantizer is not None
         prior = self.prior.build(latent=self.latent, data=data, encoder=encoder)
-        likelihood = _likelihood(self.likelihood, self.latent, data, self.network, self.dequantizer)
+        likelihood = self.likelihood.build(
+            num_in=self.latent, data=data, network=self.network, is_density=is_density
+        )
+        if data.has_mask:
+            prior, likelihood = WithoutMask(prior), Observed(likelihood)
         if self.dequantizer is None:
             return vae.VAE(prior, likelihood, encoder())
         noise = self.dequantizer.build(data=data, network=self.network)
@@ -69,21 +78,10 @@ class Generator(Recipe):
     likelihood: Likelihood = Deterministic()
 
     def build(self, data: Data) -> nn.Module:  # noqa: D102
+        require_complete("Generator", data)
         prior = self.prior.build(latent=self.latent, data=data, encoder=_no_encoder)
-        likelihood = _likelihood(self.likelihood, self.latent, data, self.network)
+        likelihood = self.likelihood.build(num_in=self.latent, data=data, network=self.network)
         return ModelAndGuide(LatentVariableModel(prior, likelihood), EmptyGuide())
-
-
-def _likelihood(
-    likelihood: Likelihood,
-    latent: int,
-    data: Data,
-    network: Network,
-    dequantizer: Dequantizer | None = None,
-) -> nn.Module:
-    is_density = dequantizer is not None
-    # Data with missing values: their mask is the last context, and `Observed(…)` goes around this one.
-    return likelihood.build(num_in=latent, data=data, network=network, is_density=is_density)
 
 
 def _no_encoder() -> nn.Module:

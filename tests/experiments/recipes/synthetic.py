@@ -17,9 +17,14 @@ LEVELS = {"binary": 2, "levels": 5, "bytes": 256}
 
 
 def synthetic(
-    kind: str, shape: tuple[int, ...] = (4, 4), num_context: int = 0, num: int = 24
+    kind: str,
+    shape: tuple[int, ...] = (4, 4),
+    num_context: int = 0,
+    num: int = 24,
+    *,
+    has_mask: bool = False,
 ) -> Data:
-    """Data of a kind; the context of each datum is a vector and one number more."""
+    """Data of a kind; the context of each datum is a vector and one number more, and a mask."""
     dim = prod(shape)
     if kind == "counts":
         x = torch.poisson(torch.full((num, dim), 3.0))
@@ -29,11 +34,16 @@ def synthetic(
         x = torch.randint(0, LEVELS[kind], (num, dim)).to(torch.get_default_dtype())
     if kind == "bytes":
         x = x.to(torch.uint8)
-    context = {}
+    values: tuple[torch.Tensor, ...] = ()
     if num_context:
         values = (torch.randn(num, num_context - 1), torch.randn(num, 1))
-        context = dict.fromkeys(("train", "val", "test"), values)
-    return Data(x, x, x, shape, LEVELS.get(kind), context=context)
+    if has_mask:
+        observed = torch.rand(num, dim) < 0.7
+        x = x.where(observed, torch.zeros_like(x))
+        values = (*values, observed)
+    context = dict.fromkeys(("train", "val", "test"), values)
+    levels = LEVELS.get(kind)
+    return Data(x, x, x, shape, levels, context=context, has_mask=has_mask)
 
 
 def places(model: Recipe, adversarial: Adversarial | None = None) -> None:

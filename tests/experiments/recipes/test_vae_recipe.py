@@ -8,12 +8,15 @@ from torch import nn
 
 from pyro_dgm import ELBO, MixturePrior, VampPrior
 from pyro_dgm.experiments.recipes import encoders, families, layers, likelihoods, priors
+from pyro_dgm.experiments.recipes.adversarial import Adversarial
 from pyro_dgm.experiments.recipes.compositions import binary_vae, levels_vae
+from pyro_dgm.experiments.recipes.density import Density
 from pyro_dgm.experiments.recipes.networks import Convolutional, Dense, PlanesToRows
 from pyro_dgm.experiments.recipes.slots import Given
 from pyro_dgm.experiments.recipes.units import (
     LocationScale,
     Standardize,
+    train_units,
     typical_rows,
     unit_layer,
 )
@@ -253,6 +256,42 @@ def test_the_latents_of_a_conditional_prior_depend_on_the_context_and_those_of_a
         assert bool((moved.abs() > 1e-6).any()) == conditional
 
 
+@NETWORKS
+@CONTEXT
+@pytest.mark.parametrize("kind", KINDS)
+def test_data_with_missing_numbers_train(kind, num_context, network):
+    data = synthetic(kind, (3, 4, 4), num_context, has_mask=True)
+    assert_trains(VAE(3, network), data)
+
+
+@CONTEXT
+@pytest.mark.parametrize("prior", PRIORS, ids=str)
+def test_every_prior_is_told_the_context_and_not_what_is_missing(prior, num_context):
+    data = synthetic("levels", (2, 2), num_context, has_mask=True)
+    vae = assert_trains(VAE(3, DENSE, prior), data)
+    *context, mask = data.context["train"]
+    z = torch.randn(len(mask), 3)
+    of_mask = vae.generator.prior(*context, mask).log_prob(z)
+    of_other = vae.generator.prior(*context, ~mask).log_prob(z)
+    torch.testing.assert_close(of_mask, of_other, rtol=0, atol=0)
+    assert vae.model(None, *context, mask).shape[-1] == 4
+
+
+def test_a_missing_number_is_not_scored_and_its_unit_is_that_of_the_observed_ones():
+    data = synthetic("real", (6,), num_context=3, num=200, has_mask=True)
+    mask = data.context["train"][-1]
+    likelihood = VAE(3, DENSE).build(data).generator.likelihood
+    z = torch.randn(200, 3)
+    scored = likelihood(z, *data.context["train"])
+    changed = data.train.where(mask, torch.tensor(99.0))
+    assert torch.equal(scored.log_prob(data.train), scored.log_prob(changed))
+    assert not torch.equal(scored.log_prob(data.train), scored.log_prob(data.train + 1))
+    loc, scale = train_units(data)
+    column = data.train[mask[:, 2], 2]
+    torch.testing.assert_close(loc[2], column.mean())
+    torch.testing.assert_close(scale[2], column.std(correction=0))
+
+
 def test_a_given_part_is_taken_as_it_is_and_two_models_do_not_share_it():
     recipe = VAE(3, DENSE, Given(MixturePrior(3, 4)))
     one, other = (recipe.build(synthetic("levels")).generator.prior for _ in range(2))
@@ -295,11 +334,33 @@ def test_a_generator_makes_data_in_their_unit_without_a_guide():
             r"expected images without a context .* got shape \(3,\).*Fix: RealNVP",
         ),
         (
+            lambda: Generator(3).build(synthetic("levels", has_mask=True)),
+            "Generator: expected data without missing numbers.*Fix: --model=VAE",
+        ),
+        (
+            lambda: Density().build(synthetic("levels", has_mask=True)),
+            "Density: expected data without missing numbers.*Fix: --model=VAE",
+        ),
+        (
+            lambda: Adversarial().build(None, synthetic("levels", has_mask=True)),
+            "adversarial: expected data without missing numbers.*Fix: --model=VAE",
+        ),
+        (
             lambda: VAE(3, prior=priors.FlowPrior(layers.Planar())).build(synthetic("real")),
             "prior: expected bijectors that go both ways",
         ),
     ],
-    ids=["convolutions", "levels", "trials", "encoder", "image flow", "one way"],
+    ids=[
+        "convolutions",
+        "levels",
+        "trials",
+        "encoder",
+        "image flow",
+        "masked generator",
+        "masked density",
+        "masked game",
+        "one way",
+    ],
 )
 def test_a_part_that_does_not_fit_the_data_is_refused_with_the_fix(build, message):
     with pytest.raises(ValueError, match=message):
