@@ -9,6 +9,7 @@ from .programs.distributions.intervals import log_cdf, log_interval, log_sf
 from .programs.distributions.mixtures import Mixture
 from .programs.duality import Pullback, Pushforward
 from .programs.likelihoods.colour import ColourLevels
+from .programs.likelihoods.observed import Observed
 from .programs.likelihoods.pixelcnn import AutoregressivePixels
 from .programs.refined import Refined
 
@@ -21,6 +22,7 @@ __all__ = [
     "Discretized",
     "MeanOf",
     "Mixture",
+    "Observed",
     "Pullback",
     "Pushforward",
     "Quantized",

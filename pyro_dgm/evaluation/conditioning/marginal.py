@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from pyro.distributions import MaskedDistribution, TorchDistribution
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
 from ...contract import PyroProgram
+from ...densities.factors import masked_dims
 from ...inference.run.sessions import check_program
 from ...inference.sites.kinds import is_data
-from ...inference.sites.supports import independent_numbers
 
 
 class Marginal(nn.Module):
@@ -78,29 +77,4 @@ class _MaskMissing(Messenger):
 
     def _pyro_sample(self, msg: Any) -> None:
         if self.x is not None and is_data(msg) and msg["value"] is self.x:
-            msg["fn"] = masked_dims(msg["name"], msg["fn"], self.observed)
-
-
-def masked_dims(name: str, distribution: TorchDistribution, observed: Tensor) -> TorchDistribution:
-    r"""$\prod_{d \in b} p(x_d)$ of a distribution $\prod_d p(x_d)$.
-
-    Args:
-        name: of the site.
-        distribution: of the site `(*batch, *event)`.
-        observed: which dims belong to b `(N, *event)`.
-
-    Raises:
-        ValueError: if the distribution does not factorize.
-    """
-    if type(distribution) is MaskedDistribution:  # a mask of data, in the user's program
-        unmasked = masked_dims(name, distribution.base_dist, observed)
-        return MaskedDistribution(unmasked, distribution._mask)
-    factors = independent_numbers(distribution)
-    if factors is None or factors.event_shape:
-        raise ValueError(
-            f"site '{name}': expected a distribution whose dims are independent given the latents, "
-            f"so that some can be left out, got {distribution}. Fix: a likelihood such as "
-            "Normal(net), Bernoulli(net) or DiscretizedLogistic(net, levels); a flow or an "
-            "autoregressive likelihood has no p(x_b | z) in closed form."
-        )
-    return factors.mask(observed).to_event(len(distribution.event_shape))
+            msg["fn"] = masked_dims(f"site '{msg['name']}'", msg["fn"], self.observed)

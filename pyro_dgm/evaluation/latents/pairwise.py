@@ -14,9 +14,9 @@ from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 
 from ...contract import PyroProgram, Site
+from ...densities.factors import independent_numbers
 from ...inference.data.tensors import Batch
 from ...inference.run.traces import latent_sites, log_density, sites_of, vectorized
-from ...inference.sites.supports import independent_numbers
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from ...contract import DATA, PARTICLES, Site
+from ...densities.factors import independent_numbers
 from ...inference.data.tensors import Batch, split_rows
 from ...inference.drawing.simulation import site_draws
 from ...inference.run.particles import Particles
 from ...inference.run.sessions import Session
 from ...inference.run.traces import plate_names
-from ...inference.sites.supports import independent_numbers
 
 DRAWS = 20_000  # (draw, datum) pairs that the model sees at once
 

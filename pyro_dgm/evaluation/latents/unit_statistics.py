@@ -9,12 +9,13 @@ from torch import Tensor
 from torch.distributions import Categorical
 
 from ...contract import DATA, Site
+from ...densities.factors import independent_numbers
 from ...inference.run.limits import check_divergence
 from ...inference.run.particles import Particles
 from ...inference.run.traces import plate_names, plate_value
 from ...inference.sites.measure_checks import require_density
 from ...inference.sites.measures import point_sites
-from ...inference.sites.supports import independent_numbers, innermost
+from ...inference.sites.supports import innermost
 
 
 class PosteriorMoments:

@@ -11,9 +11,9 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 
 from ...contract import PyroProgram, noise_name
+from ...densities.factors import independent_numbers
 from ...densities.scoring import log_prob_of
 from ...inference.run.sessions import Session, require_positive, session
-from ...inference.sites.supports import independent_numbers
 from ...tabular import Tabular
 from .quadrature import MAX_DIM, log_integral, log_sum
 

@@ -16,10 +16,10 @@ from torch.distributions import Independent
 
 from ...ascent import ascend
 from ...contract import PyroProgram, Site
+from ...densities.factors import independent_numbers
 from ...inference.data.tensors import split_rows
 from ...inference.run.particles import draw
 from ...inference.run.traces import latent_sites, vectorized
-from ...inference.sites.supports import independent_numbers
 from ..chains.charts import chart_of
 
 NUM_PARTICLES = 8  # draws of each datum for one gradient

@@ -43,7 +43,7 @@ def _check(value: Any, hint: Any, path: str) -> None:
     elif isinstance(value, list | tuple):
         for number, item in enumerate(value):
             _check(item, hint, f"{path}[{number}]")
-    elif inspect.isroutine(value):
+    elif inspect.isroutine(value) and not _takes_any_function(hint):
         _check_function(value, f"{value.__module__}.{value.__qualname__}", hint, path)
 
 
@@ -60,6 +60,14 @@ def _check_function(found: Any, name: str, hint: Any, path: str) -> None:
         f"{path}: expected {names}, or a function that is annotated to return it, got '{name}'. "
         f"Fix: def {name.rpartition('.')[2]}(…) -> {names}, or a class of that kind."
     )
+
+
+def _takes_any_function(hint: Any) -> bool:
+    """Whether a function may return anything, as that of `Own`, which looks at what it returns."""
+    if typing.get_origin(hint) in (Union, UnionType):
+        return any(_takes_any_function(option) for option in typing.get_args(hint))
+    is_function = typing.get_origin(hint) is Callable
+    return is_function and typing.get_args(hint)[-1] is Any
 
 
 def _kinds(hint: Any) -> tuple[type, ...]:

@@ -36,7 +36,10 @@ class Data:
         dynamic: whether training images are grey bytes, binarized anew each time one is seen.
         context: further arguments of the programs by split, such as `{"train": (labels,), "val": …, "test": …}`, each
             with a row per datum.
-        labels: a class for each datum by split, for pictures; no argument of a program.
+        labels: a class 0, …, C − 1 for each datum by split, for pictures; no argument of a program.
+        classes: names of the C classes.
+        has_mask: whether the last context is a mask, bool `(N, D)`: which numbers are observed; the others are 0.
+        kind: what the numbers are; default: by `levels`, else counts where all of `train` are integers from 0.
         names: of the D columns, for tables.
         said: how the data were read, in a line each: what was chosen where nothing was asked for.
     """
@@ -52,6 +55,9 @@ class Data:
         dynamic: bool = False,
         context: Mapping[str, tuple[Tensor, ...]] | None = None,
         labels: Mapping[str, Tensor] | None = None,
+        classes: Sequence[str] = (),
+        has_mask: bool = False,
+        kind: Kind | None = None,
         names: Sequence[str] = (),
         said: Sequence[str] = (),
     ):
@@ -63,8 +69,11 @@ class Data:
         self.dynamic = dynamic
         self.context = dict(context or {})
         self.labels = dict(labels or {})
+        self.classes = list(classes)
+        self.has_mask = has_mask
         self.names = list(names)
         self.said = list(said)
+        self._kind = kind
 
     @property
     def dim(self) -> int:
@@ -78,7 +87,12 @@ class Data:
 
     @property
     def kind(self) -> Kind:
-        """What the numbers are: by `levels`, else by whether all of the training data are integers from 0."""
+        """What the numbers are."""
+        if self._kind is None:
+            self._kind = self._find_kind()
+        return self._kind
+
+    def _find_kind(self) -> Kind:
         if self.levels is not None:
             return Kind.BINARY if self.levels == 2 else Kind.LEVELS
         is_count = (self.train >= 0) & (self.train == self.train.round())

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ...inference.process.states import fork_rng
+from .datasets import Data
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,33 @@ def ring(num_modes: int = 8, radius: float = 2.0, sd: float = 0.1) -> Modes:
     """
     angles = torch.arange(num_modes) * (2 * pi / num_modes)
     return Modes(radius * torch.stack([angles.cos(), angles.sin()], 1), sd)
+
+
+class Ring(Data):
+    """Points of the `ring` of normals, drawn once.
+
+    Args:
+        num_modes: modes on the circle.
+        radius: of the circle.
+        sd: of each mode.
+        num_train: training data.
+        num_test: validation data, and as many test data.
+        seed: of the draw.
+    """
+
+    def __init__(
+        self,
+        num_modes: int = 8,
+        radius: float = 2.0,
+        sd: float = 0.1,
+        num_train: int = 25_600,
+        num_test: int = 2_500,
+        seed: int = 0,
+    ):
+        self.modes = ring(num_modes, radius, sd)
+        points = self.modes.sample(num_train + 2 * num_test, seed)
+        train, val, test = points.split([num_train, num_test, num_test])
+        super().__init__(train, val, test, event_shape=(2,))
 
 
 def grid(side: int = 5, spacing: float = 2.0, sd: float = 0.05) -> Modes:

@@ -28,3 +28,17 @@ class Recipe(ABC):
     @abstractmethod
     def build(self, data: Data) -> nn.Module:
         """A module with `model` and `guide`, see `Programs`, in the sizes of the data; weights by the global seed."""
+
+
+class ModelAndGuide(nn.Module):
+    """A model and its guide as one module.
+
+    Args:
+        model: the program that data are scored by.
+        guide: the program that draws its latents.
+    """
+
+    def __init__(self, model: nn.Module, guide: nn.Module):
+        super().__init__()
+        self.model = model
+        self.guide = guide

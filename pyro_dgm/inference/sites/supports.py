@@ -8,9 +8,7 @@ from typing import Any
 
 import pyro.distributions as dist
 import torch
-from pyro.distributions import TorchDistribution
 from torch import Tensor
-from torch.distributions import Independent
 
 from ...contract import DATA, Site, noise_name
 from ...densities.precision import HALF, as_observed, autocast_is_on, dtype_of
@@ -34,26 +32,6 @@ def innermost(distribution: Any) -> Any:
 def is_discrete(distribution: Any) -> bool:
     """Whether its support is one of single values; as `support`, it raises where none is known."""
     return bool(getattr(support_of_numbers(distribution.support), "is_discrete", False))
-
-
-def independent_dims(distribution: TorchDistribution) -> TorchDistribution | None:
-    r"""The factors $p(z_d)$ of $p(z) = \prod_d p(z_d)$, batch_shape `(*batch, *event)`; `None` if it is no product.
-
-    Example:
-        >>> independent_dims(dist.Normal(torch.zeros(5, 3), 1.0).to_event(1)).batch_shape
-        torch.Size([5, 3])
-        >>> independent_dims(dist.Dirichlet(torch.ones(3))) is None
-        True
-    """
-    base = distribution
-    while isinstance(base, Independent):
-        base = base.base_dist
-    return base if distribution.event_shape and not base.event_shape else None
-
-
-def independent_numbers(distribution: TorchDistribution) -> TorchDistribution | None:
-    """`independent_dims`, where a distribution of scalars is its own only factor."""
-    return independent_dims(distribution) if distribution.event_shape else distribution
 
 
 def check_observation(name: str, site: Site) -> None:

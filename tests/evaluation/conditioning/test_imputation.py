@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from toys import ExactGuide, LinearGaussian, Series, SeriesGuide, Written, toy_vae
 
 import pyro_dgm as dgm
-from pyro_dgm.evaluation.conditioning.marginal import masked_dims
+from pyro_dgm.densities.factors import masked_dims
 
 FACTORIZED = [
     "vae_normal",

@@ -12,6 +12,7 @@ from torch import nn
 from toys import SeriesGuide, Written
 
 import pyro_dgm as dgm
+from pyro_dgm.densities.factors import independent_dims
 from pyro_dgm.evaluation.latents import aggregate
 from pyro_dgm.evaluation.latents.aggregate import Stopwatch, sum_over_others
 from pyro_dgm.evaluation.latents.pairwise import (
@@ -23,7 +24,6 @@ from pyro_dgm.evaluation.latents.pairwise import (
 )
 from pyro_dgm.inference.process.states import fork_rng
 from pyro_dgm.inference.run.traces import latent_sites, log_density
-from pyro_dgm.inference.sites.supports import independent_dims
 
 NOT_SCORED = {"vae_one_way", "density_flow", "density_dequantized", "density_image"}
 NOISY = {"vae_dequantized", "vae_image_flow"}

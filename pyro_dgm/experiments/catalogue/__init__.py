@@ -1,0 +1,1 @@
+"""Ready experiments, one YAML file each, and the programs of those that bring their own."""

@@ -1,0 +1,142 @@
+"""What a file or a folder holds: rows of data, and what stands beside them, as a whole or by split."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+
+import numpy as np
+
+from ....files.errors import FileError
+
+ALL = "all"  # the only split of rows that are not split yet
+SPLITS = ("train", "val", "test")
+# Names of splits that files, folders and arrays have, and what they mean.
+SPLIT_NAMES = {
+    "train": "train",
+    "training": "train",
+    "tr": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "test": "test",
+    "testing": "test",
+    "t10k": "test",
+}
+
+BySplit = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a user asks for by name.
+
+    Attributes:
+        array: name of the array of data, where there are several.
+        labels: name of the array or column of classes.
+        context: names of arrays or columns that are context.
+        size: height and width of images.
+        layer: of annotated data, in place of X.
+    """
+
+    array: str | None = None
+    labels: str | None = None
+    context: Sequence[str] | None = None
+    size: tuple[int, int] | None = None
+    layer: str | None = None
+
+    @property
+    def columns(self) -> list[str]:
+        """Names that are no data: labels and context, each once."""
+        names = [] if self.labels is None else [self.labels]
+        return list(dict.fromkeys([*names, *(self.context or ())]))
+
+
+@dataclass
+class Content:
+    """Rows of data, `(N, *event)`, with what stands beside them.
+
+    Attributes:
+        path: where it was read.
+        x: the data by split; under `ALL` where they are not split.
+        beside: further arrays with a row per datum, by name and split.
+        names: of the columns, for tables.
+        labels: the name in `beside` of the classes, where the format says so.
+        in_order: whether rows to validate by are the last ones of those to train on, as is usual for MNIST.
+        said: how it was read.
+    """
+
+    path: Path
+    x: BySplit
+    beside: dict[str, BySplit] = field(default_factory=dict)
+    names: list[str] = field(default_factory=list)
+    labels: str | None = None
+    in_order: bool = False
+    said: list[str] = field(default_factory=list)
+
+    @property
+    def is_split(self) -> bool:
+        """Whether the file has splits of its own."""
+        return ALL not in self.x
+
+    @property
+    def is_image(self) -> bool:
+        """Whether a datum has a height and a width."""
+        return next(iter(self.x.values())).ndim >= 3
+
+
+def joined(path: Path, parts: dict[str, Content]) -> Content:
+    """Files that are a split each, as one content; what not all of them have beside their data is left out.
+
+    Raises:
+        FileError: if one has splits of its own, or no two have the same columns.
+    """
+    first = next(iter(parts.values()))
+    for part in parts.values():
+        if part.is_split:
+            got = f"one with splits {sorted(part.x)} of its own"
+            raise FileError(part.path, "a file that is one split", got, f"--data.path={part.path}")
+        if part.names != first.names:
+            _refuse_other_columns(first, part)
+    shared = [name for name in first.beside if all(name in p.beside for p in parts.values())]
+    beside = {name: {key: p.beside[name][ALL] for key, p in parts.items()} for name in shared}
+    x = {key: part.x[ALL] for key, part in parts.items()}
+    said = list(dict.fromkeys(line for part in parts.values() for line in part.said))
+    labels = first.labels if first.labels in shared else None
+    return Content(path, x, beside, first.names, labels, first.in_order, said)
+
+
+def _refuse_other_columns(first: Content, second: Content) -> None:
+    other = sorted(set(first.names) ^ set(second.names)) or "the same ones in another order"
+    raise FileError(
+        second.path,
+        f"the columns of {first.path.name}",
+        f"others: {other}",
+        "one order of columns in all files",
+    )
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """What is meant, as the end of a sentence; nothing where no name is near."""
+    found = get_close_matches(name, list(names), n=1, cutoff=0.5)
+    return f", did you mean '{found[0]}'" if found else ""
+
+
+def require_name(option: str, name: str, names: Sequence[str], path: Path) -> None:
+    """Refuse a name that a file does not have, with the nearest one that it has.
+
+    Raises:
+        ValueError: for such a name.
+    """
+    if name in names:
+        return
+    known = ", ".join(names[:12]) + (", …" if len(names) > 12 else "")
+    close = get_close_matches(name, names, n=1, cutoff=0.5) or list(names[:1])
+    fix = f"--data.{option}={close[0]}" if close else f"leave --data.{option} out"
+    raise ValueError(
+        f"data.{option}: expected a name in {path}, one of: {known or 'none'}; "
+        f"got '{name}'{nearest(name, names)}. Fix: {fix}."
+    )

@@ -1,0 +1,184 @@
+"""Which reader reads a path: by the suffix of a file, or by what lies in a folder or beside a name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from difflib import get_close_matches
+from pathlib import Path
+
+from ....files.errors import FileError
+from ....files.reading import describe
+from ..idx import read_idx
+from .annotated import read_h5ad
+from .content import SPLIT_NAMES, Asked, BySplit, Content, joined
+from .pictures import has_pictures, read_pictures
+from .stored import first_bytes, read_idx_file, read_npy, read_npz, read_pt, read_safetensors
+from .tables import read_csv, read_parquet
+
+Reader = Callable[[Path, Asked], Content]
+
+READERS: dict[str, Reader] = {
+    ".npy": read_npy,
+    ".npz": read_npz,
+    ".csv": read_csv,
+    ".tsv": read_csv,
+    ".data": read_csv,
+    ".parquet": read_parquet,
+    ".pt": read_pt,
+    ".pth": read_pt,
+    ".safetensors": read_safetensors,
+    ".h5ad": read_h5ad,
+    ".idx": read_idx_file,
+}
+IDX = re.compile(r"(?:(.+)-)?(train|t10k|test)-(images|labels)[-.]idx\d-ubyte(?:\.gz)?")
+IDX_FILE = re.compile(r".*(?:idx\d-ubyte|\.idx\d?)(?:\.gz)?")
+# In the names of the DEBD tables the data to train on are called "ts" or "train", and the others "valid" and "test".
+SPLITS_OF_FILES = {**SPLIT_NAMES, "ts": "train"}
+FORMATS = (
+    "npy, npz, csv, tsv, parquet, pt, safetensors, h5ad, IDX, a folder of IDX files or pictures"
+)
+
+
+def read_content(path: Path, asked: Asked) -> Content:
+    """What a file, a folder, or the files `NAME.train.csv`, `NAME.valid.csv`, `NAME.test.csv` of a NAME hold.
+
+    Raises:
+        FileError: for what is missing, damaged, empty, or of another kind.
+        ValueError: for a name that is not in the file.
+    """
+    if path.is_dir():
+        return _read_folder(path, asked)
+    if path.exists():
+        return _reader_of(path)(path, asked)
+    return _read_name(path, asked)
+
+
+def _reader_of(path: Path) -> Reader:
+    """The reader of a file.
+
+    Raises:
+        FileError: for a suffix that no reader has.
+    """
+    if IDX_FILE.fullmatch(path.name):
+        return read_idx_file
+    reader = READERS.get(path.suffix.lower())
+    if reader is not None:
+        return reader
+    got = f"the suffix '{path.suffix}', {describe(first_bytes(path, 'data'))}"
+    close = get_close_matches(path.suffix, [*READERS], n=1, cutoff=0.7)
+    fix = f"rename it: {path.with_suffix(close[0]).name}" if close else "np.savez(path, x=x)"
+    if path.suffix.lower() in (".png", ".jpg", ".jpeg"):
+        fix = f"the folder that it lies in, --data.path={path.parent}"
+    raise FileError(path, f"a file of data ({FORMATS})", got, fix)
+
+
+def _read_folder(path: Path, asked: Asked) -> Content:
+    """A folder of IDX files, of files that are splits, of one file, or of pictures."""
+    files = [file for file in sorted(path.iterdir()) if file.is_file() and file.name[0] != "."]
+    if any(IDX.fullmatch(file.name) for file in files):
+        return _read_idx_folder(path, files)
+    splits = _split_files(files, prefix="")
+    if splits:
+        return _read_splits(path, splits, asked)
+    if has_pictures(path):
+        known = [file for file in files if file.suffix.lower() in READERS]
+        if len(known) == 1 and not any(folder.is_dir() for folder in path.iterdir()):
+            return _reader_of(known[0])(known[0], asked)
+        return read_pictures(path, asked)
+    known = [file for file in files if file.suffix.lower() in READERS]
+    if len(known) == 1:
+        return _reader_of(known[0])(known[0], asked)
+    what = "IDX files, pictures, train/val/test files, or one file of data"
+    got = f"{len(known)} files of data: {', '.join(f.name for f in known[:6])}" if known else "none"
+    fix = f"--data.path={known[0]}" if known else "the path of a file, or of another folder"
+    raise FileError(path, what, got, fix)
+
+
+def _read_name(path: Path, asked: Asked) -> Content:
+    """Files that a path is the beginning of: its splits, or it with a suffix.
+
+    Raises:
+        FileError: where there are none, with the nearest name.
+    """
+    try:
+        files = [file for file in sorted(path.parent.iterdir()) if file.is_file()]
+        names = [file.name for file in sorted(path.parent.iterdir())]
+    except OSError:
+        files, names = [], []
+    splits = _split_files(files, prefix=path.name)
+    if splits:
+        return _read_splits(path, splits, asked)
+    found = [file for file in files if file.stem == path.name and file.suffix.lower() in READERS]
+    if len(found) == 1:
+        return _reader_of(found[0])(found[0], asked)
+    close = get_close_matches(path.name, names, n=1, cutoff=0.5)
+    meant = f", did you mean '{close[0]}'" if close else ""
+    fix = f"--data.path={path.with_name(close[0])}" if close else "--data.path=FILE or FOLDER"
+    what = f"a file or a folder of data ({FORMATS})"
+    raise FileError(path, what, f"no file or folder of that name{meant}", fix)
+
+
+def _split_files(files: list[Path], prefix: str) -> dict[str, Path]:
+    """Files that are splits of one set, `PREFIX.train.csv` or `train.csv`; none without one to train on."""
+    found: dict[str, Path] = {}
+    for file in files:
+        stem = file.name.removesuffix(file.suffix)
+        if file.suffix.lower() not in READERS or not stem.startswith(prefix):
+            continue
+        word = stem[len(prefix) :].strip("._-").lower()
+        split = SPLITS_OF_FILES.get(word)
+        if split is not None:
+            found.setdefault(split, file)
+    return found if "train" in found else {}
+
+
+def _read_splits(path: Path, files: dict[str, Path], asked: Asked) -> Content:
+    parts = {split: _reader_of(file)(file, asked) for split, file in files.items()}
+    content = joined(path, parts)
+    names = ", ".join(file.name for file in files.values())
+    content.said.append(f"data: splits by file: {names}")
+    return content
+
+
+def _read_idx_folder(path: Path, files: list[Path]) -> Content:
+    """Images and labels of the names that MNIST and its relatives have."""
+    found: dict[str, BySplit] = {"images": {}, "labels": {}}
+    prefixes = set()
+    for file in files:
+        match = IDX.fullmatch(file.name)
+        if match is None:
+            continue
+        prefixes.add(match[1] or "")
+        split = "train" if match[2] == "train" else "test"
+        array = read_idx(file)
+        # EMNIST and others keep labels as a column
+        found[match[3]][split] = array.reshape(-1) if match[3] == "labels" else array
+    if len(prefixes) > 1:
+        got = f"{len(prefixes)}: {', '.join(sorted(prefixes))}"
+        raise FileError(path, "one data set in a folder", got, "a folder for each")
+    images, labels = found["images"], found["labels"]
+    if "train" not in images:
+        raise FileError(
+            path, "train-images-idx3-ubyte(.gz)", "none", f"the file itself, --data.path={files[0]}"
+        )
+    _require_as_many(path, images, labels)
+    return Content(
+        path,
+        images,
+        {"labels": labels} if labels else {},
+        labels="labels" if labels else None,
+        in_order=True,
+    )
+
+
+def _require_as_many(path: Path, images: BySplit, labels: BySplit) -> None:
+    for split in labels or {}:
+        num: int | str = len(images[split]) if split in images else "no"
+        if num != len(labels[split]):
+            got = f"{num} images and {len(labels[split])} labels"
+            fix = "copy the files again, or take those of labels away"
+            raise FileError(path, f"a label for each image of {split}", got, fix)
+    if labels and set(labels) != set(images):
+        got = f"labels of {', '.join(sorted(labels))} alone"
+        raise FileError(path, "labels of every split", got, "copy the others too")
