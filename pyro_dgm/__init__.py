@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from . import datasets, diagnostics, distributions, flows, gan, nn, results, training
+from . import datasets, diagnostics, distributions, flows, gan, nn, recipes, results, training
 from .adversarial.games import NonSaturating, PairedRelativistic
 from .adversarial.hybrid import HybridTrainer
 from .adversarial.penalties import R1, R2
@@ -201,6 +201,7 @@ __all__ = [
     "prdc",
     "preflight",
     "realnvp",
+    "recipes",
     "reconstruct",
     "refit_guide",
     "refit_prior",

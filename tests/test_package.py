@@ -40,6 +40,7 @@ EVALUATION = (
 )
 NAMESPACES = (
     "datasets",
+    "recipes",
     "flows",
     "distributions",
     "nn",

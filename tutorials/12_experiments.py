@@ -38,7 +38,7 @@ SEEDS, EPOCHS, DRAWS, LIMIT = (2, 2, 30, 20) if SMOKE else (3, 40, 1000, None)
 
 # %% [markdown]
 # ## Your own data
-# A file or a folder: arrays, tables, images. Here an `.npz` of images with their labels. What is chosen for you (levels,
+# A file or a folder: arrays, tables, images. Here an `.npz` of images with their labels. What is chosen (levels,
 # splits, labels) is said, and each line names the setting that changes it.
 
 # %%

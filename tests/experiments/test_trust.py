@@ -6,9 +6,9 @@ import pytest
 import yaml
 from jsonargparse import ArgumentParser
 from jsonargparse._common import parsing_settings
-from pyro_dgm.experiments.configuration.trust import modules_in, only_trusted, take_trust
 
 from pyro_dgm.experiments.cli.main import main
+from pyro_dgm.experiments.configuration.trust import modules_in, only_trusted, take_trust
 from pyro_dgm.experiments.runs.layout import CONFIG, weights_of
 from pyro_dgm.files.manifest import Manifest
 
@@ -55,25 +55,25 @@ SLOTS = (
     ("model", "init_args", "vae", "init_args", "encoder", "init_args", "net"),
 )
 VAE = {
-        "class_path": "pyro_dgm.VAE",
-        "init_args": {
-            "prior": {"class_path": "pyro_dgm.StandardNormal", "init_args": {"dim": 2}},
-            "likelihood": {
-                "class_path": "pyro_dgm.DiscretizedLogistic",
-                "init_args": {
-                    "net": {"class_path": "pyro_dgm.nn.MLP", "init_args": {"sizes": [2, 8, 128]}},
-                    "levels": 17,
-                },
-            },
-            "encoder": {
-                "class_path": "pyro_dgm.Conditional",
-                "init_args": {
-                    "family": "pyro.distributions.Normal",
-                    "net": {"class_path": "pyro_dgm.nn.MLP", "init_args": {"sizes": [64, 8, 4]}},
-                },
+    "class_path": "pyro_dgm.VAE",
+    "init_args": {
+        "prior": {"class_path": "pyro_dgm.StandardNormal", "init_args": {"dim": 2}},
+        "likelihood": {
+            "class_path": "pyro_dgm.DiscretizedLogistic",
+            "init_args": {
+                "net": {"class_path": "pyro_dgm.nn.MLP", "init_args": {"sizes": [2, 8, 128]}},
+                "levels": 17,
             },
         },
-    }
+        "encoder": {
+            "class_path": "pyro_dgm.Conditional",
+            "init_args": {
+                "family": "pyro.distributions.Normal",
+                "net": {"class_path": "pyro_dgm.nn.MLP", "init_args": {"sizes": [64, 8, 4]}},
+            },
+        },
+    },
+}
 PLAN = {
     "model": {"class_path": "Composition", "init_args": {"vae": VAE}},
     "data": {"class_path": "pyro_dgm.datasets.Digits"},
@@ -114,7 +114,9 @@ SONGS = ("sing", "sing_a_number", "sing_a_vae", "sing_a_recipe", "Bird")
 
 def songs_of_another_kind(slot):
     """A VAE is a module, which is what a prior and a network are."""
-    own = {("model",): "sing_a_recipe"}.get(slot, "sing_a_vae" if slot[-1] in ("prior", "net") else "")
+    own = {("model",): "sing_a_recipe"}.get(
+        slot, "sing_a_vae" if slot[-1] in ("prior", "net") else ""
+    )
     return [song for song in SONGS if song != own]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import typing
-from argparse import ArgumentError, ArgumentParser, BooleanOptionalAction
+from argparse import SUPPRESS, ArgumentError, ArgumentParser, BooleanOptionalAction
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -97,7 +97,7 @@ def _add(parser: CommandParser, parameter: inspect.Parameter, hint: Any, told: s
         parser.add_argument(
             f"--{parameter.name}",
             action=BooleanOptionalAction,
-            default=parameter.default,
+            default=SUPPRESS,
             help=help_line,
         )
     else:
@@ -105,7 +105,7 @@ def _add(parser: CommandParser, parameter: inspect.Parameter, hint: Any, told: s
             f"--{parameter.name}",
             type=kind,
             action="append" if is_many else "store",
-            default=None if is_many else parameter.default,
+            default=SUPPRESS,
             help=help_line,
             metavar=getattr(kind, "__name__", "VALUE").upper(),
         )

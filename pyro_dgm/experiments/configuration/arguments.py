@@ -22,7 +22,7 @@ Source = str | Path | Mapping[str, Any] | None
 # Classes where neither a flag nor a file names one. Defaults of the parser would not do: their settings would leak
 # into another class that is named instead.
 DEFAULTS = {
-    "model": ["--model=Composition"],
+    "model": ["--model=VAE"],
     "data": ["--data=Digits"],
     "objective": ["--objective=pyro_dgm.ELBO"],
     "trainer": ["--trainer=pyro_dgm.SVITrainer", "--trainer.lr=2e-3", "--trainer.ema=0.99"],

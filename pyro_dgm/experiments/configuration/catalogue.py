@@ -1,20 +1,11 @@
-"""Ready experiments: YAML files that come with the package, by their names."""
+"""Where the file of an experiment is: in the catalogue, or one's own."""
 
 from __future__ import annotations
 
 from difflib import get_close_matches
 from pathlib import Path
 
-FOLDER = Path(__file__).parent.parent / "catalogue"
-
-
-def catalogue() -> dict[str, tuple[Path, str]]:
-    """Name → its file, and the line that says what it is."""
-    found = {}
-    for path in sorted(FOLDER.glob("*.yaml")):
-        first = path.read_text().partition("\n")[0]
-        found[path.stem] = (path, first.removeprefix("#").strip())
-    return found
+from ..catalogue.listing import catalogue
 
 
 def find_experiment(name: str) -> Path:

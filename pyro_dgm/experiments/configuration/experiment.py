@@ -12,13 +12,15 @@ import torch
 from jsonargparse import ArgumentParser, Namespace
 from torch import nn
 
+from ...inference.data.batches import Batches
 from ...inference.objectives.elbo import ELBO, Objective
 from ...inference.process.numbers import check_count
 from ...inference.process.states import check_seed
 from ...inference.training.svi import SVITrainer
 from ...inference.training.trainer import Trainer
 from ..data.datasets import Data
-from ..recipes import temporary  # noqa: F401 - a class has a short name once it is imported
+from ..recipes import density, own, vae  # noqa: F401 - a class has its short name once it is imported
+from ..recipes.adversarial import Adversarial
 from ..recipes.recipe import Recipe
 from .reading import build
 from .trust import only_trusted
@@ -53,6 +55,7 @@ def schema(
     data: Data,
     objective: Callable[[nn.Module, nn.Module], Objective] = ELBO,
     trainer: Callable[[Objective], SVITrainer] = SVITrainer,
+    adversarial: Adversarial | None = None,
     evaluation: Evaluation = Evaluation(),
     epochs: int = 150,
     batch_size: int = 100,
@@ -66,15 +69,13 @@ def schema(
         data: a file or a folder, or a data set by name: `Digits`, `File`, `Idx`, `OpenML`, `FreyFaces`.
         objective: what is minimized, without its model and guide.
         trainer: the trainer, without its objective.
+        adversarial: a critic and a game, in place of objective and trainer, or beside the objective.
         evaluation: how the test data are scored.
         epochs: epochs in all; the weights of the best validation epoch are kept.
         batch_size: data per step.
         patience: stop after so many epochs without a better validation −ELBO.
         seeds: how many runs that differ in their seed (0, 1, …), or the seeds themselves.
     """
-
-
-PARTS = ("model", "data", "objective", "trainer", "evaluation")
 
 
 class Experiment:
@@ -146,11 +147,34 @@ class Experiment:
         recipe: Recipe = self._built("model")  # anew: modules that it names are drawn with it
         return build("model", lambda: recipe.build(self.data))
 
+    @property
+    def has_likelihood(self) -> bool:
+        """Whether its guide is trained, so that the test data can be scored: not by a game alone."""
+        game = self.settings.get("adversarial")
+        return game is None or bool((game.get("init_args") or game).get("bound"))
+
+    @cached_property
+    def adversarial(self) -> Adversarial | None:
+        """The critic and the game, if there are any."""
+        return self._built("adversarial")
+
     def trainer(self, programs: Any, device: torch.device) -> Trainer:
         """What trains such programs."""
-        objective, trainer = self._built("objective"), self._built("trainer")
-        loss = build("objective", lambda: objective(programs.model, programs.guide))
-        return build("trainer", lambda: trainer(loss.to(device)))
+        game = self.adversarial
+        loss: Any = None
+        if self.has_likelihood:
+            objective = self._built("objective")
+            loss = build("objective", lambda: objective(programs.model, programs.guide)).to(device)
+        if game is not None:
+            return build("adversarial", lambda: game.build(programs, self.data, loss))
+        trainer = self._built("trainer")
+        return build("trainer", lambda: trainer(loss))
+
+    def batches(self) -> Batches:
+        """The training data as its trainer takes them."""
+        if self.adversarial is not None:
+            return self.adversarial.batches(self.data, self.batch_size)
+        return self.data.batches(self.batch_size)
 
     def dump(self) -> str:
         """The experiment as YAML, which repeats it."""

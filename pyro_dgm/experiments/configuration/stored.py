@@ -13,7 +13,7 @@ from .kinds import check_kinds
 from .reading import FIX, read_run_config
 from .trust import explain, only_trusted
 
-TRAINING = ("objective", "trainer")  # nobody builds them but who trains
+TRAINING = ("objective", "trainer", "adversarial")  # nobody builds them but who trains
 
 
 def stored_experiment(folder: Path, trust: Sequence[str] = ()) -> Experiment:
@@ -29,6 +29,9 @@ def stored_experiment(folder: Path, trust: Sequence[str] = ()) -> Experiment:
         with only_trusted(trust):
             settings = parser.parse_object(entries)
             check_kinds(settings, schema)
+        settings["adversarial"] = config.get(
+            "adversarial"
+        )  # as it is written: whether there is a game
         return Experiment(parser, settings, trust)
     except (ArgumentError, ValueError) as error:
         got, _, fix = explain(str(error).strip()).rstrip(".").partition(". Fix: ")

@@ -57,7 +57,7 @@ def _revision(folder: Path) -> str | None:
     """The commit that the current folder stands at, with `-dirty` if it was changed; `None` outside of git."""
     command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40"]
     try:
-        found = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)  # noqa: S603
+        found = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return found.stdout.strip() or None if found.returncode == 0 else None

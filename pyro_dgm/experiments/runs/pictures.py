@@ -18,9 +18,10 @@ NUM_SAMPLES = 64
 def draw_pictures(run: Run, seed: int = 0) -> None:
     """Write the pictures of the first seed, and the learning curve."""
     rows = run.history._rows[0]
-    learning_curve(History(rows), run.folder / "learning_curve.png")
+    if run.experiment.has_likelihood:
+        learning_curve(History(rows), run.folder / "learning_curve.png")
     draw_samples(run, NUM_SAMPLES, seed, run.folder / "samples.png")
-    if len(run.data.event_shape) > 1:
+    if len(run.data.event_shape) > 1 and run.experiment.has_likelihood:
         x, *context = run.test(10)
         means = reconstruct(run.model, run.guide, x, *context, num=20, seed=seed)["x"]
         title = "test data (above) and E[x | z], z ~ q(z | x) (below)"

@@ -38,12 +38,14 @@ def results_of(score: NLL, num_dims: int) -> Results:
 
 def table(rows: Sequence[Results]) -> str:
     """The results of a run: one column for one seed; for several their means, and the spread between them."""
+    is_scored = "nll" in rows[0]
     if len(rows) == 1:
-        lines = _lines(rows[0])
+        lines = _lines(rows[0]) if is_scored else _lines_of_samples(rows[0])
         return "\n".join(f"{name:<22} {value}" for name, value in lines.items())
     names = [row["seed"] for row in rows]
     head = f"{'':<22} {'mean of ' + str(len(rows)) + ' seeds':<24} within one run   seeds {names}"
-    return "\n".join([head, *[_across(rows, name, label) for name, label in OF_SEEDS.items()]])
+    labels = OF_SEEDS if is_scored else OF_SAMPLES
+    return "\n".join([head, *[_across(rows, name, label) for name, label in labels.items()]])
 
 
 OF_SEEDS = {
@@ -53,6 +55,27 @@ OF_SEEDS = {
     "kl": "KL(q | p), nats",
     "share_khat_above": "share with high k-hat",
 }
+
+OF_SAMPLES = {
+    "c2st": "C2ST accuracy",
+    "mmd": "MMD squared",
+    "precision": "precision",
+    "recall": "recall",
+    "coverage": "coverage",
+    "frechet": "Frechet distance",
+    "nn_train": "1-NN against train",
+}
+
+
+def _lines_of_samples(results: Results) -> dict[str, str]:
+    """How the samples of a game compare with test data; in brackets what test data themselves have."""
+    lines = {}
+    for name, label in OF_SAMPLES.items():
+        real = results[f"{name}_of_data"]
+        lines[label] = f"{_with_error(results, name)} ({real:.3f} for test data)"
+    lines["samples"] = f"{results['num_test']:.0f}"
+    lines["parameters"] = f"{results['parameters']:,.0f}"
+    return lines
 
 
 def _across(rows: Sequence[Results], name: str, label: str) -> str:

@@ -29,6 +29,7 @@ from ...inference.training.replicates.histories import SeedHistory
 from ..configuration.experiment import Evaluation, Experiment
 from ..configuration.stored import stored_experiment
 from ..data.datasets import Data
+from .fakes import compare_to_test
 from .layout import METRICS, RESULTS, scores_of, weights_of
 from .metrics import read_metrics
 from .results import Results, results_of
@@ -115,7 +116,9 @@ class Run:
         """The first test data on the device of the run, with their context: arguments of model and guide."""
         return tuple([part[:limit].to(self.device) for part in self.data.split("test")])
 
-    def to_arviz(self, num: int = DRAWS_DESCRIBED, limit: int = NUM_DESCRIBED, seed: int = 0) -> Any:
+    def to_arviz(
+        self, num: int = DRAWS_DESCRIBED, limit: int = NUM_DESCRIBED, seed: int = 0
+    ) -> Any:
         """Posterior draws of the first test data, a chain for each seed; see `dgm.to_arviz`.
 
         Args:
@@ -129,8 +132,10 @@ class Run:
         )
 
     # -- what is added to it ---------------------------------------------------------------------------
-    def evaluate(self, evaluation: Evaluation, seed: int, noise: int) -> tuple[Results, bytes]:
-        """Score the test data under one seed of the run, in nats per datum and bits per dim.
+    def evaluate(
+        self, evaluation: Evaluation, seed: int, noise: int
+    ) -> tuple[Results, bytes | None]:
+        """Score the test data under one seed of the run, in nats per datum and bits per dim; of a game its samples.
 
         Args:
             evaluation: with how many draws, and of how many data.
@@ -138,20 +143,22 @@ class Run:
             noise: seed of the draws.
 
         Returns:
-            The means, and the likelihood of each datum as the bytes of a file.
+            The means; and the likelihood of each datum as the bytes of a file, where there is one.
         """
         model, guide = self.pairs[self.seeds.index(seed)]
-        test = self.test(evaluation.limit)
         start = perf_counter()
-        score = nll(model, guide, *test, num=evaluation.num, seed=noise)
-        results = {
-            **results_of(score, self.data.dim),
-            "num_test": len(test[0]),
-            "num_draws": evaluation.num,
-            "parameters": sum(p.numel() for p in self.programs[seed].parameters()),
-            "evaluation_seconds": perf_counter() - start,
-        }
-        return results, score_content(score)
+        scores: bytes | None = None
+        if self.experiment.has_likelihood:
+            test = self.test(evaluation.limit)
+            score = nll(model, guide, *test, num=evaluation.num, seed=noise)
+            results = {**results_of(score, self.data.dim), "num_test": len(test[0])}
+            results["num_draws"] = evaluation.num
+            scores = score_content(score)
+        else:
+            results = compare_to_test(self.data, model, evaluation.limit, noise, self.device)
+        results["parameters"] = sum(p.numel() for p in self.programs[seed].parameters())
+        results["evaluation_seconds"] = perf_counter() - start
+        return results, scores
 
     def recorded(self, **how: Any) -> Results | None:
         """The row of an evaluation of the same weights in the same way, if there is one."""
@@ -161,12 +168,13 @@ class Run:
                 return row
         return None
 
-    def record(self, results: Results, scores: bytes, **arguments: Any) -> Results:
+    def record(self, results: Results, scores: bytes | None, **arguments: Any) -> Results:
         """Add a row to `results.jsonl`: the figures, what they were made with, when, and by which version."""
         when = datetime.now(UTC).isoformat(timespec="seconds")
         made = {"time": when, "version": __version__, "weights": self._digest(arguments["seed"])}
         row = {**made, **arguments, **results}
-        Manifest(self.folder).write(scores_of(arguments["seed"]), scores)
+        if scores is not None:
+            Manifest(self.folder).write(scores_of(arguments["seed"]), scores)
         append_record(self.folder / RESULTS, row)
         return row
 
@@ -179,7 +187,9 @@ class Run:
             Manifest(self.folder).write(weights_of(seed), weights_content(programs))
 
     def describe(self, seed: int = 0) -> None:
-        """Write `posterior.nc` of the first test data."""
+        """Write `posterior.nc` of the first test data, where the guide was trained."""
+        if not self.experiment.has_likelihood:
+            return
         Manifest(self.folder).write("posterior.nc", netcdf_content(self.to_arviz(seed=seed)))
 
 
@@ -213,7 +223,9 @@ def load_run(
         programs[seed] = built
     if not programs:
         raise FileError(
-            path, f"weights/ of seeds {experiment.seeds}", "none: its training did not end",
+            path,
+            f"weights/ of seeds {experiment.seeds}",
+            "none: its training did not end",
             f"pyro-dgm resume {path}",
         )
     return Run(path, experiment, programs, where)

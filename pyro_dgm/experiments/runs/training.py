@@ -1,4 +1,4 @@
-"""The training of all seeds of an experiment: at once where they are several, and from their checkpoints after a stop."""
+"""The training of all seeds of an experiment, at once where they are several; and from their checkpoints."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from ...inference.training.replicates.replicates import Replicates
 from ...inference.training.trainer import Trainer
 from ..configuration.experiment import Experiment
 from ..configuration.reading import build
+from ..data.checks import check_splits
 from .folders import check_checkpoint
 from .layout import CHECKPOINTS, METRICS, checkpoint_of
 from .metrics import append_metrics, rebuild_metrics
@@ -89,10 +90,12 @@ class Seeds:
         data = self.experiment.data
         check_splits(data)
         programs: Any = next(iter(self.programs.values()))
-        first = [value[:2].to(self.device) for value in data.split("train")]
-        structure = build("model", lambda: preflight(programs.model, programs.guide, *first))
         size = sum(t.numel() * t.element_size() for t in programs.state_dict().values())
-        of_draws = num_bytes_of_draws(structure, NUM_DESCRIBED, DRAWS_DESCRIBED)
+        of_draws = 0
+        if self.experiment.has_likelihood:
+            first = [value[:2].to(self.device) for value in data.split("train")]
+            structure = build("model", lambda: preflight(programs.model, programs.guide, *first))
+            of_draws = num_bytes_of_draws(structure, NUM_DESCRIBED, DRAWS_DESCRIBED)
         with raise_together():
             if rank_and_world()[0] == 0:
                 room = (ROOM * size + of_draws) * len(self.programs) + ROOM_FOR_THE_REST
@@ -126,7 +129,7 @@ class Seeds:
 
     def _fit(self, left: list[int], *, progress: bool) -> None:
         experiment = self.experiment
-        train, val = experiment.data.batches(experiment.batch_size), experiment.data.split("val")
+        train, val = experiment.batches(), experiment.data.split("val")
         options: dict[str, Any] = {"patience": experiment.patience, "progress": progress}
         if self._runs is not None:
             options |= {"checkpoint": self.folder / CHECKPOINTS, "on_epoch": self._record}
@@ -154,19 +157,3 @@ class Seeds:
             done, trainer.best.get("epoch", 0), trainer.state.warm_up
         )
         return 0 if has_ended else num - done
-
-
-def check_splits(data: Any) -> None:
-    """Refuse splits that are empty or of different shapes.
-
-    Raises:
-        ValueError: with the split and its shape.
-    """
-    shape = tuple(data.train.shape[1:])
-    for name in ("train", "val", "test"):
-        split = getattr(data, name)
-        if len(split) < 2 or tuple(split.shape[1:]) != shape:
-            raise ValueError(
-                f"data: expected at least 2 data of shape {shape} in '{name}', got {tuple(split.shape)}. "
-                "Fix: Data(train, val, test, event_shape, levels) with splits of one kind."
-            )
