@@ -66,6 +66,17 @@ def test_the_first_column_of_pandas_without_a_name_is_left_out(tmp_path):
     assert any("the numbers of the rows, is left out" in line for line in data.said)
 
 
+@pytest.mark.parametrize("index", [True, False])
+def test_tables_of_pandas_without_names_are_read_as_it_writes_them(tmp_path, index):
+    import pandas as pd
+
+    order = np.random.default_rng(0).permutation(40)
+    pd.DataFrame(REALS).iloc[order].to_csv(tmp_path / "t.csv", index=index)
+    data = File(str(tmp_path / "t.csv"))
+    assert data.names == ["0", "1", "2"]
+    assert multiset(everything(data)) == multiset(REALS)
+
+
 def test_files_beside_each_other_are_splits(tmp_path):
     parts = {"ts": BITS[:20], "valid": BITS[20:30], "test": BITS[30:]}
     for word, part in parts.items():
