@@ -167,6 +167,7 @@ def test_standardized_numbers_say_what_their_density_lacks(tmp_path):
     [
         ({"a": [1, 2] * 20, "name": ["u", "v"] * 20}, {}, r"got 'u' in column 'name', row 1\. Fix: --data\.context"),
         ({"a": ["1", "?"] * 20}, {}, r"expected numbers, got '\?' in column 'a', row 2"),
+        ({"a": [1, 2] * 20}, {"array": "a"}, r"data\.array: expected none for .*t\.csv"),
         ({"a": [1, 2] * 20}, {"labels": "b"}, r"data\.labels: .*one of: a; got 'b'"),
         ({"a": [1, 2] * 20}, {"labels": "a"}, r"expected a column of data, got labels and context alone"),
         ({"a": [1, 2] * 20, "site": ["n", ""] * 20}, {"context": ["site"]}, r"got none in 'site', row 2"),
