@@ -82,6 +82,11 @@ def test_files_beside_each_other_are_splits(tmp_path):
     for word, part in parts.items():
         write_csv(tmp_path / f"nltcs.{word}.data", columns_of(part), header=False)
     data = File(str(tmp_path / "nltcs"))
+    folder = tmp_path / "deeper" / "nltcs"
+    folder.mkdir(parents=True)
+    for file in tmp_path.glob("*.data"):
+        (folder / file.name).write_bytes(file.read_bytes())
+    np.testing.assert_array_equal(File(str(folder)).train, data.train)
     np.testing.assert_array_equal(data.train, BITS[:20])
     np.testing.assert_array_equal(data.val, BITS[20:30])
     np.testing.assert_array_equal(data.test, BITS[30:])
