@@ -136,6 +136,9 @@ CONDITIONALS: dict[str, Callable[[], ConditionalCase]] = {
     ),
     "normal": lambda: ConditionalCase(dgm.Normal(dgm.gated_mlp(3, 8, 2), scale=0.7), (2,), ((3,),)),
     "bernoulli": lambda: ConditionalCase(dgm.Bernoulli(dgm.mlp(3, 2)), (2,), ((3,),), levels=2),
+    "observed": lambda: ConditionalCase(
+        dgm.distributions.Observed(dgm.Bernoulli(dgm.mlp(3, 2))), (2,), ((3,),), levels=2
+    ),
     "bernoulli_image": lambda: ConditionalCase(
         dgm.Bernoulli(dgm.ConvDecoder(3, (1, 2, 2), (4,)), event_dim=3),
         (1, 2, 2),

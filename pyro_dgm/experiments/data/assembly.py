@@ -21,8 +21,8 @@ from .columns import (
 )
 from .datasets import SPLITS, Kind
 from .grey import binarized
-from .kinds import choose_kind, first_missing, summarize
-from .readers.content import Asked, BySplit, Content
+from .kinds import Summary, choose_kind, first_missing, summarize
+from .readers.content import Asked, BySplit, Content, refuse_unused
 from .readers.locating import read_content
 from .shapes import as_rows, size_text
 from .splits import Plan, plan_splits
@@ -75,6 +75,7 @@ def assemble(path: Path, asked: Asked, choices: Choices) -> dict[str, Any]:
         FileError, ValueError, ImportError: see `File`.
     """
     content = read_content(path, asked)
+    refuse_unused(content, asked)
     rows, said = _read_rows(content, choices)
     plan, line = _plan(content, rows, choices)
     x, masks, lines = _tensors(rows, plan, choices)
@@ -118,6 +119,7 @@ def _read_rows(content: Content, choices: Choices) -> tuple[Rows, list[str]]:
         raise FileError(content.path, "a number in every place", got, fix)
     if summary.low > summary.high:
         raise FileError(content.path, "numbers", "missing ones alone", "another --data.array")
+    _require_range(content, summary)
     kind, levels, text = choose_kind(
         content.path, x, summary, choices.kind, choices.levels, is_image=content.is_image
     )
@@ -125,6 +127,15 @@ def _read_rows(content: Content, choices: Choices) -> tuple[Rows, list[str]]:
     thing = "images" if content.is_image else "rows"
     line = f"data: {num:,} {thing} of {size_text(event_shape)}, {text}"
     return Rows(x, event_shape, kind, levels), [line, *content.said, *turned]
+
+
+def _require_range(content: Content, summary: Summary) -> None:
+    """Refuse numbers that the default dtype does not hold."""
+    dtype = torch.get_default_dtype()
+    extreme = max(summary.low, summary.high, key=abs)
+    if abs(extreme) > torch.finfo(dtype).max:
+        fix = "a smaller unit in the file, or log(x)"
+        raise FileError(content.path, f"numbers that {dtype} holds", f"{extreme:g}", fix)
 
 
 def _plan(content: Content, rows: Rows, choices: Choices) -> tuple[Plan, str]:

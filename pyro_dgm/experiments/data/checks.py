@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -60,19 +60,24 @@ def _check_values(name: str, x: Tensor, data: Data) -> None:
     high = 1 if is_grey else data.levels - 1
     num = max(1, BLOCK // data.dim)
     for start in range(0, len(x), num):
-        block = x[start : start + num]
-        is_in_range = (block >= 0) & (block <= high)
-        if block.is_floating_point() and not is_grey:
-            is_in_range &= block == block.round()
-        if not bool(is_in_range.all()):
-            bad = ~is_in_range.reshape(len(block), -1)
-            row = int(bad.any(1).int().argmax())
-            value = block.reshape(len(block), -1)[row][bad[row]][0].item()
-            what = "numbers from 0 to 1" if is_grey else f"integers 0, …, {high}"
-            raise ValueError(
-                f"data.{name}: expected {what}, got {value:g} in row {start + row}. "
-                "Fix: levels= of the data, or levels=None for numbers without levels."
-            )
+        block = x[start : start + num].reshape(-1, data.dim)
+        smallest, largest = block.aminmax()
+        is_whole = is_grey or not block.is_floating_point() or bool((block == block.round()).all())
+        if smallest < 0 or largest > high or not is_whole:
+            _refuse_value(name, block, high, start, is_grey=is_grey)
+
+
+def _refuse_value(name: str, block: Tensor, high: int, start: int, *, is_grey: bool) -> NoReturn:
+    is_bad = (block < 0) | (block > high)
+    if not is_grey:
+        is_bad |= block != block.round()
+    row = int(is_bad.any(1).int().argmax())
+    value = block[row][is_bad[row]][0].item()
+    what = "numbers from 0 to 1" if is_grey else f"integers 0, …, {high}"
+    raise ValueError(
+        f"data.{name}: expected {what}, got {value:g} in row {start + row}. "
+        "Fix: levels= of the data, or levels=None for numbers without levels."
+    )
 
 
 def _check_finite(name: str, x: Tensor) -> None:

@@ -170,9 +170,8 @@ def _fix(summary: Summary) -> str:
 
 
 def _summary_of(block: np.ndarray) -> Summary:
-    is_missing = _is_missing(block)
-    num_missing = int(is_missing.sum())
-    there = block[~is_missing] if num_missing else block
+    num_missing = int(np.isnan(block).sum()) if block.dtype.kind == "f" else 0
+    there = block[~np.isnan(block)] if num_missing else block
     if not there.size:
         return Summary(inf, -inf, is_integer=True, num_missing=num_missing, dtype=block.dtype)
     is_integer = block.dtype.kind != "f" or bool((there == np.floor(there)).all())

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ...files.errors import FileError
+from ...inference.process.states import check_seed
 from .readers.content import ALL
 
 SHARE = 0.1  # of the rows, for validation and for test
@@ -66,13 +68,7 @@ def plan_splits(
             numbers[name] = _number(path, name, share if asked is None else asked, sizes[source])
     num_train = sizes[source] - sum(numbers.values())
     if num_train < LEAST:
-        got = " and ".join(f"{number} to {name}" for name, number in numbers.items()) or "no rows"
-        raise FileError(
-            path,
-            f"{LEAST} rows or more in every split of {sizes[source]}",
-            got,
-            "more rows, or smaller --data.val and --data.test",
-        )
+        _refuse_few(path, sizes[source], numbers)
     order = _order(sizes[source], seed, in_order=in_order or not numbers)
     plan["train"] = (source, _part(order, 0, num_train))
     start = num_train
@@ -83,7 +79,17 @@ def plan_splits(
     return plan
 
 
+def _refuse_few(path: Path, num: int, numbers: Mapping[str, int]) -> NoReturn:
+    got = " and ".join(f"{number} to {name}" for name, number in numbers.items()) or f"{num} rows"
+    what = f"{LEAST} rows or more in every split of {num}"
+    raise FileError(path, what, got, "more rows, or smaller --data.val and --data.test")
+
+
 def _order(num: int, seed: int, *, in_order: bool) -> np.ndarray | None:
+    if not 0 <= check_seed(seed) < 2**63:
+        raise ValueError(
+            f"data.split_seed: expected 0, …, 2**63 - 1, got {seed}. Fix: --data.split_seed=0."
+        )
     return None if in_order else shuffle(torch.arange(num, device="cpu"), seed).numpy()
 
 
@@ -104,7 +110,7 @@ def _number(path: Path, name: str, asked: float, num: int) -> int:
     """How many rows a share or a number is."""
     if 0 < asked < 1:
         return max(LEAST, round(asked * num))
-    if asked < LEAST or asked != int(asked):
+    if not asked >= LEAST or not float(asked).is_integer():
         raise ValueError(
             f"data.{name}: expected a share between 0 and 1, or a number of rows from {LEAST}, "
             f"got {asked:g} for {path}. Fix: --data.{name}=0.1."

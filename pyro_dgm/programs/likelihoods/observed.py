@@ -50,7 +50,7 @@ class Observed(nn.Module):
         self.likelihood = likelihood
 
     def forward(self, *contexts: Tensor) -> dist.TorchDistribution:
-        if contexts[-1].dtype is not torch.bool:
+        if not contexts or contexts[-1].dtype is not torch.bool:
             return distribution_of("likelihood", self.likelihood, *contexts)
         *contexts_of_likelihood, observed = contexts
         distribution = distribution_of("likelihood", self.likelihood, *contexts_of_likelihood)

@@ -95,6 +95,15 @@ def test_what_is_asked_for_holds(read, array, options, kind, levels):
             r"data\.test: expected a share .*got 2\.5 .*Fix: --data\.test=0\.1",
         ),
         (COUNTS, {"test": -0.5}, r"data\.test: expected a share "),
+        (COUNTS, {"test": float("nan")}, r"data\.test: expected a share .*got nan"),
+        (COUNTS, {"split_seed": -1}, r"data\.split_seed: expected 0, …, 2\*\*63 - 1, got -1"),
+        (COUNTS, {"split_seed": 2**64}, r"data\.split_seed: expected "),
+        (
+            COUNTS,
+            {"size": 4},
+            r"data\.size: expected none for .*since it is for pictures in a folder",
+        ),
+        (COUNTS, {"layer": "raw"}, r"data\.layer: expected none for .*h5ad files, got raw"),
         (COUNTS, {"binarize": "fixed"}, r"data\.binarize: expected levels, or numbers from 0 to 1"),
         (BYTES, {"binarize": "dynamc"}, r"data\.binarize: expected no, dynamic, .*got 'dynamc'"),
         (BYTES, {"binarize": 1.5}, r"data\.binarize: .*a threshold between 0 and 1, got 1\.5"),
@@ -143,6 +152,17 @@ def test_counts_beyond_the_digits_of_float32_stay_integers(read):
         data = read(COUNTS * 10**7 + 1)
         assert data.train.dtype is torch.int64
         assert read(COUNTS).train.dtype is torch.float32
+    finally:
+        torch.set_default_dtype(torch.float64)
+
+
+def test_numbers_beyond_the_dtype_are_refused(read):
+    torch.set_default_dtype(torch.float32)
+    try:
+        with pytest.raises(
+            ValueError, match=r"expected numbers that torch\.float32 holds, got -1e\+39"
+        ):
+            read(REALS.clip(-1, 1) - 1e39 * (REALS < -1))
     finally:
         torch.set_default_dtype(torch.float64)
 

@@ -66,11 +66,27 @@ def test_the_first_column_of_pandas_without_a_name_is_left_out(tmp_path):
     assert any("the numbers of the rows, is left out" in line for line in data.said)
 
 
+@pytest.mark.parametrize("index", [True, False])
+def test_tables_of_pandas_without_names_are_read_as_it_writes_them(tmp_path, index):
+    import pandas as pd
+
+    order = np.random.default_rng(0).permutation(40)
+    pd.DataFrame(REALS).iloc[order].to_csv(tmp_path / "t.csv", index=index)
+    data = File(str(tmp_path / "t.csv"))
+    assert data.names == ["0", "1", "2"]
+    assert multiset(everything(data)) == multiset(REALS)
+
+
 def test_files_beside_each_other_are_splits(tmp_path):
     parts = {"ts": BITS[:20], "valid": BITS[20:30], "test": BITS[30:]}
     for word, part in parts.items():
         write_csv(tmp_path / f"nltcs.{word}.data", columns_of(part), header=False)
     data = File(str(tmp_path / "nltcs"))
+    folder = tmp_path / "deeper" / "nltcs"
+    folder.mkdir(parents=True)
+    for file in tmp_path.glob("*.data"):
+        (folder / file.name).write_bytes(file.read_bytes())
+    np.testing.assert_array_equal(File(str(folder)).train, data.train)
     np.testing.assert_array_equal(data.train, BITS[:20])
     np.testing.assert_array_equal(data.val, BITS[20:30])
     np.testing.assert_array_equal(data.test, BITS[30:])
@@ -156,6 +172,7 @@ def test_standardized_numbers_say_what_their_density_lacks(tmp_path):
     [
         ({"a": [1, 2] * 20, "name": ["u", "v"] * 20}, {}, r"got 'u' in column 'name', row 1\. Fix: --data\.context"),
         ({"a": ["1", "?"] * 20}, {}, r"expected numbers, got '\?' in column 'a', row 2"),
+        ({"a": [1, 2] * 20}, {"array": "a"}, r"data\.array: expected none for .*t\.csv"),
         ({"a": [1, 2] * 20}, {"labels": "b"}, r"data\.labels: .*one of: a; got 'b'"),
         ({"a": [1, 2] * 20}, {"labels": "a"}, r"expected a column of data, got labels and context alone"),
         ({"a": [1, 2] * 20, "site": ["n", ""] * 20}, {"context": ["site"]}, r"got none in 'site', row 2"),

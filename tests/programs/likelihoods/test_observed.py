@@ -142,6 +142,19 @@ def test_further_context_goes_to_the_likelihood_without_the_mask():
     torch.testing.assert_close(found, torch.where(observed, each, 0.0).sum(-1))
 
 
+def test_a_density_of_what_is_observed_has_the_mask_as_its_only_context():
+    class Fixed(nn.Module):
+        def forward(self, *contexts):
+            return dist.Normal(torch.zeros(D), 1.0).to_event(1)
+
+    model = dgm.DensityModel(Observed(Fixed()))
+    assert dgm.generate(model, 3).shape == (3, D)
+    x, observed = torch.randn(N, D), mask()
+    expected = torch.where(observed, dist.Normal(0.0, 1.0).log_prob(x), 0.0).sum(1)
+    score = dgm.nll(model, dgm.EmptyGuide(), x, observed, num=2)
+    torch.testing.assert_close(score.per_datum, -expected)
+
+
 def test_images_have_masks_of_their_shape():
     likelihood = Observed(dgm.Bernoulli(dgm.ConvDecoder(2, (1, 4, 4), (4,)), event_dim=3))
     observed = torch.rand(N, 1, 4, 4) < 0.5

@@ -69,7 +69,7 @@ def content_of_annotated(path: Path, stored: Any, asked: Asked) -> Content:
     if is_sparse:
         said.append(f"data: sparse counts, dense in memory: {x.nbytes / 2**20:.0f} MiB")
     names = [str(name) for name in stored.var_names]
-    return Content(path, {ALL: x}, beside, names, labels=labels, said=said)
+    return Content(path, {ALL: x}, beside, names, labels=labels, said=said, options=("layer",))
 
 
 def _found(columns: list[str], asked: Asked) -> tuple[str | None, list[str]]:

@@ -49,7 +49,7 @@ def content_of_arrays(path: Path, arrays: Mapping[str, np.ndarray], asked: Asked
         require_name(option, name, list(beside), path)
     if others:
         said.append(f"data: not used, of other numbers of rows: {', '.join(sorted(others))}")
-    return Content(path, x, beside, said=said)
+    return Content(path, x, beside, said=said, options=("array",))
 
 
 def _by_role(arrays: Mapping[str, np.ndarray]) -> dict[str, BySplit]:

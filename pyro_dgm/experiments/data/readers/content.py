@@ -67,6 +67,7 @@ class Content:
         labels: the name in `beside` of the classes, where the format says so.
         in_order: whether rows to validate by are the last ones of those to train on, as is usual for MNIST.
         said: how it was read.
+        options: those of array, size and layer that the format has.
     """
 
     path: Path
@@ -76,6 +77,7 @@ class Content:
     labels: str | None = None
     in_order: bool = False
     said: list[str] = field(default_factory=list)
+    options: tuple[str, ...] = ()
 
     @property
     def is_split(self) -> bool:
@@ -106,7 +108,23 @@ def joined(path: Path, parts: dict[str, Content]) -> Content:
     x = {key: part.x[ALL] for key, part in parts.items()}
     said = list(dict.fromkeys(line for part in parts.values() for line in part.said))
     labels = first.labels if first.labels in shared else None
-    return Content(path, x, beside, first.names, labels, first.in_order, said)
+    return Content(path, x, beside, first.names, labels, first.in_order, said, first.options)
+
+
+def refuse_unused(content: Content, asked: Asked) -> None:
+    """Refuse an option that the format does not have.
+
+    Raises:
+        ValueError: for such an option.
+    """
+    purposes = {"array": "arrays by name", "size": "pictures in a folder", "layer": "h5ad files"}
+    for name, purpose in purposes.items():
+        value = getattr(asked, name)
+        if value is not None and name not in content.options:
+            raise ValueError(
+                f"data.{name}: expected none for {content.path}, since it is for {purpose}, "
+                f"got {value}. Fix: leave --data.{name} out."
+            )
 
 
 def _refuse_other_columns(first: Content, second: Content) -> None:

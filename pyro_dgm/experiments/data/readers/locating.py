@@ -74,11 +74,11 @@ def _reader_of(path: Path) -> Reader:
 
 
 def _read_folder(path: Path, asked: Asked) -> Content:
-    """A folder of IDX files, of files that are splits, of one file, or of pictures."""
+    """A folder of IDX files, of files that are splits, of pictures, or of one file."""
     files = [file for file in sorted(path.iterdir()) if file.is_file() and file.name[0] != "."]
     if any(IDX.fullmatch(file.name) for file in files):
         return _read_idx_folder(path, files)
-    splits = _split_files(files, prefix="")
+    splits = _split_files(files, prefix="") or _split_files(files, prefix=path.name)
     if splits:
         return _read_splits(path, splits, asked)
     if has_pictures(path):

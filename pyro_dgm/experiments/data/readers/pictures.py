@@ -46,12 +46,18 @@ def read_pictures(path: Path, asked: Asked) -> Content:
         text = f"{size[0]}×{size[1]}"
         said.append(f"data: pictures scaled to {text} and cropped at the centre (--data.size)")
     beside = {CLASS: classes} if has_classes else {}
-    return Content(path, x, beside, labels=CLASS if has_classes else None, said=said)
+    labels = CLASS if has_classes else None
+    return Content(path, x, beside, labels=labels, said=said, options=("size",))
 
 
 def has_pictures(path: Path) -> bool:
-    """Whether a folder holds a picture, in itself or in its folders."""
-    return any(_is_picture(file) for file in path.rglob("*"))
+    """Whether a folder holds a picture, in itself, its folders, or theirs; deeper ones are not looked into."""
+    for pattern in ("*", "*/*", "*/*/*"):
+        for file in path.glob(pattern):
+            is_hidden = any(part[0] == "." for part in file.relative_to(path).parts)
+            if not is_hidden and _is_picture(file):
+                return True
+    return False
 
 
 def _split_folders(path: Path) -> dict[str, Path]:

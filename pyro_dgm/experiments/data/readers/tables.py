@@ -30,7 +30,7 @@ def read_csv(path: Path, asked: Asked) -> Content:
         with path.open(encoding="utf-8-sig") as file:
             first = file.readline().strip()
         delimiter = max(DELIMITERS, key=first.count)
-        has_names = not _are_numbers(first.split(delimiter))
+        has_names = _are_names(first.split(delimiter))
         frame = pd.read_csv(
             path, sep=delimiter, header=0 if has_names else None, encoding="utf-8-sig"
         )
@@ -97,22 +97,28 @@ def content_of_table(path: Path, frame: Any, asked: Asked) -> Content:
     return Content(path, {ALL: x}, arrays, data, labels=labels, said=said)
 
 
-def _are_numbers(fields: list[str]) -> bool:
-    """Whether all fields of a row are numbers, so that they are no names."""
-    for field in fields:
-        text = field.strip().strip('"')
+def _are_names(fields: list[str]) -> bool:
+    """Whether the first row is names: texts, or 0, 1, 2, … as pandas numbers columns, also behind an empty field."""
+    texts = [field.strip().strip('"') for field in fields]
+    numbered = [str(number) for number in range(len(texts))]
+    if texts == numbered and len(texts) > 2:  # as data, 0 and 0, 1 are likely
+        return True
+    if texts[0] == "" and texts[1:] == numbered[:-1]:
+        return True
+    for text in texts:
         try:
             float(text or "nan")
         except ValueError:
-            return False
-    return True
+            return True
+    return False
 
 
 def _without_index(frame: Any) -> tuple[Any, list[str]]:
     """The table without the numbers of its rows, which pandas writes as a first column without a name."""
-    first = frame.columns[0] if len(frame.columns) else ""
-    is_unnamed = first in ("", "Unnamed: 0")
-    if is_unnamed and np.array_equal(frame.iloc[:, 0].to_numpy(), np.arange(len(frame))):
+    if len(frame.columns) < 2 or frame.columns[0] not in ("", "Unnamed: 0"):
+        return frame, []
+    first = frame.iloc[:, 0]
+    if first.dtype.kind in "iu" and first.is_unique:
         return frame.iloc[:, 1:], ["data: the first column, the numbers of the rows, is left out"]
     return frame, []
 
