@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from . import datasets, diagnostics, distributions, flows, gan, nn, results, training
+from . import datasets, diagnostics, distributions, flows, gan, nn, plots, results, training
 from .adversarial.games import NonSaturating, PairedRelativistic
 from .adversarial.hybrid import HybridTrainer
 from .adversarial.penalties import R1, R2
@@ -198,6 +198,7 @@ __all__ = [
     "nll",
     "nn",
     "per_datum_dataset",
+    "plots",
     "prdc",
     "preflight",
     "realnvp",

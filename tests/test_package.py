@@ -40,6 +40,7 @@ EVALUATION = (
 )
 NAMESPACES = (
     "datasets",
+    "plots",
     "flows",
     "distributions",
     "nn",

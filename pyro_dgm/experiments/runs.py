@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from math import isqrt, prod, sqrt
+from math import prod, sqrt
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -35,8 +35,10 @@ from ..inference.training.svi import SVITrainer
 from ..programs.vae import VAE
 from .configurations import build
 from .data.datasets import Data
-from .figures import image_grid, learning_curve
 from .metrics import append_metrics, rebuild_metrics
+from .plots.canvas import save_picture
+from .plots.curves import learning_curve
+from .plots.images import reconstructions, samples
 
 CHECKPOINT = "checkpoint.pt"
 WEIGHTS = "weights.safetensors"
@@ -152,7 +154,7 @@ class Run:
         manifest = Manifest(self.folder)
         manifest.write(WEIGHTS, weights_content(self.vae))
         manifest.write(METRICS, (self.folder / METRICS).read_bytes())
-        learning_curve(history, self.folder / "learning_curve.png")
+        save_picture(learning_curve(history), self.folder / "learning_curve.png")
 
     def _require_room(self, structure: Structure) -> None:
         """Refuse a disk that would be full before the run has ended."""
@@ -188,11 +190,7 @@ class Run:
     def draw(self, num: int, seed: int, name: str = PICTURE) -> Tensor:
         """Draw data from the model and write a picture of them."""
         x = generate(self.vae.model, num, seed=seed)
-        width = max(1, isqrt(num))
-        num_rows = num // width
-        rows = list(x[: width * num_rows].split(width))
-        title = "x ~ p(x | z), z ~ p(z)"
-        image_grid(rows, self.data.event_shape, self.folder / name, title)
+        save_picture(samples(x, self.data.event_shape, self.data.levels), self.folder / name)
         return x
 
     def describe(
@@ -209,9 +207,8 @@ class Run:
 
     def _draw_reconstructions(self, x: Tensor, seed: int) -> None:
         means = reconstruct(self.vae.model, self.vae.guide, x, num=20, seed=seed)["x"]
-        title = "test digits (above) and E[x | z], z ~ q(z | x) (below)"
-        path = self.folder / "reconstructions.png"
-        image_grid([x, means], self.data.event_shape, path, title)
+        picture = reconstructions(x, means, self.data.event_shape, self.data.levels)
+        save_picture(picture, self.folder / "reconstructions.png")
 
     @property
     def _device(self) -> torch.device:

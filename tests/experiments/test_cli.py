@@ -208,7 +208,9 @@ def test_constructors_are_the_schema(tmp_path):
 
 def test_settings_of_the_default_recipe_do_not_leak_into_another(capsys):
     with pytest.raises(SystemExit):
-        main(["fit", "--vae=pyro_dgm.experiments.recipes.compositions.binary_vae", "--print_config"])
+        main(
+            ["fit", "--vae=pyro_dgm.experiments.recipes.compositions.binary_vae", "--print_config"]
+        )
     recorded = yaml.safe_load(capsys.readouterr().out)
     assert recorded["vae"]["init_args"] == {"dim": 784, "latent": 40, "hidden": 300}
 
@@ -244,7 +246,10 @@ def test_a_mistake_ends_in_one_message_and_no_traceback(
 
 
 REFUSED = {
-    "a model of other data": ["--vae=pyro_dgm.experiments.recipes.compositions.binary_vae", "--vae.dim=64"],
+    "a model of other data": [
+        "--vae=pyro_dgm.experiments.recipes.compositions.binary_vae",
+        "--vae.dim=64",
+    ],
     "a model that diverges in its first epoch": ["--trainer.lr=1e30", "--trainer.ema=null"],
     "a trainer that can't be built": ["--trainer.lr=-1"],
 }
