@@ -65,6 +65,7 @@ def paired_differences(results: Mapping[str, PerDatum]) -> PairedDifferences:
             measure, such as a mass beside a density.
 
     Example:
+        >>> import torch
         >>> from pyro_dgm.results import GivenNLL
         >>> a, b = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([1.5, 2.0, 3.5])
         >>> print(paired_differences({"a": GivenNLL(a), "b": GivenNLL(b)}))

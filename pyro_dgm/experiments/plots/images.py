@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import ceil, sqrt
 from typing import TYPE_CHECKING
 
@@ -44,7 +45,7 @@ def samples(
     if not is_image(event_shape):
         return draw_vectors({title: rows}, ax)
     pixels = to_pixels(rows, event_shape, limits_of(rows, levels))
-    num_columns = min(COLUMNS, ceil(sqrt(len(rows))))
+    num_columns = _columns_of(len(rows))
     return _show(tile(pixels, num_columns), title, ax)
 
 
@@ -88,6 +89,7 @@ def traversal(
     images: Tensor,
     event_shape: tuple[int, ...],
     levels: int | None = None,
+    dims: Sequence[int] | None = None,
     span: float = 3.0,
     ax: Axes | None = None,
 ) -> Axes:
@@ -97,6 +99,7 @@ def traversal(
         images: what `traverse` returns, `(dims, steps, S, *event)`; the first of the S starting points is shown.
         event_shape: as in `samples`.
         levels: as in `samples`.
+        dims: of the traversal, as names of the rows; default: from 0 on.
         span: of the traversal, for the title.
         ax: where to draw; default: a new figure.
 
@@ -109,11 +112,12 @@ def traversal(
             f"{tuple(images.shape)}. Fix: dgm.traverse(model, z)."
         )
     num_dims, num_steps = images.shape[:2]
+    names = [str(dim) for dim in (range(num_dims) if dims is None else dims)]
     rows = to_rows(images[:, :, 0].flatten(0, 1), event_shape, "images")
     title = f"E[x | z], one dim of z a row, from −{span:g} to {span:g}"
     if not is_image(event_shape):
         lines = rows.split(num_steps)
-        named = {f"dim {dim}": line for dim, line in enumerate(lines)}
+        named = {f"dim {dim}": line for dim, line in zip(names, lines, strict=True)}
         return draw_vectors(named, ax, title, joined=True)
     pixels = to_pixels(rows, event_shape, limits_of(rows, levels))
     ax = _show(tile(pixels, num_steps), title, ax)
@@ -121,7 +125,7 @@ def traversal(
     ax.axis("on")
     ax.spines[:].set_visible(False)
     middles = [height * (row + 0.5) - 0.5 for row in range(num_dims)]
-    ax.set_yticks(middles, [str(dim) for dim in range(num_dims)])
+    ax.set_yticks(middles, names)
     ax.set(xticks=[], ylabel="dim of z")
     ax.tick_params(length=0)
     return ax
@@ -180,6 +184,20 @@ def _show_named(pixels: Pixels, labels: list[str], title: str, ax: Axes | None) 
         y = row * (height + room + 2 * FRAME) + room / 2 + FRAME - 0.5
         ax.text(x, y, label, ha="center", va="center", fontsize=8, color=INK)
     return ax
+
+
+def _columns_of(num: int) -> int:
+    """Columns of a grid that is about as wide as high, full where that takes at most ten.
+
+    Example:
+        >>> [_columns_of(num) for num in (50, 64, 12, 7, 1000)]
+        [10, 8, 4, 3, 10]
+    """
+    least = min(COLUMNS, ceil(sqrt(num)))
+    for columns in range(least, COLUMNS + 1):
+        if num % columns == 0:
+            return columns
+    return least
 
 
 def _padded(rows: Tensor, num: int) -> Tensor:
