@@ -9,7 +9,7 @@ from statistics import median
 import numpy as np
 
 from ...evaluation.report.items import Item, Status, group_items, merge_items, sentence
-from ..plots.seed_curves import SeedCurves, seed_curves
+from ..plots.seeds import SeedCurves, seed_curves
 from .protocols import Row, Run
 from .tables import last_rows, spread_of
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from ...tabular import Tabular
 from .canvas import COLOURS, DASHES, axes_or_new, set_title
-from .seed_curves import SeedCurves, seed_curves
+from .seeds import SeedCurves, seed_curves
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import pyro_dgm as dgm
-from pyro_dgm.experiments.plots.seed_curves import seed_curves
+from pyro_dgm.experiments.plots.seeds import seed_curves
 from pyro_dgm.results import History
 from pyro_dgm.training import SeedHistory
 
