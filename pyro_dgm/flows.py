@@ -21,7 +21,7 @@ from .programs.flows.spline import Spline
 from .programs.flows.transform import DirectionWarning, FlowTransform, ScoredDraw
 from .programs.flows.whitening import FixedAffine
 from .programs.flows.zuko import Zuko, import_zuko
-from .testing import assert_bijector
+from .programs.flow_laws import assert_bijector
 
 __all__ = [
     "ActNorm",

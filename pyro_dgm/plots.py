@@ -4,21 +4,19 @@ Pyplot is never imported, and no display needed: `ax.figure` shows in a notebook
 `ax.figure.savefig("curve.png")` writes a file.
 """
 
-from .experiments.plots.comparisons import PairedDifferences, paired, paired_differences, spread
+from .experiments.plots.comparisons import paired, spread
 from .experiments.plots.curves import critic, learning_curve
 from .experiments.plots.fidelity import calibration, khat
 from .experiments.plots.images import reconstructions, samples, traversal, worst
 from .experiments.plots.latents import latent, surgery
 
 __all__ = [
-    "PairedDifferences",
     "calibration",
     "critic",
     "khat",
     "latent",
     "learning_curve",
     "paired",
-    "paired_differences",
     "reconstructions",
     "samples",
     "spread",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,10 @@ from torch import nn
 
 import pyro_dgm as dgm
 from pyro_dgm.datasets import Data, Digits
-from pyro_dgm.experiments.runs import results_of
+from pyro_dgm.experiments.runs.results import results_of
+from pyro_dgm.experiments.verbs.compare import RunComparison, _compared, _mean_over_seeds
+from pyro_dgm.experiments.verbs.fit import fit
+from pyro_dgm.results import NLL
 from pyro_dgm.training import SeedHistory
 
 
@@ -24,20 +28,12 @@ class TrainedRun:
     """What `load_run` returns, as far as pages read it."""
 
     folder: Path
-    config: dict[str, Any]
     data: Data
     seeds: list[int]
     pairs: list[tuple[nn.Module, nn.Module]]
     history: SeedHistory
     results: list[dict[str, Any]]
-    per_datum: dict[int, dict[str, np.ndarray]]
-
-
-@dataclass(frozen=True)
-class TrainedRuns:
-    """What `compare_runs` returns, as far as pages read it."""
-
-    runs: dict[str, TrainedRun]
+    scores: dict[int, NLL]
 
 
 def few_digits(num: int = 200) -> Data:
@@ -68,7 +64,7 @@ def train_run(
     hidden: int = 32,
 ) -> TrainedRun:
     """Train and evaluate every seed, and write what a run directory holds in part."""
-    pairs, histories, results, per_datum = [], [], [], {}
+    pairs, histories, results, scores = [], [], [], {}
     for seed in seeds:
         torch.manual_seed(seed)
         vae = vae_of(latent, hidden)
@@ -76,6 +72,7 @@ def train_run(
         history = trainer.fit(data.batches(50), data.val, epochs, seed=seed, progress=False)
         score = dgm.nll(vae.model, vae.guide, data.test, num=100)
         pairs.append((vae.model, vae.guide))
+        scores[seed] = score
         histories.append(list(history))
         about = {
             "num_test": len(data.test),
@@ -84,11 +81,26 @@ def train_run(
             "seconds": sum(history.column("seconds")),
         }
         results.append({"seed": seed, "command": "fit", **results_of(score, data.dim), **about})
-        per_datum[seed] = {"nll": score.per_datum.numpy(), "nll_stderr": score.monte_carlo.numpy()}
     config = {"model": {"latent": latent, "hidden": hidden}, "epochs": epochs, "seeds": len(seeds)}
     write_files(folder, config)
-    return TrainedRun(
-        folder, config, data, list(seeds), pairs, SeedHistory(seeds, histories), results, per_datum
+    history = SeedHistory(seeds, histories)
+    return TrainedRun(folder, data, list(seeds), pairs, history, results, scores)
+
+
+def compared(runs: dict[str, TrainedRun]) -> RunComparison:
+    """What `compare` makes of run directories, of these."""
+    means = {name: _mean_over_seeds(run.scores.values()) for name, run in runs.items()}
+    names = sorted(runs, key=lambda name: float(means[name].mean()))
+    best = names[0]
+    rows = []
+    for name in names:
+        rows.append(_compared(runs[name].scores, means[name], runs[best].scores, means[best]))
+    return RunComparison(
+        names,
+        **{key: np.array([row[key] for row in rows]) for key in rows[0]},
+        kinds=[str(next(iter(runs[name].scores.values())).kind) for name in names],
+        scores={name: runs[name].scores for name in names},
+        runs={name: runs[name] for name in names},
     )
 
 
@@ -108,3 +120,20 @@ def write_files(folder: Path, config: dict[str, Any]) -> None:
 def without(run: TrainedRun, **changes: Any) -> TrainedRun:
     """The run with other parts."""
     return replace(run, **changes)
+
+
+def fit_small(out: Path, latent: int, seeds: int) -> Any:
+    """A run directory of the digits, by the verb itself."""
+    with warnings.catch_warnings():
+        # The parser looks each class up under its shortest path, pyro_dgm.Objective among them.
+        warnings.filterwarnings("ignore", message=r"dgm\.\w+ has moved")
+        return fit(
+            model={"latent": latent},
+            evaluation={"num": 30, "limit": 40},
+            trainer={"compile": False},
+            epochs=2,
+            seeds=seeds,
+            out=out,
+            device="cpu",
+            progress=False,
+        )

@@ -4,7 +4,7 @@ import pyro.distributions as dist
 import torch
 
 import pyro_dgm as dgm
-from pyro_dgm.experiments.runs import results_of, table
+from pyro_dgm.experiments.runs.results import results_of, table
 
 
 def test_the_table_of_a_density_says_that_it_has_no_bits_per_dim():
@@ -16,6 +16,6 @@ def test_the_table_of_a_density_says_that_it_has_no_bits_per_dim():
     assert figures["nll_measure"] == "density on levels"
     assert "bits_per_dim" not in figures
     about = {"num_draws": 30, "num_test": 40, "parameters": 9, "evaluation_seconds": 0.1}
-    text = table({**figures, **about})
+    text = table([{**figures, **about}])
     assert "nats (density on levels, upper bound in expectation)" in text
     assert "none: of a density on levels" in text

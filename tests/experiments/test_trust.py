@@ -6,10 +6,10 @@ import pytest
 import yaml
 from jsonargparse import ArgumentParser
 from jsonargparse._common import parsing_settings
+from pyro_dgm.experiments.configuration.trust import modules_in, only_trusted, take_trust
 
-from pyro_dgm.experiments.cli import main
-from pyro_dgm.experiments.configurations import CONFIG
-from pyro_dgm.experiments.trust import modules_in, only_trusted, take_trust
+from pyro_dgm.experiments.cli.main import main
+from pyro_dgm.experiments.runs.layout import CONFIG, weights_of
 from pyro_dgm.files.manifest import Manifest
 
 pytestmark = pytest.mark.parametrize("dtype", ["float32"], indirect=True)
@@ -17,6 +17,8 @@ pytestmark = pytest.mark.parametrize("dtype", ["float32"], indirect=True)
 CANARY = """
 from pathlib import Path
 import pyro_dgm as dgm
+from pyro_dgm import recipes
+from pyro_dgm.recipes import Recipe
 HERE = Path(__file__).parent
 (HERE / "imported").touch()
 
@@ -34,24 +36,25 @@ class Bird:
         (HERE / "sang").touch()
     __call__ = sing
 
-def small_vae(hidden: int = 8) -> dgm.VAE:
-    from pyro_dgm.experiments.recipes.compositions import levels_vae
-    return levels_vae(latent=2, hidden=hidden)
+def sing_a_recipe(*_, **__) -> Recipe:
+    (HERE / "sang").touch()
+
+def small_vae(hidden: int = 8) -> Recipe:
+    return recipes.VAE(latent=2, network=recipes.Dense([hidden]))
 """
 SLOTS = (
-    ("vae",),
+    ("model",),
     ("data",),
     ("objective",),
     ("objective", "init_args", "beta"),
     ("trainer",),
     ("trainer", "init_args", "optimizer"),
     ("trainer", "init_args", "schedule"),
-    ("vae", "init_args", "prior"),
-    ("vae", "init_args", "encoder", "init_args", "family"),
-    ("vae", "init_args", "encoder", "init_args", "net"),
+    ("model", "init_args", "vae", "init_args", "prior"),
+    ("model", "init_args", "vae", "init_args", "encoder", "init_args", "family"),
+    ("model", "init_args", "vae", "init_args", "encoder", "init_args", "net"),
 )
-PLAN = {
-    "vae": {
+VAE = {
         "class_path": "pyro_dgm.VAE",
         "init_args": {
             "prior": {"class_path": "pyro_dgm.StandardNormal", "init_args": {"dim": 2}},
@@ -70,14 +73,14 @@ PLAN = {
                 },
             },
         },
-    },
+    }
+PLAN = {
+    "model": {"class_path": "Composition", "init_args": {"vae": VAE}},
     "data": {"class_path": "pyro_dgm.datasets.Digits"},
     "objective": {"class_path": "pyro_dgm.ELBO", "init_args": {}},
     "trainer": {"class_path": "pyro_dgm.SVITrainer", "init_args": {"lr": 0.001}},
     "epochs": 1,
-    "num": 5,
-    "limit": 5,
-    "device": "cpu",
+    "evaluation": {"num": 5, "limit": 5},
 }
 
 
@@ -106,13 +109,13 @@ def refused(arguments, capsys):
     return printed
 
 
-SONGS = ("sing", "sing_a_number", "sing_a_vae", "Bird")
+SONGS = ("sing", "sing_a_number", "sing_a_vae", "sing_a_recipe", "Bird")
 
 
 def songs_of_another_kind(slot):
     """A VAE is a module, which is what a prior and a network are."""
-    takes_a_vae = slot == ("vae",) or slot[-1] in ("prior", "net")
-    return [song for song in SONGS if not (takes_a_vae and song == "sing_a_vae")]
+    own = {("model",): "sing_a_recipe"}.get(slot, "sing_a_vae" if slot[-1] in ("prior", "net") else "")
+    return [song for song in SONGS if song != own]
 
 
 @pytest.mark.parametrize("slot", SLOTS, ids=".".join)
@@ -147,7 +150,7 @@ def test_a_function_that_runs_commands_is_refused_in_every_slot(path, canary, ca
 
 
 def test_a_module_without_the_callers_word_is_refused_before_it_is_imported(canary, capsys):
-    plan = {**PLAN, "vae": "canary.small_vae"}
+    plan = {**PLAN, "model": "canary.small_vae"}
     (canary / "plan.yaml").write_text(yaml.safe_dump(plan))
     flags = ["fit", f"--config={canary / 'plan.yaml'}", f"--out={canary / 'run'}"]
     printed = refused(flags, capsys)
@@ -156,7 +159,7 @@ def test_a_module_without_the_callers_word_is_refused_before_it_is_imported(cana
 
 
 def test_a_configuration_can_not_trust_for_the_caller(canary, capsys):
-    plan = {**PLAN, "vae": "canary.small_vae", "trust": "canary"}
+    plan = {**PLAN, "model": "canary.small_vae", "trust": "canary"}
     (canary / "plan.yaml").write_text(yaml.safe_dump(plan))
     refused(["fit", f"--config={canary / 'plan.yaml'}", f"--out={canary / 'run'}"], capsys)
     assert not (canary / "imported").exists()
@@ -164,8 +167,8 @@ def test_a_configuration_can_not_trust_for_the_caller(canary, capsys):
 
 def test_a_run_of_a_module_that_is_trusted_is_fitted_and_evaluated_and_sampled(canary, capsys):
     out = canary / "run"
-    flags = [f"--{name}={PLAN[name]}" for name in ("epochs", "num", "limit", "device")]
-    main(["fit", "--vae=canary.small_vae", *flags, f"--out={out}"])  # a flag is the caller's word
+    flags = ["--epochs=1", "--evaluation.num=5", "--evaluation.limit=5"]
+    main(["fit", "--model=canary.small_vae", *flags, f"--out={out}"])  # a flag is the caller's word
     assert "trust" not in yaml.safe_load((out / CONFIG).read_text())
     printed = refused(["evaluate", str(out), "--num=5"], capsys)
     assert "Fix: --trust=canary" in printed
@@ -192,7 +195,8 @@ def test_evaluate_and_sample_look_at_model_and_data_alone(canary, capsys):
 def test_evaluate_refuses_a_callable_of_another_kind_and_does_not_call_it(slot, canary, capsys):
     out = canary / "run"
     out.mkdir()
-    (out / "weights.safetensors").touch()
+    (out / weights_of(0)).parent.mkdir()
+    (out / weights_of(0)).touch()
     for song in songs_of_another_kind(slot):
         plan = yaml.safe_load(yaml.safe_dump(PLAN))
         put(plan, slot, {"class_path": f"canary.{song}"})
@@ -204,7 +208,7 @@ def test_evaluate_refuses_a_callable_of_another_kind_and_does_not_call_it(slot, 
 
 
 def test_tags_of_yaml_run_nothing(canary, capsys):
-    text = "vae: !!python/object/apply:os.system ['touch sang']\n"
+    text = "model: !!python/object/apply:os.system ['touch sang']\n"
     (canary / "plan.yaml").write_text(text)
     printed = refused(["fit", f"--config={canary / 'plan.yaml'}"], capsys)
     assert (
@@ -220,7 +224,7 @@ def test_a_class_in_a_place_of_any_type_is_not_built(canary, capsys):
     (canary / "plan.yaml").write_text(yaml.safe_dump(plan))
     flags = [f"--config={canary / 'plan.yaml'}", f"--out={canary / 'run'}", "--trust=canary"]
     printed = refused(["fit", *flags], capsys)
-    assert "vae" in printed
+    assert "model" in printed
     assert not (canary / "sang").exists()
 
 
@@ -234,21 +238,21 @@ def test_the_settings_of_other_parsers_are_left_alone():
 
 @pytest.mark.parametrize("value", ["./canary.v1", "canary.small_vae"])
 def test_a_value_that_looks_like_an_import_path_is_no_word_of_trust(value, canary, capsys):
-    (canary / "plan.yaml").write_text(yaml.safe_dump({"vae": "canary.small_vae"}))
+    (canary / "plan.yaml").write_text(yaml.safe_dump({"model": "canary.small_vae"}))
     config = f"--config={canary / 'plan.yaml'}"
     printed = refused(["fit", config, "--data=Idx", f"--data.folder={value}"], capsys)
-    assert "vae: expected a part of pyro_dgm" in printed
+    assert "model: expected a part of pyro_dgm" in printed
     assert "got 'canary.small_vae', which was not imported. Fix: --trust=canary" in printed
     assert not (canary / "imported").exists()
 
 
 WRONG = {
-    "a command": ["--vae=os.system"],
+    "a command": ["--model=os.system"],
     "a command where several types fit": ["--trainer.optimizer=os.system"],
-    "a command inside of another part": ["--vae=pyro_dgm.VAE", "--vae.prior=subprocess.Popen"],
-    "a module that is not there": ["--vae=nowhere.vae"],
-    "a name that is not there": ["--vae=pyro_dgm.nothing"],
-    "a word": ["--vae=Nothing"],
+    "a command inside of another part": ["--model=pyro_dgm.VAE", "--vae.prior=subprocess.Popen"],
+    "a module that is not there": ["--model=nowhere.vae"],
+    "a name that is not there": ["--model=pyro_dgm.nothing"],
+    "a word": ["--model=Nothing"],
     "a function of another kind": ["--objective=pyro_dgm.nll"],
     "a number for a mapping": ["--objective.beta=4"],
     "a text for a number": ["--epochs=many"],
@@ -266,8 +270,9 @@ def test_a_wrong_flag_is_answered_with_one_fix(flags, canary, capsys):
 def test_evaluate_answers_a_denied_path_with_one_fix(canary, capsys):
     out = canary / "run"
     out.mkdir()
-    (out / "weights.safetensors").touch()
-    Manifest(out).write(CONFIG, yaml.safe_dump({**PLAN, "vae": "canary.small_vae"}).encode())
+    (out / weights_of(0)).parent.mkdir()
+    (out / weights_of(0)).touch()
+    Manifest(out).write(CONFIG, yaml.safe_dump({**PLAN, "model": "canary.small_vae"}).encode())
     printed = refused(["evaluate", str(out)], capsys)
     assert printed.count("Fix:") == 1
     assert "Fix: --trust=canary, if it is yours." in printed
@@ -281,5 +286,5 @@ def test_a_name_that_is_no_module_is_refused():
 def test_trust_is_taken_from_flags():
     rest, trusted = take_trust(["fit", "--trust=a,b", "--epochs=1", "--trust", "c"])
     assert (rest, trusted) == (["fit", "--epochs=1"], ["a", "b", "c"])
-    flags = ["--vae=mine.vae", "--data", "yours.Data", "--out=not.this", "--objective=os.system"]
+    flags = ["--model=mine.vae", "--data", "yours.Data", "--out=not.this", "--objective=os.system"]
     assert modules_in(flags) == ["mine", "yours"]

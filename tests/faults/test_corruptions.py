@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pyro_dgm.experiments.cli import main
+from pyro_dgm.experiments.cli.main import main
 
 pytestmark = [
     pytest.mark.slow,
@@ -21,14 +21,15 @@ pytestmark = [
 
 NUM_CORRUPTIONS = 200
 FLAGS = [
-    "--vae.hidden=8",
-    "--vae.latent=2",
+    "--model.network.hidden=[8]",
+    "--model.latent=2",
     "--data=Digits",
     "--data.num_val=50",
     "--data.num_test=1600",
     "--epochs=2",
-    "--num=5",
-    "--limit=20",
+    "--evaluation.num=5",
+    "--evaluation.limit=20",
+    "--quiet",
     "--device=cpu",
 ]
 TIMES = ("time", "seconds", "evaluation_seconds", "digest")  # the digest is one of the time, too
@@ -55,7 +56,8 @@ def overwrite_a_part(path: Path, dice: random.Random) -> None:
 
 
 def swap_with_another(path: Path, dice: random.Random) -> None:
-    others = sorted(p for p in path.parent.iterdir() if p.is_file() and p != path)
+    root = path.parent if path.parent.name.startswith("run") else path.parent.parent
+    others = sorted(p for p in root.rglob("*") if p.is_file() and p != path)
     shutil.copy(dice.choice(others), path)
 
 
@@ -134,15 +136,15 @@ def whole(tmp_path_factory) -> Path:
     return folder
 
 
-def judge(damaged: Path, arguments: list[str], check: Callable[[Path], bool]) -> str:
+def judge(folder: Path, name: str, arguments: list[str], check: Callable[[Path], bool]) -> str:
     """What comes of a command: `harmless`, `named`, or how it breaks the promise."""
     try:
         code, said = command(*arguments)
     except Exception as error:  # it went past the command line
         return f"RAW {type(error).__name__}: {error}"
-    if damaged.name in said and (code == 0 or "Fix: " in said):
+    if Path(name).name in said and (code == 0 or "Fix: " in said):
         return "named"
-    if code == 0 and check(damaged.parent):
+    if code == 0 and check(folder):
         return "harmless"
     return f"SILENTLY WRONG {said}" if code == 0 else f"UNNAMED {said}"
 
@@ -154,11 +156,13 @@ def test_every_corruption_is_harmless_or_named_with_its_file(whole, tmp_path):
     evaluate = ["evaluate", str(reference), "--num=5", "--limit=20", "--device=cpu"]
     assert command(*evaluate)[0] == 0
     expected = last_result(reference)
-    names = sorted(p.name for p in whole.iterdir() if p.is_file() and p.name != ".lock")
-    weights, rows = (whole / "weights.safetensors").read_bytes(), metrics(whole)
+    files = [path for path in whole.rglob("*") if path.is_file() and path.name != ".lock"]
+    names = sorted(str(path.relative_to(whole)) for path in files)
+    own = Path("weights") / "seed-0.safetensors"
+    weights, rows = (whole / own).read_bytes(), metrics(whole)
 
     def ended_as_before(folder: Path) -> bool:
-        return (folder / "weights.safetensors").read_bytes() == weights and metrics(folder) == rows
+        return (folder / own).read_bytes() == weights and metrics(folder) == rows
 
     counts: Counter[str] = Counter()
     wrong: list[str] = []
@@ -172,11 +176,11 @@ def test_every_corruption_is_harmless_or_named_with_its_file(whole, tmp_path):
             whole / name
         ).read_bytes()
         evaluating = ["evaluate", str(folder), "--num=5", "--limit=20", "--device=cpu"]
-        resuming = ["fit", f"--out={folder}", "--resume=true"]
+        resuming = ["resume", str(folder), "--no-progress"]
         if number % 2 == 0:
-            outcome = judge(folder / name, evaluating, lambda f: last_result(f) == expected)
+            outcome = judge(folder, name, evaluating, lambda f: last_result(f) == expected)
         else:
-            outcome = judge(folder / name, resuming, ended_as_before)
+            outcome = judge(folder, name, resuming, ended_as_before)
         kind = "untouched" if same_bytes else outcome
         counts[kind.split()[0]] += 1
         if outcome not in ("harmless", "named"):

@@ -17,8 +17,9 @@ import torch
 from toys import same_toy_vae
 
 import pyro_dgm as dgm
-from pyro_dgm.experiments.cli import main
+from pyro_dgm.experiments.cli.main import main
 from pyro_dgm.files import writing
+from pyro_dgm.files.records import read_records
 
 pytestmark = [
     pytest.mark.slow,
@@ -220,34 +221,38 @@ def test_a_killed_trainer_goes_on_bit_for_bit(kind, tmp_path):
 
 # -- the command line -----------------------------------------------------------------------------------------
 FLAGS = [
-    "--vae.hidden=16",
-    "--vae.latent=2",
+    "--model.network.hidden=[16]",
+    "--model.latent=2",
     "--data=Digits",
     "--data.num_val=50",
     "--data.num_test=1600",
     "--epochs=4",
-    "--num=5",
-    "--limit=20",
+    "--evaluation.num=5",
+    "--evaluation.limit=20",
     "--device=cpu",
+    "--quiet",
 ]
 
 
 def run_command(folder: Path) -> None:
     if (folder / "config.yaml").exists():
-        main(["fit", f"--out={folder}", "--resume=true"])
+        main(["resume", str(folder)])
     else:
         main(["fit", *FLAGS, f"--out={folder}"])
+
+
+TIMES = ("time", "digest")
 
 
 def read_run(folder: Path) -> dict:
     """What a run directory holds, but times."""
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    results = json.loads((folder / "results.json").read_text())
+    (results,) = read_records(folder / "results.jsonl")
     return {
-        "weights": (folder / "weights.safetensors").read_bytes(),
+        "weights": (folder / "weights" / "seed-0.safetensors").read_bytes(),
         "rows": [{k: v for k, v in row.items() if k != "seconds"} for row in rows],
-        "results": {k: v for k, v in results.items() if "seconds" not in k},
-        "files": sorted(path.name for path in folder.iterdir()),
+        "results": {k: v for k, v in results.items() if "seconds" not in k and k not in TIMES},
+        "files": sorted(str(path.relative_to(folder)) for path in folder.rglob("*")),
     }
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pyro_dgm.experiments.cli import main
+from pyro_dgm.experiments.cli.main import main
 
 pytestmark = [
     pytest.mark.slow,
@@ -33,9 +33,14 @@ class Bird:
         sing()
 """
 RECIPE = {
-    "vae": {
-        "class_path": "pyro_dgm.experiments.recipes.compositions.levels_vae",
-        "init_args": {"latent": 2, "hidden": 8, "layers": 1, "min_scale": 0.1},
+    "model": {
+        "class_path": "VAE",
+        "init_args": {
+            "latent": 2,
+            "network": {"class_path": "Dense", "init_args": {"hidden": [8], "gated": False}},
+            "prior": {"class_path": "FlowPrior", "init_args": {"layers": 1, "hidden": [8]}},
+            "likelihood": {"class_path": "DiscretizedLogistic", "init_args": {"min_scale": 0.1}},
+        },
     },
     "data": {
         "class_path": "pyro_dgm.datasets.Digits",
@@ -54,10 +59,8 @@ RECIPE = {
     "epochs": 1,
     "batch_size": 100,
     "patience": 5,
-    "num": 5,
-    "limit": 5,
-    "device": "cpu",
-    "seed": 0,
+    "evaluation": {"num": 5, "limit": 5},
+    "seeds": [0],
 }
 VALUES = (-1, 0, 1.5, 1, float("nan"), float("inf"), "many", "", None, True, [], [1], {}, {"a": 1})
 CALLABLES = (
@@ -148,7 +151,7 @@ def run(path: Path, folder: Path) -> tuple[int, str]:
     ):
         warnings.simplefilter("ignore")
         try:
-            main(["fit", f"--config={path}", f"--out={folder}", "--trust=canary"])
+            main(["fit", str(path), f"--out={folder}", "--trust=canary", "--quiet"])
         except SystemExit as stopped:
             return int(stopped.code or 0), said.getvalue()
     return 0, said.getvalue()

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...evaluation.latents.traversal import traverse
 from ...evaluation.report.checking import run_checks
@@ -46,12 +47,12 @@ class Examined:
         return self.run.data
 
     @property
-    def model(self) -> nn.Module:
+    def model(self) -> Any:
         """Of the first seed."""
         return self.run.pairs[0][0]
 
     @property
-    def guide(self) -> nn.Module:
+    def guide(self) -> Any:
         """Of the first seed."""
         return self.run.pairs[0][1]
 

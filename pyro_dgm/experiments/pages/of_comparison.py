@@ -7,14 +7,18 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from html import escape
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
-from ...arviz_export.comparison import compare_elpd
+import yaml
+
 from ...evaluation.report.findings import Skipped
 from ...evaluation.report.markup import data_table
 from ...inference.run.sessions import require_positive
 from ..plots import comparisons, curves, images
-from .differences import Difference, differences_of, figures_of
+from ..plots.comparisons import SIGNIFICANT
+from ..runs.layout import CONFIG
+from .advice import MAX_SHARE
 from .examined import draws_of, first_rows
 from .protocols import Comparison, Run
 from .sections import Pieces, Section, attempt, number, page_of, paragraph, picture, with_error
@@ -28,30 +32,25 @@ def comparison_page(
 ) -> str:
     """One offline HTML page of runs side by side: no other file, no network, no scripts; it fits a phone and prints.
 
-    Every figure comes from the run directories: the NLL with the spread between seeds, and the differences to the best
-    run, paired over the test data, with the error of the data, that of the seeds, and the slack of each bound.
+    The figures are those of the comparison: NLL with the spread between seeds, and differences to the best run, paired
+    over the test data, with the slack of each bound. Pictures are of the first seed.
 
     Args:
-        comparison: the runs by name.
+        comparison: what `compare_runs` returns.
         folder: where the page will lie, for links to the pages of the runs.
         num_samples: draws of each model that are shown.
         seed: of the draws; the random state outside stays as it is.
 
     Raises:
-        ValueError: for fewer than two runs, or a count below 1.
+        ValueError: for a count below 1.
     """
     require_positive(num_samples=num_samples)
     runs = comparison.runs
-    if len(runs) < 2:
-        raise ValueError(
-            f"comparison: expected two or more runs, got {list(runs)}. "
-            "Fix: compare_runs(['runs/a', 'runs/b'])."
-        )
     sections = [
-        Section("Result", partial(_result, runs)),
-        Section("Paired differences", partial(_differences, runs)),
-        Section("What to do next", partial(_next, runs)),
-        Section("Stacking weights", partial(_weights, runs)),
+        Section("Result", partial(_result, comparison)),
+        Section("Paired differences", partial(_differences, comparison)),
+        Section("What to do next", partial(_next, comparison)),
+        Section("Stacking weights", partial(_weights, comparison)),
         Section("What differs", partial(_settings, runs)),
         Section("Learning curves", partial(_each, runs, _curve)),
         Section("Samples", partial(_each, runs, partial(_samples, num=num_samples, seed=seed))),
@@ -61,58 +60,48 @@ def comparison_page(
     return page_of("Comparison of runs", f"{len(runs)} runs: {names}.", sections)
 
 
-def _result(runs: Mapping[str, Run]) -> Pieces:
+def _result(comparison: Comparison) -> Pieces:
     cells = []
-    for name, run in runs.items():
-        rows = require_rows(run)
-        line = [escape(name), str(len(rows))]
-        for key, digits in (("nll", 2), ("nelbo", 2), ("bits_per_dim", 3)):
+    for row, name in enumerate(comparison.names):
+        rows = last_rows(comparison.runs[name])
+        line = [escape(name), str(comparison.num_seeds[row])]
+        line.append(with_error(comparison.nll[row], comparison.between_seeds[row]))
+        line.append(number(comparison.stderr[row]))
+        for key, digits in (("nelbo", 2), ("bits_per_dim", 3), ("parameters", 0)):
             found = spread_of(rows, key)
-            line.append("–" if found is None else with_error(found.mean, found.sd, digits))
-        stderr, parameters = spread_of(rows, "nll_stderr"), spread_of(rows, "parameters")
-        line.append("–" if stderr is None else number(stderr.mean))
-        line.append("–" if parameters is None else number(parameters.mean, 0))
+            line.append("–" if found is None else number(found.mean, digits))
         cells.append(line)
-    columns = (
-        "run",
-        "seeds",
-        "NLL ± sd",
-        "−ELBO ± sd",
-        "bits/dim ± sd",
-        "se of data",
-        "parameters",
-    )
-    ax = comparisons.spread({name: last_rows(run) for name, run in runs.items()})
-    about = describe_rows(require_rows(next(iter(runs.values()))))
-    return [
+    columns = ("run", "seeds", "NLL ± sd", "se of data", "−ELBO", "bits/dim", "parameters")
+    best = comparison.names[0]
+    pieces = [
         data_table(columns, cells, numbers=range(1, len(columns))),
-        paragraph(f"Mean ± sd between seeds. Of the first run: {about}", "source"),
-        picture(ax, "The NLL of every seed, and mean ± sd of each run.", "NLL of all seeds by run"),
+        paragraph(
+            f"Means over seeds ± sd between them. Of {best}: "
+            f"{describe_rows(require_rows(comparison.runs[best]))}",
+            "source",
+        ),
     ]
+    ax = comparisons.spread({name: last_rows(run) for name, run in comparison.runs.items()})
+    caption = "The NLL of every seed, and mean ± sd of each run."
+    return [*pieces, picture(ax, caption, "NLL of all seeds by run")]
 
 
-def _differences(runs: Mapping[str, Run]) -> Pieces:
-    found = differences_of(runs)
+def _differences(comparison: Comparison) -> Pieces:
     cells = []
-    for difference in found:
-        cells.append(
-            [
-                escape(difference.name),
-                with_error(difference.value, difference.stderr, 3),
-                number(difference.stderr_of_seeds, 3),
-                number(difference.slack, 3),
-                escape(difference.verdict),
-            ]
-        )
-    columns = ("run", "NLL less the best ± se", "se of seeds", "slack", "told apart")
-    best = found[0].best
+    for row, name in enumerate(comparison.names[1:], 1):
+        difference = with_error(comparison.difference[row], comparison.difference_stderr[row], 3)
+        slack = number(comparison.slack[row], 3)
+        share = f"{comparison.unreliable[row]:.0%}"
+        cells.append([escape(name), difference, slack, share, _told_apart(comparison, row)])
+    best = comparison.names[0]
+    columns = ("run", f"NLL less {best} ± se", "slack", "k-hat above", "told apart")
     about = (
-        f"Nats per datum, less {best}; each datum's NLL is the mean over the seeds. se: over the data, "
-        "paired. se of seeds: of the difference of the two means over seeds. Slack: how far the importance "
-        "estimate of the run's NLL lies above its truth, Var(w) / 2 to first order; it is no bound where "
-        "k-hat is large."
+        f"Nats per datum; each datum's NLL is the mean over the seeds. se: of the differences, paired over the "
+        "data, and of the seeds where both runs have several. Slack: how far the estimate of the run's NLL lies "
+        f"above its truth, to first order, over the data whose k-hat is low; that of {best} is "
+        f"{number(comparison.slack[0], 3)}."
     )
-    ax = comparisons.paired(figures_of(runs))
+    ax = comparisons.paired(comparison)
     return [
         data_table(columns, cells, numbers=(1, 2, 3)),
         paragraph(about, "source"),
@@ -120,51 +109,70 @@ def _differences(runs: Mapping[str, Run]) -> Pieces:
     ]
 
 
-def _next(runs: Mapping[str, Run]) -> Pieces:
-    found = []
-    for difference in differences_of(runs):
-        found.append(f"<li>{escape(_advice(difference))}</li>")
-    return ["<ul>", *found, "</ul>"]
+def _told_apart(comparison: Comparison, row: int) -> str:
+    """Whether the difference to the best run exceeds two standard errors; unknown with one seed."""
+    if min(comparison.num_seeds[row], comparison.num_seeds[0]) < 2:
+        return "unknown: one seed"
+    return "yes" if _is_significant(comparison, row) else "no"
 
 
-def _advice(difference: Difference) -> str:
+def _is_significant(comparison: Comparison, row: int) -> bool:
+    error = comparison.difference_stderr[row]
+    return bool(comparison.difference[row] > SIGNIFICANT * error)
+
+
+def _next(comparison: Comparison) -> Pieces:
+    lines = []
+    for row in range(1, len(comparison.names)):
+        lines.append(f"<li>{escape(_advice(comparison, row))}</li>")
+    return ["<ul>", *lines, "</ul>"]
+
+
+def _advice(comparison: Comparison, row: int) -> str:
     """What the difference of a run to the best allows to say, and what it would take to say more."""
-    name, best = difference.name, difference.best
-    gap = f"{name} lies {difference.value:.2f} nats per datum above {best}"
-    if difference.stderr_of_seeds != difference.stderr_of_seeds:
+    name, best = comparison.names[row], comparison.names[0]
+    difference, slack = comparison.difference[row], comparison.slack[row]
+    gap = f"{name} lies {difference:.2f} nats per datum above {best}"
+    if _told_apart(comparison, row).startswith("unknown"):
         return (
             f"{gap}: one seed can't tell whether another would turn it round. Train more: seeds: 5."
         )
-    if difference.slack > difference.value:
+    if slack > difference:
         return (
-            f"{gap}, less than the slack of its estimate, {difference.slack:.2f}: more draws, "
-            "pyro-dgm evaluate --num=5000, or ais."
+            f"{gap}, less than the slack of its estimate, {slack:.2f}: more draws, pyro-dgm evaluate "
+            "--num=5000, or ais."
         )
-    if difference.is_significant:
-        return f"{gap}, beyond the errors of data and seeds: prefer {best} on these data."
-    if difference.stderr_of_seeds > difference.stderr:
+    if not _is_significant(comparison, row):
+        spread = max(comparison.between_seeds[row], comparison.between_seeds[0])
         return (
-            f"{gap}, within the spread between seeds: more seeds tell them apart, or nothing does."
+            f"{gap}, within two standard errors: more seeds tell them apart (they differ by "
+            f"{spread:.2f} nats, sd), or more test data."
         )
-    return f"{gap}, within the error of the test data: more test data tell them apart."
+    if comparison.unreliable[row] > MAX_SHARE:
+        return (
+            f"{gap}, beyond the errors of data and seeds; but k-hat is high for "
+            f"{comparison.unreliable[row]:.0%} of its data, whose NLL may be too high: score both by "
+            "more draws, or ais, before one is preferred."
+        )
+    return f"{gap}, beyond the errors of data and seeds: prefer {best} on these data."
 
 
-def _weights(runs: Mapping[str, Run]) -> Pieces:
-    table = compare_elpd(figures_of(runs))
+def _weights(comparison: Comparison) -> Pieces:
+    table = comparison.elpd()
     cells = []
     for name, row in table.iterrows():
         difference = with_error(row["elpd_diff"], row["dse"], 1)
         cells.append([escape(str(name)), difference, number(row["weight"], 3)])
     about = (
-        "az.compare: log p of all test data less that of the best run, ± the error of paired "
-        "differences, and the weights of the mixture of the runs that predicts the test data best."
+        "az.compare of the first seeds: log p of all test data less that of the best run, ± the error of "
+        "paired differences, and the weights of the mixture of the runs that predicts the test data best."
     )
     columns = ("run", "elpd difference ± dse", "weight")
     return [data_table(columns, cells, numbers=(1, 2)), paragraph(about, "source")]
 
 
 def _settings(runs: Mapping[str, Run]) -> Pieces:
-    settings = {name: flatten(run.config) for name, run in runs.items()}
+    settings = {name: _settings_of(run) for name, run in runs.items()}
     keys = list(dict.fromkeys([key for found in settings.values() for key in found]))
     cells = []
     for key in keys:
@@ -174,6 +182,13 @@ def _settings(runs: Mapping[str, Run]) -> Pieces:
     if not cells:
         raise Skipped("the configurations are the same")
     return [data_table(("setting", *runs), cells)]
+
+
+def _settings_of(run: Run) -> dict[str, Any]:
+    path = run.folder / CONFIG
+    if not path.exists():
+        raise Skipped(f"{run.folder} has no {CONFIG}")
+    return flatten(yaml.safe_load(path.read_text("utf-8")))
 
 
 def _each(runs: Mapping[str, Run], draw: Callable[[str, Run], Pieces]) -> Pieces:

@@ -8,13 +8,12 @@ from functools import partial
 from html import escape
 from urllib.parse import quote
 
-import yaml
-
 from ...evaluation.report.findings import NO_LATENTS, Skipped
 from ...evaluation.report.html import table as table_of_items
 from ...evaluation.report.items import Status, group_items, merge_items, sentence
 from ...inference.run.sessions import require_positive
 from ..plots import curves, fidelity, images, latents
+from ..runs.layout import CONFIG, ENVIRONMENT
 from .advice import advise
 from .examined import Examined, examine
 from .protocols import Run
@@ -28,8 +27,6 @@ from .tables import (
     seed_table,
     spread_of,
 )
-
-ENVIRONMENT = "environment.json"
 
 
 def run_page(
@@ -231,8 +228,10 @@ def _data(run: Run) -> Pieces:
 
 
 def _configuration(run: Run) -> Pieces:
-    text = yaml.safe_dump(json.loads(json.dumps(dict(run.config), default=str)), sort_keys=False)
-    return [f"<pre>{escape(text)}</pre>"]
+    path = run.folder / CONFIG
+    if not path.exists():
+        raise Skipped(f"the run directory has no {CONFIG}")
+    return [f"<pre>{escape(path.read_text('utf-8'))}</pre>"]
 
 
 def _environment(run: Run) -> Pieces:

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
-from torch import nn
 
 from ...tabular import Tabular
 from ..data.datasets import Data
@@ -23,10 +23,6 @@ class Run(Protocol):
         """The run directory."""
 
     @property
-    def config(self) -> Mapping[str, Any]:
-        """What repeats the run."""
-
-    @property
     def data(self) -> Data:
         """The data of the run."""
 
@@ -35,7 +31,7 @@ class Run(Protocol):
         """A seed for each training."""
 
     @property
-    def pairs(self) -> Sequence[tuple[nn.Module, nn.Module]]:
+    def pairs(self) -> Sequence[tuple[Any, Any]]:
         """The trained model and guide of each seed."""
 
     @property
@@ -46,14 +42,49 @@ class Run(Protocol):
     def results(self) -> Sequence[Row]:
         """The rows of `results.jsonl`, the oldest first."""
 
-    @property
-    def per_datum(self) -> Mapping[int, Mapping[str, NDArray[Any]]]:
-        """Seed → `nll` and `nll_stderr` of the test data, each `(N,)`."""
-
 
 class Comparison(Protocol):
-    """Runs of the same data."""
+    """Runs on the same test data, the best first, such as `compare_runs` returns; numbers in nats per datum `(R,)`."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Of the runs."""
 
     @property
     def runs(self) -> Mapping[str, Run]:
         """Name → run."""
+
+    @property
+    def nll(self) -> NDArray[np.float64]:
+        """Means over seeds and data."""
+
+    @property
+    def stderr(self) -> NDArray[np.float64]:
+        """Of the NLL over the data."""
+
+    @property
+    def between_seeds(self) -> NDArray[np.float64]:
+        """Standard deviation of the NLL between seeds; NaN for one seed."""
+
+    @property
+    def difference(self) -> NDArray[np.float64]:
+        """NLL less that of the best run, paired over the data."""
+
+    @property
+    def difference_stderr(self) -> NDArray[np.float64]:
+        """Of data, and of the seeds of both runs where each has two or more."""
+
+    @property
+    def slack(self) -> NDArray[np.float64]:
+        """How far the bound is estimated to lie above −log p where k-hat is low."""
+
+    @property
+    def unreliable(self) -> NDArray[np.float64]:
+        """Share of the data whose k-hat is above its threshold."""
+
+    @property
+    def num_seeds(self) -> NDArray[np.int64]:
+        """Of each run."""
+
+    def elpd(self) -> Any:
+        """The table of `az.compare`."""

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from math import nan, sqrt
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-from torch import Tensor
+from numpy.typing import NDArray
 
-from ...evaluation.likelihood.results import PerDatum
-from ...inference.sites.measure_checks import require_one_kind, require_one_measure
-from ...tabular import Tabular
 from .canvas import BLUE, GREY, INK, axes_or_new, set_title
 
 if TYPE_CHECKING:
@@ -21,105 +16,39 @@ if TYPE_CHECKING:
 SIGNIFICANT = 2.0  # standard errors
 
 
-@dataclass(frozen=True)
-class PairedDifferences(Tabular):
-    r"""Means over the data of $-\log p(x_i) + \log p_0(x_i)$: each run's NLL less that of the best, nats per datum.
+class Differences(Protocol):
+    """NLL of each run less that of the best, which comes first; such as a `RunComparison`."""
 
-    Attributes:
-        best: the run with the smallest NLL.
-        names: of the others.
-        value: the differences, positive.
-        stderr: their standard errors, of the spread of the paired differences over the data.
-        num_data: number N of data.
-    """
+    @property
+    def names(self) -> Sequence[str]:
+        """Of the runs."""
 
-    best: str
-    names: tuple[str, ...]
-    value: tuple[float, ...]
-    stderr: tuple[float, ...]
-    num_data: int
+    @property
+    def difference(self) -> NDArray[np.float64]:
+        """Nats per datum `(R,)`."""
 
-    def columns(self) -> dict[str, list[Any]]:
-        """One row for each run but the best, in nats per datum."""
-        return {
-            "run": list(self.names),
-            "difference": list(self.value),
-            "stderr": list(self.stderr),
-        }
-
-    def __str__(self) -> str:
-        lines = [f"NLL less that of {self.best}, nats per datum, paired over {self.num_data} data"]
-        for name, value, stderr in zip(self.names, self.value, self.stderr, strict=True):
-            lines.append(f"  {name:<20}{value:.3f} ± {stderr:.3f}")
-        return "\n".join(lines)
+    @property
+    def difference_stderr(self) -> NDArray[np.float64]:
+        """Their standard errors `(R,)`."""
 
 
-def paired_differences(results: Mapping[str, PerDatum]) -> PairedDifferences:
-    """The NLL of each run less that of the best, paired over the data.
+def paired(comparison: Differences, ax: Axes | None = None) -> Axes:
+    """Each run's NLL less that of the best run, ± 2 standard errors, in nats per datum.
 
     Args:
-        results: name → `nll` or `ais` of one run; all on the same data in the same order.
-
-    Raises:
-        ValueError: for fewer than two runs, other numbers of data, or results that are no figures of one kind and
-            measure, such as a mass beside a density.
-
-    Example:
-        >>> import torch
-        >>> from pyro_dgm.results import GivenNLL
-        >>> a, b = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([1.5, 2.0, 3.5])
-        >>> print(paired_differences({"a": GivenNLL(a), "b": GivenNLL(b)}))
-        NLL less that of a, nats per datum, paired over 3 data
-          b                   0.333 ± 0.167
-    """
-    _require_same_data(results)
-    best = min(results, key=lambda name: results[name].mean)
-    nats = {name: result.per_datum.detach().cpu().double() for name, result in results.items()}
-    names, values, stderrs = [], [], []
-    for name, own in nats.items():
-        if name != best:
-            value, stderr = _mean_and_error(own - nats[best])
-            names.append(name)
-            values.append(value)
-            stderrs.append(stderr)
-    return PairedDifferences(best, tuple(names), tuple(values), tuple(stderrs), len(nats[best]))
-
-
-def _mean_and_error(terms: Tensor) -> tuple[float, float]:
-    stderr = terms.std().item() / sqrt(len(terms)) if len(terms) > 1 else nan
-    return terms.mean().item(), stderr
-
-
-def _require_same_data(results: Mapping[str, PerDatum]) -> None:
-    counts = {name: len(result.per_datum) for name, result in results.items()}
-    if len(counts) < 2 or len(set(counts.values())) > 1:
-        raise ValueError(
-            f"paired: expected the NLL of two or more runs on the same data, got {counts} data. "
-            "Fix: {'a': nll(model_a, guide_a, test), 'b': nll(model_b, guide_b, test)}."
-        )
-    require_one_measure("paired", {name: result.measure for name, result in results.items()})
-    require_one_kind("paired", {name: str(result.kind) for name, result in results.items()})
-
-
-def paired(results: Mapping[str, PerDatum], ax: Axes | None = None) -> Axes:
-    """Each run's NLL less that of the best run, paired over the data, ± 2 standard errors, in nats per datum.
-
-    Args:
-        results: name → `nll` or `ais` of one run; all on the same data in the same order.
+        comparison: what `compare_runs` returns; its errors are of differences paired over the data, and of the seeds
+            where both runs have several.
         ax: where to draw; default: a new figure.
-
-    Raises:
-        ValueError: as `compare_elpd`: results that can't be compared.
     """
-    found = paired_differences(results)
-    ax = axes_or_new(ax, 5.2, 1.3 + 0.35 * len(found.names))
-    place = range(len(found.names))
-    errors = [SIGNIFICANT * stderr for stderr in found.stderr]
-    ax.errorbar(found.value, place, xerr=errors, fmt="o", color=BLUE, capsize=3)
+    best, *others = comparison.names
+    ax = axes_or_new(ax, 5.2, 1.3 + 0.35 * len(others))
+    errors = SIGNIFICANT * comparison.difference_stderr[1:]
+    place = range(len(others))
+    ax.errorbar(comparison.difference[1:], place, xerr=errors, fmt="o", color=BLUE, capsize=3)
     ax.axvline(0, color=INK, linewidth=0.9, linestyle="--")
-    _name_rows(ax, found.names)
+    _name_rows(ax, others)
     ax.set_xlabel("nats per datum ± 2 standard errors")
-    set_title(ax, f"NLL less that of {found.best}, {found.num_data} data")
+    set_title(ax, f"NLL less that of {best}")
     return ax
 
 

@@ -7,10 +7,11 @@ import shutil
 import subprocess
 
 import pytest
-from trained_runs import TrainedRuns, few_digits, train_run
+from trained_runs import few_digits, fit_small, train_run, write_files
 
 from pyro_dgm.experiments.pages.of_comparison import comparison_page
 from pyro_dgm.experiments.pages.of_run import run_page
+from pyro_dgm.experiments.verbs.compare import compare
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
 OPTIONS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars")
@@ -32,16 +33,15 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    folder, data = tmp_path_factory.mktemp("browser"), few_digits(80)
-    runs = {
-        name: train_run(folder / name, data, epochs=12, latent=latent)
-        for name, latent in (("a-run-with-a-name-that-is-rather-long-for-a-phone", 2), ("b", 12))
-    }
+    folder = tmp_path_factory.mktemp("browser")
+    run = train_run(folder / "run", few_digits(80), epochs=12, latent=12)
     long = {"layers": [512] * 60, "class_path": "somebody.package.module." * 8}
-    runs["b"].config["model"]["settings"] = long
-    page = run_page(runs["b"], num=60, limit=40, num_simulated=60)
-    (folder / "run.html").write_text(page)
-    (folder / "comparison.html").write_text(comparison_page(TrainedRuns(runs)))
+    write_files(run.folder, {"model": long})
+    (folder / "run.html").write_text(run_page(run, num=60, limit=40, num_simulated=60))
+    fitted = []
+    for name, latent in (("a-run-with-a-name-that-is-rather-long-for-a-phone", 2), ("b", 12)):
+        fitted.append(fit_small(folder / name, latent, 2))
+    (folder / "comparison.html").write_text(comparison_page(compare(*fitted)))
     return folder
 
 

@@ -1,18 +1,18 @@
-"""Runs side by side: what is told apart by data and seeds, and what is not."""
+"""Runs side by side: what is told apart by data and seeds, and what is not; from run directories."""
 
 from __future__ import annotations
 
-from math import hypot, sqrt
-from types import SimpleNamespace
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from pages import Page, assert_offline
-from trained_runs import TrainedRuns, few_digits, train_run, without
+from trained_runs import compared, few_digits, fit_small, train_run
 
-from pyro_dgm.experiments.pages.differences import differences_of
 from pyro_dgm.experiments.pages.of_comparison import comparison_page
+from pyro_dgm.experiments.pages.of_run import run_page
+from pyro_dgm.experiments.verbs.compare import compare
 
 SECTIONS = [
     "Result",
@@ -27,88 +27,86 @@ SECTIONS = [
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
+def comparison(tmp_path_factory):
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     folder, data = tmp_path_factory.mktemp("compared"), few_digits(60)
-    trained = {
-        "small <a>": train_run(folder / "a", data, epochs=2, latent=2),
-        "large": train_run(folder / "b", data, epochs=4, latent=6),
+    runs = {
+        "a <b>": train_run(folder / "a", data, seeds=(0, 1), epochs=2, latent=2),
+        "large": train_run(folder / "large", data, seeds=(0, 1), epochs=4, latent=6),
     }
     torch.set_default_dtype(before)
-    return trained
+    return compared(runs)
 
 
-def test_the_page_holds_every_section_and_is_offline(runs):
-    (runs["large"].folder / "report.html").write_text("")
-    text = comparison_page(TrainedRuns(runs), folder=runs["large"].folder.parent, num_samples=9)
+def test_the_page_holds_every_section_and_is_offline(comparison):
+    folder = comparison.runs["large"].folder
+    (folder / "report.html").write_text("")
+    text = comparison_page(comparison, folder=folder.parent, num_samples=9)
     page = Page(text)
     assert_offline(text)
     assert page.headings == SECTIONS
     assert "Not shown" not in page.text
     assert len(page.alts) == 2 + 2 + 2
-    assert "small &lt;a&gt;" in text
-    assert 'href="b/report.html"' in text
+    assert "a &lt;b&gt;" in text
+    assert 'href="large/report.html"' in text
     assert "model.latent" in page.text
+    assert f"{comparison.nll[0]:.2f} ± {comparison.between_seeds[0]:.2f}" in page.text
 
 
-def test_what_can_not_be_compared_is_said_in_a_line(runs):
-    large = runs["large"]
-    short = {
-        seed: {name: v[:9] for name, v in own.items()} for seed, own in large.per_datum.items()
-    }
-    changed = {**runs, "large": without(large, per_datum=short)}
-    text = comparison_page(TrainedRuns(changed), num_samples=4)
-    assert text.count("Not shown: paired: expected the NLL of two or more runs on the same") == 2
-    unknown = {**runs, "large": without(large, results=[], per_datum={})}
-    assert "no seed has been evaluated" in comparison_page(TrainedRuns(unknown), num_samples=4)
+@pytest.mark.slow
+def test_run_directories_have_pages(tmp_path):
+    runs = [fit_small(tmp_path / name, latent, 2) for name, latent in (("a", 2), ("b", 4))]
+    text = run_page(runs[0], num=40, limit=20, num_simulated=40, num_samples=9)
+    assert_offline(text)
+    page = Page(text)
+    assert "latent: 2" in page.text
+    assert "fingerprint" in page.text
+    assert 'href="weights/seed-' in text
+    text = comparison_page(compare(*runs), num_samples=4)
+    assert_offline(text)
+    assert Page(text).headings == SECTIONS
+    assert "Not shown" not in text
 
 
-def test_one_run_is_refused(runs):
-    with pytest.raises(ValueError, match=r"two or more runs, got \['large'\].*compare_runs"):
-        comparison_page(TrainedRuns({"large": runs["large"]}))
+def told(comparison, **changes) -> str:
+    """The text of the page of a comparison with other numbers."""
+    return Page(comparison_page(replace(comparison, **changes), num_samples=1)).text
 
 
-def run_of(nll_of_seeds, noise, error=0.2):
-    """A run whose seeds have exact means, and per-datum values about them."""
-    results = [
-        {"seed": seed, "nll": nll, "nll_kind": "upper bound in expectation", "nll_measure": "mass"}
-        for seed, nll in enumerate(nll_of_seeds)
-    ]
-    per_datum = {
-        seed: {"nll": nll + noise, "nll_stderr": np.full(len(noise), error)}
-        for seed, nll in enumerate(nll_of_seeds)
-    }
-    return SimpleNamespace(
-        seeds=list(range(len(results))), results=results, per_datum=per_datum, folder="runs/x"
+def test_a_difference_beyond_all_errors_prefers_a_run(comparison):
+    text = told(
+        comparison,
+        difference=np.array([0.0, 5.0]),
+        difference_stderr=np.array([0.0, 1.0]),
+        unreliable=np.zeros(2),
+        slack=np.full(2, 0.1),
+    )
+    best, other = comparison.names
+    assert (
+        f"{other} lies 5.00 nats per datum above {best}, beyond the errors of data and seeds: "
+        f"prefer {best}" in text
     )
 
 
-def test_a_difference_has_the_errors_of_data_and_seeds_and_its_slack():
-    rng = np.random.default_rng(0)
-    common, own = 10 * rng.standard_normal(50), rng.standard_normal(50)
-    best = run_of([90.0, 91.0, 92.0], common)
-    other = run_of([95.0, 96.0, 97.0, 98.0], common + own - own.mean())
-    (found,) = differences_of({"best": best, "other": other})
-    assert (found.best, found.name) == ("best", "other")
-    assert found.value == pytest.approx(96.5 - 91)
-    assert found.stderr == pytest.approx(own.std(ddof=1) / sqrt(50))
-    expected = hypot(1 / sqrt(3), np.std([95, 96, 97, 98], ddof=1) / sqrt(4))
-    assert found.stderr_of_seeds == pytest.approx(expected)
-    assert found.slack == pytest.approx(0.2**2 / 2)
-    assert found.verdict == "yes"
-
-
-def test_a_difference_within_the_spread_of_seeds_or_of_one_seed_is_none():
-    zeros = np.zeros(20)
-    wide = {"a": run_of([90.0, 94.0, 98.0], zeros), "b": run_of([91.0, 95.0, 99.0], zeros)}
-    assert [found.verdict for found in differences_of(wide)] == ["no"]
-    single = {"a": run_of([90.0], zeros), "b": run_of([99.0, 99.1], zeros)}
-    assert [found.verdict for found in differences_of(single)] == ["unknown: one seed"]
-
-
-def test_data_without_a_reliable_error_are_left_out_of_the_slack():
-    runs = {"a": run_of([90.0, 91.0], np.zeros(4)), "b": run_of([95.0, 96.0], np.zeros(4))}
-    for own in runs["b"].per_datum.values():
-        own["nll_stderr"][:3] = np.nan
-    assert differences_of(runs)[0].slack == pytest.approx(0.02)
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"difference_stderr": np.array([0.0, 4.0])}, "within two standard errors: more seeds"),
+        ({"num_seeds": np.array([2, 1])}, "one seed can't tell whether another would"),
+        ({"slack": np.array([0.1, 6.0])}, "less than the slack of its estimate, 6.00"),
+        ({"unreliable": np.array([0.0, 0.4])}, "but k-hat is high for 40% of its data"),
+    ],
+)
+def test_what_a_difference_does_not_exceed_is_said(comparison, changes, says):
+    right = {
+        "difference": np.array([0.0, 5.0]),
+        "difference_stderr": np.array([0.0, 1.0]),
+        "unreliable": np.zeros(2),
+        "slack": np.full(2, 0.1),
+    }
+    text = told(comparison, **{**right, **changes})
+    assert says in text
+    assert "prefer" not in text.split("What to do next")[2].split("Stacking")[0].replace(
+        "before one is preferred", ""
+    )

@@ -78,7 +78,7 @@ def test_the_table_has_a_row_for_each_seed_and_mean_and_sd_between_them(run, tex
 
 
 def test_names_from_files_are_escaped_and_linked(run, tmp_path):
-    write_files(tmp_path, run.config)
+    write_files(tmp_path, {"epochs": 3})
     (tmp_path / "a <b> &.txt").write_text("")
     text = run_page(without(run, folder=tmp_path), **QUICK)
     assert "pyro-dgm fit &lt;mine&gt;" in text
@@ -88,7 +88,7 @@ def test_names_from_files_are_escaped_and_linked(run, tmp_path):
 
 
 def test_a_run_without_results_says_how_to_get_them(run, tmp_path):
-    text = run_page(without(run, results=[], per_datum={}, folder=tmp_path), **QUICK)
+    text = run_page(without(run, results=[], folder=tmp_path), **QUICK)
     assert f"no seed has been evaluated. Fix: pyro-dgm evaluate {tmp_path}." in text
     assert "Not shown: the run directory has no environment.json." in text
     assert "not evaluated yet" in Page(text).text
@@ -162,7 +162,6 @@ def run_of(run, tmp_path, model, guide, history, data):
         pairs=[(model, guide)],
         history=history,
         results=[],
-        per_datum={},
     )
 
 

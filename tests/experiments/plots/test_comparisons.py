@@ -1,43 +1,31 @@
-"""Differences are paired over the data, and seeds stand beside their runs."""
+"""Seeds stand beside their runs, and differences have their errors."""
 
+from dataclasses import dataclass
 from math import sqrt
 
+import numpy as np
 import pytest
-import torch
 
 import pyro_dgm as dgm
-from pyro_dgm.results import GivenNLL
 
 
-def test_differences_are_paired_over_the_data():
-    common = 100 * torch.randn(50)
-    noise = torch.randn(50)
-    a = GivenNLL(common, measure="density")
-    b = GivenNLL(common + 1 + 0.1 * noise, measure="density")
-    found = dgm.plots.paired_differences({"b": b, "a": a})
-    assert (found.best, found.names, found.num_data) == ("a", ("b",), 50)
-    assert found.value[0] == pytest.approx((1 + 0.1 * noise).mean().item())
-    assert found.stderr[0] == pytest.approx((0.1 * noise).std().item() / sqrt(50))
+@dataclass
+class Compared:
+    names: list[str]
+    difference: np.ndarray
+    difference_stderr: np.ndarray
 
 
-def test_the_picture_and_az_compare_agree():
-    results = {"a": GivenNLL(torch.rand(40)), "b": GivenNLL(torch.rand(40) + 1)}
-    found = dgm.plots.paired_differences(results)
-    table = dgm.compare_elpd(results)
-    assert found.value[0] == pytest.approx(-table.loc["b", "elpd_diff"] / 40)
-    assert "nats per datum" in dgm.plots.paired(results).get_xlabel()
-
-
-@pytest.mark.parametrize(
-    ("other", "message"),
-    [
-        (GivenNLL(torch.rand(3)), "on the same data"),
-        (GivenNLL(torch.rand(4), measure="density"), "measure"),
-    ],
-)
-def test_what_can_not_be_compared_is_refused(other, message):
-    with pytest.raises(ValueError, match=message):
-        dgm.plots.paired({"a": GivenNLL(torch.rand(4), measure="mass"), "b": other})
+def test_every_run_but_the_best_has_its_difference_and_two_standard_errors():
+    found = Compared(["a", "b", "c"], np.array([0.0, 1.5, 4.0]), np.array([0.0, 0.5, 0.25]))
+    ax = dgm.plots.paired(found)
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["b", "c"]
+    assert ax.lines[0].get_xdata().tolist() == [1.5, 4.0]
+    (bars,) = ax.collections
+    ends = [segment[:, 0].tolist() for segment in bars.get_segments()]
+    assert ends == [[0.5, 2.5], [3.5, 4.5]]
+    assert "NLL less that of a" in ax.get_title(loc="left")
+    assert "nats per datum" in ax.get_xlabel()
 
 
 def test_every_seed_has_a_point_with_its_error():

@@ -14,7 +14,6 @@ from torch import nn
 
 from ...data.batches import Batch
 from ...data.reading import as_batches
-from ...process.distributed import rank_and_world
 from ...process.states import check_seed, fork_rng
 from ..checkpoints import KEEP, CheckpointFile
 from ..driving import Plan
@@ -22,6 +21,7 @@ from ..history import Row
 from ..monitoring import progress_bar
 from ..svi import SVITrainer
 from ..trainer import Trainer
+from .checks import check_seeds, check_trainers
 from .choice import Choice
 from .histories import SeedHistory
 from .runs import SeedRun, take_side_by_side
@@ -70,12 +70,12 @@ class Replicates:
 
     def __init__(self, build: Callable[[], Trainer], seeds: Sequence[int]):
         self.seeds = [check_seed(seed) for seed in seeds]
-        _check_seeds(self.seeds, build)
+        check_seeds(self.seeds, build)
         self.trainers: list[Trainer] = []
         for seed in self.seeds:
             with fork_rng(seed=seed):
                 self.trainers.append(build())
-        _check_trainers(self.trainers)
+        check_trainers(self.trainers)
         self.errors: dict[int, Exception] = {}
         self._choice = Choice()
 
@@ -116,7 +116,7 @@ class Replicates:
         self,
         train: Any,
         val: Any = None,
-        epochs: int = 1,
+        epochs: int | Sequence[int] = 1,
         batch_size: int = 128,
         *,
         monitor: str | None = None,
@@ -132,7 +132,8 @@ class Replicates:
         Args:
             train: data of all runs, in an order of its own for each.
             val: scored after every epoch of each.
-            epochs: of each run, from here on.
+            epochs: of each run, from here on; one number for all of them, or one for each, as after a resume: 0 leaves
+                a run as it is.
             batch_size: data per step of one run.
             monitor: metric by which a run compares its epochs.
             patience: epochs without a better one, after which a run ends.
@@ -151,7 +152,8 @@ class Replicates:
         Raises:
             ValueError: as `Trainer.fit`, for what concerns all runs, and if no run is left.
         """
-        going = self._going()
+        num_epochs = self._epochs(epochs)
+        going = self._going(num_epochs)
         first = self.trainers[going[0]]
         device = first.state.device
         # Moved to the device once, for all runs.
@@ -161,12 +163,15 @@ class Replicates:
                 val, batch_size, first.model, device, shuffle=False, split=True, name="val"
             )
         trainers = [self.trainers[row] for row in going]
-        with _around(device), progress_bar(epochs * len(going), shown=progress) as bar:
+        with (
+            _around(device),
+            progress_bar(sum(num_epochs[row] for row in going), shown=progress) as bar,
+        ):
             runs: list[SeedRun] = []
             for row in going:
                 seed = self.seeds[row]
                 plan = Plan(
-                    epochs=epochs,
+                    epochs=num_epochs[row],
                     batch_size=batch_size,
                     monitor=monitor,
                     patience=patience,
@@ -185,12 +190,23 @@ class Replicates:
         self._record(going, runs)
         return self.history
 
-    def _going(self) -> list[int]:
-        """The runs that no error has ended."""
-        going = [row for row, seed in enumerate(self.seeds) if seed not in self.errors]
-        if not going:
+    def _epochs(self, epochs: int | Sequence[int]) -> list[int]:
+        """How many more epochs each run has."""
+        if not isinstance(epochs, Sequence):
+            return [epochs] * len(self)
+        if len(epochs) != len(self) or not any(epochs):
+            raise ValueError(
+                f"fit: expected epochs as one number, or one for each of {len(self)} seeds with some above 0, "
+                f"got {list(epochs)}. Fix: epochs=10."
+            )
+        return list(epochs)
+
+    def _going(self, epochs: Sequence[int]) -> list[int]:
+        """The runs that have epochs before them, and that no error has ended."""
+        alive = [row for row, seed in enumerate(self.seeds) if seed not in self.errors]
+        if not alive:
             raise next(iter(self.errors.values()))
-        return going
+        return [row for row in alive if epochs[row] != 0]
 
     def _record(self, going: Sequence[int], runs: Sequence[SeedRun]) -> None:
         for row, run in zip(going, runs, strict=True):
@@ -254,38 +270,3 @@ def _name(seed: int) -> str:
 
 def _path(folder: str | Path | None, seed: int) -> Path | None:
     return None if folder is None else Path(folder) / _name(seed)
-
-
-def _check_seeds(seeds: Sequence[int], build: Any) -> None:
-    if not callable(build):
-        raise TypeError(
-            f"Replicates: expected a function that builds a trainer, got {type(build).__name__}. "
-            "Fix: def build(): vae = …; return SVITrainer(ELBO(vae.model, vae.guide))."
-        )
-    if not seeds or len(set(seeds)) < len(seeds):
-        raise ValueError(
-            f"Replicates: expected at least one seed, each once, got {seeds}. Fix: seeds=range(5)."
-        )
-    _, world = rank_and_world()
-    if world > 1:
-        raise ValueError(
-            f"Replicates: expected one process, got {world} that exchange gradients. Fix: no "
-            "init_process_group, and seeds=range(16)[rank::world] in each process."
-        )
-
-
-def _check_trainers(trainers: Sequence[Trainer]) -> None:
-    """Refuse what is no trainer, and parts that two of them share: one would move the other."""
-    owners: dict[int, int] = {}
-    for number, trainer in enumerate(trainers):
-        if not isinstance(trainer, Trainer):
-            raise TypeError(
-                "Replicates: expected a function that builds a trainer, got one that builds "
-                f"{type(trainer).__name__}. Fix: return SVITrainer(ELBO(vae.model, vae.guide))."
-            )
-        for name, tensor in (*trainer.module.named_parameters(), *trainer.module.named_buffers()):
-            if owners.setdefault(id(tensor), number) != number:
-                raise ValueError(
-                    f"Replicates: expected parts of its own for each run, got '{name}' in two of them. "
-                    "Fix: build networks, model and guide inside of build()."
-                )

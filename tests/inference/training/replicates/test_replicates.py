@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -459,3 +460,20 @@ def test_programs_that_differ_in_a_number_are_refused():
 
     with pytest.raises(ValueError, match="differ in their weights alone"):
         Replicates(build, SEEDS).fit(torch.randn(8, 3), progress=False)
+
+
+def test_each_run_may_have_epochs_of_its_own():
+    x = torch.randn(24, 3)
+    straight, resumed = Replicates(vae_trainer, SEEDS), Replicates(vae_trainer, SEEDS)
+    expected = straight.fit(x, epochs=3, batch_size=8, progress=False)
+    resumed.fit(x, epochs=[2, 0, 1], batch_size=8, progress=False)
+    assert [trainer.num_epochs for trainer in resumed] == [2, 0, 1]
+    found = resumed.fit(x, epochs=[1, 3, 2], batch_size=8, progress=False)
+    np.testing.assert_allclose(found["train_loss"], expected["train_loss"], rtol=1e-9)
+
+
+@pytest.mark.parametrize("epochs", [[1, 2], [0, 0, 0]])
+def test_epochs_of_each_run_are_one_for_each_seed_and_not_all_0(epochs):
+    runs = Replicates(vae_trainer, SEEDS)
+    with pytest.raises(ValueError, match=r"one for each of 3 seeds.*Fix: epochs=10"):
+        runs.fit(torch.randn(8, 3), epochs=epochs, progress=False)

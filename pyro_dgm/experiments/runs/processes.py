@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import TypeVar
 
 import torch
-from jsonargparse import ArgumentParser, Namespace
 from torch import distributed
 
-from ..inference.process.distributed import gather, raise_together, rank_and_world
-from ..inference.process.meeting import ALONE
-from .folders import claim, prepare
+from ...inference.process.distributed import gather, raise_together, rank_and_world
+from ...inference.process.meeting import ALONE
 
 Found = TypeVar("Found")
 OF_TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
@@ -77,14 +75,32 @@ def rank_zero_first(work: Callable[[], Found]) -> Found:
 
 
 @contextmanager
-def claimed(parser: ArgumentParser, settings: Namespace) -> Iterator[Namespace]:
-    """The settings of a run whose directory rank 0 holds and writes; the others know its name."""
+def claimed(claim: AbstractContextManager[Path]) -> Iterator[Path]:
+    """The run directory that rank 0 holds and writes; the others know its name."""
     with ExitStack() as stack:
+        folder: Path | None = None
         with raise_together():
             if rank_and_world()[0] == 0:
-                folder: Path = stack.enter_context(claim(settings))
-                settings = prepare(parser, settings, folder)
-        settings = settings.clone()
-        settings.pop("trust", None)
-        settings.out = gather(settings.out)[0]
-        yield settings
+                folder = stack.enter_context(claim)
+        found = gather(folder)[0]
+        assert found is not None
+        yield found
+
+
+def find_device(name: str | None) -> torch.device:
+    """The device of that name, or the GPU if there is one; it is tried, so that a mistake shows at once.
+
+    Raises:
+        ValueError: for a device that this machine does not have.
+    """
+    if name is None:
+        name = default_device()
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise ValueError(
+            f"expected a device of this machine, got --device={name} ({reason}). Fix: --device=cpu."
+        ) from error
+    return device

@@ -11,12 +11,8 @@ from contextlib import contextmanager
 from jsonargparse import set_parsing_settings
 from jsonargparse._common import parsing_settings
 
-PARTS = (
-    "vae",
-    "data",
-    "objective",
-    "trainer",
-)  # what a configuration names classes and functions for
+# What a configuration names classes and functions for.
+PARTS = ("model", "data", "objective", "trainer", "adversarial")
 ROOTS = ("pyro_dgm", "pyro", "torch")
 # Parts of torch that load code or files, start processes, or hold what does; no model is built from them.
 REFUSED = (
@@ -98,7 +94,7 @@ def with_fix(message: str) -> str:
     if "No module named" in message:
         fix = "run it where the module is by python -m pyro_dgm, or install the module"
     else:
-        part = next(iter(KEY.findall(message)), "vae")
+        part = next(iter(KEY.findall(message)), "model")
         of_part = f"--{part}.help=CLASS for the settings of a class" if part in PARTS else "--help"
         fix = f"what the key takes, see {of_part}"
     return f"{message.rstrip().rstrip('.')}. Fix: {fix}."
@@ -163,7 +159,7 @@ def modules_in(arguments: Sequence[str]) -> list[str]:
     """Modules that values of flags may name, by their looks; never those of Python itself.
 
     Example:
-        >>> modules_in(["fit", "--vae=mymodel.my_vae", "--objective=os.system", "--config", "run.yaml"])
+        >>> modules_in(["fit", "--model=mymodel.my_vae", "--objective=os.system", "--config", "run.yaml"])
         ['mymodel']
     """
     found: dict[str, None] = {}

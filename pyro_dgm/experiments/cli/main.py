@@ -1,0 +1,203 @@
+"""The command line: built from the signatures of the verbs and the constructors of what they take."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import signal
+import sys
+import warnings
+from argparse import ArgumentError
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from ... import __version__
+from ...inference.process.distributed import rank_and_world
+from ..configuration.arguments import read_experiment
+from ..configuration.experiment import experiment_parser, schema
+from ..configuration.trust import with_fix
+from ..runs.folders import new_run
+from ..runs.processes import find_device, process_group
+from ..runs.results import table
+from ..runs.run import Run
+from ..verbs.evaluate import evaluate
+from ..verbs.fit import fit, resume, run_experiment
+from ..verbs.sample import sample
+from .signatures import command_parser, parse_command, told_arguments
+
+VERBS: dict[str, Callable[..., Any]] = {
+    "fit": fit,
+    "resume": resume,
+    "evaluate": evaluate,
+    "sample": sample,
+}
+OWN_FLAGS = ("out", "device", "quiet", "json", "print_config")  # of fit, beside its experiment
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    with warnings.catch_warnings():
+        # The parser looks each class up under its shortest path, pyro_dgm.Objective among them.
+        warnings.filterwarnings("ignore", message=r"dgm\.\w+ has moved")
+        with process_group():
+            if rank_and_world()[0] > 0:
+                warnings.simplefilter("ignore")  # rank 0 says it
+            _run(given)
+
+
+def _run(arguments: list[str]) -> None:
+    name = arguments[0] if arguments else "--help"
+    if name in ("-h", "--help"):
+        print(_help())
+        return
+    if name == "--version":
+        print(f"pyro-dgm {__version__}")
+        return
+    try:
+        with terminable():
+            _run_verb(name, arguments[1:])
+    except KeyboardInterrupt as stop:
+        code = 143 if isinstance(stop, Terminated) else 130
+        _end(code, f"pyro-dgm {name}: stopped. {' '.join(map(str, stop.args))}".rstrip())
+    except (ArgumentError, ValueError, OSError) as error:
+        _end(2, f"pyro-dgm {name}: {with_fix(str(error))}")
+
+
+def _run_verb(name: str, arguments: list[str]) -> None:
+    if name not in VERBS:
+        from difflib import get_close_matches
+
+        near = get_close_matches(name, VERBS, n=1)
+        fix = f"pyro-dgm {near[0]}" if near else "pyro-dgm --help"
+        raise ValueError(f"expected one of {list(VERBS)}, got '{name}'. Fix: {fix}")
+    if name == "fit":
+        _fit(arguments)
+        return
+    parser = command_parser(name, VERBS[name])
+    result = VERBS[name](**parse_command(parser, arguments))
+    if rank_and_world()[0] == 0:
+        _show(result)
+
+
+def _fit(arguments: list[str]) -> None:
+    """`fit`, whose flags are the places of an experiment."""
+    if any(word in ("-h", "--help") for word in arguments):
+        print(_help_of_fit())
+        return
+    if any(word.split("=")[0].endswith(".help") for word in arguments):
+        experiment_parser().parse_args(arguments)  # prints the settings of a class, and ends
+    source, flags, own = _own_flags(arguments)
+    experiment = read_experiment(source, flags)
+    if own["print_config"]:
+        print(experiment.dump(), end="")
+        return
+    is_quiet = bool(own["quiet"] or own["json"])
+    run = run_experiment(
+        experiment,
+        new_run(own["out"]),
+        find_device(own["device"]),
+        progress=not is_quiet,
+        say=(lambda line: None) if is_quiet else _say,
+    )
+    if rank_and_world()[0] == 0:
+        if own["json"]:
+            print("\n".join(json.dumps(row) for row in run.own_results))
+        else:
+            _show(run)
+
+
+def _own_flags(arguments: list[str]) -> tuple[str | None, list[str], dict[str, Any]]:
+    """The experiment that is named first, the flags that change it, and those of the command itself."""
+    source = None
+    if arguments and not arguments[0].startswith("-"):
+        source, arguments = arguments[0], arguments[1:]
+    own: dict[str, Any] = dict.fromkeys(OWN_FLAGS)
+    flags: list[str] = []
+    words = iter(arguments)
+    for word in words:
+        name, is_joined, value = word.removeprefix("--").partition("=")
+        if word.startswith("--") and name in ("out", "device"):
+            own[name] = value if is_joined else next(words, None)
+        elif word.startswith("--") and name in OWN_FLAGS:
+            own[name] = value not in ("false", "no")
+        else:
+            flags.append(word)
+    return source, flags, own
+
+
+def _show(result: Any) -> None:
+    """What a verb found, for people."""
+    if isinstance(result, Run):
+        print(table(result.own_results), flush=True)
+        print(f"\nRun directory: {result.folder}")
+    elif isinstance(result, list):
+        print(table(result), flush=True)
+    elif result is not None:
+        print(f"{len(result)} samples")
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+def _end(code: int, said: str) -> None:
+    if rank_and_world()[0] == 0:
+        print(said, file=sys.stderr)
+    raise SystemExit(code)
+
+
+class Terminated(KeyboardInterrupt):
+    """The process was asked to end."""
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """A request to end, as a cluster sends it before it kills, is an interrupt while this lasts."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Terminated
+
+    try:
+        before = signal.signal(signal.SIGTERM, stop)
+    except ValueError:  # not in the main thread, which alone takes signals
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _help() -> str:
+    lines = ["usage: pyro-dgm VERB …", "", "Deep generative models as Pyro programs.", ""]
+    for name, function in VERBS.items():
+        first = (inspect.getdoc(function) or "").partition("\n")[0]
+        lines.append(f"  {name:<10} {first}")
+    lines += ["", "pyro-dgm VERB --help says more; pyro-dgm --version."]
+    return "\n".join(lines)
+
+
+def _help_of_fit() -> str:
+    lines = [
+        "usage: pyro-dgm fit [EXPERIMENT] [--PLACE=VALUE …] [--out=FOLDER] [--device=NAME] [--quiet] [--json]",
+        "",
+        (inspect.getdoc(fit) or "").partition("\n")[0],
+        "",
+        "EXPERIMENT is a name that `pyro-dgm recipes` lists, or a YAML file; default: digits.",
+        "",
+    ]
+    for name, told in told_arguments(schema).items():
+        lines.append(f"  --{name:<12} {told}")
+    lines += [
+        "",
+        "  --model.prior.layers=4      a setting of a part",
+        "  --model.help=CLASS          the settings of a class",
+        "  --data=PATH                 own data: a file or a folder",
+        "  --model=mymodel.py:Name     an own program",
+        "  --print_config              the whole experiment as YAML, and nothing done",
+        "  --trust=MODULE              a module of yours that a file may name",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""What a file and flags say: reading, sugar, trust, and the parts that they build."""

@@ -1,0 +1,174 @@
+"""An experiment: what a file and flags say, and the parts that are built from it when they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from copy import copy
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any
+
+import torch
+from jsonargparse import ArgumentParser, Namespace
+from torch import nn
+
+from ...inference.objectives.elbo import ELBO, Objective
+from ...inference.process.numbers import check_count
+from ...inference.process.states import check_seed
+from ...inference.training.svi import SVITrainer
+from ...inference.training.trainer import Trainer
+from ..data.datasets import Data
+from ..recipes import temporary  # noqa: F401 - a class has a short name once it is imported
+from ..recipes.recipe import Recipe
+from .reading import build
+from .trust import only_trusted
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How the test data are scored.
+
+    Args:
+        num: importance draws per test datum.
+        limit: score only so many test data.
+
+    Raises:
+        ValueError: for no draw, and for fewer than two data, which have no standard error.
+    """
+
+    num: int = 1000
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        check_count("evaluation", "num", self.num, fix="--evaluation.num=1000")
+        if self.limit is not None and self.limit < 2:
+            raise ValueError(
+                f"limit: expected at least 2 test data, for a standard error, got {self.limit}. "
+                "Fix: --evaluation.limit=100, or leave it out."
+            )
+
+
+def schema(
+    model: Recipe,
+    data: Data,
+    objective: Callable[[nn.Module, nn.Module], Objective] = ELBO,
+    trainer: Callable[[Objective], SVITrainer] = SVITrainer,
+    evaluation: Evaluation = Evaluation(),
+    epochs: int = 150,
+    batch_size: int = 100,
+    patience: int | None = None,
+    seeds: int | list[int] = 1,
+) -> None:
+    """The places of an experiment, which files and flags fill.
+
+    Args:
+        model: the declaration of a model and its guide.
+        data: a file or a folder, or a data set by name: `Digits`, `File`, `Idx`, `OpenML`, `FreyFaces`.
+        objective: what is minimized, without its model and guide.
+        trainer: the trainer, without its objective.
+        evaluation: how the test data are scored.
+        epochs: epochs in all; the weights of the best validation epoch are kept.
+        batch_size: data per step.
+        patience: stop after so many epochs without a better validation −ELBO.
+        seeds: how many runs that differ in their seed (0, 1, …), or the seeds themselves.
+    """
+
+
+PARTS = ("model", "data", "objective", "trainer", "evaluation")
+
+
+class Experiment:
+    """What a file and flags say, parsed and checked; each part is built when it is asked for.
+
+    Args:
+        parser: that has the schema.
+        settings: what it has parsed.
+        trust: modules that it may name, beside those of torch, Pyro and this package.
+
+    Attributes:
+        settings: without what belongs to the command alone.
+    """
+
+    def __init__(self, parser: ArgumentParser, settings: Namespace, trust: Sequence[str] = ()):
+        self._parser = parser
+        self._trust = trust
+        self.settings = settings
+        check_count("fit", "epochs", self.epochs, fix="--epochs=100")
+        check_count("fit", "batch_size", self.batch_size, fix="--batch_size=100")
+
+    @property
+    def epochs(self) -> int:
+        """Epochs in all."""
+        return self.settings.epochs
+
+    @property
+    def batch_size(self) -> int:
+        """Data per step."""
+        return self.settings.batch_size
+
+    @property
+    def patience(self) -> int | None:
+        """Epochs without a better one, after which a run stops."""
+        return self.settings.patience
+
+    @cached_property
+    def seeds(self) -> list[int]:
+        """The seed of each run."""
+        given = self.settings.seeds
+        if isinstance(given, int):
+            check_count("fit", "seeds", given, fix="--seeds=5")
+            return list(range(given))
+        seeds = [check_seed(seed) for seed in given]
+        if not seeds or len(set(seeds)) < len(seeds):
+            raise ValueError(
+                f"seeds: expected at least one, each once, got {seeds}. Fix: --seeds=5."
+            )
+        return seeds
+
+    @cached_property
+    def data(self) -> Data:
+        """The data, read once."""
+        return self._built("data")
+
+    @cached_property
+    def evaluation(self) -> Evaluation:
+        """How the test data are scored."""
+        return self._built("evaluation")
+
+    def with_evaluation(self, evaluation: Evaluation) -> Experiment:
+        """The same experiment, on the same data, evaluated in another way."""
+        other = copy(self)
+        vars(other)["evaluation"] = evaluation
+        return other
+
+    def programs(self) -> nn.Module:
+        """A module with model and guide, in the sizes of the data, with weights of its own by the global seed."""
+        recipe: Recipe = self._built("model")  # anew: modules that it names are drawn with it
+        return build("model", lambda: recipe.build(self.data))
+
+    def trainer(self, programs: Any, device: torch.device) -> Trainer:
+        """What trains such programs."""
+        objective, trainer = self._built("objective"), self._built("trainer")
+        loss = build("objective", lambda: objective(programs.model, programs.guide))
+        return build("trainer", lambda: trainer(loss.to(device)))
+
+    def dump(self) -> str:
+        """The experiment as YAML, which repeats it."""
+        return self._parser.dump(self.settings)
+
+    def _built(self, name: str) -> Any:
+        only = Namespace({name: self.settings[name]})
+        with only_trusted(self._trust):
+            return build(name, partial(self._parser.instantiate, only))[name]
+
+
+def experiment_parser(description: str = "", without: Sequence[str] = ()) -> ArgumentParser:
+    """A parser that has the schema.
+
+    Args:
+        description: what `--help` begins with.
+        without: places that it does not have.
+    """
+    parser = ArgumentParser(description=description, allow_abbrev=False, exit_on_error=False)
+    parser.add_function_arguments(schema, skip=set(without))
+    return parser

@@ -1,0 +1,33 @@
+"""The pictures of a run: learning curve, samples, reconstructions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import Tensor
+
+from ...inference.drawing.generation import generate, reconstruct
+from ..plots.canvas import save_picture
+from ..plots.curves import learning_curve
+from ..plots.images import reconstructions, samples
+from .run import Run
+
+NUM_SAMPLES = 64
+
+
+def draw_pictures(run: Run, seed: int = 0) -> None:
+    """Write the learning curve of all seeds, and the pictures of the first."""
+    save_picture(learning_curve(run.history), run.folder / "learning_curve.png")
+    draw_samples(run, NUM_SAMPLES, seed, run.folder / "samples.png")
+    if len(run.data.event_shape) > 1:
+        x, *context = run.test(10)
+        means = reconstruct(run.model, run.guide, x, *context, num=20, seed=seed)["x"]
+        picture = reconstructions(x, means, run.data.event_shape, run.data.levels)
+        save_picture(picture, run.folder / "reconstructions.png")
+
+
+def draw_samples(run: Run, num: int, seed: int, path: Path) -> Tensor:
+    """Draw data from the model of the first seed, and write a picture of them."""
+    x = generate(run.model, num, seed=seed)
+    save_picture(samples(x, run.data.event_shape, run.data.levels), path)
+    return x

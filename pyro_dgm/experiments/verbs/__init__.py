@@ -1,0 +1,1 @@
+"""What one does with experiments: a public function each."""

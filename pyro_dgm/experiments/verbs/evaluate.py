@@ -1,0 +1,45 @@
+"""Score a run on its test data again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from ...files.records import read_records
+from ..configuration.experiment import Evaluation
+from ..runs.layout import RESULTS
+from ..runs.processes import find_device
+from ..runs.results import Results
+from ..runs.run import Run, load_run
+from .fit import score
+
+
+def evaluate(
+    run: str | Path | Run,
+    *,
+    num: int = 1000,
+    limit: int | None = None,
+    seed: int = 0,
+    device: str | None = None,
+    trust: Sequence[str] = (),
+) -> list[Results]:
+    """Score every seed of a run on its test data again: a row of `results.jsonl` for each.
+
+    Args:
+        run: a run directory, or what `dgm.load_run` read.
+        num: importance draws per test datum.
+        limit: score only so many test data.
+        seed: of the draws.
+        device: default: the GPU if there is one.
+        trust: modules of your own that its configuration names.
+
+    Returns:
+        The rows, in nats per datum.
+    """
+    asked = Evaluation(num, limit)
+    if not isinstance(run, Run):
+        run = load_run(run, trust, find_device(device))
+    read_records(run.folder / RESULTS)  # damaged ones are named before the work
+    chosen = replace(run, experiment=run.experiment.with_evaluation(asked))
+    return [score(chosen, own, command="evaluate", noise=seed) for own in run.seeds]
