@@ -191,7 +191,7 @@ def _columns_of(num: int) -> int:
 
     Example:
         >>> [_columns_of(num) for num in (50, 64, 12, 7, 1000)]
-        [10, 8, 4, 3, 10]
+        [10, 8, 4, 7, 10]
     """
     least = min(COLUMNS, ceil(sqrt(num)))
     for columns in range(least, COLUMNS + 1):
