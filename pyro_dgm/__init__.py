@@ -2,7 +2,18 @@
 
 from typing import Any
 
-from . import datasets, diagnostics, distributions, flows, gan, nn, recipes, results, training
+from . import (
+    datasets,
+    diagnostics,
+    distributions,
+    flows,
+    gan,
+    nn,
+    plots,
+    recipes,
+    results,
+    training,
+)
 from .adversarial.games import NonSaturating, PairedRelativistic
 from .adversarial.hybrid import HybridTrainer
 from .adversarial.penalties import R1, R2
@@ -198,6 +209,7 @@ __all__ = [
     "nll",
     "nn",
     "per_datum_dataset",
+    "plots",
     "prdc",
     "preflight",
     "realnvp",

@@ -1,5 +1,6 @@
 """Every bijector, the stacks that are made of them, and what holds a new one to the laws."""
 
+from .programs.flow_laws import assert_bijector
 from .programs.flows.autoregressive import MADE, Autoregressive, iaf, maf, spline_iaf, spline_maf
 from .programs.flows.bijector import Bijector, Inverse, Stack
 from .programs.flows.couplings import Coupling, coupling, realnvp, spline_coupling
@@ -21,7 +22,6 @@ from .programs.flows.spline import Spline
 from .programs.flows.transform import DirectionWarning, FlowTransform, ScoredDraw
 from .programs.flows.whitening import FixedAffine
 from .programs.flows.zuko import Zuko, import_zuko
-from .testing import assert_bijector
 
 __all__ = [
     "ActNorm",

@@ -41,6 +41,7 @@ EVALUATION = (
 NAMESPACES = (
     "datasets",
     "recipes",
+    "plots",
     "flows",
     "distributions",
     "nn",

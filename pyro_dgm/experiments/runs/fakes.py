@@ -31,7 +31,9 @@ def compare_to_test(
     num = min(MOST, MOST if limit is None else limit)
     train, test = (part[:num].to(device) for part in (data.train, data.test))
     fakes = generate(model, len(train), mean=True, seed=seed)
-    found = compare_samples({"model": fakes}, train=train, test=test, seed=seed, num_permutations=99)
+    found = compare_samples(
+        {"model": fakes}, train=train, test=test, seed=seed, num_permutations=99
+    )
     real, fake = found.rows
     results = {}
     for name in KEPT:

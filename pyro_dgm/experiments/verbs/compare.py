@@ -43,6 +43,7 @@ class RunComparison(Tabular):
         num_seeds: of each run `(R,)`.
         kinds: what sort of bound each is.
         scores: the likelihoods of each run by seed.
+        runs: the runs by name, for their page.
     """
 
     names: list[str]
@@ -56,6 +57,7 @@ class RunComparison(Tabular):
     num_seeds: NDArray[np.int64]
     kinds: list[str]
     scores: Mapping[str, Mapping[int, NLL]]
+    runs: Mapping[str, Run]
 
     def columns(self) -> Mapping[str, Any]:
         """A row for each run."""
@@ -122,6 +124,8 @@ def compare(
         **{key: np.array([row[key] for row in found]) for key in found[0]},
         kinds=[str(next(iter(scores[name].values())).kind) for name in names],
         scores={name: scores[name] for name in names},
+        runs={name: by_name[name] for name in names},
+        runs={name: by_name[name] for name in names},
     )
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.distributions import Independent, Normal, TransformedDistribution, transform_to
 from torch.distributions.constraints import Constraint
 
-from .programs.flows.bijector import Bijector, ValueAndLogDet
+from .flows.bijector import Bijector, ValueAndLogDet
 
 # Relative and absolute; float32 after steep layers is coarse.
 TOLERANCE = {torch.float64: 1e-8, torch.float32: 2e-2}

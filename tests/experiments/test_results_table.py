@@ -1,0 +1,21 @@
+"""The results of a run as a short table."""
+
+import pyro.distributions as dist
+import torch
+
+import pyro_dgm as dgm
+from pyro_dgm.experiments.runs.results import results_of, table
+
+
+def test_the_table_of_a_density_says_that_it_has_no_bits_per_dim():
+    """Pixels on levels under a density: the run is scored in nats, and fails nowhere."""
+    model = dgm.LatentVariableModel(dgm.StandardNormal(1), dgm.Normal(dgm.mlp(1, 4)))
+    guide = dgm.AmortizedGuide(dgm.Conditional(dist.Normal, dgm.mlp(4, 2)))
+    x = torch.randint(17, (40, 4)).to(torch.get_default_dtype())
+    figures = results_of(dgm.nll(model, guide, x, num=30), 4)
+    assert figures["nll_measure"] == "density on levels"
+    assert "bits_per_dim" not in figures
+    about = {"num_draws": 30, "num_test": 40, "parameters": 9, "evaluation_seconds": 0.1}
+    text = table([{**figures, **about}])
+    assert "nats (density on levels, upper bound in expectation)" in text
+    assert "none: of a density on levels" in text
