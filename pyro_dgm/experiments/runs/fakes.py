@@ -17,9 +17,9 @@ KEPT = ("c2st", "mmd", "precision", "recall", "density", "coverage", "frechet", 
 def compare_to_test(
     data: Data, model: Any, limit: int | None, seed: int, device: torch.device
 ) -> dict[str, Any]:
-    """The metrics of `compare_samples` for a model, and under `…_of_data` those of test data themselves.
+    r"""The metrics of `compare_samples` for a model, and under `…_of_data` those of test data themselves.
 
-    Samples are $E[x \\mid z]$, which the critic of a game sees by default.
+    Samples are $E[x \mid z]$, which the critic of a game sees by default.
 
     Args:
         data: with training and test data, of which at most 1,000 each are used.

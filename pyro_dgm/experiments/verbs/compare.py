@@ -125,7 +125,6 @@ def compare(
         kinds=[str(next(iter(scores[name].values())).kind) for name in names],
         scores={name: scores[name] for name in names},
         runs={name: by_name[name] for name in names},
-        runs={name: by_name[name] for name in names},
     )
 
 
