@@ -1,4 +1,4 @@
-"""Recipes: models whose sizes the data give, of parts that files and flags name; subclass one for your own part."""
+"""Declarations that take their sizes from the data, and the parts that they are made of."""
 
 from .experiments.recipes.adversarial import Adversarial
 from .experiments.recipes.density import Density
@@ -47,7 +47,7 @@ from .experiments.recipes.likelihoods import (
 from .experiments.recipes.networks import Convolutional, Dense, Network
 from .experiments.recipes.own import Composition, Own
 from .experiments.recipes.priors import FlowPrior, Mixture, Standard, Vamp
-from .experiments.recipes.recipe import ModelAndGuide, Recipe
+from .experiments.recipes.recipe import ModelAndGuide, Programs, Recipe
 from .experiments.recipes.slots import Dequantizer, Encoder, Given, Likelihood, Prior
 from .experiments.recipes.vae import VAE, Generator
 
@@ -93,6 +93,7 @@ __all__ = [
     "Planar",
     "Poisson",
     "Prior",
+    "Programs",
     "RealNVP",
     "Recipe",
     "SplineCoupling",
