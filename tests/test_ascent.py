@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from conftest import in_float64
 
-from pyro_dgm.ascent import ascend
+from pyro_dgm.densities.ascent import ascend
 
 
 @in_float64

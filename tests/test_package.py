@@ -24,7 +24,6 @@ SHARED = (
     "files",
     "contract",
     "densities",
-    "ascent",
     "representation",
     "tabular",
     "deprecation",

@@ -11,8 +11,8 @@ from pyro import poutine
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor, nn
 
-from ..ascent import ascend
 from ..contract import PyroProgram
+from ..densities.ascent import ascend
 from ..densities.scoring import log_prob_of
 from .dequantization.noise import DEQUANTIZER, sample_noise, within_cell
 from .program import Program, data_plate, require_data

@@ -14,8 +14,8 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 from torch.distributions import Independent
 
-from ...ascent import ascend
 from ...contract import PyroProgram, Site
+from ...densities.ascent import ascend
 from ...densities.factors import independent_numbers
 from ...inference.data.tensors import split_rows
 from ...inference.run.particles import draw

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import nn
 
@@ -15,13 +15,12 @@ from .slots import Likelihood
 
 
 class OfFamily(Likelihood):
-    """A likelihood of one family; abstract. A subclass names its class.
+    """A likelihood of one family; abstract. A subclass names its class."""
 
-    Attributes:
-        family: the likelihood that is built.
-    """
-
-    family: ClassVar[type[FamilyLikelihood]]
+    @property
+    @abstractmethod
+    def family(self) -> type[FamilyLikelihood]:
+        """The likelihood that is built."""
 
     def build(  # noqa: D102
         self, num_in: int, data: Data, network: Network, *, is_density: bool = False

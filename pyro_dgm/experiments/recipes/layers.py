@@ -6,7 +6,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import ClassVar
 
 from ...programs.flows.autoregressive import iaf, maf, spline_iaf, spline_maf
 from ...programs.flows.bijector import Bijector, Inverse, Stack
@@ -36,12 +35,15 @@ class FlowKind(ABC):
 class VectorFlow(FlowKind):
     """A flow of vectors; abstract. A subclass names the function that makes its stack."""
 
-    make: ClassVar[Callable[..., Stack]]
+    @property
+    @abstractmethod
+    def make(self) -> Callable[..., Stack]:
+        """Builds the stack from the size, the number of layers, the size of the context and the hidden sizes."""
 
     def build(  # noqa: D102
         self, shape: Sequence[int], layers: int, hidden: Sequence[int], context: int = 0
     ) -> Sequence[Bijector]:
-        return list(type(self).make(prod(shape), layers, context, hidden))
+        return list(self.make(prod(shape), layers, context, hidden))
 
 
 @dataclass(frozen=True)

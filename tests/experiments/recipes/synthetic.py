@@ -8,9 +8,7 @@ import torch
 from jsonargparse import ArgumentParser
 
 from pyro_dgm.datasets import Data
-from pyro_dgm.experiments.recipes import density, own, vae  # noqa: F401 - short names are looked up among these
-from pyro_dgm.experiments.recipes.adversarial import Adversarial
-from pyro_dgm.experiments.recipes.recipe import Recipe
+from pyro_dgm.recipes import Adversarial, Recipe
 
 KINDS = ("binary", "levels", "bytes", "counts", "real")
 LEVELS = {"binary": 2, "levels": 5, "bytes": 256}

@@ -1,5 +1,6 @@
 """Experiments in YAML: the catalogue is parsed, built and trained; slots nest by flags and survive a round trip."""
 
+import inspect
 import warnings
 from argparse import ArgumentError
 
@@ -10,7 +11,7 @@ from experiments.recipes.synthetic import parse, parser, places, synthetic
 from pyro_dgm.experiments.kinds import check_kinds
 from pyro_dgm.experiments.trust import only_trusted
 
-from pyro_dgm import ELBO, VAE, Normal
+from pyro_dgm import ELBO, VAE, Normal, recipes
 from pyro_dgm.datasets import Ring
 from pyro_dgm.experiments.catalogue.listing import catalogue
 from pyro_dgm.experiments.recipes import encoders, layers, likelihoods, priors
@@ -200,3 +201,18 @@ def test_games_nest_by_flags():
     assert built.penalties.weight == 2.0
     assert (built.play.n_critic, built.play.critic.lr) == (5, 1e-4)
     assert built.bound
+
+
+def test_the_namespace_holds_every_part_once_with_a_docstring_and_each_short_name_is_its_own():
+    names = recipes.__all__
+    assert sorted(set(names)) == sorted(names)
+    assert [name for name in names if not getattr(recipes, name).__doc__] == []
+    for slot in (recipes.Recipe, recipes.Prior, recipes.Likelihood, recipes.FlowKind):
+        parts = [part for part in all_subclasses(slot) if not inspect.isabstract(part)]
+        of_package = [part for part in parts if part.__module__.startswith("pyro_dgm.")]
+        assert len(of_package) > 3
+        assert {part.__name__ for part in of_package} <= set(names)
+
+
+def all_subclasses(kind):
+    return {below for child in kind.__subclasses__() for below in {child, *all_subclasses(child)}}
