@@ -24,8 +24,7 @@ SHARED = (
     "files",
     "contract",
     "densities",
-    "representation",
-    "tabular",
+    "display",
     "deprecation",
 )
 BOTH = ("experiments", "refitting")  # the only rooms that see both wings

@@ -17,8 +17,8 @@ from torch import nn
 import pyro_dgm as dgm
 from pyro_dgm.datasets import Data, Digits
 from pyro_dgm.experiments.runs.results import results_of
-from pyro_dgm.experiments.verbs.compare import RunComparison, _compared, _mean_over_seeds
-from pyro_dgm.experiments.verbs.fit import fit
+from pyro_dgm.experiments.verbs.comparing import RunComparison, _compared, _mean_over_seeds
+from pyro_dgm.experiments.verbs.fitting import fit
 from pyro_dgm.results import NLL
 from pyro_dgm.training import SeedHistory
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..tabular import Tabular
+from ..display.tabular import Tabular
 
 
 @dataclass(frozen=True)

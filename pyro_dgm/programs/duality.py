@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyro.distributions as dist
 from torch import Tensor, nn
 
-from ..representation import SettingsFirst
+from ..display.representation import SettingsFirst
 from .flows.bijector import Bijector, Inverse
 from .flows.flow import Flow
 from .requirements import require_conditional

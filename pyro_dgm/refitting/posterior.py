@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from ..contract import PyroProgram
+from ..display.tabular import Tabular
 from ..inference.adoption.programs import as_module
 from ..inference.process.numbers import check_count, check_number
 from ..inference.process.states import derive_seed, eval_mode, fork_rng
 from ..inference.training.history import History
 from ..inference.training.soundness import non_finite
 from ..programs.flow_guide import FlowGuide
-from ..tabular import Tabular
 from .amortized import GlobalsAndLocals
 from .log_density import Values
 from .targets import AllLatents, Target

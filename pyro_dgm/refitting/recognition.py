@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from torch import nn
 
+from ..display.tabular import Tabular
 from ..evaluation.likelihood.annealing import AIS
 from ..evaluation.likelihood.importance import nll
 from ..evaluation.likelihood.results import NLL
@@ -17,7 +18,6 @@ from ..inference.training.svi import SVITrainer
 from ..programs.guides import AmortizedGuide
 from ..programs.likelihoods.continuous import Normal
 from ..programs.vae import VAE
-from ..tabular import Tabular
 from .generative import frozen, require_vae
 
 Score = Callable[..., NLL | AIS]

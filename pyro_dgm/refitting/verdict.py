@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..display.tabular import Tabular
 from ..evaluation.likelihood.psis import khat, khat_threshold
 from ..evaluation.likelihood.smoothing import smooth_weights
-from ..tabular import Tabular
 
 MAX_BIAS = 0.05  # of a mean in standard deviations, and of a standard deviation relative to itself
 MIN_SPREAD = 1e-12

@@ -13,7 +13,7 @@ import pytest
 import torch
 import yaml
 
-from pyro_dgm.experiments.cli.main import main
+from pyro_dgm.experiments.cli.command_line import main
 
 SMALL = [
     "--model.network.hidden=[16]",

@@ -7,7 +7,7 @@ import yaml
 from jsonargparse import ArgumentParser
 from jsonargparse._common import parsing_settings
 
-from pyro_dgm.experiments.cli.main import main
+from pyro_dgm.experiments.cli.command_line import main
 from pyro_dgm.experiments.configuration.trust import modules_in, only_trusted, take_trust
 from pyro_dgm.experiments.runs.layout import CONFIG, weights_of
 from pyro_dgm.files.manifest import Manifest

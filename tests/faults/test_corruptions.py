@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pyro_dgm.experiments.cli.main import main
+from pyro_dgm.experiments.cli.command_line import main
 
 pytestmark = [
     pytest.mark.slow,

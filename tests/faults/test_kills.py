@@ -17,7 +17,7 @@ import torch
 from toys import same_toy_vae
 
 import pyro_dgm as dgm
-from pyro_dgm.experiments.cli.main import main
+from pyro_dgm.experiments.cli.command_line import main
 from pyro_dgm.files import writing
 from pyro_dgm.files.records import read_records
 

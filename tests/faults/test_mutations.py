@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pyro_dgm.experiments.cli.main import main
+from pyro_dgm.experiments.cli.command_line import main
 
 pytestmark = [
     pytest.mark.slow,

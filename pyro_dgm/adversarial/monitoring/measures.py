@@ -8,8 +8,8 @@ from math import ceil, floor, nan, sqrt
 import torch
 from torch import Tensor
 
+from ...display.tabular import Tabular
 from ...evaluation.estimate import Estimate, estimated, pooled_degrees
-from ...tabular import Tabular
 
 TINY = 1e-300  # one point repeated is as spread as one point repeated
 NEIGHBOUR = 5

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from ...contract import PyroProgram
+from ...display.tabular import Tabular
 from ...evaluation.estimate import Estimate, Share, estimated, sum_of_independent
 from ...inference.data.tensors import split_rows, take_rows, to_tensor
 from ...inference.process.ambient import full_precision
 from ...inference.process.states import derive_seed, evaluation_mode, fork_rng
 from ...inference.run.sessions import place_data
-from ...tabular import Tabular
 from ..checks import describe, require_instance
 from ..critics import logits
 from ..drawing import Fakes

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from ...contract import PyroProgram
+from ...display.tabular import Tabular
 from ...inference.process.states import fork_rng
 from ...inference.run.sessions import Session, require_positive, session
 from ...inference.training.compiled.functions import RepeatedFunction
-from ...tabular import Tabular
 from .coordinates import Posterior
 from .gradients import Compile, gradient_of, whether_to_compile
 from .joint import JointPosterior, posterior_of

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from ...contract import PyroProgram
+from ...display.tabular import Tabular
 from ...inference.process.states import derive_seed
 from ...inference.run.sessions import read_data, require_positive
 from ...inference.sites.measures import Bound, Measure
-from ...tabular import Tabular
 from ..likelihood.importance import summary_of
 from ..likelihood.results import NLL, PerDatum
 from .incomplete import IncompleteData, incomplete_session

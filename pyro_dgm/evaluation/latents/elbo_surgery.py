@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from ...contract import PyroProgram
+from ...display.tabular import Tabular
 from ...inference.run.limits import check_divergence, check_figures, unit_of_rounding
 from ...inference.run.sessions import Session, require_positive, session
 from ...inference.run.shared_blocks import SharedBlocks
 from ...inference.sites.measure_checks import require_density
 from ...inference.sites.measures import Measure
-from ...tabular import Tabular
 from ..estimate import Estimate, estimated
 from .aggregate import Aggregate, joined, sum_over_others
 from .pairwise import Points

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from ...contract import PyroProgram
+from ...display.tabular import Tabular
 from ...inference.drawing.generation import encoded
 from ...inference.run.sessions import Session, require_positive, session
-from ...tabular import Tabular
 from .unit_information import information_of_units
 from .unit_statistics import KLShares, PosteriorMoments
 

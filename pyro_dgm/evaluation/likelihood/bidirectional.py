@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from ...contract import PyroProgram
+from ...display.tabular import Tabular
 from ...inference.data.extremes import extreme_batch
 from ...inference.data.tensors import Batch, repeat_rows, take_rows
 from ...inference.drawing.prior_sessions import session_of_prior
@@ -20,7 +21,6 @@ from ...inference.run.sessions import require_positive
 from ...inference.run.traces import latent_sites, plate_depth
 from ...inference.sites.measures import Measure
 from ...inference.training.compiled.functions import RepeatedFunction
-from ...tabular import Tabular
 from ..chains.coordinates import Posterior
 from ..chains.gradients import Compile, whether_to_compile
 from ..chains.joint import JointPosterior

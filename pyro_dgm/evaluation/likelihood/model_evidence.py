@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ...contract import PyroProgram
+from ...display.tabular import Tabular
 from ...inference.run.levels import LevelSearch
 from ...inference.run.limits import check_figures, check_total
 from ...inference.run.particles import Particles
@@ -18,7 +19,6 @@ from ...inference.run.sessions import Session, session
 from ...inference.sites.described import names_of_numbers
 from ...inference.sites.measures import Bound, Measure, bound_of, describe_kind
 from ...inference.vectorization.modes import ParticleMode
-from ...tabular import Tabular
 from .importance import nll_of, summary_of
 from .psis import khat_threshold
 from .quantities import Quantities, free_coordinates

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...display.tabular import Tabular
 from ...inference.run.limits import SLACK, check_total
 from ...inference.sites.measure_checks import as_measure, require_probability
 from ...inference.sites.measures import Bound, Measure, describe_kind
-from ...tabular import Tabular
 from ..estimate import Estimate, estimated
 from .pareto import LEAST_DRAWS
 from .psis import khat_threshold

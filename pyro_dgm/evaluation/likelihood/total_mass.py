@@ -13,8 +13,8 @@ from torch import Tensor
 from ...contract import PyroProgram, noise_name
 from ...densities.factors import independent_numbers
 from ...densities.scoring import log_prob_of
+from ...display.tabular import Tabular
 from ...inference.run.sessions import Session, require_positive, session
-from ...tabular import Tabular
 from .quadrature import MAX_DIM, log_integral, log_sum
 
 MAX_VALUES = 20_000  # values of one number, or of one event, that are summed over

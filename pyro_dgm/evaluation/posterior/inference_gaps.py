@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from ...contract import PyroProgram
+from ...display.tabular import Tabular
 from ...inference.process.numbers import check_number
 from ...inference.process.states import derive_seed, fork_rng, require_gradients
 from ...inference.run.sessions import Session, require_positive, session
 from ...inference.run.traces import latent_sites
 from ...inference.sites.measure_checks import require_density, require_one_measure
 from ...inference.sites.measures import Measure
-from ...tabular import Tabular
 from ..estimate import Estimate, estimated
 from ..likelihood.importance import nll_of, weight_statistics
 from ..likelihood.results import PerDatum

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ...tabular import Tabular
+from ...display.tabular import Tabular
 from .uniformity import holm, kolmogorov, normal_scores, zero_means
 
 LEVELS = (0.5, 0.8, 0.95)  # of the intervals whose coverage is printed

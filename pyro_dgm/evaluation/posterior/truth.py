@@ -11,11 +11,11 @@ from pyro import poutine
 from torch import Tensor
 
 from ...contract import PyroProgram
+from ...display.tabular import Tabular
 from ...inference.drawing.generation import encoded
 from ...inference.run.sessions import Session, session
 from ...inference.run.traces import latent_sites, plate_value
 from ...inference.vectorization.rows import OneAtATime
-from ...tabular import Tabular
 from ..chains.hamiltonian import HMC
 from ..chains.mixing import rhat
 

@@ -13,10 +13,10 @@ from textwrap import fill
 from typing import Any
 
 from ...contract import PyroProgram
+from ...display.tabular import Tabular
 from ...files.writing import write_text
 from ...inference.process.states import check_seed
 from ...inference.run.sessions import session
-from ...tabular import Tabular
 from .checking import Check, run_checks
 from .checks import CHECKS, JOINT_CHECKS
 from .findings import Findings, Settings, Skipped

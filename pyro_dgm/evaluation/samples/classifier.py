@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...display.tabular import Tabular
 from ...inference.process.states import estimation_mode
 from ...inference.run.sessions import require_positive
-from ...tabular import Tabular
 from ..estimate import Estimate, Share, estimate_columns, pooled_degrees, share_of
 from .pools import balance, permutation_p, relabellings, two_samples
 

@@ -9,10 +9,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from ...display.tabular import Tabular
 from ...inference.process.states import estimation_mode
 from ...inference.sites.measure_checks import require_one_measure
 from ...inference.sites.measures import Measure, describe_kind
-from ...tabular import Tabular
 from .metrics import SampleMetrics
 from .pools import as_numbers, subsample, two_samples
 from .twosample import median_distance

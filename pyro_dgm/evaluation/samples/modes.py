@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...tabular import Tabular
+from ...display.tabular import Tabular
 from ..estimate import Estimate, Share, estimate_columns
 from .pools import as_numbers, distance_blocks, two_samples
 

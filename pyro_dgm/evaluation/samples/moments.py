@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...display.tabular import Tabular
 from ...inference.process.states import estimation_mode
 from ...inference.run.sessions import require_positive
-from ...tabular import Tabular
 from .pools import over_halves, two_samples
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...display.tabular import Tabular
 from ...inference.process.states import estimation_mode
 from ...inference.run.sessions import require_positive
-from ...tabular import Tabular
 from .pools import distance_blocks, permutation_p, relabellings, two_samples
 
 MEDIAN_OF = 2048  # points whose distances choose the bandwidth

@@ -178,7 +178,8 @@ class Experiment:
 
     def dump(self) -> str:
         """The experiment as YAML, which repeats it."""
-        return self._parser.dump(self.settings)
+        with only_trusted(self._trust):
+            return self._parser.dump(self.settings)
 
     def _built(self, name: str) -> Any:
         only = Namespace({name: self.settings[name]})

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ...tabular import Tabular
+from ...display.tabular import Tabular
 from ..data.datasets import Data
 
 Row = Mapping[str, Any]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...tabular import Tabular
+from ...display.tabular import Tabular
 from .canvas import COLOURS, DASHES, axes_or_new, set_title
 from .seeds import SeedCurves, seed_curves
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ...tabular import Tabular
+from ...display.tabular import Tabular
 
 SETTLING = 10  # the first tenth of the epochs hides the rest
 

@@ -8,8 +8,8 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
+from ...display.representation import SettingsFirst
 from ...programs.networks.units import Rescale
-from ...representation import SettingsFirst
 from ..data.datasets import Data, Kind
 
 ENOUGH_ROWS = 50_000  # for a mean and a standard deviation

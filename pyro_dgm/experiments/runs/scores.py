@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from ...inference.sites.measures import Measure
 
 def score_content(score: NLL) -> bytes:
     """The bytes of an npz file that holds a likelihood, datum by datum."""
-    arrays = {}
+    arrays: dict[str, Any] = {}
     for field in fields(score):
         value = getattr(score, field.name)
         if isinstance(value, Tensor):

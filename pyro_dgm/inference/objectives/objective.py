@@ -13,7 +13,7 @@ from torch.distributions import Distribution
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 from ...densities.precision import full_precision_networks
-from ...representation import SettingsFirst
+from ...display.representation import SettingsFirst
 from ..adoption.first_runs import run_quietly
 from ..adoption.plates import Naming, prepare
 from ..adoption.programs import as_module

@@ -10,7 +10,7 @@ from typing import Any
 import pyro
 
 from ...contract import DATA, PyroProgram, Site
-from ...tabular import Tabular
+from ...display.tabular import Tabular
 from ..adoption.plates import prepare
 from ..adoption.programs import as_module
 from ..data.extremes import extreme_batch

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ...tabular import Tabular
+from ...display.tabular import Tabular
 
 Row = dict[str, float]
 

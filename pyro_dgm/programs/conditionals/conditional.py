@@ -16,7 +16,7 @@ from torch.distributions import transform_to
 from torch.nn.functional import softplus
 
 from ...densities.precision import network_output
-from ...representation import SettingsFirst
+from ...display.representation import SettingsFirst
 from ..requirements import describe, require_network, require_sizes
 
 POSITIVE_FLOOR = 1e-6

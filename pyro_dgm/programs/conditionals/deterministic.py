@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyro.distributions as dist
 from torch import Tensor, nn
 
-from ...representation import SettingsFirst
+from ...display.representation import SettingsFirst
 from ..requirements import require_conditional, require_network
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Size, Tensor, nn
 
 from ...densities.precision import network_output, without_autocast
-from ...representation import SettingsFirst
+from ...display.representation import SettingsFirst
 from ..flows.transform import Evaluation
 from ..requirements import require_network, require_sizes
 from .conditional import POSITIVE_FLOOR, positive

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ...densities.precision import at_least_float32
-from ...representation import SettingsFirst
+from ...display.representation import SettingsFirst
 from ..distributions.mixtures import Mixture
 from ..requirements import require_conditional, require_sizes
 from ..weights import Weights

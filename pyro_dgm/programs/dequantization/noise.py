@@ -13,7 +13,7 @@ from pyro.distributions.util import sum_rightmost
 from torch import Tensor, nn
 
 from ...contract import noise_name
-from ...representation import SettingsFirst
+from ...display.representation import SettingsFirst
 from ..program import Program, data_plate, require_data
 from ..requirements import distribution_of, require_conditional, require_sizes
 

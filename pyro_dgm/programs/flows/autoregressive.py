@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, silu
 
 from ...deprecation import renamed_argument
-from ...representation import SettingsFirst
+from ...display.representation import SettingsFirst
 from ..networks.dense import cast
 from .bijector import (
     Bijector,

@@ -11,7 +11,7 @@ import torch
 from torch import Size, Tensor, nn
 from torch.distributions import Transform, constraints
 
-from ...representation import SettingsFirst
+from ...display.representation import SettingsFirst
 from .elementwise import Elementwise
 from .transform import FlowTransform
 

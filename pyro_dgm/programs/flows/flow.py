@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from ...representation import SettingsFirst
+from ...display.representation import SettingsFirst
 from .bijector import Bijector, Stack, as_layers
 from .transform import ScoredDraw
 

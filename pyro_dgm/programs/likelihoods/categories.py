@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ...densities import binary
 from ...densities.precision import network_output
-from ...representation import SettingsFirst
+from ...display.representation import SettingsFirst
 from ..distributions.requirements import require_levels
 from ..requirements import require_network
 from .base import FamilyLikelihood, require_chunks, require_event_dim

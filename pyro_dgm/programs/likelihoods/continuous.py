@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ...densities.precision import network_output
-from ...representation import SettingsFirst
+from ...display.representation import SettingsFirst
 from ..conditionals.conditional import positive, raw_of_positive
 from ..distributions.continuous_bernoulli import ContinuousBernoulliLogits
 from ..requirements import require_network

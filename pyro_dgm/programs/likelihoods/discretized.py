@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ...densities.precision import network_output
-from ...representation import SettingsFirst
+from ...display.representation import SettingsFirst
 from ..distributions.discretized import Discretized
 from ..distributions.requirements import require_levels
 from ..requirements import require_network

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ...densities.precision import network_output
-from ...representation import SettingsFirst
+from ...display.representation import SettingsFirst
 from ..networks.causal import GatedPixelCNN
 from ..networks.dense import flatten_contexts
 from ..requirements import describe, require_conditional, require_network

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from ...representation import SettingsFirst
+from ...display.representation import SettingsFirst
 from .dense import cast, flatten_contexts
 from .images import require_image_shape, require_images
 

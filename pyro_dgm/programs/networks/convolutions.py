@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import elu
 
-from ...representation import SettingsFirst
+from ...display.representation import SettingsFirst
 from .dense import cast
 
 

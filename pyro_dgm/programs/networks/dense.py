@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...representation import SettingsFirst
+from ...display.representation import SettingsFirst
 from ..requirements import require_network
 
 Activation = Callable[[], nn.Module]

@@ -7,7 +7,7 @@ from math import prod
 
 from torch import Tensor, nn
 
-from ...representation import SettingsFirst
+from ...display.representation import SettingsFirst
 from .dense import cast
 
 

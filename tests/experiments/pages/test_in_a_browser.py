@@ -11,7 +11,7 @@ from trained_runs import few_digits, fit_small, train_run, write_files
 
 from pyro_dgm.experiments.pages.of_comparison import comparison_page
 from pyro_dgm.experiments.pages.of_run import run_page
-from pyro_dgm.experiments.verbs.compare import compare
+from pyro_dgm.experiments.verbs.comparing import compare
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
 OPTIONS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars")

@@ -12,7 +12,7 @@ from trained_runs import compared, few_digits, fit_small, train_run
 
 from pyro_dgm.experiments.pages.of_comparison import comparison_page
 from pyro_dgm.experiments.pages.of_run import run_page
-from pyro_dgm.experiments.verbs.compare import compare
+from pyro_dgm.experiments.verbs.comparing import compare
 
 SECTIONS = [
     "Result",

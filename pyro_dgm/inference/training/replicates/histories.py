@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ....tabular import Tabular
+from ....display.tabular import Tabular
 from ..history import Row
 
 

@@ -160,7 +160,7 @@ def score(run: Run, seed: int, *, command: str, noise: int | None = None, **extr
         extra: further figures of the row.
     """
     evaluation = run.experiment.evaluation
-    how = {
+    how: dict[str, Any] = {
         "command": command,
         "seed": seed,
         "num": evaluation.num,

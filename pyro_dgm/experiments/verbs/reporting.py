@@ -11,7 +11,7 @@ from ..pages.of_comparison import comparison_page
 from ..pages.of_run import run_page
 from ..runs.processes import find_device
 from ..runs.run import Run, load_run
-from .compare import compare
+from .comparing import compare
 
 PAGE = "report.html"
 PAGE_OF_SEVERAL = "comparison.html"

@@ -22,9 +22,9 @@ from ..runs.folders import new_run
 from ..runs.processes import find_device, process_group
 from ..runs.results import table
 from ..runs.run import Run
-from ..verbs.evaluate import evaluate
-from ..verbs.fit import fit, resume, run_experiment
-from ..verbs.sample import sample
+from ..verbs.evaluating import evaluate
+from ..verbs.fitting import fit, resume, run_experiment
+from ..verbs.sampling import sample
 from .signatures import command_parser, parse_command, told_arguments
 
 VERBS: dict[str, Callable[..., Any]] = {
@@ -39,13 +39,10 @@ OWN_FLAGS = ("out", "device", "quiet", "json", "print_config")  # of fit, beside
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    with warnings.catch_warnings():
-        # The parser looks each class up under its shortest path, pyro_dgm.Objective among them.
-        warnings.filterwarnings("ignore", message=r"dgm\.\w+ has moved")
-        with process_group():
-            if rank_and_world()[0] > 0:
-                warnings.simplefilter("ignore")  # rank 0 says it
-            _run(given)
+    with warnings.catch_warnings(), process_group():
+        if rank_and_world()[0] > 0:
+            warnings.simplefilter("ignore")  # rank 0 says it
+        _run(given)
 
 
 def _run(arguments: list[str]) -> None:

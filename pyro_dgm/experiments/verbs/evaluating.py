@@ -12,7 +12,7 @@ from ..runs.layout import RESULTS
 from ..runs.processes import find_device
 from ..runs.results import Results
 from ..runs.run import Run, load_run
-from .fit import score
+from .fitting import score
 
 
 def evaluate(

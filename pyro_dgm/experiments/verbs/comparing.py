@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...arviz_export.comparison import compare_elpd
+from ...display.tabular import Tabular
 from ...evaluation.likelihood.psis import khat_threshold
 from ...evaluation.likelihood.results import NLL
 from ...inference.sites.measure_checks import require_one_measure
-from ...tabular import Tabular
 from ..data.fingerprints import fingerprint
 from ..runs.run import Run, load_run
 

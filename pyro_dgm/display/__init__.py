@@ -1,0 +1,1 @@
+"""How modules and results show themselves: settings when printed, tables when asked for."""
