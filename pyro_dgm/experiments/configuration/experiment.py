@@ -195,5 +195,6 @@ def experiment_parser(description: str = "", without: Sequence[str] = ()) -> Arg
         without: places that it does not have.
     """
     parser = ArgumentParser(description=description, allow_abbrev=False, exit_on_error=False)
-    parser.add_function_arguments(schema, skip=set(without))
+    with only_trusted():
+        parser.add_function_arguments(schema, skip=set(without))
     return parser
