@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from jsonargparse import ArgumentParser, Namespace
-from torch import nn
+from torch import Tensor, nn
 
 from ...inference.data.batches import Batches
 from ...inference.objectives.elbo import ELBO, Objective
@@ -175,6 +175,10 @@ class Experiment:
         if self.adversarial is not None:
             return self.adversarial.batches(self.data, self.batch_size)
         return self.data.batches(self.batch_size)
+
+    def validation(self) -> tuple[Tensor, ...] | None:
+        """What epochs are compared by: none of a game alone, which has no best epoch."""
+        return self.data.split("val") if self.has_likelihood else None
 
     def dump(self) -> str:
         """The experiment as YAML, which repeats it."""

@@ -15,11 +15,10 @@ from ...evaluation.report.checking import run_checks
 from ...evaluation.report.checks import CHECKS, JOINT_CHECKS
 from ...evaluation.report.findings import Findings, Settings, Skipped
 from ...evaluation.report.items import Item
-from ...inference.data.tensors import Batch
-from ...inference.drawing.generation import encode, generate, reconstruct
-from ...inference.process.states import device_of
+from ...inference.drawing.generation import encode, reconstruct
 from ...inference.run.sessions import session
 from ..data.datasets import Data
+from ..runs.drawing import draws_of, first_rows
 from .protocols import Run
 
 MOST_DATA = 2000  # that make up the aggregate posterior
@@ -125,25 +124,3 @@ def examine(run: Run, num: int, limit: int, num_simulated: int, seed: int) -> It
     batch = first_rows(run.data.split("test"), MOST_DATA)
     with session(model, guide, *batch, num=num, seed=seed) as pair:
         yield Examined(run, Findings(pair, settings), seed)
-
-
-def first_rows(batch: Batch, num: int) -> Batch:
-    """The first data of a batch with their context."""
-    return tuple([value[:num] for value in batch])
-
-
-def draws_of(run: Run, num: int, context: Batch, seed: int) -> Tensor:
-    """Draws of the model of the first seed `(num, …)`; of a game the means that its critic saw.
-
-    Args:
-        run: trained.
-        num: how many.
-        context: a row for each draw, or none.
-        seed: of the draws.
-    """
-    model = run.pairs[0][0]
-    given = tuple([value.to(device_of(model)) for value in context])
-    is_game = "train_critic" in run.history.columns()
-    if not context:
-        return generate(model, num, mean=is_game, seed=seed)
-    return generate(model, 1, *given, mean=is_game, seed=seed)[0]

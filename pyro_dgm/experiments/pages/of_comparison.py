@@ -17,9 +17,9 @@ from ...evaluation.report.markup import data_table
 from ...inference.run.sessions import require_positive
 from ..plots import comparisons, curves, images
 from ..plots.comparisons import SIGNIFICANT
+from ..runs.drawing import draws_of, rows_for
 from ..runs.layout import CONFIG
 from .advice import MAX_SHARE
-from .examined import draws_of, first_rows
 from .protocols import Comparison, Run
 from .sections import Pieces, Section, attempt, number, page_of, paragraph, picture, with_error
 from .tables import describe_rows, flatten, last_rows, require_rows, spread_of
@@ -207,7 +207,7 @@ def _curve(name: str, run: Run) -> Pieces:
 
 
 def _samples(name: str, run: Run, num: int, seed: int) -> Pieces:
-    context = first_rows(run.data.split("test")[1:], num)
+    context = rows_for(run.data, num)[1:]
     x = draws_of(run, num, context, seed)
     ax = images.samples(x, run.data.event_shape, run.data.levels)
     return [picture(ax, f"{name}, first seed.", f"Draws of the model of {name}")]

@@ -29,7 +29,7 @@ def compare_to_test(
         device: of the model.
     """
     num = min(MOST, MOST if limit is None else limit)
-    train, test = (part[:num].to(device) for part in (data.train, data.test))
+    train, test = (part[:num].to(device).float() for part in (data.train, data.test))
     fakes = generate(model, len(train), mean=True, seed=seed)
     found = compare_samples(
         {"model": fakes}, train=train, test=test, seed=seed, num_permutations=99

@@ -6,10 +6,11 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ...inference.drawing.generation import generate, reconstruct
+from ...inference.drawing.generation import reconstruct
 from ..plots.canvas import save_picture
 from ..plots.curves import critic, learning_curve
 from ..plots.images import reconstructions, samples
+from .drawing import draws_of, rows_for
 from .run import Run
 
 NUM_SAMPLES = 64
@@ -29,6 +30,6 @@ def draw_pictures(run: Run, seed: int = 0) -> None:
 
 def draw_samples(run: Run, num: int, seed: int, path: Path) -> Tensor:
     """Draw data from the model of the first seed, and write a picture of them."""
-    x = generate(run.model, num, seed=seed)
+    x = draws_of(run, num, rows_for(run.data, num)[1:], seed)
     save_picture(samples(x, run.data.event_shape, run.data.levels), path)
     return x

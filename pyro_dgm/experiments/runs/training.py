@@ -129,7 +129,7 @@ class Seeds:
 
     def _fit(self, left: list[int], *, progress: bool) -> None:
         experiment = self.experiment
-        train, val = experiment.batches(), experiment.data.split("val")
+        train, val = experiment.batches(), experiment.validation()
         options: dict[str, Any] = {"patience": experiment.patience, "progress": progress}
         if self._runs is not None:
             options |= {"checkpoint": self.folder / CHECKPOINTS, "on_epoch": self._record}
