@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from torch import Tensor
@@ -22,10 +23,19 @@ def draw_pictures(run: Run, seed: int = 0) -> None:
     save_picture(curves(run.history), run.folder / "learning_curve.png")
     draw_samples(run, NUM_SAMPLES, seed, run.folder / "samples.png")
     if len(run.data.event_shape) > 1 and run.experiment.has_likelihood:
-        x, *context = run.test(10)
-        means = reconstruct(run.model, run.guide, x, *context, num=20, seed=seed)["x"]
-        picture = reconstructions(x, means, run.data.event_shape, run.data.levels)
-        save_picture(picture, run.folder / "reconstructions.png")
+        with suppress(NotImplementedError):  # a likelihood without a mean, such as a flow
+            draw_reconstructions(run, seed, run.folder / "reconstructions.png")
+
+
+def draw_reconstructions(run: Run, seed: int, path: Path) -> None:
+    """Write a picture of test data and of their means under the model of the first seed.
+
+    Raises:
+        NotImplementedError: for a likelihood without a mean.
+    """
+    x, *context = run.test(10)
+    means = reconstruct(run.model, run.guide, x, *context, num=20, seed=seed)["x"]
+    save_picture(reconstructions(x, means, run.data.event_shape, run.data.levels), path)
 
 
 def draw_samples(run: Run, num: int, seed: int, path: Path) -> Tensor:

@@ -24,6 +24,7 @@ from ...files.manifest import Manifest
 from ...files.records import append_record, read_records
 from ...files.stamps import digest_of
 from ...inference.process.states import fork_rng
+from ...inference.run.sessions import session
 from ...inference.training.checkpoints import load_weights, weights_content
 from ...inference.training.replicates.histories import SeedHistory
 from ..configuration.experiment import Evaluation, Experiment
@@ -35,6 +36,8 @@ from .metrics import read_metrics
 from .results import Results, results_of
 from .scores import score_content, score_of
 from .training import DRAWS_DESCRIBED, NUM_DESCRIBED
+
+DIMS = {"z": ["latent"], "x": ["pixel"]}  # names of event dims in the posterior
 
 
 @dataclass(frozen=True)
@@ -126,10 +129,11 @@ class Run:
             limit: how many data.
             seed: of the draws.
         """
-        dims = {"z": ["latent"], "x": ["pixel"]}
-        return seeds_to_arviz(
-            self.pairs, *self.test(limit), num=num, dims=dims, seeds=self.seeds, seed=seed
-        )
+        test = self.test(limit)
+        with session(*self.pairs[0], *test) as pair:
+            vectors = [site.name for site in pair.structure.sites if len(site.event_shape) == 1]
+        dims = {name: dim for name, dim in DIMS.items() if name in vectors}
+        return seeds_to_arviz(self.pairs, *test, num=num, dims=dims, seeds=self.seeds, seed=seed)
 
     # -- what is added to it ---------------------------------------------------------------------------
     def evaluate(
