@@ -61,6 +61,10 @@ def _run(arguments: list[str]) -> None:
         _end(code, f"pyro-dgm {name}: stopped. {' '.join(map(str, stop.args))}".rstrip())
     except (ArgumentError, ValueError, OSError) as error:
         _end(2, f"pyro-dgm {name}: {with_fix(str(error))}")
+    except TypeError as error:  # of a value; any other is a mistake of this package
+        if "Fix:" not in str(error):
+            raise
+        _end(2, f"pyro-dgm {name}: {error}")
 
 
 def _run_verb(name: str, arguments: list[str]) -> None:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 from argparse import ArgumentError
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser
 
+from .answers import mistake_of
 from .catalogue import find_experiment
 from .experiment import Experiment, experiment_parser, schema
 from .kinds import check_kinds
+from .modules import make_importable
 from .reading import read_config
-from .sugar import plain_flag, plain_settings
+from .sugar import Folders, plain_flag, plain_settings
 from .trust import only_trusted, take_trust, trusted_by, with_fix
 
 Source = str | Path | Mapping[str, Any] | None
@@ -46,13 +49,17 @@ def read_experiment(
         FileError: for a file that can't be read, or is no YAML.
     """
     flags, said = take_trust(flags)
-    flags = [plain for flag in _joined(flags) for plain in plain_flag(flag)]
+    folders: Folders = {}
+    flags = [plain for flag in _joined(flags) for plain in plain_flag(flag, folders)]
     parser = experiment_parser()
     parser.add_argument("--config", action="config")
-    configs, flags = _configs(source, flags)
+    configs, flags = _configs(source, flags, folders)
     defaults = _defaults(configs, flags)
+    find = partial(make_importable, folders=folders)
     trusted = [*trust, *said]
-    trusted += trusted_by(lambda: parser.parse_args([*defaults, *flags]), flags)
+    for module in trusted:
+        find(module)
+    trusted += trusted_by(lambda: parser.parse_args([*defaults, *flags]), flags, find)
     files = [f"--config={json.dumps(config)}" for config in configs]
     return parse_experiment(parser, [*defaults, *files, *flags], trusted)
 
@@ -61,12 +68,15 @@ def parse_experiment(
     parser: ArgumentParser, arguments: Sequence[str], trust: Sequence[str]
 ) -> Experiment:
     """What a parser makes of plain arguments, checked for kinds and trust; nothing is built."""
-    try:
-        with only_trusted(trust):
+    with only_trusted(trust):
+        try:
             settings = parser.parse_args(arguments)
             check_kinds(settings, schema)
-    except ArgumentError as error:
-        raise ValueError(with_fix(str(error))) from error
+        except Exception as error:  # whatever the parser, or a module that it imports, raises
+            mistake = mistake_of(arguments, schema)
+            if mistake is None and not isinstance(error, ArgumentError | ValueError | OSError):
+                raise
+            raise ValueError(mistake or with_fix(str(error))) from error
     settings.pop("config", None)
     return Experiment(parser, settings, trust)
 
@@ -102,20 +112,22 @@ def _joined(flags: Sequence[str]) -> list[str]:
     return joined
 
 
-def _configs(source: Source, flags: Sequence[str]) -> tuple[list[dict[str, Any]], list[str]]:
+def _configs(
+    source: Source, flags: Sequence[str], folders: Folders
+) -> tuple[list[dict[str, Any]], list[str]]:
     """What files say, in their order, and the other flags."""
     files: list[Source] = [] if source is None else [source]
     files += [flag.removeprefix("--config=") for flag in flags if flag.startswith("--config=")]
     others = [flag for flag in flags if not flag.startswith("--config=")]
     if not files and not _names(others, "model") and not _names(others, "data"):
         files = [DEFAULT_EXPERIMENT]
-    return [_read(file) for file in files], others
+    return [_read(file, folders) for file in files], others
 
 
-def _read(source: Source) -> dict[str, Any]:
+def _read(source: Source, folders: Folders) -> dict[str, Any]:
     if isinstance(source, Mapping):
-        return plain_settings(dict(source))
-    return plain_settings(read_config(find_experiment(str(source))))
+        return plain_settings(dict(source), folders)
+    return plain_settings(read_config(find_experiment(str(source))), folders)
 
 
 def _names(flags: Sequence[str], part: str) -> bool:

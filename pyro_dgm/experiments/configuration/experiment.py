@@ -88,11 +88,12 @@ class Experiment:
 
     Attributes:
         settings: without what belongs to the command alone.
+        trust: the modules that it may name.
     """
 
     def __init__(self, parser: ArgumentParser, settings: Namespace, trust: Sequence[str] = ()):
         self._parser = parser
-        self._trust = trust
+        self.trust = trust
         self.settings = settings
         check_count("fit", "epochs", self.epochs, fix="--epochs=100")
         check_count("fit", "batch_size", self.batch_size, fix="--batch_size=100")
@@ -116,7 +117,7 @@ class Experiment:
     def seeds(self) -> list[int]:
         """The seed of each run."""
         given = self.settings.seeds
-        if isinstance(given, int):
+        if not isinstance(given, list):
             check_count("fit", "seeds", given, fix="--seeds=5")
             return list(range(given))
         seeds = [check_seed(seed) for seed in given]
@@ -182,12 +183,12 @@ class Experiment:
 
     def dump(self) -> str:
         """The experiment as YAML, which repeats it."""
-        with only_trusted(self._trust):
+        with only_trusted(self.trust):
             return self._parser.dump(self.settings)
 
     def _built(self, name: str) -> Any:
         only = Namespace({name: self.settings[name]})
-        with only_trusted(self._trust):
+        with only_trusted(self.trust):
             return build(name, partial(self._parser.instantiate, only))[name]
 
 

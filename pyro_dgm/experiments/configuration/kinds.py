@@ -32,7 +32,7 @@ def check_kinds(settings: Namespace, function: Callable[..., Any]) -> None:
 def _check(value: Any, hint: Any, path: str) -> None:
     if isinstance(value, Namespace) and "class_path" in value:
         found = _find(value.class_path)
-        _check_function(found, value.class_path, hint, path)
+        check_function(found, value.class_path, hint, path)
         arguments = _hints(found)
         for name, argument in vars(value.get("init_args") or Namespace()).items():
             _check(argument, arguments.get(name), f"{path}.init_args.{name}")
@@ -44,10 +44,10 @@ def _check(value: Any, hint: Any, path: str) -> None:
         for number, item in enumerate(value):
             _check(item, hint, f"{path}[{number}]")
     elif inspect.isroutine(value) and not _takes_any_function(hint):
-        _check_function(value, f"{value.__module__}.{value.__qualname__}", hint, path)
+        check_function(value, f"{value.__module__}.{value.__qualname__}", hint, path)
 
 
-def _check_function(found: Any, name: str, hint: Any, path: str) -> None:
+def check_function(found: Any, name: str, hint: Any, path: str) -> None:
     """A function returns what is asked for, by its own annotation."""
     if inspect.isclass(found):
         return

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
-FILE = ".py:"
+from .modules import FILE, module_of
+
+Folders = dict[str, Path]  # of the modules that are named by their files
 
 
-def plain_flag(flag: str) -> list[str]:
+def plain_flag(flag: str, folders: Folders) -> list[str]:
     """A flag as the parser takes it.
 
+    Args:
+        flag: `--name=value`.
+        folders: gets the folder of each module that is named by its file.
+
     Example:
-        >>> plain_flag("--model=mymodel.py:Pair")
-        ['--model=Own', '--model.program=mymodel.Pair']
-        >>> plain_flag("--epochs=3")
+        >>> plain_flag("--epochs=3", {})
         ['--epochs=3']
     """
     name, _, value = flag.partition("=")
@@ -23,21 +26,21 @@ def plain_flag(flag: str) -> list[str]:
     if name == "data" and is_path(value):
         return ["--data=File", f"--data.path={Path(value).resolve()}"]
     if FILE in value and name != "data.path":
-        path = import_path(value)
+        path = _import_path(value, name, folders)
         return (
             ["--model=Own", f"--model.program={path}"] if name == "model" else [f"--{name}={path}"]
         )
     return [flag]
 
 
-def plain_settings(settings: dict[str, Any]) -> dict[str, Any]:
-    """What a file says, as the parser takes it."""
-    found = {name: _plain(value) for name, value in settings.items()}
+def plain_settings(settings: dict[str, Any], folders: Folders) -> dict[str, Any]:
+    """What a file says, as the parser takes it; `folders` as in `plain_flag`."""
+    found = {name: _plain(value, name, folders) for name, value in settings.items()}
     data, model = settings.get("data"), settings.get("model")
     if isinstance(data, str) and is_path(data):
         found["data"] = _class("File", path=str(Path(data).resolve()))
     if isinstance(model, str) and FILE in model:
-        found["model"] = _class("Own", program=import_path(model))
+        found["model"] = _class("Own", program=found["model"])
     return found
 
 
@@ -48,22 +51,19 @@ def is_path(value: str) -> bool:
     return path.exists() or "/" in value or (path.suffix != "" and not is_class)
 
 
-def import_path(value: str) -> str:
-    """The import path of `folder/file.py:Name`, whose folder can be imported from afterwards."""
-    file, _, name = value.partition(":")
-    folder = str(Path(file).resolve().parent)
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
-    return f"{Path(file).stem}.{name}"
+def _import_path(value: str, key: str, folders: Folders) -> str:
+    module, path, folder = module_of(value, key)
+    folders[module] = folder
+    return path
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, key: str, folders: Folders) -> Any:
     if isinstance(value, dict):
-        return {name: _plain(item) for name, item in value.items()}
+        return {name: _plain(item, f"{key}.{name}", folders) for name, item in value.items()}
     if isinstance(value, list):
-        return [_plain(item) for item in value]
+        return [_plain(item, key, folders) for item in value]
     if isinstance(value, str) and FILE in value:
-        return import_path(value)
+        return _import_path(value, key, folders)
     return value
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import sys
 import warnings
-from argparse import ArgumentError
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -87,12 +86,12 @@ def explain(message: str) -> str:
     if found is None:
         return message
     key = ".".join(KEY.findall(message[: found.start()]))
-    return f"{key}: {_refusal(found[1])}" if key else _refusal(found[1])
+    return f"{key}: {refusal(found[1])}" if key else refusal(found[1])
 
 
 def with_fix(message: str) -> str:
     """An error of the parser with what helps, where it does not say so itself."""
-    message = explain(message)
+    message = " ".join(explain(message).split())
     if "Fix:" in message:
         return message
     if "No module named" in message:
@@ -104,7 +103,9 @@ def with_fix(message: str) -> str:
     return f"{message.rstrip().rstrip('.')}. Fix: {fix}."
 
 
-def _refusal(path: str) -> str:
+def refusal(path: str, message: str = "") -> str:
+    """Why a path is not followed; `message` may name what it led to by its own name."""
+    path = next(iter(DENIED.findall(message)), path)
     expected = f"expected a part of {', '.join(ROOTS)}, or of a module that you trust, got '{path}'"
     if path.startswith(tuple(f"{name}." for name in (*ROOTS, "posix", "builtins"))) or (
         path.split(".")[0] in sys.stdlib_module_names
@@ -133,7 +134,9 @@ def take_trust(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     return rest, trusted
 
 
-def trusted_by(parse: Callable[[], object], flags: Sequence[str]) -> list[str]:
+def trusted_by(
+    parse: Callable[[], object], flags: Sequence[str], find: Callable[[str], None]
+) -> list[str]:
     """Modules that flags name where a class or a function is asked for, which is the caller's word.
 
     A value that only looks like an import path, such as that of `--data.folder=./evil.v1`, is none: the parser never
@@ -142,6 +145,7 @@ def trusted_by(parse: Callable[[], object], flags: Sequence[str]) -> list[str]:
     Args:
         parse: parses the flags alone, without any configuration file.
         flags: what they are.
+        find: makes a module importable, once it is trusted.
     """
     candidates = modules_in(flags)
     found: list[str] = []
@@ -149,11 +153,13 @@ def trusted_by(parse: Callable[[], object], flags: Sequence[str]) -> list[str]:
         try:
             with only_trusted(found):
                 parse()
-        except (ArgumentError, ValueError, OSError) as error:
+        except Exception as error:  # also what a module of the user's own raises: it is told later
             asked = [path.split(".")[0] for path in DENIED.findall(str(error))]
             new = [name for name in asked if name in candidates and name not in found]
             if new:
                 found += new
+                for name in new:
+                    find(name)
                 continue
         break
     return found

@@ -6,6 +6,7 @@ import json
 import platform
 import subprocess
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,8 +20,16 @@ from ..data.fingerprints import fingerprint
 PACKAGES = ("pyro_dgm", "torch", "pyro-ppl", "numpy", "arviz", "xarray", "jsonargparse")
 
 
-def environment_of(data: Data, device: torch.device) -> dict[str, Any]:
-    """Everything beside the configuration on which the numbers of a run may depend."""
+def environment_of(
+    data: Data, device: torch.device, modules: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """Everything beside the configuration on which the numbers of a run may depend.
+
+    Args:
+        data: what it is trained on.
+        device: where.
+        modules: of the user's own, with the folder of each.
+    """
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": sys.argv,
@@ -29,6 +38,7 @@ def environment_of(data: Data, device: torch.device) -> dict[str, Any]:
         "device": str(device),
         "threads": torch.get_num_threads(),
         "packages": {name: _version(name) for name in PACKAGES},
+        "modules": dict(modules or {}),
         "git": _revision(Path.cwd()),
         "data": {
             "fingerprint": fingerprint(data),

@@ -13,6 +13,9 @@ from ...files.manifest import Manifest
 from ...inference.training.history import Row
 from ..configuration.arguments import Source, flags_of, read_experiment
 from ..configuration.experiment import Experiment
+from ..configuration.modules import folders_of
+from ..configuration.reading import read_run_config
+from ..configuration.stored import find_modules
 from ..runs.environment import environment_of, to_json
 from ..runs.folders import begun_run, new_run
 from ..runs.layout import CHECKPOINTS, CONFIG, ENVIRONMENT
@@ -80,7 +83,8 @@ def resume(
     changed = [] if epochs is None else [f"--epochs={epochs}"]
     with begun_run(folder):
         pass  # that it is one, and nobody else's, is said before its configuration is read
-    said = read_experiment(folder / CONFIG, changed, trust)
+    find_modules(folder, trust)
+    said = read_experiment(read_run_config(folder), changed, trust)
     return run_experiment(
         said, begun_run(folder), find_device(device), resume=True, progress=progress
     )
@@ -180,4 +184,5 @@ def score(run: Run, seed: int, *, command: str, noise: int | None = None, **extr
 def _describe(experiment: Experiment, folder: Path, device: torch.device) -> None:
     manifest = Manifest(folder)
     manifest.write(CONFIG, experiment.dump().encode())
-    manifest.write(ENVIRONMENT, to_json(environment_of(experiment.data, device)))
+    environment = environment_of(experiment.data, device, folders_of(experiment.trust))
+    manifest.write(ENVIRONMENT, to_json(environment))
