@@ -13,7 +13,7 @@ from .kinds import check_kinds
 from .reading import FIX, read_run_config
 from .trust import explain, only_trusted
 
-TRAINING = ("objective", "trainer", "adversarial")  # nobody builds them but who trains
+TRAINING = ("objective", "trainer", "adversarial", "loggers")  # nobody builds them but who trains
 
 
 def stored_experiment(folder: Path, trust: Sequence[str] = ()) -> Experiment:

@@ -1,4 +1,4 @@
-"""What may be said shorter: a path for data, `file.py:Name` for an own program."""
+"""What may be said shorter: a path for data, `file.py:Name` for an own program, names of loggers."""
 
 from __future__ import annotations
 
@@ -17,11 +17,15 @@ def plain_flag(flag: str) -> list[str]:
         ['--model=Own', '--model.program=mymodel.Pair']
         >>> plain_flag("--epochs=3")
         ['--epochs=3']
+        >>> plain_flag("--loggers=PrintEvery,TensorBoard")
+        ['--loggers+=PrintEvery', '--loggers+=TensorBoard']
     """
     name, _, value = flag.partition("=")
     name = name.removeprefix("--")
     if name == "data" and is_path(value):
         return ["--data=File", f"--data.path={Path(value).resolve()}"]
+    if name == "loggers" and value[:1] not in ("[", "{"):
+        return [f"--loggers+={logger}" for logger in map(_importable, value.split(","))]
     if FILE in value and name != "data.path":
         path = import_path(value)
         return (
@@ -38,6 +42,8 @@ def plain_settings(settings: dict[str, Any]) -> dict[str, Any]:
         found["data"] = _class("File", path=str(Path(data).resolve()))
     if isinstance(model, str) and FILE in model:
         found["model"] = _class("Own", program=import_path(model))
+    if isinstance(found.get("loggers"), str | dict):
+        found["loggers"] = [found["loggers"]]
     return found
 
 
@@ -57,14 +63,16 @@ def import_path(value: str) -> str:
     return f"{Path(file).stem}.{name}"
 
 
+def _importable(value: str) -> str:
+    return import_path(value) if FILE in value else value
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _plain(item) for name, item in value.items()}
     if isinstance(value, list):
         return [_plain(item) for item in value]
-    if isinstance(value, str) and FILE in value:
-        return import_path(value)
-    return value
+    return _importable(value) if isinstance(value, str) else value
 
 
 def _class(name: str, **arguments: Any) -> dict[str, Any]:
