@@ -132,7 +132,9 @@ class Run:
         test = self.test(limit)
         structure = preflight(*self.pairs[0], *self.test(2))
         dims = {
-            s.name: DIMS[s.name] for s in structure.sites if s.name in DIMS and len(s.event_shape) == 1
+            s.name: DIMS[s.name]
+            for s in structure.sites
+            if s.name in DIMS and len(s.event_shape) == 1
         }
         return seeds_to_arviz(self.pairs, *test, num=num, dims=dims, seeds=self.seeds, seed=seed)
 
