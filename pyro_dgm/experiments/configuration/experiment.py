@@ -100,6 +100,7 @@ class Experiment:
         self.settings = settings
         check_count("fit", "epochs", self.epochs, fix="--epochs=100")
         check_count("fit", "batch_size", self.batch_size, fix="--batch_size=100")
+        _ = self.seeds, self.evaluation  # mistakes show before the first step
 
     @property
     def epochs(self) -> int:

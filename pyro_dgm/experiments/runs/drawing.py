@@ -47,4 +47,4 @@ def draws_of(run: Any, num: int, context: Batch, seed: int) -> Tensor:
             raise
         # A program in Pyro's own words, whose data are an argument that it needs.
         like = rows_for(run.data, num)[0].to(device)
-        return generate(model, 1, like=like, **options)[0]
+        return generate(model, num, like=like, **options)

@@ -24,6 +24,7 @@ from ...files.manifest import Manifest
 from ...files.records import append_record, read_records
 from ...files.stamps import digest_of
 from ...inference.process.states import fork_rng
+from ...inference.run.structure import preflight
 from ...inference.training.checkpoints import load_weights, weights_content
 from ...inference.training.replicates.histories import SeedHistory
 from ..configuration.experiment import Evaluation, Experiment
@@ -35,6 +36,8 @@ from .metrics import read_metrics
 from .results import Results, results_of
 from .scores import score_content, score_of
 from .training import DRAWS_DESCRIBED, NUM_DESCRIBED
+
+DIMS = {"z": ["latent"], "x": ["pixel"]}  # of sites whose event is a vector
 
 
 @dataclass(frozen=True)
@@ -126,10 +129,14 @@ class Run:
             limit: how many data.
             seed: of the draws.
         """
-        dims = {"z": ["latent"], "x": ["pixel"]}
-        return seeds_to_arviz(
-            self.pairs, *self.test(limit), num=num, dims=dims, seeds=self.seeds, seed=seed
-        )
+        test = self.test(limit)
+        structure = preflight(*self.pairs[0], *self.test(2))
+        dims = {
+            s.name: DIMS[s.name]
+            for s in structure.sites
+            if s.name in DIMS and len(s.event_shape) == 1
+        }
+        return seeds_to_arviz(self.pairs, *test, num=num, dims=dims, seeds=self.seeds, seed=seed)
 
     # -- what is added to it ---------------------------------------------------------------------------
     def evaluate(

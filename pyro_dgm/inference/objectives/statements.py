@@ -10,6 +10,7 @@ from pyro.poutine.messenger import Messenger
 from torch import nn
 from torch.distributions import transform_to
 
+OF_MODULE = "$$$"  # in the names of a `pyro.module` statement
 BASELINE = (
     "__baseline_"  # how Pyro calls the averages that its estimators keep, and move, themselves
 )
@@ -67,35 +68,44 @@ class _Reading(Messenger):
 class SeenStatements(Messenger):
     """Remembers which `pyro.param` statements have run under it, whatever program they stand in.
 
-    The baselines of `TraceGraph_ELBO` are none of a program's: no optimizer moves them.
+    The baselines of `TraceGraph_ELBO` are none of a program's: no optimizer moves them. A `pyro.module` statement only
+    registers what a module holds, whatever Pyro's store has under that name from another program: it runs with the
+    parameters of its module.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.names: list[str] = []
+        self._registered: dict[str, Any] = {}  # by `pyro.module`
         self._num_asked = 0
 
     def _pyro_post_param(self, msg: dict[str, Any]) -> None:
-        is_of_pyro = msg["name"].startswith(BASELINE)
-        if not is_of_pyro and msg["name"] not in self.names:
-            self.names.append(msg["name"])
+        name, arguments = msg["name"], msg["args"]
+        if name.startswith(BASELINE) or name in self.names:
+            return
+        if OF_MODULE in name and len(arguments) > 1:
+            if not isinstance(
+                arguments[1], nn.Parameter
+            ):  # a graph has put its inputs into the module
+                return
+            self._registered[name] = arguments[1]
+        self.names.append(name)
 
     def foreign_to(self, module: nn.Module) -> list[str]:
         """Names of those whose leaves are no parameters of a module."""
-        return _foreign(self.names, module)
+        return self._foreign(self.names, module)
 
     def new_foreign_to(self, module: nn.Module) -> list[str]:
         """The same of those that have first run since this was last asked; next to free where none has."""
         new = self.names[self._num_asked :]
         self._num_asked = len(self.names)
-        return _foreign(new, module) if new else []
+        return self._foreign(new, module) if new else []
 
-
-def _foreign(names: Sequence[str], module: nn.Module) -> list[str]:
-    """Names of the leaves in Pyro's store that are no parameters of a module."""
-    own = {id(p) for p in module.parameters()}
-    leaves = pyro.get_param_store()._params
-    return [name for name in names if name in leaves and id(leaves[name]) not in own]
+    def _foreign(self, names: Sequence[str], module: nn.Module) -> list[str]:
+        """Names of the leaves that the programs ran with and that are no parameters of a module."""
+        own = {id(p) for p in module.parameters()}
+        leaves = {**pyro.get_param_store()._params, **self._registered}
+        return [name for name in names if name in leaves and id(leaves[name]) not in own]
 
 
 def statements_of(state: Mapping[str, Any], module: nn.Module) -> list[str]:

@@ -477,3 +477,40 @@ def test_epochs_of_each_run_are_one_for_each_seed_and_not_all_0(epochs):
     runs = Replicates(vae_trainer, SEEDS)
     with pytest.raises(ValueError, match=r"one for each of 3 seeds.*Fix: epochs=10"):
         runs.fit(torch.randn(8, 3), epochs=epochs, progress=False)
+
+
+class Announced(nn.Module):
+    """Programs in Pyro's own words, whose `pyro.module` statements all seeds share by name."""
+
+    def __init__(self):
+        super().__init__()
+        self.decoder, self.encoder = nn.Linear(2, 3), nn.Linear(3, 2)
+
+    def model(self, x):
+        pyro.module("decoder", self.decoder)
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(len(x), 2), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(self.decoder(z), 1.0).to_event(1), obs=x)
+
+    def guide(self, x):
+        pyro.module("encoder", self.encoder)
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(self.encoder(x), 1.0).to_event(1))
+
+
+def announced_trainer():
+    programs = Announced()
+    return dgm.SVITrainer(dgm.ELBO(programs.model, programs.guide), lr=1e-2)
+
+
+def test_seeds_whose_modules_have_one_name_in_pyros_store_train_their_own(clean_store):
+    runs = assert_as_alone(announced_trainer, torch.randn(10, 3), epochs=2, batch_size=4)
+    assert runs.at_once == len(SEEDS)
+    for trainer in runs:
+        assert not [n for n, _ in trainer.module.named_parameters() if "statements" in n]
+
+
+@pytest.fixture
+def clean_store():
+    yield
+    pyro.clear_param_store()
