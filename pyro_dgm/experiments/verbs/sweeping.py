@@ -57,7 +57,8 @@ def sweep(
 
     A worker is this very call. Workers on one or many machines share `out` and need no number: each takes the next
     trial that nobody has, by the lock of its directory. What a killed one had begun is resumed from its last epoch.
-    The lock of a worker that was killed on another machine stays, and the error says how to remove it.
+    The lock of a worker that was killed on another machine stays: its trial counts as not ended until its `.lock` is
+    removed.
 
     Args:
         experiment: a name of the catalogue, a YAML file, or what one would hold as a mapping.
