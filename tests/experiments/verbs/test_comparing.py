@@ -67,6 +67,12 @@ def test_one_seed_is_said_to_say_nothing_of_the_spread(runs):
     assert "–" in str(compare(runs[1], runs[2]))
 
 
+def test_bounds_that_may_be_loose_are_not_compared_without_a_word(runs):
+    found = compare(runs[0], runs[1])
+    assert found.unreliable.max() > 0.2
+    assert "k-hat is high: these bounds may be loose" in str(found)
+
+
 def test_the_table_of_arviz_is_that_of_the_first_seeds(runs):
     found = compare(runs[0], runs[1])
     table = found.elpd()
