@@ -1,6 +1,7 @@
 """Deep generative models as Pyro programs: declare once, train by SVI, and know the numbers."""
 
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from . import (
     datasets,
@@ -100,6 +101,10 @@ from .refitting.generative import refit_prior, refit_scale
 from .refitting.posterior import fit_posterior
 from .refitting.recognition import refit_guide
 
+if TYPE_CHECKING:
+    from . import runs
+    from .runs import load_run
+
 __version__ = "0.1.0"
 __all__ = [
     "AggregatePrior",
@@ -198,6 +203,7 @@ __all__ = [
     "impute",
     "interpolate",
     "khat",
+    "load_run",
     "load_weights",
     "maf",
     "marginal_nll",
@@ -219,6 +225,7 @@ __all__ = [
     "refit_prior",
     "refit_scale",
     "results",
+    "runs",
     "save_weights",
     "sbc",
     "spline_coupling",
@@ -234,7 +241,10 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Answer a name that has moved with its new home; it still works, under a warning."""
+    """Read `runs` when it is asked for; answer a name that has moved with its new home, under a warning."""
+    if name in ("runs", "load_run"):  # which bring the parser and matplotlib
+        found = import_module(".runs", __name__)
+        return found.load_run if name == "load_run" else found
     home = home_of(name)
     namespace, _, leaf = home.rpartition(".")
     return getattr(globals()[namespace], leaf) if namespace else globals()[leaf]

@@ -47,6 +47,7 @@ NAMESPACES = (
     "results",
     "diagnostics",
     "training",
+    "runs",
 )
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from ..contract import PyroProgram
+from ..display.progress import watched
 from ..evaluation.likelihood.importance import Scores, nll_of
 from ..evaluation.likelihood.results import NLL
 from ..inference.data.tensors import Batch, split_rows
@@ -182,8 +183,10 @@ def _read_blocks(reading: Reading, batch: Batch) -> list[Block]:
     """The data that are kept, read in blocks."""
     pair: Session = reading.pair
     _ = pair.structure  # refuses, before the first draw, what can't be scored
-    parts = split_rows(batch, rows_of_block(pair.num, pair.device))
-    return [reading.read(block, i) for i, block in enumerate(seeded(parts, pair.seed))]
+    rows = rows_of_block(pair.num, pair.device)
+    num_blocks = -(-len(batch[0]) // rows)
+    blocks = watched(split_rows(batch, rows), num_blocks, "block", "to_arviz")
+    return [reading.read(block, i) for i, block in enumerate(seeded(blocks, pair.seed))]
 
 
 def _has_numbers_per_datum(pair: Session, blocks: Sequence[Block]) -> bool:

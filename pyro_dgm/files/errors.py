@@ -32,6 +32,10 @@ class FileError(OSError, ValueError):
         return type(self), (self.path, self.expected, self.got, self.fix)
 
 
+class OwnedError(FileError):
+    """A folder that another process owns."""
+
+
 @contextmanager
 def named(path: str | Path, doing: str) -> Iterator[None]:
     """Give an error of the operating system the name of its file and a fix.

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .errors import FileError, named
+from .errors import FileError, OwnedError, named
 
 LOCK = ".lock"
 NO_LOCKS = (errno.ENOTSUP, errno.ENOLCK, errno.ENOSYS)
@@ -24,7 +24,8 @@ def owned(folder: Path) -> Iterator[None]:
     here: it is taken for alive.
 
     Raises:
-        FileError: if another process owns the folder, or it can't be written.
+        OwnedError: if another process owns the folder.
+        FileError: if it can't be written.
     """
     path = folder / LOCK
     descriptor = _acquire(path)
@@ -140,10 +141,10 @@ def _is_still(path: Path, descriptor: int) -> bool:
         return False
 
 
-def _owned_by_another(path: Path, descriptor: int) -> FileError:
+def _owned_by_another(path: Path, descriptor: int) -> OwnedError:
     owner = _owner(descriptor)
     who = f"process {owner.get('pid', '?')} on {owner.get('host', 'this host')}"
     fix = f"wait until it has ended, or take another folder; if it is dead, rm {path}"
-    return FileError(
+    return OwnedError(
         path, "a folder that no other process writes to", f"{who}, a run that lives", fix
     )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
 from secrets import token_hex
 
-from .errors import named
+from .errors import FileError, named
 
 SUFFIX = ".tmp"
 DAY = 86_400.0  # seconds after which a leftover of another host is given up
@@ -36,7 +38,37 @@ def write_file(path: str | Path, content: bytes | memoryview, keep: int = 1) -> 
             os.replace(temporary, path)  # noqa: PTH105 - the atomic call itself
         finally:
             temporary.unlink(missing_ok=True)
-        _sync_folder(path.parent)
+        _sync(path.parent)
+
+
+def write_folder(path: str | Path, write: Callable[[Path], None]) -> None:
+    """Write a folder that was not there before so that it is there whole, or not at all.
+
+    Args:
+        path: the folder.
+        write: is called with the name of a neighbour, and makes it.
+
+    Raises:
+        FileError: for one that is there; if it can't be written: nothing is left of it then.
+    """
+    path = Path(path)
+    if path.exists():
+        raise FileError(
+            path, "a name that is free", "one that is there", f"another name, or rm -r {path}"
+        )
+    with named(path, "write"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        sweep(path.parent, path.name)
+        temporary = _neighbour(path)
+        try:
+            write(temporary)
+            for file in sorted(temporary.rglob("*")):
+                _sync(file)
+            _sync(temporary)
+            os.rename(temporary, path)  # noqa: PTH104 - the atomic call itself
+        finally:
+            _remove(temporary)
+        _sync(path.parent)
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -48,7 +80,7 @@ def sweep(folder: Path, name: str = "*") -> None:
     """Remove what killed processes left of a file: temporaries of this host's dead, and others a day old."""
     for leftover in folder.glob(f".{name}.*{SUFFIX}"):
         if _is_abandoned(leftover):
-            leftover.unlink(missing_ok=True)
+            _remove(leftover)
 
 
 def older(path: str | Path, age: int = 1) -> Path:
@@ -97,9 +129,17 @@ def _write_synced(path: Path, content: bytes | memoryview) -> None:
         os.fsync(file.fileno())
 
 
-def _sync_folder(folder: Path) -> None:
-    """Make the new name as durable as the bytes."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def _remove(leftover: Path) -> None:
+    """Remove a file or a folder, if it is there."""
+    if leftover.is_dir():
+        shutil.rmtree(leftover, ignore_errors=True)
+    else:
+        leftover.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    """Make a file, or the names in a folder, durable."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

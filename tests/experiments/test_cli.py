@@ -1,7 +1,10 @@
 """The command line, from flags to the run directory and back."""
 
+import contextlib
+import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -391,10 +394,12 @@ def test_the_configuration_of_a_resumed_run_begins_another_run_anew(run, tmp_pat
 
 
 # -- several seeds -----------------------------------------------------------------------------------------------
-@pytest.fixture
-def seeds(tmp_path, capsys):
-    main(["fit", *SMALL, "--seeds=3", f"--out={tmp_path / 'seeds'}"])
-    return tmp_path / "seeds", capsys.readouterr().out
+@pytest.fixture(scope="module")
+def seeds(tmp_path_factory):
+    folder, printed = tmp_path_factory.mktemp("runs") / "seeds", io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        main(["fit", *SMALL, "--seeds=3", f"--out={folder}"])
+    return folder, printed.getvalue()
 
 
 def test_each_of_several_seeds_is_as_if_alone(seeds, tmp_path):
@@ -421,16 +426,17 @@ def test_seeds_are_chains_of_the_posterior(seeds):
     assert posterior.posterior["seed"].values.tolist() == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_seeds_that_were_stopped_at_other_epochs_go_on_to_the_same_end(seeds, tmp_path):
-    folder = seeds[0]
+    folder = tmp_path / "stopped"
+    shutil.copytree(seeds[0], folder)
     one = folder / "checkpoints" / "seed-1.pt"
     one.unlink()
     (folder / "checkpoints" / "seed-1.pt.1").rename(one)  # an epoch before the others
     (folder / "results.jsonl").unlink()
     main(["resume", str(folder)])
     again = {row["seed"]: row["nll"] for row in records(folder)}
-    main(["fit", *SMALL, "--seeds=3", f"--out={tmp_path / 'straight'}"])
-    straight = {row["seed"]: row["nll"] for row in records(tmp_path / "straight")}
+    straight = {row["seed"]: row["nll"] for row in records(seeds[0])}
     assert again == pytest.approx(straight, rel=1e-4)
 
 
@@ -447,6 +453,7 @@ def test_what_a_run_was_made_with_is_written(run):
     assert len(found["data"]["fingerprint"]) == 64
 
 
+@pytest.mark.slow
 def test_a_request_to_end_leaves_a_checkpoint_and_says_how_to_go_on(tmp_path):
     folder = tmp_path / "run"
     command = [

@@ -10,10 +10,13 @@ import warnings
 from argparse import ArgumentError
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from ... import __version__
+from ...display.progress import bars
+from ...display.tabular import Tabular
 from ...inference.process.distributed import rank_and_world
 from ..configuration.arguments import read_experiment
 from ..configuration.experiment import experiment_parser, schema
@@ -22,18 +25,32 @@ from ..runs.folders import new_run
 from ..runs.processes import find_device, process_group
 from ..runs.results import table
 from ..runs.run import Run
+from ..verbs.comparing import compare
 from ..verbs.evaluating import evaluate
+from ..verbs.exporting import export
 from ..verbs.fitting import fit, resume, run_experiment
+from ..verbs.ready import recipes
+from ..verbs.reporting import report
 from ..verbs.sampling import sample
-from .signatures import command_parser, parse_command, told_arguments
+from ..verbs.sweeping import sweep
+from .flags import split_flags
+from .signatures import call, command_parser, parse_command, told_arguments
+from .sweeping import help_of_sweep, sweep_of_flags
 
 VERBS: dict[str, Callable[..., Any]] = {
     "fit": fit,
     "resume": resume,
     "evaluate": evaluate,
     "sample": sample,
+    "compare": compare,
+    "report": report,
+    "sweep": sweep,
+    "export": export,
+    "recipes": recipes,
 }
-OWN_FLAGS = ("out", "device", "quiet", "json", "print_config")  # of fit, beside its experiment
+# Flags of fit, beside those of its experiment.
+OWN_VALUES = ("out", "device")
+OWN_SWITCHES = ("quiet", "json", "print_config")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -59,7 +76,7 @@ def _run(arguments: list[str]) -> None:
     except KeyboardInterrupt as stop:
         code = 143 if isinstance(stop, Terminated) else 130
         _end(code, f"pyro-dgm {name}: stopped. {' '.join(map(str, stop.args))}".rstrip())
-    except (ArgumentError, ValueError, OSError) as error:
+    except (ArgumentError, ValueError, OSError, ImportError) as error:
         _end(2, f"pyro-dgm {name}: {with_fix(str(error))}")
     except TypeError as error:  # of a value; any other is a mistake of this package
         if "Fix:" not in str(error):
@@ -77,10 +94,17 @@ def _run_verb(name: str, arguments: list[str]) -> None:
     if name == "fit":
         _fit(arguments)
         return
+    if name == "sweep":
+        _sweep(arguments)
+        return
+    is_json = "--json" in arguments
+    is_quiet = is_json or "--quiet" in arguments
+    words = [word for word in arguments if word not in ("--json", "--quiet")]
     parser = command_parser(name, VERBS[name])
-    result = VERBS[name](**parse_command(parser, arguments))
+    with bars(shown=not is_quiet):
+        result = call(VERBS[name], parse_command(parser, words))
     if rank_and_world()[0] == 0:
-        _show(result)
+        _show(result, is_json=is_json)
 
 
 def _fit(arguments: list[str]) -> None:
@@ -90,7 +114,7 @@ def _fit(arguments: list[str]) -> None:
         return
     if any(word.split("=")[0].endswith(".help") for word in arguments):
         experiment_parser().parse_args(arguments)  # prints the settings of a class, and ends
-    source, flags, own = _own_flags(arguments)
+    source, flags, own = split_flags(arguments, OWN_VALUES, OWN_SWITCHES)
     experiment = read_experiment(source, flags)
     if own["print_config"]:
         print(experiment.dump(), end="")
@@ -104,40 +128,45 @@ def _fit(arguments: list[str]) -> None:
         say=(lambda line: None) if is_quiet else _say,
     )
     if rank_and_world()[0] == 0:
-        if own["json"]:
-            print("\n".join(json.dumps(row) for row in run.own_results))
-        else:
-            _show(run)
+        _show(run, is_json=bool(own["json"]))
 
 
-def _own_flags(arguments: list[str]) -> tuple[str | None, list[str], dict[str, Any]]:
-    """The experiment that is named first, the flags that change it, and those of the command itself."""
-    source = None
-    if arguments and not arguments[0].startswith("-"):
-        source, arguments = arguments[0], arguments[1:]
-    own: dict[str, Any] = dict.fromkeys(OWN_FLAGS)
-    flags: list[str] = []
-    words = iter(arguments)
-    for word in words:
-        name, is_joined, value = word.removeprefix("--").partition("=")
-        if word.startswith("--") and name in ("out", "device"):
-            own[name] = value if is_joined else next(words, None)
-        elif word.startswith("--") and name in OWN_FLAGS:
-            own[name] = value not in ("false", "no")
-        else:
-            flags.append(word)
-    return source, flags, own
+def _sweep(arguments: list[str]) -> None:
+    """`sweep`, whose flags are what it searches, and the places of an experiment."""
+    if any(word in ("-h", "--help") for word in arguments):
+        print(help_of_sweep())
+        return
+    found, is_json = sweep_of_flags(arguments, _say)
+    _show(found, is_json=is_json)
 
 
-def _show(result: Any) -> None:
-    """What a verb found, for people."""
-    if isinstance(result, Run):
+def _show(result: Any, *, is_json: bool = False) -> None:
+    """What a verb found, for people, or as rows of JSON."""
+    if is_json:
+        print(_as_json(result))
+    elif isinstance(result, Run):
         print(table(result.own_results), flush=True)
         print(f"\nRun directory: {result.folder}")
     elif isinstance(result, list):
         print(table(result), flush=True)
+    elif isinstance(result, Tabular):
+        print(result, flush=True)
+    elif isinstance(result, Path):
+        print(f"Written: {result}")
     elif result is not None:
         print(f"{len(result)} samples")
+
+
+def _as_json(result: Any) -> str:
+    if isinstance(result, Run):
+        result = result.own_results
+    if isinstance(result, Tabular):
+        return str(result.to_dataframe().to_json(orient="records", lines=True)).rstrip()
+    if isinstance(result, list):
+        return "\n".join(json.dumps(row) for row in result)
+    if isinstance(result, Path):
+        return json.dumps({"written": str(result)})
+    return json.dumps({"num": len(result)})
 
 
 def _say(line: str) -> None:

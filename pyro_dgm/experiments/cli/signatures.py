@@ -34,7 +34,7 @@ def command_parser(name: str, function: Callable[..., Any]) -> CommandParser:
     told = told_arguments(function)
     hints = typing.get_type_hints(function)
     for parameter in inspect.signature(function).parameters.values():
-        if parameter.kind is not parameter.VAR_KEYWORD:
+        if parameter.kind is not parameter.VAR_KEYWORD and _has_words(hints[parameter.name]):
             _add(parser, parameter, hints[parameter.name], told.get(parameter.name, ""))
     return parser
 
@@ -51,7 +51,22 @@ def parse_command(parser: CommandParser, arguments: Sequence[str]) -> dict[str, 
         raise ValueError(str(error)) from error
     if rest:
         raise ValueError(_unknown(parser, rest[0]))
-    return vars(found)
+    given = vars(found)
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def call(function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
+    """A function with arguments by name, also those that it takes by their place alone.
+
+    Example:
+        >>> call(lambda *numbers, base: [base + number for number in numbers], {"numbers": [1, 2], "base": 10})
+        [11, 12]
+    """
+    places: list[Any] = []
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            places = arguments.pop(parameter.name)
+    return function(*places, **arguments)
 
 
 def told_arguments(function: Callable[..., Any]) -> dict[str, str]:
@@ -89,6 +104,8 @@ def _add(parser: CommandParser, parameter: inspect.Parameter, hint: Any, told: s
     help_line = told.replace("%", "%%")
     if parameter.kind is parameter.VAR_POSITIONAL:
         parser.add_argument(parameter.name, nargs="+", type=kind, help=help_line)
+    elif parameter.default is parameter.empty and parameter.kind is parameter.KEYWORD_ONLY:
+        parser.add_argument(f"--{parameter.name}", type=kind, required=True, help=help_line)
     elif parameter.default is parameter.empty:
         parser.add_argument(
             parameter.name, nargs="+" if is_many else None, type=kind, help=help_line
@@ -122,6 +139,13 @@ def _kind(hint: Any) -> tuple[Callable[[str], Any], bool]:
     if origin is not None and arguments:
         return _kind(arguments[0])[0], True
     return (hint, False) if hint in (int, float, bool, str) else (str, False)
+
+
+def _has_words(hint: Any) -> bool:
+    """Whether a command line can say it: not a list of objects."""
+    arguments = typing.get_args(hint)
+    is_list = typing.get_origin(hint) not in (None, typing.Union, UnionType)
+    return not is_list or any(kind in (int, float, bool, str, Path) for kind in arguments)
 
 
 def _unknown(parser: CommandParser, flag: str) -> str:

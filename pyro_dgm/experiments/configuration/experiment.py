@@ -22,6 +22,7 @@ from ..data.datasets import Data
 from ..recipes import density, own, vae  # noqa: F401 - a class has its short name once it is imported
 from ..recipes.adversarial import Adversarial
 from ..recipes.recipe import Recipe
+from ..runs.loggers import Logger
 from .reading import build
 from .trust import only_trusted
 
@@ -61,6 +62,7 @@ def schema(
     batch_size: int = 100,
     patience: int | None = None,
     seeds: int | list[int] = 1,
+    loggers: list[Logger] = [],  # noqa: B006 - the parser copies it
 ) -> None:
     """The places of an experiment, which files and flags fill.
 
@@ -75,6 +77,7 @@ def schema(
         batch_size: data per step.
         patience: stop after so many epochs without a better validation −ELBO.
         seeds: how many runs that differ in their seed (0, 1, …), or the seeds themselves.
+        loggers: who is told of steps and epochs, such as `PrintEvery` or `TensorBoard`.
     """
 
 
@@ -97,6 +100,7 @@ class Experiment:
         self.settings = settings
         check_count("fit", "epochs", self.epochs, fix="--epochs=100")
         check_count("fit", "batch_size", self.batch_size, fix="--batch_size=100")
+        _ = self.seeds, self.evaluation  # mistakes show before the first step
 
     @property
     def epochs(self) -> int:
@@ -132,6 +136,11 @@ class Experiment:
         """The data, read once."""
         return self._built("data")
 
+    @property
+    def loggers(self) -> list[Logger]:
+        """Who is told of the training."""
+        return self._built("loggers")
+
     @cached_property
     def evaluation(self) -> Evaluation:
         """How the test data are scored."""
@@ -142,6 +151,12 @@ class Experiment:
         other = copy(self)
         vars(other)["evaluation"] = evaluation
         return other
+
+    def with_data_of(self, other: Experiment) -> Experiment:
+        """The same experiment, on the data that another one has read: its own are the same."""
+        found = copy(self)
+        vars(found)["data"] = other.data
+        return found
 
     def programs(self) -> nn.Module:
         """A module with model and guide, in the sizes of the data, with weights of its own by the global seed."""

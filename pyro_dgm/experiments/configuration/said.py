@@ -28,7 +28,7 @@ def settings_said(arguments: Sequence[str]) -> dict[str, Any]:
         if name == "config":
             tree = _merged(tree, json.loads(value))
             continue
-        node: Any = _read(value)
+        node: Any = [_read(value)] if name.endswith("+") else _read(value)
         for part in reversed(name.removesuffix("+").split(".")):
             node = {part: node}
         tree = _merged(tree, node)

@@ -17,7 +17,7 @@ from .modules import file_of, make_importable
 from .reading import FIX, read_run_config
 from .trust import only_trusted, with_fix
 
-TRAINING = ("objective", "trainer", "adversarial")  # nobody builds them but who trains
+TRAINING = ("objective", "trainer", "adversarial", "loggers")  # nobody builds them but who trains
 
 
 def stored_experiment(folder: Path, trust: Sequence[str] = ()) -> Experiment:

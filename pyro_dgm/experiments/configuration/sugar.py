@@ -1,4 +1,4 @@
-"""What may be said shorter: a path for data, `file.py:Name` for an own program."""
+"""What may be said shorter: a path for data, `file.py:Name` for an own program, names of loggers."""
 
 from __future__ import annotations
 
@@ -20,11 +20,16 @@ def plain_flag(flag: str, folders: Folders) -> list[str]:
     Example:
         >>> plain_flag("--epochs=3", {})
         ['--epochs=3']
+        >>> plain_flag("--loggers=PrintEvery,TensorBoard", {})
+        ['--loggers+=PrintEvery', '--loggers+=TensorBoard']
     """
     name, _, value = flag.partition("=")
     name = name.removeprefix("--")
     if name == "data" and is_path(value):
         return ["--data=File", f"--data.path={Path(value).resolve()}"]
+    if name == "loggers" and value[:1] not in ("[", "{"):
+        loggers = [_importable(logger, name, folders) for logger in value.split(",")]
+        return [f"--loggers+={logger}" for logger in loggers]
     if FILE in value and name != "data.path":
         path = _import_path(value, name, folders)
         return (
@@ -41,6 +46,8 @@ def plain_settings(settings: dict[str, Any], folders: Folders) -> dict[str, Any]
         found["data"] = _class("File", path=str(Path(data).resolve()))
     if isinstance(model, str) and FILE in model:
         found["model"] = _class("Own", program=found["model"])
+    if isinstance(found.get("loggers"), str | dict):
+        found["loggers"] = [found["loggers"]]
     return found
 
 
@@ -55,6 +62,10 @@ def _import_path(value: str, key: str, folders: Folders) -> str:
     module, path, folder = module_of(value, key)
     folders[module] = folder
     return path
+
+
+def _importable(value: str, key: str, folders: Folders) -> str:
+    return _import_path(value, key, folders) if FILE in value else value
 
 
 def _plain(value: Any, key: str, folders: Folders) -> Any:

@@ -12,7 +12,7 @@ from jsonargparse import set_parsing_settings
 from jsonargparse._common import parsing_settings
 
 # What a configuration names classes and functions for.
-PARTS = ("model", "data", "objective", "trainer", "adversarial")
+PARTS = ("model", "data", "objective", "trainer", "adversarial", "loggers")
 ROOTS = ("pyro_dgm", "pyro", "torch")
 # Parts of torch that load code or files, start processes, or hold what does; no model is built from them.
 REFUSED = (

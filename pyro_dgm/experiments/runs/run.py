@@ -24,7 +24,7 @@ from ...files.manifest import Manifest
 from ...files.records import append_record, read_records
 from ...files.stamps import digest_of
 from ...inference.process.states import fork_rng
-from ...inference.run.sessions import session
+from ...inference.run.structure import preflight
 from ...inference.training.checkpoints import load_weights, weights_content
 from ...inference.training.replicates.histories import SeedHistory
 from ..configuration.experiment import Evaluation, Experiment
@@ -37,7 +37,7 @@ from .results import Results, results_of
 from .scores import score_content, score_of
 from .training import DRAWS_DESCRIBED, NUM_DESCRIBED
 
-DIMS = {"z": ["latent"], "x": ["pixel"]}  # names of event dims in the posterior
+DIMS = {"z": ["latent"], "x": ["pixel"]}  # of sites whose event is a vector
 
 
 @dataclass(frozen=True)
@@ -130,9 +130,12 @@ class Run:
             seed: of the draws.
         """
         test = self.test(limit)
-        with session(*self.pairs[0], *test) as pair:
-            vectors = [site.name for site in pair.structure.sites if len(site.event_shape) == 1]
-        dims = {name: dim for name, dim in DIMS.items() if name in vectors}
+        structure = preflight(*self.pairs[0], *self.test(2))
+        dims = {
+            s.name: DIMS[s.name]
+            for s in structure.sites
+            if s.name in DIMS and len(s.event_shape) == 1
+        }
         return seeds_to_arviz(self.pairs, *test, num=num, dims=dims, seeds=self.seeds, seed=seed)
 
     # -- what is added to it ---------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from ..configuration.reading import build
 from ..data.checks import check_splits
 from .folders import check_checkpoint
 from .layout import CHECKPOINTS, METRICS, checkpoint_of
+from .loggers import Loggers
 from .metrics import append_metrics, rebuild_metrics
 
 # Room that a seed takes, in sizes of its weights: two checkpoints and a third one as it is written, each with weights,
@@ -40,7 +41,7 @@ class Seeds:
         experiment: what is trained.
         folder: the run directory.
         device: where.
-        announce: told of each epoch: its seed, and its row.
+        loggers: are told of steps and epochs.
 
     Attributes:
         programs: model and guide by seed.
@@ -53,12 +54,12 @@ class Seeds:
         experiment: Experiment,
         folder: Path,
         device: torch.device,
-        announce: Callable[[int, Row], None] = lambda seed, row: None,
+        loggers: Loggers,
     ):
         self.experiment = experiment
         self.folder = folder
         self.device = device
-        self.announce = announce
+        self.loggers = loggers
         declared: list[nn.Module] = []
 
         def declare() -> Trainer:
@@ -131,19 +132,22 @@ class Seeds:
         experiment = self.experiment
         train, val = experiment.batches(), experiment.validation()
         options: dict[str, Any] = {"patience": experiment.patience, "progress": progress}
+        on_step = self.loggers.on_step if rank_and_world()[0] == 0 else None
         if self._runs is not None:
             options |= {"checkpoint": self.folder / CHECKPOINTS, "on_epoch": self._record}
+            options["on_step"] = on_step
             self._runs.fit(train, val, left, experiment.batch_size, **options)
             return
         ((seed, trainer),) = self.trainers.items()
         options |= {"checkpoint": checkpoint_of(self.folder, seed), "seed": seed}
-        options["on_epoch"] = lambda row: self._record(seed, row)
+        options["on_epoch"] = partial(self._record, seed)
+        options["on_step"] = None if on_step is None else partial(on_step, seed)
         trainer.fit(train, val, left[0], experiment.batch_size, **options)
 
     def _record(self, seed: int, row: Row) -> None:
         if rank_and_world()[0] == 0:
             append_metrics(self.folder / METRICS, seed, row)
-            self.announce(seed, row)
+            self.loggers.epoch(seed, row)
 
     def _epochs_left(self, trainer: Trainer) -> int:
         num, done = self.experiment.epochs, trainer.num_epochs

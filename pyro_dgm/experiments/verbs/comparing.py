@@ -22,6 +22,8 @@ from ..runs.run import Run, load_run
 if TYPE_CHECKING:
     import pandas
 
+LOOSE = 0.2  # share of the data with a high k-hat from which bounds are not compared without a word
+
 
 @dataclass(frozen=True)
 class RunComparison(Tabular):
@@ -216,6 +218,12 @@ def _verdict(found: RunComparison) -> str:
         )
     if min(found.num_seeds[:2]) < 2:
         text += " (of the data alone: one seed says nothing of the spread between seeds)"
+    loosest = float(found.unreliable[:2].max())
+    if loosest > LOOSE:
+        text += (
+            f". For {loosest:.0%} of the data k-hat is high: these bounds may be loose by more than the slack, and not "
+            "equally in both runs; more draws (pyro-dgm evaluate RUN --num=10000) or AIS tell"
+        )
     return text + "."
 
 

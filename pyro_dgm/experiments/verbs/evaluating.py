@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from ...display.progress import bars, watched
 from ...files.records import read_records
 from ..configuration.experiment import Evaluation
 from ..runs.layout import RESULTS
@@ -23,6 +24,7 @@ def evaluate(
     seed: int = 0,
     device: str | None = None,
     trust: Sequence[str] = (),
+    progress: bool = True,
 ) -> list[Results]:
     """Score every seed of a run on its test data again: a row of `results.jsonl` for each.
 
@@ -33,6 +35,7 @@ def evaluate(
         seed: of the draws.
         device: default: the GPU if there is one.
         trust: modules of your own that its configuration names.
+        progress: whether to show bars.
 
     Returns:
         The rows, in nats per datum.
@@ -42,4 +45,8 @@ def evaluate(
         run = load_run(run, trust, find_device(device))
     read_records(run.folder / RESULTS)  # damaged ones are named before the work
     chosen = replace(run, experiment=run.experiment.with_evaluation(asked))
-    return [score(chosen, own, command="evaluate", noise=seed) for own in run.seeds]
+    with bars(shown=progress):
+        return [
+            score(chosen, own, command="evaluate", noise=seed)
+            for own in watched(run.seeds, len(run.seeds), "seed", "evaluate")
+        ]

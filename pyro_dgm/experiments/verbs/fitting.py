@@ -7,10 +7,12 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+import yaml
 
+from ...display.progress import bars, watched
 from ...files.manifest import Manifest
-from ...inference.training.history import Row
 from ..configuration.arguments import Source, flags_of, read_experiment
 from ..configuration.experiment import Experiment
 from ..configuration.modules import folders_of
@@ -19,6 +21,7 @@ from ..configuration.stored import find_modules
 from ..runs.environment import environment_of, to_json
 from ..runs.folders import begun_run, new_run
 from ..runs.layout import CHECKPOINTS, CONFIG, ENVIRONMENT
+from ..runs.loggers import Logger, Loggers
 from ..runs.pictures import draw_pictures
 from ..runs.processes import claimed, find_device, on_rank_zero, rank_zero_first
 from ..runs.results import Results
@@ -32,6 +35,7 @@ def fit(
     out: str | Path | None = None,
     device: str | None = None,
     trust: Sequence[str] = (),
+    loggers: Sequence[Logger] = (),
     progress: bool = True,
     **settings: Any,
 ) -> Run:
@@ -43,6 +47,7 @@ def fit(
         out: run directory; default: one under `runs/` by the time.
         device: default: the GPU if there is one, under torchrun that of each process.
         trust: modules of your own that the experiment names, such as `["mymodel"]`.
+        loggers: are told of steps and epochs, beside those that the experiment names.
         progress: whether to show bars.
         settings: what is changed in it, as in its file: `epochs=3, seeds=5, model={"latent": 8}`.
 
@@ -55,7 +60,9 @@ def fit(
         FileError: for a directory that holds a run or is another's, for a full disk, for damaged files.
     """
     said = read_experiment(experiment, flags_of(settings), trust)
-    return run_experiment(said, new_run(out), find_device(device), progress=progress)
+    return run_experiment(
+        said, new_run(out), find_device(device), loggers=loggers, progress=progress
+    )
 
 
 def resume(
@@ -64,6 +71,7 @@ def resume(
     epochs: int | None = None,
     device: str | None = None,
     trust: Sequence[str] = (),
+    loggers: Sequence[Logger] = (),
     progress: bool = True,
 ) -> Run:
     """Go on with a run that was stopped, from the checkpoints of its seeds, to the same end as if it had not been.
@@ -73,6 +81,7 @@ def resume(
         epochs: epochs in all, if they shall be more than it was started with.
         device: as in `fit`.
         trust: modules of your own that its configuration names.
+        loggers: are told of steps and epochs, beside those that the run names.
         progress: whether to show bars.
 
     Raises:
@@ -86,7 +95,12 @@ def resume(
     find_modules(folder, trust)
     said = read_experiment(read_run_config(folder), changed, trust)
     return run_experiment(
-        said, begun_run(folder), find_device(device), resume=True, progress=progress
+        said,
+        begun_run(folder),
+        find_device(device),
+        resume=True,
+        progress=progress,
+        loggers=loggers,
     )
 
 
@@ -97,8 +111,9 @@ def run_experiment(
     *,
     resume: bool = False,
     progress: bool = True,
-    announce: Callable[[int, Row], None] = lambda seed, row: None,
+    loggers: Sequence[Logger] = (),
     say: Callable[[str], None] = lambda line: None,
+    concludes: bool = True,
 ) -> Run:
     """Train, evaluate and write, in a directory that this process owns meanwhile.
 
@@ -108,12 +123,20 @@ def run_experiment(
         device: where.
         resume: go on from the checkpoints that there are.
         progress: whether to show bars.
-        announce: told of each epoch.
+        loggers: are told of steps and epochs, beside its own.
         say: told in a line what is going on.
+        concludes: whether the test data are scored and described at the end.
     """
-    with claimed(claim) as folder:
+    with claimed(claim) as folder, bars(shown=progress):
         try:
-            return _run(experiment, folder, device, resume, progress, announce, say)
+            told = Loggers([*experiment.loggers, *loggers])
+            run = _train(experiment, folder, device, told, say, resume=resume, progress=progress)
+            if concludes:
+                conclude(run)
+            with on_rank_zero() as is_telling:
+                if is_telling:
+                    told.end(run.own_results)
+            return run
         except KeyboardInterrupt as stop:
             has_begun = any((folder / CHECKPOINTS).glob("seed-*"))
             how = f"pyro-dgm resume {folder}" if has_begun else "the same command again"
@@ -121,36 +144,43 @@ def run_experiment(
             raise
 
 
-def _run(
+def _train(
     experiment: Experiment,
     folder: Path,
     device: torch.device,
-    resume: bool,  # noqa: FBT001
-    progress: bool,  # noqa: FBT001
-    announce: Callable[[int, Row], None],
+    loggers: Loggers,
     say: Callable[[str], None],
+    *,
+    resume: bool,
+    progress: bool,
 ) -> Run:
     for line in rank_zero_first(lambda: experiment.data).said:
         say(line)
-    seeds = Seeds(experiment, folder, device, announce)
+    seeds = Seeds(experiment, folder, device, loggers)
     seeds.check()
     with on_rank_zero() as is_writing:
         if is_writing:
             _describe(experiment, folder, device)
+            loggers.begin(folder, yaml.safe_load(experiment.dump()))
     seeds.train(resume=resume, progress=progress)
     trained = {s: p for s, p in seeds.programs.items() if s not in seeds.errors}
     run = Run(folder, experiment, trained, device)
     with on_rank_zero() as is_writing:
         if is_writing:
             run.save_weights()
-    for seed in run.seeds:
-        seconds = sum(seeds.trainers[seed].history.column("seconds"))
-        score(run, seed, command="fit", seconds=seconds)
+    return run
+
+
+def conclude(run: Run) -> None:
+    """Score the test data under every seed of a run that has been trained, and describe the run."""
+    seconds = np.nansum(run.history["seconds"], axis=1).tolist()
+    timed = zip(run.seeds, seconds, strict=True)
+    for seed, of_training in watched(timed, len(run.seeds), "seed", "evaluate"):
+        score(run, seed, command="fit", seconds=of_training)
     with on_rank_zero() as is_writing:
         if is_writing:
             draw_pictures(run)
             run.describe()
-    return run
 
 
 def score(run: Run, seed: int, *, command: str, noise: int | None = None, **extra: Any) -> Results:

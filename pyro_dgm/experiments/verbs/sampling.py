@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
+from ...display.progress import bars
 from ...files.writing import write_file
 from ...inference.run.sessions import require_positive
 from ..runs.pictures import draw_samples
@@ -23,6 +24,7 @@ def sample(
     seed: int = 0,
     device: str | None = None,
     trust: Sequence[str] = (),
+    progress: bool = True,
 ) -> Tensor:
     """Draw data from the model of a run's first seed: `samples.npy`, and of images `sample.png`, in its directory.
 
@@ -32,6 +34,7 @@ def sample(
         seed: of the draws.
         device: default: the GPU if there is one.
         trust: modules of your own that its configuration names.
+        progress: whether to show bars.
 
     Returns:
         The data `(num, D)`.
@@ -39,7 +42,8 @@ def sample(
     require_positive(num=num)
     if not isinstance(run, Run):
         run = load_run(run, trust, find_device(device))
-    x = draw_samples(run, num, seed, run.folder / "sample.png")
+    with bars(shown=progress):
+        x = draw_samples(run, num, seed, run.folder / "sample.png")
     buffer = BytesIO()
     np.save(buffer, x.cpu().numpy())
     write_file(run.folder / "samples.npy", buffer.getbuffer())

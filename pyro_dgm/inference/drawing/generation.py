@@ -10,6 +10,7 @@ from pyro import poutine
 from torch import Tensor
 
 from ...contract import PyroProgram, Site
+from ...display.progress import watched
 from ..data.tensors import Batch
 from ..run.sessions import Session, require_positive, session
 from ..run.traces import latent_sites, plate_depth, plate_value, vectorized
@@ -69,7 +70,8 @@ def generate(
         require_positive(num=num)
         _require_many(model)
         draws: list[Tensor] = []
-        for start in range(0, num, chunk):
+        starts = range(0, num, chunk)
+        for start in watched(starts, len(starts), "block", "generate"):
             trace = generative_trace(model, min(chunk, num - start), 1, context, depth)
             if not draws:
                 refuse_factors(model, trace, context, depth)

@@ -84,7 +84,9 @@ class SeenStatements(Messenger):
         if name.startswith(BASELINE) or name in self.names:
             return
         if OF_MODULE in name and len(arguments) > 1:
-            if not isinstance(arguments[1], nn.Parameter):  # a graph has put its inputs into the module
+            if not isinstance(
+                arguments[1], nn.Parameter
+            ):  # a graph has put its inputs into the module
                 return
             self._registered[name] = arguments[1]
         self.names.append(name)

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from ...contract import PyroProgram
+from ...display.progress import watched
 from ..adoption.plates import prepare
 from ..adoption.programs import as_module
 from ..data.arguments import arguments_of
@@ -156,21 +157,27 @@ class Session:
         """
         yield from self._cut(max(1, self.chunk // (num or self.num)))
 
-    def seeded_blocks(self) -> Iterator[Batch]:
-        """The data in blocks of a noise of their own, whatever `chunk` is.
+    def seeded_blocks(self, name: str = "") -> Iterator[Batch]:
+        """The data in blocks of a noise of their own, whatever `chunk` is; a bar has the name before it.
 
         The size of a block is a function of the number of draws, and the random state at its beginning one of the seed
         and its number: what is drawn for it depends neither on memory nor on who draws for the others.
         """
-        yield from seeded(self._cut(rows_of_block(self.num, self.device)), self.seed)
+        yield from seeded(self._cut(rows_of_block(self.num, self.device), name), self.seed)
 
-    def _cut(self, rows: int) -> Iterator[Batch]:
-        """The data in blocks of so many."""
+    def _cut(self, rows: int, name: str = "") -> Iterator[Batch]:
+        """The data in blocks of so many, with a bar."""
         if "batch" in vars(self) or not self.is_stream:
             # refuses, before the first block, what can't be scored
-            whole = self.structure.fixed_size or self.structure.has_globals
-            yield from split_rows(self.batch, len(self) if whole else rows)
+            if self.structure.fixed_size or self.structure.has_globals:
+                rows = len(self)
+            blocks = split_rows(self.batch, rows)
+            yield from watched(blocks, -(-len(self) // rows), "block", name)
             return
+        yield from watched(self._read(rows), None, "block", name)
+
+    def _read(self, rows: int) -> Iterator[Batch]:
+        """The data of a stream in blocks of so many."""
         batches = self._batches()
         first = vars(self)["first"] = next(batches)
         for block in rebatch(chain([first], batches), rows):
@@ -220,8 +227,7 @@ class Session:
 
     def _batches(self) -> Iterator[Batch]:
         """The batches of a stream, on the programs' device, checked for NaN."""
-        for batch in self._unchecked_batches():
-            yield as_tensors(batch)
+        return map(as_tensors, self._unchecked_batches())
 
     def _unchecked_batches(self) -> Iterator[Batch]:
         program = self._guide if self._model is None else self._model
@@ -290,8 +296,5 @@ def read_data(
         batch = batch[0].tensors
     if is_stream(batch[0]):
         return concat_rows(list(Session(model, guide, batch, 1, 1, seed)._unchecked_batches()))
-    is_read = [is_stored(value) or is_array(value) for value in batch]
-    values = [
-        read_whole(value) if read else value for value, read in zip(batch, is_read, strict=True)
-    ]
+    values = [read_whole(v) if is_stored(v) or is_array(v) else v for v in batch]
     return to_device(tuple(values), device_of(model, guide))

@@ -36,6 +36,7 @@ class SharedBlocks:
 
     def __init__(self, pair: Session, name: str, *settings: int | None):
         self.pair = pair
+        self.name = name
         self.rank, self.world = 0, 1
         programs = [p for p in (pair._model, pair._guide) if isinstance(p, nn.Module)]
         if rank_and_world()[1] > 1 and not any(has_sharded(program) for program in programs):
@@ -44,7 +45,7 @@ class SharedBlocks:
                 self.rank, self.world = rank_and_world()
 
     def __iter__(self) -> Iterator[Batch]:
-        for number, block in enumerate(self.pair.seeded_blocks()):
+        for number, block in enumerate(self.pair.seeded_blocks(self.name)):
             if number % self.world == self.rank:
                 yield block
 

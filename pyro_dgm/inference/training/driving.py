@@ -17,7 +17,7 @@ from .checkpoints import CheckpointFile
 from .compiled.graphs import Terms
 from .history import Row
 from .monitoring import check_limits
-from .running import Values
+from .running import OnStep, Values
 
 TakeStep = Callable[[Batch], Terms | Values]
 Steps = Generator[Batch, Terms | Values, None]
@@ -40,6 +40,7 @@ class Plan:
     seed: int = 0
     file: CheckpointFile = CheckpointFile(None)
     on_epoch: Callable[[Row], None] | None = None
+    on_step: OnStep | None = None
     progress: bool = True
 
     def __post_init__(self) -> None:

@@ -22,7 +22,7 @@ from ..process.joining import in_step
 from ..process.ranks import compare_data, compare_structure
 from .checkpoints import CheckpointFile, random_state, set_random_state
 from .compiled.graphs import Terms
-from .running import RunningMeans, Values
+from .running import OnStep, RunningMeans, Values
 from .soundness import Unsound
 
 Epochs = Batches | LoaderBatches
@@ -39,6 +39,7 @@ class Run:
         file: where the state is written.
         first_epoch: epochs that were done before.
         check, val_check: of their batches.
+        on_step: is told of each step, see `RunningMeans.hand_over`.
         is_ordered: whether the programs know each datum by its place, so that nothing is shuffled.
     """
 
@@ -51,6 +52,7 @@ class Run:
     check: StreamCheck
     val_check: StreamCheck | None
     is_ordered: bool = False
+    on_step: OnStep | None = None
 
     @cached_property
     def identity(self) -> Identity:

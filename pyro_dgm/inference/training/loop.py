@@ -165,7 +165,7 @@ class Loop(ABC):
 
     def _steps(self, run: Run, epoch: PartialEpoch) -> Steps:
         """Ask for the steps of an epoch, or of what a checkpoint has left of it."""
-        means = epoch.means
+        means = epoch.means.hand_over(run.on_step, self.num_steps)
         run.check.begin_epoch(means.num_added)
         self.full_batch = max(self.full_batch, epoch.full_batch)
         self._seen = SeenStatements()

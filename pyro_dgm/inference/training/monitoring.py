@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from math import inf
-from typing import Any
+from typing import Any, Protocol
 
 from torch import nn
 from torch.optim import Optimizer
 from tqdm import tqdm
 
+from ...display.progress import may_show
 from ..objectives.schedules import Schedule
-from ..process.distributed import rank_and_world
 from ..process.numbers import check_count
 from .history import Row
 from .soundness import Unsound
@@ -103,8 +104,23 @@ def choose_metric(names: list[str], monitor: str | None, patience: int | None) -
 
 def progress_bar(epochs: int, *, shown: bool) -> tqdm:
     """A bar of so many epochs, on rank 0 alone."""
-    rank, _ = rank_and_world()
-    return tqdm(total=epochs, unit="epoch", disable=not shown or rank > 0)
+    return tqdm(total=epochs, unit="epoch", disable=not shown or not may_show())
+
+
+class HasBar(Protocol):
+    """Who says beside a bar what keeps it waiting."""
+
+    bar: tqdm | None
+
+
+@contextmanager
+def bar_of(owner: HasBar, epochs: int, *, shown: bool) -> Iterator[tqdm]:
+    """The bar of a run, which its owner has meanwhile."""
+    with progress_bar(epochs, shown=shown) as owner.bar:
+        try:
+            yield owner.bar
+        finally:
+            owner.bar = None
 
 
 def show_epoch(bar: tqdm, row: Row, metric: str | None) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -14,6 +14,7 @@ from .history import Row
 from .soundness import Unsound
 
 Value = TypeVar("Value")
+OnStep = Callable[[int, Row], None]
 
 AT_ONCE = 64  # batches whose terms are summed by one call
 
@@ -48,6 +49,20 @@ class RunningMeans:
         self.num_added = 0
         self._aside: list[Tensor] = []
         self._nums: list[int] = []
+        self._on_step: OnStep | None = None
+        self._steps: list[int] = []
+        self._num_before = 0
+
+    def hand_over(self, on_step: OnStep | None, num_steps: int) -> RunningMeans:
+        """Have each step told of by its number and terms, many at once as they are summed: one host read for all.
+
+        Args:
+            on_step: is told; nobody by default.
+            num_steps: steps so far, those that are in these means among them.
+        """
+        self._on_step = on_step
+        self._num_before = num_steps - self.num_added
+        return self
 
     def add(self, terms: Terms | Values, num: int) -> None:
         """Take in the mean terms of a batch of `num` data; an empty dict is a skipped step."""
@@ -58,6 +73,8 @@ class RunningMeans:
         self.num_data += num
         self._aside.append(values)
         self._nums.append(num)
+        if self._on_step is not None:
+            self._steps.append(self._num_before + self.num_added)
         if len(self._aside) == AT_ONCE:
             self._sum()
 
@@ -66,6 +83,7 @@ class RunningMeans:
         if not self._aside:
             return
         rows = torch.stack(self._aside).double()
+        self._tell(rows)
         rows *= rows.new_tensor(self._nums)[:, None]
         self._aside, self._nums = [], []
         are_finite = rows.isfinite()
@@ -77,6 +95,13 @@ class RunningMeans:
         # poisoned altogether, and would no longer tell the site that failed.
         first = are_finite[(~are_finite.all(1)).to(torch.uint8).argmax()]
         self.finite = torch.where(self.finite.all(), first, self.finite)
+
+    def _tell(self, rows: Tensor) -> None:
+        if self._on_step is None:
+            return
+        steps, self._steps = self._steps, []
+        for step, values in zip(steps, rows.tolist(), strict=True):
+            self._on_step(step, dict(zip(self.names, values, strict=True)))
 
     def _aligned(self, terms: Terms | Values) -> Tensor:
         """The terms in the order of those before, which get places for new ones."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,8 @@ from .driving import Fit, Plan, drive
 from .epochs import Epochs, Run
 from .history import History, Row
 from .loop import Loop
-from .monitoring import Patience, choose_metric, progress_bar, show_epoch
-from .running import prefixed
+from .monitoring import Patience, bar_of, choose_metric, show_epoch
+from .running import OnStep, prefixed
 from .soundness import list_names, refuse_no_metric
 
 
@@ -93,6 +93,7 @@ class Trainer(Loop):
         checkpoint_every: int | None = None,
         checkpoint_keep: int = KEEP,
         on_epoch: Callable[[Row], None] | None = None,
+        on_step: OnStep | None = None,
         progress: bool = True,
     ) -> History:
         """Train for `epochs` more epochs.
@@ -121,6 +122,7 @@ class Trainer(Loop):
                 epoch takes the rest of it as the first of its `epochs`.
             checkpoint_keep: how many stay: `checkpoint` is the newest, `checkpoint.1` the one before it.
             on_epoch: called with every row of the history.
+            on_step: called with the number and the terms of every step, up to 64 at once: one host read for them.
             progress: whether to show a bar.
 
         Returns:
@@ -141,6 +143,7 @@ class Trainer(Loop):
             seed=seed,
             file=CheckpointFile(checkpoint, checkpoint_every, checkpoint_keep),
             on_epoch=on_epoch,
+            on_step=on_step,
             progress=progress,
         )
         drive(self.fitting(train, val, plan), self.watched_steps)
@@ -157,7 +160,7 @@ class Trainer(Loop):
         if self.state.partial is not None:
             with raise_together():
                 self.state.partial.check_identity(run.identity)
-        bar_of_run = self._bar(plan.epochs, shown=plan.progress)
+        bar_of_run = bar_of(self, plan.epochs, shown=plan.progress)
         with stop_together(), self.state.training(plan.seed), bar_of_run as bar:
             self._check_schedules()
             metric = choose_metric(self._check(run), plan.monitor, plan.patience)
@@ -222,14 +225,6 @@ class Trainer(Loop):
         if self.bar is not None:
             self.bar.set_postfix_str(stage)
 
-    @contextmanager
-    def _bar(self, epochs: int, *, shown: bool) -> Iterator[tqdm]:
-        with progress_bar(epochs, shown=shown) as self.bar:
-            try:
-                yield self.bar
-            finally:
-                self.bar = None
-
     def _prepare(self, train: Any, val: Any, plan: Plan) -> Run:
         val_batches, val_check = None, None
         if val is not None:
@@ -246,6 +241,7 @@ class Trainer(Loop):
             first_epoch=self.num_epochs,
             check=check,
             val_check=val_check,
+            on_step=plan.on_step,
         )
 
     # -- data and checks -------------------------------------------------------------------------------

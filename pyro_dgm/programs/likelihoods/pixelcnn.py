@@ -10,9 +10,9 @@ import pyro.distributions as dist
 import torch
 from pyro.distributions import constraints
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from ...densities.precision import network_output
+from ...display.progress import bars, progress_bar
 from ...display.representation import SettingsFirst
 from ..networks.causal import GatedPixelCNN
 from ..networks.dense import flatten_contexts
@@ -112,7 +112,7 @@ class PixelCNN(SettingsFirst):
         """
         height, width = self.network.shape[1:]
         x = self._zeros(num, *self.event_shape)
-        with self._progress_bar(height * width) as bar:
+        with bars(shown=self.progress), progress_bar(height * width, "pixel") as bar:
             for row in range(height):
                 links = self._links_of_row(x, row, context)
                 for column in range(width):
@@ -134,15 +134,6 @@ class PixelCNN(SettingsFirst):
         links_so_far = [link[..., : column + 1] for link in links]
         raw = self.network.horizontal(self.scale(left), links_so_far)
         return self.emission(raw[..., -1:]).sample()
-
-    def _progress_bar(self, num_pixels: int) -> tqdm[Any]:
-        only_on_a_terminal = None  # in the words of tqdm
-        return tqdm(
-            total=num_pixels,
-            unit="pixel",
-            leave=False,
-            disable=only_on_a_terminal if self.progress else True,
-        )
 
     def _zeros(self, *shape: int) -> Tensor:
         weights = next(self.network.parameters())

@@ -8,12 +8,12 @@ import pytest
 import torch
 import yaml
 from experiments.recipes.synthetic import parse, parser, places, synthetic
-from pyro_dgm.experiments.kinds import check_kinds
-from pyro_dgm.experiments.trust import only_trusted
 
 from pyro_dgm import ELBO, VAE, Normal, recipes
 from pyro_dgm.datasets import Ring
 from pyro_dgm.experiments.catalogue.listing import catalogue
+from pyro_dgm.experiments.configuration.kinds import check_kinds
+from pyro_dgm.experiments.configuration.trust import only_trusted
 from pyro_dgm.experiments.recipes import encoders, layers, likelihoods, priors
 from pyro_dgm.experiments.recipes.compositions import levels_vae
 from pyro_dgm.experiments.recipes.networks import Convolutional, Dense

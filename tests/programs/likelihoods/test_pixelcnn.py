@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
 import pyro_dgm as dgm
-from pyro_dgm.programs.likelihoods import pixelcnn
+from pyro_dgm.display import progress as progress_of_all
 
 SHAPE = (1, 2, 3)
 EMISSIONS = {
@@ -201,13 +201,13 @@ def test_no_draw_is_a_draw_of_nothing():
 @pytest.mark.parametrize(("progress", "disable"), [(True, None), (False, True)])
 def test_the_progress_bar_counts_pixels_and_is_for_terminals_alone(progress, disable, monkeypatch):
     """`disable=None` is tqdm's word for: where the output is no terminal."""
-    bars, bar_class = [], pixelcnn.tqdm
+    bars, bar_class = [], progress_of_all.tqdm
 
     def tqdm(**settings):
         bars.append(settings)
         return bar_class(**{**settings, "disable": True})
 
-    monkeypatch.setattr(pixelcnn, "tqdm", tqdm)
+    monkeypatch.setattr(progress_of_all, "tqdm", tqdm)
     pixels(progress=progress)().sample()
     assert [(b["total"], b["disable"]) for b in bars] == [(2 * 3, disable)]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from warnings import warn
@@ -127,6 +128,7 @@ class Replicates:
         checkpoint_every: int | None = None,
         checkpoint_keep: int = KEEP,
         on_epoch: Callable[[int, Row], None] | None = None,
+        on_step: Callable[[int, int, Row], None] | None = None,
         progress: bool = True,
     ) -> SeedHistory:
         """Train every run for `epochs` more epochs; the arguments are those of `Trainer.fit`.
@@ -143,6 +145,7 @@ class Replicates:
             checkpoint_every: write it after every so many steps as well.
             checkpoint_keep: how many of a run stay.
             on_epoch: called with the seed and the row of every epoch of every run.
+            on_step: called with seed, number and terms of every step of every run, up to 64 at once.
             progress: whether to show a bar.
 
         Returns:
@@ -180,6 +183,7 @@ class Replicates:
                     seed=seed,
                     file=CheckpointFile(_path(checkpoint, seed), checkpoint_every, checkpoint_keep),
                     on_epoch=_Report(seed, on_epoch, bar.update),
+                    on_step=None if on_step is None else partial(on_step, seed),
                     progress=False,
                 )
                 fit = self.trainers[row].fitting(data, val, plan)
