@@ -12,6 +12,21 @@ from ..data.datasets import Data
 
 MOST = 1000  # data of each kind: the time grows with their square
 KEPT = ("c2st", "mmd", "precision", "recall", "density", "coverage", "frechet", "nn_train")
+LEAST = 24  # test data that `compare_samples` needs, in two halves of twelve
+
+
+def check_test(data: Data, limit: int | None) -> None:
+    """Refuse too few test data for a game to be judged by, before it is played.
+
+    Raises:
+        ValueError: with how many there are.
+    """
+    num = min(len(data.test), len(data.test) if limit is None else limit)
+    if num < LEAST:
+        raise ValueError(
+            f"evaluation: expected at least {LEAST} test data to compare samples with, got {num}. "
+            "Fix: --evaluation.limit=1000, or more test data (--data.test)."
+        )
 
 
 def compare_to_test(

@@ -21,6 +21,7 @@ from ...inference.training.trainer import Trainer
 from ..configuration.experiment import Experiment
 from ..configuration.reading import build
 from ..data.checks import check_splits
+from .fakes import check_test
 from .folders import check_checkpoint
 from .layout import CHECKPOINTS, METRICS, checkpoint_of
 from .loggers import Loggers
@@ -93,7 +94,9 @@ class Seeds:
         programs: Any = next(iter(self.programs.values()))
         size = sum(t.numel() * t.element_size() for t in programs.state_dict().values())
         of_draws = 0
-        if self.experiment.has_likelihood:
+        if not self.experiment.has_likelihood:
+            check_test(data, self.experiment.evaluation.limit)
+        else:
             first = [value[:2].to(self.device) for value in data.split("train")]
             structure = build("model", lambda: preflight(programs.model, programs.guide, *first))
             of_draws = num_bytes_of_draws(structure, NUM_DESCRIBED, DRAWS_DESCRIBED)

@@ -46,6 +46,12 @@ def test_a_game_is_resumed_to_the_end_of_one_that_was_not_stopped(tmp_path):
             torch.testing.assert_close(other.state_dict()[name], tensor, rtol=1e-6, atol=1e-6)
 
 
+def test_too_few_test_data_for_a_game_are_refused_before_it_is_played(tmp_path):
+    with pytest.raises(ValueError, match="at least 24 test data to compare samples with, got 5"):
+        fit("ring_gan", evaluation={"limit": 5}, out=tmp_path / "run", **COMMON)
+    assert not (tmp_path / "run").exists()
+
+
 def test_counts_with_a_batch_label_are_a_conditional_model(tmp_path):
     dice = np.random.default_rng(0)
     np.savez(tmp_path / "cells.npz", x=dice.poisson(3, (80, 5)), batch=dice.integers(0, 3, 80))
