@@ -26,7 +26,13 @@ pytestmark = [
     pytest.mark.parametrize("dtype", ["float32"], indirect=True),
 ]
 
-NUM_KILLS = {"vae": 20, "compiled vae": 6, "game": 12, "command line": 12}
+NUM_KILLS = {
+    "vae": 20,
+    "compiled vae": 6,
+    "game": 12,
+    "command line": 12,
+    "seeds": int(os.environ.get("PYRO_DGM_KILLS", 4)),
+}
 EPOCHS = 5
 CALLS = ("replace", "fsync", "open")
 
@@ -271,3 +277,40 @@ def test_a_killed_command_goes_on_bit_for_bit(tmp_path):
         assert exit_code(fork(lambda: run_command(folder))) == 0, f"kill {number}"  # noqa: B023
         assert read_run(folder) == expected, f"kill {number}"
     print(f"command line: {died} killed in {number} runs, all went on bit for bit")
+
+
+# -- five seeds -----------------------------------------------------------------------------------------------
+def run_seeds(folder: Path) -> None:
+    if (folder / "config.yaml").exists():
+        main(["resume", str(folder), "--quiet"])
+    else:
+        main(["fit", *FLAGS, "--seeds=5", f"--out={folder}"])
+
+
+def table_of(folder: Path) -> dict:
+    """What each seed found, and how many epochs it has; of the rounding of graphs of fewer seeds four digits are left."""
+    rows = read_records(folder / "results.jsonl")
+    epochs = [
+        json.loads(line)["seed"] for line in (folder / "metrics.jsonl").read_text().splitlines()
+    ]
+    found = {row["seed"]: pytest.approx(row["nll"], rel=1e-4) for row in rows}
+    assert len(rows) == 5
+    return {"nll": found, "epochs": {seed: epochs.count(seed) for seed in found}}
+
+
+def test_a_killed_run_of_five_seeds_gives_the_same_table(tmp_path):
+    run_seeds(tmp_path / "reference")
+    expected = table_of(tmp_path / "reference")
+    assert set(expected["epochs"].values()) == {4}
+    fate = Fate(lambda: run_seeds(tmp_path / "counted"), tmp_path, "seeds")
+    num, died, number = NUM_KILLS["seeds"], 0, 0
+    while died < num:
+        number += 1
+        assert number <= 3 * num, "too many runs ended before they were killed"
+        folder = tmp_path / f"run{number}"
+        died += fate.strike(lambda: run_seeds(folder), number) == -signal.SIGKILL  # noqa: B023
+        assert exit_code(fork(lambda: run_seeds(folder))) == 0, f"kill {number}"  # noqa: B023
+        found = table_of(folder)
+        assert {s: a.expected for s, a in found["nll"].items()} == expected["nll"], f"kill {number}"
+        assert found["epochs"] == expected["epochs"], f"kill {number}"
+    print(f"five seeds: {died} killed in {number} runs, the same table of all")
