@@ -288,7 +288,7 @@ def run_seeds(folder: Path) -> None:
 
 
 def table_of(folder: Path) -> dict:
-    """What each seed found, and how many epochs it has; of the rounding of graphs of fewer seeds four digits are left."""
+    """What each seed found, to the rounding of graphs of fewer seeds, and how many epochs it has."""
     rows = read_records(folder / "results.jsonl")
     epochs = [
         json.loads(line)["seed"] for line in (folder / "metrics.jsonl").read_text().splitlines()
