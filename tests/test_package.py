@@ -181,6 +181,12 @@ def test_no_module_is_longer_than_three_hundred_lines():
     assert long == set()
 
 
+def test_no_two_files_of_tests_have_one_name():
+    """Without packages of their own, pytest imports each by its name alone."""
+    names = Counter(path.name for path in Path(__file__).parent.rglob("test_*.py"))
+    assert [name for name, num in names.items() if num > 1] == []
+
+
 def test_the_init_of_a_room_holds_a_docstring_alone():
     wordy = []
     for name, path in MODULES.items():

@@ -324,6 +324,7 @@ def test_a_density_trains_by_its_draws():
     )
 
 
+@pytest.mark.slow
 def test_a_conditional_model_trains_and_shows_the_critic_its_labels():
     model = dgm.LatentVariableModel(
         dgm.StandardNormal(2), dgm.Normal(dgm.Concat(dgm.mlp(2 + 2, 16, 1)))

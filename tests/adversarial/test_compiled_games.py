@@ -40,7 +40,13 @@ PLAYS = {
     "simultaneous": dgm.gan.Simultaneous(),
 }
 each_game = over("game", GAMES, ids=repr)
-each_penalty = over("penalties", PENALTIES.values(), ids=PENALTIES)
+each_penalty = pytest.mark.parametrize(
+    "penalties",
+    [
+        pytest.param(PENALTIES["r1"], id="r1"),
+        pytest.param(PENALTIES["r2 and gp"], id="r2 and gp", marks=pytest.mark.slow),
+    ],
+)
 each_play = over("play", PLAYS.values(), ids=PLAYS)
 each_move = over("move", Move)
 
@@ -185,6 +191,7 @@ def test_kernels_of_convolutions_under_a_penalty_are_those_of_autograd(move, sam
     assert_moves_alike(trainer, move, (x,), rtol=1e-8, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_a_frozen_part_of_a_side_is_noticed(graphs):
     trainer = build(compile=True)
     for part in (None, trainer.critic[0], trainer.generator.likelihood.net[0]):

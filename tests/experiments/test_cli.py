@@ -142,6 +142,7 @@ def test_the_recorded_configuration_repeats_the_run(run, tmp_path):
     assert records(folder)[0]["nll"] == records(tmp_path / "again")[0]["nll"]
 
 
+@pytest.mark.slow
 def test_two_epochs_and_two_more_are_four(run, tmp_path):
     folder, _ = run
     main(["resume", str(folder), "--epochs=4", "--device=cpu"])
@@ -281,6 +282,7 @@ def test_a_run_is_not_overwritten(run):
         main(["fit", *SMALL, f"--out={run[0]}"])
 
 
+@pytest.mark.slow
 def test_the_package_is_a_command_too():
     done = subprocess.run(
         [sys.executable, "-m", "pyro_dgm", "--help"], capture_output=True, text=True, timeout=120
@@ -440,6 +442,7 @@ def test_seeds_that_were_stopped_at_other_epochs_go_on_to_the_same_end(seeds, tm
     assert again == pytest.approx(straight, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_json_is_a_row_for_each_seed_and_nothing_else(tmp_path, capsys):
     main(["fit", *SMALL, "--seeds=2", "--json", f"--out={tmp_path / 'run'}"])
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]

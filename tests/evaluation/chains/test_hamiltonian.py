@@ -42,6 +42,7 @@ def test_moments_of_a_linear_gaussian_model_are_those_of_its_posterior():
     torch.testing.assert_close(found.log_joint, expected.detach())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("law", "bounds"), LAWS.values(), ids=LAWS)
 def test_moments_of_one_number_are_those_of_quadrature(law, bounds):
     x = torch.tensor([-0.3, 0.2, 0.9])
@@ -88,6 +89,7 @@ def test_nuts_finds_the_same_moments_of_a_posterior_that_is_not_conjugate():
             assert (error < 0.2 * theirs.flatten(0, 1).std(0)).all()  # the check can fail
 
 
+@pytest.mark.slow
 def test_a_start_at_the_guide_has_the_same_law():
     model, guide, x = linear_gaussian()
     found = dgm.hmc(model, x, start=ExactGuide(model, shift=1.0, spread=3.0), **SMALL)
@@ -98,6 +100,7 @@ def test_a_start_at_the_guide_has_the_same_law():
     )
 
 
+@pytest.mark.slow
 def test_every_datum_finds_its_own_step_and_scale():
     """The scale of the noise is a covariate of the datum: posteriors 1000 times as narrow beside wide ones."""
 
@@ -173,6 +176,7 @@ def test_a_latent_whose_support_hangs_on_another_stays_inside():
     assert_moments(z, mean, (weight * place.square()).sum(0) - mean.square())
 
 
+@pytest.mark.slow
 def test_a_simplex_has_fewer_coordinates_than_numbers():
     """Dirichlet prior and multinomial counts: conjugate."""
 
@@ -258,6 +262,7 @@ def test_a_relaxed_category_and_a_folded_normal_are_not_whitened():
     assert {name: place.shape for name, place in posterior.places.items()} == {"z": (2,), "s": ()}
 
 
+@pytest.mark.slow
 def test_a_masked_latent_has_its_prior():
     """A datum that is masked altogether: nothing is known of it, and its evidence is 1."""
 

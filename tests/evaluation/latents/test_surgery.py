@@ -105,6 +105,7 @@ def test_the_parts_equal_quadrature_over_the_finite_mixture():
 
 
 @in_float64
+@pytest.mark.slow
 def test_the_stated_error_is_the_spread_of_repetitions():
     """300 repetitions; the relative error of a standard deviation is 1/sqrt(600) = 0.041."""
     x = torch.tensor([[-1.2], [0.1], [1.0]])

@@ -93,6 +93,7 @@ def test_one_temperature_is_importance_sampling_from_the_start():
     torch.testing.assert_close(found.ess, expected.ess, rtol=0.1, atol=0)
 
 
+@pytest.mark.slow
 def test_it_bounds_the_cost_from_above_and_tightens_with_the_temperatures():
     model = LinearGaussian(scale=0.3)
     x = model.data(200)

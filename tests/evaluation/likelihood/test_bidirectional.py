@@ -161,6 +161,7 @@ def test_labels_are_a_context():
 
 
 @pytest.mark.parametrize("chunk", [pytest.param(2, marks=pytest.mark.slow), 30, 20_000])
+@pytest.mark.slow
 def test_chunks_change_the_noise_but_not_the_law(chunk):
     """Forty data, for the spread of nine is too small a sample to trust its own error bar."""
     model = LinearGaussian(latent=1, observed=2)

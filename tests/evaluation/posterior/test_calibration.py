@@ -47,6 +47,7 @@ def test_an_exact_guide_passes():
     assert found.passed(0.001)
 
 
+@pytest.mark.slow
 def test_p_values_of_an_exact_guide_are_uniform():
     """200 repetitions with 100 data and 9 draws: for every statistic Kolmogorov's test at one in a hundred thousand."""
     model = LinearGaussian()
@@ -199,6 +200,7 @@ class First(nn.Module):
         return dist.Normal(z, 1.0).to_event(1)
 
 
+@pytest.mark.slow
 def test_contexts_are_taken_over_again_and_stay_with_their_data():
     model, guide = dgm.LatentVariableModel(OfContext(), First()), dgm.AmortizedGuide(OfContext())
     c = torch.tensor([[-10.0], [0.0], [20.0]])
@@ -257,6 +259,7 @@ def normal_pair(**options):
     return model, exact
 
 
+@pytest.mark.slow
 def test_tests_of_all_dims_are_uniform_for_an_exact_guide():
     """200 repetitions with 100 data: for every joint test Kolmogorov's test at one in a hundred thousand."""
     model, guide = normal_pair()

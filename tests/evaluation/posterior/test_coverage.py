@@ -34,6 +34,7 @@ def test_an_exact_guide_passes():
     assert found.passed(0.001)
 
 
+@pytest.mark.slow
 def test_p_values_of_an_exact_guide_are_uniform():
     """200 repetitions with 100 data and 9 draws: Kolmogorov's test at one in a hundred thousand."""
     model = LinearGaussian()

@@ -55,6 +55,7 @@ class Exact:
 
 @in_float64
 @pytest.mark.parametrize(("shift", "spread"), [(0.0, 1.0), (0.6, 1.4)])
+@pytest.mark.slow
 def test_both_gaps_are_those_of_the_closed_forms(shift, spread):
     """Means over 40 data; 5 standard errors of 2,000 draws, and 0.01 nats for an ascent that stops."""
     exact = Exact(shift, spread)

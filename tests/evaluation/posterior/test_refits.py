@@ -42,6 +42,7 @@ LIKE = (X, torch.zeros(5, dtype=torch.float64))
 
 
 @in_float64
+@pytest.mark.slow
 def test_exact_fits_pass():
     found = dgm.diagnostics.vsbc(line, fit_line(), num_data=200, num_draws=99, like=LIKE)
     assert found.names == ("w[0]", "w[1]")

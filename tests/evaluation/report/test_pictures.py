@@ -108,6 +108,7 @@ def test_images_are_drawn_in_order_on_one_scale(event, shape, drawn):
     assert (shown.min(), shown.max()) == (0, 1)
 
 
+@pytest.mark.slow
 def test_pictures_leave_pyplot_alone():
     code = """
 import sys, torch

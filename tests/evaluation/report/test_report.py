@@ -47,6 +47,7 @@ def test_the_table_fits_a_terminal_and_names_what_to_do(digits):
     assert f"WARN SBC: {digits['SBC'].finding[:30]}" in str(digits)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_report_to_the_last_bit(tmp_path):
     vae = toy_vae()
     x = torch.randn(40, 3)

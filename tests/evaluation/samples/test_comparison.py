@@ -75,6 +75,7 @@ def test_one_percent_of_the_truth_costs_at_most_log_100_at_every_point():
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_the_truth_is_told_from_the_data_by_no_metric(table):
     floor, truth, *_ = table.rows
     assert floor["model"] == "test data"
@@ -84,6 +85,7 @@ def test_the_truth_is_told_from_the_data_by_no_metric(table):
         assert min(row["precision"], row["recall"], row["coverage"]) > 0.9
 
 
+@pytest.mark.slow
 def test_kernels_at_the_training_data_pass_as_data_and_have_a_terrible_likelihood(table):
     kernels = table.rows[2]
     assert kernels["nll"] > 1e4
@@ -93,6 +95,7 @@ def test_kernels_at_the_training_data_pass_as_data_and_have_a_terrible_likelihoo
     assert kernels["nn_train_p"] == 1 / 200
 
 
+@pytest.mark.slow
 def test_one_percent_of_the_truth_has_a_good_likelihood_and_terrible_samples(table):
     truth, noise = table.rows[1], table.rows[3]
     assert truth["nll"] < noise["nll"] < truth["nll"] + log(100)
@@ -101,6 +104,7 @@ def test_one_percent_of_the_truth_has_a_good_likelihood_and_terrible_samples(tab
     assert noise["precision"] < 0.1
 
 
+@pytest.mark.slow
 def test_the_printed_table_marks_small_p_values_and_says_what_kind_of_likelihood(table):
     head, floor, truth, kernels, noise, *notes = str(table).splitlines()
     assert floor.startswith("test data")

@@ -45,6 +45,7 @@ def test_trials_are_ranked_by_the_best_validation_epoch(done):
     assert done.best == done.folders[0]
 
 
+@pytest.mark.slow
 def test_of_several_seeds_the_mean_counts(tmp_path):
     found = sweep(tmp_path, {"trainer.lr": [1e-3, 1e-1]}, seeds=2)
     for folder, value, spread in zip(found.folders, found.value, found.between_seeds, strict=True):

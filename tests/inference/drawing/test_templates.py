@@ -49,6 +49,7 @@ def images(num):
     return (torch.rand(num, 4) > 0.5).to(torch.get_default_dtype())
 
 
+@pytest.mark.slow
 def test_generation_agrees_with_predictive():
     """Means, and products of neighbours, which see that numbers of one image share z: five standard errors of each."""
     vae, num = PyroVAE(), 8000

@@ -172,6 +172,7 @@ class Nested(dgm.Program):
 
 @in_float64
 @pytest.mark.parametrize("num_particles", [1, 6])
+@pytest.mark.slow
 def test_a_guide_of_two_sites_gets_the_right_gradient_in_expectation(num_particles):
     """The path through a later draw carries its weight once: within 5 standard errors of the plain gradient."""
     model, guide = PAIRS["two_latents_bare"]().model, Nested()
@@ -184,6 +185,7 @@ def test_a_guide_of_two_sites_gets_the_right_gradient_in_expectation(num_particl
 
 @in_float64
 @pytest.mark.parametrize("pair", ["vae_realnvp", "vae_vamp", "vae_dequantized", "vae_absorbed"])
+@pytest.mark.slow
 def test_flows_shared_parameters_and_noise_sites_get_the_right_gradient_in_expectation(pair):
     """Over all parameters, also those that model and guide share, in 20 random directions of 5 standard errors."""
     case = PAIRS[pair]()

@@ -36,6 +36,7 @@ def test_every_bound_is_the_log_evidence_under_the_exact_posterior(make):
 
 
 @in_float64
+@pytest.mark.slow
 def test_the_bounds_are_ordered_by_particles_and_by_alpha():
     """ELBO <= R_0.5 <= IW_8 <= IW_64 <= log p(x), each within 5 standard errors."""
     model = LinearGaussian()

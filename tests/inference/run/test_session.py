@@ -341,7 +341,16 @@ def test_a_loader_is_streamed():
         assert pair.structure.latent == ("z",)
 
 
-@pytest.mark.parametrize("call", OF_DATA.values(), ids=list(OF_DATA))
+SLOW = ("ais", "hmc")
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        pytest.param(call, id=name, marks=[pytest.mark.slow] if name in SLOW else [])
+        for name, call in OF_DATA.items()
+    ],
+)
 def test_every_estimate_takes_a_loader(call):
     model, guide, x = linear_gaussian()
     found = figures(call(model, guide, DataLoader(TensorDataset(x), 4)))

@@ -16,8 +16,8 @@ from torch import nn
 from toys import ExactGuide, LinearGaussian, assert_equal, everything, same_toy_vae
 
 import pyro_dgm as dgm
+from pyro_dgm.datasets import Digits
 from pyro_dgm.densities.precision import floating_tensors
-from pyro_dgm.experiments.data import Digits
 from pyro_dgm.inference.process.autocast import autocast_networks
 from pyro_dgm.inference.process.states import fork_rng, named_tensors
 from pyro_dgm.inference.training.compiled.compilation import Eager

@@ -118,6 +118,7 @@ def test_what_does_not_fit_is_refused_with_the_fix(draw, message):
         draw(torch.rand(5, 4))
 
 
+@pytest.mark.slow
 def test_pictures_leave_pyplot_alone():
     code = (
         "import sys, torch, pyro_dgm as dgm; dgm.plots.samples(torch.rand(4, 4), (2, 2));"
