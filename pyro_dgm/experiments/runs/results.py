@@ -41,10 +41,11 @@ def table(rows: Sequence[Results]) -> str:
     is_scored = "nll" in rows[0]
     if len(rows) == 1:
         lines = _lines(rows[0]) if is_scored else _lines_of_samples(rows[0])
-        return "\n".join(f"{name:<22} {value}" for name, value in lines.items())
+        return "\n".join(f"{name:<26} {value}" for name, value in lines.items())
     names = [row["seed"] for row in rows]
-    head = f"{'':<22} {'mean of ' + str(len(rows)) + ' seeds':<24} within one run   seeds {names}"
+    head = f"{'':<26} {'mean of ' + str(len(rows)) + ' seeds':<24} within one run   seeds {names}"
     labels = OF_SEEDS if is_scored else OF_SAMPLES
+    labels = labels | {n: f"{label}, nats" for n, label in FURTHER.items() if n in rows[0]}
     return "\n".join([head, *[_across(rows, name, label) for name, label in labels.items()]])
 
 
@@ -81,7 +82,7 @@ def _lines_of_samples(results: Results) -> dict[str, str]:
 def _across(rows: Sequence[Results], name: str, label: str) -> str:
     """Mean ± standard deviation between seeds, the mean standard error within a run, and each seed."""
     if any(name not in row for row in rows):
-        return f"{label:<22} none: of a {rows[0]['nll_measure']}"
+        return f"{label:<26} none: of a {rows[0]['nll_measure']}"
     digits = 4 if name == "bits_per_dim" else 3
     values = [row[name] for row in rows]
     between = f"{np.mean(values):.{digits}f} ± {np.std(values, ddof=1):.{digits}f}"
@@ -89,7 +90,7 @@ def _across(rows: Sequence[Results], name: str, label: str) -> str:
     if f"{name}_stderr" in rows[0]:
         within = f"± {np.mean([row[f'{name}_stderr'] for row in rows]):.{digits}f}"
     each = "  ".join(f"{value:.{digits}f}" for value in values)
-    return f"{label:<22} {between:<24} {within:<16} {each}"
+    return f"{label:<26} {between:<24} {within:<16} {each}"
 
 
 def _lines(results: Results) -> dict[str, str]:
@@ -101,12 +102,32 @@ def _lines(results: Results) -> dict[str, str]:
         "KL(q | p)": f"{_with_error(results, 'kl')} nats",
         "effective sample size": f"{results['ess']:.1f} of {results['num_draws']:.0f}",
         name_of_khat: khat,
+        **_further_lines(results),
         "test data": f"{results['num_test']:.0f}",
         "parameters": f"{results['parameters']:,.0f}",
     }
     if "seconds" in results:
         lines["training, seconds"] = f"{results['seconds']:.1f}"
     lines["evaluation, seconds"] = f"{results['evaluation_seconds']:.1f}"
+    return lines
+
+
+FURTHER = {
+    "ais_nll": "NLL by AIS",
+    "surgery_mutual_information": "mutual information",
+    "surgery_marginal_kl": "marginal KL",
+    "surgery_total_correlation": "total correlation",
+}
+
+
+def _further_lines(results: Results) -> dict[str, str]:
+    """What was asked for besides."""
+    lines = {}
+    for name, label in FURTHER.items():
+        if name in results:
+            lines[label] = f"{_with_error(results, name)} nats"
+    if "check" in results:
+        lines["checks"] = f"{results['check']}, see check-seed-{results['seed']}.txt"
     return lines
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from ...display.progress import bars, watched
 from ...files.records import read_records
 from ..configuration.experiment import Evaluation
+from ..runs.examinations import Examination
 from ..runs.layout import RESULTS
 from ..runs.processes import find_device
 from ..runs.results import Results
@@ -21,6 +22,9 @@ def evaluate(
     *,
     num: int = 1000,
     limit: int | None = None,
+    ais: int | None = None,
+    surgery: bool = False,
+    check: bool = False,
     seed: int = 0,
     device: str | None = None,
     trust: Sequence[str] = (),
@@ -32,6 +36,9 @@ def evaluate(
         run: a run directory, or what `dgm.load_run` read.
         num: importance draws per test datum.
         limit: score only so many test data.
+        ais: temperatures of an annealed importance sampling from the guide, such as 1000; default: none.
+        surgery: whether the KL is taken apart: mutual information, marginal KL, total correlation.
+        check: whether every check of `dgm.check` is run; what they say is written to `check-seed-K.txt`.
         seed: of the draws.
         device: default: the GPU if there is one.
         trust: modules of your own that its configuration names.
@@ -45,8 +52,17 @@ def evaluate(
         run = load_run(run, trust, find_device(device))
     read_records(run.folder / RESULTS)  # damaged ones are named before the work
     chosen = replace(run, experiment=run.experiment.with_evaluation(asked))
+    examination = Examination(ais, surgery, check)
+
+    def of(own: int) -> Results:
+        return score(
+            chosen,
+            own,
+            command="evaluate",
+            noise=seed,
+            asked=examination.asked(),
+            more=lambda: examination.of(chosen, own, limit, seed),
+        )
+
     with bars(shown=progress):
-        return [
-            score(chosen, own, command="evaluate", noise=seed)
-            for own in watched(run.seeds, len(run.seeds), "seed", "evaluate")
-        ]
+        return [of(own) for own in watched(run.seeds, len(run.seeds), "seed", "evaluate")]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -176,14 +177,22 @@ def conclude(run: Run) -> None:
     seconds = np.nansum(run.history["seconds"], axis=1).tolist()
     timed = zip(run.seeds, seconds, strict=True)
     for seed, of_training in watched(timed, len(run.seeds), "seed", "evaluate"):
-        score(run, seed, command="fit", seconds=of_training)
+        score(run, seed, command="fit", more=partial(dict, seconds=of_training))
     with on_rank_zero() as is_writing:
         if is_writing:
             draw_pictures(run)
             run.describe()
 
 
-def score(run: Run, seed: int, *, command: str, noise: int | None = None, **extra: Any) -> Results:
+def score(
+    run: Run,
+    seed: int,
+    *,
+    command: str,
+    noise: int | None = None,
+    asked: Mapping[str, Any] | None = None,
+    more: Callable[[], Results] = dict,
+) -> Results:
     """Evaluate one seed of a run and record it, unless these weights have been before in the same way.
 
     Args:
@@ -191,7 +200,8 @@ def score(run: Run, seed: int, *, command: str, noise: int | None = None, **extr
         seed: which of its seeds.
         command: which verb asks.
         noise: seed of the draws; default: that of the run.
-        extra: further figures of the row.
+        asked: what else was asked for, by name.
+        more: gives further figures of the row.
     """
     evaluation = run.experiment.evaluation
     how: dict[str, Any] = {
@@ -200,14 +210,16 @@ def score(run: Run, seed: int, *, command: str, noise: int | None = None, **extr
         "num": evaluation.num,
         "limit": evaluation.limit,
         "noise": seed if noise is None else noise,
+        **(asked or {}),
     }
     before = run.recorded(**how)
     if before is not None:
         return before
     results, each = run.evaluate(evaluation, seed, how["noise"])
+    results |= more()
     with on_rank_zero() as is_writing:
         if is_writing:
-            return run.record({**results, **extra}, each, **how)
+            return run.record(results, each, **how)
     return results
 
 

@@ -110,3 +110,16 @@ def test_settings_of_python_are_those_of_a_file(tmp_path):
     )
     assert run.seeds == [4]
     assert rows_of(run.folder)[0]["seed"] == 4
+
+
+def test_evaluate_asks_further_questions_and_keeps_the_answers_apart(tmp_path):
+    run = fit("digits", model={"latent": 2}, evaluation=SMALL, out=tmp_path / "run", **COMMON)
+    (plain,) = evaluate(run, num=20, limit=20)
+    (row,) = evaluate(run, num=20, limit=20, ais=3, surgery=True, check=False)
+    assert row["nll"] == plain["nll"]
+    assert row["ais_nll"] > 0
+    parts = row["surgery_mutual_information"] + row["surgery_marginal_kl"]
+    assert parts == pytest.approx(row["surgery_kl"], rel=1e-5)
+    assert [r["command"] for r in rows_of(run.folder)] == ["fit", "evaluate", "evaluate"]
+    (again,) = evaluate(run, num=20, limit=20, ais=3, surgery=True)
+    assert again["time"] == row["time"]  # it was there already
