@@ -360,7 +360,7 @@ def test_the_table_says_how_many_draws_k_hat_needs(run, capsys):
     main(["evaluate", str(run[0]), "--num=20", "--limit=5", "--device=cpu"])
     main(["evaluate", str(run[0]), "--num=21", "--limit=5", "--device=cpu"])
     few, enough = capsys.readouterr().out.split("-ELBO")[-2:]
-    assert "k-hat                  needs 21 draws or more (--num), got 20" in few
+    assert "k-hat                      needs 21 draws or more (--num), got 20" in few
     assert "data with k-hat > 0.24" in enough
 
 
