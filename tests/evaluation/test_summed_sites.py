@@ -81,6 +81,7 @@ def test_surgery_and_kl_are_those_of_the_prior_with_the_site_summed_out():
     assert dgm.unit_kl(model, guide, x) == {}
 
 
+@pytest.mark.slow
 def test_sbc_of_the_exact_posterior_finds_nothing():
     model, guide, _ = pair_and_data()
     assert dgm.sbc(model, guide, seed=3).passed(1e-3)

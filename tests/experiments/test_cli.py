@@ -49,10 +49,19 @@ pytestmark = pytest.mark.parametrize(
 )  # torch's own default, as on a command line
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder, printed = tmp_path_factory.mktemp("runs") / "run", io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        main(["fit", *SMALL, f"--out={folder}"])
+    return folder, printed.getvalue()
+
+
 @pytest.fixture
-def run(tmp_path, capsys):
-    main(["fit", *SMALL, f"--out={tmp_path / 'run'}"])
-    return tmp_path / "run", capsys.readouterr().out
+def run(trained, tmp_path):
+    """A copy, for each test to change, and what was printed."""
+    shutil.copytree(trained[0], tmp_path / "run")
+    return tmp_path / "run", trained[1]
 
 
 def test_fit_writes_the_run_directory_and_prints_the_table(run):

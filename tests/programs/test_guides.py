@@ -75,6 +75,7 @@ def test_over_an_encoder_of_the_right_covariance_it_reaches_a_correlated_posteri
     assert float((found.nelbo + model.log_evidence(x)).max()) < 0.05
 
 
+@pytest.mark.slow
 def test_no_datum_loses_by_the_refinement():
     """−ELBO of each datum from 1,000 draws, 5 standard errors of the difference allowed."""
     model = LinearGaussian()
@@ -196,6 +197,7 @@ def test_a_flow_encoder_is_refined_too():
     assert float((found.nelbo + model.log_evidence(x)).max()) < 0.05
 
 
+@pytest.mark.slow
 def test_a_model_with_a_further_plate_can_be_refined():
     """The refinement has its own dim to the left of the model's plates; z alone is refined, u is integrated here."""
 

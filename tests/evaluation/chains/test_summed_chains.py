@@ -123,6 +123,7 @@ def test_a_sum_moves_as_the_mixture_that_is_written_by_hand():
     close(*moved)
 
 
+@pytest.mark.slow
 def test_a_gap_between_two_bounds_holds_the_evidence_of_data_from_the_model():
     """5 standard errors of the mean over the data."""
     found = dgm.bdmc(Written(clusters), num_data=40, num=8, steps=25)
@@ -285,6 +286,7 @@ def on_grid(log_joint, x):
 
 
 @of_global
+@pytest.mark.slow
 def test_annealing_of_all_data_has_the_evidence_of_quadrature(model, log_joint, shape, is_single):
     x = data_of(shape)
     _, _, log_p = on_grid(log_joint, x)
@@ -296,6 +298,7 @@ def test_annealing_of_all_data_has_the_evidence_of_quadrature(model, log_joint, 
 
 
 @of_global
+@pytest.mark.slow
 def test_chains_of_all_data_have_the_moments_of_quadrature(model, log_joint, shape, is_single):
     x = data_of(shape)
     p, loc, log_p = on_grid(log_joint, x)

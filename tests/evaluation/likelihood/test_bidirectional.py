@@ -47,6 +47,7 @@ def test_a_short_walk_has_a_wide_gap_and_both_bounds_are_off():
     assert wide.mean_gap.value > dgm.bdmc(model, steps=40, **SMALL).mean_gap.value
 
 
+@pytest.mark.slow
 def test_the_inverse_weights_of_the_way_back_are_unbiased():
     r"""$E[p(x) v] = 1$ over 30,000 pairs of x and one exact draw z* of its posterior, with few temperatures."""
     model = LinearGaussian(latent=1, observed=2, scale=1.5)

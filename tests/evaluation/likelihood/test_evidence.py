@@ -279,6 +279,7 @@ def test_data_that_the_guide_knows_by_their_place_are_not_shuffled():
         trainer.fit(shuffled, progress=False)
 
 
+@pytest.mark.slow
 def test_a_hidden_chain_without_a_plate_has_no_figure_of_each_datum():
     """Its observations are one term, with the states summed out."""
 

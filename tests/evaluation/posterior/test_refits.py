@@ -77,6 +77,7 @@ def test_a_quantity_that_is_off_is_named():
 
 
 @in_float64
+@pytest.mark.slow
 def test_a_scale_that_is_off_is_seen_without_asymmetry():
     found = dgm.diagnostics.vsbc(line, fit_line(spread=0.6), num_draws=99, like=LIKE)
     assert set(found.failures(0.01)) == {"w[0]", "w[1]"}

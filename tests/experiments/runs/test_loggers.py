@@ -85,6 +85,7 @@ def test_a_run_with_a_logger_is_the_run_without_it(tmp_path):
     assert rows[0] == rows[1]
 
 
+@pytest.mark.slow
 def test_steps_of_a_resumed_run_are_counted_on(tmp_path):
     run, notes = fit(tmp_path / "run", epochs=1), Notes()
     resumed = dgm.runs.resume(run.folder, epochs=3, loggers=[notes], **OPTIONS)

@@ -111,6 +111,7 @@ def without_last_line(path):
     return b"".join(path.read_bytes().splitlines(keepends=True)[:-1])
 
 
+@pytest.mark.slow
 def test_a_database_is_shared_by_sweeps_in_several_folders(tmp_path):
     url = f"sqlite:///{tmp_path / 'sweeps.db'}"
     for name in "ab":

@@ -82,6 +82,7 @@ def test_every_trial_is_a_run(done):
         assert run.experiment.settings.model.init_args.latent == own["model.latent"]
 
 
+@pytest.mark.slow
 def test_so_many_of_the_best_are_scored_and_can_be_compared(tmp_path):
     found = sweep(tmp_path, evaluate_best=2)
     assert [isnan(value) for value in found.nll] == [False, False, True, True]
@@ -101,6 +102,7 @@ def test_the_same_call_again_does_nothing_twice(done):
     assert before == after
 
 
+@pytest.mark.slow
 def test_the_same_plan_in_another_folder_has_the_same_table(tmp_path):
     over = {"model.latent": "1..3", "trainer.lr": "1e-3..1e-1:log"}
     first, second = [sweep(tmp_path / name, over, num=3) for name in "ab"]
@@ -109,6 +111,7 @@ def test_the_same_plan_in_another_folder_has_the_same_table(tmp_path):
     assert first.nll[0] == second.nll[0]
 
 
+@pytest.mark.slow
 def test_a_trial_that_another_process_has_is_left_to_it(tmp_path):
     (tmp_path / "trial-001").mkdir()
     with owned(tmp_path / "trial-001"):

@@ -144,6 +144,7 @@ ENCODERS = {
 
 @in_float64
 @pytest.mark.parametrize("family", ENCODERS)
+@pytest.mark.slow
 def test_a_correlated_encoder_reaches_the_evidence_and_a_diagonal_one_misses_it_by_the_closed_form(
     family,
 ):

@@ -68,6 +68,7 @@ class Exact(dgm.Program):
 
 @in_float64
 @pytest.mark.parametrize("make", list(LAWS.values()), ids=list(LAWS))
+@pytest.mark.slow
 def test_uniform_below_fitted_variational_below_importance_weighted_below_exact(make):
     """Every step of the chain within 5 standard errors; fitting closes three quarters of the gap."""
     program = Law(make())

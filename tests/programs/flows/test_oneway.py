@@ -186,6 +186,7 @@ def test_the_inverse_is_refused_with_the_fix(build):
 
 @in_float64
 @pytest.mark.parametrize("build", [dgm.flows.planar, dgm.flows.sylvester])
+@pytest.mark.slow
 def test_as_a_posterior_it_comes_closer_to_the_evidence_than_its_base(build):
     """A correlated posterior −0.8: a diagonal base misses it, a few layers across the diagonal don't."""
     model = LinearGaussian(scale=0.7)
