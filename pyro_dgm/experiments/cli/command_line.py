@@ -19,7 +19,7 @@ from ...display.progress import bars
 from ...display.tabular import Tabular
 from ...inference.process.distributed import rank_and_world
 from ..configuration.arguments import read_experiment
-from ..configuration.experiment import experiment_parser, schema
+from ..configuration.experiment import schema
 from ..configuration.trust import with_fix
 from ..runs.folders import new_run
 from ..runs.processes import find_device, process_group
@@ -34,6 +34,7 @@ from ..verbs.reporting import report
 from ..verbs.sampling import sample
 from ..verbs.sweeping import sweep
 from .flags import split_flags
+from .settings import asks_for_help, help_of_part
 from .signatures import call, command_parser, parse_command, told_arguments
 from .sweeping import help_of_sweep, sweep_of_flags
 
@@ -112,8 +113,9 @@ def _fit(arguments: list[str]) -> None:
     if any(word in ("-h", "--help") for word in arguments):
         print(_help_of_fit())
         return
-    if any(word.split("=")[0].endswith(".help") for word in arguments):
-        experiment_parser().parse_args(arguments)  # prints the settings of a class, and ends
+    if any(map(asks_for_help, arguments)):
+        print(help_of_part(arguments))
+        return
     source, flags, own = split_flags(arguments, OWN_VALUES, OWN_SWITCHES)
     experiment = read_experiment(source, flags)
     if own["print_config"]:
@@ -224,7 +226,8 @@ def _help_of_fit() -> str:
     lines += [
         "",
         "  --model.prior.layers=4      a setting of a part",
-        "  --model.help=CLASS          the settings of a class",
+        "  --model.help, --model.prior.help    what a place takes",
+        "  --model.prior.help=FlowPrior        the settings of a class",
         "  --data=PATH                 own data: a file or a folder",
         "  --model=mymodel.py:Name     an own program",
         "  --print_config              the whole experiment as YAML, and nothing done",

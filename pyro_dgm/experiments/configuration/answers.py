@@ -154,11 +154,11 @@ def _check_class(place: Place, value: Any) -> None:
     if isinstance(value, Mapping) and CLASS in value:
         _check_names(place, value)
     if name is None and CLASS not in value:
-        found = _default_class(place)
+        found = default_class(place)
         if found is None:
             raise _mistake(place.path, _wanted(place), value, f"--{place.path}={place.example}")
     else:
-        found = _find(place, name)
+        found = find_class(place, name)
     if settings or isinstance(found, type):
         _check_settings(place.path, settings, found, place.num_given)
 
@@ -176,7 +176,7 @@ def is_null(value: Any) -> bool:
     return value is None or (isinstance(value, Word) and value in NULLS)
 
 
-def _default_class(place: Place) -> Any:
+def default_class(place: Place) -> Any:
     """The class that a place has when none is named."""
     default = None if place.is_required else place.default
     if isinstance(default, type):
@@ -187,7 +187,7 @@ def _default_class(place: Place) -> Any:
     return place.kinds[0] if has_names else None
 
 
-def _find(place: Place, name: Any) -> Any:
+def find_class(place: Place, name: Any) -> Any:
     """What a class path leads to.
 
     Raises:

@@ -1,0 +1,96 @@
+"""Help on a part of an experiment: what a place takes, and the settings of a class, on one screen."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from textwrap import wrap
+from typing import Any
+
+from ..configuration.answers import default_class, find_class, near
+from ..configuration.experiment import schema
+from ..configuration.said import class_and_settings, settings_said
+from ..configuration.trust import only_trusted
+from ..configuration.wanted import MANY, Place, places_of
+from .signatures import told_arguments
+
+HELP = ".help"
+WIDTH = 100
+
+
+def asks_for_help(word: str) -> bool:
+    """Whether a flag asks for help on a part, as `--model.help=VAE` or `--model.prior.help` does."""
+    return word.startswith("--") and word.partition("=")[0].endswith(HELP)
+
+
+def help_of_part(arguments: Sequence[str]) -> str:
+    """What the first such flag asks for; the other flags say which classes stand around it.
+
+    Raises:
+        ValueError: for a place or a class that there is not, with the nearest one.
+    """
+    asked = next(word for word in arguments if asks_for_help(word))
+    path, _, name = asked.removeprefix("--").partition("=")
+    others = [w for w in arguments if w.startswith("--") and "=" in w and not asks_for_help(w)]
+    with only_trusted():
+        place = _place(path.removesuffix(HELP).split("."), settings_said(others))
+        owner = find_class(place, name) if name else None
+        return _of_class(place, owner) if owner is not None else _of_place(place)
+
+
+def _place(keys: Sequence[str], said: Mapping[str, Any]) -> Place:
+    """The place of a path, inside of the classes that stand around it."""
+    owner: Any = schema
+    value: Any = said
+    place: Place | None = None
+    for key in keys:
+        inside = places_of(owner, place.path, place.num_given) if place else places_of(owner, "")
+        if key not in inside:
+            guess = near(key, inside)
+            where = f"--{place.path}={owner.__name__}" if place else "fit"
+            fix = f"did you mean '{guess}'" if guess else f"another class before it, see {where}"
+            raise ValueError(f"{where}: expected one of {list(inside)}, got '{key}'. Fix: {fix}.")
+        place = inside[key]
+        value = value.get(key, {}) if isinstance(value, Mapping) else {}
+        name, value = class_and_settings(value)
+        owner = find_class(place, name) if name else default_class(place)
+        if owner is None and place.kinds:
+            owner = find_class(place, place.example)
+    assert place is not None
+    return place
+
+
+def _of_place(place: Place) -> str:
+    lines = [f"--{place.path}: {place.wanted}"]
+    if MANY < len(place.names) < 4 * MANY:
+        lines.append(f"      {', '.join(place.names)}")
+    lines.append("")
+    if place.names:
+        lines.append(f"--{place.path}.help=CLASS for the settings of a class.")
+    return "\n".join(_wrapped(lines))
+
+
+def _of_class(place: Place, owner: Any) -> str:
+    told = told_arguments(owner)
+    lines = [
+        f"--{place.path}={owner.__name__}: {(inspect.getdoc(owner) or '').partition(chr(10))[0]}"
+    ]
+    for name, inner in places_of(owner, place.path, place.num_given).items():
+        default = "" if inner.is_required else f" (default {_shown(inner.default)})"
+        lines.append(f"  --{inner.path}{default}: {told.get(name, '')}")
+        if inner.kinds and len(inner.names) > 1:
+            lines.append(f"      {inner.wanted}")
+    return "\n".join(_wrapped(lines))
+
+
+def _shown(default: Any) -> str:
+    is_plain = default is None or isinstance(default, bool | int | float | str | list | tuple)
+    return str(default) if is_plain else getattr(default, "__name__", type(default).__name__)
+
+
+def _wrapped(lines: Sequence[str]) -> list[str]:
+    """Lines of one screen's width, the further ones of a line indented."""
+    found: list[str] = []
+    for line in lines:
+        found += wrap(line, WIDTH, subsequent_indent=" " * 6, break_long_words=False) or [""]
+    return found

@@ -1,0 +1,52 @@
+"""Help on one screen, at every level."""
+
+import contextlib
+
+import pytest
+
+from pyro_dgm.experiments.cli.command_line import VERBS, main
+from pyro_dgm.experiments.cli.settings import help_of_part
+
+SCREEN = 45  # lines
+
+
+@pytest.mark.parametrize("verb", [[], *[[name] for name in VERBS if name != "recipes"]])
+def test_help_of_a_verb_fits_on_a_screen(verb, capsys):
+    with contextlib.suppress(SystemExit):  # argparse ends so
+        main([*verb, "--help"])
+    assert 5 < len(capsys.readouterr().out.splitlines()) <= SCREEN
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--model.help"], ["VAE", "Density", "Own"]),
+        (["--model.help=VAE"], ["--model.latent (default 16)", "FlowPrior", "Convolutional"]),
+        (["--model.prior.help=FlowPrior"], ["--model.prior.layers (default 2)", "SplineMAF"]),
+        (["--model.prior=FlowPrior", "--model.prior.flow.help"], ["RealNVP"]),
+        (["--model=Density", "--model.dequantizer.help=FlowNoise"], ["--model.dequantizer.layers"]),
+        (["--data.help=File"], ["--data.path", "--data.missing"]),
+        (["--trainer.help=SVITrainer"], ["--trainer.lr", "--trainer.compile"]),
+        (["--objective.help=IWELBO"], ["--objective.num_particles"]),
+        (["--adversarial.critic.help=Dense"], ["--adversarial.critic.hidden"]),
+        (["--evaluation.help"], ["Evaluation"]),
+    ],
+)
+def test_help_of_a_part_fits_on_a_screen_and_names_its_settings(flags, words):
+    text = help_of_part(flags)
+    assert len(text.splitlines()) <= SCREEN
+    assert max(map(len, text.splitlines())) <= 100
+    for word in words:
+        assert word in text
+
+
+@pytest.mark.parametrize(
+    ("flags", "fix"),
+    [
+        (["--model.priro.help"], "did you mean 'prior'"),
+        (["--model.help=VEA"], "VAE"),
+    ],
+)
+def test_help_on_what_there_is_not_names_the_nearest(flags, fix):
+    with pytest.raises(ValueError, match=f"Fix: .*{fix}"):
+        help_of_part(flags)
