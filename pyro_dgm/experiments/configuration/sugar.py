@@ -53,6 +53,8 @@ def plain_settings(settings: dict[str, Any], folders: Folders) -> dict[str, Any]
 
 def is_path(value: str) -> bool:
     """Whether data are named by a file or a folder: what exists, or has a separator or a suffix."""
+    if value.startswith("{"):  # a class and its settings
+        return False
     path = Path(value)
     is_class = all(part.isidentifier() for part in value.split("."))
     return path.exists() or "/" in value or (path.suffix != "" and not is_class)

@@ -97,7 +97,9 @@ class Seeds:
         if not self.experiment.has_likelihood:
             check_test(data, self.experiment.evaluation.limit)
         else:
-            first = [value[:2].to(self.device) for value in data.split("train")]
+            with fork_rng():
+                batch = self.experiment.batches().first()
+            first = [value[:2].to(self.device) for value in batch]
             structure = build("model", lambda: preflight(programs.model, programs.guide, *first))
             of_draws = num_bytes_of_draws(structure, NUM_DESCRIBED, DRAWS_DESCRIBED)
         with raise_together():

@@ -134,6 +134,8 @@ def test_a_trial_that_fails_is_noted_and_the_others_go_on(tmp_path):
 
 
 @pytest.mark.parametrize("seeds", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.filterwarnings("ignore:seed 0. fit. expected finite losses")
+@pytest.mark.filterwarnings("ignore:seed 1. fit. expected finite losses")
 def test_numbers_that_are_not_finite_are_a_failure(tmp_path, seeds):
     found = sweep(tmp_path, {"model.scale": [1.0, 1e38]}, seeds=seeds)
     assert list(found.errors) == [1]
