@@ -11,6 +11,7 @@ from torch import Tensor
 from ...contract import DATA, PyroProgram, Site
 from ...inference.data.tensors import repeat_rows
 from ...inference.drawing.observation import mean_of, observation_of
+from ...inference.drawing.simulation import run_without_data
 from ...inference.process.states import fork_rng
 from ...inference.run.traces import (
     latent_sites,
@@ -34,7 +35,7 @@ class ClampedProgram:
         latent: name of the site that is clamped.
 
     Raises:
-        ValueError: if the program has no such site inside the data plate alone.
+        ValueError: if the program has no such site inside the data plate alone, or does not run on `None`.
     """
 
     def __init__(self, model: PyroProgram, context: tuple[Any, ...], latent: str):
@@ -42,7 +43,7 @@ class ClampedProgram:
         self.context = context
         self.latent = latent
         self.has_rows = any(isinstance(c, Tensor) and c.dim() > 0 for c in context)
-        trace = poutine.trace(model).get_trace(None, *context)
+        trace = run_without_data(model, context, fix="x=None in the model, `with data_plate(x):`")
         self.depth = plate_depth(trace)
         self.distribution = _latent_site(trace, latent)["fn"]
         self.on_particles = adopt_generator(model, context)

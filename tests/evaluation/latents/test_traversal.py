@@ -241,3 +241,15 @@ def test_a_name_in_place_of_a_path_raises():
         match=r"expected a function \(zeta0, .* got 'slerp'. Fix: path=dgm.diagnostics.slerp",
     ):
         dgm.interpolate(toy_vae().model, torch.zeros(3, 2), torch.ones(3, 2), path="slerp")
+
+
+def test_a_program_that_needs_data_is_answered_with_what_helps():
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(len(x), 2), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=x)
+
+    with pytest.raises(
+        ValueError, match=r"expected model\(None\) to make data.*Fix: x=None in the model"
+    ):
+        dgm.traverse(model, torch.zeros(1, 2))
