@@ -2,6 +2,7 @@
 
 import pytest
 
+from pyro_dgm.experiments.cli.command_line import main
 from pyro_dgm.experiments.configuration.arguments import read_experiment
 
 ANSWERS = {
@@ -49,3 +50,15 @@ def test_a_mapping_is_answered_as_a_file_is():
         ValueError, match=r"^model\.latent: expected class_path and init_args alone"
     ):
         read_experiment(source)
+
+
+def test_a_program_of_ones_own_where_a_recipe_stands_is_told_its_place(
+    tmp_path, monkeypatch, capsys
+):
+    (tmp_path / "theirs.py").write_text("class Pair:\n    pass\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(SystemExit):
+        main(["fit", "--model=theirs.Pair"])
+    said = capsys.readouterr().err
+    assert "Fix: --model=Own --model.program=theirs.Pair, for a program of your own" in said

@@ -24,7 +24,7 @@ from jsonargparse._util import import_object
 from .kinds import check_function
 from .modules import file_of
 from .said import CLASS, SETTINGS, Word, class_and_settings, settings_said
-from .trust import refusal
+from .trust import ROOTS, refusal
 from .wanted import MANY, Place, choices_of, places_of
 
 # What a place takes beside the classes of its kind.
@@ -272,6 +272,8 @@ def _place_of(error: Exception, module: str) -> str:
 
 def _nearest_class(place: Place, name: str) -> str:
     names = place.names
+    if "Own" in names and "." in name and name.split(".")[0] not in ROOTS:
+        return f"--{place.path}=Own --{place.path}.program={name}, for a program of your own"
     return near(name.rpartition(".")[2], names) or (
         f"--{place.path}={place.example}" if names else "a class of that kind"
     )
