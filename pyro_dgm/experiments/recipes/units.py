@@ -15,7 +15,28 @@ from ..data.datasets import Data, Kind
 ENOUGH_ROWS = 50_000  # for a mean and a standard deviation
 
 
-class Standardize(SettingsFirst):
+class Unit(SettingsFirst):
+    r"""A mean m and a standard deviation s of training data, in the state dict; abstract.
+
+    Args:
+        loc: m, one number or one per column.
+        scale: s.
+    """
+
+    loc: Tensor
+    scale: Tensor
+
+    def __init__(self, loc: Tensor, scale: Tensor):
+        super().__init__()
+        self.register_buffer("loc", loc.clone())
+        self.register_buffer("scale", scale.clone())
+
+    def extra_repr(self) -> str:
+        """How many columns have a unit of their own."""
+        return f"{tuple(self.loc.shape)}"
+
+
+class Standardize(Unit):
     r"""$x \mapsto (x - m) / s$ with the mean and the standard deviation of training data, in the state dict.
 
     Args:
@@ -23,24 +44,12 @@ class Standardize(SettingsFirst):
         scale: s.
     """
 
-    loc: Tensor
-    scale: Tensor
-
-    def __init__(self, loc: Tensor, scale: Tensor):
-        super().__init__()
-        self.register_buffer("loc", loc.clone())
-        self.register_buffer("scale", scale.clone())
-
     def forward(self, x: Tensor) -> Tensor:
         """Standardized data, of the same shape."""
         return (x - self.loc) / self.scale
 
-    def extra_repr(self) -> str:
-        """How many columns have a unit of their own."""
-        return f"{tuple(self.loc.shape)}"
 
-
-class Unstandardize(SettingsFirst):
+class Unstandardize(Unit):
     r"""$e \mapsto m + s \odot e$: a network's output in the unit of the data; the inverse of `Standardize`.
 
     Args:
@@ -48,21 +57,9 @@ class Unstandardize(SettingsFirst):
         scale: s.
     """
 
-    loc: Tensor
-    scale: Tensor
-
-    def __init__(self, loc: Tensor, scale: Tensor):
-        super().__init__()
-        self.register_buffer("loc", loc.clone())
-        self.register_buffer("scale", scale.clone())
-
     def forward(self, e: Tensor) -> Tensor:
         """Of the same shape."""
         return self.loc + self.scale * e
-
-    def extra_repr(self) -> str:
-        """How many columns have a unit of their own."""
-        return f"{tuple(self.loc.shape)}"
 
 
 class Log1p(nn.Module):
