@@ -46,9 +46,8 @@ def _place(keys: Sequence[str], said: Mapping[str, Any]) -> Place:
     for key in keys:
         inside = places_of(owner, place.path, place.num_given) if place else places_of(owner, "")
         if key not in inside:
-            guess = near(key, inside)
             where = f"--{place.path}={owner.__name__}" if place else "fit"
-            fix = f"did you mean '{guess}'" if guess else f"another class before it, see {where}"
+            fix = near(key, inside) or f"another class before it, see {where}"
             raise ValueError(f"{where}: expected one of {list(inside)}, got '{key}'. Fix: {fix}.")
         place = inside[key]
         value = value.get(key, {}) if isinstance(value, Mapping) else {}
