@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from pyro.distributions.torch_distribution import TorchDistributionMixin
@@ -31,10 +32,27 @@ class FamilyLikelihood(Conditional):
 
     def __init__(self, net: nn.Module, event_dim: int = 1):
         require_network(type(self).__name__, net)
+        if self.params == ("logits",):
+            _warn_of_sigmoid(type(self).__name__, net)
         super().__init__(self.family, net, self.params, event_dim)
 
     def extra_repr(self) -> str:
         return f"event_dim={self.event_dim}"
+
+
+def _warn_of_sigmoid(owner: str, net: nn.Module) -> None:
+    """Warn of a network that ends in a sigmoid where the likelihood applies one itself."""
+    last: nn.Module | None = net
+    while isinstance(last, nn.Sequential):
+        last = last[-1] if len(last) else None
+    if not isinstance(last, nn.Sigmoid):
+        return
+    warnings.warn(
+        f"{owner}: expected a network with logits on all reals, got one that ends in nn.Sigmoid: "
+        "the likelihood applies σ itself, and no mean would lie outside of 0.5 to 0.73. "
+        "Fix: leave the last layer out.",
+        stacklevel=4,
+    )
 
 
 def require_chunks(owner: str, raw: Any, num: int, parts: str, event_dim: int) -> None:

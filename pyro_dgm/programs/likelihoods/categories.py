@@ -17,7 +17,7 @@ class Bernoulli(FamilyLikelihood):
     r"""$P(x \mid c) = \prod_d \mathrm{Bern}(x_d;\ \sigma(\mathrm{net}(c)_d))$ for binary x. Exact, in nats.
 
     Args:
-        net: maps contexts to logits `(*batch, *event)`.
+        net: maps contexts to logits `(*batch, *event)`; one that ends in a sigmoid is warned of.
         event_dim: number of event dims: 1 for vectors, 3 for images.
 
     Raises:

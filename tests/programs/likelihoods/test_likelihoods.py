@@ -37,6 +37,14 @@ def test_bernoulli_scores_extreme_logits_with_finite_gradients(dtype):
     torch.testing.assert_close(gradient, torch.tensor([[1.0, -1.0, 1.0, -1.0]]))
 
 
+@pytest.mark.parametrize("maker", [dgm.Bernoulli, dgm.ContinuousBernoulli])
+def test_a_network_that_ends_in_a_sigmoid_is_warned_of_where_logits_are_expected(maker):
+    net = nn.Sequential(dgm.mlp(3, 8, 4), nn.Sequential(nn.Sigmoid()))
+    with pytest.warns(UserWarning, match=r"ends in nn.Sigmoid.*Fix: leave the last layer out"):
+        maker(net)
+    dgm.Poisson(net)  # whose rate may be what it likes; warnings are errors here
+
+
 def test_categorical_reads_the_logits_of_one_dim_side_by_side():
     raw, x = torch.randn(7, 3 * 5), torch.randint(5, (7, 3))
     law = dgm.Categorical(nn.Identity(), levels=5)(raw)
