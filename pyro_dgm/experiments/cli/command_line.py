@@ -25,6 +25,7 @@ from ..runs.folders import new_run
 from ..runs.processes import find_device, process_group
 from ..runs.results import table
 from ..runs.run import Run
+from ..spelling import nearest
 from ..verbs.comparing import compare
 from ..verbs.evaluating import evaluate
 from ..verbs.exporting import export
@@ -87,10 +88,8 @@ def _run(arguments: list[str]) -> None:
 
 def _run_verb(name: str, arguments: list[str]) -> None:
     if name not in VERBS:
-        from difflib import get_close_matches
-
-        near = get_close_matches(name, VERBS, n=1)
-        fix = f"pyro-dgm {near[0]}" if near else "pyro-dgm --help"
+        near = nearest(name, VERBS)
+        fix = f"pyro-dgm {near}" if near else "pyro-dgm --help"
         raise ValueError(f"expected one of {list(VERBS)}, got '{name}'. Fix: {fix}")
     if name == "fit":
         _fit(arguments)

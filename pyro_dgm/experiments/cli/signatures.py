@@ -7,10 +7,11 @@ import re
 import typing
 from argparse import SUPPRESS, ArgumentError, ArgumentParser, BooleanOptionalAction
 from collections.abc import Callable, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from types import UnionType
 from typing import Any
+
+from ..spelling import nearest
 
 ENTRY = re.compile(r"^ {4}(\w+): (.*)$")
 
@@ -151,6 +152,6 @@ def _has_words(hint: Any) -> bool:
 def _unknown(parser: CommandParser, flag: str) -> str:
     name = flag.split("=")[0]
     known = [option for action in parser._actions for option in action.option_strings]
-    near = get_close_matches(name, known, n=1)
-    fix = f"did you mean {near[0]}" if near else f"{parser.prog} --help"
+    near = nearest(name, known)
+    fix = f"did you mean {near}" if near else f"{parser.prog} --help"
     return f"expected one of its flags, got {name}. Fix: {fix}"

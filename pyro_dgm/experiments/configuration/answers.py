@@ -9,7 +9,6 @@ from __future__ import annotations
 import traceback
 from argparse import ArgumentError
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from difflib import get_close_matches
 from importlib import import_module
 from math import isfinite
 from pathlib import Path
@@ -21,6 +20,7 @@ from jsonargparse._common import ImportDenied
 from jsonargparse._typehints import resolve_class_path_by_name
 from jsonargparse._util import import_object
 
+from ..spelling import nearest
 from .kinds import check_function
 from .modules import file_of
 from .said import CLASS, SETTINGS, Word, class_and_settings, settings_said
@@ -286,6 +286,5 @@ def _wanted(place: Place) -> str:
 
 def near(name: str, names: Iterable[str]) -> str | None:
     """A fix by the nearest of some names, if one is near."""
-    by_case = {known.lower(): known for known in names}
-    found = get_close_matches(name.lower(), by_case, n=1, cutoff=0.5)
-    return f"did you mean '{by_case[found[0]]}'" if found else None
+    found = nearest(name, names)
+    return f"did you mean '{found}'" if found else None

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from pathlib import Path
 
 from ..catalogue.listing import catalogue
+from ..spelling import nearest
 
 
 def find_experiment(name: str) -> Path:
@@ -19,8 +19,8 @@ def find_experiment(name: str) -> Path:
         return known[name][0]
     if Path(name).suffix in (".yaml", ".yml") or Path(name).exists():
         return Path(name)
-    near = get_close_matches(name, known, n=1)
-    fix = f"did you mean '{near[0]}'" if near else "pyro-dgm recipes, for all of them"
+    near = nearest(name, known)
+    fix = f"did you mean '{near}'" if near else "pyro-dgm recipes, for all of them"
     raise ValueError(
         f"experiment: expected a YAML file or one of {list(known)}, got '{name}'. Fix: {fix}."
     )

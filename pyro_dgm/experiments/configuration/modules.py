@@ -5,10 +5,10 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
 
+from ..spelling import nearest
 from .trust import ROOTS
 
 FILE = ".py:"
@@ -24,8 +24,8 @@ def module_of(value: str, key: str) -> tuple[str, str, Path]:
     path = Path(file).resolve()
     if not path.is_file():
         others = [other.name for other in path.parent.glob("*.py")]
-        near = get_close_matches(path.name, others, n=1)
-        fix = f"did you mean '{path.with_name(near[0]).name}:{name}'" if near else "the path to it"
+        near = nearest(path.name, others)
+        fix = f"did you mean '{near}:{name}'" if near else "the path to it"
         raise ValueError(
             f"{key}: expected a Python file, got '{file}', which does not exist. Fix: {fix}."
         )

@@ -17,7 +17,7 @@ from ...evaluation.report.markup import data_table
 from ...inference.run.sessions import require_positive
 from ..plots import comparisons, curves, images
 from ..plots.comparisons import SIGNIFICANT
-from ..runs.drawing import draws_of, rows_for
+from ..runs.drawing import draws_of, is_game_alone, rows_for
 from ..runs.layout import CONFIG
 from .advice import MAX_SHARE
 from .protocols import Comparison, Run
@@ -200,9 +200,8 @@ def _each(runs: Mapping[str, Run], draw: Callable[[str, Run], Pieces]) -> Pieces
 
 
 def _curve(name: str, run: Run) -> Pieces:
-    columns = run.history.columns()
-    is_game = "train_critic" in columns and "val_nelbo" not in columns
-    ax = curves.critic(run.history) if is_game else curves.learning_curve(run.history)
+    draw = curves.critic if is_game_alone(run.history) else curves.learning_curve
+    ax = draw(run.history)
     return [picture(ax, f"{name}.", f"Learning curves of all seeds of {name}")]
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from typing import Any
 
 from torch import nn
@@ -13,6 +12,7 @@ from torch import nn
 from ...inference.adoption.programs import adopt
 from ...programs import vae as programs
 from ..data.datasets import Data
+from ..spelling import nearest
 from .recipe import ModelAndGuide, Recipe
 
 FOREIGN = ("torch", "pyro", "pyro_dgm", "builtins")
@@ -124,8 +124,8 @@ def _refuse_unknown(program: Callable[..., Any], further: Iterable[str], taken: 
     for name in further:
         if name in taken:
             continue
-        close = get_close_matches(name, taken, n=1)
-        fix = f"did you mean '{close[0]}'?" if close else "leave it out."
+        close = nearest(name, taken)
+        fix = f"did you mean '{close}'?" if close else "leave it out."
         raise ValueError(
             f"arguments: expected those of {_name(program)}, which are {taken}, got '{name}'. Fix: {fix}"
         )

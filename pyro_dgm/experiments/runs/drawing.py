@@ -10,6 +10,7 @@ from torch import Tensor
 from ...inference.data.batches import Batch
 from ...inference.drawing.generation import generate
 from ...inference.process.states import device_of
+from ...inference.training.replicates.histories import SeedHistory
 from ..data.datasets import Data
 
 
@@ -24,8 +25,14 @@ def rows_for(data: Data, num: int) -> Batch:
     return tuple([value[rows] for value in data.split("test")])
 
 
+def is_game_alone(history: SeedHistory) -> bool:
+    """Whether a critic trained the model without a bound beside it."""
+    columns = history.columns()
+    return "train_critic" in columns and "val_nelbo" not in columns
+
+
 def draws_of(run: Any, num: int, context: Batch, seed: int) -> Tensor:
-    """Draws of the model of the first seed `(num, …)`; of a game the means that its critic saw.
+    """Draws of the model of the first seed `(num, …)`; of a game alone the means that its critic saw.
 
     Args:
         run: trained.
@@ -36,8 +43,7 @@ def draws_of(run: Any, num: int, context: Batch, seed: int) -> Tensor:
     model = run.pairs[0][0]
     device = device_of(model)
     given = tuple([value.to(device) for value in context])
-    is_game = "train_critic" in run.history.columns()
-    options: dict[str, Any] = {"mean": is_game, "seed": seed}
+    options: dict[str, Any] = {"mean": is_game_alone(run.history), "seed": seed}
     if given:
         return generate(model, 1, *given, **options)[0]
     try:

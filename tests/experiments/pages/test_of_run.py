@@ -9,13 +9,14 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pages import Page, assert_offline
-from trained_runs import few_digits, train_run, without, write_files
+from trained_runs import few_digits, train_run, vae_of, without, write_files
 
 import pyro_dgm as dgm
 from pyro_dgm.datasets import Data
 from pyro_dgm.evaluation.report.findings import Skipped
 from pyro_dgm.experiments.pages.of_run import run_page
 from pyro_dgm.experiments.pages.sections import attempt
+from pyro_dgm.experiments.runs.drawing import draws_of
 from pyro_dgm.training import SeedHistory
 
 QUICK = {"num": 60, "limit": 30, "num_simulated": 60, "num_samples": 20}
@@ -205,3 +206,14 @@ def test_contexts_travel_with_their_data(run, tmp_path):
     text = run_page(run_of(run, tmp_path, vae.model, vae.guide, history, data), **QUICK)
     for title in ("Samples", "Reconstructions", "Latent space", "Traversal", "Terms of the KL"):
         assert "<img" in section_of(text, title), section_of(text, title)
+
+
+@pytest.mark.filterwarnings("ignore:data. they are integers")
+def test_a_hybrid_is_drawn_from_its_likelihood_and_not_as_its_critic_saw_it(run, tmp_path):
+    data = few_digits(40)
+    vae = vae_of(2, 8)
+    trainer = dgm.HybridTrainer(dgm.ELBO(vae.model, vae.guide), dgm.mlp(64, 1))
+    history = history_of(trainer, data.train, val=data.val)
+    hybrid = run_of(run, tmp_path, vae.model, vae.guide, history, data)
+    x = draws_of(hybrid, 5, (), seed=0)
+    torch.testing.assert_close(x, x.round())

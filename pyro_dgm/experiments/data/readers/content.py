@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
 
 from ....files.errors import FileError
+from ...spelling import nearest
 
 ALL = "all"  # the only split of rows that are not split yet
 SPLITS = ("train", "val", "test")
@@ -137,12 +137,6 @@ def _refuse_other_columns(first: Content, second: Content) -> None:
     )
 
 
-def nearest(name: str, names: Iterable[str]) -> str:
-    """What is meant, as the end of a sentence; nothing where no name is near."""
-    found = get_close_matches(name, list(names), n=1, cutoff=0.5)
-    return f", did you mean '{found[0]}'" if found else ""
-
-
 def require_name(option: str, name: str, names: Sequence[str], path: Path) -> None:
     """Refuse a name that a file does not have, with the nearest one that it has.
 
@@ -152,9 +146,11 @@ def require_name(option: str, name: str, names: Sequence[str], path: Path) -> No
     if name in names:
         return
     known = ", ".join(names[:12]) + (", …" if len(names) > 12 else "")
-    close = get_close_matches(name, names, n=1, cutoff=0.5) or list(names[:1])
-    fix = f"--data.{option}={close[0]}" if close else f"leave --data.{option} out"
+    close = nearest(name, names)
+    meant = f", did you mean '{close}'" if close else ""
+    example = close or (names[0] if names else None)
+    fix = f"--data.{option}={example}" if example else f"leave --data.{option} out"
     raise ValueError(
         f"data.{option}: expected a name in {path}, one of: {known or 'none'}; "
-        f"got '{name}'{nearest(name, names)}. Fix: {fix}."
+        f"got '{name}'{meant}. Fix: {fix}."
     )

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from difflib import get_close_matches
 from pathlib import Path
 
 from ....files.errors import FileError
 from ....files.reading import describe
+from ...spelling import nearest
 from ..idx import read_idx
 from .annotated import read_h5ad
 from .content import SPLIT_NAMES, Asked, BySplit, Content, joined
@@ -66,8 +66,8 @@ def _reader_of(path: Path) -> Reader:
     if reader is not None:
         return reader
     got = f"the suffix '{path.suffix}', {describe(first_bytes(path, 'data'))}"
-    close = get_close_matches(path.suffix, [*READERS], n=1, cutoff=0.7)
-    fix = f"rename it: {path.with_suffix(close[0]).name}" if close else "np.savez(path, x=x)"
+    close = nearest(path.suffix, READERS, cutoff=0.7)
+    fix = f"rename it: {path.with_suffix(close).name}" if close else "np.savez(path, x=x)"
     if path.suffix.lower() in (".png", ".jpg", ".jpeg"):
         fix = f"the folder that it lies in, --data.path={path.parent}"
     raise FileError(path, f"a file of data ({FORMATS})", got, fix)
@@ -112,9 +112,9 @@ def _read_name(path: Path, asked: Asked) -> Content:
     found = [file for file in files if file.stem == path.name and file.suffix.lower() in READERS]
     if len(found) == 1:
         return _reader_of(found[0])(found[0], asked)
-    close = get_close_matches(path.name, names, n=1, cutoff=0.5)
-    meant = f", did you mean '{close[0]}'" if close else ""
-    fix = f"--data.path={path.with_name(close[0])}" if close else "--data.path=FILE or FOLDER"
+    close = nearest(path.name, names)
+    meant = f", did you mean '{close}'" if close else ""
+    fix = f"--data.path={path.with_name(close)}" if close else "--data.path=FILE or FOLDER"
     what = f"a file or a folder of data ({FORMATS})"
     raise FileError(path, what, f"no file or folder of that name{meant}", fix)
 
