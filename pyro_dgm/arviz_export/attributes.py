@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -23,16 +24,15 @@ def origin() -> dict[str, str]:
     """When and by what a group was made: the attributes of the schema, as the converters of ArviZ 0.x and 1.x."""
     import arviz
 
-    from .. import __version__
-
+    own = sys.modules["pyro_dgm"].__version__  # of the code that runs, which need not be installed
     return {
         "created_at": datetime.now(UTC).isoformat(),
         "arviz_version": arviz.__version__,
         "creation_library": "pyro_dgm",
-        "creation_library_version": __version__,
+        "creation_library_version": own,
         "creation_library_language": "Python",
         "inference_library": "pyro_dgm",
-        "inference_library_version": __version__,
+        "inference_library_version": own,
     }
 
 
