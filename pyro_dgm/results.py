@@ -1,6 +1,7 @@
 """What the verbs return: numbers with their errors, units and kinds."""
 
 from .adversarial.optimum.optimality import Optimality
+from .arviz_export.containers import read_posterior
 from .evaluation.chains.hamiltonian import HMC
 from .evaluation.conditioning.imputation import ConditionalNLL, Imputation
 from .evaluation.estimate import Estimate
@@ -66,4 +67,5 @@ __all__ = [
     "TwoSample",
     "VSBC",
     "Verdict",
+    "read_posterior",
 ]

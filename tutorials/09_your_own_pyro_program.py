@@ -22,6 +22,7 @@ mpl.use("Agg")
 warnings.filterwarnings("ignore", message=".*ArviZ is undergoing a major refactor.*")
 
 import arviz as az
+import matplotlib.pyplot as plt
 import pyro
 import pyro.distributions as dist
 import torch
@@ -119,7 +120,7 @@ history = trainer.fit(train, epochs=EPOCHS, batch_size=100, progress=False)
 print(dgm.nll(vae.model, vae.guide, test, num=DRAWS))
 print(dgm.check(vae.model, vae.guide, test[:100]))
 found = dgm.to_arviz(vae.model, vae.guide, test, num=100, max_data=10)
-print({group: dict(found[group].sizes) for group in found.groups()})
+print({name: dict(group.sizes) for name, group in found.items()})
 
 # %% [markdown]
 # ## 2. A hierarchical regression
@@ -177,5 +178,5 @@ found = dgm.to_arviz(regression, guide, *data, num=DRAWS)
 names = ["mean", "spread", "slope", "noise"]
 print(az.summary(found, var_names=names, kind="stats"))
 print(az.loo(found))
-axes = az.plot_posterior(found, var_names=names)
-axes.ravel()[0].figure.savefig(FIGURES / "posterior.png", dpi=120, bbox_inches="tight")
+az.plot_forest(found, var_names=names, combined=True)
+plt.gcf().savefig(FIGURES / "posterior.png", dpi=120, bbox_inches="tight")

@@ -22,6 +22,8 @@ Array = tuple[tuple[str, ...], "np.ndarray[tuple[int, ...], np.dtype[Any]]"]  # 
 Arrays = dict[str, Array]
 DATUM = "datum"
 SAMPLE = ("chain", "draw")
+NUM_CHAINS = (4, 3, 2)  # into which independent draws are cut, the first that divides their number
+LEAST_PER_CHAIN = 4  # draws, of which diagnostics of chains can be computed
 STATISTICS = {
     "elbo": (-1, "nelbo"),
     "log_p": (-1, "per_datum"),
@@ -33,12 +35,16 @@ STATISTICS = {
 UNITS = {"khat": "1", "ess": "draws"}
 JOINT = "joint density at a point"  # what p measures where the guide is a point mass
 OF_A_POINT = {"log_joint": (-1, "per_datum")}
-NOT_FOR_LOO = "not_for_loo_or_waic_as_z_is_local"
+CONDITIONAL = "conditional_log_likelihood"  # log p(x | z) of a z that belongs to one datum
+NOT_FOR_LOO = (  # what the group log_likelihood holds in its place: a reason and a way, as names of variables
+    "LOO has nothing to leave out, as each datum has a z of its own",
+    "compare models by dgm.compare_elpd of dgm.nll on held-out data",
+)
 REFUSAL = (
-    "z_i belongs to x_i alone: without x_i its distribution is the prior, and the mean of "
-    "1 / p(x_i | z) over z ~ p(z | x_i), "
-    "which LOO would take, is the harmonic-mean estimate of 1 / p(x_i), of infinite variance where the data say more "
-    "of z than the prior. Fix: dgm.compare_elpd({'a': dgm.nll(...), 'b': dgm.nll(...)}) on held-out data."
+    "to_arviz: expected latents that all data share for LOO, got a z_i of each datum, without which its z_i is one of "
+    "the prior and 1 / p(x_i | z_i) has no finite variance. "
+    "Fix: dgm.compare_elpd({'a': dgm.nll(…), 'b': dgm.nll(…)}) on held-out data; log p(x_i | z_i) is in the group "
+    f"{CONDITIONAL}."
 )
 
 
@@ -132,14 +138,62 @@ def take_draws(arrays: Arrays, index: np.ndarray[tuple[int, ...], np.dtype[Any]]
     return found
 
 
-def refused_to_loo(arrays: Arrays) -> Arrays:
-    r"""$\log p(x \mid z)$ that `az.loo` and `az.waic` refuse, with the reason in the name of a further variable.
+def refused_to_loo(num_chains: int, num: int) -> Arrays:
+    r"""What stands in the place of pointwise log-likelihoods that `az.loo` must not take, with the reason as names.
 
-    ArviZ refuses several variables and names them; the further one is 0 throughout, so that no sum over sites changes.
+    ArviZ prints the names where it finds several variables, and finds none by the name of an observed site: in memory,
+    from netCDF and from zarr, in 0.x and 1.x.
     """
-    sizes = _sizes(arrays)
-    zeros = np.zeros([sizes[dim] for dim in SAMPLE])
-    return {**arrays, NOT_FOR_LOO: (SAMPLE, zeros)}
+    nothing = np.full((num_chains, num // num_chains), np.nan)
+    return dict.fromkeys(NOT_FOR_LOO, (SAMPLE, nothing))
+
+
+def num_chains_of(num: int) -> int:
+    """Into how many chains of one length independent draws are cut: 4, 3 or 2, the first that divides their number.
+
+    Diagnostics of chains need two of at least four draws; others stay one chain.
+
+    Example:
+        >>> [num_chains_of(num) for num in (1000, 50, 9, 7)]
+        [4, 2, 1, 1]
+    """
+    for chains in NUM_CHAINS:
+        if num % chains == 0 and num >= chains * LEAST_PER_CHAIN:
+            return chains
+    return 1
+
+
+def cut_into_chains(arrays: Arrays, num: int) -> Arrays:
+    """Independent draws, one chain of them, as some chains of one length; arrays without draws stay as they are.
+
+    Example:
+        >>> z = {"z": (SAMPLE, np.arange(8)[None])}
+        >>> cut_into_chains(z, 8)["z"][1].tolist()
+        [[0, 1, 2, 3], [4, 5, 6, 7]]
+    """
+    chains = num_chains_of(num)
+    found = Arrays()
+    for name, (dims, values) in arrays.items():
+        if dims[:2] == SAMPLE:
+            values = values.reshape(chains, num // chains, *values.shape[2:])
+        found[name] = dims, values
+    return found
+
+
+def as_one_chain(found: xarray.Dataset) -> xarray.Dataset:
+    """The chains of a dataset one after the other, as one."""
+    import xarray
+
+    arrays = {}
+    for name, array in found.items():
+        values = array.values
+        if array.dims[:2] == SAMPLE:
+            values = values.reshape(1, -1, *values.shape[2:])
+        arrays[name] = (array.dims, values, array.attrs)
+    labels = {name: c for name, c in found.coords.items() if name not in SAMPLE}
+    whole = xarray.Dataset(arrays, coords=labels, attrs=found.attrs)
+    own = {dim: range(whole.sizes[dim]) for dim in SAMPLE if dim in whole.sizes}
+    return whole.assign_coords(own)
 
 
 def per_datum_dataset(result: NLL | AIS, index: Sequence[Any] | None = None) -> xarray.Dataset:
@@ -184,7 +238,9 @@ def sbc_dataset(result: SBC) -> xarray.Dataset:
     """
     arrays: Arrays = {"pit": ((*SAMPLE, "statistic"), np.asarray(result.uniform)[None])}
     about = {"num_draws": result.num_draws, "rank": "floor(pit * (num_draws + 1))"}
-    return dataset(arrays, {"statistic": result.names}, about)
+    found = dataset(arrays, {"statistic": result.names}, about)
+    found["pit"].attrs["units"] = "1"
+    return found
 
 
 def training_dataset(history: History) -> xarray.Dataset:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -17,14 +15,16 @@ from ..inference.data.tensors import Batch, split_rows
 from ..inference.run.blocks import rows_of_block, seeded
 from ..inference.run.sessions import Session, require_positive, session
 from ..inference.sites.measure_checks import require_density
+from .attributes import notes, origin, with_origin, with_units
+from .containers import container_of
 from .datatree import (
+    CONDITIONAL,
     DATUM,
-    NOT_FOR_LOO,
-    REFUSAL,
     Arrays,
     concat_data,
-    container,
+    cut_into_chains,
     dataset,
+    num_chains_of,
     per_datum_dataset,
     refused_to_loo,
 )
@@ -36,11 +36,6 @@ if TYPE_CHECKING:
 
 KEPT = 200  # data whose draws are kept where each has latents of its own
 NUMBERS = 20_000_000  # log densities that are kept where all data share a draw
-GUIDE = "independent, from the guide q(z | x), unweighted; weights: sample_stats.log_weight"
-RESAMPLED = (
-    "from the guide q(z | x), resampled with replacement by Pareto-smoothed weights, so draws of p(z | x) as far as "
-    "per_datum.khat is below its threshold; not to be weighted again"
-)
 
 
 def to_arviz(
@@ -57,24 +52,28 @@ def to_arviz(
     seed: int = 0,
     chunk: int = 20_000,
 ) -> Any:
-    r"""Draws $z^{(k)}_i \sim q(z \mid x_i)$ and statistics of data as ArviZ reads them: one chain of independent draws.
+    r"""Draws $z^{(k)}_i \sim q(z \mid x_i)$ and statistics of data, in the groups of ArviZ's InferenceData schema.
 
-    Groups: `posterior` (latent sites, and the values of `pyro.deterministic`), `posterior_predictive` and
-    `log_likelihood` (observed sites), `sample_stats` (`lp` = log p(x, z), `log_q`, `log_weight` = lp − log_q, and
-    `factor[f]` of a `pyro.factor` in the model, a part of lp), `prior` and `prior_predictive` (each draw is a data set
-    of the model, for the contexts of the data), `observed_data`, `constant_data` (further arguments), `per_datum`
-    (`elbo`, `log_p`, `log_p_stderr`, `kl`, `khat`, `ess`, see `per_datum_dataset`). All in nats.
+    Groups: `posterior` (latent sites, and the values of `pyro.deterministic`), `posterior_predictive` (observed sites),
+    `log_likelihood` and `log_prior` (log density of each observed and latent site, pointwise in all its plates),
+    `sample_stats` (`lp` = log p(x, z), `log_q`, `log_weight` = lp − log_q, and `factor[f]` of a `pyro.factor` in the
+    model, a part of lp), `prior` and `prior_predictive` (each draw is a data set of the model, for the contexts of the
+    data), `observed_data`, `constant_data` (further arguments), `per_datum` (`elbo`, `log_p`, `log_p_stderr`, `kl`,
+    `khat`, `ess`, see `per_datum_dataset`). Log densities are in nats, discrete sites are integers.
+
+    The draws are independent, and are cut into four chains, so that R-hat and ESS have something to compare; into
+    three or two where four does not divide `num`; seven draws or fewer and a prime number of them stay one chain.
 
     Size: draws are kept of at most `max_data` data, evenly spread over the set; `per_datum` describes all of them. The
     coordinate `datum` is the index in the set; the attribute `kept` of a group says what it holds.
 
     Where all data share a draw θ, it has no datum dim, `sample_stats` are of all data at once, resampling takes joint
-    draws, and `log_prior` (log p of every latent site) is a further group, for sensitivity to priors; the draws are cut
-    into four chains, and those of `prior` are data sets in the place of the given one. Without local latents `az.loo`
-    and `az.compare` work: of the posterior, as far as the draws are from it (`resampled=True`).
+    draws, and the draws of `prior` are data sets in the place of the given one. Without local latents `az.loo` and
+    `az.compare` work: of the posterior, as far as the draws are from it (`resampled=True`).
 
-    `az.loo` and `az.waic` refuse local latents, for p(x | z) of a local z is nothing to leave out:
-    `log_likelihood.attrs["loo"]` has the reason. `compare_elpd` of `nll` results does what LOO is for.
+    `az.loo` and `az.waic` refuse local latents, with `var_name=` and from files as well: without $x_i$ its $z_i$ is
+    one of the prior. Their $\log p(x_i \mid z_i)$ is in the group `conditional_log_likelihood` in the place of
+    `log_likelihood`, whose names say why; `compare_elpd` of `nll` results does what LOO is for.
 
     Args:
         model: any Pyro program that keeps the contract.
@@ -95,15 +94,19 @@ def to_arviz(
 
     Returns:
         `arviz.InferenceData` with ArviZ 0.x, `xarray.DataTree` with ArviZ 1.x. Both write netCDF by
-        `.to_netcdf(path, engine="h5netcdf")` and zarr by `.to_zarr(path)`, that of 0.x by
-        `.to_datatree().to_zarr(path)`; `save_netcdf` of `pyro_dgm.arviz_export.netcdf` leaves a whole file or none.
+        `.to_netcdf(path, engine="h5netcdf")` and zarr by `.to_zarr(path)`; `results.read_posterior` reads either.
 
     Shape:
-        sites `(chain=1, draw=K, *plates, datum, *event)`; statistics of draws `(1, K, datum)`; data `(datum, *event)`.
+        sites `(chain, draw, *plates, datum, *event)`; log densities of sites `(chain, draw, *plates, datum)`;
+        statistics of draws `(chain, draw, datum)`; data `(*plates, datum, *event)`; chain · draw = K.
 
     Raises:
         ValueError: for names that are unknown or taken, what `nll` refuses, a wrong number of names, or draws to be
             resampled of a guide that is a point mass.
+
+    References:
+        Merkle, Furr, Rabe-Hesketh 2019, *Bayesian comparison of latent variable models: conditional versus marginal
+        likelihoods*, arXiv:1802.04452.
     """
     dims, coords, further = dims or {}, coords or {}, dict(extra or {})
     with session(model, guide, *batch, num=num, chunk=chunk, seed=seed) as pair:
@@ -117,9 +120,25 @@ def to_arviz(
         _check_names(groups, dims, coords, further)
         if "per_datum" not in further and _has_numbers_per_datum(pair, blocks):
             further["per_datum"] = _per_datum(pair, blocks, len(kept), index)
-        notes = _notes(groups, reading, len(kept))
+        measure = pair.structure.measure.value
+        about = notes(groups, measure, len(kept), len(pair), resampled=resampled)
     labels = {**coords, DATUM: [index[i] for i in kept.tolist()]}
-    return with_table(container({**_datasets(groups, labels, notes), **further}))
+    return container_of(_datasets(groups, labels, about, further))
+
+
+def _datasets(
+    groups: Mapping[str, Arrays],
+    coords: Mapping[str, Sequence[Any]],
+    about: Mapping[str, Mapping[str, str]],
+    further: Mapping[str, xarray.Dataset],
+) -> dict[str, xarray.Dataset]:
+    """The groups as datasets, each with its notes, units and origin as attributes."""
+    made = origin()
+    found = {}
+    for name, arrays in groups.items():
+        found[name] = with_units(name, dataset(arrays, coords, about[name]))
+    found |= further
+    return {name: with_origin(group, made) for name, group in found.items()}
 
 
 def _kept_data(pair: Session, most: int | None) -> Tensor:
@@ -128,42 +147,6 @@ def _kept_data(pair: Session, most: int | None) -> Tensor:
         most = max(KEPT, NUMBERS // pair.num) if pair.structure.has_globals else KEPT
     require_positive(max_data=most)
     return evenly_spread(most, len(pair))
-
-
-def with_table(found: Any) -> Any:
-    """The container of ArviZ 0.x as one whose table is of the groups that have draws; that of 1.x as it is."""
-    import xarray
-
-    if isinstance(found, xarray.DataTree):
-        return found
-    from .inference_data import InferenceData  # of ArviZ 0.x alone
-
-    return InferenceData(**dict(found.items()))
-
-
-def _datasets(
-    groups: Mapping[str, Arrays],
-    coords: Mapping[str, Sequence[Any]],
-    notes: Mapping[str, Mapping[str, str]],
-) -> dict[str, xarray.Dataset]:
-    """The groups as datasets, each with its notes and its origin as attributes."""
-    made = _origin()
-    found = {}
-    for name, arrays in groups.items():
-        found[name] = dataset(arrays, coords, {**made, **notes[name]})
-    return found
-
-
-def _origin() -> dict[str, str]:
-    """When and by what a group was made: the attributes that ArviZ's own converters give."""
-    import arviz
-
-    return {
-        "created_at": datetime.now(UTC).isoformat(),
-        "arviz_version": arviz.__version__,
-        "inference_library": "pyro_dgm",
-        "inference_library_version": version("pyro-dgm"),
-    }
 
 
 def _read(reading: Reading, kept: Tensor) -> tuple[dict[str, Arrays], list[Block]]:
@@ -198,8 +181,7 @@ def _per_datum(
     pair: Session, blocks: Sequence[Block], num_kept: int, index: Sequence[Any]
 ) -> xarray.Dataset:
     """What `nll` says of each of all data."""
-    found = per_datum_dataset(_nll(pair, blocks, num_kept), index)
-    return found.assign_attrs(_origin())
+    return per_datum_dataset(_nll(pair, blocks, num_kept), index)
 
 
 def _nll(pair: Session, blocks: Sequence[Block], num_kept: int) -> NLL:
@@ -221,40 +203,25 @@ def _concat_blocks(blocks: Sequence[Block]) -> dict[str, Arrays]:
     return groups
 
 
-def _groups(reading: Reading, groups: dict[str, Arrays], batch: Batch) -> dict[str, Arrays]:
-    """The groups of all data that are kept, with the further arguments; LOO is refused to local latents."""
+def _groups(reading: Reading, found: dict[str, Arrays], batch: Batch) -> dict[str, Arrays]:
+    """The groups of all data that are kept in chains, with the further arguments; LOO is refused to local latents."""
     pair: Session = reading.pair
-    structure = pair.structure
-    if set(structure.latent) - set(structure.shared) or (
-        groups["posterior"] and not structure.has_globals
-    ):
-        groups["log_likelihood"] = refused_to_loo(groups["log_likelihood"])
+    groups = {name: cut_into_chains(arrays, pair.num) for name, arrays in found.items()}
+    if _has_locals(pair, groups):
+        groups[CONDITIONAL] = groups["log_likelihood"]
+        groups["log_likelihood"] = refused_to_loo(num_chains_of(pair.num), pair.num)
     constant_data = constants(pair, batch, reading.dims)
     if constant_data:
         groups["constant_data"] = constant_data
     return groups
 
 
-def _notes(groups: Mapping[str, Arrays], reading: Reading, kept: int) -> dict[str, dict[str, str]]:
-    """What is to be known of each group, as attributes."""
-    total = len(reading.pair)
-    which = f"{kept} of {total} data, evenly spread"
-    if kept == total:
-        which = f"all {total} data"
-    draws = {"draws": RESAMPLED if reading.resampled else GUIDE}
-    of_p = {"unit": "nats", "measure of p": reading.pair.structure.measure.value}
-    refusal = {"loo": REFUSAL} if NOT_FOR_LOO in groups["log_likelihood"] else {}
-    of_model = {"draws": "independent, from the model"}
-    notes = {
-        "posterior": draws,
-        "posterior_predictive": draws,
-        "log_likelihood": {**draws, **of_p, **refusal},
-        "log_prior": {**draws, "unit": "nats"},
-        "sample_stats": {**draws, **of_p, "log_weight": "lp - log_q"},
-        "prior": of_model,
-        "prior_predictive": of_model,
-    }
-    return {name: {**notes.get(name, {}), "kept": which} for name in groups}
+def _has_locals(pair: Session, groups: Mapping[str, Arrays]) -> bool:
+    """Whether a datum has latents of its own, which are gone where it is left out."""
+    structure = pair.structure
+    if structure.has_globals:
+        return bool(set(structure.latent) - set(structure.shared))
+    return bool(groups["posterior"])
 
 
 def _check_names(

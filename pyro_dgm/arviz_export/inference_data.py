@@ -16,7 +16,7 @@ class InferenceData(arviz.InferenceData):
     """`arviz.InferenceData`, some of whose groups describe data, epochs or ranks, and have no draws.
 
     ArviZ makes one row per draw of all groups and fails on those; its own groups of data are passed over by name.
-    A file that is read by `arviz.from_netcdf` is of ArviZ's own class: name groups there.
+    A file that is read by `arviz.from_netcdf` is of ArviZ's own class: name groups there, or `read_posterior` it.
     """
 
     def to_dataframe(
@@ -33,3 +33,13 @@ class InferenceData(arviz.InferenceData):
         if groups is None and filter_groups is None:
             groups = [name for name in self.groups() if set(self[name].sizes) >= DRAWS]
         return super().to_dataframe(groups, filter_groups, *args, **options)
+
+    def to_zarr(self, store: Any = None, **options: Any) -> Any:
+        """Write a zarr store by xarray, as the tree of ArviZ 1.x does: ArviZ 0.x knows no zarr 3.
+
+        Args:
+            store: path of a folder, or a store.
+            options: of `xarray.DataTree.to_zarr`.
+        """
+        kept = {"zarr_format": 2, "consolidated": True}  # zarr 3 has no standard for strings
+        return self.to_datatree().to_zarr(store, **{**kept, **options})

@@ -21,11 +21,9 @@ from ..inference.run.traces import PairTrace, plate_value, sites_of, vectorized
 from ..inference.vectorization.modes import ParticleMode
 from ..inference.vectorization.rows import OneAtATime
 from .datatree import DATUM, SAMPLE, Array, Arrays
-from .reading import Reading, with_plates
+from .reading import Reading, densities, with_plates
 
-DRAW = 1  # which dim of all arrays counts the draws, before they are cut into chains
-NUM_CHAINS = 4
-LEAST_PER_CHAIN = 4  # draws, of which diagnostics of chains can be computed
+DRAW = 1  # which dim of all arrays counts the draws
 
 
 @dataclass(frozen=True)
@@ -41,7 +39,7 @@ class JointReading:
     kept: Tensor
 
     def groups(self) -> dict[str, Arrays]:
-        """All groups; globals have no datum dim, and independent draws are cut into chains."""
+        """All groups; globals have no datum dim."""
         pair = self.reading.pair
         parts: list[dict[str, Arrays]] = []
         log_w, observed = [], Arrays()
@@ -57,7 +55,6 @@ class JointReading:
                 groups[name] = _mapped(arrays, lambda v: np.take(v, index, DRAW))
         if self.reading.prior:
             groups |= self._simulated()
-        groups = {name: _in_chains(arrays, pair.num) for name, arrays in groups.items()}
         groups["observed_data"] = observed
         kept = self.kept.cpu().numpy()
         return {name: _take_data(arrays, kept) for name, arrays in groups.items()}
@@ -65,18 +62,13 @@ class JointReading:
     def _drawn(self, particles: Particles) -> dict[str, Arrays]:
         """Sites and densities of some draws."""
         pair, is_single = particles.pair, self._is_single
-        posterior, predictive, log_likelihood, log_prior = Arrays(), Arrays(), Arrays(), Arrays()
+        posterior, predictive = Arrays(), Arrays()
         for name, site in pair.latent.items():
             posterior[name] = self._draws(name, site, particles.values[name])
-            if name in particles.log_p or name in particles.shared_p:  # else it is part of a sum
-                log_prior[name] = _density(particles, name)
         for name, site in pair.observed.items():
             predictive[name] = self._draws(
                 name, site, _of_run(site, site["fn"].sample(), is_single=is_single)
             )
-        for entry in (*particles.log_p, *particles.shared_p):
-            if set(particles.sites_of(entry)) <= set(pair.observed):
-                log_likelihood[entry] = _density(particles, entry)
         for name, site in pair.deterministic.items():
             shaped = with_plates(site)
             value = _of_run(shaped, shaped["value"], is_single=is_single)
@@ -84,8 +76,7 @@ class JointReading:
         return {
             "posterior": posterior,
             "posterior_predictive": predictive,
-            "log_likelihood": log_likelihood,
-            "log_prior": log_prior,
+            **densities(particles),
             "sample_stats": _statistics(particles),
         }
 
@@ -150,13 +141,6 @@ def _of_run(site: Site, value: Tensor, *, is_single: bool) -> Tensor:
     return shaped[None] if is_single else shaped
 
 
-def _density(particles: Particles, name: str) -> Array:
-    """Log density of a model's site for every draw: of each datum, or of all."""
-    if name in particles.log_p:
-        return (*SAMPLE, DATUM), particles.log_p[name][None].detach().cpu().numpy()
-    return SAMPLE, particles.shared_p[name][None].detach().cpu().numpy()
-
-
 def _statistics(particles: Particles) -> Arrays:
     """Joint densities of all data `(1, K)`."""
     log_w = particles.log_weight_of_set
@@ -186,14 +170,6 @@ def _concat_draws(parts: Sequence[dict[str, Arrays]]) -> dict[str, Arrays]:
             whole[name] = dims, np.concatenate(values, DRAW)
         groups[group] = whole
     return groups
-
-
-def _in_chains(arrays: Arrays, num: int) -> Arrays:
-    """Independent draws as four chains, where they are as many: diagnostics of chains then have something to say."""
-    if num % NUM_CHAINS or num < NUM_CHAINS * LEAST_PER_CHAIN:
-        return arrays
-    length = num // NUM_CHAINS
-    return _mapped(arrays, lambda v: v.reshape(NUM_CHAINS, length, *v.shape[2:]))
 
 
 def _take_data(arrays: Arrays, kept: np.ndarray) -> Arrays:

@@ -24,7 +24,7 @@ def save_netcdf(found: Any, path: str | Path) -> None:
 
     Args:
         found: an `arviz.InferenceData` or an `xarray.DataTree`.
-        path: the file, for `arviz.from_netcdf(path)` or `xarray.open_datatree(path, engine="h5netcdf")`.
+        path: the file, for `read_posterior`, `arviz.from_netcdf` or `xarray.open_datatree(path, engine="h5netcdf")`.
 
     Raises:
         FileError: for a disk without room for it, before it is written; if it can't be written for another reason.

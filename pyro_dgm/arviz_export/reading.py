@@ -20,12 +20,12 @@ from ..inference.drawing.templates import generative
 from ..inference.process.states import derive_seed, fork_rng
 from ..inference.run.particles import Particles
 from ..inference.run.sessions import Session
-from ..inference.run.traces import latent_sites, plate_names, plate_value
+from ..inference.run.traces import latent_sites, log_density, plate_names, plate_value
 from ..inference.sites.kinds import is_deterministic
 from ..inference.sites.supports import is_discrete
 from .datatree import DATUM, SAMPLE, Array, Arrays, take_draws
 
-WEIGHTED = ("posterior", "posterior_predictive", "log_likelihood", "sample_stats")
+WEIGHTED = ("posterior", "posterior_predictive", "log_likelihood", "log_prior", "sample_stats")
 PLATES = {DATA: DATUM}  # plate → name of its dim
 
 
@@ -80,17 +80,14 @@ class Reading:
 
     def _drawn(self, particles: Particles) -> dict[str, Arrays]:
         """The groups of the guide's draws, and of the data that they belong to."""
-        predictive, log_likelihood, observed = Arrays(), Arrays(), Arrays()
+        predictive, observed = Arrays(), Arrays()
         for name, site in particles.pair.observed.items():
             predictive[name] = self.draws(name, site, plate_value(site, site["fn"].sample()))
             observed[name] = self.observation(name, site)
-        for entry, log_p in particles.log_p.items():
-            if set(particles.sites_of(entry)) <= set(particles.pair.observed):
-                log_likelihood[entry] = _per_draw(log_p)
         return {
             "posterior": self._posterior(particles),
             "posterior_predictive": predictive,
-            "log_likelihood": log_likelihood,
+            **densities(particles),
             "sample_stats": _statistics(particles),
             "observed_data": observed,
         }
@@ -134,6 +131,40 @@ class Reading:
 
     def _event_dims(self, name: str, site: Site) -> list[str]:
         return event_dims(name, len(site["fn"].event_shape), self.dims)
+
+
+def densities(particles: Particles) -> dict[str, Arrays]:
+    """`log_likelihood` and `log_prior`: log density of each of the model's sites, pointwise in all its plates.
+
+    Sites that depend on the same summed sites have one density, under the names of all.
+    """
+    pair, likelihood, prior = particles.pair, Arrays(), Arrays()
+    for entry, log_p in (particles.log_p | particles.shared_p).items():
+        names = set(particles.sites_of(entry))
+        found = _pointwise(particles, entry, log_p)
+        if names <= set(pair.observed):
+            likelihood[entry] = found
+        elif names <= set(pair.latent):
+            prior[entry] = found
+    return {"log_likelihood": likelihood, "log_prior": prior}
+
+
+def _pointwise(particles: Particles, entry: str, log_p: Tensor) -> Array:
+    """Log density `(1, K, *plates)` of a site; what several sites have as one is a sum over all but the data plate."""
+    plates = [DATA] if log_p.dim() > 1 else []
+    if entry not in particles.groups:
+        site = particles.pair.joint[entry]
+        sizes = _sizes_of_plates(site)
+        if list(sizes) != plates:
+            plates = list(sizes)
+            log_p = log_density(site).reshape(len(log_p), *sizes.values())
+    return (*SAMPLE, *[PLATES.get(plate, plate) for plate in plates]), _numpy(log_p[None])
+
+
+def _sizes_of_plates(site: Site) -> dict[str, int]:
+    """Plate around a site → its size, outermost dim first, without that of the particles."""
+    sizes = {frame.name: frame.size for frame in site["cond_indep_stack"] if frame.vectorized}
+    return {plate: sizes[plate] for plate in plate_names(site) if plate != PARTICLES}
 
 
 def _statistics(particles: Particles) -> Arrays:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..contract import PyroProgram
-from .datatree import container
-from .export import to_arviz, with_table
+from .containers import container_of, groups_of
+from .datatree import as_one_chain
+from .export import to_arviz
 
 if TYPE_CHECKING:
     import xarray
@@ -39,7 +40,7 @@ def seeds_to_arviz(
         options: of `to_arviz`.
 
     Returns:
-        As `to_arviz`. Where all data share a draw each pair has four chains.
+        As `to_arviz`, with a chain for each seed; of a single pair with the chains that `to_arviz` cuts its draws into.
 
     Raises:
         ValueError: without a pair, for another number of seeds; as `to_arviz`.
@@ -63,20 +64,12 @@ def seeds_to_arviz(
             f"seeds_to_arviz: expected a pair for each of {len(labels)} seeds, got {len(exports)}. "
             "Fix: seeds_to_arviz(runs.pairs, x, seeds=runs.seeds)."
         )
+    groups = [groups_of(export) for export in exports]
     joined = {}
-    for name, first in _groups(exports[0]).items():
-        parts = [_groups(export)[name] for export in exports]
+    for name, first in groups[0].items():
+        parts = [group[name] for group in groups]
         joined[name] = first if _is_of_data(name) else _as_chains(parts, labels)
-    return with_table(container(joined))
-
-
-def _groups(export: Any) -> dict[str, xarray.Dataset]:
-    """The groups of either container."""
-    import xarray
-
-    if isinstance(export, xarray.DataTree):
-        return {name: node.to_dataset() for name, node in export.children.items()}
-    return dict(export.items())
+    return container_of(joined)
 
 
 def _is_of_data(name: str) -> bool:
@@ -84,9 +77,11 @@ def _is_of_data(name: str) -> bool:
 
 
 def _as_chains(parts: Sequence[xarray.Dataset], labels: Sequence[int]) -> xarray.Dataset:
-    """Datasets one after the other along the chains, numbered anew."""
+    """Datasets one after the other along the chains, numbered anew: a chain each where they are several."""
     import xarray
 
+    if len(parts) > 1:
+        parts = [as_one_chain(part) for part in parts]
     whole = xarray.concat(
         parts,
         dim=CHAIN,

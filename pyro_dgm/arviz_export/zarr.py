@@ -16,7 +16,7 @@ def save_zarr(found: Any, path: str | Path) -> None:
 
     Args:
         found: an `arviz.InferenceData` or an `xarray.DataTree`.
-        path: the folder, for `xarray.open_datatree(path, engine="zarr")`.
+        path: the folder, for `read_posterior` or `xarray.open_datatree(path, engine="zarr")`.
 
     Raises:
         FileError: for a folder that is there; if it can't be written: nothing is left of it then.

@@ -14,6 +14,7 @@ import arviz
 import numpy as np
 import pytest
 import xarray
+from arviz_operations import LEGACY, as_tree
 
 ROOT = Path(__file__).parents[2]
 SPEC = importlib.util.spec_from_file_location(
@@ -22,7 +23,6 @@ SPEC = importlib.util.spec_from_file_location(
 datatree = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(datatree)
 DRAWS = ("chain", "draw", "datum")
-LEGACY = arviz.__version__.startswith("0.")
 
 
 def tree():
@@ -49,7 +49,8 @@ def tree():
     arrays = {
         "posterior": {"z": ((*DRAWS, "z_dim_0"), z)},
         "posterior_predictive": {"x": ((*DRAWS, "x_dim_0"), x)},
-        "log_likelihood": datatree.refused_to_loo({"x": (DRAWS, p)}),
+        "log_likelihood": datatree.refused_to_loo(1, 50),
+        datatree.CONDITIONAL: {"x": (DRAWS, p)},
         "sample_stats": {"lp": (DRAWS, p), "log_weight": (DRAWS, p)},
         "prior": {"z": ((*DRAWS, "z_dim_0"), z[:, ::-1])},
         "prior_predictive": {"x": ((*DRAWS, "x_dim_0"), x[:, ::-1])},
@@ -75,10 +76,6 @@ def history(rows):
         names = list(dict.fromkeys(name for row in rows for name in row))
 
     return Rows(rows)
-
-
-def as_tree(found):
-    return found.to_datatree() if LEGACY else found
 
 
 def assert_same(found, again):
@@ -143,14 +140,23 @@ def test_arviz_summarizes_it():
 
 def test_loo_refuses_with_the_reason():
     for refused in ["loo"] + ["waic"] * LEGACY:
-        with pytest.raises(TypeError, match="not_for_loo_or_waic_as_z_is_local"):
+        with pytest.raises(TypeError, match="LOO has nothing to leave out.*dgm.compare_elpd"):
             getattr(arviz, refused)(tree())
 
 
-def test_the_reason_adds_nothing_to_sums_over_sites():
-    found = tree()["log_likelihood"]
-    total = sum(found[name] for name in found.data_vars)
-    np.testing.assert_array_equal(total.transpose(*DRAWS), found["x"])
+def test_draws_are_cut_into_chains_of_one_length():
+    cut = {num: datatree.num_chains_of(num) for num in (1000, 50, 15, 12, 9, 8, 7, 1)}
+    assert cut == {1000: 4, 50: 2, 15: 3, 12: 3, 9: 1, 8: 2, 7: 1, 1: 1}
+    values = np.arange(16 * 3).reshape(1, 16, 3)
+    arrays = {"z": (DRAWS, values), "x": (("datum",), np.arange(3))}
+    found = datatree.cut_into_chains(arrays, 16)
+    assert found["z"][1].shape == (4, 4, 3)
+    np.testing.assert_array_equal(found["z"][1].reshape(1, 16, 3), values)
+    np.testing.assert_array_equal(found["x"][1], np.arange(3))
+    again = datatree.as_one_chain(datatree.dataset(found, {"datum": "abc"}))
+    np.testing.assert_array_equal(again["z"], values)
+    assert again["draw"].values.tolist() == list(range(16))
+    assert again["datum"].values.tolist() == list("abc")
 
 
 @pytest.mark.skipif(LEGACY, reason="ArviZ 0.x has no plot of prior_sbc")

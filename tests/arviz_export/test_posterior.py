@@ -9,6 +9,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 import xarray
+from arviz_operations import LEGACY, as_tree, one_chain
 from cases import PAIRS, over
 from toys import (
     ExactGuide,
@@ -23,14 +24,8 @@ import pyro_dgm as dgm
 from pyro_dgm.inference.process.states import fork_rng
 
 SITES = {"posterior", "posterior_predictive", "prior", "prior_predictive", "observed_data"}
-GROUPS = SITES | {"log_likelihood", "sample_stats", "per_datum"}
-REFUSAL = "not_for_loo_or_waic_as_z_is_local"
-LEGACY = arviz.__version__.startswith("0.")
-
-
-def as_tree(found):
-    """What `to_arviz` returns, in ArviZ 0.x an `InferenceData`, as a DataTree."""
-    return found.to_datatree() if LEGACY else found
+CONDITIONAL = "conditional_log_likelihood"
+GROUPS = SITES | {"log_likelihood", CONDITIONAL, "log_prior", "sample_stats", "per_datum"}
 
 
 @pytest.mark.parametrize(**over(PAIRS))
@@ -38,17 +33,18 @@ def test_every_pair_is_exported(build):
     case = build()
     batch = case.batch(4)
     found = dgm.to_arviz(case.model, case.guide, *batch, num=3)
-    empty = {"posterior", "prior"}  # groups of a model without latent sites
+    of_latents = {"posterior", "prior", "log_prior", CONDITIONAL}  # none without latent sites
     context = {"constant_data"} if len(batch) > 1 else set()
-    assert set(as_tree(found).children) - empty == (GROUPS | context) - empty
+    assert set(as_tree(found).children) - of_latents == (GROUPS | context) - of_latents
     assert found.observed_data["x"].shape == batch[0].shape
     assert found.observed_data["x"].dims[0] == "datum"
     assert found.posterior_predictive["x"].shape == (1, 3, *batch[0].shape)
-    assert found.log_likelihood["x"].dims == ("chain", "draw", "datum")
     for name in ("lp", "log_q", "log_weight"):
         assert found.sample_stats[name].shape == (1, 3, 4)
     latents = list(dgm.draw(case.model, case.guide, *batch, num=1).values)
-    assert (REFUSAL in found.log_likelihood) == bool(latents)
+    likelihood = found[CONDITIONAL if latents else "log_likelihood"]
+    assert likelihood["x"].dims == ("chain", "draw", "datum")
+    assert (CONDITIONAL in as_tree(found).children) == bool(latents)
     assert found.prior_predictive["x"].dims == found.posterior_predictive["x"].dims
     assert found.prior_predictive["x"].shape == found.posterior_predictive["x"].shape
     for name in latents:
@@ -59,14 +55,17 @@ def test_every_pair_is_exported(build):
 
 def test_the_values_are_those_of_draw_under_the_seed():
     model, guide, x = linear_gaussian()
-    found = dgm.to_arviz(model, guide, x, num=5, seed=3)
+    found = dgm.to_arviz(model, guide, x, num=20, seed=3)
     with fork_rng(seed=3), torch.no_grad():
-        particles = dgm.draw(model, guide, x, num=5)
-    np.testing.assert_array_equal(found.posterior["z"][0], particles.values["z"])
-    np.testing.assert_array_equal(found.sample_stats["log_weight"][0], particles.log_weight)
-    np.testing.assert_array_equal(found.sample_stats["lp"][0], particles.log_joint)
-    np.testing.assert_array_equal(found.sample_stats["log_q"][0], particles.log_guide)
-    np.testing.assert_array_equal(found.log_likelihood["x"][0], particles.log_p["x"])
+        particles = dgm.draw(model, guide, x, num=20)
+    stats = found.sample_stats
+    assert found.posterior["z"].shape == (4, 5, 6, 2)
+    np.testing.assert_array_equal(one_chain(found.posterior["z"]), particles.values["z"])
+    np.testing.assert_array_equal(one_chain(stats["log_weight"]), particles.log_weight)
+    np.testing.assert_array_equal(one_chain(stats["lp"]), particles.log_joint)
+    np.testing.assert_array_equal(one_chain(stats["log_q"]), particles.log_guide)
+    np.testing.assert_array_equal(one_chain(found[CONDITIONAL]["x"]), particles.log_p["x"])
+    np.testing.assert_array_equal(one_chain(found.log_prior["z"]), particles.log_p["z"])
     np.testing.assert_array_equal(found.observed_data["x"], x)
 
 
@@ -80,9 +79,8 @@ def test_the_log_weights_are_the_evidence_under_the_exact_posterior():
 def test_predictions_are_draws_of_the_likelihood_at_each_posterior_draw():
     """Predictive mean of 5,000 draws against E[Wz + b | x]."""
     model, guide, x = linear_gaussian()
-    found = torch.as_tensor(
-        dgm.to_arviz(model, guide, x, num=5000, chunk=10**6).posterior_predictive["x"].values[0]
-    )
+    export = dgm.to_arviz(model, guide, x, num=5000, chunk=10**6)
+    found = torch.as_tensor(one_chain(export.posterior_predictive["x"]))
     exact = (((x - guide.bias) @ guide.map.T) @ model.weight.T + model.bias).detach()
     assert ((found.mean(0) - exact).abs() < 5 * found.std(0) / 5000**0.5).all()
 
@@ -109,7 +107,7 @@ def test_blocks_keep_the_context_with_its_datum():
     z = torch.as_tensor(found.posterior["z"].values[0])
     with torch.no_grad():
         expected = case.model.likelihood(z, c.expand(2, 5, 3)).log_prob(x)
-    np.testing.assert_allclose(found.log_likelihood["x"][0], expected)
+    np.testing.assert_allclose(found[CONDITIONAL]["x"][0], expected)
 
 
 def test_a_further_plate_gives_its_name_to_a_dim():
@@ -120,8 +118,22 @@ def test_a_further_plate_gives_its_name_to_a_dim():
         assert found.posterior["z"].dims == ("chain", "draw", "datum")
         assert found.posterior_predictive["x"].dims == ("chain", "draw", "time", "datum")
         assert found.observed_data["x"].dims == ("time", "datum")
-        assert found.log_likelihood["x"].dims == ("chain", "draw", "datum")
         np.testing.assert_array_equal(found.observed_data["x"], x.T)
+
+
+def test_log_densities_are_pointwise_in_a_further_plate():
+    """As those of `az.from_pyro`: log p(x_ti | u_ti) and log p(u_ti | z_i), which sum to lp with log p(z_i)."""
+    model, x = Series(), torch.randn(5, 3)
+    found = dgm.to_arviz(model, SeriesGuide(), x, num=8, prior=False)
+    likelihood, prior = found[CONDITIONAL]["x"], found.log_prior
+    assert likelihood.dims == ("chain", "draw", "time", "datum")
+    assert prior["u"].dims == likelihood.dims
+    assert prior["z"].dims == ("chain", "draw", "datum")
+    u, z = (torch.as_tensor(found.posterior[name].values) for name in "uz")
+    expected = dist.Normal(0.2 + z.unsqueeze(2), 1.0).log_prob(u)
+    np.testing.assert_allclose(prior["u"], expected)
+    lp = (likelihood + prior["u"]).sum("time") + prior["z"]
+    np.testing.assert_allclose(lp, found.sample_stats["lp"])
 
 
 def test_one_datum_and_one_draw_keep_their_dims():
@@ -305,7 +317,7 @@ def test_prior_draws_are_those_of_the_model():
     }
     exact["prior_predictive"][2].diagonal().add_(model.scale**2)
     for group, (name, mean, covariance) in exact.items():
-        draws = torch.as_tensor(found[group][name].values[0]).movedim(1, 0)  # (N, K, D)
+        draws = torch.as_tensor(one_chain(found[group][name])).movedim(1, 0)  # (N, K, D)
         variance = covariance.diagonal()
         assert ((draws.mean(1) - mean).abs() < 5 * (variance / 5000) ** 0.5).all()
         error = ((variance[:, None] * variance + covariance**2) / 5000) ** 0.5
@@ -328,7 +340,7 @@ def test_prior_draws_of_a_further_plate_belong_together():
     model = Series()
     found = dgm.to_arviz(model, SeriesGuide(), torch.randn(2, 3), num=4000)
     z, u, x = (
-        torch.as_tensor(found[g][n].values[0])
+        torch.as_tensor(one_chain(found[g][n]))
         for g, n in (("prior", "z"), ("prior", "u"), ("prior_predictive", "x"))
     )
     exact = torch.ones(4, 4) + torch.diag(torch.tensor([0.0, 1.0, 1.0, 1.0]))
@@ -442,18 +454,19 @@ def test_resampled_draws_keep_their_statistics():
     model = LinearGaussian()
     guide, x = ExactGuide(model, shift=0.3, spread=1.3), model.data(5)
     found = dgm.to_arviz(model, guide, x, num=200, resampled=True)
-    z = torch.as_tensor(found.posterior["z"].values[0])
+    z = torch.as_tensor(one_chain(found.posterior["z"]))
     with torch.no_grad():
         log_x = dist.Normal(z @ model.weight.T + model.bias, model.scale).to_event(1).log_prob(x)
         log_z = dist.Normal(torch.zeros(2), 1.0).to_event(1).log_prob(z)
         law = dist.MultivariateNormal(
             (x - guide.bias) @ guide.map.T + guide.shift, scale_tril=guide.root
         )
-    np.testing.assert_allclose(found.log_likelihood["x"][0], log_x)
-    np.testing.assert_allclose(found.sample_stats["lp"][0], log_x + log_z)
-    np.testing.assert_allclose(found.sample_stats["log_q"][0], law.log_prob(z).detach())
+    np.testing.assert_allclose(one_chain(found[CONDITIONAL]["x"]), log_x)
+    np.testing.assert_allclose(one_chain(found.log_prior["z"]), log_z)
+    np.testing.assert_allclose(one_chain(found.sample_stats["lp"]), log_x + log_z)
+    np.testing.assert_allclose(one_chain(found.sample_stats["log_q"]), law.log_prob(z).detach())
     residual = (
-        found.posterior_predictive["x"].values[0]
+        one_chain(found.posterior_predictive["x"])
         - (z @ model.weight.T + model.bias).detach().numpy()
     )
     assert abs(residual.std() - 0.7) < 0.15
@@ -473,33 +486,10 @@ def test_resampling_moves_the_draws_from_the_guide_to_the_posterior():
         dgm.to_arviz(model, guide, x, num=num, resampled=r, prior=False) for r in (False, True)
     )
     mean = ((x - exact.bias) @ exact.map.T).detach().numpy()
-    error = found.posterior["z"].std("draw")[0] * (1 / num + 1 / found.per_datum["ess"]) ** 0.5
-    assert (np.abs(raw.posterior["z"].mean("draw")[0] - mean) > 20 * error).all()
-    assert (np.abs(found.posterior["z"].mean("draw")[0] - mean) < 5 * error).all()
-
-
-def test_loo_and_waic_refuse_with_the_reason():
-    model, guide, x = linear_gaussian()
-    found = dgm.to_arviz(model, guide, x, num=50)
-    with pytest.raises(TypeError, match=REFUSAL):
-        arviz.loo(found)
-    if LEGACY:  # ArviZ 1.x has no WAIC
-        with pytest.raises(TypeError, match=REFUSAL):
-            arviz.waic(found)
-    with pytest.raises(TypeError) as refused:
-        arviz.compare({"a": found, "b": found})
-    assert REFUSAL in str(refused.value.__cause__.__cause__ or refused.value.__cause__)
-    assert "harmonic-mean estimate" in found.log_likelihood.attrs["loo"]
-    assert (found.log_likelihood[REFUSAL] == 0).all()
-
-
-def test_the_reason_is_true():
-    """One who insists gets 1 / E[1 / p(x | z)] over the exact posterior, which is p(x): weights without a variance."""
-    model, guide, x = linear_gaussian()
-    found = dgm.to_arviz(model, guide, x, num=4000, chunk=10**6)
-    with pytest.warns(UserWarning, match="shape parameter of Pareto distribution is greater"):
-        insisted = arviz.loo(found, var_name="x", pointwise=True)
-    assert (insisted.pareto_k > 0.7).any()
+    draws, guide_draws = found.posterior["z"], raw.posterior["z"]
+    error = draws.std(("chain", "draw")) * (1 / num + 1 / found.per_datum["ess"]) ** 0.5
+    assert (np.abs(guide_draws.mean(("chain", "draw")) - mean) > 20 * error).all()
+    assert (np.abs(draws.mean(("chain", "draw")) - mean) < 5 * error).all()
 
 
 def test_names_that_are_taken_or_missing_raise():
@@ -537,6 +527,8 @@ def test_every_dim_has_coordinates_and_every_group_its_origin():
     origin = {"created_at", "arviz_version", "inference_library", "inference_library_version"}
     for name in as_tree(found).children:
         assert origin <= set(found[name].attrs), name
+    for group in (CONDITIONAL, "log_prior", "sample_stats"):
+        assert {array.attrs["units"] for array in found[group].values()} == {"nats"}
     units = {name: array.attrs["units"] for name, array in found.per_datum.items()}
     assert units.pop("khat") == "1"
     assert units.pop("ess") == "draws"
@@ -551,10 +543,9 @@ def test_the_table_of_all_groups_has_a_row_per_draw():
     table = found.to_dataframe()
     assert len(table) == 20  # draws of the ranks; all others have 3
     groups = {column[0] for column in table.columns if isinstance(column, tuple)}
-    assert groups == {"posterior", "sample_stats", "log_likelihood", "posterior_predictive"} | {
-        "prior",
-        "prior_predictive",
-        "prior_sbc",
+    assert groups == {
+        *("posterior", "posterior_predictive", "log_likelihood", CONDITIONAL, "log_prior"),
+        *("sample_stats", "prior", "prior_predictive", "prior_sbc"),
     }
     assert len(found.to_dataframe(groups=["posterior", "sample_stats"])) == 3
     assert len(found.to_dataframe("posterior", var_names="z")) == 3

@@ -4,6 +4,7 @@ import arviz as az
 import numpy as np
 import pytest
 import torch
+from arviz_operations import one_chain
 from toys import toy_vae
 
 import pyro_dgm as dgm
@@ -31,11 +32,11 @@ def test_the_draws_of_each_pair_are_those_of_its_own_export():
             "posterior",
             "sample_stats",
             "posterior_predictive",
-            "log_likelihood",
+            "conditional_log_likelihood",
             "prior",
         ):
             for name, values in alone[group].items():
-                np.testing.assert_array_equal(found[group][name].values[chain], values.values[0])
+                np.testing.assert_array_equal(found[group][name].values[chain], one_chain(values))
         elbo = found["per_datum"]["elbo"].sel(chain=chain).values
         np.testing.assert_array_equal(elbo, alone["per_datum"]["elbo"].values)
     assert "chain" not in found.observed_data.dims
@@ -54,3 +55,13 @@ def test_arviz_reads_seeds_as_chains():
 def test_a_wrong_number_of_seeds_is_refused():
     with pytest.raises(ValueError, match=r"a pair for each of 3 seeds, got 2\. Fix: "):
         seeds_to_arviz(pairs(2), torch.randn(2, 3), seeds=(1, 2, 3), num=5)
+
+
+def test_a_single_seed_has_the_chains_of_its_export():
+    x = torch.randn(4, 3)
+    (pair,) = pairs(1)
+    found = seeds_to_arviz([pair], x, seeds=(7,), num=20)
+    alone = dgm.to_arviz(*pair, x, num=20)
+    np.testing.assert_array_equal(found.posterior["z"], alone.posterior["z"])
+    assert found.posterior["seed"].values.tolist() == [7] * 4
+    assert np.isfinite(az.rhat(found)["z"]).all()

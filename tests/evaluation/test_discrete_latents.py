@@ -271,5 +271,6 @@ def test_the_export_holds_the_states(build, states):
     model, guide = build()
     posterior = dgm.to_arviz(model, guide, dgm.generate(model, 4), num=50).posterior
     (z,) = posterior.data_vars.values()
-    assert z.sizes["draw"] == 50
+    assert z.sizes["chain"] * z.sizes["draw"] == 50
+    assert z.dtype.kind == "i"
     assert set(z.values.ravel().tolist()) == states

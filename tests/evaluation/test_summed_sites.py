@@ -150,7 +150,7 @@ def test_the_export_has_the_draws_of_the_guide_and_the_sums_of_the_model():
     assert list(tree["posterior"].data_vars) == ["z"]
     z = torch.as_tensor(tree["posterior"]["z"].values[0])
     expected = dist.Normal(z, SCALE).log_prob(x).sum(-1)
-    found = torch.as_tensor(tree["log_likelihood"]["x"].values[0])
+    found = torch.as_tensor(tree["conditional_log_likelihood"]["x"].values[0])
     torch.testing.assert_close(found, expected)
     assert set(tree["prior"].data_vars) == {"c", "z"}
     assert set(tree["prior_predictive"].data_vars) == {"x"}

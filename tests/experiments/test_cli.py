@@ -91,8 +91,8 @@ def test_the_posterior_opens_in_arviz(run):
 
     posterior = arviz.from_netcdf(run[0] / "posterior.nc")
     assert dict(posterior.posterior["z"].sizes) == {
-        "chain": 1,
-        "draw": 200,
+        "chain": 4,
+        "draw": 50,
         "datum": 100,
         "latent": 2,
     }

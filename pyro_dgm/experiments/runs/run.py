@@ -125,7 +125,7 @@ class Run:
         """Posterior draws of the first test data, a chain for each seed; see `dgm.to_arviz`.
 
         Args:
-            num: draws of each chain.
+            num: draws of each seed; those of a single seed are cut into four chains.
             limit: how many data.
             seed: of the draws.
         """

@@ -28,13 +28,12 @@ def export(
 ) -> Path:
     """Write posterior draws of a run's first test data for ArviZ: netCDF or zarr, by the suffix; seeds are chains.
 
-    A file or a folder that is whole, or none. `arviz.from_netcdf(to)` reads the one, and
-    `xarray.open_datatree(to, engine="zarr")` the other, which `arviz.InferenceData.from_datatree` takes.
+    A file or a folder that is whole, or none. `dgm.results.read_posterior(to)` reads either.
 
     Args:
         run: a run directory, or what `dgm.load_run` read.
         to: FILE.nc, which may be there, or FOLDER.zarr, which may not (`pip install 'pyro-dgm[zarr]'`).
-        num: draws of each chain.
+        num: draws of each seed; those of a single seed are cut into four chains.
         limit: how many test data.
         seed: of the draws.
         device: default: the GPU if there is one.

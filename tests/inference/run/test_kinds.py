@@ -420,12 +420,13 @@ def test_an_export_names_deterministic_values_and_factors():
     for role in ("Model", "Guide"):
         for name in ("twice", "whole"):
             assert (posterior[f"{role} {name}"].values == 2 * posterior["z"].values).all()
-        assert posterior[f"{role} number"].shape == (1, 30, 6)
+        assert posterior[f"{role} number"].shape == (3, 10, 6)
         value = posterior[f"{role} global"]
-        assert (value.dims, value.shape) == (("chain", "draw"), (1, 30))
+        assert (value.dims, value.shape) == (("chain", "draw"), (3, 10))
         assert value.values == pytest.approx(math.exp(0.3))
     assert (tree["sample_stats"]["factor[f]"].values == C).all()
-    for group in ("observed_data", "log_likelihood", "posterior_predictive", "prior_predictive"):
+    of_data = ("observed_data", "conditional_log_likelihood")
+    for group in (*of_data, "posterior_predictive", "prior_predictive"):
         assert "f" not in tree[group]
         assert not [name for name in tree[group] if name.startswith(("Model", "Guide"))]
 

@@ -64,7 +64,7 @@ ESTIMATES = {
         dgm.preflight(model, guide, x).depth * len(x)  # it has no number of a datum
     ),
     "to_arviz": lambda model, guide, x: torch.as_tensor(
-        dgm.to_arviz(model, guide, x, num=2).log_likelihood["x"].values[0, 0]
+        dgm.to_arviz(model, guide, x, num=2)["conditional_log_likelihood"]["x"].values[0, 0]
     ),
 }
 over_estimates = pytest.mark.parametrize("estimate", ESTIMATES.values(), ids=list(ESTIMATES))
