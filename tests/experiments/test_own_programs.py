@@ -99,6 +99,20 @@ def test_a_data_set_of_a_file_is_read_with_its_settings(data, folder):
     assert len(run.data.train) == 30
 
 
+@pytest.mark.parametrize("data", ["own_data.py:MyData", "own_data.MyData"])
+def test_help_on_a_class_of_a_file_tells_its_settings(data, folder, capsys):
+    (folder / "own_data.py").write_text(DATA)
+    main(["fit", f"--data.help={data}"])
+    assert "--data.num (default 60)" in capsys.readouterr().out
+
+
+def test_help_imports_a_module_of_another_flag_with_trust_alone(folder, capsys):
+    (folder / "own_data.py").write_text(DATA)
+    said = refused(["fit", "--data=own_data.MyData", "--data.num.help"], capsys)
+    assert "Fix: --trust=own_data, if it is yours." in said
+    assert "own_data" not in sys.modules
+
+
 def test_an_experiment_names_a_data_set_of_a_file_with_trust(folder):
     (folder / "own_data.py").write_text(DATA)
     (folder / "plan.yaml").write_text("data: own_data.py:MyData\n")

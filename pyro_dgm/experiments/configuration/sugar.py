@@ -55,7 +55,7 @@ def is_path(value: str) -> bool:
     """Whether data are named by a file or a folder: what exists, or has a separator or a suffix.
 
     Example:
-        >>> is_path("cells.npz"), is_path("mydata.MyData"), is_path("mydata.py:MyData")
+        >>> is_path("data/cells.npz"), is_path("mydata.MyData"), is_path("mydata.py:MyData")
         (True, False, False)
     """
     if value.startswith("{") or FILE in value:  # a class and its settings, or a class in a file
