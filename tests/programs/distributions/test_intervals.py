@@ -210,7 +210,9 @@ def test_a_law_with_a_cdf_alone_is_read_off_by_differences():
 
 @both_dtypes
 def test_noise_that_rounding_puts_onto_an_end_of_its_support_is_read_off_too(dtype):
-    gumbel = dist.Gumbel(torch.zeros(()), 1.0, validate_args=True)  # x is a function of a uniform number
+    gumbel = dist.Gumbel(
+        torch.zeros(()), 1.0, validate_args=True
+    )  # x is a function of a uniform number
     x = torch.tensor([-6.0, -2.0, 0.0, 12.0, 30.0])  # exp(−e⁻ˣ) rounds to 0 or to 1 at both ends
     expected = -(-x.double()).exp()
     found = dgm.distributions.log_cdf(gumbel, x).double()
