@@ -14,7 +14,7 @@ from .evaluation.posterior.refits import vsbc
 from .evaluation.report.checking import Check
 from .evaluation.report.checks import CHECKS, JOINT_CHECKS
 from .evaluation.report.findings import Findings, Skipped
-from .evaluation.report.items import Item, Picture, Status, Threshold
+from .evaluation.report.items import Item, Picture, Status, Threshold, judge
 from .evaluation.samples.modes import label_coverage
 from .inference.run.edges import CollapsedWarning, EdgeWarning
 from .inference.sites.supports import IntegerWarning
@@ -38,6 +38,7 @@ __all__ = [
     "Threshold",
     "Unmasked",
     "ess",
+    "judge",
     "khat",
     "khat_threshold",
     "label_coverage",

@@ -15,6 +15,7 @@ from .inference.objectives.gradients import (
 )
 from .inference.objectives.path_gradients import PathGradient
 from .inference.objectives.schedules import Constant, Cyclical, LinearWarmup, Schedule
+from .inference.objectives.weighted import Weighted
 from .inference.training.checkpoints import load_weights, save_weights
 from .inference.training.compiled.compilation import Compiled
 from .inference.training.history import History
@@ -44,6 +45,7 @@ __all__ = [
     "SeedHistory",
     "StickingTheLanding",
     "Trainer",
+    "Weighted",
     "binarize",
     "full_precision_networks",
     "load_weights",

@@ -35,6 +35,17 @@ def my_pair(dim, levels):
     made = MyVAE(dim, levels)
     return made.model, made.guide
 """
+DATA = """
+import torch
+
+from pyro_dgm.datasets import Data
+
+
+class MyData(Data):
+    def __init__(self, num: int = 60):
+        rows = torch.arange(float(2 * num)).remainder(3).reshape(num, 2)
+        super().__init__(*rows.split([num - 20, 10, 10]), event_shape=(2,), levels=3)
+"""
 SHORT = ["--epochs=1", "--evaluation.num=5", "--evaluation.limit=5", "--device=cpu", "--quiet"]
 LOAD = """
 import sys
@@ -54,7 +65,7 @@ def folder(tmp_path, monkeypatch):
     for path in (tmp_path / "own_vae.py", tmp_path / "below" / "other_vae.py"):
         path.write_text(PROGRAMS)
     yield tmp_path
-    for name in ("own_vae", "other_vae", "broken_vae"):
+    for name in ("own_vae", "own_data", "other_vae", "broken_vae"):
         sys.modules.pop(name, None)
 
 
@@ -76,6 +87,36 @@ def test_a_class_or_a_function_of_a_file_is_fitted(program, folder):
     shorter = "own_vae.MyVAE" if program == "own_vae.MyVAE" else ""
     flags = ["--model=Own", f"--model.program={shorter}"] if shorter else [f"--model={program}"]
     main(["fit", *flags, *SHORT, "--out=run"])
+    assert (folder / "run" / "results.jsonl").exists()
+
+
+@pytest.mark.parametrize("data", ["own_data.py:MyData", "own_data.MyData"])
+def test_a_data_set_of_a_file_is_read_with_its_settings(data, folder):
+    (folder / "own_data.py").write_text(DATA)
+    main(["fit", f"--data={data}", "--data.num=50", *SHORT, "--out=run"])
+    run = pyro_dgm.load_run("run", trust=["own_data"])
+    assert type(run.data).__name__ == "MyData"
+    assert len(run.data.train) == 30
+
+
+@pytest.mark.parametrize("data", ["own_data.py:MyData", "own_data.MyData"])
+def test_help_on_a_class_of_a_file_tells_its_settings(data, folder, capsys):
+    (folder / "own_data.py").write_text(DATA)
+    main(["fit", f"--data.help={data}"])
+    assert "--data.num (default 60)" in capsys.readouterr().out
+
+
+def test_help_imports_a_module_of_another_flag_with_trust_alone(folder, capsys):
+    (folder / "own_data.py").write_text(DATA)
+    said = refused(["fit", "--data=own_data.MyData", "--data.num.help"], capsys)
+    assert "Fix: --trust=own_data, if it is yours." in said
+    assert "own_data" not in sys.modules
+
+
+def test_an_experiment_names_a_data_set_of_a_file_with_trust(folder):
+    (folder / "own_data.py").write_text(DATA)
+    (folder / "plan.yaml").write_text("data: own_data.py:MyData\n")
+    main(["fit", "plan.yaml", *SHORT, "--out=run", "--trust=own_data"])
     assert (folder / "run" / "results.jsonl").exists()
 
 

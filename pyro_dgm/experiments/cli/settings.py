@@ -9,8 +9,10 @@ from typing import Any
 
 from ..configuration.answers import default_class, find_class, near
 from ..configuration.experiment import schema
+from ..configuration.modules import make_importable
 from ..configuration.said import class_and_settings, settings_said
-from ..configuration.trust import only_trusted
+from ..configuration.sugar import Folders, plain_flag
+from ..configuration.trust import modules_in, only_trusted, take_trust
 from ..configuration.wanted import MANY, Place, places_of
 from .signatures import told_arguments
 
@@ -26,13 +28,21 @@ def asks_for_help(word: str) -> bool:
 def help_of_part(arguments: Sequence[str]) -> str:
     """What the first such flag asks for; the other flags say which classes stand around it.
 
+    A class of one's own is trusted by being asked for, a module that other flags name by `--trust` or by its file.
+
     Raises:
         ValueError: for a place or a class that there is not, with the nearest one.
     """
-    asked = next(word for word in arguments if asks_for_help(word))
+    words, trust = take_trust(arguments)
+    folders: Folders = {}
+    flags = [plain for word in words for plain in plain_flag(word, folders)]
+    asked = next(flag for flag in flags if asks_for_help(flag))
     path, _, name = asked.removeprefix("--").partition("=")
-    others = [w for w in arguments if w.startswith("--") and "=" in w and not asks_for_help(w)]
-    with only_trusted():
+    others = [w for w in flags if w.startswith("--") and "=" in w and not asks_for_help(w)]
+    trusted = [*trust, *folders, *modules_in([asked])]
+    for module in trusted:
+        make_importable(module, folders)
+    with only_trusted(trusted):
         place = _place(path.removesuffix(HELP).split("."), settings_said(others))
         owner = find_class(place, name) if name else None
         return _of_class(place, owner) if owner is not None else _of_place(place)

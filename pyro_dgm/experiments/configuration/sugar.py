@@ -52,8 +52,13 @@ def plain_settings(settings: dict[str, Any], folders: Folders) -> dict[str, Any]
 
 
 def is_path(value: str) -> bool:
-    """Whether data are named by a file or a folder: what exists, or has a separator or a suffix."""
-    if value.startswith("{"):  # a class and its settings
+    """Whether data are named by a file or a folder: what exists, or has a separator or a suffix.
+
+    Example:
+        >>> is_path("data/cells.npz"), is_path("mydata.MyData"), is_path("mydata.py:MyData")
+        (True, False, False)
+    """
+    if value.startswith("{") or FILE in value:  # a class and its settings, or a class in a file
         return False
     path = Path(value)
     is_class = all(part.isidentifier() for part in value.split("."))

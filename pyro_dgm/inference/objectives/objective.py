@@ -28,6 +28,7 @@ from ..run.pair_checks import (
     fix_of_program,
     returns_distribution,
 )
+from ..run.particles import Particles, draw
 from ..run.rules import RULES, Subject
 from ..run.structure import Structure, full_size, preflight
 from ..run.traces import Site, depth_of
@@ -82,6 +83,20 @@ class Objective(SettingsFirst, RunsPrograms, Costs):
             f"{type(self).__name__} has no terms. "
             "Fix: def terms(self, *batch): return {'loss': …}, in the subclass; or ELBO."
         )
+
+    def draw(self, *batch: Any, num: int = 1) -> Particles:
+        r"""K draws of the guide for every datum, scored by both programs: what `terms` of a subclass begins with.
+
+        Their `log_weight` $\log p(x, z_k) - \log q(z_k \mid x)$ is `(K, N)`, `values["z"]` is `(K, N, *event)`; see
+        `results.Particles`. Unlike `pyro_dgm.draw` it looks at the pair once and reads nothing on the host after
+        that, so that a loss of it becomes one graph.
+
+        Args:
+            batch: the arguments of the programs, observation first.
+            num: number K of particles.
+        """
+        check_count(type(self).__name__, "num", num, fix="num=1")
+        return draw(*self._programs(batch), *batch, num=num, depth=self._depth)
 
     @property
     def losses(self) -> tuple[Loss, ...]:  # noqa: D102

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributions import TransformedDistribution
 
 from .cells import CellMasses
 from .requirements import require_distribution
@@ -97,6 +98,8 @@ def _cdf_within(distribution: Any, value: Tensor) -> Tensor:
         TypeError: if it has none.
     """
     try:
+        if getattr(type(distribution), "cdf", None) is TransformedDistribution.cdf:
+            return _cdf_by_base(distribution, value)
         return distribution.cdf(value)
     except NotImplementedError as error:
         raise TypeError(
@@ -104,6 +107,16 @@ def _cdf_within(distribution: Any, value: Tensor) -> Tensor:
             "which this one lacks. Fix: register functions for its type, log_interval.register, "
             "log_cdf.register and log_sf.register, or take a distribution that has one."
         ) from error
+
+
+def _cdf_by_base(distribution: TransformedDistribution, value: Tensor) -> Tensor:
+    r"""$F_\varepsilon(f^{-1}(x))$, where rounding may put $f^{-1}(x)$ onto or beyond the ends of the noise's support.
+
+    torch's own refuses such numbers where arguments are validated, as those of a `Gumbel`.
+    """
+    for transform in reversed(distribution.transforms):
+        value = transform.inv(value)
+    return distribution._monotonize_cdf(_cdf(distribution.base_dist, value))
 
 
 def _bound(end: Any, like: Tensor) -> Tensor:

@@ -208,6 +208,20 @@ def test_a_law_with_a_cdf_alone_is_read_off_by_differences():
     torch.testing.assert_close(levels.log_prob(torch.arange(9)).exp().sum(), torch.tensor(1.0))
 
 
+@both_dtypes
+def test_noise_that_rounding_puts_onto_an_end_of_its_support_is_read_off_too(dtype):
+    gumbel = dist.Gumbel(
+        torch.zeros(()), 1.0, validate_args=True
+    )  # x is a function of a uniform number
+    x = torch.tensor([-6.0, -2.0, 0.0, 12.0, 30.0])  # exp(−e⁻ˣ) rounds to 0 or to 1 at both ends
+    expected = -(-x.double()).exp()
+    found = dgm.distributions.log_cdf(gumbel, x).double()
+    torch.testing.assert_close(found[1:], expected[1:], rtol=1e-5, atol=2e-7)
+    levels = dgm.distributions.Discretized(dist.Gumbel(torch.tensor([0.0, 8.0, 40.0]), 0.5), 17)
+    total = levels.log_prob(torch.arange(17.0)[:, None]).exp().sum(0)
+    torch.testing.assert_close(total, torch.ones(3), rtol=0, atol=1e-5)
+
+
 def test_a_mass_that_differences_lose_is_the_smallest_normal_number_and_has_no_gradient():
     loc = torch.tensor(0.0, requires_grad=True)
     log_p = dgm.distributions.log_interval(
