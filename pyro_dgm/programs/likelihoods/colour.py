@@ -23,8 +23,8 @@ class ColourLevels(dist.TorchDistribution):
 
     The edge levels take the tails. F is logistic, and its location moves with the channels before it,
     $\mu_{ck} + \sum_{j < c} a_{cjk} (x_j - m)$ with $m = (L - 1) / 2$. All channels of a pixel share their
-    component k. Exact mass, in nats, in one pass; a draw is one pass per channel, is not reparameterized, and has
-    no mean in closed form.
+    component k. Exact mass, in nats, in one pass; a draw is one pass per channel, is not reparameterized, and
+    has no mean in closed form.
 
     Args:
         logits: of the components, `(*batch, H, W, K)`.
