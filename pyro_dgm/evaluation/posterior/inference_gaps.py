@@ -83,9 +83,10 @@ def gaps(
     seed: int = 0,
     chunk: int = 20_000,
 ) -> Gaps:
-    r"""$q_i^* = \arg\max \mathcal L_i$ over $\zeta' = c + e^s \odot (\zeta - c + \sigma \odot t)$, $\zeta \sim q(x_i)$.
+    r"""$\log p(x) - \mathrm{ELBO}$ in two, by the best guide $q^*$ of each datum: amortization and approximation.
 
-    Each latent site of the guide is shifted and scaled for every datum by itself, in free coordinates if its support is
+    $q_i^* = \arg\max \mathcal L_i$ over $\zeta' = c + e^s \odot (\zeta - c + \sigma \odot t)$, $\zeta \sim q(x_i)$:
+    each latent site of the guide is shifted and scaled for every datum by itself, in free coordinates if its support is
     bounded; later sites see the new draws of earlier ones. The noise of a dequantized pair is a latent site like any
     other, and refined as well. `q` and `q*` are drawn with the same noise. See `Gaps` for what $q^*$ ranges over.
 

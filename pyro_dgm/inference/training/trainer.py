@@ -105,7 +105,7 @@ class Trainer(Loop):
 
         Args:
             train: a tensor, an array, a memory map, sparse rows, a tuple of them, `Batches`, a dataset, a stream or a
-                DataLoader; the README's table says how each is read.
+                DataLoader; `tutorials/how/own_data.md` says how each is read.
             val: the same; scored after every epoch under one fixed noise.
             epochs: epochs to run now.
             batch_size: data per step, where `train` does not say it itself.

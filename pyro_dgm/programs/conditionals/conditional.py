@@ -213,8 +213,7 @@ class StandardNormal(SettingsFirst):
 
     Shape:
         c: nothing, or `(*batch, C)`  ->  a distribution with batch_shape `()` or `(*batch)`, event_shape
-            `(dim,)`.
-        The context of an image is an image, `(*batch, C, H, W)`.
+            `(dim,)`. The context of an image is an image, `(*batch, C, H, W)`.
 
     Raises:
         ValueError: for a size below 1.

@@ -102,7 +102,7 @@ def _bounded_log_scale(r: Tensor) -> Tensor:
 
 
 class LogisticMixture(Elementwise):
-    r"""$y = \mathrm{logit}\big(\sum_k \pi_k\, \sigma((x - \mu_k) / s_k)\big)\, e^a + b$; $\log s_k$ and a within ±3.
+    r"""$y = \mathrm{logit}(\sum_k \pi_k\, \sigma((x - \mu_k) / s_k))\, e^a + b$; $\log s_k$ and a within ±3.
 
     The distribution function of a mixture of logistics, sent back to the line, scaled and shifted. **Not** the identity
     at r = 0: the locations start spread over [−1, 1], since equal components would stay equal; the slopes start within

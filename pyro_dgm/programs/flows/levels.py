@@ -13,8 +13,10 @@ from .bijector import Bijector, ValueAndLogDet
 
 
 class Levels(Bijector):
-    r"""$y = L\, \frac{\sigma(x) - \alpha}{1 - 2 \alpha}$, with $\log \frac{\partial y}{\partial x} = \log
-    \frac{L}{1 - 2 \alpha} + \log \sigma(x) + \log \sigma(-x)$ summed over the event.
+    r"""$y = L\, \frac{\sigma(x) - \alpha}{1 - 2 \alpha}$: a sigmoid onto the range of the levels.
+
+    $\log \frac{\partial y}{\partial x} = \log \frac{L}{1 - 2 \alpha} + \log \sigma(x) + \log \sigma(-x)$, summed over
+    the event.
 
     The last layer of a flow over dequantized levels, `y = level + u` in [0, L), in units of one level. α keeps x finite
     at both ends, y = 0 included; the range of y is wider than [0, L] by α L / (1 − 2 α) on either side. With
