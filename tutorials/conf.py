@@ -48,6 +48,7 @@ html_title = "pyro_dgm"
 html_static_path = ["_site/static"]
 html_css_files = ["site.css"]
 html_copy_source = False
+html_show_copyright = False
 html_show_sphinx = False
 html_math_renderer = "mathml"
 copybutton_exclude = ".linenos, .gp, .go"

@@ -9,16 +9,18 @@ from sphinx.application import Sphinx
 
 NOTE = """```{{note}}
 The outputs below are those of `{command}`, run on {date} in {cpu_seconds:,} CPU seconds on one thread
-({versions}).
+({versions}).{smaller}
 
 {{download}}`The notebook <{name}.ipynb>` and {{download}}`the script <../{name}.py>`.
 ```"""
+SMALLER = " One seed, and less training than in the tables above, which take longer."
 
 
 def note(run: dict, name: str) -> dict:
     """The cell that says how a notebook was run."""
     versions = ", ".join(f"{package} {number}" for package, number in run["versions"].items())
-    text = NOTE.format(**{**run, "versions": versions, "name": name})
+    smaller = SMALLER if run["is_smaller"] else ""
+    text = NOTE.format(**{**run, "versions": versions, "name": name, "smaller": smaller})
     return {"cell_type": "markdown", "id": "how-it-was-run", "metadata": {}, "source": text}
 
 
