@@ -22,40 +22,51 @@ FILES = [ROOT / "README.md", *sorted((ROOT / "tutorials").rglob("*.md"))]
 OWN = "pyro-dgm"
 
 
-def commands_of(text: str) -> list[str]:
-    """The words behind `pyro-dgm` or `python -m pyro_dgm` in blocks of the console, and in code that is a command."""
+def lines_of(text: str) -> list[str]:
+    """The lines in blocks of the console, and code in a sentence or a table that sets a flag."""
     blocks = re.findall(r"^```console\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
+    prose = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
     lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
-    lines += re.findall(
-        r"`(pyro-dgm [a-z]+ [^`]*)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL)
-    )
-    lines = [re.sub(r"-m (-- )?pyro_dgm\b", OWN, line) for line in lines]
-    found = [
-        re.split(r"[;&|>\"']| #|$", line.split(f"{OWN} ", 1)[1])[0]
-        for line in lines
-        if f"{OWN} " in line
-    ]
-    return [command.strip() for command in found if "…" not in command]
+    for code in re.findall(rf"`({OWN} [^`]+)`", prose):
+        if re.search(r"--[\w.]+=(?![A-Z]+\b(?!\w))", code):  # and no placeholder, such as FILE
+            lines.append(code.replace("\n", " "))
+    return [re.sub(r"-m (-- )?pyro_dgm\b", OWN, line) for line in lines]
 
 
-COMMANDS = sorted({command for path in FILES for command in commands_of(path.read_text())})
+def commands_of(text: str) -> list[str]:
+    """The words behind `pyro-dgm`."""
+    found = []
+    for line in lines_of(text):
+        words = line.partition(f"{OWN} ")[2]
+        found.append(re.split(r"[;&|>\"']| #", words)[0].strip())
+    return [command for command in found if command and "…" not in command]
+
+
+TEXTS = [path.read_text() for path in FILES]
+COMMANDS = sorted({command for text in TEXTS for command in commands_of(text)})
+# YAML that an earlier command writes, by its name.
+WRITTEN: dict[str, str] = {}
+for line in (line for text in TEXTS for line in lines_of(text)):
+    if printed := re.search(rf"{OWN} fit (.*)--print_config > (\S+)", line):
+        WRITTEN[printed[2]] = printed[1]
 
 
 def supply(words: list[str]) -> None:
-    """Put empty files and folders where a command names data, an experiment or a program."""
+    """Put empty files and folders where a command names data or a program, and the experiment that it names."""
     for word in words:
         value = word.split("=", 1)[-1]
+        Path(value).parent.mkdir(parents=True, exist_ok=True)
         if program := re.fullmatch(r"([\w/]+\.py):(\w+)", value):
-            Path(program[1]).parent.mkdir(parents=True, exist_ok=True)
             Path(program[1]).write_text(
-                f"class {program[2]}:\n    def __init__(self, latent: int = 8):\n        pass\n"
+                f"class {program[2]}:\n    def __init__(self):\n        pass\n"
             )
-        elif value.endswith((".yaml", ".yml")):
-            Path(value).parent.mkdir(parents=True, exist_ok=True)
-            Path(value).write_text("data: Digits\nmodel: VAE\n")
-        elif word.startswith("--data=") and not value[:1].isupper():
-            Path(value).parent.mkdir(parents=True, exist_ok=True)
-            Path(value).touch() if "." in Path(value).name else Path(value).mkdir(exist_ok=True)
+        elif value in WRITTEN:
+            source, flags, _ = split_flags(WRITTEN[value].split(), OWN_VALUES, OWN_SWITCHES)
+            Path(value).write_text(read_experiment(source, flags).dump())
+        elif word.startswith("--data=") and "." in Path(value).name:
+            Path(value).touch()
+        elif word.startswith("--data=") and not value[0].isupper():
+            Path(value).mkdir(exist_ok=True)
 
 
 def parse(verb: str, words: list[str]) -> None:

@@ -39,7 +39,9 @@ def convert(
         parts[index] = MARKED.sub(written_for_sphinx, parts[index])
     lines[:] = "".join(parts).split("\n")
     if what in ("property", "attribute", "data"):
-        lines.insert(0, "")  # or napoleon takes what stands before a colon for a type
+        lines.insert(
+            0, "\\ "
+        )  # or napoleon takes what stands before a colon of the first line for a type
 
 
 def public_name(environment: BuildEnvironment, target: str) -> str | None:

@@ -1,8 +1,9 @@
-"""Formulas as MathML at build time: a page needs neither a script nor a font from elsewhere."""
+"""Formulas as MathML at build time: a page needs no script, and one font that lies beside it."""
 
 from __future__ import annotations
 
 import re
+from xml.etree import ElementTree
 
 from docutils import nodes
 from docutils.utils.math import MathError
@@ -19,9 +20,12 @@ UNREAD = {"½": r"\tfrac{1}{2}", "…": r"\ldots", "−": "-"}
 
 THIN = '<mspace width="0.1667em"></mspace>'
 APPLY = "<mo>&ApplyFunction;</mo>"
+NAMESPACE = "http://www.w3.org/1998/Math/MathML"
+LONG = 40  # characters of LaTeX
 OPENS = r"\s*<mo[^>]*>[(\[{]"
 FUNCTION = rf"\s*(?:<m(?:sub|sup|subsup)>\s*)?<mi[^>]*>[a-z]{{2,}}</mi>\s*(?:<mn>\d+</mn>\s*</msub>|{APPLY})"
 SPACES = {  # what docutils writes, and with which spaces
+    r"<mo>(?=[‖∣]<)": r'<mo stretchy="false">',  # as high as a letter, whatever stands beside it
     rf"{APPLY}(?!{OPENS})": rf"{APPLY}{THIN}",  # log x
     rf"(</m[in]>|[)\]]</mo>|</msu\w+>)(?={FUNCTION})": rf"\1{THIN}",  # a log x
     r"(<msub>\s*<mi>[a-z]{2,}</mi>\s*<mn>\d+</mn>\s*</msub>)(?=\s*<m[in])": rf"\1{THIN}",  # log₂ x
@@ -45,18 +49,31 @@ def spaced(text: str) -> str:
     return text
 
 
+def labelled(text: str) -> str:
+    r"""With the label of an `\underbrace` below its brace: docutils sets it as a subscript."""
+    if "⏟" not in text:
+        return text
+    root = ElementTree.fromstring(text.replace(f' xmlns="{NAMESPACE}"', "").replace(APPLY, ""))
+    for element in root.iter("msub"):
+        if element[0].tag == "munder" and element[0][1].text == "⏟":
+            element.tag = "munder"
+    return ElementTree.tostring(root, encoding="unicode", short_empty_elements=False)
+
+
 def mathml(node: nodes.Node, *, as_block: bool) -> str:
     """A formula as a `<math>` element; one that can't be read is a warning, and so an error of the build."""
     try:
-        return spaced(tex2mathml(readable(node.astext()), as_block=as_block))
+        return labelled(spaced(tex2mathml(readable(node.astext()), as_block=as_block)))
     except MathError as error:
         logger.warning("formula %r: %s", node.astext(), error, location=node)
         return ""
 
 
 def visit_inline(translator: HTML5Translator, node: nodes.math) -> None:
-    """`$…$`."""
-    translator.body.append(mathml(node, as_block=False))
+    """`$…$`; a long one scrolls by itself where the screen is narrow."""
+    formula = mathml(node, as_block=False)
+    is_long = len(node.astext()) > LONG
+    translator.body.append(f'<span class="long">{formula}</span>' if is_long else formula)
     raise nodes.SkipNode
 
 

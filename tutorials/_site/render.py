@@ -23,11 +23,19 @@ from cells import cells_of, notebook_of, scripts
 from nbclient import NotebookClient
 from PIL import Image
 
+EAGER = "--compile=false"  # few steps: a compilation would take longer than they do
 OPTIONS = {  # of runs that are smaller than those whose tables the script reports: minutes, not an hour
-    "02_prior_or_posterior": ["--data=Digits", "--latent=16", "--hidden=256", "--epochs=20"],
-    "03_five_routes": ["--epochs=60"],
+    "02_prior_or_posterior": ["--data=Digits", "--latent=16", "--hidden=256", "--epochs=40", EAGER],
+    "03_five_routes": ["--epochs=60", EAGER],
     "03_gap_of_the_bound": ["--steps=1500"],
-    "03_mnist_flow": ["--data=Digits", "--layers=4", "--hidden=16", "--blocks=1", "--epochs=20"],
+    "03_mnist_flow": [
+        "--data=Digits",
+        "--layers=4",
+        "--hidden=16",
+        "--blocks=1",
+        "--epochs=20",
+        EAGER,
+    ],
     "07_games_on_the_ring": ["--epochs=15"],
 }
 WIDEST = 1200  # pixels of a picture
