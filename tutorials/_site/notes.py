@@ -13,7 +13,7 @@ The outputs below are those of `{command}`, run on {date} in {cpu_seconds:,} CPU
 
 {{download}}`The notebook <{name}.ipynb>` and {{download}}`the script <../{name}.py>`.
 ```"""
-SMALLER = " One seed, and less training than in the tables above, which take longer."
+SMALLER = " That is one seed and a smaller run than those of the tables above, which take longer or need other data."
 
 
 def note(run: dict, name: str) -> dict:
