@@ -9,7 +9,7 @@ from sphinx.application import Sphinx
 
 NOTE = """```{{note}}
 The outputs below are those of `{command}`, run on {date} in {cpu_seconds:,} CPU seconds on one thread
-({versions}).{smaller}
+beside other work ({versions}).{smaller}
 
 {{download}}`The notebook <{name}.ipynb>` and {{download}}`the script <../{name}.py>`.
 ```"""
