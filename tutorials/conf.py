@@ -42,6 +42,7 @@ python_maximum_signature_line_length = 72
 python_use_unqualified_type_names = True
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
+napoleon_custom_sections = ["Shape", "Terms"]
 
 html_theme = "furo"
 html_title = "pyro_dgm"

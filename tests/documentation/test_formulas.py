@@ -52,6 +52,7 @@ def set_as_text(mathml, formula: str) -> str:
         (r"x + ½", "x+12"),
         (r"\frac12", "12"),
         (r"1, …, n", "1,…,n"),
+        (r"f\big(x\Big)", "f(x)"),
     ],
 )
 def test_a_formula_has_the_spaces_of_latex_around_functions(mathml, formula, expected):
@@ -89,6 +90,22 @@ def test_docstrings_become_the_text_that_sphinx_reads(docstrings):
     first = r"\ :math:`\log p(x \mid z)`\  of \ :py:obj:`x`\ , by \ ``fit(x)``\  or "
     assert lines[0] == first + ":class:`Other` or ``code``."
     assert lines[2:4] == ["    >>> '$5$ and `6`'", "    '$5$ and `6`'"]
+
+
+def test_each_line_of_a_section_of_shapes_is_one(docstrings):
+    lines = [
+        "Shape:",
+        "    c: `(*batch, C)`  ->  batch_shape",
+        "        `(*batch)`.",
+        "    More.",
+        "",
+        "Args:",
+    ]
+    docstrings.convert(None, "class", "name", None, None, lines)
+    assert lines[1].startswith("    | c: ")
+    assert "→  batch_shape" in lines[1]
+    assert lines[2].startswith("      ")
+    assert lines[3:6] == ["    | More.", "", "Args:"]
 
 
 def test_what_stands_before_a_colon_of_a_property_is_no_type(docstrings):

@@ -14,6 +14,7 @@ from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 
 MARKED = re.compile(r"``.+?``|:\w+:`[^`]+`|`(?P<code>[^`]+)`|\$(?P<formula>[^$]+)\$", re.DOTALL)
+SHAPES = re.compile(r"^( *)Shape:\n((?:\1 {4}.*\n)+)", re.MULTILINE)
 A_NAME = re.compile(r"[\w.]+")
 
 
@@ -30,11 +31,22 @@ def written_for_sphinx(found: re.Match) -> str:
     return found[0]
 
 
+def lines_of_shapes(found: re.Match) -> str:
+    """A section of shapes, each of its lines on a line of its own."""
+    written = [f"{found[1]}Shape:"]
+    for line in found[2].splitlines():
+        entry = line.removeprefix(f"{found[1]}    ")
+        begins = "| " if entry[0] != " " else "  "  # of a line, or of what goes on
+        written.append(f"{found[1]}    {begins}{entry.strip().replace('->', '→')}")
+    return "\n".join(written) + "\n"
+
+
 def convert(
     app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]
 ) -> None:
     """Rewrite the lines of a docstring in place."""
-    parts = re.split(r"(^ *>>>(?:.*\n)+?(?= *\n|\Z))", "\n".join(lines) + "\n", flags=re.MULTILINE)
+    text = SHAPES.sub(lines_of_shapes, "\n".join(lines) + "\n")
+    parts = re.split(r"(^ *>>>(?:.*\n)+?(?= *\n|\Z))", text, flags=re.MULTILINE)
     for index in range(0, len(parts), 2):
         parts[index] = MARKED.sub(written_for_sphinx, parts[index])
     lines[:] = "".join(parts).split("\n")

@@ -35,10 +35,12 @@ SPACES = {  # what docutils writes, and with which spaces
 
 
 def readable(formula: str) -> str:
-    r"""The formula in the LaTeX that docutils reads: `\frac12` and `\dots` in full, and no Unicode of `UNREAD`."""
+    r"""The formula in the LaTeX that docutils reads: `\frac12`, `\dots` and `\big(` in full, no Unicode of `UNREAD`."""
     for character, command in UNREAD.items():
         formula = formula.replace(character, f"{command} " if command[0] == "\\" else command)
     formula = re.sub(r"\\dots(?![a-z])", r"\\ldots", formula)
+    formula = re.sub(r"\\([bB]igg?)(?=\s*\\?[(\[{|])", r"\\\1l", formula)
+    formula = re.sub(r"\\([bB]igg?)(?=\s*\\?[)\]}])", r"\\\1r", formula)
     return re.sub(r"(\\[dt]?frac)\s*(\d)\s*(\d)", r"\1{\2}{\3}", formula)
 
 

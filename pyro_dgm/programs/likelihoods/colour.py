@@ -21,10 +21,10 @@ EVENT_DIMS = {"logits": 3, "loc": 4, "scale": 4, "coefficients": 4}
 class ColourLevels(dist.TorchDistribution):
     r"""$P(x) = \prod_{\text{pixels}} \sum_k \pi_k \prod_c [F_{ck}(x_c + ½) - F_{ck}(x_c - ½)]$.
 
-    The edge levels take the tails. F is logistic, and its location moves with the channels before it:
-        $\mu_{ck} + \sum_{j < c} a_{cjk} (x_j - m)$ with
-    $m = (L - 1) / 2$. All channels of a pixel share their component k. Exact mass, in nats, in one pass; a
-    draw is one pass per channel, is not reparameterized, and has no mean in closed form.
+    The edge levels take the tails. F is logistic, and its location moves with the channels before it,
+    $\mu_{ck} + \sum_{j < c} a_{cjk} (x_j - m)$ with $m = (L - 1) / 2$. All channels of a pixel share their
+    component k. Exact mass, in nats, in one pass; a draw is one pass per channel, is not reparameterized, and
+    has no mean in closed form.
 
     Args:
         logits: of the components, `(*batch, H, W, K)`.
