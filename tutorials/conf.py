@@ -41,6 +41,7 @@ autosummary_generate = False
 python_maximum_signature_line_length = 72
 python_use_unqualified_type_names = True
 napoleon_numpy_docstring = False
+napoleon_use_ivar = True
 napoleon_use_rtype = False
 napoleon_custom_sections = ["Shape", "Terms"]
 
