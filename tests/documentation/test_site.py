@@ -98,7 +98,8 @@ def test_every_page_can_be_reached_from_the_first(built):
         path = new.pop()
         for link in read(path).links:
             there = (path.parent / unquote(urlsplit(link).path)).resolve()
-            if not is_elsewhere(link) and there.suffix == ".html" and there not in reached:
+            is_page = there.suffix == ".html" and there.is_file()
+            if not is_elsewhere(link) and is_page and there not in reached:
                 reached.add(there)
                 new.append(there)
     missing = {path for path in pages(built) if path not in reached and path.name not in OF_SPHINX}
