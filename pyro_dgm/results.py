@@ -1,6 +1,7 @@
 """What the verbs return: numbers with their errors, units and kinds."""
 
 from .adversarial.optimum.optimality import Optimality
+from .compression.compressed import Compressed
 from .evaluation.chains.hamiltonian import HMC
 from .evaluation.conditioning.imputation import ConditionalNLL, Imputation
 from .evaluation.estimate import Estimate
@@ -38,6 +39,7 @@ __all__ = [
     "C2ST",
     "Collapse",
     "Comparison",
+    "Compressed",
     "ConditionalNLL",
     "Estimate",
     "Evidence",

@@ -1,0 +1,187 @@
+"""Runs of a program whose draws come off a stack, or go onto it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from pyro.poutine.messenger import Messenger
+from torch import Tensor
+
+from ..contract import PyroProgram
+from ..densities.precision import dtype_of
+from ..densities.scoring import log_prob_of
+from ..inference.data.tensors import Batch
+from ..inference.sites.kinds import is_data, is_deterministic, is_drawn, is_subsample
+from .codecs import FIX, codec_of
+from .digits import Codec
+from .grids import Space
+from .stack import Stack
+
+
+class CodedRun(Messenger):
+    """A run of a program with every site's value from elsewhere: `value_of` says from where. Abstract.
+
+    Args:
+        spaces: of every site by its name.
+        like: data whose dtype and device the program takes.
+        num_data: number B of data.
+
+    Attributes:
+        cells: site → cells `(B, *event)`, in the order of the run.
+        values: site → what the program was given for it.
+        log_density: sum of the sites' log densities at these values `(B,)`, float64.
+    """
+
+    def __init__(self, spaces: Mapping[str, Space], like: Tensor, num_data: int):
+        super().__init__()
+        self.spaces = spaces
+        self.like = like
+        self.num_data = num_data
+        self.codecs: dict[str, Codec] = {}
+        self.cells: dict[str, Tensor] = {}
+        self.values: dict[str, Tensor] = {}
+        self.log_density = torch.zeros(num_data, dtype=torch.float64)
+
+    def cells_of(self, name: str, codec: Codec) -> Tensor:
+        """The cells of a site."""
+        raise NotImplementedError
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if is_subsample(msg) or is_deterministic(msg) or not (is_drawn(msg) or is_data(msg)):
+            return
+        name, distribution = msg["name"], msg["fn"]
+        codec = self._codec(name, msg)
+        cells = self.cells_of(name, codec)
+        self.codecs[name], self.cells[name] = codec, cells
+        dtype = self.like.dtype if msg["is_observed"] else dtype_of(distribution)
+        value = self.spaces[name].values(cells).to(dtype=dtype, device=self.like.device)
+        msg["value"] = self.values[name] = value
+
+    def _pyro_post_sample(self, msg: Any) -> None:
+        if msg["name"] in self.values:
+            log_p = log_prob_of(msg["fn"], msg["value"])
+            self.log_density += log_p.double().cpu()
+
+    def _codec(self, name: str, msg: Any) -> Codec:
+        distribution = msg["fn"]
+        if msg["mask"] is not None:
+            raise ValueError(f"compress: site '{name}': expected no mask, got one. Fix: {FIX}.")
+        if distribution.batch_shape != (self.num_data,):
+            raise ValueError(
+                f"compress: site '{name}': expected one plate, that of the data, got the batch shape "
+                f"{tuple(distribution.batch_shape)} of {self.num_data} data. Fix: .to_event(…) for all dims of a datum."
+            )
+        try:
+            return codec_of(distribution, self.spaces[name])
+        except NotImplementedError as error:
+            raise ValueError(f"compress: site '{name}': expected {error}. Fix: {FIX}.") from error
+
+
+class Popped(CodedRun):
+    """A run that draws what it draws, or observes, from a stack.
+
+    Args:
+        stack: of bits.
+        spaces, like, num_data: as in `CodedRun`.
+    """
+
+    def __init__(self, stack: Stack, spaces: Mapping[str, Space], like: Tensor, num_data: int):
+        super().__init__(spaces, like, num_data)
+        self.stack = stack
+
+    def cells_of(self, name: str, codec: Codec) -> Tensor:  # noqa: D102
+        return codec.pop(self.stack)
+
+
+class Known(CodedRun):
+    """A run with known values, which `push` puts on a stack, the last site first.
+
+    Args:
+        known: site → cells `(B, *event)`.
+        spaces, like, num_data: as in `CodedRun`.
+    """
+
+    def __init__(
+        self,
+        known: Mapping[str, Tensor],
+        spaces: Mapping[str, Space],
+        like: Tensor,
+        num_data: int,
+    ):
+        super().__init__(spaces, like, num_data)
+        self.known = known
+
+    def cells_of(self, name: str, codec: Codec) -> Tensor:  # noqa: D102
+        return self.known[name]
+
+    def push(self, stack: Stack) -> None:
+        """Put all sites on a stack."""
+        for name in reversed(self.codecs):
+            self.codecs[name].push(stack, self.cells[name])
+
+
+class BlockCoder:
+    r"""Bits-back coding of B data at a time: $\log_2 q(z \mid x) - \log_2 p(x, z)$ bits of each.
+
+    `push` takes z off the stack by the guide, and puts x and z on it by the model; `pop` does the reverse. Both run the
+    programs on tensors of the same shapes and in the same order, so that all numbers are the same to the last bit. The
+    model never sees x as its argument, but a template of zeros, which is all that `pop` has.
+
+    Args:
+        model: the model.
+        guide: its guide.
+        observed: the name of the data's site.
+        spaces: site → what its values are coded as.
+        like: data `(…, *event)` of the shape, dtype and device of those that are coded.
+
+    References:
+        Townsend, Bird, Barber 2019, *Practical lossless compression with latent variables using bits back coding*,
+        arXiv:1901.04866; Hinton, van Camp 1993, *Keeping neural networks simple*.
+    """
+
+    def __init__(
+        self,
+        model: PyroProgram,
+        guide: PyroProgram,
+        observed: str,
+        spaces: Mapping[str, Space],
+        like: Tensor,
+    ):
+        self.model, self.guide = model, guide
+        self.observed = observed
+        self.spaces = spaces
+        self.like = like
+
+    def push(self, stack: Stack, cells: Tensor, context: Batch) -> Tensor:
+        r"""Add data; $\log q(z \mid x) - \log p(x, z)$ in nats at the z that was drawn `(B,)`."""
+        drawn = Popped(stack, self.spaces, self.like, len(cells))
+        with drawn:
+            self.guide(self._data(cells), *context)
+        scored = self._known(drawn.cells | {self.observed: cells}, len(cells))
+        with scored:
+            self.model(self._template(len(cells)), *context)
+        scored.push(stack)
+        return drawn.log_density - scored.log_density
+
+    def pop(self, stack: Stack, num: int, context: Batch) -> Tensor:
+        """Take the data off that were added last, as cells `(B, *event)`."""
+        found = Popped(stack, self.spaces, self.like, num)
+        with found:
+            self.model(self._template(num), *context)
+        cells = found.cells[self.observed]
+        given = self._known(found.cells, num)
+        with given:
+            self.guide(self._data(cells), *context)
+        given.push(stack)
+        return cells
+
+    def _known(self, cells: Mapping[str, Tensor], num: int) -> Known:
+        return Known(cells, self.spaces, self.like, num)
+
+    def _data(self, cells: Tensor) -> Tensor:
+        return self.spaces[self.observed].values(cells).to(self.like)
+
+    def _template(self, num: int) -> Tensor:
+        return self.like.new_zeros((num, *self.like.shape[1:]))
