@@ -13,12 +13,14 @@ from torch.distributions import LowRankMultivariateNormal as TorchLowRank
 from torch.distributions import MultivariateNormal as TorchMultivariateNormal
 from torch.distributions import TransformedDistribution as TorchTransformed
 
-from ..densities.precision import floating_tensors, in_float64
+from ..densities.precision import in_float64
 from ..densities.scoring import log_prob_of
+from ..programs.dequantization.noise import UnitCube
+from ..programs.dequantization.quantization import Quantized
 from ..programs.distributions.mixtures import Mixture
 from .digits import Codec, Cumulative, Digits, Edges, Masses, clipped
-from .grids import Grid, Space
-from .local import LocalBitsBack
+from .grids import Grid, Integers, Space, unit_grid
+from .local import LocalBitsBack, device_of
 from .normals import TriangularNormal
 from .stack import Stack
 
@@ -26,6 +28,22 @@ FIX = (
     "independent numbers, such as Conditional(dist.Normal, net), a Flow over them, MixturePrior or VampPrior "
     "for latents; Bernoulli, Categorical, DiscretizedLogistic or counts for data"
 )
+
+
+@singledispatch
+def grid_of(distribution: Any, bits: int) -> Grid:
+    """A grid of ±16 standard deviations around the mean; of ±32 for a distribution that does not know them."""
+    try:
+        mean = distribution.mean.double().cpu().numpy()
+        std = distribution.stddev.double().cpu().numpy()
+    except (NotImplementedError, AttributeError):
+        return Grid(-32.0, 2.0 ** (6 - bits), bits)
+    return Grid(mean - 16 * std, 32 * std / 2**bits, bits)
+
+
+@grid_of.register
+def _(distribution: UnitCube, bits: int) -> Grid:
+    return unit_grid(bits)
 
 
 @singledispatch
@@ -62,7 +80,7 @@ def _(distribution: TorchTransformed, space: Space) -> Codec:
             f"a flow over vectors, got one over {tuple(distribution.event_shape)}"
         )
     base = distribution.base_dist
-    grid = standard_grid(base, space.bits)
+    grid = grid_of(base, space.bits)
     return LocalBitsBack(distribution, codec_of(base, grid), grid, space)
 
 
@@ -71,6 +89,18 @@ def _(distribution: TorchTransformed, space: Space) -> Codec:
 def _(distribution: Any, space: Space) -> Codec:
     wide = in_float64(distribution)
     return TriangularNormal(wide.loc, wide.scale_tril, _require_grid(distribution, space))
+
+
+@codec_of.register
+def _(distribution: UnitCube, space: Space) -> Codec:
+    shape = distribution.batch_shape + distribution.event_shape
+    return Digits(_require_grid(distribution, space).edges, shape, space.size)
+
+
+@codec_of.register
+def _(distribution: Quantized, space: Any) -> Codec:
+    density = distribution.density.expand(distribution.batch_shape)
+    return codec_of(density, space.grid)
 
 
 @codec_of.register
@@ -85,11 +115,11 @@ def _require_grid(distribution: Any, space: Space) -> Grid:
     raise NotImplementedError(f"a mass function, got the density {distribution}")
 
 
-def _scalars(distribution: Any, shape: torch.Size, space: Space) -> Digits:
+def _scalars(distribution: Any, shape: torch.Size, space: Any) -> Digits:
     """The codec of independent numbers."""
     wide = in_float64(distribution)
     try:
-        wide.cdf(space.values(torch.zeros(shape, dtype=torch.int64)).to(_device_of(wide)))
+        wide.cdf(space.values(torch.zeros(shape, dtype=torch.int64)).to(device_of(wide)))
     except (NotImplementedError, AttributeError):
         if isinstance(space, Grid):
             raise NotImplementedError(f"a distribution with a cdf, got {distribution}") from None
@@ -97,9 +127,9 @@ def _scalars(distribution: Any, shape: torch.Size, space: Space) -> Digits:
     return Digits(_by_cdf(wide, space), shape, space.size)
 
 
-def _by_cdf(distribution: Any, space: Space) -> Cumulative:
+def _by_cdf(distribution: Any, space: Grid | Integers) -> Cumulative:
     """F at edges by the distribution's own."""
-    device = _device_of(distribution)
+    device = device_of(distribution)
 
     def cumulative(edges: Edges) -> Masses:
         at = torch.from_numpy(space.edges(edges)).to(device)
@@ -111,29 +141,13 @@ def _by_cdf(distribution: Any, space: Space) -> Cumulative:
 def _table(distribution: Any, shape: torch.Size, size: int) -> Cumulative:
     """F at edges by a sum of masses, of which there are few."""
     masses = [torch.zeros(shape, dtype=torch.float64)]
-    device = _device_of(distribution)
+    device = device_of(distribution)
     for level in range(size):
         value = torch.full(shape, float(level), dtype=torch.float64, device=device)
         mass = log_prob_of(distribution, value).exp().nan_to_num(0.0)
         masses.append(mass.double().cpu().expand(shape))
     table = torch.stack(masses).cumsum(0).numpy()
     return lambda edges: np.take_along_axis(table, edges[None], 0)[0]
-
-
-def _device_of(distribution: Any) -> torch.device:
-    for tensor in floating_tensors(distribution):
-        return tensor.device
-    return torch.device("cpu")
-
-
-def standard_grid(distribution: Any, bits: int) -> Grid:
-    """A grid of ±16 standard deviations around the mean; of ±32 for a distribution that does not know them."""
-    try:
-        mean = distribution.mean.double().cpu().numpy()
-        std = distribution.stddev.double().cpu().numpy()
-    except (NotImplementedError, AttributeError):
-        return Grid(-32.0, 2.0 ** (6 - bits), bits)
-    return Grid(mean - 16 * std, 32 * std / 2**bits, bits)
 
 
 class MixtureCodec:

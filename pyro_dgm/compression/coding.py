@@ -9,60 +9,71 @@ import torch
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
-from ..contract import PyroProgram
+from ..contract import PyroProgram, noise_name
 from ..densities.precision import dtype_of
 from ..densities.scoring import log_prob_of
 from ..inference.data.tensors import Batch
 from ..inference.sites.kinds import is_data, is_deterministic, is_drawn, is_subsample
 from .codecs import FIX, codec_of
 from .digits import Codec
-from .grids import Space
+from .grids import Grid, NoisyIntegers, Space
 from .stack import Stack
 
 
 class CodedRun(Messenger):
-    """A run of a program with every site's value from elsewhere: `value_of` says from where. Abstract.
+    """A run of a program with every site's value from elsewhere: `cells_of` says from where. Abstract.
 
     Args:
         spaces: of every site by its name.
         like: data whose dtype and device the program takes.
         num_data: number B of data.
+        noise: site → the value of noise that is coded together with the data.
 
     Attributes:
         cells: site → cells `(B, *event)`, in the order of the run.
-        values: site → what the program was given for it.
-        log_density: sum of the sites' log densities at these values `(B,)`, float64.
     """
 
-    def __init__(self, spaces: Mapping[str, Space], like: Tensor, num_data: int):
+    def __init__(
+        self,
+        spaces: Mapping[str, Space],
+        like: Tensor,
+        num_data: int,
+        noise: Mapping[str, Tensor] | None = None,
+    ):
         super().__init__()
         self.spaces = spaces
         self.like = like
         self.num_data = num_data
+        self.noise = noise or {}
         self.codecs: dict[str, Codec] = {}
         self.cells: dict[str, Tensor] = {}
-        self.values: dict[str, Tensor] = {}
-        self.log_density = torch.zeros(num_data, dtype=torch.float64)
+        self.sites: list[tuple[Any, Tensor]] = []  # distributions, and what the program was given
 
     def cells_of(self, name: str, codec: Codec) -> Tensor:
         """The cells of a site."""
         raise NotImplementedError
 
+    def log_density(self) -> Tensor:
+        """The sum of the sites' log densities at their values `(B,)`, float64."""
+        total = torch.zeros(self.num_data, dtype=torch.float64)
+        for distribution, value in self.sites:
+            total += log_prob_of(distribution, value).double().cpu()
+        return total
+
     def _pyro_sample(self, msg: Any) -> None:
         if is_subsample(msg) or is_deterministic(msg) or not (is_drawn(msg) or is_data(msg)):
             return
         name, distribution = msg["name"], msg["fn"]
+        if name in self.noise:
+            msg["value"] = self.noise[name]
+            return
         codec = self._codec(name, msg)
         cells = self.cells_of(name, codec)
         self.codecs[name], self.cells[name] = codec, cells
         dtype = self.like.dtype if msg["is_observed"] else dtype_of(distribution)
         value = self.spaces[name].values(cells).to(dtype=dtype, device=self.like.device)
-        msg["value"] = self.values[name] = value
-
-    def _pyro_post_sample(self, msg: Any) -> None:
-        if msg["name"] in self.values:
-            log_p = log_prob_of(msg["fn"], msg["value"])
-            self.log_density += log_p.double().cpu()
+        self.sites.append((distribution, value))
+        msg["value"] = value
 
     def _codec(self, name: str, msg: Any) -> Codec:
         distribution = msg["fn"]
@@ -70,8 +81,9 @@ class CodedRun(Messenger):
             raise ValueError(f"compress: site '{name}': expected no mask, got one. Fix: {FIX}.")
         if distribution.batch_shape != (self.num_data,):
             raise ValueError(
-                f"compress: site '{name}': expected one plate, that of the data, got the batch shape "
-                f"{tuple(distribution.batch_shape)} of {self.num_data} data. Fix: .to_event(…) for all dims of a datum."
+                f"compress: site '{name}': expected one plate, that of the data, got the batch "
+                f"shape {tuple(distribution.batch_shape)} of {self.num_data} data. "
+                "Fix: .to_event(…) for all dims of a datum."
             )
         try:
             return codec_of(distribution, self.spaces[name])
@@ -84,11 +96,11 @@ class Popped(CodedRun):
 
     Args:
         stack: of bits.
-        spaces, like, num_data: as in `CodedRun`.
+        arguments: of `CodedRun`.
     """
 
-    def __init__(self, stack: Stack, spaces: Mapping[str, Space], like: Tensor, num_data: int):
-        super().__init__(spaces, like, num_data)
+    def __init__(self, stack: Stack, *arguments: Any):
+        super().__init__(*arguments)
         self.stack = stack
 
     def cells_of(self, name: str, codec: Codec) -> Tensor:  # noqa: D102
@@ -100,17 +112,11 @@ class Known(CodedRun):
 
     Args:
         known: site → cells `(B, *event)`.
-        spaces, like, num_data: as in `CodedRun`.
+        arguments: of `CodedRun`.
     """
 
-    def __init__(
-        self,
-        known: Mapping[str, Tensor],
-        spaces: Mapping[str, Space],
-        like: Tensor,
-        num_data: int,
-    ):
-        super().__init__(spaces, like, num_data)
+    def __init__(self, known: Mapping[str, Tensor], *arguments: Any):
+        super().__init__(*arguments)
         self.known = known
 
     def cells_of(self, name: str, codec: Codec) -> Tensor:  # noqa: D102
@@ -128,6 +134,8 @@ class BlockCoder:
     `push` takes z off the stack by the guide, and puts x and z on it by the model; `pop` does the reverse. Both run the
     programs on tensors of the same shapes and in the same order, so that all numbers are the same to the last bit. The
     model never sees x as its argument, but a template of zeros, which is all that `pop` has.
+
+    Of a dequantized model x and its noise u are coded as one, $v = x + u$, by the density of v.
 
     Args:
         model: the model.
@@ -151,37 +159,67 @@ class BlockCoder:
     ):
         self.model, self.guide = model, guide
         self.observed = observed
-        self.spaces = spaces
+        self.spaces = dict(spaces)
         self.like = like
+        self.noise = noise_name(observed)
+        self.joint: NoisyIntegers | None = None
+        integers, grid = spaces[observed], spaces.get(self.noise)
+        if isinstance(grid, Grid):
+            self.joint = NoisyIntegers(integers.size, grid)
 
     def push(self, stack: Stack, cells: Tensor, context: Batch) -> Tensor:
         r"""Add data; $\log q(z \mid x) - \log p(x, z)$ in nats at the z that was drawn `(B,)`."""
-        drawn = Popped(stack, self.spaces, self.like, len(cells))
+        num = len(cells)
+        drawn = Popped(stack, self.spaces, self.like, num)
         with drawn:
             self.guide(self._data(cells), *context)
-        scored = self._known(drawn.cells | {self.observed: cells}, len(cells))
+        known = self._joined(drawn.cells | {self.observed: cells})
+        scored = Known(known, *self._of_model(num, drawn.cells.get(self.noise)))
         with scored:
-            self.model(self._template(len(cells)), *context)
+            self.model(self._template(num), *context)
         scored.push(stack)
-        return drawn.log_density - scored.log_density
+        return drawn.log_density() - scored.log_density()
 
     def pop(self, stack: Stack, num: int, context: Batch) -> Tensor:
         """Take the data off that were added last, as cells `(B, *event)`."""
-        found = Popped(stack, self.spaces, self.like, num)
+        found = Popped(stack, *self._of_model(num, None))
         with found:
             self.model(self._template(num), *context)
-        cells = found.cells[self.observed]
-        given = self._known(found.cells, num)
+        known = self._split(found.cells)
+        given = Known(known, self.spaces, self.like, num)
         with given:
-            self.guide(self._data(cells), *context)
+            self.guide(self._data(known[self.observed]), *context)
         given.push(stack)
-        return cells
+        return known[self.observed]
 
-    def _known(self, cells: Mapping[str, Tensor], num: int) -> Known:
-        return Known(cells, self.spaces, self.like, num)
+    def _of_model(self, num: int, noise: Tensor | None) -> tuple[Any, ...]:
+        """The arguments of a run of the model, in which noise comes with the data."""
+        if self.joint is None:
+            return self.spaces, self.like, num
+        if noise is None:
+            noise = torch.zeros((num, *self.like.shape[1:]), dtype=torch.int64)
+        value = self.joint.noise.values(noise).to(_floating(self.like))
+        return self.spaces | {self.observed: self.joint}, self.like, num, {self.noise: value}
+
+    def _joined(self, cells: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        if self.joint is None:
+            return cells
+        joined = self.joint.join(cells[self.observed], cells[self.noise])
+        return {**cells, self.observed: joined}
+
+    def _split(self, cells: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        if self.joint is None:
+            return cells
+        integers, noise = self.joint.split(cells[self.observed])
+        return {**cells, self.observed: integers, self.noise: noise}
 
     def _data(self, cells: Tensor) -> Tensor:
         return self.spaces[self.observed].values(cells).to(self.like)
 
     def _template(self, num: int) -> Tensor:
         return self.like.new_zeros((num, *self.like.shape[1:]))
+
+
+def _floating(tensor: Tensor) -> Tensor:
+    """The tensor, or an empty one of the default dtype for integers."""
+    return tensor if tensor.is_floating_point() else torch.empty(0, device=tensor.device)

@@ -73,9 +73,45 @@ class Integers:
         return number - 1.0
 
 
-Space = Grid | Integers
+@dataclass(frozen=True)
+class NoisyIntegers:
+    """Integers 0, …, size − 1 with noise from [0, 1): cells of $v = x + u$, which stand for x.
+
+    Attributes:
+        size: how many integers there are.
+        noise: the grid of u.
+    """
+
+    size: int
+    noise: Grid
+
+    @property
+    def grid(self) -> Grid:
+        """The grid of v."""
+        bits = (self.size - 1).bit_length() + self.noise.bits
+        return Grid(0.0, self.noise.width, bits)
+
+    def values(self, cells: Tensor) -> Tensor:
+        """The integers, in float64."""
+        return (cells >> self.noise.bits).double()
+
+    def join(self, integers: Tensor, noise: Tensor) -> Tensor:
+        """The cells of v of integers and the cells of their noise."""
+        return (integers << self.noise.bits) + noise
+
+    def split(self, cells: Tensor) -> tuple[Tensor, Tensor]:
+        """Integers and the cells of their noise: undoes `join`."""
+        return cells >> self.noise.bits, cells & (self.noise.size - 1)
+
+
+Space = Grid | Integers | NoisyIntegers
+
+
+def unit_grid(bits: int) -> Grid:
+    """The interval [0, 1]."""
+    return Grid(0.0, 2.0**-bits, bits)
 
 
 def space_of(written: dict[str, Any]) -> Space:
-    """A space as `vars(space)` has written it down."""
+    """A space as `asdict` has written it down."""
     return Integers(**written) if "size" in written else Grid(**written)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..densities.precision import dtype_of
+from ..densities.precision import floating_tensors, in_float64
 from ..programs.flows.transform import FlowTransform
 from .digits import Codec
 from .grids import Grid
@@ -24,7 +25,8 @@ class LocalBitsBack:
     $$-\log p(z) \approx -\log p(u) - \log N(z; T(u), s^2 I) + \log N(u; T^{-1}(z), s^2 A A^T), \quad
     A = \partial T^{-1} / \partial z.$$
 
-    Exact decoding whatever T and A are; the bits are those of the density up to the curvature of T over s.
+    Exact decoding whatever T and A are; the bits are those of the density up to the curvature of T over s, which is 64
+    cells of z.
 
     Args:
         distribution: of z, batch shape `(B,)`.
@@ -37,8 +39,8 @@ class LocalBitsBack:
     """
 
     def __init__(self, distribution: Any, base: Codec, noise: Grid, grid: Grid):
-        self.transforms = distribution.transforms
-        self.dtype = dtype_of(distribution)
+        self.transforms = [in_float64_with_networks(part) for part in distribution.transforms]
+        self.device = device_of(distribution)
         self.base = base
         self.noise = noise
         self.grid = grid
@@ -63,20 +65,20 @@ class LocalBitsBack:
 
     def _forward(self, noise: Tensor) -> Codec:
         r"""$N(T(u), s^2 I)$."""
-        z = self.noise.values(noise).to(self.dtype)
+        z = self.noise.values(noise).to(self.device)
         for transform in self.transforms:
             z = transform(z)
-        loc = z.double().cpu().numpy()
+        loc = z.cpu().numpy()
         return normal_digits(loc, np.full_like(loc, self.spread), self.grid)
 
     def _backward(self, cells: Tensor) -> TriangularNormal:
         r"""$N(T^{-1}(z), s^2 A A^T)$."""
-        z = self.grid.values(cells).to(self.dtype)
+        z = self.grid.values(cells).to(self.device)
         u, slope = self._inverse_with_slope(z)
         # A A^T = R^T R with A^T = Q R
-        upper = torch.linalg.qr(slope.double().cpu().mT).R
+        upper = torch.linalg.qr(slope.cpu().mT).R
         lower = (upper * upper.diagonal(dim1=-2, dim2=-1).sign()[..., None]).mT
-        return TriangularNormal(u.double().cpu(), self.spread * lower, self.noise)
+        return TriangularNormal(u.cpu(), self.spread * lower, self.noise)
 
     def _inverse_with_slope(self, z: Tensor) -> tuple[Tensor, Tensor]:
         r"""$T^{-1}(z)$ `(B, D)` and its Jacobian A `(B, D, D)`, by the direction of fewer network calls."""
@@ -85,7 +87,7 @@ class LocalBitsBack:
             return _with_jacobian(self._invert, z)
         u = self._invert(z)
         _, slope = _with_jacobian(self._map, u)
-        return u, torch.linalg.inv(slope.double())
+        return u, torch.linalg.inv(slope)
 
     def _map(self, u: Tensor) -> Tensor:
         for transform in self.transforms:
@@ -96,6 +98,22 @@ class LocalBitsBack:
         for transform in reversed(self.transforms):
             z = transform.inv(z)
         return z
+
+
+def in_float64_with_networks(transform: Any) -> Any:
+    """A transform whose tensors, and whose networks' weights, are in float64: a rounded T would be no smooth map."""
+    if not isinstance(transform, FlowTransform):
+        return in_float64(transform)
+    context = transform.context
+    bijector = deepcopy(transform.bijector).double()
+    return FlowTransform(bijector, None if context is None else context.double())
+
+
+def device_of(distribution: Any) -> torch.device:
+    """Where a distribution's tensors are."""
+    for tensor in floating_tensors(distribution):
+        return tensor.device
+    return torch.device("cpu")
 
 
 def calls_of(transforms: list[Any]) -> tuple[int, int]:

@@ -9,15 +9,16 @@ import torch
 from torch import Tensor
 from torch.distributions import TransformedDistribution
 
-from ..contract import Site
+from ..contract import Site, noise_name
 from ..inference.data.tensors import Batch, split_rows, take_rows
 from ..inference.run.structure import Structure
 from ..inference.run.traces import PairTrace, run_pair
 from ..inference.sites.supports import are_integers, support_of_numbers
-from .grids import Grid, Integers, Space
+from .grids import Grid, Integers, Space, unit_grid
 
 COARSE = 18  # binary digits of a latent
-FINE = 22  # of one with a flow, whose slopes are looked at through cells
+FINE = 24  # of one with a flow, whose slopes are looked at through cells
+OF_NOISE = 24  # of the noise between two integers
 ROWS = 1000  # data that are looked at at once
 MOST_LANES = 128
 LARGEST_TABLE = 2**25  # masses of a block
@@ -62,8 +63,11 @@ def spaces_of(model: Any, guide: Any, batch: Batch, observed: str) -> dict[str, 
             extremes[name] = min(low, value.min().item()), max(high, value.max().item())
             bits[name] = FINE if _has_flow(pair, name) else COARSE
         size = max(size, _num_integers(observed, pair.observed[observed], block[0]))
-    spaces: dict[str, Space] = {name: Grid.around(*extremes[name], bits[name]) for name in extremes}
-    return spaces | {observed: Integers(size)}
+    spaces: dict[str, Space] = {}
+    for name, (low, high) in extremes.items():
+        is_noise = name == noise_name(observed)
+        spaces[name] = unit_grid(OF_NOISE) if is_noise else Grid.around(low, high, bits[name])
+    return {**spaces, observed: Integers(size)}
 
 
 def _has_flow(pair: PairTrace, name: str) -> bool:
