@@ -59,16 +59,17 @@ def compress(model: PyroProgram, guide: PyroProgram, *batch: Any, seed: int = 0)
     with session(model, guide, *batch, seed=seed) as pair:
         x = pair.batch[0]
         observed = check_structure(pair.structure)
-        spaces = spaces_of(*pair.programs, pair.batch, observed)
+        spaces, bits_of_latents = spaces_of(*pair.programs, pair.batch, observed)
         lanes = num_lanes(len(x), x[0].numel(), spaces[observed].size)
-        coder = BlockCoder(*pair.programs, observed, spaces, x)
+        coder = BlockCoder(*pair.programs, observed, spaces, x, bits_of_latents)
         stack = Stack.random(Reservoir(lanes, seed))
-        costs = torch.cat(list(_push_all(coder, stack, pair.batch, lanes)))
+        costs = torch.cat(list(_push_all(coder, stack, pair.batch, lanes, int(seed))))
         header = Header(
             shape=tuple(x.shape),
             dtype=str(x.dtype).removeprefix("torch."),
             observed=observed,
             spaces=spaces,
+            bits_of_latents=bits_of_latents,
             lanes=lanes,
             seed=int(seed),
             borrowed=stack.num_borrowed,
@@ -106,7 +107,9 @@ def decompress(
     with session(model, guide, template, *context) as pair:
         _require_weights(header, _digest_of(*_tensors_of(pair)))
         x = pair.batch[0]
-        coder = BlockCoder(*pair.programs, header.observed, header.spaces, x)
+        coder = BlockCoder(
+            *pair.programs, header.observed, header.spaces, x, header.bits_of_latents
+        )
         stack = Stack(*compressed.stack())
         try:
             cells = _pop_all(coder, stack, pair.batch[1:], header)
@@ -118,21 +121,23 @@ def decompress(
         return header.spaces[header.observed].values(cells).to(x)
 
 
-def _push_all(coder: BlockCoder, stack: Stack, batch: Batch, lanes: int) -> Iterator[Tensor]:
+def _push_all(
+    coder: BlockCoder, stack: Stack, batch: Batch, lanes: int, seed: int
+) -> Iterator[Tensor]:
     """Code all data; the cost of each block in nats."""
-    sizes = list(sizes_of_blocks(len(batch[0]), lanes))
-    for x, *context in watched(blocks_of(batch, lanes), len(sizes), "block", "compress"):
-        yield coder.push(stack, x.long().cpu(), tuple(context))
+    blocks = list(blocks_of(batch, lanes))
+    numbered = watched(enumerate(blocks), len(blocks), "block", "compress")
+    for number, (x, *context) in numbered:
+        yield coder.push(stack, x.long().cpu(), tuple(context), seed % 2**64, number)
 
 
 def _pop_all(coder: BlockCoder, stack: Stack, context: Batch, header: Header) -> Tensor:
     """The cells of all data, of which the last were coded last."""
-    num, found = header.shape[0], []
-    sizes = list(sizes_of_blocks(num, header.lanes))
-    end = num
-    for size in watched(reversed(sizes), len(sizes), "block", "decompress"):
+    sizes = list(enumerate(sizes_of_blocks(header.shape[0], header.lanes)))
+    end, found = header.shape[0], []
+    for number, size in watched(reversed(sizes), len(sizes), "block", "decompress"):
         rows = tuple([value[end - size : end] for value in context])
-        found.append(coder.pop(stack, size, rows))
+        found.append(coder.pop(stack, size, rows, header.seed % 2**64, number))
         end -= size
     return torch.cat(found[::-1])
 

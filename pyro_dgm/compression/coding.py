@@ -17,7 +17,7 @@ from ..inference.sites.kinds import is_data, is_deterministic, is_drawn, is_subs
 from .codecs import FIX, codec_of
 from .digits import Codec
 from .grids import Grid, NoisyIntegers, Space
-from .stack import Stack
+from .stack import WORD, Stack
 
 
 class CodedRun(Messenger):
@@ -143,6 +143,7 @@ class BlockCoder:
         observed: the name of the data's site.
         spaces: site → what its values are coded as.
         like: data `(…, *event)` of the shape, dtype and device of those that are coded.
+        bits_of_latents: how many binary digits the latents of one datum have.
 
     References:
         Townsend, Bird, Barber 2019, *Practical lossless compression with latent variables using bits back coding*,
@@ -156,7 +157,9 @@ class BlockCoder:
         observed: str,
         spaces: Mapping[str, Space],
         like: Tensor,
+        bits_of_latents: int,
     ):
+        self.bits_of_latents = bits_of_latents
         self.model, self.guide = model, guide
         self.observed = observed
         self.spaces = dict(spaces)
@@ -167,9 +170,17 @@ class BlockCoder:
         if isinstance(grid, Grid):
             self.joint = NoisyIntegers(integers.size, grid)
 
-    def push(self, stack: Stack, cells: Tensor, context: Batch) -> Tensor:
-        r"""Add data; $\log q(z \mid x) - \log p(x, z)$ in nats at the z that was drawn `(B,)`."""
+    def push(self, stack: Stack, cells: Tensor, context: Batch, *key: int) -> Tensor:
+        r"""Add data; $\log q(z \mid x) - \log p(x, z)$ in nats at the z that was drawn `(B,)`.
+
+        Args:
+            stack: of bits.
+            cells: the data `(B, *event)`.
+            context: the programs' further arguments.
+            key: of the bits that z is drawn with.
+        """
         num = len(cells)
+        stack.scramble(self._words(num), *key)
         drawn = Popped(stack, self.spaces, self.like, num)
         with drawn:
             self.guide(self._data(cells), *context)
@@ -180,7 +191,7 @@ class BlockCoder:
         scored.push(stack)
         return drawn.log_density() - scored.log_density()
 
-    def pop(self, stack: Stack, num: int, context: Batch) -> Tensor:
+    def pop(self, stack: Stack, num: int, context: Batch, *key: int) -> Tensor:
         """Take the data off that were added last, as cells `(B, *event)`."""
         found = Popped(stack, *self._of_model(num, None))
         with found:
@@ -190,7 +201,12 @@ class BlockCoder:
         with given:
             self.guide(self._data(known[self.observed]), *context)
         given.push(stack)
+        stack.scramble(self._words(num), *key)
         return known[self.observed]
+
+    def _words(self, num: int) -> int:
+        """How many words the draws of a block are made of, about."""
+        return -(-num * self.bits_of_latents // WORD)
 
     def _of_model(self, num: int, noise: Tensor | None) -> tuple[Any, ...]:
         """The arguments of a run of the model, in which noise comes with the data."""

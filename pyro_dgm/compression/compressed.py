@@ -32,6 +32,7 @@ class Header:
         dtype: of the data, as torch calls it.
         observed: the name of their site.
         spaces: site → what its values are coded as.
+        bits_of_latents: how many binary digits the latents of one datum have.
         lanes: how many data are coded at once, at most.
         seed: of the initial bits.
         borrowed: how many words of them were used.
@@ -44,6 +45,7 @@ class Header:
     dtype: str
     observed: str
     spaces: dict[str, Space]
+    bits_of_latents: int
     lanes: int
     seed: int
     borrowed: int

@@ -11,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+MOST_BITS = 48  # of a cell's number, which float64 holds
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -27,12 +29,20 @@ class Grid:
     bits: int
 
     @classmethod
-    def around(cls, low: float, high: float, bits: int) -> Grid:
-        """A grid that covers an interval twice, with edges that float64 holds exactly."""
+    def around(cls, low: float, high: float, bits: int, scale: float | None = None) -> Grid:
+        """A grid that covers an interval twice, with edges that float64 holds exactly.
+
+        Args:
+            low: the lower end.
+            high: the upper end.
+            bits: digits of what is as wide as `scale`; the interval has more where it is wider.
+            scale: of the cells; default: that of the interval.
+        """
         span = max(high - low, 1e-6 * max(abs(low), abs(high), 1e-6))
-        width = 2.0 ** ceil(log2(2 * span / 2**bits))
+        width = 2.0 ** ceil(log2(2 * min(scale or span, span) / 2**bits))
+        bits = max(bits, ceil(log2(2 * span / width)))
         middle = floor((low + high) / 2 / width)
-        return cls((middle - 2 ** (bits - 1)) * width, width, bits)
+        return cls((middle - 2 ** (bits - 1)) * width, width, min(bits, MOST_BITS))
 
     @property
     def size(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import inf
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from ..inference.sites.supports import are_integers, support_of_numbers
 from .grids import Grid, Integers, Space, unit_grid
 
 COARSE = 18  # binary digits of a latent
-FINE = 24  # of one with a flow, whose slopes are looked at through cells
+FINE = 28  # of one with a flow, whose slopes are looked at through cells
 OF_NOISE = 24  # of the noise between two integers
 ROWS = 1000  # data that are looked at at once
 MOST_LANES = 128
@@ -50,24 +51,58 @@ def check_structure(structure: Structure) -> str:
     return structure.observed[0]
 
 
-def spaces_of(model: Any, guide: Any, batch: Batch, observed: str) -> dict[str, Space]:
-    """Site → what its values are coded as: latents on a grid around their draws, data as integers."""
-    extremes: dict[str, tuple[float, float]] = {}
-    bits: dict[str, int] = {}
+def spaces_of(model: Any, guide: Any, batch: Batch, observed: str) -> tuple[dict[str, Space], int]:
+    """Site → what its values are coded as: latents on a grid around their draws, data as integers.
+
+    And how many binary digits the latents of one datum have.
+    """
+    ranges: dict[str, Range] = {}
     size = 2
     for block in split_rows(batch, ROWS):
         pair = run_pair(model, guide, block)
         for name, site in pair.latent.items():
-            value = site["value"].double()
-            low, high = extremes.get(name, (torch.inf, -torch.inf))
-            extremes[name] = min(low, value.min().item()), max(high, value.max().item())
-            bits[name] = FINE if _has_flow(pair, name) else COARSE
+            bits = FINE if _has_flow(pair, name) else COARSE
+            ranges.setdefault(name, Range(bits)).add(site["value"])
         size = max(size, _num_integers(observed, pair.observed[observed], block[0]))
-    spaces: dict[str, Space] = {}
-    for name, (low, high) in extremes.items():
-        is_noise = name == noise_name(observed)
-        spaces[name] = unit_grid(OF_NOISE) if is_noise else Grid.around(low, high, bits[name])
-    return {**spaces, observed: Integers(size)}
+    spaces: dict[str, Space] = {name: found.grid for name, found in ranges.items()}
+    noise = noise_name(observed)
+    if noise in spaces:
+        spaces[noise] = unit_grid(OF_NOISE)
+    num_digits = sum(found.num_digits for name, found in ranges.items())
+    return {**spaces, observed: Integers(size)}, num_digits
+
+
+class Range:
+    """Where the draws of a latent lie.
+
+    Args:
+        bits: digits of the middle 98 % of them.
+    """
+
+    def __init__(self, bits: int):
+        self.bits = bits
+        self.low, self.high = inf, -inf
+        self.scale = inf
+        self.num_dims = 0
+
+    def add(self, value: Tensor) -> None:
+        """Take in draws `(B, *event)`."""
+        self.num_dims = value[0].numel()
+        ordered = value.double().flatten().sort().values
+        tail = len(ordered) // 100
+        self.low = min(self.low, ordered[0].item())
+        self.high = max(self.high, ordered[-1].item())
+        self.scale = min(self.scale, (ordered[-1 - tail] - ordered[tail]).item())
+
+    @property
+    def num_digits(self) -> int:
+        """Binary digits of one datum."""
+        return self.grid.bits * self.num_dims
+
+    @property
+    def grid(self) -> Grid:
+        """A grid over all of them."""
+        return Grid.around(self.low, self.high, self.bits, self.scale)
 
 
 def _has_flow(pair: PairTrace, name: str) -> bool:

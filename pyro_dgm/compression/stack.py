@@ -102,6 +102,23 @@ class Stack:
         same_heads = np.array_equal(self.heads, reservoir.heads)
         return same_heads and np.array_equal(self.tail, reservoir.words(num))
 
+    def scramble(self, num: int, *key: int) -> None:
+        """Exclusive or of the heads' low words and the uppermost words with random bits; twice, it is undone.
+
+        What was coded by a model of other data is no random bits: draws made of them would be off. Where there are
+        fewer words they are borrowed first.
+
+        Args:
+            num: how many words.
+            key: of the random bits.
+        """
+        if num > self._num:
+            self._borrow(num - self._num)
+        random = np.random.Generator(np.random.PCG64(key))
+        pad = random.integers(0, 1 << WORD, size=num, dtype=np.uint64).astype(np.uint32)
+        self.tail[self._num - num :] ^= pad
+        self.heads ^= random.integers(0, 1 << WORD, size=len(self.heads), dtype=np.uint64)
+
     def push(self, coins: Coins, counts: Counts) -> None:
         r"""Add coins `(B, C)`, the last column first; 0 has probability $c / 2^{24}$ with the counts c `(B, C)`."""
         starts, sizes = _interval(coins, counts)

@@ -1,6 +1,6 @@
 """The bytes that binarised MNIST takes by bits-back coding, beside the bound that the pair prints.
 
-    python tests/benchmarks/rate.py data/mnist --epochs 8
+python tests/benchmarks/rate.py data/mnist --epochs 8
 """
 
 from __future__ import annotations

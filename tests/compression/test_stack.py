@@ -91,3 +91,21 @@ def test_a_stack_without_a_reservoir_can_be_empty():
 def test_words_of_a_reservoir_do_not_depend_on_how_many_are_asked_for():
     reservoir = Reservoir(3, 7)
     assert np.array_equal(reservoir.words(10)[-4:], reservoir.words(4))
+
+
+def test_scrambling_twice_changes_nothing():
+    reservoir = Reservoir(5, 2)
+    stack = Stack.random(reservoir)
+    stack.scramble(30, 1, 4)
+    assert not stack.holds(reservoir, 30)
+    assert stack.bits == pytest.approx(stack.initial_bits, abs=5)
+    stack.scramble(30, 1, 4)
+    assert stack.holds(reservoir, 30)
+
+
+def test_scrambled_bits_are_random_whatever_they_were():
+    """20,000 fair coins of a stack that says 1 throughout: a standard error of 0.0035."""
+    stack = Stack(np.full(50, 2**64 - 1, np.uint64), np.full(1_000, 2**32 - 1, np.uint32))
+    stack.scramble(1_000, 0)
+    coins = stack.pop(np.full((50, 400), WHOLE // 2, np.uint64))
+    assert abs(coins.mean() - 0.5) < 5 * 0.0035
