@@ -15,7 +15,7 @@ from pyro_dgm.compression.planning import num_lanes, sizes_of_blocks
 from pyro_dgm.files.errors import FileError
 from pyro_dgm.results import Compressed
 
-N, D, Z = 60, 6, 2
+N, D, Z = 30, 6, 2
 
 
 def noisy(module, scale=0.1):
@@ -164,20 +164,21 @@ def test_data_come_back_bit_for_bit_and_take_the_bits_of_the_bound(name):
     (model, guide), x = build(), data()
     compressed = dgm.compress(model, guide, x)
     assert torch.equal(dgm.decompress(model, guide, compressed), x)
-    assert compressed.bits_per_datum == pytest.approx(compressed.bound, rel=0.01)
+    # A head of the few data may hold a bit more or less.
+    assert compressed.net_bits == pytest.approx(N * compressed.bound, rel=0.01, abs=8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["bernoulli", "both flows", "two levels"])
 def test_the_bits_are_those_of_the_elbo_of_other_draws(name):
+    """One draw of each datum against 200: the standard error of the former is below 0.5 %."""
     build, _ = PAIRS[name]
     (model, guide), x = build(), bits(600)
-    found = dgm.compress(model, guide, x).bits_per_datum * log(2)
+    compressed = dgm.compress(model, guide, x)
     score = dgm.nll(model, guide, x, num=200)
-    error = dgm.compress(model, guide, x).stderr * log(
-        2
-    )  # of one draw each; it holds the data's own
-    assert abs(found - score.nelbo.mean().item()) < 5 * error
-    assert found == pytest.approx(score.nelbo.mean().item(), rel=0.01)
+    nelbo = score.nelbo.mean().item() / log(2)
+    assert abs(compressed.bound - nelbo) < 5 * compressed.stderr
+    assert compressed.bits_per_datum == pytest.approx(compressed.bound, rel=0.01)
 
 
 @pytest.mark.parametrize("dtype_of_data", [torch.uint8, torch.int64, torch.float32])
@@ -263,7 +264,7 @@ def test_a_damaged_file_is_refused(tmp_path):
 def test_the_text_names_bytes_bits_and_the_bound():
     pair = vae()
     compressed = dgm.compress(pair.model, pair.guide, bits())
-    assert f"60 data in {compressed.num_bytes:,} bytes" in str(compressed)
+    assert f"30 data in {compressed.num_bytes:,} bytes" in str(compressed)
     assert "-ELBO" in str(compressed)
     assert compressed.to_dataframe()["bits_per_dim"][0] == compressed.bits_per_datum / D
 
@@ -335,15 +336,11 @@ def point():
 
 
 def student():
-    pair = vae(encoder=dgm.Conditional(Student, dgm.mlp(D, 8, 2 * Z)))
-    return pair.model, pair.guide
+    def guide(x=None):
+        with dgm.data_plate(x):
+            pyro.sample("z", dist.StudentT(5.0, x[:, :Z], 1.0).to_event(1))
 
-
-class Student(dist.StudentT):
-    arg_constraints = {"loc": dist.constraints.real, "scale": dist.constraints.positive}
-
-    def __init__(self, loc, scale):
-        super().__init__(torch.tensor(5.0), loc, scale, validate_args=False)
+    return vae().model, guide
 
 
 REFUSED = {
@@ -358,13 +355,6 @@ REFUSED = {
         lambda: pair_of(vae(likelihood=dgm.Normal(dgm.mlp(Z, 8, D)))),
         "site 'x': expected a mass function of integers, got the density",
     ),
-    "pixels one after the other": (
-        lambda: (
-            dgm.DensityModel(dgm.PixelCNN((1, 2, 3), levels=2, channels=4, layers=1)),
-            dgm.EmptyGuide(),
-        ),
-        "site 'x': expected",
-    ),
 }
 
 
@@ -373,8 +363,6 @@ REFUSED = {
 def test_what_has_no_bits_is_refused_with_a_fix(name):
     build, words = REFUSED[name]
     x = bits()
-    if name.startswith("pixels"):
-        x = x.reshape(N, 1, 2, 3)
     with pytest.raises(ValueError, match=words) as caught:
         dgm.compress(*build(), x)
     assert "Fix: " in str(caught.value)
