@@ -206,7 +206,8 @@ def test_counts_without_a_largest_one_are_coded_up_to_that_of_the_data():
     x = levels()
     compressed = dgm.compress(pair.model, pair.guide, x)
     assert torch.equal(dgm.decompress(pair.model, pair.guide, compressed), x)
-    assert compressed.bits_per_datum < compressed.bound  # larger ones are ruled out
+    # larger ones are ruled out, which saves bits; a head may hold a few more or less
+    assert compressed.net_bits < N * compressed.bound + 8
 
 
 def test_the_context_is_not_coded():
