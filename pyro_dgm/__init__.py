@@ -20,8 +20,8 @@ from .adversarial.hybrid import HybridTrainer
 from .adversarial.penalties import R1, R2
 from .adversarial.trainer import GANTrainer
 from .arviz_export.comparison import compare_elpd
-from .arviz_export.datatree import per_datum_dataset
 from .arviz_export.export import to_arviz
+from .compression.bits_back import compress, decompress
 from .deprecation import home_of
 from .evaluation.chains.hamiltonian import hmc
 from .evaluation.conditioning.imputation import conditional_nll, impute, marginal_nll
@@ -53,7 +53,7 @@ from .inference.drawing.generation import encode, generate, reconstruct
 from .inference.objectives.elbo import ELBO
 from .inference.objectives.gradients import DoublyReparameterized, StickingTheLanding
 from .inference.objectives.pyro_elbos import PyroObjective
-from .inference.objectives.schedules import Cyclical, LinearWarmup
+from .inference.objectives.schedules import LinearWarmup
 from .inference.objectives.sleep import Sleep
 from .inference.objectives.weighted import IWELBO, Renyi
 from .inference.run.particles import draw
@@ -119,7 +119,6 @@ __all__ = [
     "ContinuousBernoulli",
     "ConvDecoder",
     "ConvEncoder",
-    "Cyclical",
     "DensityModel",
     "Deterministic",
     "DiscretizedLogistic",
@@ -178,10 +177,12 @@ __all__ = [
     "collapse",
     "compare_elpd",
     "compare_samples",
+    "compress",
     "conditional_nll",
     "data_plate",
     "datasets",
     "decode",
+    "decompress",
     "dequantized",
     "diagnostics",
     "distributions",
@@ -214,7 +215,6 @@ __all__ = [
     "nearest_neighbour",
     "nll",
     "nn",
-    "per_datum_dataset",
     "plots",
     "prdc",
     "preflight",

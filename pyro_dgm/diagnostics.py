@@ -1,7 +1,7 @@
 """What looks behind a number: tails, chains, checks and their thresholds."""
 
 from .arviz_export.comparison import elpd_data
-from .arviz_export.datatree import sbc_dataset
+from .arviz_export.datatree import per_datum_dataset, sbc_dataset
 from .evaluation.chains.mixing import ess, mean_ess, rhat
 from .evaluation.conditioning.marginal import Marginal, Unmasked
 from .evaluation.latents.traversal import lerp, slerp
@@ -22,6 +22,7 @@ from .refitting.recognition import nll_over_scale
 
 __all__ = [
     "elpd_data",
+    "per_datum_dataset",
     "sbc_dataset",
     "CHECKS",
     "Check",

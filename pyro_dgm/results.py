@@ -2,6 +2,7 @@
 
 from .adversarial.optimum.optimality import Optimality
 from .arviz_export.containers import read_posterior
+from .compression.compressed import Compressed
 from .evaluation.chains.hamiltonian import HMC
 from .evaluation.conditioning.imputation import ConditionalNLL, Imputation
 from .evaluation.estimate import Estimate
@@ -39,6 +40,7 @@ __all__ = [
     "C2ST",
     "Collapse",
     "Comparison",
+    "Compressed",
     "ConditionalNLL",
     "Estimate",
     "Evidence",

@@ -27,7 +27,7 @@ SHARED = (
     "display",
     "deprecation",
 )
-BOTH = ("experiments", "refitting")  # the only rooms that see both wings
+BOTH = ("experiments", "refitting", "compression")  # the only rooms that see both wings
 # The rooms of evaluation/, lowest first: each imports from those above it in this table, never from beside or below.
 EVALUATION = (
     ("estimate",),

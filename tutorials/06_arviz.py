@@ -77,7 +77,7 @@ vae, history = fitted(dgm.StandardNormal(8), 8)
 # %%
 score = dgm.nll(vae.model, vae.guide, test, num=DRAWS)
 extra = {
-    "per_datum": dgm.per_datum_dataset(score),
+    "per_datum": dgm.diagnostics.per_datum_dataset(score),
     "prior_sbc": dgm.diagnostics.sbc_dataset(dgm.sbc(vae.model, vae.guide, num_data=SIMULATED)),
     "training": dgm.training.training_dataset(history),
 }

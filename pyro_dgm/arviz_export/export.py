@@ -86,7 +86,7 @@ def to_arviz(
             guide to the posterior; the prior's are not.
         prior: whether the model is drawn from as well, which takes a model that generates.
         extra: further groups, as `{"training": training_dataset(trainer.history), "prior_sbc": sbc_dataset(sbc(…))}`;
-            `"per_datum": per_datum_dataset(nll(…))` saves its computation here.
+            `"per_datum": diagnostics.per_datum_dataset(nll(…))` saves its computation here.
         dims: site or further argument → names of its event dims; default `<site>_dim_0`, ….
         coords: dim → coordinate values; `datum`, one for each of all data, counts from 0 unless given.
         seed: of the draws.

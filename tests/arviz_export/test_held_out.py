@@ -105,4 +105,8 @@ def test_annealed_and_exact_figures_are_compared_as_sampled_ones_are():
     assert results["annealed"].bits_per_dim(4).value == pytest.approx(
         dgm.bits_per_dim(results["annealed"].mean, 4)
     )
-    assert set(dgm.per_datum_dataset(results["annealed"])) == {"log_p", "log_p_stderr", "ess"}
+    assert set(dgm.diagnostics.per_datum_dataset(results["annealed"])) == {
+        "log_p",
+        "log_p_stderr",
+        "ess",
+    }

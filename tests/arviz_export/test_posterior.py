@@ -425,7 +425,11 @@ def test_statistics_that_are_there_are_not_computed_again():
     model, guide, x = linear_gaussian()
     result = dgm.nll(model, ExactGuide(model, shift=1.0), x, num=7)
     found = dgm.to_arviz(
-        model, guide, x, num=3, extra={"per_datum": dgm.per_datum_dataset(result, list("uvwxyz"))}
+        model,
+        guide,
+        x,
+        num=3,
+        extra={"per_datum": dgm.diagnostics.per_datum_dataset(result, list("uvwxyz"))},
     )
     np.testing.assert_array_equal(found.per_datum["log_p"], -result.per_datum)
     assert found.per_datum.attrs["draws"] == 7

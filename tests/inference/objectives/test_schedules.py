@@ -23,7 +23,7 @@ def test_linear_warmup_is_linear_and_then_one(start):
     ("num_steps", "cycles", "ramp"), [(12, 3, 0.5), (10, 4, 0.5), (7, 1, 1.0), (20, 2, 0.3)]
 )
 def test_cycles_rise_over_their_ramp_stay_at_one_and_end_there(num_steps, cycles, ramp):
-    beta, values = dgm.Cyclical(num_steps, cycles, ramp), []
+    beta, values = dgm.training.Cyclical(num_steps, cycles, ramp), []
     for _ in range(num_steps + 5):
         values.append(beta())
         beta.advance()
@@ -34,12 +34,12 @@ def test_cycles_rise_over_their_ramp_stay_at_one_and_end_there(num_steps, cycles
 
 
 def test_the_default_is_four_cycles_of_half_a_ramp():
-    beta = dgm.Cyclical(1000)
+    beta = dgm.training.Cyclical(1000)
     beta.step.fill_(3 * 250 + 50)
     torch.testing.assert_close(beta(), torch.tensor(0.4))
 
 
-@pytest.mark.parametrize("make", [dgm.LinearWarmup, dgm.Cyclical])
+@pytest.mark.parametrize("make", [dgm.LinearWarmup, dgm.training.Cyclical])
 def test_the_state_of_a_schedule_is_a_buffer(make):
     one, other = make(10), make(10)
     for _ in range(3):
@@ -52,7 +52,7 @@ def test_the_state_of_a_schedule_is_a_buffer(make):
 def test_values_are_tensors_never_floats():
     assert isinstance(dgm.training.Constant(0.5)(), torch.Tensor)
     assert isinstance(dgm.LinearWarmup(3)(), torch.Tensor)
-    assert isinstance(dgm.Cyclical(4)(), torch.Tensor)
+    assert isinstance(dgm.training.Cyclical(4)(), torch.Tensor)
 
 
 def test_a_constant_stays():
@@ -72,18 +72,18 @@ def test_cycles_that_make_no_sense_raise():
             ValueError,
             match=rf"1 <= cycles <= num_steps, got cycles={cycles} and num_steps=4. Fix: num",
         ):
-            dgm.Cyclical(4, cycles)
+            dgm.training.Cyclical(4, cycles)
     for ramp in (0.0, 1.5):
         with pytest.raises(
             ValueError, match=rf"expected a ramp in \(0, 1\], got {ramp}. Fix: Constant"
         ):
-            dgm.Cyclical(4, ramp=ramp)
+            dgm.training.Cyclical(4, ramp=ramp)
 
 
 def cyclical_trainer(*, compile):
     vae = same_toy_vae()
     return dgm.SVITrainer(
-        dgm.ELBO(vae.model, vae.guide, beta={"z": dgm.Cyclical(8, 2)}), compile=compile
+        dgm.ELBO(vae.model, vae.guide, beta={"z": dgm.training.Cyclical(8, 2)}), compile=compile
     )
 
 
@@ -136,5 +136,5 @@ def test_a_schedule_that_rewards_a_cost_is_refused(value):
 def test_the_repr_of_a_schedule_is_its_configuration():
     assert repr(dgm.LinearWarmup(10)) == "LinearWarmup(10)"
     assert repr(dgm.LinearWarmup(10, 0.25)) == "LinearWarmup(10, start=0.25)"
-    assert repr(dgm.Cyclical(8, cycles=2)) == "Cyclical(8, cycles=2, ramp=0.5)"
+    assert repr(dgm.training.Cyclical(8, cycles=2)) == "Cyclical(8, cycles=2, ramp=0.5)"
     assert repr(dgm.training.Constant(0.1)) == "Constant(0.1)"

@@ -1,0 +1,1 @@
+"""Bits-back coding: data as bytes whose number is the bound that a pair prints."""

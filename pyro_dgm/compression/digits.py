@@ -1,0 +1,97 @@
+"""Scalars by the binary digits of their cells: each digit is a coin, whose probability two masses give."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .stack import PRECISION, Coins, Counts, Stack
+
+WHOLE = 1 << PRECISION
+Edges = NDArray[np.int64]
+Masses = NDArray[np.float64]
+Cumulative = Callable[[Edges], Masses]
+
+
+class Codec(Protocol):
+    """A distribution over cells that a stack can code; `push` and `pop` are each other's exact inverse."""
+
+    def push(self, stack: Stack, cells: Tensor) -> None:
+        r"""Add cells `(B, *event)`, int64, of probability P: $-\log_2 P$ bits."""
+
+    def pop(self, stack: Stack) -> Tensor:
+        r"""Take cells `(B, *event)` off; of random bits they are a draw."""
+
+
+class Digits:
+    r"""$P(k) = \prod_j P(b_j \mid b_1 \dots b_{j-1})$: independent cells k of masses $F(k + 1) - F(k)$, digit by digit.
+
+    The first digit says in which half of the cells k lies, the next in which quarter. Every cell can be coded, at a
+    cost of at most 24 bits a digit, however far in a tail: no probability is below $2^{-24}$. Where float64 tells no
+    two masses apart, both halves are equally probable.
+
+    Args:
+        cumulative: F at edges `(B, *event)`, int64, in 0, …, size: the mass of the cells below, in float64, times any
+            constant.
+        shape: `(B, *event)`.
+        size: number of cells.
+    """
+
+    def __init__(self, cumulative: Cumulative, shape: torch.Size, size: int):
+        self.cumulative = cumulative
+        self.shape = shape
+        self.size = size
+
+    def push(self, stack: Stack, cells: Tensor) -> None:
+        """Add cells `(B, *event)`."""
+        given = cells.numpy().reshape(self.shape)
+        pushed: list[tuple[Coins, Counts]] = []
+
+        def known(plane: int, counts: Counts) -> Coins:
+            coins = ((given >> plane) & 1).astype(np.bool_)
+            pushed.append((_rows(coins), counts))
+            return coins
+
+        self._walk(known)
+        for coins, counts in reversed(pushed):
+            stack.push(coins, counts)
+
+    def pop(self, stack: Stack) -> Tensor:
+        """Take cells `(B, *event)` off."""
+        cells = self._walk(lambda _, counts: stack.pop(counts).reshape(self.shape))
+        return torch.from_numpy(cells)
+
+    def _walk(self, coins_of: Callable[[int, Counts], Coins]) -> Edges:
+        """The cells that coins lead to, of the highest digit first."""
+        low = np.zeros(self.shape, np.int64)
+        below = self.cumulative(low)
+        above = self.cumulative(low + self.size)
+        for plane in reversed(range((self.size - 1).bit_length())):
+            middle = low + (1 << plane)
+            at = self.cumulative(np.minimum(middle, self.size))
+            coins = coins_of(plane, _counts(at - below, above - below))
+            low = np.where(coins, middle, low)
+            below, above = np.where(coins, at, below), np.where(coins, above, at)
+        return low
+
+
+def clipped(masses: Masses, edges: Edges, size: int) -> Masses:
+    """F at edges, with all mass between the lowest edge, 0, and the highest one, size."""
+    return np.where(edges <= 0, 0.0, np.where(edges >= size, 1.0, masses))
+
+
+def _counts(part: Masses, whole: Masses) -> Counts:
+    """Probabilities of 0 as counts `(B, C)` in 1, …, 2^24 − 1; half of them where the whole has no mass."""
+    is_void = ~(whole > 0)
+    probability = np.where(is_void, 0.5, part / np.where(is_void, 1.0, whole))
+    scaled = np.rint(np.nan_to_num(probability, nan=0.5) * WHOLE)
+    return _rows(np.clip(scaled, 1, WHOLE - 1).astype(np.uint64))
+
+
+def _rows(array: NDArray[Any]) -> NDArray[Any]:
+    return array.reshape(len(array), -1)

@@ -1,0 +1,173 @@
+"""What a pair and its data are coded as, and in which blocks; refusals of what has no bits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import inf
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import TransformedDistribution
+
+from ..contract import Site, noise_name
+from ..inference.data.tensors import Batch, split_rows, take_rows
+from ..inference.run.structure import Structure
+from ..inference.run.traces import PairTrace, run_pair
+from ..inference.sites.supports import are_integers, support_of_numbers
+from .grids import Grid, Integers, Space, unit_grid
+
+COARSE = 18  # binary digits of a latent
+FINE = 28  # of one with a flow, whose slopes are looked at through cells
+OF_NOISE = 24  # of the noise between two integers
+ROWS = 1000  # data that are looked at at once
+MOST_LANES = 128
+LARGEST_TABLE = 2**25  # masses of a block
+
+
+def check_structure(structure: Structure) -> str:
+    """The name of the data's site, of a pair with one and with latents of each datum's own.
+
+    Raises:
+        ValueError: for any other pair.
+    """
+    structure.require_own_latents()
+    if len(structure.observed) != 1:
+        raise ValueError(
+            f"compress: expected one observed site, got {list(structure.observed)}. "
+            "Fix: the others as context, compress(model, guide, x, *context)."
+        )
+    if structure.summed or structure.factors:
+        raise ValueError(
+            "compress: expected latents that are drawn and no factors, got "
+            f"{[*structure.summed, *structure.factors]}, which no bits stand for. "
+            "Fix: a guide that draws them, without infer={'enumerate': 'parallel'}."
+        )
+    if structure.points:
+        raise ValueError(
+            f"compress: expected a guide with a density, got point masses at {list(structure.points)}. "
+            "Fix: Conditional(dist.Normal, net)."
+        )
+    return structure.observed[0]
+
+
+def spaces_of(model: Any, guide: Any, batch: Batch, observed: str) -> tuple[dict[str, Space], int]:
+    """Site → what its values are coded as: latents on a grid around their draws, data as integers.
+
+    And how many binary digits the latents of one datum have.
+    """
+    ranges: dict[str, Range] = {}
+    size = 2
+    for block in split_rows(batch, ROWS):
+        pair = run_pair(model, guide, block)
+        for name, site in pair.latent.items():
+            bits = FINE if _has_flow(pair, name) else COARSE
+            ranges.setdefault(name, Range(bits)).add(site["value"])
+        size = max(size, _num_integers(observed, pair.observed[observed], block[0]))
+    spaces: dict[str, Space] = {name: found.grid for name, found in ranges.items()}
+    noise = noise_name(observed)
+    if noise in spaces:
+        spaces[noise] = unit_grid(OF_NOISE)
+    num_digits = sum(found.num_digits for name, found in ranges.items())
+    return {**spaces, observed: Integers(size)}, num_digits
+
+
+class Range:
+    """Where the draws of a latent lie.
+
+    Args:
+        bits: digits of the middle 98 % of them.
+    """
+
+    def __init__(self, bits: int):
+        self.bits = bits
+        self.low, self.high = inf, -inf
+        self.scale = inf
+        self.num_dims = 0
+
+    def add(self, value: Tensor) -> None:
+        """Take in draws `(B, *event)`."""
+        self.num_dims = value[0].numel()
+        ordered = value.double().flatten().sort().values
+        tail = len(ordered) // 100
+        self.low = min(self.low, ordered[0].item())
+        self.high = max(self.high, ordered[-1].item())
+        self.scale = min(self.scale, (ordered[-1 - tail] - ordered[tail]).item())
+
+    @property
+    def num_digits(self) -> int:
+        """Binary digits of one datum."""
+        return self.grid.bits * self.num_dims
+
+    @property
+    def grid(self) -> Grid:
+        """A grid over all of them."""
+        return Grid.around(self.low, self.high, self.bits, self.scale)
+
+
+def _has_flow(pair: PairTrace, name: str) -> bool:
+    """Whether a latent is coded by local bits-back in one of the programs."""
+    for site in (pair.guide_sites[name], pair.model_sites[name]):
+        if isinstance(site["fn"], TransformedDistribution) and site["fn"].event_shape:
+            return True
+    return False
+
+
+def _num_integers(name: str, site: Site, x: Tensor) -> int:
+    """How many integers a site's distribution has masses for: those of its support, or those up to the largest datum.
+
+    Raises:
+        ValueError: for a density, and for data that are not integers from 0 on, or of another shape than x.
+    """
+    value = site["value"]
+    support = support_of_numbers(site["fn"].support)
+    if not getattr(support, "is_discrete", False):
+        raise ValueError(
+            f"compress: site '{name}': expected a mass function of integers, got the density {site['fn']}, which "
+            "gives real numbers no bits. Fix: DiscretizedLogistic(net, levels), Bernoulli, Categorical or counts."
+        )
+    if value.shape != x.shape or not are_integers(value) or value.min().item() < 0:
+        raise ValueError(
+            f"compress: site '{name}': expected integers from 0 on in the shape of x, {tuple(x.shape)}, got "
+            f"values from {value.min().item():g} to {value.max().item():g} of shape {tuple(value.shape)}. "
+            "Fix: pyro.sample('x', …, obs=x) of integers x."
+        )
+    upper = getattr(
+        support, "upper_bound", 1 if support is torch.distributions.constraints.boolean else None
+    )
+    if upper is None:
+        upper = value.max()
+    return int(torch.as_tensor(upper).max().item()) + 1
+
+
+def num_lanes(num_data: int, num_dims: int, size: int) -> int:
+    """How many data are coded at once: a twentieth of them, so that their heads are few of the bits.
+
+    Example:
+        >>> num_lanes(10_000, 784, 2), num_lanes(50, 64, 17)
+        (128, 2)
+    """
+    of_memory = LARGEST_TABLE // (num_dims * size)
+    return max(1, min(num_data // 20, MOST_LANES, of_memory))
+
+
+def sizes_of_blocks(num_data: int, lanes: int) -> Iterator[int]:
+    """Numbers of data of one block after the other: few at first, for which few bits have to be there.
+
+    Example:
+        >>> list(sizes_of_blocks(30, 4))
+        [1, 1]
+    """
+    done = 0
+    while done < num_data:
+        size = min(max(1, done // 8), lanes, num_data - done)
+        yield size
+        done += size
+
+
+def blocks_of(batch: Batch, lanes: int) -> Iterator[Batch]:
+    """The data in blocks of these sizes."""
+    start = 0
+    for size in sizes_of_blocks(len(batch[0]), lanes):
+        yield take_rows(batch, slice(start, start + size))
+        start += size
