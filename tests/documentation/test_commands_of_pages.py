@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import sys
 import warnings
 from pathlib import Path
 
@@ -42,24 +43,34 @@ def commands_of(text: str) -> list[str]:
     return [command for command in found if command and "…" not in command]
 
 
-TEXTS = [path.read_text() for path in FILES]
-COMMANDS = sorted({command for text in TEXTS for command in commands_of(text)})
+def programs_of(text: str) -> dict[str, str]:
+    """The Python files that a page writes, by their names."""
+    written = re.findall(r"Path\(\"(\w+\.py)\"\)\.write_text\('{3}(.*?)'{3}\)", text, re.DOTALL)
+    return dict(written)
+
+
+TEXTS = {str(path.relative_to(ROOT)): path.read_text() for path in FILES}
+PROGRAMS = {page: programs_of(text) for page, text in TEXTS.items()}
+PAGE_OF = {command: page for page, text in TEXTS.items() for command in commands_of(text)}
+COMMANDS = sorted(PAGE_OF)
 # YAML that an earlier command writes, by its name.
 WRITTEN: dict[str, str] = {}
-for line in (line for text in TEXTS for line in lines_of(text)):
+for line in (line for text in TEXTS.values() for line in lines_of(text)):
     if printed := re.search(rf"{OWN} fit (.*)--print_config > (\S+)", line):
         WRITTEN[printed[2]] = printed[1]
 
 
-def supply(words: list[str]) -> None:
-    """Put empty files and folders where a command names data or a program, and the experiment that it names."""
+def supply(words: list[str], programs: dict[str, str]) -> None:
+    """Put the programs of its page, the experiment that a command names, and empty data where it looks for them."""
+    for name, program in programs.items():
+        Path(name).write_text(program)
     for word in words:
         value = word.split("=", 1)[-1]
         Path(value).parent.mkdir(parents=True, exist_ok=True)
         if program := re.fullmatch(r"([\w/]+\.py):(\w+)", value):
-            Path(program[1]).write_text(
-                f"class {program[2]}:\n    def __init__(self):\n        pass\n"
-            )
+            if program[1] not in programs:
+                stub = f"class {program[2]}:\n    def __init__(self):\n        pass\n"
+                Path(program[1]).write_text(stub)
         elif value in WRITTEN:
             source, flags, _ = split_flags(WRITTEN[value].split(), OWN_VALUES, OWN_SWITCHES)
             Path(value).write_text(read_experiment(source, flags).dump())
@@ -85,15 +96,27 @@ def parse(verb: str, words: list[str]) -> None:
         parse_command(command_parser(verb, VERBS[verb]), words)
 
 
+@pytest.fixture
+def own_modules(monkeypatch, tmp_path):
+    """Modules of one name, each in the folder of its own test: forgotten at its end."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    yield
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if file and Path(file).is_relative_to(tmp_path):
+            del sys.modules[name]
+
+
 def test_the_readme_has_commands():
     assert any(command.startswith("fit --data=") for command in COMMANDS)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.usefixtures("own_modules")
 def test_a_command_of_a_page_parses(command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     verb, *words = shlex.split(command)
-    supply(words)
+    supply(words, PROGRAMS[PAGE_OF[command]])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if verb in ("--help", "--version"):

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...display.tabular import Tabular
 from ...inference.data.batches import Batch
 from ...inference.drawing.generation import generate
 from ...inference.process.states import device_of
-from ...inference.training.replicates.histories import SeedHistory
 from ..data.datasets import Data
 
 
@@ -25,7 +25,7 @@ def rows_for(data: Data, num: int) -> Batch:
     return tuple([value[rows] for value in data.split("test")])
 
 
-def is_game_alone(history: SeedHistory) -> bool:
+def is_game_alone(history: Tabular) -> bool:
     """Whether a critic trained the model without a bound beside it."""
     columns = history.columns()
     return "train_critic" in columns and "val_nelbo" not in columns
