@@ -42,21 +42,21 @@ class Recipe:
     """What is the same for every table and every program."""
 
     latent: int = 16
-    hidden: int = 128
+    hidden: int = 256
     particles: int = 5
     pseudo_inputs: int = 100
-    dropout: float = 0.1
-    weight_decay: float = 0.3
+    dropout: float = 0.3
+    weight_decay: float = 0.05
     lr: float = 3e-3
     ema: float = 0.998
-    steps: int = 3000
+    steps: int = 2500
     draws: int = 200
     val_draws: int = 100
     compile: bool | str = "auto"
 
     def batch_size(self, num: int) -> int:
-        """128 data, at most 500 steps an epoch, and some steps an epoch of few data."""
-        return min(num, max(16, min(128, num // 10), num // 500))
+        """150 data, at most 500 steps an epoch, and at least ten steps an epoch of few data."""
+        return min(num, max(16, min(150, num // 10), num // 500))
 
     def epochs(self, num: int) -> int:
         """So many steps, and at least ten epochs of many data."""
@@ -92,8 +92,7 @@ class Parts:
 
     def encoder(self) -> nn.Module:
         recipe = self.recipe
-        net = dgm.mlp(self.dim, recipe.hidden, 2 * recipe.latent)
-        return dgm.Conditional(dist.Normal, nn.Sequential(Dropout(recipe.dropout), net))
+        return dgm.Conditional(dist.Normal, dgm.mlp(self.dim, recipe.hidden, 2 * recipe.latent))
 
     def net(self) -> nn.Module:
         return dgm.mlp(self.recipe.latent, self.recipe.hidden, self.dim)
@@ -102,9 +101,9 @@ class Parts:
         latent = self.recipe.latent
         return dgm.Flow(dgm.StandardNormal(latent), dgm.maf(latent, layers=2, hidden=(64,)))
 
-    def columns(self, net: nn.Module | None = None) -> nn.Module:
+    def columns(self, net: nn.Module | None = None, dropout: float = 0.0) -> nn.Module:
         made = dgm.flows.MADE(self.dim, hidden=(self.recipe.hidden,), num_params=1)
-        return dgm.distributions.AutoregressiveBernoulli(made, net)
+        return dgm.distributions.AutoregressiveBernoulli(made, net, scale=Dropout(dropout))
 
 
 def vae(parts: Parts) -> dgm.training.Objective:
@@ -128,11 +127,17 @@ def vamp_prior(parts: Parts) -> dgm.training.Objective:
     return dgm.ELBO(pair.model, pair.guide)
 
 
+def importance_weighted(pair: dgm.VAE, parts: Parts) -> dgm.training.Objective:
+    """The importance-weighted bound, with the gradient that its encoder needs."""
+    estimator = dgm.DoublyReparameterized()
+    return dgm.IWELBO(pair.model, pair.guide, parts.recipe.particles, estimator=estimator)
+
+
 def iwelbo(parts: Parts) -> dgm.training.Objective:
     """The VAE trained by the importance-weighted bound."""
     prior = dgm.StandardNormal(parts.recipe.latent)
     pair = dgm.VAE(prior, dgm.Bernoulli(parts.net()), parts.encoder())
-    return dgm.IWELBO(pair.model, pair.guide, parts.recipe.particles)
+    return importance_weighted(pair, parts)
 
 
 def autoregressive(parts: Parts) -> dgm.training.Objective:
@@ -141,9 +146,10 @@ def autoregressive(parts: Parts) -> dgm.training.Objective:
 
 
 def combined(parts: Parts) -> dgm.training.Objective:
-    """Flow prior, autoregressive columns given z, the importance-weighted bound."""
-    pair = dgm.VAE(parts.flow(), parts.columns(parts.net()), parts.encoder())
-    return dgm.IWELBO(pair.model, pair.guide, parts.recipe.particles)
+    """Flow prior, autoregressive columns given z, which see a part of each other, the importance-weighted bound."""
+    columns = parts.columns(parts.net(), parts.recipe.dropout)
+    pair = dgm.VAE(parts.flow(), columns, parts.encoder())
+    return importance_weighted(pair, parts)
 
 
 PROGRAMS: dict[str, Callable[[Parts], dgm.training.Objective]] = {

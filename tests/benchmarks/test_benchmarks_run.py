@@ -259,7 +259,7 @@ def test_verdicts_are_of_the_program_with_the_best_validation_figure():
 
 def test_a_small_table_has_small_batches_and_a_large_one_ten_epochs():
     recipe = binary_tables.Recipe()
-    assert (recipe.batch_size(20), recipe.epochs(20)) == (16, 3000)
-    assert (recipe.batch_size(300), recipe.epochs(300)) == (30, 300)
-    assert (recipe.batch_size(15_000), recipe.epochs(15_000)) == (128, 26)
+    assert (recipe.batch_size(20), recipe.epochs(20)) == (16, 2500)
+    assert (recipe.batch_size(300), recipe.epochs(300)) == (30, 250)
+    assert (recipe.batch_size(15_000), recipe.epochs(15_000)) == (150, 25)
     assert (recipe.batch_size(291_000), recipe.epochs(291_000)) == (582, 10)

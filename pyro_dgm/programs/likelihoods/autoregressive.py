@@ -30,6 +30,8 @@ class AutoregressiveBernoulli(SettingsFirst):
         made: a `MADE` of one parameter per coordinate; one with a context reads c, one without reads x alone.
         net: maps contexts to logits `(*batch, D)`, which are added; none by default.
         embed: maps the contexts to the one vector that `made` and `net` take; needed for several contexts alone.
+        scale: maps x to what the masked network reads, each coordinate by itself, such as `Rescale(0, 1)`, or a
+            dropout, which keeps the columns from explaining what z should.
 
     Shape:
         c: `(*batch, C)` or nothing  ->  batch_shape `(*batch)`, event_shape `(D,)`, values 0 and 1.
@@ -50,15 +52,22 @@ class AutoregressiveBernoulli(SettingsFirst):
         torch.Size([5, 9])
     """
 
-    def __init__(self, made: MADE, net: nn.Module | None = None, embed: nn.Module | None = None):
+    def __init__(
+        self,
+        made: MADE,
+        net: nn.Module | None = None,
+        embed: nn.Module | None = None,
+        scale: nn.Module | None = None,
+    ):
         super().__init__()
         _require_made(made)
-        for part in (net, embed):
+        for part in (net, embed, scale):
             if part is not None:
                 require_network("AutoregressiveBernoulli", part)
         self.made = made
         self.net = net
         self.embed = embed
+        self.scale = nn.Identity() if scale is None else scale
 
     def forward(self, *contexts: Tensor) -> AutoregressiveBits:
         if self.embed is not None:
@@ -83,8 +92,8 @@ class AutoregressiveBernoulli(SettingsFirst):
             context: of the masked network, one tensor or none.
             coordinate: of the one that is wanted; all by default.
         """
-        raw = network_output(self.made(cast(x, self.made), *context, coordinate=coordinate))
-        raw = raw.squeeze(-2)
+        inputs = self.scale(cast(x, self.made))
+        raw = network_output(self.made(inputs, *context, coordinate=coordinate)).squeeze(-2)
         if logits is None:
             return raw
         return raw + (logits if coordinate is None else logits[..., coordinate, None])

@@ -22,15 +22,17 @@ def rows():
     return torch.tensor(list(product([0.0, 1.0], repeat=DIM)))
 
 
-def columns(context=0, *, reverse=False, net=None, hidden=(12, 9)):
+def columns(context=0, *, reverse=False, net=None, scale=None):
     """A density of five columns with weights far from those of independent ones."""
-    made = dgm.flows.MADE(DIM, context, hidden, num_params=1, reverse=reverse)
-    return randomize(dgm.distributions.AutoregressiveBernoulli(made, net), scale=0.7)
+    made = dgm.flows.MADE(DIM, context, (12, 9), num_params=1, reverse=reverse)
+    module = dgm.distributions.AutoregressiveBernoulli(made, net, scale=scale)
+    return randomize(module, scale=0.7)
 
 
 CASES = {
     "density": (columns, ()),
     "reversed": (lambda: columns(reverse=True), ()),
+    "scaled": (lambda: columns(scale=dgm.nn.Rescale(0, 1)), ()),
     "of a context": (lambda: columns(3), (7, 1, 3)),
     "of a context, added": (lambda: columns(net=dgm.mlp(3, 8, DIM)), (7, 1, 3)),
     "of a context, both": (lambda: columns(3, net=dgm.mlp(3, 8, DIM)), (7, 1, 3)),
@@ -60,10 +62,11 @@ def test_a_mass_is_the_product_of_the_conditionals_one_at_a_time(reverse):
     torch.testing.assert_close(module(c).log_prob(x), expected)
 
 
+@pytest.mark.parametrize("scale", [None, dgm.nn.Rescale(0, 1)])
 @pytest.mark.parametrize("reverse", [False, True])
-def test_draws_have_the_masses_that_are_scored(reverse):
+def test_draws_have_the_masses_that_are_scored(reverse, scale):
     """Chi-square of 20,000 draws over all rows at level 1e-6."""
-    law, num = columns(reverse=reverse)(), 20_000
+    law, num = columns(reverse=reverse, scale=scale)(), 20_000
     expected = num * law.log_prob(rows()).exp().detach()
     draws = law.sample((num,))
     counts = (draws[:, None] == rows()).all(-1).sum(0)
