@@ -233,7 +233,7 @@ def sum_of_masses(model: nn.Module, guide: nn.Module, dim: int, num: int) -> dic
     rows = torch.tensor(list(product([0.0, 1.0], repeat=dim)))
     score = dgm.nll(model, guide, rows, num=num)
     masses = (-score.per_datum).exp()
-    variances = (num / score.ess - 1).clamp(min=0) / (num - 1)
+    variances = (score.num / score.ess - 1).clamp(min=0) / max(1, score.num - 1)  # 0 if exact
     stderr = (masses.square() * variances).sum().sqrt()
     return {"sum": masses.sum().item(), "stderr": stderr.item()}
 

@@ -240,6 +240,7 @@ def test_binary_tables_are_run_once_and_chosen_on_validation_data(tmp_path, caps
     for line in lines:
         if line["program"] == "autoregressive" and line["set"] == "nltcs":
             assert line["sum"]["sum"] == pytest.approx(1, abs=1e-5)
+            assert line["sum"]["stderr"] == 0
     assert "of 1, MADE on" in text
     binary_tables.main()
     assert binary_tables.lines_of(tmp_path / "lines") == lines
