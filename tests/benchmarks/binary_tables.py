@@ -52,6 +52,7 @@ class Recipe:
     steps: int = 2500
     draws: int = 200
     val_draws: int = 100
+    sum_draws: int = 400
     compile: bool | str = "auto"
 
     def batch_size(self, num: int) -> int:
@@ -222,9 +223,9 @@ def cell(job: tuple[Path, str, Recipe, int]) -> Line:
         line[name] = found
     line["epochs"] = [trainer.best["epoch"] for trainer in runs]
     line["at_once"] = runs.at_once
-    line["cpu_seconds"] = {"fit": fitted - start, "score": process_time() - fitted}
     if tables["train"].shape[1] <= SUMMABLE and program in ("VAE", "combined", "autoregressive"):
-        line["sum"] = sum_of_masses(*runs.pairs[0], tables["train"].shape[1], recipe.val_draws)
+        line["sum"] = sum_of_masses(*runs.pairs[0], tables["train"].shape[1], recipe.sum_draws)
+    line["cpu_seconds"] = {"fit": fitted - start, "score": process_time() - fitted}
     return line
 
 
