@@ -75,7 +75,7 @@ def convolutional_critic() -> nn.Module:
 
 
 SIZES = {
-    "small": Size(14, dense_decoder, dense_critic, steps=5000, lr=1e-3, gamma=1.0),
+    "small": Size(14, dense_decoder, dense_critic, steps=3000, lr=1e-3, gamma=1.0),
     "full": Size(28, convolutional_decoder, convolutional_critic, steps=50_000, lr=2e-4, gamma=1.0),
 }
 BATCH = 128
