@@ -22,7 +22,7 @@ three splits, 4.63 and 4.57:
     N(0, I)        4.615  4.646  4.632  4.631 +- 0.009  3
     VampPrior      4.537  4.589  4.562  4.563 +- 0.015  9
 
-Seed 1 of the VampPrior on split 0: 4.533. The library's own ways on split 0: 4.489 and 4.491. Of the details alone: init
+Seed 1 of the VampPrior on split 0: 4.533. The library's own ways on split 0: 4.489 and 4.491. Details alone: init
 4.606, likelihood 4.492, normalize 4.486. So the published figure is that of its initialization and inputs; torch's own
 initialization is better here.
 
