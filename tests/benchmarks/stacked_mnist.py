@@ -3,14 +3,18 @@
     python tests/benchmarks/stacked_mnist.py data/mnist --size full --device cuda
     python tests/benchmarks/stacked_mnist.py data/mnist --size small
 
-The pairwise relativistic game with R1 and R2, convolutions of two or three levels each way, Adam, an average of the
-generator's weights; no other device. `small` is 14 x 14 pixels. A classifier of single digits, trained here on the
+The pairwise relativistic game with R1 and R2, Adam, an average of the generator's weights, no other trick. `small` is
+14 x 14 pixels and dense networks, `full` 28 x 28 and convolutions. A classifier of single digits, trained here on the
 training images, labels the three channels of 26,000 samples: modes reached, of 1,000, and the reverse KL of their
 shares. What a perfect sampler would show stands beside it, and what the classifier says of real stacked digits.
 
 Published, of 26,000 samples, from memory and not verified: DCGAN 99.0 modes and 3.40 nats, PacDCGAN2 1,000 and 0.06
 (Lin et al. 2018, arXiv:1712.04086), R3GAN 1,000 and 0.029 (Huang et al. 2024, arXiv:2501.05441), each at 28 x 28 or
 more, with networks of their own.
+
+Measured, `small`, five seeds, 62 CPU seconds each: 999.8 +- 0.2 modes and 0.093 +- 0.003 nats. A perfect sampler has
+1,000 and 0.019; stacked test digits, whose classes are not quite equal, 1,000 and 0.026 by the same classifier (97 %
+of the test digits). `full` was not run.
 
 One line of JSON for each seed, then their mean with its standard error. A seed that stands in `--out` is not run again.
 """
