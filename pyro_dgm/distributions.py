@@ -8,12 +8,15 @@ from .programs.distributions.discretized import Discretized
 from .programs.distributions.intervals import log_cdf, log_interval, log_sf
 from .programs.distributions.mixtures import Mixture
 from .programs.duality import Pullback, Pushforward
+from .programs.likelihoods.autoregressive import AutoregressiveBernoulli, AutoregressiveBits
 from .programs.likelihoods.colour import ColourLevels
 from .programs.likelihoods.observed import Observed
 from .programs.likelihoods.pixelcnn import AutoregressivePixels
 from .programs.refined import Refined
 
 __all__ = [
+    "AutoregressiveBernoulli",
+    "AutoregressiveBits",
     "AutoregressivePixels",
     "ColourLevels",
     "ContinuousBernoulliLogits",

@@ -98,6 +98,10 @@ def _pixelcnn(shape: tuple[int, ...], levels: int, context: int) -> nn.Module:
     return dgm.PixelCNN(network, emission, scale=dgm.nn.Rescale(0, levels - 1))
 
 
+def _one_logit(dim: int, context: int = 0) -> dgm.flows.MADE:
+    return dgm.flows.MADE(dim, context, (8,), num_params=1)
+
+
 class _FourMoments(nn.Module):
     """Raises raw degrees of freedom by 6: the law of densities compares moments, which must exist."""
 
@@ -150,6 +154,15 @@ CONDITIONALS: dict[str, Callable[[], ConditionalCase]] = {
     ),
     "discretized_logistic": lambda: ConditionalCase(
         dgm.DiscretizedLogistic(dgm.mlp(3, 8, 2 * 2), 7), (2,), ((3,),), levels=7
+    ),
+    "autoregressive_bernoulli": lambda: ConditionalCase(
+        dgm.distributions.AutoregressiveBernoulli(_one_logit(2)), (2,), levels=2
+    ),
+    "autoregressive_bernoulli_of_context": lambda: ConditionalCase(
+        dgm.distributions.AutoregressiveBernoulli(_one_logit(2, 3), net=dgm.mlp(3, 8, 2)),
+        (2,),
+        ((3,),),
+        levels=2,
     ),
     "pixelcnn": lambda: ConditionalCase(_pixelcnn((1, 2, 2), 3, 0), (1, 2, 2), levels=3),
     "pixelcnn_of_context": lambda: ConditionalCase(

@@ -8,12 +8,14 @@ from importlib.util import find_spec
 from math import isfinite
 from pathlib import Path
 
+import numpy as np
 import pyro
 import pytest
 from pyro.poutine.util import is_validation_enabled
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import binary_tables
 import cost
 import flows
 import khat
@@ -215,3 +217,57 @@ def test_an_epoch_on_many_gpus_is_the_sum_of_its_parts():
     assert found["bytes_read_per_second"] == pytest.approx(20 * 8 / 19)
     assert epoch(job, replace(cluster, launch=20.0))["compute_seconds_per_step"] == 20.0
     assert epoch(job, replace(cluster, gpus=1))["all_reduce_seconds_per_step"] == 0.0
+
+
+def binary_table(path, num, dim):
+    """A file of three splits, of columns that one latent makes alike."""
+    rng = np.random.default_rng(0)
+    bits = {}
+    for name in ("train", "valid", "test"):
+        z = rng.normal(size=(num, 1))
+        rows = rng.random((num, dim)) < 1 / (1 + np.exp(-2 * z))
+        bits[name] = np.packbits(rows, axis=1)
+    np.savez(path, num_vars=dim, **bits)
+
+
+@pytest.mark.slow
+def test_binary_tables_are_run_once_and_chosen_on_validation_data(tmp_path, capsys, monkeypatch):
+    binary_table(tmp_path / "nltcs.npz", 40, 6)
+    binary_table(tmp_path / "wide.npz", 12, 200)
+    command = ["", str(tmp_path), "--seeds=2", "--steps=4", "--draws=5", "--eager"]
+    command += [f"--out={tmp_path / 'lines'}", "--programs", "VAE", "autoregressive"]
+    monkeypatch.setattr(sys, "argv", command)
+    binary_tables.main()
+    text = capsys.readouterr().out
+    lines = binary_tables.lines_of(tmp_path / "lines")
+    assert len(lines) == 4
+    for line in lines:
+        assert len(line["test"]) == 2
+        assert all(isfinite(figure) for figure in line["test"])
+    for line in lines:
+        if line["program"] == "autoregressive" and line["set"] == "nltcs":
+            assert line["sum"]["sum"] == pytest.approx(1, abs=1e-5)
+            assert line["sum"]["stderr"] == 0
+    assert "of 1, MADE on" in text
+    binary_tables.main()
+    assert binary_tables.lines_of(tmp_path / "lines") == lines
+
+
+def test_verdicts_are_of_the_program_with_the_best_validation_figure():
+    """Published on jester: VAE -51.54, MADE -52.23; the better test figure is of the worse validation figure."""
+    lines = []
+    for program, valid, test in (("VAE", 52.0, [51.8, 52.0]), ("IWELBO", 52.5, [51.0, 51.0])):
+        seconds = {"fit": 1.0, "score": 1.0}
+        line = {"set": "jester", "program": program, "valid": [valid] * 2, "test": test}
+        lines.append({**line, "cpu_seconds": seconds})
+    table = binary_tables.table_of(lines)
+    assert "-> VAE -51.900; VAE -51.54 not beaten, MADE -52.23 beaten" in table
+    assert table.endswith("VAE beaten on 0 of 1, MADE on 1 of 1")
+
+
+def test_a_small_table_has_small_batches_and_a_large_one_ten_epochs():
+    recipe = binary_tables.Recipe()
+    assert (recipe.batch_size(20), recipe.epochs(20)) == (16, 2500)
+    assert (recipe.batch_size(300), recipe.epochs(300)) == (30, 250)
+    assert (recipe.batch_size(15_000), recipe.epochs(15_000)) == (150, 25)
+    assert (recipe.batch_size(291_000), recipe.epochs(291_000)) == (582, 10)
