@@ -47,6 +47,8 @@ def run(command: str, data: Path, out: Path) -> tuple[str, float]:
     """What a command prints, which is shown as it comes, and its CPU minutes."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     lines = []
+    if "{out}" in command:
+        out.mkdir(parents=True, exist_ok=True)
     for words in words_of(command, data, out):
         with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
             for line in process.stdout or []:
