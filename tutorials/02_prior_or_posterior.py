@@ -21,7 +21,9 @@
 #
 # ## What it found
 # Dynamically binarized MNIST, 40 epochs, one seed; NLL with 1,000 draws on 1,000 test images (± 0.77 within a
-# run), the gain paired over the images. Seconds per epoch on one core.
+# run), the gain paired over the images. Seconds per epoch on one core. A second seed of two rows: standard 87.83
+# (−ELBO 92.69), MAF prior 84.56 (88.61), a gain of 3.27 ± 0.10; over both seeds and the images 3.33 ± 0.12. The
+# other rows have one seed.
 #
 # | row | NLL | gain | −ELBO | KL | active | s/epoch |
 # |---|---|---|---|---|---|---|
@@ -355,15 +357,15 @@ def line(row: str, found: list[dict], plain: list[dict] | None) -> str:
 
 
 def gained(found: list[dict], plain: list[dict]) -> str:
-    """NLL of the standard row minus this one's: over the seeds; with one seed, over the test data."""
+    """NLL of the standard row minus this one's, paired; ± over the test data and, with two or more, over the seeds."""
     pairs = list(zip(plain, found, strict=False))
-    per_seed = [a["nll"] - b["nll"] for a, b in pairs]
+    per_seed = torch.tensor([one["nll"] - other["nll"] for one, other in pairs])
+    one, other = (torch.tensor([pair[side]["per_datum"] for pair in pairs]) for side in (0, 1))
+    per_datum = (one - other).mean(0)
+    variance = per_datum.var() / len(per_datum)
     if len(pairs) > 1:
-        return f"{mean(per_seed):.2f} ± {stdev(per_seed) / len(pairs) ** 0.5:.2f}"
-    differences = [
-        a - b for a, b in zip(pairs[0][0]["per_datum"], pairs[0][1]["per_datum"], strict=True)
-    ]
-    return f"{mean(differences):.2f} ± {stdev(differences) / len(differences) ** 0.5:.2f}"
+        variance = variance + per_seed.var() / len(pairs)
+    return f"{per_datum.mean():.2f} ± {variance.sqrt():.2f}"
 
 
 def picture(cells: dict[str, list[dict]], path: Path) -> None:

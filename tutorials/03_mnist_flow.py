@@ -193,8 +193,10 @@ def line(noise: str, found: list[dict], plain: list[dict]) -> str:
     bits, elbo, seconds = (
         mean(c[k] for c in found) for k in ("bits_per_dim", "bits_of_elbo", "seconds_per_epoch")
     )
+    rows = [c["bits_per_dim"] for c in found] if len(found) > 1 else found[0]["per_datum"]
+    error = stdev(rows) / len(rows) ** 0.5  # over the seeds; with one seed, over the test data
     return (
-        f"| {noise} | {bits:.4f} | {gained(found, plain)} | {elbo:.4f} | {found[0]['parameters']:,} "
+        f"| {noise} | {bits:.4f} ± {error:.4f} | {gained(found, plain)} | {elbo:.4f} | {found[0]['parameters']:,} "
         f"| {PUBLISHED[noise]} | {seconds:.0f} | {len(found)} | {found[0]['kind']} |"
     )
 

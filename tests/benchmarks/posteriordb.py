@@ -40,6 +40,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from math import inf
 from pathlib import Path
 
 import pyro
@@ -170,15 +171,19 @@ def main() -> None:
     torch.set_num_threads(1)
     rows = json.loads(options.out.read_text()) if options.out.exists() else {}
     for method in options.methods:
-        passed = 0
+        passed, worst = 0, 0.0
         for name in options.only:
             key = f"{name}/{method}"
             if key not in rows:
                 rows[key] = run(name, method, options.data)
                 options.out.write_text(json.dumps(rows, indent=1))
             passed += rows[key]["passes"]
+            worst = max(worst, rows[key].get("error", inf))
             print(line(name, method, rows[key]), flush=True)
-        print(f"{method}: {passed} of {len(options.only)} within the bounds", flush=True)
+        print(
+            f"{method}: {passed} of {len(options.only)} within the bounds, worst error {worst:.3f}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import binary_tables
 import cost
 import flows
+import khat
 from contestants import by_hand, ours, plain_pyro
 from contestants.flows import by_hand as flows_by_hand
 from contestants.flows import of_pyro, training
@@ -142,6 +143,12 @@ def test_numpyro_has_flows_as_large_as_ours(step):
     contestant = stepped(getattr(file_of("numpyro", "flows.of_numpyro"), step)())
     assert contestant.parameters == training.scoring(our_flows.maf).parameters
     assert isfinite(contestant.loss)
+
+
+def test_khat_is_raced_on_the_numbers_of_arviz():
+    khat.check()
+    loss = {name: stepped(build()).loss for name, build in khat.builds(200, 30).items()}
+    assert loss["ours"] == pytest.approx(loss[khat.ARVIZ], abs=0.15)  # of other weights
 
 
 def test_every_race_has_contestants():

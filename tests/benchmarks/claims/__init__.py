@@ -1,0 +1,1 @@
+"""Claims with their evidence: rows, and the page that is made of them."""
