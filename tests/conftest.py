@@ -8,6 +8,7 @@ from pathlib import Path
 import pyro
 import pytest
 import torch
+from built_site import built  # noqa: F401, a fixture
 from torch.distributions import Distribution
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32}

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 import pyro_dgm
 from pyro_dgm.experiments.cli.command_line import main
@@ -207,3 +208,35 @@ def test_a_file_whose_name_another_module_has_is_refused(folder, capsys):
     (folder / "yaml.py").write_text(PROGRAMS)
     said = refused(["fit", "--model=yaml.py:MyVAE", *SHORT], capsys)
     assert "which has the same name and is imported first. Fix: rename yaml.py." in said
+
+
+PARTS = """
+from dataclasses import dataclass
+import pyro_dgm as dgm
+from pyro_dgm.recipes import Prior
+
+@dataclass(frozen=True)
+class Wide(Prior):
+    scale: float = 2.0
+
+    def build(self, dim, data, encoder=None):
+        return dgm.StandardNormal(dim)
+"""
+
+
+@pytest.mark.parametrize(
+    "source", [[], ["digits"], ["mine.yaml"]], ids=["nothing", "a name", "a file"]
+)
+def test_a_part_of_ones_own_is_named_by_a_flag_where_the_experiment_names_the_model(
+    source, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    module = f"parts_of_{len(source)}_{''.join(source).replace('.', '_')}"
+    Path(f"{module}.py").write_text(PARTS)
+    Path("mine.yaml").write_text("model: {class_path: VAE, init_args: {latent: 2}}\n")
+    flags = [f"--model.prior={module}.py:Wide", "--model.prior.scale=3", "--print_config"]
+    main(["fit", *source, *flags])
+    printed = yaml.safe_load(capsys.readouterr().out)
+    prior = printed["model"]["init_args"]["prior"]
+    assert prior == {"class_path": f"{module}.Wide", "init_args": {"scale": 3.0}}

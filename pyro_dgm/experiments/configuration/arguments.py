@@ -18,7 +18,7 @@ from .kinds import check_kinds
 from .modules import make_importable
 from .reading import read_config
 from .sugar import Folders, plain_flag, plain_settings
-from .trust import only_trusted, take_trust, trusted_by, with_fix
+from .trust import only_trusted, take_trust, trusted_by, with_fix, without_modules
 
 Source = str | Path | Mapping[str, Any] | None
 
@@ -59,9 +59,13 @@ def read_experiment(
     trusted = [*trust, *said]
     for module in trusted:
         find(module)
-    trusted += trusted_by(lambda: parser.parse_args([*defaults, *flags]), flags, find)
-    files = [f"--config={json.dumps(config)}" for config in configs]
-    return parse_experiment(parser, [*defaults, *files, *flags], trusted)
+
+    def parse(modules: Sequence[str]) -> None:
+        plain = without_modules(configs, modules)
+        parser.parse_args([*defaults, *_as_flags(plain), *flags])
+
+    trusted += trusted_by(parse, flags, find, trusted)
+    return parse_experiment(parser, [*defaults, *_as_flags(configs), *flags], trusted)
 
 
 def parse_experiment(
@@ -128,6 +132,10 @@ def _read(source: Source, folders: Folders) -> dict[str, Any]:
     if isinstance(source, Mapping):
         return plain_settings(dict(source), folders)
     return plain_settings(read_config(find_experiment(str(source))), folders)
+
+
+def _as_flags(configs: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [f"--config={json.dumps(config)}" for config in configs]
 
 
 def _names(flags: Sequence[str], part: str) -> bool:

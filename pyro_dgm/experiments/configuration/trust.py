@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from jsonargparse import set_parsing_settings
 from jsonargparse._common import parsing_settings
@@ -135,7 +136,10 @@ def take_trust(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def trusted_by(
-    parse: Callable[[], object], flags: Sequence[str], find: Callable[[str], None]
+    parse: Callable[[Sequence[str]], object],
+    flags: Sequence[str],
+    find: Callable[[str], None],
+    trust: Sequence[str] = (),
 ) -> list[str]:
     """Modules that flags name where a class or a function is asked for, which is the caller's word.
 
@@ -143,16 +147,17 @@ def trusted_by(
     asks for it. Nothing is built.
 
     Args:
-        parse: parses the flags alone, without any configuration file.
+        parse: parses the flags behind what files say, without what these name of the modules that it is given.
         flags: what they are.
         find: makes a module importable, once it is trusted.
+        trust: modules that are trusted already.
     """
     candidates = modules_in(flags)
     found: list[str] = []
     while candidates:
         try:
-            with only_trusted(found):
-                parse()
+            with only_trusted([*trust, *found]):
+                parse(candidates)
         except Exception as error:  # also what a module of the user's own raises: it is told later
             asked = [path.split(".")[0] for path in DENIED.findall(str(error))]
             new = [name for name in asked if name in candidates and name not in found]
@@ -163,6 +168,30 @@ def trusted_by(
                 continue
         break
     return found
+
+
+def without_modules(settings: Any, modules: Sequence[str]) -> Any:
+    """What a file says, without the classes and functions that it names of some modules.
+
+    Example:
+        >>> without_modules({"model": {"class_path": "evil.VAE"}, "epochs": 3}, ["evil"])
+        {'epochs': 3}
+    """
+    if isinstance(settings, Mapping):
+        kept = {}
+        for name, value in settings.items():
+            if not _is_of(value, modules):
+                kept[name] = without_modules(value, modules)
+        return kept
+    if isinstance(settings, list):
+        return [without_modules(value, modules) for value in settings if not _is_of(value, modules)]
+    return settings
+
+
+def _is_of(value: Any, modules: Sequence[str]) -> bool:
+    """Whether a setting is a class or a function of one of some modules, or may be taken for one."""
+    name = value.get("class_path") if isinstance(value, Mapping) else value
+    return isinstance(name, str) and name.split(".")[0] in modules
 
 
 def modules_in(arguments: Sequence[str]) -> list[str]:
