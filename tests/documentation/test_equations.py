@@ -1,4 +1,4 @@
-"""Every line that the page of equations quotes stands in the function that it names, and every named test exists."""
+"""The page of equations: every quoted line stands in the named function, and every named test exists."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def find(source: str, names: list[str]) -> ast.AST | None:
 
 
 def code_of(source: str, name: str) -> list[str] | None:
-    """The lines of a function or class, or of the whole, without indentation and docstring; `None` without it."""
+    """The lines of a function, class or file, without indentation and docstring; `None` where it is not."""
     node = find(source, name.split(".") if name else [])
     if node is None:
         return None
@@ -87,7 +87,7 @@ def code_of(source: str, name: str) -> list[str] | None:
 
 
 def missing_line(lines: tuple[str, ...], code: list[str]) -> str | None:
-    """The first of the lines that does not follow in the code upon the one before it; `# …` stands for any others."""
+    """The first of the lines that does not follow the one before it in the code, where `# …` is any lines."""
     place, has_gap = 0, True
     for line in lines:
         if line == GAP:
@@ -111,8 +111,9 @@ def check_quote(quote: Quote, source: str) -> None:
     )
     line = missing_line(quote.lines, code)
     assert line is None, (
-        f"{PAGE.name}, {quote.statement}: expected the line\n    {line}\nin {where}, got code where it does not "
-        "follow. Fix: quote the line that computes the equation now, or name the function that it moved to."
+        f"{PAGE.name}, {quote.statement}: expected the line\n    {line}\nin {where}, got code "
+        "where it does not follow. Fix: quote the line that computes the equation now, or name the "
+        "function that it moved to."
     )
 
 
@@ -158,7 +159,7 @@ def test_a_named_test_exists(statement, test):
     check_test(statement, test, text_of(path))
 
 
-# That it can fail -----------------------------------------------------------------------------------------------------
+# That it can fail ----------------------------------------------------------------------------------
 
 EXAMPLE = '''\
 def other():
