@@ -17,10 +17,10 @@ STATEMENTS = [f"S{number}" for number in range(1, 21)]
 NODES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 ENTRY = re.compile(r"^### (S\d+)\. .*?(?=^##|\Z)", re.DOTALL | re.MULTILINE)
-CODE = re.compile(r"^```py\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+CODE = re.compile(r"^```\{code-block\} py\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 QUOTE = re.compile(  # `file`, `function`, a few words: and the block
     r"^`(?P<file>[\w/]+\.py)`(?:, `(?P<name>[\w.]+)`)?(?:.|\n(?!\n))*?:\n\n"
-    r"^```py\n(?P<code>(?:.*\n)*?)^```$",
+    r"^```\{code-block\} py\n(?P<code>(?:.*\n)*?)^```$",
     re.MULTILINE,
 )
 GAP = "# …"  # lines that are left out
@@ -185,7 +185,7 @@ $$x$$
 
 `package/file.py`, `Bound.terms`, by `means` of draws:
 
-```py
+```{code-block} py
 x = log_p - log_q
 # …
 return y
