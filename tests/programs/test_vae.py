@@ -29,6 +29,32 @@ def levels(num=5):
     return torch.randint(0, 4, (num, 3))
 
 
+PARTS = {
+    "prior": lambda: dgm.MixturePrior(2, 3),
+    "likelihood": lambda: dgm.Normal(dgm.mlp(2, 4, 3)),
+    "encoder": lambda: dgm.MultivariateNormal(dgm.mlp(3, 8, 5), 2),
+    "dequantizer": lambda: dgm.UnitUniform(3),
+}
+
+
+def parts_of(vae):
+    generator, guide = vae.generator, vae.guide
+    values = (generator.prior, generator.likelihood, guide.encoder, guide.dequantizer)
+    return dict(zip(PARTS, values, strict=True))
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_to_replace_one_part_leaves_the_others_as_they_are(name):
+    """The other parts are the same objects, and so are levels and size; the first VAE keeps its own part."""
+    vae, part = of_levels(size=7), PARTS[name]()
+    before = parts_of(vae)
+    made = vae.replace(**{name: part})
+    for of, found in parts_of(made).items():
+        assert found is (part if of == name else before[of])
+    assert (made.levels, made.generator.size, made.guide.size) == (4, 7, 7)
+    assert all(found is before[of] for of, found in parts_of(vae).items())
+
+
 @pytest.mark.parametrize("build", [plain, of_levels])
 def test_the_model_is_the_same_program_at_every_access(build):
     vae = build()
