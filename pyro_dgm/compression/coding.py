@@ -143,7 +143,7 @@ class BlockCoder:
         observed: the name of the data's site.
         spaces: site → what its values are coded as.
         like: data `(…, *event)` of the shape, dtype and device of those that are coded.
-        bits_of_latents: how many binary digits the latents of one datum have.
+        bits_of_latents: of how many bits the latents of one datum are drawn, at most about.
 
     References:
         Townsend, Bird, Barber 2019, *Practical lossless compression with latent variables using bits back coding*,
