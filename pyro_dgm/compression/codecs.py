@@ -22,8 +22,8 @@ from ..programs.distributions.mixtures import Mixture
 from ..programs.likelihoods.colour import ColourLevels
 from ..programs.likelihoods.pixelcnn import AutoregressivePixels
 from .digits import Codec, Digits, Edges, Masses, Tails, clipped
-from .grids import Grid, Integers, Space, unit_grid
-from .local import LocalBitsBack, device_of
+from .grids import MOST_BITS, Grid, Integers, Space, unit_grid
+from .local import FINER, LocalBitsBack, device_of
 from .normals import TriangularNormal
 from .stack import Stack
 
@@ -83,7 +83,7 @@ def _(distribution: TorchTransformed, space: Space) -> Codec:
             f"a flow over vectors, got one over {tuple(distribution.event_shape)}"
         )
     base = distribution.base_dist
-    grid = grid_of(base, space.bits)
+    grid = grid_of(base, min(space.bits + FINER, MOST_BITS))
     return LocalBitsBack(distribution, codec_of(base, grid), grid, space)
 
 

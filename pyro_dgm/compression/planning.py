@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from math import ceil, e, inf, log2, pi, sqrt
+from math import inf
 from typing import Any
 
 import torch
@@ -16,12 +16,11 @@ from ..inference.run.structure import Structure
 from ..inference.run.traces import PairTrace, run_pair
 from ..inference.sites.supports import are_integers, support_of_numbers
 from .grids import Grid, Integers, Space, unit_grid
-from .local import SPREAD
+from .local import BITS_OF_NOISE
 
 COARSE = 18  # binary digits of a latent
 FINE = 28  # of one with a flow, whose slopes are looked at through cells
 OF_NOISE = 32  # of the noise between two integers
-BITS_OF_SPREAD = ceil(log2(SPREAD * sqrt(2 * pi * e)))  # a flow draws its noise, and z around that
 ROWS = 1000  # data that are looked at at once
 MOST_LANES = 128
 LARGEST_TABLE = 2**25  # masses of a block
@@ -72,7 +71,7 @@ def spaces_of(model: Any, guide: Any, batch: Batch, observed: str) -> tuple[dict
         grids[noise] = unit_grid(OF_NOISE)
     num_bits = 0
     for name, found in ranges.items():
-        num_bits += found.num_dims * (grids[name].bits + found.has_flow * BITS_OF_SPREAD)
+        num_bits += found.num_dims * (grids[name].bits + found.has_flow * BITS_OF_NOISE)
     return {**grids, observed: Integers(size)}, num_bits
 
 
