@@ -187,7 +187,11 @@ def bounds_of_other_draws(model, guide, x, num=30):
     "name", ["bernoulli", "both flows", "vampprior", "covariance", "two levels", "learned noise"]
 )
 def test_the_bits_are_those_of_the_elbo_of_other_draws(name):
-    """The bound within five standard errors, which 30 other draws of each datum show; the bits within 1 %."""
+    """The bound within five standard errors, which 30 other draws of each datum show; the bits within 1 %.
+
+    0.1 % or less of most pairs; an untrained flow of noise bends within few cells of the ends of its unit cell, where a
+    datum in thousands takes some 100 bits more.
+    """
     build, data = PAIRS[name]
     (model, guide), x = build(), data(5_000)
     compressed = dgm.compress(model, guide, x)
