@@ -17,10 +17,13 @@ from ..densities.precision import in_float64
 from ..densities.scoring import log_prob_of
 from ..programs.dequantization.noise import UnitCube
 from ..programs.dequantization.quantization import Quantized
+from ..programs.distributions.intervals import log_cdf, log_sf
 from ..programs.distributions.mixtures import Mixture
-from .digits import Codec, Cumulative, Digits, Edges, Masses, clipped
-from .grids import Grid, Integers, Space, unit_grid
-from .local import LocalBitsBack, device_of
+from ..programs.likelihoods.colour import ColourLevels
+from ..programs.likelihoods.pixelcnn import AutoregressivePixels
+from .digits import Codec, Digits, Edges, Masses, Tails, clipped
+from .grids import MOST_BITS, Grid, Integers, Space, unit_grid
+from .local import FINER, LocalBitsBack, device_of
 from .normals import TriangularNormal
 from .stack import Stack
 
@@ -80,7 +83,7 @@ def _(distribution: TorchTransformed, space: Space) -> Codec:
             f"a flow over vectors, got one over {tuple(distribution.event_shape)}"
         )
     base = distribution.base_dist
-    grid = grid_of(base, space.bits)
+    grid = grid_of(base, min(space.bits + FINER, MOST_BITS))
     return LocalBitsBack(distribution, codec_of(base, grid), grid, space)
 
 
@@ -94,13 +97,31 @@ def _(distribution: Any, space: Space) -> Codec:
 @codec_of.register
 def _(distribution: UnitCube, space: Space) -> Codec:
     shape = distribution.batch_shape + distribution.event_shape
-    return Digits(_require_grid(distribution, space).edges, shape, space.size)
+    grid = _require_grid(distribution, space)
+
+    def tails(edges: Edges) -> Masses:
+        at = np.clip(grid.edges(edges), 0.0, 1.0)
+        return np.stack([at, 1 - at])
+
+    return Digits(tails, shape, grid.size)
 
 
 @codec_of.register
 def _(distribution: Quantized, space: Any) -> Codec:
     density = distribution.density.expand(distribution.batch_shape)
     return codec_of(density, space.grid)
+
+
+@codec_of.register
+def _(distribution: AutoregressivePixels, space: Space) -> Codec:
+    raise NotImplementedError("independent numbers, got a PixelCNN, whose pixels need each other")
+
+
+@codec_of.register
+def _(distribution: ColourLevels, space: Space) -> Codec:
+    raise NotImplementedError(
+        "independent numbers, got a ColourLogisticMixture, whose channels need each other"
+    )
 
 
 @codec_of.register
@@ -127,27 +148,41 @@ def _scalars(distribution: Any, shape: torch.Size, space: Any) -> Digits:
     return Digits(_by_cdf(wide, space), shape, space.size)
 
 
-def _by_cdf(distribution: Any, space: Grid | Integers) -> Cumulative:
-    """F at edges by the distribution's own."""
+def _by_cdf(distribution: Any, space: Grid | Integers) -> Tails:
+    """F and 1 - F at edges by the distribution's own."""
     device = device_of(distribution)
 
-    def cumulative(edges: Edges) -> Masses:
+    def tails(edges: Edges) -> Masses:
         at = torch.from_numpy(space.edges(edges)).to(device)
-        return clipped(distribution.cdf(at).cpu().numpy(), edges, space.size)
+        if isinstance(space, Integers):
+            below = distribution.cdf(at)
+            above = 1 - below
+        else:
+            below = log_cdf(distribution, at).exp()
+            above = log_sf(distribution, at).exp()
+        return clipped(below.cpu().numpy(), above.cpu().numpy(), edges, space.size)
 
-    return cumulative
+    return tails
 
 
-def _table(distribution: Any, shape: torch.Size, size: int) -> Cumulative:
-    """F at edges by a sum of masses, of which there are few."""
-    masses = [torch.zeros(shape, dtype=torch.float64)]
+def _table(distribution: Any, shape: torch.Size, size: int) -> Tails:
+    """Both at edges by sums of masses, of which there are few."""
+    masses = []
     device = device_of(distribution)
     for level in range(size):
         value = torch.full(shape, float(level), dtype=torch.float64, device=device)
         mass = log_prob_of(distribution, value).exp().nan_to_num(0.0)
         masses.append(mass.double().cpu().expand(shape))
-    table = torch.stack(masses).cumsum(0).numpy()
-    return lambda edges: np.take_along_axis(table, edges[None], 0)[0]
+    none = torch.zeros((1, *shape), dtype=torch.float64)
+    stacked = torch.stack(masses)
+    below = torch.cat([none, stacked.cumsum(0)]).numpy()
+    above = torch.cat([stacked.flip(0).cumsum(0).flip(0), none]).numpy()
+
+    def tails(edges: Edges) -> Masses:
+        parts = [np.take_along_axis(table, edges[None], 0) for table in (below, above)]
+        return np.concatenate(parts)
+
+    return tails
 
 
 class MixtureCodec:

@@ -135,6 +135,9 @@ class BlockCoder:
     programs on tensors of the same shapes and in the same order, so that all numbers are the same to the last bit. The
     model never sees x as its argument, but a template of zeros, which is all that `pop` has.
 
+    Bits of earlier data are random as far as their model is right. `push` scrambles those that z is drawn of, so
+    that z has the guide's distribution, and the bits are those of the bound, also of other data.
+
     Of a dequantized model x and its noise u are coded as one, $v = x + u$, by the density of v.
 
     Args:
@@ -143,7 +146,7 @@ class BlockCoder:
         observed: the name of the data's site.
         spaces: site → what its values are coded as.
         like: data `(…, *event)` of the shape, dtype and device of those that are coded.
-        bits_of_latents: how many binary digits the latents of one datum have.
+        bits_of_latents: of how many bits the latents of one datum are drawn, at most about.
 
     References:
         Townsend, Bird, Barber 2019, *Practical lossless compression with latent variables using bits back coding*,

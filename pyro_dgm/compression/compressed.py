@@ -32,7 +32,7 @@ class Header:
         dtype: of the data, as torch calls it.
         observed: the name of their site.
         spaces: site → what its values are coded as.
-        bits_of_latents: how many binary digits the latents of one datum have.
+        bits_of_latents: of how many bits the latents of one datum are drawn, at most about.
         lanes: how many data are coded at once, at most.
         seed: of the initial bits.
         borrowed: how many words of them were used.

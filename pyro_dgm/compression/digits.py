@@ -14,8 +14,8 @@ from .stack import PRECISION, Coins, Counts, Stack
 
 WHOLE = 1 << PRECISION
 Edges = NDArray[np.int64]
-Masses = NDArray[np.float64]
-Cumulative = Callable[[Edges], Masses]
+Masses = NDArray[np.float64]  # (2, *edges.shape): those below edges, and those above
+Tails = Callable[[Edges], Masses]
 
 
 class Codec(Protocol):
@@ -33,17 +33,18 @@ class Digits:
 
     The first digit says in which half of the cells k lies, the next in which quarter. Every cell can be coded, at a
     cost of at most 24 bits a digit, however far in a tail: no probability is below $2^{-24}$. Where float64 tells no
-    two masses apart, both halves are equally probable.
+    two masses apart, both halves are equally probable. Above the median masses are differences of $1 - F$, which keeps
+    the digits there that F has lost.
 
     Args:
-        cumulative: F at edges `(B, *event)`, int64, in 0, …, size: the mass of the cells below, in float64, times any
-            constant.
+        tails: F and 1 − F at edges `(B, *event)`, int64, in 0, …, size: the masses of the cells below and above, in
+            float64, times any constant.
         shape: `(B, *event)`.
         size: number of cells.
     """
 
-    def __init__(self, cumulative: Cumulative, shape: torch.Size, size: int):
-        self.cumulative = cumulative
+    def __init__(self, tails: Tails, shape: torch.Size, size: int):
+        self.tails = tails
         self.shape = shape
         self.size = size
 
@@ -69,20 +70,28 @@ class Digits:
     def _walk(self, coins_of: Callable[[int, Counts], Coins]) -> Edges:
         """The cells that coins lead to, of the highest digit first."""
         low = np.zeros(self.shape, np.int64)
-        below = self.cumulative(low)
-        above = self.cumulative(low + self.size)
+        start = self.tails(low)
+        end = self.tails(low + self.size)
         for plane in reversed(range((self.size - 1).bit_length())):
             middle = low + (1 << plane)
-            at = self.cumulative(np.minimum(middle, self.size))
-            coins = coins_of(plane, _counts(at - below, above - below))
+            at = self.tails(np.minimum(middle, self.size))
+            coins = coins_of(plane, _counts(_between(start, at), _between(start, end)))
             low = np.where(coins, middle, low)
-            below, above = np.where(coins, at, below), np.where(coins, above, at)
+            start, end = np.where(coins, at, start), np.where(coins, end, at)
         return low
 
 
-def clipped(masses: Masses, edges: Edges, size: int) -> Masses:
-    """F at edges, with all mass between the lowest edge, 0, and the highest one, size."""
-    return np.where(edges <= 0, 0.0, np.where(edges >= size, 1.0, masses))
+def clipped(below: Masses, above: Masses, edges: Edges, size: int) -> Masses:
+    """Both masses at edges, with all mass between the lowest edge, 0, and the highest one, size."""
+    is_low, is_high = edges <= 0, edges >= size
+    below = np.where(is_low, 0.0, np.where(is_high, 1.0, below))
+    above = np.where(is_low, 1.0, np.where(is_high, 0.0, above))
+    return np.stack([below, above])
+
+
+def _between(start: Masses, end: Masses) -> Masses:
+    """The mass between two edges, from the side where the lower one has less."""
+    return np.where(start[0] < start[1], end[0] - start[0], start[1] - end[1])
 
 
 def _counts(part: Masses, whole: Masses) -> Counts:

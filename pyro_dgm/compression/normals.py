@@ -20,10 +20,11 @@ def normal_digits(loc: Array, scale: Array, grid: Grid) -> Digits:
     """The codec of independent normals of the shape of `loc`."""
     from scipy.special import ndtr
 
-    def cumulative(edges: Edges) -> Masses:
-        return clipped(ndtr((grid.edges(edges) - loc) / scale), edges, grid.size)
+    def tails(edges: Edges) -> Masses:
+        at = (grid.edges(edges) - loc) / scale
+        return clipped(ndtr(at), ndtr(-at), edges, grid.size)
 
-    return Digits(cumulative, torch.Size(loc.shape), grid.size)
+    return Digits(tails, torch.Size(loc.shape), grid.size)
 
 
 class TriangularNormal:

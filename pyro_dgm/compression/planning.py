@@ -16,10 +16,11 @@ from ..inference.run.structure import Structure
 from ..inference.run.traces import PairTrace, run_pair
 from ..inference.sites.supports import are_integers, support_of_numbers
 from .grids import Grid, Integers, Space, unit_grid
+from .local import BITS_OF_NOISE
 
 COARSE = 18  # binary digits of a latent
 FINE = 28  # of one with a flow, whose slopes are looked at through cells
-OF_NOISE = 24  # of the noise between two integers
+OF_NOISE = 32  # of the noise between two integers
 ROWS = 1000  # data that are looked at at once
 MOST_LANES = 128
 LARGEST_TABLE = 2**25  # masses of a block
@@ -52,35 +53,37 @@ def check_structure(structure: Structure) -> str:
 
 
 def spaces_of(model: Any, guide: Any, batch: Batch, observed: str) -> tuple[dict[str, Space], int]:
-    """Site → what its values are coded as: latents on a grid around their draws, data as integers.
+    """Site → what its values are coded as, and of how many bits the latents of one datum are drawn, at most about.
 
-    And how many binary digits the latents of one datum have.
+    Latents lie on a grid around their draws, noise of a dequantizer on one of [0, 1], data are integers.
     """
     ranges: dict[str, Range] = {}
     size = 2
     for block in split_rows(batch, ROWS):
         pair = run_pair(model, guide, block)
         for name, site in pair.latent.items():
-            bits = FINE if _has_flow(pair, name) else COARSE
-            ranges.setdefault(name, Range(bits)).add(site["value"])
+            found = ranges.setdefault(name, Range(has_flow=_has_flow(pair, name)))
+            found.add(site["value"])
         size = max(size, _num_integers(observed, pair.observed[observed], block[0]))
-    spaces: dict[str, Space] = {name: found.grid for name, found in ranges.items()}
+    grids = {name: found.grid for name, found in ranges.items()}
     noise = noise_name(observed)
-    if noise in spaces:
-        spaces[noise] = unit_grid(OF_NOISE)
-    num_digits = sum(found.num_digits for name, found in ranges.items())
-    return {**spaces, observed: Integers(size)}, num_digits
+    if noise in grids:
+        grids[noise] = unit_grid(OF_NOISE)
+    num_bits = 0
+    for name, found in ranges.items():
+        num_bits += found.num_dims * (grids[name].bits + found.has_flow * BITS_OF_NOISE)
+    return {**grids, observed: Integers(size)}, num_bits
 
 
 class Range:
     """Where the draws of a latent lie.
 
     Args:
-        bits: digits of the middle 98 % of them.
+        has_flow: whether it is coded by local bits-back, on finer cells.
     """
 
-    def __init__(self, bits: int):
-        self.bits = bits
+    def __init__(self, *, has_flow: bool):
+        self.has_flow = has_flow
         self.low, self.high = inf, -inf
         self.scale = inf
         self.num_dims = 0
@@ -95,14 +98,10 @@ class Range:
         self.scale = min(self.scale, (ordered[-1 - tail] - ordered[tail]).item())
 
     @property
-    def num_digits(self) -> int:
-        """Binary digits of one datum."""
-        return self.grid.bits * self.num_dims
-
-    @property
     def grid(self) -> Grid:
-        """A grid over all of them."""
-        return Grid.around(self.low, self.high, self.bits, self.scale)
+        """A grid over all of them, whose middle 98 % have `FINE` or `COARSE` digits."""
+        bits = FINE if self.has_flow else COARSE
+        return Grid.around(self.low, self.high, bits, self.scale)
 
 
 def _has_flow(pair: PairTrace, name: str) -> bool:

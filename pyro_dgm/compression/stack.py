@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 PRECISION = 24  # bits of a probability: no coin is surer than 1 - 2^-24
 WORD = 32  # bits that a lane hands to the common tail
+BITS_OF_SIZE = (
+    3  # of a head behind its leading bit: they give its log2 to an eighth, and are no part of draws
+)
 LEAST_HEAD = np.uint64(1 << WORD)  # between steps a head lies in [2^32, 2^64)
 LOW_WORD = np.uint64((1 << WORD) - 1)
 ROOM = np.uint64(64 - PRECISION)
@@ -45,8 +48,7 @@ class Reservoir:
 
     def words(self, number: int) -> Words:
         """The uppermost words below the heads, the uppermost one last."""
-        words = self._generator(1).integers(0, 1 << WORD, size=number, dtype=np.uint64)
-        return words.astype(np.uint32)[::-1]
+        return _random_words(self._generator(1), number)[::-1]
 
     def _generator(self, stream: int) -> np.random.Generator:
         return np.random.Generator(np.random.Philox(key=[self.seed % 2**64, stream]))
@@ -103,10 +105,11 @@ class Stack:
         return same_heads and np.array_equal(self.tail, reservoir.words(num))
 
     def scramble(self, num: int, *key: int) -> None:
-        """Exclusive or of the heads' low words and the uppermost words with random bits; twice, it is undone.
+        """Exclusive or of the heads and the uppermost words with random bits; twice, it is undone.
 
-        What was coded by a model of other data is no random bits: draws made of them would be off. Where there are
-        fewer words they are borrowed first.
+        What was coded by a model of other data is no random bits: draws made of them would be off. Of a head the high
+        bits change, too, since draws take them before they ask for a word; only its leading bit and three more stay,
+        which say how much it holds. Where there are fewer words they are borrowed first.
 
         Args:
             num: how many words.
@@ -115,9 +118,10 @@ class Stack:
         if num > self._num:
             self._borrow(num - self._num)
         random = np.random.Generator(np.random.PCG64(key))
-        pad = random.integers(0, 1 << WORD, size=num, dtype=np.uint64).astype(np.uint32)
-        self.tail[self._num - num :] ^= pad
-        self.heads ^= random.integers(0, 1 << WORD, size=len(self.heads), dtype=np.uint64)
+        self.tail[self._num - num :] ^= _random_words(random, num)
+        low, high = _random_words(random, (2, len(self.heads))).astype(np.uint64)
+        below = _below_leading_bit(self.heads) >> np.uint64(BITS_OF_SIZE)
+        self.heads ^= (low | high << np.uint64(WORD)) & below
 
     def push(self, coins: Coins, counts: Counts) -> None:
         r"""Add coins `(B, C)`, the last column first; 0 has probability $c / 2^{24}$ with the counts c `(B, C)`."""
@@ -187,3 +191,16 @@ def _interval(coins: Coins, counts: Counts) -> tuple[Counts, Counts]:
     whole = np.uint64(1 << PRECISION)
     starts = np.where(coins, counts, np.uint64(0))
     return starts, np.where(coins, whole - counts, counts)
+
+
+def _random_words(random: np.random.Generator, shape: int | tuple[int, ...]) -> Words:
+    """Uniform words."""
+    return random.integers(0, 1 << WORD, size=shape, dtype=np.uint64).astype(np.uint32)
+
+
+def _below_leading_bit(numbers: Heads) -> Heads:
+    r"""$2^{\lfloor \log_2 h \rfloor} - 1$ of each, without rounding."""
+    filled = numbers.copy()
+    for shift in (1, 2, 4, 8, 16, 32):
+        filled |= filled >> np.uint64(shift)
+    return filled >> np.uint64(1)

@@ -68,8 +68,13 @@ def bits(num=N):
     return (torch.rand(num, D) < 0.3).double()
 
 
-def levels():
-    return torch.randint(0, 5, (N, D)).double()
+def levels(num=N):
+    return torch.randint(0, 5, (num, D)).double()
+
+
+def middle_levels(num=N):
+    """Levels that keep away from the ends, where an untrained flow over them has outliers."""
+    return torch.randint(1, 4, (num, D)).double()
 
 
 def dequantized(noise):
@@ -127,7 +132,7 @@ PAIRS = {
         ),
         bits,
     ),
-    "dequantized": (lambda: dequantized(dgm.UnitUniform(D)), levels),
+    "dequantized": (lambda: dequantized(dgm.UnitUniform(D)), middle_levels),
     "learned noise": (
         lambda: dequantized(
             noisy(
@@ -141,7 +146,7 @@ PAIRS = {
                 )
             )
         ),
-        levels,
+        middle_levels,
     ),
 }
 
@@ -164,21 +169,45 @@ def test_data_come_back_bit_for_bit_and_take_the_bits_of_the_bound(name):
     (model, guide), x = build(), data()
     compressed = dgm.compress(model, guide, x)
     assert torch.equal(dgm.decompress(model, guide, compressed), x)
-    # A head of the few data may hold a bit more or less.
-    assert compressed.net_bits == pytest.approx(N * compressed.bound, rel=0.01, abs=8)
+    # Scrambling changes the log2 of a head by up to an eighth, back and forth, at each of 30 blocks.
+    assert compressed.net_bits == pytest.approx(N * compressed.bound, abs=2)
+
+
+def bounds_of_other_draws(model, guide, x, num=30):
+    """-ELBO in bits per datum of one draw of each, `num` times."""
+    found = []
+    for seed in range(num):
+        nelbo = dgm.nll(model, guide, x, num=1, seed=seed).nelbo
+        found.append(nelbo.mean() / log(2))
+    return torch.stack(found)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["bernoulli", "both flows", "two levels"])
+@pytest.mark.parametrize(
+    "name", ["bernoulli", "both flows", "vampprior", "covariance", "two levels", "learned noise"]
+)
 def test_the_bits_are_those_of_the_elbo_of_other_draws(name):
-    """One draw of each datum against 200: the standard error of the former is below 0.5 %."""
-    build, _ = PAIRS[name]
-    (model, guide), x = build(), bits(600)
+    """The bound within five standard errors, which 30 other draws of each datum show; the bits within 1 %.
+
+    0.1 % or less of most pairs; an untrained flow of noise bends within few cells of the ends of its unit cell, where a
+    datum in thousands takes some 100 bits more.
+    """
+    build, data = PAIRS[name]
+    (model, guide), x = build(), data(5_000)
     compressed = dgm.compress(model, guide, x)
-    score = dgm.nll(model, guide, x, num=200)
-    nelbo = score.nelbo.mean().item() / log(2)
-    assert abs(compressed.bound - nelbo) < 5 * compressed.stderr
+    others = bounds_of_other_draws(model, guide, x)
+    assert abs(compressed.bound - others.mean().item()) < 5 * others.std().item()
     assert compressed.bits_per_datum == pytest.approx(compressed.bound, rel=0.01)
+
+
+@pytest.mark.parametrize("name", ["bernoulli", "flow guide"])
+def test_draws_are_those_of_the_guide_also_where_the_model_is_of_other_data(name):
+    """The stack then holds no random bits: equal data, which the model finds improbable."""
+    build, _ = PAIRS[name]
+    (model, guide), x = build(), torch.ones(2_000, D)
+    compressed = dgm.compress(model, guide, x)
+    others = bounds_of_other_draws(model, guide, x)
+    assert abs(compressed.bound - others.mean().item()) < 5 * others.std().item()
 
 
 @pytest.mark.parametrize("dtype_of_data", [torch.uint8, torch.int64, torch.float32])
@@ -367,6 +396,29 @@ def test_what_has_no_bits_is_refused_with_a_fix(name):
     with pytest.raises(ValueError, match=words) as caught:
         dgm.compress(*build(), x)
     assert "Fix: " in str(caught.value)
+
+
+def pixelcnn():
+    network = dgm.nn.GatedPixelCNN((1, 2, 2), out_channels=2, context=Z, channels=4, blocks=1)
+    return dgm.PixelCNN(network, dgm.Categorical(nn.Identity(), 2, event_dim=3))
+
+
+def colours():
+    net = nn.Sequential(nn.Linear(Z, 80), nn.Unflatten(-1, (20, 2, 2)))
+    return dgm.ColourLogisticMixture(net, levels=2, num_components=2)
+
+
+@pytest.mark.parametrize(
+    ("likelihood", "name", "channels"),
+    [(pixelcnn, "PixelCNN", 1), (colours, "ColourLogisticMixture", 3)],
+)
+def test_images_whose_numbers_need_each_other_are_refused_by_name(likelihood, name, channels):
+    net = nn.Sequential(nn.Flatten(-3), nn.Linear(4 * channels, 2 * Z))
+    encoder = dgm.Conditional(dist.Normal, net)
+    pair, x = vae(likelihood=likelihood(), encoder=encoder), torch.zeros(5, channels, 2, 2)
+    words = rf"site 'x': expected independent numbers, got a {name}, .* Fix: "
+    with pytest.raises(ValueError, match=words):
+        dgm.compress(pair.model, pair.guide, x)
 
 
 def test_data_below_zero_are_refused():

@@ -124,6 +124,21 @@ def test_what_comes_off_random_bits_has_the_distribution(name):
     assert abs(found.mean().item() - drawn.mean().item()) < 5 * error
 
 
+FAMILIES = [dist.Normal, dist.Laplace, dist.Logistic]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("z", [-7.9, -6.5, 6.5, 7.9])
+def test_numbers_in_both_tails_take_the_bits_of_their_density(family, z):
+    """Of a thin cell, whose mass is below what float64 tells from 1."""
+    distribution = family(torch.zeros(B, D), torch.ones(B, D)).to_event(1)
+    grid = Grid(-16.0, 2.0**-27, 32)
+    cells = torch.full((B, D), int((z - grid.low) / grid.width))
+    density = distribution.log_prob(grid.values(cells)).sum().item()
+    expected = -density / log(2) + B * D * 27
+    assert bits_of(codec_of(distribution, grid), cells) == pytest.approx(expected, rel=1e-4)
+
+
 def test_a_number_in_the_farthest_tail_can_be_coded():
     distribution = dist.Normal(torch.zeros(B, D), 1e-3).to_event(1)
     grid = Grid.around(-16.0, 16.0, 28)
