@@ -154,8 +154,9 @@ def sizes_of_blocks(num_data: int, lanes: int) -> Iterator[int]:
     """Numbers of data of one block after the other: few at first, for which few bits have to be there.
 
     Example:
-        >>> list(sizes_of_blocks(30, 4))
-        [1, 1]
+        >>> sizes = list(sizes_of_blocks(100, 4))
+        >>> sizes[:3], max(sizes), sum(sizes)
+        ([1, 1, 1], 4, 100)
     """
     done = 0
     while done < num_data:
