@@ -123,7 +123,7 @@ def _require_made(made: Any) -> None:
 class AutoregressiveBits(dist.TorchDistribution):
     r"""$\log p(x \mid c) = \sum_i \log \mathrm{Bern}(x_i; p_i(x_{<i}, c))$. Exact, in nats.
 
-    It has no `mean` and no `rsample`.
+    It has neither a mean nor `rsample`.
 
     Args:
         module: the networks.

@@ -170,7 +170,7 @@ def _require_parts(network: Any, emission: Any, embed: Any, scale: Any) -> None:
 class AutoregressivePixels(dist.TorchDistribution):
     r"""$\log p(x \mid c) = \sum_i \log p(x_i \mid x_{<i}, c)$ in raster order. Exact, in nats.
 
-    It has no `mean` and no `rsample`.
+    It has neither a mean nor `rsample`.
 
     Args:
         pixelcnn: the network and the distribution of one pixel.
