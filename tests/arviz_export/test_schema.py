@@ -137,6 +137,7 @@ def test_it_is_as_az_from_pyro_writes_it():
     assert_alike(as_tree(dgm.to_arviz(model, guide, x, num=20)), as_tree(theirs))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*")
 def test_it_is_as_az_from_numpyro_writes_it():
     jax, numpyro = pytest.importorskip("jax"), pytest.importorskip("numpyro")

@@ -7,7 +7,7 @@ from math import nan, prod
 from typing import Any
 
 import torch
-from pyro.distributions import TorchDistribution
+from pyro.distributions import TorchDistribution, constraints
 from torch import Tensor
 
 from ...contract import PyroProgram, noise_name
@@ -109,7 +109,8 @@ def log_total(distribution: TorchDistribution) -> Tensor:
 
     Finite supports and counts are summed (counts as far as four times the largest of 64 draws and 100 beyond), other
     numbers integrated by the trapezoidal rule in $m + s \sinh t$, mapped onto the support. Of events that do not
-    factorize: those whose distribution enumerates its support, and continuous ones of at most two numbers.
+    factorize: those whose distribution enumerates its support, at most 14 bits, and continuous ones of at most two
+    numbers.
 
     Shape:
         `(*batch, *event)` if the distribution factorizes over its dims, else `(*batch)`; float64.
@@ -135,6 +136,8 @@ def _log_total_of_event(distribution: TorchDistribution) -> Tensor:
     """The total of a distribution whose event does not factorize `(*batch)`."""
     if distribution.has_enumerate_support:
         return _log_sum(distribution, distribution.enumerate_support(expand=False))
+    if _is_of_few_bits(distribution):
+        return _log_sum(distribution, _rows_of_bits(distribution))
     if _is_discrete(distribution) or prod(distribution.event_shape) > MAX_DIM:
         raise NotImplementedError(
             f"{type(distribution).__name__} does not factorize over its event "
@@ -142,6 +145,20 @@ def _log_total_of_event(distribution: TorchDistribution) -> Tensor:
             f"Fix: check the same family on an event of shape ({MAX_DIM},)."
         )
     return log_integral(distribution)
+
+
+def _is_of_few_bits(distribution: TorchDistribution) -> bool:
+    support: Any = distribution.support
+    is_boolean = getattr(support, "base_constraint", support) is constraints.boolean
+    return is_boolean and 2 ** prod(distribution.event_shape) <= MAX_VALUES
+
+
+def _rows_of_bits(distribution: TorchDistribution) -> Tensor:
+    """Every event of zeros and ones `(2^D, 1, …, *event)`."""
+    dim = prod(distribution.event_shape)
+    draw = distribution.sample()
+    bits = torch.cartesian_prod(*[torch.arange(2.0)] * dim).to(draw)
+    return bits.reshape(-1, *[1] * len(distribution.batch_shape), *distribution.event_shape)
 
 
 def _is_discrete(distribution: TorchDistribution) -> bool:
