@@ -24,7 +24,8 @@ class Quantities:
             its free coordinates as well, `tau_unconstrained` = log τ: there a guide that is off at the bound shows.
         khat: Pareto k̂ of $|h|\, w$ `(S,)`: whether the weights carry a mean of this h. That of the joint weights says
             nothing of h.
-        mean, std: of the posterior, in the site's own unit `(S,)`.
+        mean: of the posterior, in the site's own unit `(S,)`.
+        std: of the posterior, likewise.
         shift: $(E_q[h] - E_p[h]) / \mathrm{sd}_p(h)$ `(S,)`: how far off the guide is, 0 for an exact one.
         stderr: standard error of `shift` `(S,)`.
         ratio: $\mathrm{sd}_q(h) / \mathrm{sd}_p(h)$ `(S,)`.
