@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Protocol, TypedDict, runtime_checkable
 
 from pyro.distributions import TorchDistribution
-from torch import Tensor
+from torch import Tensor, nn
 
 DATA = "data"
 PARTICLES = "particles"
@@ -79,3 +79,12 @@ def noise_name(site: str) -> str:
         'x_noise'
     """
     return f"{site}_noise"
+
+
+def last_layer(net: nn.Module) -> nn.Module | None:
+    """The last layer that does something, inside any nesting of `nn.Sequential`."""
+    last: nn.Module | None = net
+    while isinstance(last, nn.Sequential):
+        layers = [m for m in last if not isinstance(m, (nn.Flatten, nn.Identity))]
+        last = layers[-1] if layers else None
+    return last

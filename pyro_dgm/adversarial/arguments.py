@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from ..contract import last_layer
 from ..inference.objectives.elbo import Objective
 from ..inference.process.numbers import check_number
 from ..inference.run.pair_checks import fix_of_program
@@ -71,7 +72,7 @@ def check_rules(game: Any, penalties: Any, play: Any) -> None:
 
 def warn_of_sigmoid(critic: nn.Module, game: Game) -> None:
     """Warn of a critic that ends in a sigmoid where the game applies one itself."""
-    if game.is_probability or not isinstance(_last_layer(critic), nn.Sigmoid):
+    if game.is_probability or not isinstance(last_layer(critic), nn.Sigmoid):
         return
     warnings.warn(
         "GANTrainer: expected a critic with logits on all reals, as "
@@ -149,12 +150,3 @@ def _check_kind(what: str, value: Any, kind: type, fix: str) -> None:
     if not isinstance(value, kind):
         got = f"the class {value.__name__}" if isinstance(value, type) else repr(value)
         raise TypeError(f"GANTrainer: expected {what}, got {got}. Fix: {fix}.")
-
-
-def _last_layer(critic: nn.Module) -> nn.Module | None:
-    """The last layer that does something, inside any nesting of `nn.Sequential`."""
-    last: nn.Module | None = critic
-    while isinstance(last, nn.Sequential):
-        layers = [m for m in last if not isinstance(m, (nn.Flatten, nn.Identity))]
-        last = layers[-1] if layers else None
-    return last

@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 
 PRECISION = 24  # bits of a probability: no coin is surer than 1 - 2^-24
 WORD = 32  # bits that a lane hands to the common tail
-BITS_OF_SIZE = (
-    3  # of a head behind its leading bit: they give its log2 to an eighth, and are no part of draws
-)
+# Of a head, behind its leading bit: they give its log2 to an eighth, and are no part of draws.
+BITS_OF_SIZE = 3
 LEAST_HEAD = np.uint64(1 << WORD)  # between steps a head lies in [2^32, 2^64)
 LOW_WORD = np.uint64((1 << WORD) - 1)
 ROOM = np.uint64(64 - PRECISION)

@@ -8,6 +8,7 @@ from typing import Any
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
+from ...contract import last_layer
 from ..conditionals.conditional import Conditional
 from ..requirements import describe, require_network
 
@@ -42,10 +43,7 @@ class FamilyLikelihood(Conditional):
 
 def _warn_of_sigmoid(owner: str, net: nn.Module) -> None:
     """Warn of a network that ends in a sigmoid where the likelihood applies one itself."""
-    last: nn.Module | None = net
-    while isinstance(last, nn.Sequential):
-        last = last[-1] if len(last) else None
-    if not isinstance(last, nn.Sigmoid):
+    if not isinstance(last_layer(net), nn.Sigmoid):
         return
     warnings.warn(
         f"{owner}: expected a network with logits on all reals, got one that ends in nn.Sigmoid: "
