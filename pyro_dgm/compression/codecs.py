@@ -17,10 +17,10 @@ from ..densities.precision import in_float64
 from ..densities.scoring import log_prob_of
 from ..programs.dequantization.noise import UnitCube
 from ..programs.dequantization.quantization import Quantized
+from ..programs.distributions.autoregressive import AutoregressiveDistribution
 from ..programs.distributions.intervals import log_cdf, log_sf
 from ..programs.distributions.mixtures import Mixture
 from ..programs.likelihoods.colour import ColourLevels
-from ..programs.likelihoods.pixelcnn import AutoregressivePixels
 from .digits import Codec, Digits, Edges, Masses, Tails, clipped
 from .grids import MOST_BITS, Grid, Integers, Space, unit_grid
 from .local import FINER, LocalBitsBack, device_of
@@ -113,8 +113,11 @@ def _(distribution: Quantized, space: Any) -> Codec:
 
 
 @codec_of.register
-def _(distribution: AutoregressivePixels, space: Space) -> Codec:
-    raise NotImplementedError("independent numbers, got a PixelCNN, whose pixels need each other")
+def _(distribution: AutoregressiveDistribution, space: Space) -> Codec:
+    raise NotImplementedError(
+        f"independent numbers, got an autoregressive {distribution.weights.owner}, "
+        "whose numbers need each other"
+    )
 
 
 @codec_of.register

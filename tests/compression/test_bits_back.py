@@ -410,15 +410,26 @@ def colours():
 
 @pytest.mark.parametrize(
     ("likelihood", "name", "channels"),
-    [(pixelcnn, "PixelCNN", 1), (colours, "ColourLogisticMixture", 3)],
+    [
+        (pixelcnn, "an autoregressive PixelCNN", 1),
+        (colours, "a ColourLogisticMixture", 3),
+    ],
 )
 def test_images_whose_numbers_need_each_other_are_refused_by_name(likelihood, name, channels):
     net = nn.Sequential(nn.Flatten(-3), nn.Linear(4 * channels, 2 * Z))
     encoder = dgm.Conditional(dist.Normal, net)
     pair, x = vae(likelihood=likelihood(), encoder=encoder), torch.zeros(5, channels, 2, 2)
-    words = rf"site 'x': expected independent numbers, got a {name}, .* Fix: "
+    words = rf"site 'x': expected independent numbers, got {name}, .* Fix: "
     with pytest.raises(ValueError, match=words):
         dgm.compress(pair.model, pair.guide, x)
+
+
+def test_bits_that_need_each_other_are_refused_by_name():
+    made = dgm.flows.MADE(D, num_params=1)
+    pair = vae(likelihood=dgm.distributions.AutoregressiveBernoulli(made, net=dgm.mlp(Z, 8, D)))
+    words = r"site 'x': expected independent numbers, got an autoregressive AutoregressiveBernoulli"
+    with pytest.raises(ValueError, match=words):
+        dgm.compress(pair.model, pair.guide, bits())
 
 
 def test_data_below_zero_are_refused():

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
-import pyro.distributions as dist
 import torch
 from pyro.distributions import constraints
 from torch import Tensor, nn
@@ -13,10 +12,10 @@ from torch import Tensor, nn
 from ...densities.binary import Bernoulli
 from ...densities.precision import network_output
 from ...display.representation import SettingsFirst
+from ..distributions.autoregressive import AutoregressiveDistribution
 from ..flows.autoregressive import MADE
 from ..networks.dense import cast
 from ..requirements import describe, require_network
-from ..weights import Weights
 
 
 class AutoregressiveBernoulli(SettingsFirst):
@@ -120,7 +119,7 @@ def _require_made(made: Any) -> None:
         )
 
 
-class AutoregressiveBits(dist.TorchDistribution):
+class AutoregressiveBits(AutoregressiveDistribution):
     r"""$\log p(x \mid c) = \sum_i \log \mathrm{Bern}(x_i; p_i(x_{<i}, c))$. Exact, in nats.
 
     It has neither a mean nor `rsample`.
@@ -135,9 +134,7 @@ class AutoregressiveBits(dist.TorchDistribution):
         batch_shape `(*batch)`, `()` without a context; event_shape `(D,)`.
     """
 
-    arg_constraints: dict[str, constraints.Constraint] = {}
     support = constraints.independent(constraints.boolean, 1)
-    has_rsample = False
 
     def __init__(
         self,
@@ -147,41 +144,30 @@ class AutoregressiveBits(dist.TorchDistribution):
         *context: Tensor,
         validate_args: bool | None = None,
     ):
-        self.module = module
         self.logits = logits
-        self.context = context
-        self.weights = Weights("AutoregressiveBernoulli", module)
-        event_shape = torch.Size((module.made.dim,))
-        super().__init__(torch.Size(batch_shape), event_shape, validate_args=validate_args)
+        super().__init__(
+            "AutoregressiveBernoulli",
+            module,
+            context,
+            batch_shape,
+            (module.made.dim,),
+            validate_args=validate_args,
+        )
 
-    def expand(self, batch_shape: Any, _instance: Any = None) -> AutoregressiveBits:
-        new = self._get_checked_instance(AutoregressiveBits, _instance)
-        new.module = self.module
+    def expand(self, batch_shape: Any, _instance: Any = None) -> Self:
+        new = super().expand(batch_shape, _instance)
         new.logits = self.logits
-        new.context = self.context
-        new.weights = self.weights
-        shape = torch.Size(batch_shape)
-        super(AutoregressiveBits, new).__init__(shape, self.event_shape, validate_args=False)
-        new._validate_args = self._validate_args
         return new
 
-    def log_prob(self, value: Tensor) -> Tensor:
-        if self._validate_args:
-            self._validate_sample(value)
-        self.weights.require_unchanged()
-        logits = self.module.logits_given(value, self.logits, *self.context)
-        law = Bernoulli(logits=logits, validate_args=False)
-        log_p = law.log_prob(value).sum(-1)
-        return log_p.expand(torch.broadcast_shapes(log_p.shape, self.batch_shape))
+    def _log_prob(self, value: Tensor) -> Tensor:
+        logits = self.module.logits_given(value, self.logits, *self.contexts)
+        return Bernoulli(logits=logits, validate_args=False).log_prob(value).sum(-1)
 
-    @torch.no_grad()
-    def sample(self, sample_shape: Any = ()) -> Tensor:
-        """One row per entry of the batch, each coordinate drawn given the earlier ones."""
-        self.weights.require_unchanged()
+    def _draw(self, shape: torch.Size) -> Tensor:
         made = self.module.made
-        x = made.last.bias.new_zeros(self._extended_shape(sample_shape))
+        x = made.last.bias.new_zeros(shape)
         for step in range(made.dim):
             i = made.dim - 1 - step if made.reverse else step
-            raw = self.module.logits_given(x, self.logits, *self.context, coordinate=i)
+            raw = self.module.logits_given(x, self.logits, *self.contexts, coordinate=i)
             x[..., i] = raw[..., 0].sigmoid().expand(x.shape[:-1]).bernoulli()
         return x

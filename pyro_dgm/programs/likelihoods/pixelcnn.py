@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from ...densities.precision import network_output
 from ...display.progress import bars, progress_bar
 from ...display.representation import SettingsFirst
+from ..distributions.autoregressive import AutoregressiveDistribution
 from ..networks.causal import GatedPixelCNN
 from ..networks.dense import flatten_contexts
 from ..requirements import describe, require_conditional, require_network
-from ..weights import Weights
 
 
 class PixelCNN(SettingsFirst):
@@ -167,7 +167,7 @@ def _require_parts(network: Any, emission: Any, embed: Any, scale: Any) -> None:
         require_network("PixelCNN(scale=…)", scale)
 
 
-class AutoregressivePixels(dist.TorchDistribution):
+class AutoregressivePixels(AutoregressiveDistribution):
     r"""$\log p(x \mid c) = \sum_i \log p(x_i \mid x_{<i}, c)$ in raster order. Exact, in nats.
 
     It has neither a mean nor `rsample`.
@@ -180,54 +180,25 @@ class AutoregressivePixels(dist.TorchDistribution):
         batch_shape `(*batch)`, `()` without a context; event_shape `(C, H, W)`.
     """
 
-    arg_constraints: dict[str, constraints.Constraint] = {}
-    has_rsample = False
-
     def __init__(
         self,
         pixelcnn: PixelCNN,
         context: Sequence[Tensor] = (),
         validate_args: bool | None = None,  # noqa: FBT001
     ):
-        self.pixelcnn = pixelcnn
-        self.context = tuple(context)
-        self.weights = Weights("PixelCNN", pixelcnn)
-        context_batches = [c.shape[:-1] for c in context]
-        batch_shape = torch.broadcast_shapes(*context_batches)
-        super().__init__(batch_shape, pixelcnn.event_shape, validate_args=validate_args)
+        batch_shape = torch.broadcast_shapes(*[c.shape[:-1] for c in context])
+        super().__init__(
+            "PixelCNN", pixelcnn, context, batch_shape, pixelcnn.event_shape, validate_args
+        )
 
     @constraints.dependent_property
     def support(self) -> constraints.Constraint | None:
-        return self.pixelcnn.blank_emission().support
+        return self.module.blank_emission().support
 
-    def expand(self, batch_shape: Any, _instance: Any = None) -> AutoregressivePixels:
-        new = self._get_checked_instance(AutoregressivePixels, _instance)
-        new.pixelcnn = self.pixelcnn
-        new.context = self.context
-        new.weights = self.weights
-        super(AutoregressivePixels, new).__init__(
-            torch.Size(batch_shape),
-            self.event_shape,
-            validate_args=False,
-        )
-        new._validate_args = self._validate_args
-        return new
+    def _log_prob(self, value: Tensor) -> Tensor:
+        return self.module.emission_given(value, *self.contexts).log_prob(value)
 
-    def log_prob(self, value: Tensor) -> Tensor:
-        if self._validate_args:
-            self._validate_sample(value)
-        self.weights.require_unchanged()
-        emission = self.pixelcnn.emission_given(value, *self.context)
-        log_p = emission.log_prob(value)
-        batch_shape = torch.broadcast_shapes(log_p.shape, self.batch_shape)
-        return log_p.expand(batch_shape)
-
-    def sample(self, sample_shape: Any = ()) -> Tensor:
-        """One image per entry of the batch, each pixel drawn given the earlier ones."""
-        self.weights.require_unchanged()
-        with torch.no_grad():
-            shape = self._extended_shape(sample_shape)
-            batch_shape = shape[: -len(self.event_shape)]
-            context = flatten_contexts(self.context, batch_shape)
-            images = self.pixelcnn.draw(prod(batch_shape), *context)
-            return images.reshape(shape)
+    def _draw(self, shape: torch.Size) -> Tensor:
+        batch_shape = shape[: -len(self.event_shape)]
+        context = flatten_contexts(self.contexts, batch_shape)
+        return self.module.draw(prod(batch_shape), *context).reshape(shape)
