@@ -19,3 +19,15 @@ def test_the_table_of_a_density_says_that_it_has_no_bits_per_dim():
     text = table([{**figures, **about}])
     assert "nats (density on levels, upper bound in expectation)" in text
     assert "none: of a density on levels" in text
+
+
+def test_the_table_of_an_exact_density_has_no_bound_and_no_weights_of_draws():
+    density = dgm.DensityModel(dgm.StandardNormal(3))
+    x = torch.randn(40, 3)
+    figures = results_of(dgm.nll(density, dgm.EmptyGuide(), x, num=30), 3)
+    about = {"num_draws": 30, "num_test": 40, "parameters": 0, "evaluation_seconds": 0.1, "seed": 0}
+    row = {**figures, **about}
+    names = [line[:26].strip() for line in table([row]).splitlines()]
+    assert names == ["NLL", "NLL, bits/dim", "test data", "parameters", "evaluation, seconds"]
+    names = [line[:26].strip() for line in table([row, row | {"seed": 1}]).splitlines()]
+    assert names == ["", "NLL, nats", "NLL, bits/dim"]

@@ -12,7 +12,7 @@ from torch import Tensor
 from ...evaluation.likelihood.pareto import LEAST_DRAWS
 from ...evaluation.likelihood.psis import khat_threshold
 from ...evaluation.likelihood.results import NLL
-from ...inference.sites.measures import Measure
+from ...inference.sites.measures import Bound, Measure
 
 # Numbers, and the kind and the measure of the likelihood.
 Results = dict[str, Any]
@@ -45,6 +45,8 @@ def table(rows: Sequence[Results]) -> str:
     names = [row["seed"] for row in rows]
     head = f"{'':<26} {'mean of ' + str(len(rows)) + ' seeds':<24} within one run   seeds {names}"
     labels = OF_SEEDS if is_scored else OF_SAMPLES
+    if rows[0].get("nll_kind") == Bound.EXACT:
+        labels = OF_EXACT
     labels = labels | {n: f"{label}, nats" for n, label in FURTHER.items() if n in rows[0]}
     return "\n".join([head, *[_across(rows, name, label) for name, label in labels.items()]])
 
@@ -56,6 +58,7 @@ OF_SEEDS = {
     "kl": "KL(q | p), nats",
     "share_khat_above": "share with high k-hat",
 }
+OF_EXACT = {name: OF_SEEDS[name] for name in ("nll", "bits_per_dim")}
 
 OF_SAMPLES = {
     "c2st": "C2ST accuracy",
@@ -94,14 +97,13 @@ def _across(rows: Sequence[Results], name: str, label: str) -> str:
 
 
 def _lines(results: Results) -> dict[str, str]:
-    name_of_khat, khat = _khat_line(results)
     lines = {
         "-ELBO": f"{_with_error(results, 'nelbo')} nats",
         "NLL": f"{_with_error(results, 'nll')} nats ({results['nll_measure']}, {results['nll_kind']})",
         "NLL, bits/dim": _bits(results),
         "KL(q | p)": f"{_with_error(results, 'kl')} nats",
         "effective sample size": f"{results['ess']:.1f} of {results['num_draws']:.0f}",
-        name_of_khat: khat,
+        **_khat_line(results),
         **_further_lines(results),
         "test data": f"{results['num_test']:.0f}",
         "parameters": f"{results['parameters']:,.0f}",
@@ -109,6 +111,9 @@ def _lines(results: Results) -> dict[str, str]:
     if "seconds" in results:
         lines["training, seconds"] = f"{results['seconds']:.1f}"
     lines["evaluation, seconds"] = f"{results['evaluation_seconds']:.1f}"
+    if results["nll_kind"] == Bound.EXACT:  # nothing was drawn: it is the bound, and has no weights
+        for name in ("-ELBO", "KL(q | p)", "effective sample size", *_khat_line(results)):
+            del lines[name]
     return lines
 
 
@@ -131,12 +136,13 @@ def _further_lines(results: Results) -> dict[str, str]:
     return lines
 
 
-def _khat_line(results: Results) -> tuple[str, str]:
+def _khat_line(results: Results) -> dict[str, str]:
     """The share of data whose weights can't be relied on, or that the draws are too few to tell."""
     if results["num_draws"] < LEAST_DRAWS:
-        return "k-hat", f"needs {LEAST_DRAWS} draws or more (--num), got {results['num_draws']:.0f}"
+        too_few = f"needs {LEAST_DRAWS} draws or more (--num), got {results['num_draws']:.0f}"
+        return {"k-hat": too_few}
     above = f"data with k-hat > {results['khat_threshold']:.2f}"
-    return above, f"{results['share_khat_above']:.1%}"
+    return {above: f"{results['share_khat_above']:.1%}"}
 
 
 def _bits_per_dim(score: NLL, num_dims: int) -> Results:
