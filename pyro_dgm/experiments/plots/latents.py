@@ -144,13 +144,9 @@ def surgery(result: Surgery, ax: Axes | None = None) -> Axes:
     ax = axes_or_new(ax, 5.2, 2.9)
     shown = [term for term in TERMS if np.isfinite(found[term][0])]
     for place, term in enumerate(shown):
-        value, stderr = found[term]
-        colour = INK if term == "kl" else BLUE
-        ax.barh(place, value, xerr=stderr, color=colour, height=0.65, ecolor=GREY, capsize=3)
-        text = f" {value:.2f} ± {stderr:.2f}"
-        ax.text(max(value, 0) + stderr, place, text, va="center", fontsize=8, color=INK)
-    largest = max(found[term][0] for term in shown)
-    ax.set_xlim(min(0.0, *[found[term][0] for term in shown]), 1.35 * max(largest, 1e-3))
+        _bar(ax, place, *found[term], INK if term == "kl" else BLUE)
+    values = [found[term][0] for term in shown]
+    ax.set_xlim(min(0.0, *values), 1.35 * max(*values, 1e-3))
     if result.ceiling < ax.get_xlim()[1]:
         ax.axvline(result.ceiling, color=GREY, linestyle="--", linewidth=1)
     ax.set_yticks(range(len(shown)), [TERMS[term] for term in shown])
@@ -160,3 +156,10 @@ def surgery(result: Surgery, ax: Axes | None = None) -> Axes:
     title = f"ELBO {elbo:.2f} = reconstruction {reconstruction:.2f} − KL"
     set_title(ax, title.replace("-", "−"))
     return ax
+
+
+def _bar(ax: Axes, place: int, value: float, stderr: float, colour: str) -> None:
+    """One term as a bar with its standard error, and both as text beside it."""
+    ax.barh(place, value, xerr=stderr, color=colour, height=0.65, ecolor=GREY, capsize=3)
+    text = f" {value:.2f} ± {stderr:.2f}"
+    ax.text(max(value, 0) + stderr, place, text, va="center", fontsize=8, color=INK)
