@@ -1,4 +1,4 @@
-"""All pages in a real browser: none scrolls sideways on a phone or a desktop."""
+"""All pages in a real browser: none scrolls sideways on a phone or a desktop, no code is cut into letters."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ function measure(frame) {{
   const page = frame.contentDocument;
   const wide = [...page.querySelectorAll("article *")].filter(
     e => e.getBoundingClientRect().right > {width} + 1 && !isBoxed(e));
-  return `${{frame.name}}=${{page.documentElement.scrollWidth}},${{wide.length}}`;
+  const cut = [...page.querySelectorAll("td code")].filter(
+    e => e.getClientRects().length > 1 + e.textContent.length / 6);
+  return `${{frame.name}}=${{page.documentElement.scrollWidth}},${{wide.length}},${{cut.length}}`;
 }}
 onload = () => {{
   document.title = [...document.querySelectorAll("iframe")].map(measure).join(" ");
@@ -39,7 +41,7 @@ pytestmark = [
 
 
 def measure(folder: Path, width: int) -> dict[str, str]:
-    """Page → the width that it scrolls over, and how many of its elements stand out of it."""
+    """Page → the width that it scrolls over, how many elements stand out, how many pieces of code are cut small."""
     site = folder / "site"
     pages = [str(path.relative_to(site).with_suffix("")) for path in site.rglob("*.html")]
     frame = folder / f"frame-{width}.html"
@@ -53,20 +55,23 @@ def measure(folder: Path, width: int) -> dict[str, str]:
         check=True,
     )
     found = re.search("<title>(.*)</title>", done.stdout)[1]
-    return dict(re.findall(r"([\w/-]+)=(\d+,\d+)", found))
+    return dict(re.findall(r"([\w/-]+)=(\d+,\d+,\d+)", found))
 
 
 @pytest.mark.parametrize("width", [390, 1440])
 def test_no_page_is_wider_than_the_screen(built, width):
     found = measure(built, width)
     assert len(found) > 20
-    assert found == dict.fromkeys(found, f"{width},0")
+    assert found == dict.fromkeys(found, f"{width},0,0")
 
 
 @pytest.mark.parametrize("width", [390, 1440])
-def test_a_page_that_is_too_wide_is_found(built, tmp_path, width):
+def test_a_page_that_is_too_wide_and_a_column_that_is_too_narrow_are_found(built, tmp_path, width):
     shutil.copytree(built / "site" / "_static", tmp_path / "site" / "_static")
     text = (built / "site" / "cost.html").read_text()
-    wide = text.replace("<h1>", '<p style="width: 2000px">wide</p><h1>')
-    (tmp_path / "site" / "cost.html").write_text(wide)
-    assert measure(tmp_path, width)["cost"].endswith(",1")
+    narrow = '<td style="min-width: 0; width: 40px; overflow-wrap: anywhere"><code>model_evidence</code></td>'
+    faults = (
+        f'<p style="width: 2000px">wide</p><table style="width: 40px"><tr>{narrow}</tr></table><h1>'
+    )
+    (tmp_path / "site" / "cost.html").write_text(text.replace("<h1>", faults))
+    assert measure(tmp_path, width)["cost"].endswith(",1,1")
