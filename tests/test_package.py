@@ -6,6 +6,7 @@ import ast
 import importlib
 import json
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -173,6 +174,21 @@ def test_no_room_holds_more_than_fifteen_modules():
     modules = [path.parent for path in MODULES.values() if path.name != "__init__.py"]
     crowded = {str(room): number for room, number in Counter(modules).items() if number > 15}
     assert crowded == {}
+
+
+def test_the_map_of_the_house_in_contributing_names_every_room():
+    """Two levels of folders, and the modules at the top; a room is indented below its wing."""
+    text = (Path(__file__).parent.parent / ".github" / "CONTRIBUTING.md").read_text()
+    wing, named = "", set()
+    for line in text.split("## The house")[1].split("```")[1].strip().splitlines():
+        names = re.match(r"( *)((?:\w+(?:/|\.py) *)+)", line)
+        for name in names[2].split():
+            named.add(name if not names[1] else f"{wing}{name}")
+        wing = wing if names[1] else names[2].split()[0]
+    rooms = [*ROOT.glob("*/__init__.py"), *ROOT.glob("*/*/__init__.py")]
+    modules = [path for path in ROOT.glob("*.py") if not path.stem.startswith("__")]
+    there = {f"{path.parent.relative_to(ROOT)}/" for path in rooms} | {p.name for p in modules}
+    assert named - {"evaluation/estimate.py"} == there
 
 
 def test_no_module_is_longer_than_three_hundred_lines():

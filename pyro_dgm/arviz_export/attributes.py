@@ -66,7 +66,7 @@ def notes(
     if kept == total:
         which = f"all {total} data"
     draws = {"draws": RESAMPLED if resampled else GUIDE}
-    of_p = {**draws, "unit": "nats", "measure of p": measure}
+    of_p = {**draws, "units": "nats", "measure of p": measure}
     refusal = {"loo": REFUSAL} if CONDITIONAL in groups else {}
     of_model = {"draws": "independent, from the model"}
     found = {
@@ -74,7 +74,7 @@ def notes(
         "posterior_predictive": draws,
         "log_likelihood": {**of_p, **refusal},
         CONDITIONAL: of_p,
-        "log_prior": {**draws, "unit": "nats"},
+        "log_prior": {**draws, "units": "nats"},
         "sample_stats": {**of_p, "log_weight": "lp - log_q"},
         "prior": of_model,
         "prior_predictive": of_model,

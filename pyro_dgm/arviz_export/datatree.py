@@ -215,7 +215,7 @@ def per_datum_dataset(result: NLL | AIS, index: Sequence[Any] | None = None) -> 
             arrays[name] = (DATUM,), sign * np.asarray(values)
     num = len(result.per_datum)
     about = {
-        "unit": "nats; ess in draws",
+        "units": "nats; ess in draws",
         "draws": result.num,
         "kind of -log_p": str(result.kind),
         "measure of p": str(result.measure),

@@ -288,7 +288,7 @@ def test_bad_data_raise():
 def test_the_groups_say_where_their_draws_come_from():
     posterior = dgm.to_arviz(*linear_gaussian(), num=3)
     assert "from the guide q(z | x), unweighted" in posterior.posterior.attrs["draws"]
-    assert posterior.sample_stats.attrs["unit"] == "nats"
+    assert posterior.sample_stats.attrs["units"] == "nats"
 
 
 class Shifted(dgm.Program):
