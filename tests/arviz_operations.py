@@ -87,6 +87,16 @@ def num_drawn(figure):
     return sum(len(a.lines) + len(a.patches) + len(a.collections) for a in figure.axes)
 
 
+def counts_drawn(figure):
+    """Value → how often it was seen, as the rootogram shows it: 1.x numbers as points, 0.23 shares as steps."""
+    (axis,) = figure.axes
+    if not LEGACY:
+        return {round(x): y for x, y in axis.collections[-1].get_offsets() if y > 0}
+    (line,) = [line for line in axis.lines if line.get_label() == "Observed"]
+    left, height = np.asarray(line.get_xdata())[:-1], np.asarray(line.get_ydata())[1:]
+    return {round(x): share for x, share in zip(left, height, strict=True) if share > 0}
+
+
 # -- files --------------------------------------------------------------------------------------------
 def through_netcdf(found, folder):
     """Written and read by ArviZ itself."""

@@ -124,6 +124,13 @@ def test_rootogram(export):
     assert az.num_drawn(az.plot("rootogram", export.found, **pixel)) > 2
 
 
+def test_the_rootogram_shows_how_often_each_count_was_seen(shared):
+    values, numbers = np.unique(shared.x.int().numpy(), return_counts=True)
+    drawn = az.counts_drawn(az.plot("rootogram", shared.found))
+    unit = N if az.LEGACY else 1
+    assert drawn == pytest.approx(dict(zip(values.tolist(), numbers / unit, strict=True)))
+
+
 def test_loo_of_globals_is_the_exact_leave_one_out_density(shared):
     r"""PSIS of exact draws; $\sum_i \log \hat E[1 / p_i]$ has the error of the mean of $\sum_i w_{ki} / \bar w_i$."""
     exact = leave_one_out(shared.x)
