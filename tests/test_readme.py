@@ -70,7 +70,7 @@ def test_its_python_prints_what_stands_below_it(tmp_path):
 def test_its_first_command_prints_the_table_that_stands_below_it(tmp_path):
     """Seconds, and how many weights are heavy, are of the machine; the likelihoods are the same to a nat."""
     printed, shown = run("-m", "pyro_dgm", "fit", cwd=tmp_path), blocks("text")[0]
-    printed = re.sub(r"(?m)^Run directory: .*$", "Run directory: runs/digits", printed)
+    printed = re.sub(r"(?m)^Run directory: .*$", "Run directory: runs/20261130-110404", printed)
     assert shape_of(printed) == shape_of(shown)
     here, there = printed.splitlines(), shown.splitlines()
     for row in ("-ELBO", "NLL ", "KL(q | p)", "test data", "parameters"):

@@ -155,7 +155,7 @@ def _show(result: Any, *, is_json: bool = False) -> None:
     elif isinstance(result, Path):
         print(f"Written: {result}")
     elif result is not None:
-        print(f"{len(result)} samples")
+        print(f"{len(result)} samples: samples.npy and sample.png of the run directory")
 
 
 def _as_json(result: Any) -> str:

@@ -23,7 +23,8 @@ def learning_curve(
 ) -> Axes:
     """−ELBO over the epochs: every seed as a thin line, their mean ± sd as a band, the best epochs as dots.
 
-    The scale is that of the epochs after the first tenth, which would hide the rest.
+    The scale is that of the epochs after the first tenth, which would hide the rest; below the axis it says how many
+    epochs lie above it.
 
     Args:
         history: a `History`, or a `SeedHistory` of several seeds.
@@ -52,7 +53,9 @@ def learning_curve(
     for epoch, value in list(curves.values())[-1].best:
         ax.plot(epoch, value, "o", color=_last_colour(curves), markersize=5, markeredgecolor="w")
     ax.set_ylabel("−ELBO, nats per datum")
-    set_title(ax, _title("Learning curve", next(iter(curves.values())), "; dots: best epochs"))
+    first = next(iter(curves.values()))
+    dots = "; dots: best epochs" if len(first.seeds) > 1 else "; dot: best epoch"
+    set_title(ax, _title("Learning curve", first, dots))
     return ax
 
 
@@ -109,7 +112,8 @@ def _draw(ax: Axes, curves: Mapping[str, SeedCurves]) -> None:
     margin = 0.06 * float(np.ptp(settled)) or 1e-3
     ax.set_ylim(settled.min() - margin, settled.max() + margin)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
-    ax.set_xlabel("epoch")
+    above = max(int((curve.mean > ax.get_ylim()[1]).sum()) for curve in curves.values())
+    ax.set_xlabel("epoch" if above == 0 else f"epoch ({above} above the scale)")
     ax.grid(alpha=0.25)
     ax.legend(frameon=False, fontsize=9)
 

@@ -22,7 +22,12 @@ COLUMNS = 10
 
 
 def samples(
-    x: Tensor, event_shape: tuple[int, ...], levels: int | None = None, ax: Axes | None = None
+    x: Tensor,
+    event_shape: tuple[int, ...],
+    levels: int | None = None,
+    ax: Axes | None = None,
+    *,
+    columns: Sequence[str] = (),
 ) -> Axes:
     """Data or draws of a model: images as a grid, pairs of numbers as points, other vectors as rows of a heat map.
 
@@ -32,6 +37,7 @@ def samples(
         levels: number L of levels of the data, of which 0 is black and L − 1 white. Without it these are 0 and 1 for
             numbers in [0, 1], and else the smallest and the largest number.
         ax: where to draw; default: a new figure.
+        columns: names of the D numbers of a vector.
 
     Raises:
         ValueError: for data of another size, or images of 2 or more than 3 channels.
@@ -43,7 +49,7 @@ def samples(
     rows = to_rows(x, event_shape)
     title = f"{len(rows)} draws"
     if not is_image(event_shape):
-        return draw_vectors({title: rows}, ax)
+        return draw_vectors({title: rows}, ax, columns=columns)
     pixels = to_pixels(rows, event_shape, limits_of(rows, levels))
     num_columns = _columns_of(len(rows))
     return _show(tile(pixels, num_columns), title, ax)

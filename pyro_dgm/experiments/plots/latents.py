@@ -144,7 +144,8 @@ def surgery(result: Surgery, ax: Axes | None = None) -> Axes:
     ax = axes_or_new(ax, 5.2, 2.9)
     shown = [term for term in TERMS if np.isfinite(found[term][0])]
     for place, term in enumerate(shown):
-        _bar(ax, place, *found[term], INK if term == "kl" else BLUE)
+        value, stderr = found[term]
+        _bar(ax, place, value, stderr, INK if term == "kl" else BLUE)
     values = [found[term][0] for term in shown]
     ax.set_xlim(min(0.0, *values), 1.35 * max(*values, 1e-3))
     if result.ceiling < ax.get_xlim()[1]:

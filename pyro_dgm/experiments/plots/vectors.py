@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,7 +14,9 @@ from .canvas import COLOURS, MARKERS, axes_or_new, set_title
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MOST_ROWS = 60  # of a heat map
+MOST_ROWS = 64  # of a heat map
+MOST_NAMES = 16  # of columns, below a heat map
+MOST_BARS = 100  # of whole numbers
 
 
 def draw_vectors(
@@ -22,6 +25,7 @@ def draw_vectors(
     title: str | None = None,
     *,
     labels: Sequence[str] = (),
+    columns: Sequence[str] = (),
     joined: bool = False,
 ) -> Axes:
     """Groups of data `(N, D)`: D = 1 as histograms, D = 2 as points, more as rows of a heat map.
@@ -31,16 +35,25 @@ def draw_vectors(
         ax: where to draw; default: a new figure.
         title: default: the names.
         labels: one for each row, all groups together.
+        columns: names of the D numbers.
         joined: whether the points of a group are a path.
     """
     dim = next(iter(named.values())).shape[1]
     title = ", ".join(named) if title is None else title
     if dim == 1:
         ax = _histograms(named, axes_or_new(ax))
+        ax.set_xlabel(columns[0] if columns else "x")
     elif dim == 2:
         ax = _points(named, axes_or_new(ax, 4.6, 4.4), labels, joined=joined)
+        horizontal, vertical = columns or ["x, dim 0", "x, dim 1"]
+        ax.set(xlabel=horizontal, ylabel=vertical)
     else:
-        ax = _heat_map(named, axes_or_new(ax), labels)
+        share = max(1, MOST_ROWS // len(named))
+        if any(len(rows) > share for rows in named.values()):
+            title = f"{title}; the first {share} shown"
+        ax = _heat_map([rows[:share] for rows in named.values()], axes_or_new(ax))
+        _name_rows(ax, named, labels, share)
+        _name_columns(ax, columns)
     set_title(ax, title)
     return ax
 
@@ -49,8 +62,9 @@ def _histograms(named: Mapping[str, Tensor], ax: Axes) -> Axes:
     for number, (name, rows) in enumerate(named.items()):
         colour = COLOURS[number % len(COLOURS)]
         values = rows[rows.isfinite()].numpy()
-        ax.hist(values, bins=40, density=True, color=colour, alpha=0.6, label=name)
-    ax.set(xlabel="x", ylabel="density")
+        bins = _bins(values)
+        ax.hist(values, bins=bins, density=True, color=colour, alpha=0.6, label=name)
+        ax.set_ylabel("density" if isinstance(bins, int) else "share")
     _add_legend(ax, named)
     return ax
 
@@ -67,7 +81,7 @@ def _points(named: Mapping[str, Tensor], ax: Axes, labels: Sequence[str], *, joi
     points = torch.cat(list(named.values()))
     for label, (x, y) in zip(labels, points.tolist(), strict=False):
         ax.annotate(label, (x, y), fontsize=7, xytext=(3, 3), textcoords="offset points")
-    ax.set(xlabel="x, dim 0", ylabel="x, dim 1", aspect="equal")
+    ax.set_aspect("equal")
     _add_legend(ax, named)
     return ax
 
@@ -77,26 +91,40 @@ def _add_legend(ax: Axes, named: Mapping[str, Tensor]) -> None:
         ax.legend(frameon=False, fontsize=8)
 
 
-def _heat_map(named: Mapping[str, Tensor], ax: Axes, labels: Sequence[str]) -> Axes:
-    """The groups below each other, with a line between them and their names at the left."""
-    share = max(1, MOST_ROWS // len(named))
-    groups = [rows[:share] for rows in named.values()]
-    values = torch.cat(groups).numpy()
+def _bins(values: np.ndarray) -> int | list[float]:
+    """A bar for each whole number where there are no others and few of them, else 40 of equal width."""
+    if not len(values) or np.ptp(values) >= MOST_BARS or (values != values.round()).any():
+        return 40
+    return np.arange(values.min() - 0.5, values.max() + 1).tolist()
+
+
+def _heat_map(groups: Sequence[Tensor], ax: Axes) -> Axes:
+    """The groups below each other, with a line between them."""
+    values = torch.cat(list(groups)).numpy()
     image = ax.imshow(values, aspect="auto", cmap="cividis", interpolation="nearest")
     bar = ax.figure.colorbar(image, ax=ax, shrink=0.9)
     bar.ax.tick_params(labelsize=8)
-    start = 0
-    ticks = []
-    for group in groups:
-        ticks.append(start + len(group) / 2 - 0.5)
-        start += len(group)
-        if start < len(values):
-            ax.axhline(start - 0.5, color="white", linewidth=2)
+    for end in np.cumsum([len(group) for group in groups])[:-1]:
+        ax.axhline(end - 0.5, color="white", linewidth=2)
+    return ax
+
+
+def _name_rows(ax: Axes, named: Mapping[str, Tensor], labels: Sequence[str], share: int) -> None:
+    """At the left the label of each row, else the name of each group in its middle."""
     if labels:
-        ax.set_yticks(range(len(labels)), labels)
+        ax.set_yticks(range(len(labels[:share])), labels[:share])
     elif len(named) > 1:
-        ax.set_yticks(ticks, list(named))
+        lengths = np.array([min(len(rows), share) for rows in named.values()])
+        ax.set_yticks(np.cumsum(lengths) - lengths / 2 - 0.5, list(named))
     else:
         ax.set_ylabel("datum")
-    ax.set_xlabel("dim of x")
-    return ax
+
+
+def _name_columns(ax: Axes, columns: Sequence[str]) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    if 0 < len(columns) <= MOST_NAMES:
+        ax.set_xticks(range(len(columns)), columns, rotation=30, ha="right", fontsize=8)
+    else:
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.set_xlabel("dim of x")

@@ -41,5 +41,6 @@ def draw_reconstructions(run: Run, seed: int, path: Path) -> None:
 def draw_samples(run: Run, num: int, seed: int, path: Path) -> Tensor:
     """Draw data from the model of the first seed, and write a picture of them."""
     x = draws_of(run, num, rows_for(run.data, num)[1:], seed)
-    save_picture(samples(x, run.data.event_shape, run.data.levels), path)
+    columns = run.data.names
+    save_picture(samples(x, run.data.event_shape, run.data.levels, columns=columns), path)
     return x

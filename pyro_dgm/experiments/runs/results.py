@@ -86,6 +86,8 @@ def _across(rows: Sequence[Results], name: str, label: str) -> str:
     """Mean ± standard deviation between seeds, the mean standard error within a run, and each seed."""
     if any(name not in row for row in rows):
         return f"{label:<26} none: of a {rows[0]['nll_measure']}"
+    if name == "share_khat_above" and rows[0]["num_draws"] < LEAST_DRAWS:
+        return f"{label:<26} {_too_few_draws(rows[0])}"
     digits = 4 if name == "bits_per_dim" else 3
     values = [row[name] for row in rows]
     between = f"{np.mean(values):.{digits}f} ± {np.std(values, ddof=1):.{digits}f}"
@@ -139,10 +141,13 @@ def _further_lines(results: Results) -> dict[str, str]:
 def _khat_line(results: Results) -> dict[str, str]:
     """The share of data whose weights can't be relied on, or that the draws are too few to tell."""
     if results["num_draws"] < LEAST_DRAWS:
-        too_few = f"needs {LEAST_DRAWS} draws or more (--num), got {results['num_draws']:.0f}"
-        return {"k-hat": too_few}
+        return {"k-hat": _too_few_draws(results)}
     above = f"data with k-hat > {results['khat_threshold']:.2f}"
     return {above: f"{results['share_khat_above']:.1%}"}
+
+
+def _too_few_draws(results: Results) -> str:
+    return f"needs {LEAST_DRAWS} draws or more (--num), got {results['num_draws']:.0f}"
 
 
 def _bits_per_dim(score: NLL, num_dims: int) -> Results:

@@ -53,9 +53,9 @@ def test_the_first_epochs_do_not_set_the_scale():
     ax = dgm.plots.learning_curve(History(rows(0.0, 40)))
     low, high = ax.get_ylim()
     assert low < 2.5
-    assert (
-        20 <= high < 25
-    )  # the 100 nats of the first epoch are out of the picture, the fifth is not
+    assert 20 <= high < 25  # the first four epochs are out of the picture, the fifth is not
+    assert ax.get_xlabel() == "epoch (4 above the scale)"
+    assert ax.get_title(loc="left").endswith("dot: best epoch")
 
 
 def test_infinite_and_missing_epochs_are_gaps():

@@ -125,3 +125,25 @@ def test_pictures_leave_pyplot_alone():
         "sys.exit('matplotlib.pyplot' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0
+
+
+# -- data that are no images ---------------------------------------------------------------------------
+def test_whole_numbers_have_a_bar_each_with_their_share():
+    ax = dgm.plots.samples(torch.tensor([0.0, 0, 1, 3]), (1,), columns=["visits"])
+    bars = {bar.get_x() + bar.get_width() / 2: bar.get_height() for bar in ax.patches}
+    assert bars == {0: 0.5, 1: 0.25, 2: 0, 3: 0.25}
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("visits", "share")
+
+
+def test_columns_stand_below_their_numbers():
+    names = ["age", "income", "visits"]
+    ax = dgm.plots.samples(torch.randn(10, 3), (3,), columns=names)
+    assert [text.get_text() for text in ax.get_xticklabels()] == names
+    ax = dgm.plots.samples(torch.randn(10, 2), (2,), columns=names[:2])
+    assert [ax.get_xlabel(), ax.get_ylabel()] == names[:2]
+
+
+def test_a_heat_map_says_how_many_of_the_rows_it_shows():
+    ax = dgm.plots.samples(torch.randn(200, 3), (3,))
+    assert picture_of(ax).shape == (64, 3)
+    assert ax.get_title(loc="left") == "200 draws; the first 64 shown"
