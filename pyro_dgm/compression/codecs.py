@@ -94,6 +94,11 @@ def _(distribution: TorchTransformed, space: Space) -> Codec:
             f"a flow over vectors, got one over {tuple(distribution.event_shape)}"
         )
     base = distribution.base_dist
+    if base.event_shape != distribution.event_shape:
+        raise NotImplementedError(
+            f"a flow that keeps the number of dims, got one from {tuple(base.event_shape)} to "
+            f"{tuple(distribution.event_shape)}"
+        )
     grid = grid_of(base, min(space.bits + FINER, MOST_BITS))
     return LocalBitsBack(distribution, codec_of(base, grid), grid, space)
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from math import log
 
+import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -172,6 +173,33 @@ def test_a_plate_of_all_data_at_once_is_refused():
 
     with pytest.raises(ValueError, match=r"got a plate of all data at once. Fix: `with data_plate"):
         dgm.compress(model, dgm.EmptyGuide(), bits())
+
+
+def test_a_flow_onto_the_simplex_is_refused():
+    """Its cells would be of one dim more than the flow has, and take bits for it."""
+    law = dist.TransformedDistribution(
+        dist.Normal(torch.zeros(Z), 1.0).to_event(1), [dist.transforms.StickBreakingTransform()]
+    )
+
+    def model(x=None):
+        with dgm.data_plate(x):
+            pyro.sample("z", law)
+            pyro.sample("x", dist.Bernoulli(torch.full((D,), 0.5)).to_event(1), obs=x)
+
+    def guide(x=None):
+        with dgm.data_plate(x):
+            pyro.sample("z", law)
+
+    with pytest.raises(
+        ValueError, match=r"keeps the number of dims, got one from \(2,\) to \(3,\)"
+    ):
+        dgm.compress(model, guide, bits())
+
+
+def test_a_seed_of_numpy_gives_the_same_bytes():
+    pair, x = vae(), bits(5)
+    first = dgm.compress(pair.model, pair.guide, x, seed=3)
+    assert dgm.compress(pair.model, pair.guide, x, seed=np.int64(3)).content == first.content
 
 
 def test_what_was_not_compressed_is_refused():
