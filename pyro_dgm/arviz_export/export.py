@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -29,6 +29,7 @@ from .datatree import (
     refused_to_loo,
 )
 from .joint_reading import JointReading, has_densities
+from .naming import check_index, check_names
 from .reading import Block, Reading, constants, evenly_spread
 
 if TYPE_CHECKING:
@@ -113,11 +114,11 @@ def to_arviz(
         if resampled:
             require_density("to_arviz: resampled=True", pair.structure.points)
         index = coords.get(DATUM, range(len(pair)))
-        _check_index(index, len(pair))
+        check_index(index, len(pair))
         kept = _kept_data(pair, max_data)
         reading = Reading(pair, dims, resampled, prior)
         groups, blocks = _read(reading, kept)
-        _check_names(groups, dims, coords, further)
+        check_names(groups, dims, coords, further)
         if "per_datum" not in further and _has_numbers_per_datum(pair, blocks):
             further["per_datum"] = _per_datum(pair, blocks, len(kept), index)
         measure = pair.structure.measure.value
@@ -222,41 +223,3 @@ def _has_locals(pair: Session, groups: Mapping[str, Arrays]) -> bool:
     if structure.has_globals:
         return bool(set(structure.latent) - set(structure.shared))
     return bool(groups["posterior"])
-
-
-def _check_names(
-    groups: Mapping[str, Arrays],
-    dims: Mapping[str, Sequence[str]],
-    coords: Mapping[str, Sequence[Any]],
-    extra: Iterable[str],
-) -> None:
-    """Refuse names of sites, dims and groups that are unknown or taken."""
-    sites = [*groups["posterior"], *groups["observed_data"], *groups.get("constant_data", ())]
-    _check_known("dims of sites", dims, sites)
-    known_dims: set[str] = set()
-    for arrays in groups.values():
-        for names, _ in arrays.values():
-            known_dims |= set(names)
-    _check_known("coords of dims", coords, known_dims)
-    taken = sorted(set(extra) & set(groups))
-    if taken:
-        raise ValueError(
-            f"to_arviz: expected extra groups of names other than {sorted(groups)}, got {taken}. "
-            f"Fix: extra={{'my_{taken[0]}': …}}."
-        )
-
-
-def _check_known(what: str, given: Iterable[str], names: Iterable[str]) -> None:
-    known, unknown = sorted(set(names)), sorted(set(given) - set(names))
-    if unknown:
-        raise ValueError(
-            f"to_arviz: expected {what} among {known}, got {unknown}. Fix: one of {known}."
-        )
-
-
-def _check_index(index: Sequence[Any], num: int) -> None:
-    if len(index) != num:
-        raise ValueError(
-            f"to_arviz: expected coords['{DATUM}'] with a name for each of all {num} data, got {len(index)}. "
-            f"Fix: coords={{'{DATUM}': range({num})}}."
-        )

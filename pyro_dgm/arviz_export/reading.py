@@ -125,12 +125,25 @@ class Reading:
         """The observed value of a site, without the dim of the particles, all of which see the same data."""
         plates = [PLATES.get(plate, plate) for plate in plate_names(site) if plate != PARTICLES]
         dims = (*plates, *self._event_dims(name, site))
+        _check_shape(name, site)
         value = _as_integers(site, site["value"])
         copies = value.reshape(-1, *value.shape[value.dim() - len(dims) :])
         return dims, _numpy(copies[0])
 
     def _event_dims(self, name: str, site: Site) -> list[str]:
         return event_dims(name, len(site["fn"].event_shape), self.dims)
+
+
+def _check_shape(name: str, site: Site) -> None:
+    """Refuse an observation of more numbers than its distribution has: which of them have a plate is unknown."""
+    value, law = site["value"], site["fn"]
+    batch_shape = value.shape[: value.dim() - len(law.event_shape)]
+    if torch.broadcast_shapes(batch_shape, law.batch_shape) != law.batch_shape:
+        raise ValueError(
+            f"to_arviz: site '{name}': expected a value for each plate and event dim, got data of shape "
+            f"{tuple(value.shape)} for a distribution that draws {tuple(law.shape())}. Fix: "
+            f"`with data_plate(x):` around pyro.sample('{name}', …), or .to_event(1)."
+        )
 
 
 def densities(particles: Particles) -> dict[str, Arrays]:

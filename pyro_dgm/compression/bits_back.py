@@ -12,7 +12,7 @@ from torch import Tensor
 from ..contract import PyroProgram
 from ..display.progress import watched
 from ..files.stamps import digest_of
-from ..inference.data.tensors import Batch
+from ..inference.data.tensors import Batch, take_rows
 from ..inference.process.states import named_tensors
 from ..inference.run.sessions import Session, session
 from .coding import BlockCoder
@@ -42,8 +42,9 @@ def compress(model: PyroProgram, guide: PyroProgram, *batch: Any, seed: int = 0)
         seed: of the initial bits.
 
     Raises:
-        ValueError: for a density of x, global latents, enumerated sites, factors, point masses, and for distributions
-            without a code, such as an autoregressive PixelCNN.
+        ValueError: for a density of x, global or auxiliary latents, enumerated sites, factors, masks, point masses, a
+            model that observes a function of x or looks at x itself, and for distributions without a code, such as an
+            autoregressive PixelCNN.
 
     References:
         Townsend, Bird, Barber 2019, arXiv:1901.04866; Ho, Lohn, Abbeel 2019, arXiv:1905.08500 (flows).
@@ -62,8 +63,9 @@ def compress(model: PyroProgram, guide: PyroProgram, *batch: Any, seed: int = 0)
         spaces, bits_of_latents = spaces_of(*pair.programs, pair.batch, observed)
         lanes = num_lanes(len(x), x[0].numel(), spaces[observed].size)
         coder = BlockCoder(*pair.programs, observed, spaces, x, bits_of_latents)
+        seed = int(seed)  # NumPy's integers wrap around
         stack = Stack.random(Reservoir(lanes, seed))
-        costs = torch.cat(list(_push_all(coder, stack, pair.batch, lanes, int(seed))))
+        costs = torch.cat(list(_push_all(coder, stack, pair.batch, lanes, seed)))
         header = Header(
             shape=tuple(x.shape),
             dtype=str(x.dtype).removeprefix("torch."),
@@ -71,7 +73,7 @@ def compress(model: PyroProgram, guide: PyroProgram, *batch: Any, seed: int = 0)
             spaces=spaces,
             bits_of_latents=bits_of_latents,
             lanes=lanes,
-            seed=int(seed),
+            seed=seed,
             borrowed=stack.num_borrowed,
             data=_digest_of(x.long()),
             weights=_digest_of(*_tensors_of(pair)),
@@ -100,8 +102,14 @@ def decompress(
         context: the programs' further arguments, as they were.
 
     Raises:
-        ValueError: for other weights; where other numbers come out than coding has computed.
+        ValueError: for other weights or sites; where other numbers come out than coding has computed.
+        TypeError: for something else than what `compress` has returned.
     """
+    if not isinstance(compressed, Compressed):
+        raise TypeError(
+            f"decompress: expected what compress has returned, got {type(compressed).__name__}. "
+            "Fix: decompress(model, guide, results.Compressed.load(path))."
+        )
     header = compressed.header
     template = torch.zeros(header.shape, dtype=getattr(torch, header.dtype))
     with session(model, guide, template, *context) as pair:
@@ -136,7 +144,7 @@ def _pop_all(coder: BlockCoder, stack: Stack, context: Batch, header: Header) ->
     sizes = list(enumerate(sizes_of_blocks(header.shape[0], header.lanes)))
     end, found = header.shape[0], []
     for number, size in watched(reversed(sizes), len(sizes), "block", "decompress"):
-        rows = tuple([value[end - size : end] for value in context])
+        rows = take_rows(context, slice(end - size, end))
         found.append(coder.pop(stack, size, rows, header.seed % 2**64, number))
         end -= size
     return torch.cat(found[::-1])

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from pyro.distributions import MaskedDistribution
 from torch import Tensor
 from torch.distributions import Independent
 from torch.distributions import LowRankMultivariateNormal as TorchLowRank
@@ -26,6 +27,9 @@ from .grids import MOST_BITS, Grid, Integers, Space, unit_grid
 from .local import FINER, LocalBitsBack, device_of
 from .normals import TriangularNormal
 from .stack import Stack
+
+LARGEST_TABLE = 2**25  # masses of a block
+AT_ONCE = 2**20  # masses that are computed at once
 
 FIX = (
     "independent numbers, such as Conditional(dist.Normal, net), a Flow over them, MixturePrior or VampPrior "
@@ -70,7 +74,14 @@ def _(distribution: Independent, space: Space) -> Codec:  # type: ignore[type-ar
         base = base.base_dist
     if base.event_shape:
         raise NotImplementedError(f"independent numbers, got independent {base}")
+    if isinstance(base, MaskedDistribution):
+        return codec_of(base, space)
     return _scalars(base, distribution.batch_shape + distribution.event_shape, space)
+
+
+@codec_of.register
+def _(distribution: MaskedDistribution, space: Space) -> Codec:
+    raise NotImplementedError("no mask, got one")
 
 
 @codec_of.register
@@ -83,6 +94,11 @@ def _(distribution: TorchTransformed, space: Space) -> Codec:
             f"a flow over vectors, got one over {tuple(distribution.event_shape)}"
         )
     base = distribution.base_dist
+    if base.event_shape != distribution.event_shape:
+        raise NotImplementedError(
+            f"a flow that keeps the number of dims, got one from {tuple(base.event_shape)} to "
+            f"{tuple(distribution.event_shape)}"
+        )
     grid = grid_of(base, min(space.bits + FINER, MOST_BITS))
     return LocalBitsBack(distribution, codec_of(base, grid), grid, space)
 
@@ -169,15 +185,27 @@ def _by_cdf(distribution: Any, space: Grid | Integers) -> Tails:
 
 
 def _table(distribution: Any, shape: torch.Size, size: int) -> Tails:
-    """Both at edges by sums of masses, of which there are few."""
+    """Both at edges by sums of masses.
+
+    Raises:
+        NotImplementedError: where they are more than `LARGEST_TABLE`.
+    """
+    num_numbers = max(1, shape.numel())
+    if size * num_numbers > LARGEST_TABLE:
+        raise NotImplementedError(
+            f"a distribution with a cdf for so many integers, up to {size - 1:,}, got {distribution}, each of "
+            f"whose masses is summed up, {LARGEST_TABLE:,} at most"
+        )
     masses = []
     device = device_of(distribution)
-    for level in range(size):
-        value = torch.full(shape, float(level), dtype=torch.float64, device=device)
+    for levels in torch.arange(size, dtype=torch.float64, device=device).split(
+        max(1, AT_ONCE // num_numbers)
+    ):
+        value = levels.reshape(-1, *[1] * len(shape)).expand(-1, *shape)
         mass = log_prob_of(distribution, value).exp().nan_to_num(0.0)
-        masses.append(mass.double().cpu().expand(shape))
+        masses.append(mass.double().cpu().expand(value.shape))
     none = torch.zeros((1, *shape), dtype=torch.float64)
-    stacked = torch.stack(masses)
+    stacked = torch.cat(masses)
     below = torch.cat([none, stacked.cumsum(0)]).numpy()
     above = torch.cat([stacked.flip(0).cumsum(0).flip(0), none]).numpy()
 

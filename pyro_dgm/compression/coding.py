@@ -77,13 +77,17 @@ class CodedRun(Messenger):
 
     def _codec(self, name: str, msg: Any) -> Codec:
         distribution = msg["fn"]
+        if name not in self.spaces:
+            raise ValueError(
+                f"compress: expected the sites {list(self.spaces)}, got '{name}'. Fix: the programs that have coded."
+            )
         if msg["mask"] is not None:
             raise ValueError(f"compress: site '{name}': expected no mask, got one. Fix: {FIX}.")
         if distribution.batch_shape != (self.num_data,):
             raise ValueError(
                 f"compress: site '{name}': expected one plate, that of the data, got the batch "
                 f"shape {tuple(distribution.batch_shape)} of {self.num_data} data. "
-                "Fix: .to_event(…) for all dims of a datum."
+                "Fix: `with data_plate(x):` alone, and .to_event(…) for all dims of a datum."
             )
         try:
             return codec_of(distribution, self.spaces[name])

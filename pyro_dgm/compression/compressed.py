@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import zlib
 from dataclasses import asdict, dataclass
-from math import prod
+from math import nan, prod
 from pathlib import Path
 from typing import Any
 
@@ -111,8 +111,8 @@ class Compressed(Tabular):
 
     @property
     def excess(self) -> float:
-        r"""$\mathrm{net} / (N \cdot \mathrm{bound}) - 1$: what coding costs beyond the bound."""
-        return self.bits_per_datum / self.bound - 1
+        r"""$\mathrm{net} / (N \cdot \mathrm{bound}) - 1$: what coding costs beyond the bound; NaN of a bound of 0."""
+        return self.bits_per_datum / self.bound - 1 if self.bound else nan
 
     @property
     def excess_of_file(self) -> float:
@@ -143,7 +143,12 @@ class Compressed(Tabular):
 
     def stack(self) -> tuple[Heads, Words]:
         """The heads and the tail that coding has ended with."""
-        size = 8 * self.header.lanes
+        size, got = 8 * self.header.lanes, len(self.payload)
+        if got < size or got % 4:
+            raise ValueError(
+                f"Compressed: expected a payload of {size} bytes of heads and words of 4, got {got} bytes. "
+                "Fix: results.Compressed.load(path), which refuses damaged files."
+            )
         heads = np.frombuffer(self.payload[:size], "<u8").astype(np.uint64)
         return heads, np.frombuffer(self.payload[size:], "<u4").astype(np.uint32)
 
@@ -160,7 +165,7 @@ class Compressed(Tabular):
         """Read a file that `save` has written.
 
         Raises:
-            FileError: if it is missing, another file, or damaged.
+            FileError: if it is missing, another file, damaged, or of another version.
         """
         what, fix = "data of Compressed.save", "compress(…).save(path) again"
         content = read_file(path, what, fix)
@@ -169,7 +174,11 @@ class Compressed(Tabular):
         whole, digest = content[:-NUM_HEX], content[-NUM_HEX:]
         if digest_of(whole)[:NUM_HEX].encode() != digest:
             raise FileError(path, what, "bytes that differ from their digest", fix)
-        return cls._parse(whole[len(MAGIC) :])
+        try:
+            return cls._parse(whole[len(MAGIC) :])
+        except (TypeError, KeyError, ValueError, zlib.error) as error:
+            got = f"a header of another version of pyro_dgm ({error})"
+            raise FileError(path, what, got, fix) from error
 
     @classmethod
     def _parse(cls, whole: bytes) -> Compressed:

@@ -11,19 +11,24 @@ from torch import Tensor
 from torch.distributions import TransformedDistribution
 
 from ..contract import Site, noise_name
-from ..inference.data.tensors import Batch, split_rows, take_rows
+from ..inference.data.tensors import Batch, repeat_rows, split_rows, take_rows
 from ..inference.run.structure import Structure
 from ..inference.run.traces import PairTrace, run_pair
-from ..inference.sites.supports import are_integers, support_of_numbers
-from .grids import Grid, Integers, Space, unit_grid
+from ..inference.sites.kinds import Kind
+from ..inference.sites.supports import are_integers, innermost, support_of_numbers
+from .codecs import LARGEST_TABLE
+from .grids import MOST_BITS, Grid, Integers, Space, unit_grid
 from .local import BITS_OF_NOISE
+from .observing import require_blind, require_data_themselves
 
 COARSE = 18  # binary digits of a latent
 FINE = 28  # of one with a flow, whose slopes are looked at through cells
 OF_NOISE = 32  # of the noise between two integers
 ROWS = 1000  # data that are looked at at once
+LEAST_DRAWS = 200  # that tell where a latent lies: of few data there are several each
+CELLS = 8  # of a grid in a standard deviation, at least
+SCALES = 2**10  # the digits are those of so many standard deviations at most
 MOST_LANES = 128
-LARGEST_TABLE = 2**25  # masses of a block
 
 
 def check_structure(structure: Structure) -> str:
@@ -44,6 +49,13 @@ def check_structure(structure: Structure) -> str:
             f"{[*structure.summed, *structure.factors]}, which no bits stand for. "
             "Fix: a guide that draws them, without infer={'enumerate': 'parallel'}."
         )
+    auxiliary = [site.name for site in structure.sites if site.kind is Kind.AUXILIARY]
+    if structure.fixed_size or auxiliary:
+        got = f"auxiliary draws {auxiliary}" if auxiliary else "a plate of all data at once"
+        raise ValueError(
+            f"compress: expected programs of any number of data, whose draws the model has, got {got}. "
+            "Fix: `with data_plate(x):` in both programs, and Conditional(dist.Normal, net) as the guide."
+        )
     if structure.points:
         raise ValueError(
             f"compress: expected a guide with a density, got point masses at {list(structure.points)}. "
@@ -58,13 +70,16 @@ def spaces_of(model: Any, guide: Any, batch: Batch, observed: str) -> tuple[dict
     Latents lie on a grid around their draws, noise of a dequantizer on one of [0, 1], data are integers.
     """
     ranges: dict[str, Range] = {}
-    size = 2
-    for block in split_rows(batch, ROWS):
+    size = 1
+    copies = -(-LEAST_DRAWS // len(batch[0]))
+    for block in split_rows(tuple([repeat_rows(value, copies) for value in batch]), ROWS):
         pair = run_pair(model, guide, block)
         for name, site in pair.latent.items():
             found = ranges.setdefault(name, Range(has_flow=_has_flow(pair, name)))
-            found.add(site["value"])
+            found.add(site["value"], scale_of(site["fn"]))
         size = max(size, _num_integers(observed, pair.observed[observed], block[0]))
+        require_data_themselves(observed, pair.observed[observed]["value"], block[0])
+        require_blind(model, pair, block)
     grids = {name: found.grid for name, found in ranges.items()}
     noise = noise_name(observed)
     if noise in grids:
@@ -85,11 +100,12 @@ class Range:
     def __init__(self, *, has_flow: bool):
         self.has_flow = has_flow
         self.low, self.high = inf, -inf
-        self.scale = inf
+        self.scale, self.least = inf, inf
         self.num_dims = 0
 
-    def add(self, value: Tensor) -> None:
-        """Take in draws `(B, *event)`."""
+    def add(self, value: Tensor, least: float) -> None:
+        """Take in draws `(B, *event)`, and the least standard deviation of their distribution."""
+        self.least = min(self.least, least)
         self.num_dims = value[0].numel()
         ordered = value.double().flatten().sort().values
         tail = len(ordered) // 100
@@ -99,9 +115,33 @@ class Range:
 
     @property
     def grid(self) -> Grid:
-        """A grid over all of them, whose middle 98 % have `FINE` or `COARSE` digits."""
+        """A grid over all of them, whose middle 98 % have `FINE` or `COARSE` digits; more of a narrow guide.
+
+        Raises:
+            ValueError: for a guide that is narrower than the cells of any grid.
+        """
         bits = FINE if self.has_flow else COARSE
-        return Grid.around(self.low, self.high, bits, self.scale)
+        span = self.high - self.low
+        scale = max(min(self.scale, SCALES * self.least), span * 2.0 ** (bits - MOST_BITS))
+        found = Grid.around(self.low, self.high, bits, scale)
+        if self.least < CELLS * found.width:
+            raise ValueError(
+                f"compress: expected a guide of standard deviations above {CELLS * found.width:.2g}, for latents "
+                f"that are spread over {span:.2g}, got {self.least:.2g}. Fix: a guide that is no point mass, "
+                "Conditional(dist.Normal, net)."
+            )
+        return found
+
+
+def scale_of(distribution: Any) -> float:
+    """The least standard deviation of a normal's numbers, each given those before it; infinite for other families."""
+    scale = getattr(distribution, "scale_tril", None)
+    base = innermost(distribution)
+    if scale is not None:
+        scale = scale.diagonal(dim1=-2, dim2=-1)
+    elif isinstance(base, torch.distributions.Normal):
+        scale = base.scale
+    return inf if scale is None else scale.min().item()
 
 
 def _has_flow(pair: PairTrace, name: str) -> bool:

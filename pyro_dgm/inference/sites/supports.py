@@ -121,7 +121,7 @@ def _outside(distribution: Any, value: Tensor) -> tuple[str, str]:
 
 def are_integers(value: Tensor) -> bool:
     """Whether all numbers are whole."""
-    return bool((value == value.round()).all())
+    return value.dtype == torch.bool or bool((value == value.round()).all())
 
 
 def _fix_of_levels(low: float, high: float) -> str:
