@@ -24,4 +24,6 @@ dgm.plots.samples(dgm.generate(run.model, 64, seed=0, mean=True), shape, levels,
 means = dgm.reconstruct(run.model, run.guide, test[:40], seed=0)["x"]
 dgm.plots.reconstructions(test[:40], means, shape, levels, ax=middle)
 dgm.plots.surgery(dgm.surgery(run.model, run.guide, test), ax=right)
+for image in (left, middle):
+    image.set_anchor("N")  # titles on one line
 figure.savefig(Path(__file__).with_name("results.png"), dpi=96)

@@ -150,6 +150,7 @@ def surgery(result: Surgery, ax: Axes | None = None) -> Axes:
     ax.set_xlim(min(0.0, *values), 1.35 * max(*values, 1e-3))
     if result.ceiling < ax.get_xlim()[1]:
         ax.axvline(result.ceiling, color=GREY, linestyle="--", linewidth=1)
+        ax.text(result.ceiling, 0.5, " log N", fontsize=8, color=INK, va="center")
     ax.set_yticks(range(len(shown)), [TERMS[term] for term in shown])
     ax.invert_yaxis()
     ax.set_xlabel("nats per datum ± standard error")
