@@ -6,24 +6,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from shown import NUMBER, blocks, shape_of
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
-
-
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
 
 
 def cells() -> list[str]:
     rows = [line for line in README.splitlines() if line.startswith("|")]
     return [cell.strip() for row in rows for cell in row.strip("|").split("|")]
-
-
-def shape_of(text: str) -> str:
-    """A text without its numbers and the space that aligns them."""
-    return re.sub(r"\s+", " ", NUMBER.sub("#", text)).strip()
 
 
 def numbers_in(text: str) -> list[float]:
@@ -60,8 +51,8 @@ def test_the_command_of_the_tests_is_there_for_ci():
 def test_its_python_prints_what_stands_below_it(tmp_path):
     """On another machine training may end a little elsewhere: by less than a nat in each term."""
     program = tmp_path / "readme.py"
-    program.write_text("\n".join(blocks("python")))
-    printed, shown = run(program, cwd=tmp_path), blocks("text")[1]
+    program.write_text("\n".join(blocks(README, "python")))
+    printed, shown = run(program, cwd=tmp_path), blocks(README, "text")[1]
     assert shape_of(printed) == shape_of(shown)
     assert numbers_in(printed) == pytest.approx(numbers_in(shown), abs=1.0)
 
@@ -69,7 +60,7 @@ def test_its_python_prints_what_stands_below_it(tmp_path):
 @pytest.mark.slow
 def test_its_first_command_prints_the_table_that_stands_below_it(tmp_path):
     """Seconds, and how many weights are heavy, are of the machine; the likelihoods are the same to a nat."""
-    printed, shown = run("-m", "pyro_dgm", "fit", cwd=tmp_path), blocks("text")[0]
+    printed, shown = run("-m", "pyro_dgm", "fit", cwd=tmp_path), blocks(README, "text")[0]
     printed = re.sub(r"(?m)^Run directory: .*$", "Run directory: runs/20261130-110404", printed)
     assert shape_of(printed) == shape_of(shown)
     here, there = printed.splitlines(), shown.splitlines()

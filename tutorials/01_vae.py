@@ -8,7 +8,7 @@
 # $$\log p(x) \ge \mathrm{ELBO} = E_{q(z \mid x)}[\log p(x \mid z)] - KL(q(z \mid x) \,\|\, p(z)).$$
 #
 # Here we declare such a pair, train it on handwritten digits, look at it, and measure how good it is. At full
-# size (`EPOCHS = 150`) the script takes about 40 seconds on two cores; `PYRO_DGM_SMOKE=1` runs it in a few.
+# size (`EPOCHS = 150`) the script takes less than a minute on one core; `PYRO_DGM_SMOKE=1` runs it in a few.
 
 # %%
 import os

@@ -13,7 +13,7 @@
 #
 # The noise is a latent variable, its dequantizer is a guide, and nothing else changes.
 #
-# At full size the script took about 40 seconds on one core; `PYRO_DGM_SMOKE=1` runs it in seconds, and its
+# At full size the script takes about a minute on one core; `PYRO_DGM_SMOKE=1` runs it in seconds, and its
 # numbers then mean nothing. All numbers in the text come from that full run.
 
 # %%
@@ -165,8 +165,8 @@ print("\n".join(rows))
 # The discretized bumps come within 0.001 nats of the entropy, 2.390. Both dequantized ones pay twice. Their
 # densities are worse *models*: where the noise is uniform the density should be flat within a cell and jump
 # at its ends, and ten bumps can't (exact 2.419). And the bound is loose (2.450). With learned noise the
-# density may take the form that suits it (2.404, bound 2.433). Importance weighting closes the second gap and
-# not the first. (Where it falls a hair below the exact figure, by 0.0003 with uniform noise, that is Monte
+# density may take the form that suits it (2.404, bound 2.43). Importance weighting closes the second gap and
+# not the first. (Where it falls a hair below the exact figure, by 0.0007 with uniform noise, that is Monte
 # Carlo error: in expectation it is an upper bound.)
 #
 # The densities behind them, and the noise that was learned:
@@ -236,8 +236,8 @@ for name, guide in guides.items():
     print(f"{name:12} −ELBO {bound:.3f}, importance weighted {score.bits_per_dim(64)}")
 
 # %% [markdown]
-# The bound falls from 2.195 to 2.078 bits/dim by learning the noise, the importance-weighted one from 2.001
-# to 1.931.
+# The bound falls from 2.195 to 2.075 bits/dim by learning the noise, the importance-weighted one from 2.011
+# to 1.936.
 #
 # Both figures are upper bounds of the same quantity, the NLL of a mass function in bits/dim: they can be
 # compared with each other, with a categorical likelihood, and with a discretized mixture; `03_five_routes.py`
@@ -302,6 +302,6 @@ print(f"integers: {bool((drawn == drawn.round()).all())}; outside 0, …, 16: {o
 
 # %% [markdown]
 # 107 nats are 2.4 bits/dim: given z the pixels of this decoder are independent, and each one is a single
-# bump, where the flow above (1.93) models them together. The likelihood is a normal pushed onto the range of
+# bump, where the flow above (1.94) models them together. The likelihood is a normal pushed onto the range of
 # the levels, so that next to no mass is lost on integers that no image has. (A density over all real numbers
 # would lose more, and the bound would know.)

@@ -18,7 +18,7 @@
 # 4. What a new prior really wins.
 # 5. β turns one part into the other.
 #
-# At full size the script took about a minute on one core; `PYRO_DGM_SMOKE=1` runs it in seconds, and its
+# At full size the script takes one to two minutes on one core; `PYRO_DGM_SMOKE=1` runs it in seconds, and its
 # numbers then mean nothing. All numbers in the text come from that full run.
 
 # %%
@@ -73,7 +73,7 @@ print(report)
 # The bound pays 12.9 nats for its codes. 7.1 of them are information, next to the ceiling $\log 1347 = 7.2$:
 # the codes tell the training images apart almost without error. The other 5.8 nats go for the mismatch with
 # the prior, "what a perfect prior could still win". Nearly all of it is *total correlation*: dim by dim the
-# aggregate looks normal (0.25 nats for all eight together), and only the joint does not.
+# aggregate looks normal (0.24 nats for all eight together), and only the joint does not.
 #
 # Read the ceiling as a warning. With so few data the aggregate is a sum of separate blobs, one for each
 # image, and a perfect prior for *these* data would know each of them. Section 4 tells how much of the 5.8
@@ -145,7 +145,7 @@ for name, parts in surgeries.items():
 
 # %% [markdown]
 # On the training data the forecast is kept to the last digit: with $q_{agg}$ itself as the prior the marginal
-# KL is 0 and the ELBO rises by exactly the 5.79 nats that it had promised. On test data the same prior
+# KL is 0 and the ELBO rises by exactly the 5.78 nats that it had promised. On test data the same prior
 # *loses* 3.3 nats of ELBO: it knows the training codes by heart. A mixture of 20 and a MAF win 1.3 nats on
 # the training data and nearly the same on test data, 1.28 ± 0.08 and 1.15 ± 0.08 nats of NLL, without
 # touching encoder or decoder. So of the 5.8 nats about 1.3 belong to the shape of the aggregate, and the rest
@@ -220,4 +220,4 @@ figure.savefig(FIGURES / "beta.png", dpi=130)
 # grows to 16 nats, with a test NLL 5 nats worse at β = 0.25. Above 1 the units fall silent one after the
 # other, and at β = 8 all of them: the codes have collapsed, and what is left is the likelihood's own
 # constant, 109 nats. The bound and the test NLL are best at β = 1, where the bound is that of the model
-# itself; for the *information* per nat of rate β = 2 is the better bargain (5.2 of 6.4 nats).
+# itself; for the *information* per nat of rate β = 2 is the better bargain (5.2 of 6.3 nats).

@@ -14,7 +14,7 @@
 # 6. Which model is better? Held-out log p(x), paired over the data.
 # 7. Saved and read again.
 #
-# At full size the script took about 25 seconds on one core; `PYRO_DGM_SMOKE=1` runs it in seconds, and its
+# At full size the script takes about half a minute on one core; `PYRO_DGM_SMOKE=1` runs it in seconds, and its
 # numbers then mean nothing. All numbers in the text come from that full run, with ArviZ 0.23. It runs as it
 # stands with ArviZ 1.x, where the same object is an `xarray.DataTree`.
 
@@ -105,7 +105,7 @@ table = xarray.Dataset({name: per_datum[name] for name in columns})
 print(table.isel(datum=score.worst(3)).to_dataframe().round(2))
 
 # %% [markdown]
-# Two effective draws out of 500: for these images the guide has missed the posterior, and the estimate of log
+# Three to ten effective draws out of 500: for these images the guide has missed the posterior, and the estimate of log
 # p(x) may be off by more than its error bar. They are the ones to look at, or to give to `hmc`.
 #
 # ## 3. Summaries and plots

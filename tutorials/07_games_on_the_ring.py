@@ -11,7 +11,7 @@
 # | reverse KL | of the modes' shares among these, to ⅛ each, nats | 0.0014 | log 8 = 2.0794 |
 #
 # ```console
-# python tutorials/07_games_on_the_ring.py --seeds=[0,1,2,3,4]  # about 20 s of a free core per game and seed
+# python tutorials/07_games_on_the_ring.py --seeds=[0,1,2,3,4]  # 20 to 40 s of a core per game and seed
 # ```
 #
 # `non-saturating` is the default recipe. Five seeds (± standard error); the seconds are medians of wall time

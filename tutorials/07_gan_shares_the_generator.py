@@ -12,7 +12,7 @@
 # 4. correct its samples by what a critic knows;
 # 5. train one decoder by both at once.
 #
-# At full size the script took about 100 seconds on one core; `PYRO_DGM_SMOKE=1` runs it in seconds, and its
+# At full size the script takes two to three minutes on one core; `PYRO_DGM_SMOKE=1` runs it in seconds, and its
 # numbers then mean nothing. All numbers in the text come from that full run, with one seed.
 
 # %%
@@ -111,8 +111,8 @@ print(f"data {distances(digits.train[:NUM] + 0.5)}")
 
 # %% [markdown]
 # Two yardsticks of samples, and they disagree: MMD² is five times as large for the VAE (0.019) as for the GAN
-# (0.004), while nearest neighbours tell both from real images about equally well (79 % and 82 %; real ones
-# from real ones 50 %). The kernel sees the washed-out images that the VAE makes of codes between its
+# (0.004), while nearest neighbours tell both from real images about equally well (78 % and 82 %; real ones
+# from real ones 51 %). The kernel sees the washed-out images that the VAE makes of codes between its
 # clusters. The GAN's images are crisp, and few of them come close to any real one.
 #
 # ## 2. How likely are digits under the GAN?
@@ -142,13 +142,13 @@ print(
 )
 
 # %% [markdown]
-# On validation images the curve falls to 158.5 ± 1.0 nats at σ = 2.5 levels and rises again, to 245 at σ = 1,
+# On validation images the curve falls to 158.7 ± 1.0 nats at σ = 2.5 levels and rises again, to 245 at σ = 1,
 # where the images are too far from anything that the generator makes. At that σ the GAN has 158.3 ± 0.7 nats
-# on test images, and the VAE 140.9 ± 1.9 at the σ of 1.25 levels that it learned: it comes close to every
+# on test images, and the VAE 140.5 ± 1.9 at the σ of 1.25 levels that it learned: it comes close to every
 # image, which is what likelihood asks for. All of these are upper bounds, and k-hat says that importance
 # sampling alone can't be trusted to have closed the gap. Annealed importance sampling, which starts at the
-# guide and walks, finds 154.5 in place of 156.7 nats on 50 images: the GAN's guide hides at least two of the
-# 17 nats between both models. (What the VAE's guide hides was not measured.)
+# guide and walks, finds 154.5 in place of 156.5 nats on 50 images: the GAN's guide hides at least two of the
+# 18 nats between both models. (What the VAE's guide hides was not measured.)
 #
 # ## 3. Where are the codes of an image?
 # Three ways to ask. *Asleep*, `Sleep` trains an encoder on pairs (z, x) that the generator makes: no density
@@ -193,9 +193,9 @@ for name, x in list(found.items())[1:]:
     )
 
 # %% [markdown]
-# Root mean square distances to the image: 2.1 levels asleep, 2.0 awake, 1.8 by chains, and 1.6 for the VAE.
+# Root mean square distances to the image: 2.15 levels asleep, 2.02 awake, 1.80 by chains, and 1.61 for the VAE.
 # The sleeper has never seen an image and is at its best on those that the generator makes. No encoder stands
-# between the chains and the image, but they have not mixed (R-hat 1.6): their row is what they have found,
+# between the chains and the image, but they have not mixed (R-hat 1.5): their row is what they have found,
 # not yet the posterior mean. What is left of the distance is mostly the generator's.
 #
 # ## 4. Samples refined by the ratio
@@ -225,7 +225,7 @@ for name, x in refined.items():
 
 # %% [markdown]
 # For the VAE the ratio repairs what the prior gets wrong: MMD² falls from 0.019 to 0.004, and the neighbours
-# tell 72 % in place of 79 %. No weight of the decoder has moved, it is only asked at better codes. The GAN's
+# tell 74 % in place of 78 % (± 2). No weight of the decoder has moved, it is only asked at better codes. The GAN's
 # own samples gain nothing (0.004 before and after): it was trained until a critic like this one had little
 # left to say. A caution: G(z) lies on a surface, where strictly there is no ratio of densities. The R1
 # penalty keeps the critic smooth and its answer finite; with γ = 1 in place of 10 the refined samples of the
@@ -250,9 +250,8 @@ print(f"hybrid {score(hybrid.model, hybrid.guide, digits.test[:NUM])}")
 print(f"hybrid {distances(dgm.generate(hybrid.generator, NUM, mean=True))}")
 
 # %% [markdown]
-# For 3 nats of likelihood (143.8 in place of 140.9) the samples come as close as the GAN's and closer: MMD²
-# 0.002, and the neighbours tell 69 %, the least of all here. All are one seed: differences of 0.001 in MMD²
-# mean nothing.
+# For 3 nats of likelihood (143.8 in place of 140.5) the samples come as close as the GAN's: MMD² 0.003, and
+# the neighbours tell 69 %, the least of all here. All are one seed: differences of 0.001 in MMD² mean nothing.
 #
 # The pictures: samples side by side, the likelihood of the GAN over σ beside that of the VAE, and ten test
 # images with what each way of inverting makes of them.

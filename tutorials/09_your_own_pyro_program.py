@@ -8,7 +8,7 @@
 # 1. A stranger's VAE: `pyro.module`, bound methods, a returned location.
 # 2. A hierarchical regression: globals, plates of fixed size, `AutoMultivariateNormal`.
 #
-# At full size the script takes about half a minute on one core; `PYRO_DGM_SMOKE=1` runs it in seconds, and its
+# At full size the script takes less than a minute on one core; `PYRO_DGM_SMOKE=1` runs it in seconds, and its
 # numbers then mean nothing.
 
 # %%

@@ -6,7 +6,7 @@
 # the seeds agree on.
 #
 # ## What it found
-# Sixteen seeds of 30 epochs, one thread beside other work: 58 seconds for all of them, one compilation included.
+# Sixteen seeds of 30 epochs, one compilation included: 209 seconds for all of them on one thread of a busy machine.
 #
 # | | |
 # |---|---|
