@@ -1,4 +1,4 @@
-"""Refusals of models that look at x otherwise than as what is decoded: a receiver has no x to look at."""
+"""Refusals of programs that a receiver, who has no x to look at, could not run as the sender has."""
 
 from __future__ import annotations
 
@@ -27,6 +27,26 @@ def require_data_themselves(name: str, value: Tensor, x: Tensor) -> None:
         )
 
 
+def require_repeatable(model: Any, guide: Any, pair: PairTrace, block: Batch) -> None:
+    """Refuse programs whose distributions are others in a second run, such as those of a dropout that is always on.
+
+    Raises:
+        ValueError: if q(z | x) or p(x, z) is another for the same z and x.
+    """
+    fixed = {name: site["value"] for name, site in pair.latent.items()}
+    again = run_pair(poutine.condition(model, fixed), poutine.condition(guide, fixed), block)
+    theirs = [(pair.guide_sites, again.guide_sites, name) for name in pair.latent]
+    theirs += [
+        (pair.model_sites, again.model_sites, name) for name in (*pair.latent, *pair.observed)
+    ]
+    for sites, other_sites, name in theirs:
+        if not _agree(sites[name], other_sites[name]):
+            raise ValueError(
+                f"compress: site '{name}': expected the same distribution in every run, got another one for the "
+                "same z and x. Fix: no noise in the networks, such as nn.Dropout, which evaluation turns off."
+            )
+
+
 def require_blind(model: Any, pair: PairTrace, block: Batch) -> None:
     """Refuse a model whose distributions change with its argument x, as an autoregressive one by hand.
 
@@ -37,12 +57,16 @@ def require_blind(model: Any, pair: PairTrace, block: Batch) -> None:
     template = (torch.zeros_like(block[0]), *block[1:])
     blind = run_pair(poutine.condition(model, drawn), EmptyGuide(), template)
     for name in (*pair.latent, *pair.observed):
-        site = pair.model_sites[name]
-        log_p = log_prob_of(site["fn"], site["value"])
-        got = log_prob_of(blind.model_sites[name]["fn"], site["value"])
-        if got.shape != log_p.shape or not torch.allclose(got, log_p, 1e-4, 1e-6, equal_nan=True):
+        if not _agree(pair.model_sites[name], blind.model_sites[name]):
             raise ValueError(
                 f"compress: site '{name}': expected a distribution that does not depend on the model's argument x, "
                 "which a receiver lacks, got another one for zeros. Fix: a model of z and the context alone; what x "
                 "is predicted from as context."
             )
+
+
+def _agree(site: Any, other: Any) -> bool:
+    """Whether two sites have one density at the value of the first."""
+    log_p = log_prob_of(site["fn"], site["value"])
+    got = log_prob_of(other["fn"], site["value"])
+    return got.shape == log_p.shape and torch.allclose(got, log_p, 1e-4, 1e-6, equal_nan=True)

@@ -19,7 +19,7 @@ from ..inference.sites.supports import are_integers, innermost, support_of_numbe
 from .codecs import LARGEST_TABLE
 from .grids import MOST_BITS, Grid, Integers, Space, unit_grid
 from .local import BITS_OF_NOISE
-from .observing import require_blind, require_data_themselves
+from .observing import require_blind, require_data_themselves, require_repeatable
 
 COARSE = 18  # binary digits of a latent
 FINE = 28  # of one with a flow, whose slopes are looked at through cells
@@ -79,6 +79,7 @@ def spaces_of(model: Any, guide: Any, batch: Batch, observed: str) -> tuple[dict
             found.add(site["value"], scale_of(site["fn"]))
         size = max(size, _num_integers(observed, pair.observed[observed], block[0]))
         require_data_themselves(observed, pair.observed[observed]["value"], block[0])
+        require_repeatable(model, guide, pair, block)
         require_blind(model, pair, block)
     grids = {name: found.grid for name, found in ranges.items()}
     noise = noise_name(observed)

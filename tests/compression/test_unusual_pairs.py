@@ -8,6 +8,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from torch import nn
 
 import pyro_dgm as dgm
 from pyro_dgm.files.errors import FileError
@@ -148,6 +149,21 @@ def test_a_model_that_looks_at_x_is_refused():
 
     with pytest.raises(ValueError, match="does not depend on the model's argument x.* Fix"):
         dgm.compress(model, dgm.EmptyGuide(), bits())
+
+
+class AlwaysDropout(nn.Module):
+    def forward(self, x):
+        return nn.functional.dropout(x, 0.3, training=True)
+
+
+@pytest.mark.parametrize(("where", "site"), [("model", "x"), ("guide", "z")])
+def test_a_network_with_noise_of_its_own_is_refused_before_the_data_are_lost(where, site):
+    networks = {"model": dgm.mlp(Z, 8, D), "guide": dgm.mlp(D, 8, 2 * Z)}
+    networks[where] = nn.Sequential(networks[where], AlwaysDropout())
+    encoder = dgm.Conditional(dist.Normal, networks["guide"])
+    pair = dgm.VAE(dgm.StandardNormal(Z), dgm.Bernoulli(networks["model"]), encoder)
+    with pytest.raises(ValueError, match=f"site '{site}': expected the same distribution in every"):
+        dgm.compress(pair.model, pair.guide, bits())
 
 
 def test_a_mask_inside_a_distribution_is_refused():
