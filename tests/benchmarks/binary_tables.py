@@ -189,7 +189,7 @@ def row_of(line: Line) -> str:
     """A cell as a row."""
     test = line["test"]
     error = stdev(test) / len(test) ** 0.5 if len(test) > 1 else nan
-    row = f"{line['set']:9s} {line['program']:15s} {-mean(test):9.3f} ± {error:.3f}"
+    row = f"{line['set']:9s} {line['program']:15s} {-mean(test):9.4f} ± {error:.4f}"
     seconds = sum(line["cpu_seconds"].values())
     row = f"{row}  valid {-mean(line['valid']):9.3f}  {seconds:5.0f} s"
     if "sum" in line:
