@@ -1,6 +1,7 @@
 """The page of evidence is that of its rows; their commands are there, and their figures can be read back."""
 
 import ast
+import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 import evidence
-from claims.page import MARK, written
+from claims.page import MARK, shown, written
 from claims.rows import Evidence, Row, counted, read_figure, recounted
 from claims.verdicts import Aim, verdict
 
@@ -134,6 +135,13 @@ def test_a_command_is_a_script_that_takes_its_options(command, tmp_path):
         script = evidence.ROOT / words[0]
         options = {w.split("=")[0].split(".")[0] for w in words[1:] if w.startswith("--")}
         assert options <= options_of(script)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_on_the_page_is_the_command(command):
+    """Lines end between words, not within quotes."""
+    text = shown(command).replace(" \\\n", " ")
+    assert shlex.split(text) == shlex.split(command.format(data="data", out="runs"))
 
 
 def test_the_page_says_why_a_row_is_missed_and_what_is_smaller():

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 from .rows import Evidence, Row
 from .verdicts import RULE
 
 MARK = "rows of evidence.yaml"
+WORD = re.compile(r"(?:'[^']*'|\S)+")  # of a command; no line ends within quotes
 
 
 def written(page: str, evidence: Evidence) -> str:
@@ -67,19 +70,22 @@ def _command(command: str, evidence: Evidence) -> list[str]:
         f"**{', '.join(rows)}**. Published: {'; '.join(sources)}.",
         "",
         "```console",
-        " \\\n    && ".join(_shown(command).split(" && ")),
+        " \\\n    && ".join(shown(command).split(" && ")),
         "```",
         "",
-        *dict.fromkeys(_measured(row, evidence) for row in rows.values()),
-        "",
     ]
-    return lines
+    measured: dict[str, list[str]] = {}
+    for name, row in rows.items():
+        measured.setdefault(_measured(row, evidence), []).append(name)
+    for text, names in measured.items():
+        lines.append(text if len(measured) == 1 else f"{', '.join(names)}: {text}")
+    return [*lines, ""]
 
 
-def _shown(command: str) -> str:
+def shown(command: str) -> str:
     """The command as one types it, lines of at most a hundred characters."""
     lines = [""]
-    for word in command.replace("{data}", "data").replace("{out}", "runs").split(" "):
+    for word in WORD.findall(command.replace("{data}", "data").replace("{out}", "runs")):
         if len(lines[-1]) + len(word) > 96:
             lines[-1] += " \\"
             lines.append("   ")
