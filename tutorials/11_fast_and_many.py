@@ -72,7 +72,8 @@ def build(*, compile=not SMOKE):
 
 # %% [markdown]
 # ## All seeds at once
-# The graph is captured once and compiled once, whatever the number of seeds. Each run keeps its own order of the data,
+# The graph is captured once and compiled once, whatever the number of seeds; it takes all of them at once on a GPU, and
+# on a CPU as many as fit a megabyte with their batches, of this program one. Each run keeps its own order of the data,
 # noise, validation, best epoch and average, and could stop early by itself; `runs.trainers` are what sixteen solo runs
 # would have left.
 

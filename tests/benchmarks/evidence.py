@@ -7,8 +7,10 @@
 
 A row says what its command prints: in `prints`, `{figure}` and `{error}` are the numbers that are read, `{skip}` is
 another number, `…` is anything on that line; the last such line counts. Rows with one command are measured by one run.
-`--write` puts figure, error, CPU minutes, day and machine (a key of `machines` in that file) into the rows, and writes
-the page anew. `{data}` in a command is the folder of data, `{out}` that of runs, which go on where they were.
+`{low}` and `{high}` are an interval. `--write` puts figure, error, interval, how many seeds, splits and rounds the
+command asks for, CPU minutes, day and machine (a key of `machines` in that file) into the rows, and writes the page
+anew; whether a figure reaches the published one follows by `claims/verdicts.py`. `{data}` in a command is the folder of
+data, `{out}` that of runs, which go on where they were: the minutes are then those of what was left.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from claims.page import written
-from claims.rows import Evidence, Row, read_figure
+from claims.rows import Evidence, Figures, Row, read_figure, recounted
 
 ROOT = Path(__file__).parents[2]
 ROWS = ROOT / "tutorials" / "evidence.yaml"
@@ -64,10 +66,26 @@ def run(command: str, data: Path, out: Path) -> tuple[str, float]:
 def compared(name: str, old: Row, new: Row) -> str:
     """Both figures, and their difference in standard errors where both have one."""
     text = f"{name}: {old.ours} stands, {new.ours} found, published {old.published}"
+    if new.verdict:
+        text = f"{text}: {new.verdict}"
     if old.figure is None or not (old.error or new.error):
         return text
     error = ((old.error or 0) ** 2 + (new.error or 0) ** 2) ** 0.5
     return f"{text}; {(new.figure - old.figure) / error:+.1f} standard errors"
+
+
+def renewed(row: Row, figures: Figures, minutes: float) -> Row:
+    """The row as it was measured now."""
+    figure, error, interval = figures
+    return replace(
+        row,
+        figure=figure,
+        error=error,
+        interval=interval,
+        over=recounted(row.over, row.command),
+        minutes=float(f"{minutes:.2g}"),
+        day=datetime.now(UTC).date().isoformat(),
+    )
 
 
 def measured(evidence: Evidence, names: list[str], data: Path, out: Path) -> dict[str, Row]:
@@ -78,10 +96,7 @@ def measured(evidence: Evidence, names: list[str], data: Path, out: Path) -> dic
         for name in names:
             row = evidence.rows[name]
             if row.command == command:
-                figure, error = read_figure(row, output)
-                day = datetime.now(UTC).date().isoformat()
-                minutes = float(f"{minutes:.2g}")
-                found[name] = replace(row, figure=figure, error=error, minutes=minutes, day=day)
+                found[name] = renewed(row, read_figure(row, output), minutes)
                 print(compared(name, row, found[name]), flush=True)
     return found
 
@@ -91,7 +106,9 @@ def listed(evidence: Evidence) -> str:
     lines = []
     for name, row in evidence.rows.items():
         minutes = "?" if row.minutes is None else f"{row.minutes:g}"
-        lines.append(f"{name:<26}{minutes:>6} CPU min  {row.ours:<20} published {row.published}")
+        lines.append(
+            f"{name:<26}{minutes:>6} CPU min  {row.ours:<22} beside {row.published:<8} {row.verdict}"
+        )
     return "\n".join(lines)
 
 

@@ -224,7 +224,7 @@ def main() -> None:
     print(f"{'':<36}{'s':>7}{'faster':>8}   quartiles    first call, s   nats")
     for name, row in report.items():
         figures = (
-            f"{row['seconds']:>7.2f}{row['faster']:>8.2f}   {row['low']:.2f} … {row['high']:.2f}"
+            f"{row['seconds']:>7.2f}{row['faster']:>8.2f}   [{row['low']:.2f}, {row['high']:.2f}]"
         )
         print(f"{name:<36}{figures}{row['first']:>15.1f}{row['value']:>9.1f}")
     if options.out:

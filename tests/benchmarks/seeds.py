@@ -80,7 +80,8 @@ def main() -> None:
             print(f"  {contestant:45s} {row[f'{rules.clock}_ms']:8.3f}  {row['ratio']:.2f}")
         gain = ratio(results, ALONE, TOGETHER, rules.clock)
         report["races"][title]["throughput"] = gain
-        print(f"  throughput {gain['ratio']:.2f} ({gain['low']:.2f} … {gain['high']:.2f}), {BAR}")
+        quartiles = f"[{gain['low']:.2f}, {gain['high']:.2f}], {gain['rounds']} rounds"
+        print(f"  throughput {gain['ratio']:.2f} {quartiles}, {BAR}")
     if is_chosen("growth", chosen):
         report["growth"] = growth(rules)
         print("\nms of a step of all seeds, by their number:", report["growth"])

@@ -23,6 +23,7 @@ from typing import Any
 from contestants import by_hand, ours, plain_pyro
 from contestants.sizes import CONV, DIGITS, FLOWS, IWAE, MLP, SMALL, SMALL_FLOWS, VAMP, Size
 from races.bars import (
+    BY_SVI,
     CONV_RACE,
     DIGITS_RACE,
     FIT,
@@ -35,6 +36,7 @@ from races.bars import (
     LOOP,
     MLP_RACE,
     OURS,
+    PYRO,
     PYTHAE,
     PYTHAE_EPOCH,
     SMALL_FLOWS_RACE,
@@ -54,7 +56,7 @@ def of_ours(choose: Choose, size: Size) -> Builds:
         OURS: partial(ours.stepping, model, size, compiled=True),
         FIT: partial(ours.fitting, model, size, epochs=1),
         "ours, eager": partial(ours.stepping, model, size, compiled=False),
-        "our pair, pyro.infer.SVI": partial(ours.by_svi, model, size),
+        BY_SVI: partial(ours.by_svi, model, size),
     }
 
 
@@ -75,7 +77,7 @@ def by_hands(choose: Choose, size: Size) -> Builds:
 
 
 def of_pyro(choose: Choose, size: Size) -> Builds:
-    return {"plain Pyro": partial(plain_pyro.stepping, choose(plain_pyro), size)}
+    return {PYRO: partial(plain_pyro.stepping, choose(plain_pyro), size)}
 
 
 def of_numpyro(choose: Choose, size: Size) -> Builds:
@@ -153,7 +155,8 @@ def show(title: str, report: dict[str, dict[str, Any]]) -> None:
         print(f"{name:<36}{times}  {quartiles:<14}{row['parameters']:>11,}{row['loss']:>12.2f}")
     for name, row in report["ratios"].items():
         verdict = f"bar {row['bar']}: {'met' if row['met'] else 'MISSED'}" if "bar" in row else ""
-        print(f"  {name:<72}{row['ratio']:>7.2f} [{row['low']:.2f}, {row['high']:.2f}] {verdict}")
+        quartiles = f"[{row['low']:.3f}, {row['high']:.3f}], {row['rounds']} rounds"
+        print(f"  {name:<72}{row['ratio']:>7.3f} {quartiles} {verdict}")
     sys.stdout.flush()
 
 

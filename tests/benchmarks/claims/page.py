@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 from .rows import Evidence, Row
+from .verdicts import RULE
 
 MARK = "rows of evidence.yaml"
+WORD = re.compile(r"(?:'[^']*'|\S)+")  # of a command; no line ends within quotes
 
 
 def written(page: str, evidence: Evidence) -> str:
@@ -12,10 +16,17 @@ def written(page: str, evidence: Evidence) -> str:
     begin, end = f"<!-- {MARK} -->\n", f"<!-- end of {MARK} -->"
     before, rest = page.split(begin)
     _, after = rest.split(end)
-    lines = ["## Rows", ""]
+    lines = ["## Rows", "", RULE, ""]
     for part in dict.fromkeys(row.part for row in evidence.rows.values()):
         lines += _table(part, evidence)
-    lines += _missed(evidence)
+    missed, smaller = {}, {}
+    for name, row in evidence.rows.items():
+        if row.verdict in ("not reached", "not run"):
+            missed[name] = row.missed
+        elif row.verdict == "at smaller size":
+            smaller[name] = row.smaller
+    lines += _why("What was not reached", missed, evidence)
+    lines += _why("As good, at smaller size", smaller, evidence)
     lines += ["## Commands", ""]
     for command in dict.fromkeys(row.command for row in evidence.rows.values()):
         lines += _command(command, evidence)
@@ -27,20 +38,22 @@ def _table(part: str, evidence: Evidence) -> list[str]:
     lines = [f"### {part}", "", head, "|---|---|---|---|"]
     for name, row in evidence.rows.items():
         if row.part == part:
-            ours = row.ours + (" (not reached)" if row.missed and row.figure is not None else "")
+            ours = row.ours if row.verdict in ("", row.ours) else f"{row.ours} ({row.verdict})"
             lines.append(f"| [{row.what}](#{name}) | {row.published} | {ours} | {row.over} |")
     return [*lines, ""]
 
 
-def _missed(evidence: Evidence) -> list[str]:
-    """Why, and the rows that it keeps from their figure."""
-    lines = ["## What was not reached", ""]
-    missed = {name: row for name, row in evidence.rows.items() if row.missed}
-    for why in dict.fromkeys(row.missed for row in missed.values()):
+def _why(title: str, reasons: dict[str, str], evidence: Evidence) -> list[str]:
+    """The reasons of some rows, each with the rows that have it."""
+    if not reasons:
+        return []
+    lines = [f"## {title}", ""]
+    for why in dict.fromkeys(reasons.values()):
         lines.append(f"- {why[0].upper()}{why[1:]}:")
         rows = []
-        for name, row in missed.items():
-            if row.missed == why:
+        for name, other in reasons.items():
+            if other == why:
+                row = evidence.rows[name]
                 rows.append(f"  [{name}](#{name}), {row.ours} beside {row.published}")
         lines += [*(f"{row};" for row in rows[:-1]), f"{rows[-1]}."]
     return [*lines, ""]
@@ -57,19 +70,22 @@ def _command(command: str, evidence: Evidence) -> list[str]:
         f"**{', '.join(rows)}**. Published: {'; '.join(sources)}.",
         "",
         "```console",
-        " \\\n    && ".join(_shown(command).split(" && ")),
+        " \\\n    && ".join(shown(command).split(" && ")),
         "```",
         "",
-        _measured(next(iter(rows.values())), evidence),
-        "",
     ]
-    return lines
+    measured: dict[str, list[str]] = {}
+    for name, row in rows.items():
+        measured.setdefault(_measured(row, evidence), []).append(name)
+    for text, names in measured.items():
+        lines.append(text if len(measured) == 1 else f"{', '.join(names)}: {text}")
+    return [*lines, ""]
 
 
-def _shown(command: str) -> str:
+def shown(command: str) -> str:
     """The command as one types it, lines of at most a hundred characters."""
     lines = [""]
-    for word in command.replace("{data}", "data").replace("{out}", "runs").split(" "):
+    for word in WORD.findall(command.replace("{data}", "data").replace("{out}", "runs")):
         if len(lines[-1]) + len(word) > 96:
             lines[-1] += " \\"
             lines.append("   ")
@@ -80,5 +96,7 @@ def _shown(command: str) -> str:
 def _measured(row: Row, evidence: Evidence) -> str:
     if row.figure is None:
         return "Not run."
-    minutes = "" if row.minutes is None else f", {row.minutes:g} minutes of CPU time"
-    return f"Measured on {row.day}: {evidence.machines[row.machine]}{minutes}."
+    minutes = "CPU time not recorded"
+    if row.minutes is not None:
+        minutes = f"{row.minutes:g} minutes of CPU time"
+    return f"Measured on {row.day}: {evidence.machines[row.machine]}, {minutes}."

@@ -11,6 +11,8 @@ OURS = "ours, compiled"
 FIT = "ours, in fit, 1 epoch"
 LONG_FIT = "ours, in fit, 10 epochs"
 HAND = "by hand, torch.compile, fused Adam"
+PYRO = "plain Pyro"
+BY_SVI = "our pair, pyro.infer.SVI"
 LOOP = "NumPyro, loop"
 JITTED = "NumPyro, jitted step"
 PYTHAE = "pythae, step"
@@ -51,7 +53,8 @@ class Bar:
 
 
 FITS = [Bar(LONG_FIT, OURS, most=1.05), Bar(FIT, OURS, most=1.2)]
-WITHOUT_BAR = [Bar(OURS, LOOP), Bar(OURS, HAND), Bar(FIT, OURS, most=1.2)]
+BY_TORCH = [Bar(OURS, HAND), Bar(OURS, PYRO)]
+WITHOUT_BAR = [Bar(OURS, LOOP), *BY_TORCH, Bar(FIT, OURS, most=1.2)]
 
 
 def beside_loop(most: float, fit: str = LONG_FIT) -> list[Bar]:
@@ -64,14 +67,21 @@ def beside_pythae(least: float) -> list[Bar]:
 
 
 BARS = {
-    MLP_RACE: [*beside_loop(1.05), *beside_pythae(2), *FITS],
-    SMALL_RACE: [*beside_loop(1.15), Bar(OURS, HAND, most=0.7), *beside_pythae(2), *FITS],
-    FLOWS_RACE: [*beside_loop(1.1, FIT), Bar(FIT, OURS, most=1.2)],
-    SMALL_FLOWS_RACE: [*beside_loop(1.8), *FITS],
-    CONV_RACE: [Bar(OURS, JITTED), Bar(OURS, HAND), Bar(FIT, OURS, most=1.2)],
+    MLP_RACE: [*beside_loop(1.05), *BY_TORCH, *beside_pythae(2), *FITS],
+    SMALL_RACE: [
+        *beside_loop(1.15),
+        Bar(OURS, HAND, most=0.7),
+        Bar(OURS, PYRO),
+        *beside_pythae(2),
+        *FITS,
+    ],
+    FLOWS_RACE: [*beside_loop(1.1, FIT), *BY_TORCH, Bar(FIT, OURS, most=1.2)],
+    SMALL_FLOWS_RACE: [*beside_loop(1.8), *BY_TORCH, *FITS],
+    CONV_RACE: [Bar(OURS, JITTED), *BY_TORCH, Bar(FIT, OURS, most=1.2)],
     IWAE_RACE: WITHOUT_BAR,
-    VAMP_RACE: beside_pythae(5),
-    IAF_RACE: beside_pythae(3),
+    VAMP_RACE: [Bar(OURS, HAND), *beside_pythae(5)],
+    IAF_RACE: [Bar(OURS, HAND), *beside_pythae(3)],
+    DIGITS_RACE: [Bar(OURS, BY_SVI)],
 }
 
 
