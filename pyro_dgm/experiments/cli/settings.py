@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from textwrap import wrap
 from typing import Any
 
-from ..configuration.answers import ALSO, default_class, find_class, near
+from ..configuration.answers import ALSO, Mistake, default_class, find_class, near
 from ..configuration.experiment import schema
 from ..configuration.modules import make_importable
 from ..configuration.said import class_and_settings, settings_said
@@ -76,7 +76,10 @@ def _of_place(place: Place) -> str:
         return "\n".join(_wrapped([f"--{place.path}: {place.wanted}"]))
     lines = [f"--{place.path}: {_kinds_of(place, held)}", ""]
     for name in names:
-        sentence = _first_sentence(find_class(held, name))
+        try:
+            sentence = _first_sentence(find_class(held, name))
+        except Mistake:  # of a module that is not trusted, though something has imported it
+            continue
         lines.append(f"  {name}: {sentence}" if sentence else f"  {name}")
     lines += ["", f"--{place.path}.help=CLASS for the settings of a class."]
     return "\n".join(_wrapped(lines))

@@ -229,9 +229,8 @@ def _not_imported(place: Place, path: str, error: Exception) -> Mistake:
         fix = (
             f"run it in the folder of {root}.py, or say FOLDER/{root}.py:{path.rpartition('.')[2]}"
         )
-        if place.path == "data":
-            return _mistake(place.path, expected, Shown(f"'{path}', and no such file"), fix)
-        return _mistake(place.path, expected, path, fix)
+        got = Shown(f"'{path}', and no such file") if place.path == "data" else path
+        return _mistake(place.path, expected, got, fix)
     said = " ".join(str(error).split()).rstrip(".")
     got = Shown(f"{type(error).__name__}: {said}{_place_of(error, root)}")
     return _mistake(place.path, f"{root} to be imported without an error", got, "mend that line")
@@ -277,8 +276,7 @@ def _nearest_class(place: Place, name: str) -> str:
     if "Own" in names and "." in name and name.split(".")[0] not in ROOTS:
         return f"--{place.path}=Own --{place.path}.program={name}, for a program of your own"
     close = near(name.rpartition(".")[2], names)
-    file = nearest_file(Path(name)) if place.path == "data" and close is None else None
-    if file is not None:
+    if close is None and place.path == "data" and (file := nearest_file(Path(name))):
         return f"--data={file}"
     return close or (f"--{place.path}={place.example}" if names else "a class of that kind")
 

@@ -2,12 +2,14 @@
 
 import re
 import shlex
+import warnings
 
 import numpy as np
 import pytest
 import torch
 
 from pyro_dgm.datasets import File
+from pyro_dgm.experiments.cli.command_line import main
 from pyro_dgm.experiments.configuration.arguments import read_experiment
 from pyro_dgm.files.errors import FileError
 
@@ -230,6 +232,26 @@ def test_a_column_of_identifiers_is_warned_of_and_no_other(tmp_path, recwarn, va
     said = [str(warning.message) for warning in recwarn]
     what = "column 'key' has a different integer in every row: an identifier?"
     assert said == ([f"{what} Leave it out: '--data.drop=[key]'"] if is_suspect else [])
+
+
+def test_a_warning_is_a_line_of_the_command_line_also_of_a_quiet_one(tmp_path, capsys):
+    table = {"key": range(NUM), "bmi": columns()["bmi"]}
+    path = write(tmp_path / "t.csv", table)
+    small = [
+        "--epochs=1",
+        "--evaluation.num=5",
+        "--device=cpu",
+        "--quiet",
+        f"--out={tmp_path / 'run'}",
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        main(["fit", f"--data={path}", *small])
+    lines = capsys.readouterr().err.splitlines()
+    what = "column 'key' has a different integer in every row: an identifier?"
+    assert [line for line in lines if "key" in line] == [
+        f"warning: {what} Leave it out: '--data.drop=[key]'"
+    ]
 
 
 def test_a_constant_column_of_real_numbers_is_warned_of(tmp_path):
