@@ -54,15 +54,15 @@ def test_help_of_a_part_fits_on_a_screen_and_names_its_settings(flags, words):
 
 
 def test_data_sets_that_flags_can_name_are_listed_once_and_no_others(capsys):
-    class TinyData(Digits):
+    class TheirData(Digits):
         pass
 
-    TinyData.__qualname__, TinyData.__module__ = "TinyData", "theirs"
+    TheirData.__qualname__, TheirData.__module__ = "TheirData", "theirs"
     text = help_of_part(["--data.help"])
     names = [line.split(":")[0].strip() for line in text.splitlines() if line.startswith("  ")]
     listed = [name for name in names if name.isidentifier()]
     assert listed == ["Digits", "FreyFaces", "File", "Idx", "OpenML", "Ring"]
-    assert "TinyData" not in names  # what other modules define, which nobody trusts here
+    assert "TheirData" not in names  # what other modules define, which nobody trusts here
     main(["fit", "--help"])
     assert "a data set by a name that `--data.help` lists" in capsys.readouterr().out
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from textwrap import wrap
 from typing import Any
 
-from ..configuration.answers import ALSO, Mistake, default_class, find_class, near
+from ..configuration.answers import ALSO, default_class, find_class, near
 from ..configuration.experiment import schema
 from ..configuration.modules import make_importable
 from ..configuration.said import class_and_settings, settings_said
@@ -78,7 +78,7 @@ def _of_place(place: Place) -> str:
     for name in names:
         try:
             sentence = _first_sentence(find_class(held, name))
-        except Mistake:  # of a module that is not trusted, though something has imported it
+        except ValueError:  # of a module that is not trusted, or a name that several classes have
             continue
         lines.append(f"  {name}: {sentence}" if sentence else f"  {name}")
     lines += ["", f"--{place.path}.help=CLASS for the settings of a class."]
