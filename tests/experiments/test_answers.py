@@ -16,6 +16,10 @@ ANSWERS = {
     "--seeds=[0,a]": r"seeds\[1\]: expected a whole number, got 'a'\. Fix: 10 there\.",
     "--seeds=a": r"seeds: expected a whole number or a list, each a whole number, got 'a'\. Fix: --seeds=1\.",
     "--data=null": r"data: expected Data: .*, or a file or a folder, got 'null'\. Fix: --data=Digits\.",
+    "--data=nofile.csv": r"data: .*/nofile\.csv: expected a file or a folder of data, got no such file in /.*\. Fix: ",
+    "--data=nowhere/nofile.npz": r"data: /.*/nofile\.npz: .*, got no such file, and no folder /.*/nowhere\. Fix: ",
+    "--data=nofile.data": r"data: .*, got 'nofile\.data', and no such file\. Fix: ",
+    "--data=File --data.path=x --data.drop=id": r"data\.drop: expected a list, .*Fix: '--data\.drop=\[id\]'\.$",
     "--data.pth=3": r"data\.pth: expected a setting of Digits: num_val, num_test, got 'pth'\. Fix: leave it out",
     "--trainer.lr=fast": r"trainer\.lr: expected a number, got 'fast'\. Fix: --trainer\.lr=0\.001\.",
     "--trainer.optimizer=Adm": r"trainer\.optimizer: expected Optimizer .*, got 'Adm'\. Fix: did you mean 'Adam'\.",
@@ -33,9 +37,18 @@ ANSWERS = {
 @pytest.mark.parametrize("flags", ANSWERS)
 def test_a_mistake_is_answered_with_its_path_and_the_nearest_name(flags):
     with pytest.raises(ValueError, match=f"^{ANSWERS[flags]}") as caught:
-        read_experiment(None, flags.split())
+        _ = read_experiment(None, flags.split()).data
     assert str(caught.value).count("Fix:") == 1
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("word", ["tabel.csv", "./tabel.csv", "table.npz", "table"])
+def test_a_path_that_is_not_there_is_answered_with_the_nearest_file(tmp_path, monkeypatch, word):
+    (tmp_path / "table.csv").write_text("a,b\n")
+    (tmp_path / "results.md").write_text("")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"Fix: --data(\.path)?=(.*/)?table\.csv\.$"):
+        _ = read_experiment(None, [f"--data={word}"]).data
 
 
 def test_a_mapping_is_answered_as_a_file_is():

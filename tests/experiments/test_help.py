@@ -4,6 +4,7 @@ import contextlib
 
 import pytest
 
+from pyro_dgm.datasets import Digits
 from pyro_dgm.experiments.cli.command_line import VERBS, main
 from pyro_dgm.experiments.cli.settings import help_of_part
 
@@ -20,7 +21,19 @@ def test_help_of_a_verb_fits_on_a_screen(verb, capsys):
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--model.help"], ["VAE", "Density", "Own"]),
+        (
+            ["--model.help"],
+            ["VAE: A VAE of a prior", "Density: A flow", "Own: A program of your own"],
+        ),
+        (
+            ["--data.help"],
+            ["a file or a folder", "File: Data of a file", "Ring: Points of the `ring`"],
+        ),
+        (["--loggers.help"], ["a list, each Logger", "TensorBoard: Curves for TensorBoard"]),
+        (
+            ["--trainer.optimizer.help"],
+            ["or null", "Adam: Implements Adam algorithm\n", "ClippedAdam\n"],
+        ),
         (["--model.help=VAE"], ["--model.latent (default 16)", "FlowPrior", "Convolutional"]),
         (["--model.prior.help=FlowPrior"], ["--model.prior.layers (default 2)", "SplineMAF"]),
         (["--model.prior=FlowPrior", "--model.prior.flow.help"], ["RealNVP"]),
@@ -38,6 +51,20 @@ def test_help_of_a_part_fits_on_a_screen_and_names_its_settings(flags, words):
     assert max(map(len, text.splitlines())) <= 100
     for word in words:
         assert word in text
+
+
+def test_data_sets_that_flags_can_name_are_listed_once_and_no_others(capsys):
+    class TheirData(Digits):
+        pass
+
+    TheirData.__qualname__, TheirData.__module__ = "TheirData", "theirs"
+    text = help_of_part(["--data.help"])
+    names = [line.split(":")[0].strip() for line in text.splitlines() if line.startswith("  ")]
+    listed = [name for name in names if name.isidentifier()]
+    assert listed == ["Digits", "FreyFaces", "File", "Idx", "OpenML", "Ring"]
+    assert "TheirData" not in names  # what other modules define, which nobody trusts here
+    main(["fit", "--help"])
+    assert "a data set by a name that `--data.help` lists" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     with warnings.catch_warnings(), process_group():
+        warnings.showwarning = _show_warning  # type: ignore[assignment]
         if rank_and_world()[0] > 0:
             warnings.simplefilter("ignore")  # rank 0 says it
         _run(given)
@@ -168,6 +169,11 @@ def _as_json(result: Any) -> str:
     if isinstance(result, Path):
         return json.dumps({"written": str(result)})
     return json.dumps({"num": len(result)})
+
+
+def _show_warning(message: Warning | str, *_: Any) -> None:
+    """A warning as one line, without the place in the code, which says nothing to who did not write it."""
+    print(f"warning: {message}", file=sys.stderr)
 
 
 def _say(line: str) -> None:

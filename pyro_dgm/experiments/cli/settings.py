@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from textwrap import wrap
 from typing import Any
 
-from ..configuration.answers import default_class, find_class, near
+from ..configuration.answers import ALSO, default_class, find_class, near
 from ..configuration.experiment import schema
 from ..configuration.modules import make_importable
 from ..configuration.said import class_and_settings, settings_said
@@ -70,13 +70,35 @@ def _place(keys: Sequence[str], said: Mapping[str, Any]) -> Place:
 
 
 def _of_place(place: Place) -> str:
-    lines = [f"--{place.path}: {place.wanted}"]
-    if MANY < len(place.names) < 4 * MANY:
-        lines.append(f"      {', '.join(place.names)}")
-    lines.append("")
-    if place.names:
-        lines.append(f"--{place.path}.help=CLASS for the settings of a class.")
+    held = Place(place.path, place.held(Sequence)) if place.holds(Sequence) else place
+    names = held.names
+    if not 0 < len(names) < 4 * MANY:
+        return "\n".join(_wrapped([f"--{place.path}: {place.wanted}"]))
+    lines = [f"--{place.path}: {_kinds_of(place, held)}", ""]
+    for name in names:
+        try:
+            sentence = _first_sentence(find_class(held, name))
+        except ValueError:  # of a module that is not trusted, or a name that several classes have
+            continue
+        lines.append(f"  {name}: {sentence}" if sentence else f"  {name}")
+    lines += ["", f"--{place.path}.help=CLASS for the settings of a class."]
     return "\n".join(_wrapped(lines))
+
+
+def _kinds_of(place: Place, held: Place) -> str:
+    """What a place takes, without the names of the classes."""
+    kinds = " or ".join(kind.__name__ for kind in held.kinds)
+    also = [ALSO[place.path]] if place.path in ALSO else []
+    nothing = ["null"] if place.takes_null else []
+    number = "a list, each " if held is not place else ""
+    return ", or ".join([f"{number}{kinds} by name", *also, *nothing])
+
+
+def _first_sentence(owner: Any) -> str:
+    """The first sentence of a docstring, on one line."""
+    paragraph = (inspect.getdoc(owner) or "").partition("\n\n")[0]
+    sentence = " ".join(paragraph.split()).partition(". ")[0].rstrip(".")
+    return "" if sentence.startswith(":") else sentence  # arguments alone
 
 
 def _of_class(place: Place, owner: Any) -> str:

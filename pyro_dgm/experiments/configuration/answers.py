@@ -20,6 +20,7 @@ from jsonargparse._common import ImportDenied
 from jsonargparse._typehints import resolve_class_path_by_name
 from jsonargparse._util import import_object
 
+from ..data.readers.locating import nearest_file
 from ..spelling import nearest
 from .kinds import check_function
 from .modules import file_of
@@ -91,9 +92,7 @@ def _check_settings(
         _check(places[name], value)
     for name, place in places.items():
         if place.is_required and name not in settings:
-            raise _mistake(
-                place.path, _wanted(place), Shown("nothing"), f"--{place.path}={place.example}"
-            )
+            raise _mistake(place.path, _wanted(place), Shown("nothing"), place.flag(place.example))
 
 
 def _check(place: Place, value: Any) -> None:
@@ -120,12 +119,13 @@ def _check(place: Place, value: Any) -> None:
 def _check_plain(place: Place, value: Any) -> None:
     """What the parser itself takes; else the words of the type, and a word that is near if it has a few."""
     if isinstance(value, float) and not isfinite(value):
-        raise _mistake(place.path, "a finite number", value, f"--{place.path}={place.example}")
+        raise _mistake(place.path, "a finite number", value, place.flag(place.example))
     is_wrong = is_null(value) and not place.takes_null
     if not is_wrong and _is_taken(place, value, is_spec=True):
         return
     words = [word for option in place.options for word in choices_of(option)]
-    said = f"{place.example} there" if "[" in place.path else f"--{place.path}={place.example}"
+    flag = place.flag(place.example_for(value))
+    said = f"{place.example} there" if "[" in place.path else flag
     fix = near(str(value), words) or said
     raise _mistake(place.path, _wanted(place), value, fix)
 
@@ -156,7 +156,7 @@ def _check_class(place: Place, value: Any) -> None:
     if name is None and CLASS not in value:
         found = default_class(place)
         if found is None:
-            raise _mistake(place.path, _wanted(place), value, f"--{place.path}={place.example}")
+            raise _mistake(place.path, _wanted(place), value, place.flag(place.example))
     else:
         found = find_class(place, name)
     if settings or isinstance(found, type):
@@ -229,7 +229,8 @@ def _not_imported(place: Place, path: str, error: Exception) -> Mistake:
         fix = (
             f"run it in the folder of {root}.py, or say FOLDER/{root}.py:{path.rpartition('.')[2]}"
         )
-        return _mistake(place.path, expected, path, fix)
+        got = Shown(f"'{path}', and no such file") if place.path == "data" else path
+        return _mistake(place.path, expected, got, fix)
     said = " ".join(str(error).split()).rstrip(".")
     got = Shown(f"{type(error).__name__}: {said}{_place_of(error, root)}")
     return _mistake(place.path, f"{root} to be imported without an error", got, "mend that line")
@@ -274,9 +275,10 @@ def _nearest_class(place: Place, name: str) -> str:
     names = place.names
     if "Own" in names and "." in name and name.split(".")[0] not in ROOTS:
         return f"--{place.path}=Own --{place.path}.program={name}, for a program of your own"
-    return near(name.rpartition(".")[2], names) or (
-        f"--{place.path}={place.example}" if names else "a class of that kind"
-    )
+    close = near(name.rpartition(".")[2], names)
+    if close is None and place.path == "data" and (file := nearest_file(Path(name))):
+        return f"--data={file}"
+    return close or (f"--{place.path}={place.example}" if names else "a class of that kind")
 
 
 def _wanted(place: Place) -> str:

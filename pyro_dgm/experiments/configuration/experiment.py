@@ -68,7 +68,7 @@ def schema(
 
     Args:
         model: the declaration of a model and its guide.
-        data: a file or a folder, or a data set by name: `Digits`, `File`, `Idx`, `OpenML`, `FreyFaces`.
+        data: a file or a folder, or a data set by a name that `--data.help` lists.
         objective: what is minimized, without its model and guide.
         trainer: the trainer, without its objective.
         adversarial: a critic and a game, in place of objective and trainer, or beside the objective.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ..data.readers.locating import has_known_suffix
 from .modules import FILE, module_of
 
 Folders = dict[str, Path]  # of the modules that are named by their files
@@ -52,17 +53,18 @@ def plain_settings(settings: dict[str, Any], folders: Folders) -> dict[str, Any]
 
 
 def is_path(value: str) -> bool:
-    """Whether data are named by a file or a folder: what exists, or has a separator or a suffix.
+    """Whether data are named by a file or a folder: what exists, or has a separator or a suffix of files of data.
 
     Example:
-        >>> is_path("data/cells.npz"), is_path("mydata.MyData"), is_path("mydata.py:MyData")
+        >>> is_path("cells.npz"), is_path("mydata.MyData"), is_path("mydata.py:MyData")
         (True, False, False)
     """
     if value.startswith("{") or FILE in value:  # a class and its settings, or a class in a file
         return False
     path = Path(value)
     is_class = all(part.isidentifier() for part in value.split("."))
-    return path.exists() or "/" in value or (path.suffix != "" and not is_class)
+    has_suffix = path.suffix != "" and not is_class
+    return path.exists() or "/" in value or has_suffix or has_known_suffix(value)
 
 
 def _import_path(value: str, key: str, folders: Folders) -> str:

@@ -16,6 +16,7 @@ from jsonargparse._typehints import (
     get_subclass_or_closed_types,
     type_to_str,
 )
+from torch import Tensor
 
 MANY = 16  # classes that are listed; of more (all modules of torch) the nearest alone
 PLAIN = {
@@ -98,8 +99,11 @@ class Place:
         """Short names of the classes that it takes, which files and flags use."""
         names: dict[str, None] = {}
         for kind in self.kinds:
-            for path in get_all_subclass_paths(kind):
-                names[path.rpartition(".")[2]] = None
+            paths = get_all_subclass_paths(kind)
+            for path in paths:
+                name = path.rpartition(".")[2]
+                if name != kind.__name__ or len(paths) == 1 or not _needs_tensors(kind):
+                    names[name] = None
         return list(names)
 
     @property
@@ -125,7 +129,7 @@ class Place:
         for option in self.options:
             if typing.get_origin(option) in (list, tuple, Sequence):
                 is_list = isinstance(self.default, list | tuple) and bool(self.default)
-                return f"{list(self.default)}" if is_list else "[…]"
+                return f"[{','.join(map(str, self.default))}]" if is_list else "[…]"
             if option in EXAMPLES:
                 return EXAMPLES[option]
             if choices_of(option):
@@ -133,6 +137,16 @@ class Place:
         kinds = [kind.__name__ for kind in self.kinds]
         others = [name for name in self.names if name not in kinds]
         return next(iter([*others, *kinds]), "…")
+
+    def example_for(self, value: Any) -> str:
+        """A value that would do in place of another: a text as a list of one, where texts are listed."""
+        is_item = self.held(Sequence) is str and isinstance(value, str) and value[:1] not in "[{"
+        return f"[{value}]" if is_item else self.example
+
+    def flag(self, value: str) -> str:
+        """The flag that says a value there, in quotes where a shell would take its brackets for a pattern."""
+        flag = f"--{self.path}={value}"
+        return f"'{flag}'" if "[" in flag else flag
 
 
 def places_of(owner: Callable[..., Any], path: str, num_given: int = 0) -> dict[str, Place]:
@@ -144,6 +158,12 @@ def places_of(owner: Callable[..., Any], path: str, num_given: int = 0) -> dict[
         here = f"{path}.{parameter.name}" if path else parameter.name
         found[parameter.name] = Place(here, parameter.annotation, parameter.default)
     return found
+
+
+def _needs_tensors(kind: type) -> bool:
+    """Whether a class takes tensors, which no flag says."""
+    parameters = get_signature_parameters(kind, "__init__")
+    return any(p.annotation is Tensor and p.default is inspect.Parameter.empty for p in parameters)
 
 
 def choices_of(option: Any) -> list[str]:

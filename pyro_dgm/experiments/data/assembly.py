@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from math import log
 from pathlib import Path
@@ -13,10 +14,10 @@ from torch import Tensor
 
 from ...files.errors import FileError
 from .columns import (
-    check_beside,
     context_names,
     encode_context,
     encode_labels,
+    filled_beside,
     label_name,
 )
 from .datasets import SPLITS, Kind
@@ -24,7 +25,8 @@ from .grey import binarized
 from .kinds import Summary, choose_kind, first_missing, summarize
 from .readers.content import Asked, BySplit, Content, refuse_unused
 from .readers.locating import read_content
-from .shapes import as_rows, size_text
+from .readers.suspects import warn_of_columns
+from .shapes import as_rows, names_text, size_text
 from .splits import Plan, plan_splits
 
 EXACT = 2**24  # integers to which float32 holds
@@ -77,6 +79,7 @@ def assemble(path: Path, asked: Asked, choices: Choices) -> dict[str, Any]:
     content = read_content(path, asked)
     refuse_unused(content, asked)
     rows, said = _read_rows(content, choices)
+    warn_of_columns(content, asked, is_real=rows.kind is Kind.REAL, stacklevel=4)
     plan, line = _plan(content, rows, choices)
     x, masks, lines = _tensors(rows, plan, choices)
     levels, is_dynamic = rows.levels, False
@@ -119,14 +122,30 @@ def _read_rows(content: Content, choices: Choices) -> tuple[Rows, list[str]]:
         raise FileError(content.path, "a number in every place", got, fix)
     if summary.low > summary.high:
         raise FileError(content.path, "numbers", "missing ones alone", "another --data.array")
+    num = sum(len(part) for part in x.values())
+    if summary.low == summary.high and num > 1:
+        got = f"{summary.low:g} in every place, which leaves nothing to model"
+        raise FileError(content.path, "numbers that differ", got, "a file of other numbers")
     _require_range(content, summary)
     kind, levels, text = choose_kind(
         content.path, x, summary, choices.kind, choices.levels, is_image=content.is_image
     )
-    num = sum(len(part) for part in x.values())
     thing = "images" if content.is_image else "rows"
-    line = f"data: {num:,} {thing} of {size_text(event_shape)}, {text}"
+    if kind is Kind.COUNTS and choices.kind is None:
+        _warn_of_float_counts(content, summary, stacklevel=5)
+    line = f"data: {num:,} {thing} of {size_text(event_shape)}{names_text(names)}, {text}"
     return Rows(x, event_shape, kind, levels), [line, *content.said, *turned]
+
+
+def _warn_of_float_counts(content: Content, summary: Summary, stacklevel: int) -> None:
+    """Warn of whole numbers in floats, unless there is a reason for them: annotated data, or NaN among them."""
+    if summary.dtype.kind == "f" and not summary.num_missing and "layer" not in content.options:
+        warnings.warn(
+            f"{content.path}: all numbers are whole, though of dtype {summary.dtype}: they are taken "
+            "for counts, a mass and no density. Fix: --data.kind=real for measurements, "
+            "--data.kind=counts for counts.",
+            stacklevel=stacklevel,
+        )
 
 
 def _require_range(content: Content, summary: Summary) -> None:
@@ -222,8 +241,10 @@ def _labels(content: Content, asked: Asked, plan: Plan) -> tuple[Tensors, list[s
     name = label_name(content, asked)
     if name is None:
         return {}, [], []
-    labels, classes = encode_labels(_beside(content, name, plan))
-    return labels, classes, [f"labels: {len(classes)} classes by '{name}' (--data.labels)"]
+    values = _beside(content, name, plan, has_mask=asked.has_mask, as_classes=True)
+    labels, classes = encode_labels(values)
+    use = "kept for figures" + ("" if name in (asked.context or ()) else "; not used by the model")
+    return labels, classes, [f"labels: {len(classes)} classes by '{name}', {use} (--data.labels)"]
 
 
 def _context(
@@ -233,15 +254,18 @@ def _context(
     found: dict[str, tuple[Tensor, ...]] = {}
     said = []
     for name in context_names(content, asked):
-        by_split, text = encode_context(name, _beside(content, name, plan))
+        values = _beside(content, name, plan, has_mask=asked.has_mask, as_classes=False)
+        by_split, text = encode_context(name, values)
         said.append(f"context: {text} (--data.context)")
         for split, value in by_split.items():
             found[split] = (*found.get(split, ()), value)
     return found, said
 
 
-def _beside(content: Content, name: str, plan: Plan) -> BySplit:
+def _beside(
+    content: Content, name: str, plan: Plan, *, has_mask: bool, as_classes: bool
+) -> BySplit:
     """What stands beside the data, in the rows of the splits."""
-    values = content.beside[name]
-    check_beside(content.path, name, values)
+    found = content.beside[name]
+    values = filled_beside(content.path, name, found, has_mask=has_mask, as_classes=as_classes)
     return {split: values[source][rows] for split, (source, rows) in plan.items()}

@@ -17,7 +17,7 @@ class File(Data):
     - `.npy`, `.npz`, `.pt`, `.safetensors`: the array called x, data or images, or the only one, a row per datum;
       `x_train`, `val`, `test_x` and the like are splits; labels (`labels`, `y`) and a `batch` stand beside it. An
       `.npy` of 256 MiB or more stays on disk, and its splits are consecutive rows.
-    - `.csv`, `.tsv`, `.parquet` (extra `parquet`): each column is a dim, but for those of labels and context.
+    - `.csv`, `.tsv`, `.parquet` (extra `parquet`): each column is a dim, but for those of labels, context and drop.
     - IDX files of any size and shape; a folder of them by MNIST's names, or one such file.
     - a folder of pictures (PNG, JPEG), whose folders are classes, or splits with folders of classes.
     - `.h5ad` (extra `anndata`): counts of X or a layer, labels and context of the columns of obs.
@@ -30,7 +30,7 @@ class File(Data):
     Args:
         path: of the file or folder.
         array: name of the array of data, where there are several.
-        labels: name of the array or column of classes, which serve pictures; `context=[…]` gives them to the programs.
+        labels: name of the array or column of classes, which colour figures; `context=[…]` gives them to the programs.
         context: names of arrays or columns that model and guide take as context: categories (texts, integers of at most
             100 values) become one-hot, other numbers are standardized by the training data.
         val: validation data, as a share of the rows or a number.
@@ -42,10 +42,12 @@ class File(Data):
             `fixed`, one draw of all; a threshold between 0 and 1 of the highest level, above which is 1.
         size: height and width, or both in one number, to which pictures are scaled and cropped.
         missing: `mask` puts 0 where a number is missing, and a mask, bool `(N, D)`, last into the context, as
-            `Observed(likelihood)` takes it.
+            `Observed(likelihood)` takes it. A category that is missing, in labels or context, is one of its own; a
+            number of the context that is missing becomes its mean, with a further column that is 1 where it is there.
         standardize: whether real numbers are shifted and scaled, column by column, by mean and standard deviation of
             the training data; log densities are then those of the scaled numbers.
         layer: of annotated data, in place of X.
+        drop: names of columns of a table that are not read, such as identifiers and dates.
 
     Raises:
         FileError: for what is missing, cut off, empty or of another kind, and numbers that are not what they should be,
@@ -70,8 +72,10 @@ class File(Data):
         missing: Literal["refuse", "mask"] = "refuse",
         standardize: bool = False,  # noqa: FBT001, FBT002
         layer: str | None = None,
+        drop: list[str] | None = None,
     ):
-        asked = Asked(array, labels, context, _as_size(size), layer)
+        has_mask = missing == "mask"
+        asked = Asked(array, labels, context, _as_size(size), layer, drop, has_mask)
         choices = Choices(
             val=val,
             test=test,

@@ -17,7 +17,7 @@ from .idx import read_idx_images
 NUM_TRAIN = 50_000  # of the 60,000 training images of MNIST and its relatives
 
 
-class SquareBytes(Data):
+class _SquareBytes(Data):
     """Square grey images as bytes: train is the first 50,000 of the training images, validation the others.
 
     Args:
@@ -45,12 +45,13 @@ class SquareBytes(Data):
         super().__init__(train, val, test, (side, side), levels, dynamic=binary)
 
 
-class Idx(SquareBytes):
+class Idx(_SquareBytes):
     """MNIST, Fashion-MNIST and their kin from a folder of IDX files, gzipped or not.
 
     Args:
         folder: with `train-images-idx3-ubyte(.gz)` and `t10k-images-idx3-ubyte(.gz)`.
-        binary: as in `SquareBytes`.
+        binary: dynamic binarization of the training images and one fixed draw (seed 0) of the others; otherwise the
+            256 grey levels.
 
     Raises:
         ValueError: if a file is missing or is no IDX file of images.
@@ -62,12 +63,13 @@ class Idx(SquareBytes):
         super().__init__(first, test, binary=binary)
 
 
-class OpenML(SquareBytes):
+class OpenML(_SquareBytes):
     """A data set of square grey images from openml.org, downloaded (and cached) by scikit-learn.
 
     Args:
         name: its name there, such as `mnist_784` or `Fashion-MNIST`.
-        binary: as in `SquareBytes`.
+        binary: dynamic binarization of the training images and one fixed draw (seed 0) of the others; otherwise the
+            256 grey levels.
 
     Raises:
         ConnectionError: offline.

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from ...files.errors import FileError
 from .readers.content import ALL, BySplit, Content
 
 CHANNELS = (1, 3, 4)  # numbers of channels that a last dim is taken for
+MOST_NAMES, MOST_LETTERS = 6, 16  # of columns, in a line
 
 
 def as_rows(content: Content) -> tuple[BySplit, tuple[int, ...], list[str]]:
@@ -45,6 +48,20 @@ def _is_last_channels(first: int, second: int, last: int) -> bool:
 
 def _with_event(array: np.ndarray) -> np.ndarray:
     return array[:, None] if array.ndim == 1 else array
+
+
+def names_text(names: Sequence[str]) -> str:
+    """The first names of columns in brackets; none where they are only numbered.
+
+    Example:
+        >>> names_text(["age", "income"]), names_text(["0", "1"])
+        (' (age, income)', '')
+    """
+    if not names or list(names) == [str(number) for number in range(len(names))]:
+        return ""
+    shown = [name if len(name) <= MOST_LETTERS else f"{name[:MOST_LETTERS]}…" for name in names]
+    more = ", …" if len(names) > MOST_NAMES else ""
+    return f" ({', '.join(shown[:MOST_NAMES])}{more})"
 
 
 def size_text(event_shape: tuple[int, ...]) -> str:

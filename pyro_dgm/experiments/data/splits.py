@@ -17,6 +17,7 @@ from .readers.content import ALL
 SHARE = 0.1  # of the rows, for validation and for test
 SHARE_OF_MNIST = 1 / 6  # the last 10,000 of 60,000
 LEAST = 2  # rows of a split: a standard error needs two
+PURPOSES = {"val": "validate", "test": "test"}  # what a split is there to
 
 Rows = slice | np.ndarray
 Plan = dict[str, tuple[str, Rows]]  # by split: which rows of which split of the file
@@ -80,9 +81,15 @@ def plan_splits(
 
 
 def _refuse_few(path: Path, num: int, numbers: Mapping[str, int]) -> NoReturn:
-    got = " and ".join(f"{number} to {name}" for name, number in numbers.items()) or f"{num} rows"
-    what = f"{LEAST} rows or more in every split of {num}"
-    raise FileError(path, what, got, "more rows, or smaller --data.val and --data.test")
+    rows = f"{num} row" if num == 1 else f"{num} rows"
+    least = LEAST * (1 + len(numbers))
+    if num < least:
+        uses = ["train", *(PURPOSES[name] for name in numbers)]
+        each = " and ".join(f"{LEAST} to {use}" for use in uses)
+        raise FileError(path, f"{least} rows or more, {each}", rows, "more rows")
+    taken = " and ".join(f"{number} to {PURPOSES[name]}" for name, number in numbers.items())
+    what = f"{LEAST} rows or more to train"
+    raise FileError(path, what, f"{rows}, {taken}", "smaller --data.val and --data.test")
 
 
 def _order(num: int, seed: int, *, in_order: bool) -> np.ndarray | None:

@@ -93,5 +93,5 @@ def test_flipped_bytes_end_in_data_or_in_a_named_error(tmp_path, name):
 @of_formats
 def test_a_folder_of_that_name_is_no_file(tmp_path, name):
     (tmp_path / name).mkdir()
-    with pytest.raises(FileError, match=rf"{name}: expected IDX files, pictures, .*got none"):
+    with pytest.raises(FileError, match=rf"{name}: expected a folder of pictures, .*got none"):
         File(str(tmp_path / name))

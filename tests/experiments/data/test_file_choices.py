@@ -86,7 +86,7 @@ def test_what_is_asked_for_holds(read, array, options, kind, levels):
         (
             COUNTS,
             {"val": 29},
-            r"expected 2 rows or more in every split of 30, got 3 to test and 29",
+            r"expected 2 rows or more to train, got 30 rows, 3 to test and 29 to validate\. Fix: smaller",
         ),
         (COUNTS, {"val": 1}, r"data\.val: expected a share .* or a number of rows from 2, got 1 "),
         (
@@ -171,14 +171,14 @@ def test_missing_paths_are_answered_with_the_nearest_name(tmp_path):
     np.save(tmp_path / "digits.npy", COUNTS)
     with pytest.raises(
         ValueError,
-        match=r"digts\.npy: expected a file or a folder .*got no file or folder of that name, did "
+        match=r"digts\.npy: expected a file or a folder of data, got no such file in .*, did "
         r"you mean 'digits\.npy'\. Fix: --data\.path=.*digits\.npy",
     ):
         File(str(tmp_path / "digts.npy"))
-    with pytest.raises(ValueError, match=r"nowhere/x\.npy: expected a file or a folder of data"):
+    with pytest.raises(ValueError, match=r"/nowhere/x\.npy: .*, got no such file, and no folder /"):
         File("nowhere/x.npy")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match=r"empty: expected IDX files, pictures, .*, got none"):
+    with pytest.raises(ValueError, match=r"empty: expected a folder of pictures, .*, got none"):
         File(str(tmp_path / "empty"))
     (tmp_path / "x.xlsx").write_text("text")
     with pytest.raises(ValueError, match=r"x\.xlsx: expected a file of data .*got the suffix"):

@@ -141,6 +141,8 @@ def test_packed_bits_are_unpacked(tmp_path):
 def test_idx_files_of_any_dtype_and_shape_are_read(tmp_path, number, shape):
     array = RNG.integers(0, 100, shape).astype(number)
     array.flat[0] = 77
+    if number[0] == "f":
+        array += 0.5
     write_array(tmp_path / "some.idx.gz", array)
     data = File(str(tmp_path / "some.idx.gz"))
     assert multiset(everything(data)) == multiset(array.reshape(30, -1))
@@ -191,13 +193,13 @@ def test_images_with_channels_last_have_them_first(tmp_path):
         ({"features": X}, {"array": "feature"}, r"got 'feature', did you mean 'features'\. Fix: --data"),
         ({"x": X, "labels": Y}, {"labels": "lables"}, r"data\.labels: .*got 'lables', did you mean 'labels'"),
         ({"x": X, "batch": Y}, {"context": ["bacth"]}, r"data\.context: .*got 'bacth', did you mean 'batch'"),
-        ({"x": X, "y": X[:, 0]}, {"labels": "y"}, r"expected classes.*got 'y'.*Fix: --data\.context=\[y\]"),
+        ({"x": X, "y": X[:, 0]}, {"labels": "y"}, r"expected classes.*got 'y'.*Fix: '--data\.context=\[y\]' in place"),
         ({"test": X, "val": X}, {}, r"expected data to train on, got splits test, val"),
         ({"x": X, "x_train": X}, {}, r"got 'x' and its splits \['train'\]"),
         ({"x_train": X, "x_test": X[:, :3]}, {}, r"rows of shape \(4,\) .*, got \(30, 3\) in test"),
         ({"train": X, "val": X, "test": X}, {"val": 0.2}, r"data\.val: expected none"),
         ({"x": X[:0]}, {}, r"expected rows of shape \(4,\) in every split, got \(0, 4\)"),
-        ({"x": X[:5]}, {}, r"in every split of 5, got 2 to test and 2 to val"),
+        ({"x": X[:5]}, {}, r"expected 6 rows or more, 2 to train and 2 to test and 2 to validate, got 5 rows"),
         ({"x": X.astype(str)}, {}, r"expected numbers, got texts of dtype <U32 in all"),
         ({"x": X + 1j}, {}, r"expected numbers, got values of dtype complex64"),
         ({"x": np.packbits(X > 0, axis=1), "num_vars": np.array(99)}, {}, r"in 13 bytes each, got uint8"),

@@ -32,7 +32,8 @@ def test_colours_come_first_and_folders_are_classes(tmp_path):
         assert multiset(everything(data)[labels == number]) == multiset(of_class)
     assert data.num_context == 0
     assert File(str(tmp_path / "p"), context=["folder"]).num_context == 2
-    assert "labels: 2 classes by 'folder' (--data.labels)" in data.said
+    of_labels = "labels: 2 classes by 'folder', kept for figures; not used by the model"
+    assert f"{of_labels} (--data.labels)" in data.said
 
 
 def test_folders_of_splits_are_splits_with_one_list_of_classes(tmp_path):
@@ -102,8 +103,11 @@ def test_scaling_keeps_the_aspect_and_crops_at_the_centre(tmp_path):
     array = np.zeros((4, 8), np.uint8)
     array[:, 2:6] = 200
     for number in range(10):
-        Image.fromarray(array).save(tmp_path / f"{number}.png")
-    assert bool((File(str(tmp_path), size=4).train == 200).all())
+        Image.fromarray(array // (1 + number % 2)).save(tmp_path / f"{number}.png")
+    assert {tuple(set(row)) for row in File(str(tmp_path), size=4).train.tolist()} == {
+        (100,),
+        (200,),
+    }
 
 
 @pytest.mark.parametrize("content", [b"", b"\x89PNG\r\n\x1a\n" + bytes(9), b"no picture at all"])
@@ -130,6 +134,44 @@ def test_pictures_beside_folders_of_classes_are_refused(tmp_path):
     write_pictures(tmp_path, 2)
     with pytest.raises(FileError, match=r"folders of classes alone, .*got 2 pictures beside them"):
         File(str(tmp_path))
+
+
+def write_run(folder):
+    """A run with a picture and a report beside it."""
+    write_pictures(folder, 1)
+    write_pictures(folder / "report", 1)
+    (folder / "config.yaml").write_text("epochs: 3\n")
+
+
+def test_pictures_of_runs_are_no_data(tmp_path):
+    write_run(tmp_path / "runs" / "first")
+    np.save(tmp_path / "x.npy", np.arange(60).reshape(30, 2))
+    np.save(tmp_path / "y.npy", np.arange(60).reshape(30, 2))
+    with pytest.raises(
+        FileError, match=r"got 2 files of data: x\.npy, y\.npy\. Fix: --data\.path="
+    ):
+        File(str(tmp_path))
+    (tmp_path / "y.npy").unlink()
+    assert len(File(str(tmp_path)).train) == 24
+    write_pictures(tmp_path / "photos" / "a", 9)
+    write_pictures(tmp_path / "photos" / "b", 9)
+    write_run(tmp_path / "photos" / "runs" / "second")
+    assert File(str(tmp_path / "photos")).classes == ["a", "b"]
+
+
+def test_too_few_pictures_are_named_with_the_files_beside_them(tmp_path):
+    write_pictures(tmp_path / "shots", 2)
+    np.save(tmp_path / "x.npy", np.zeros((30, 2)))
+    np.save(tmp_path / "y.npy", np.zeros((30, 2)))
+    with pytest.raises(
+        FileError,
+        match=r"expected 6 pictures or more, since a folder is read as a folder of pictures, got 2: "
+        r"shots/000\.png, shots/001\.png, beside x\.npy, y\.npy\. Fix: a file, --data\.path=.*x\.npy",
+    ):
+        File(str(tmp_path))
+    write_pictures(tmp_path / "shots", 12)
+    said = File(str(tmp_path)).said
+    assert "data: the pictures of the folder; not read: x.npy, y.npy (--data.path)" in said
 
 
 def test_one_picture_is_no_data(tmp_path):

@@ -32,7 +32,9 @@ def test_columns_of_zeros_and_ones_are_binary(tmp_path):
     data = File(write_csv(tmp_path / "t.csv", columns_of(BITS)))
     assert (data.kind, data.levels, data.names) == (Kind.BINARY, 2, ["a", "b", "c"])
     assert multiset(everything(data)) == multiset(BITS)
-    assert data.said[0] == "data: 40 rows of 3 columns, int64, 0 and 1: binary (--data.kind)"
+    assert (
+        data.said[0] == "data: 40 rows of 3 columns (a, b, c), int64, 0 and 1: binary (--data.kind)"
+    )
 
 
 @pytest.mark.parametrize(
@@ -170,8 +172,8 @@ def test_standardized_numbers_say_what_their_density_lacks(tmp_path):
 @pytest.mark.parametrize(
     ("columns", "options", "match"),
     [
-        ({"a": [1, 2] * 20, "name": ["u", "v"] * 20}, {}, r"got 'u' in column 'name', row 1\. Fix: --data\.context"),
-        ({"a": ["1", "?"] * 20}, {}, r"expected numbers, got '\?' in column 'a', row 2"),
+        ({"a": [1, 2] * 20, "name": ["u", "v"] * 20}, {}, r"'u' in column 'name', row 1\. Fix: '--data\.context=."),
+        ({"a": ["1", "?"] * 20}, {}, r"got '\?' in column 'a', row 2\. Fix: an empty cell in place of '\?'"),
         ({"a": [1, 2] * 20}, {"array": "a"}, r"data\.array: expected none for .*t\.csv"),
         ({"a": [1, 2] * 20}, {"labels": "b"}, r"data\.labels: .*one of: a; got 'b'"),
         ({"a": [1, 2] * 20}, {"labels": "a"}, r"expected a column of data, got labels and context alone"),

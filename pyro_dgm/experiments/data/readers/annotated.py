@@ -11,7 +11,7 @@ import numpy as np
 from ....files.errors import FileError
 from ....files.reading import describe
 from .arrays import BATCH_NAMES
-from .content import ALL, Asked, Content, require_name
+from .content import ALL, Asked, Content, require_name, require_names
 from .stored import first_bytes, one_line
 from .tables import LABEL_COLUMNS, column_as_array
 
@@ -57,9 +57,9 @@ def content_of_annotated(path: Path, stored: Any, asked: Asked) -> Content:
     x = np.asarray(counts.toarray() if is_sparse else counts)
     columns = list(stored.obs.columns)
     labels, context = _found(columns, asked)
-    for option, name in [("labels", labels), *(("context", name) for name in context)]:
-        if name is not None:
-            require_name(option, name, columns, path)
+    if labels is not None:
+        require_name("labels", labels, columns, path)
+    require_names("context", context, columns, path)
     beside = {
         name: {ALL: column_as_array(stored.obs[name])}
         for name in dict.fromkeys([labels, *context])

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ....files.errors import FileError
-from .content import ALL, SPLIT_NAMES, Asked, BySplit, Content, require_name
+from .content import ALL, SPLIT_NAMES, Asked, BySplit, Content, require_name, require_names
 
 DATA_NAMES = ("x", "data", "images", "counts", "features", "inputs", "samples", "arr_0")
 LABEL_NAMES = ("labels", "label", "y", "targets", "target", "classes", "class")
@@ -44,9 +44,9 @@ def content_of_arrays(path: Path, arrays: Mapping[str, np.ndarray], asked: Asked
         x = _unpacked(x, int(bits), path)
         said.append(f"data: bits of packed bytes, {NUM_BITS} = {int(bits)}")
     beside, others = _of_as_many_rows(x, groups)
-    for name in asked.columns:
-        option = "labels" if name == asked.labels else "context"
-        require_name(option, name, list(beside), path)
+    if asked.labels is not None:
+        require_name("labels", asked.labels, list(beside), path)
+    require_names("context", asked.context or (), list(beside), path)
     if others:
         said.append(f"data: not used, of other numbers of rows: {', '.join(sorted(others))}")
     return Content(path, x, beside, said=said, options=("array",))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import yaml
 
 from ....files.errors import FileError
 from ...spelling import nearest
@@ -40,6 +42,8 @@ class Asked:
         context: names of arrays or columns that are context.
         size: height and width of images.
         layer: of annotated data, in place of X.
+        drop: names of columns that are not read.
+        has_mask: whether what is missing is told by a mask, and not refused.
     """
 
     array: str | None = None
@@ -47,6 +51,8 @@ class Asked:
     context: Sequence[str] | None = None
     size: tuple[int, int] | None = None
     layer: str | None = None
+    drop: Sequence[str] | None = None
+    has_mask: bool = False
 
     @property
     def columns(self) -> list[str]:
@@ -67,7 +73,7 @@ class Content:
         labels: the name in `beside` of the classes, where the format says so.
         in_order: whether rows to validate by are the last ones of those to train on, as is usual for MNIST.
         said: how it was read.
-        options: those of array, size and layer that the format has.
+        options: those of array, size, layer and drop that the format has.
     """
 
     path: Path
@@ -117,7 +123,12 @@ def refuse_unused(content: Content, asked: Asked) -> None:
     Raises:
         ValueError: for such an option.
     """
-    purposes = {"array": "arrays by name", "size": "pictures in a folder", "layer": "h5ad files"}
+    purposes = {
+        "array": "arrays by name",
+        "size": "pictures in a folder",
+        "layer": "h5ad files",
+        "drop": "tables",
+    }
     for name, purpose in purposes.items():
         value = getattr(asked, name)
         if value is not None and name not in content.options:
@@ -137,7 +148,42 @@ def _refuse_other_columns(first: Content, second: Content) -> None:
     )
 
 
-def require_name(option: str, name: str, names: Sequence[str], path: Path) -> None:
+def list_flag(option: str, names: Sequence[str]) -> str:
+    r"""The flag that gives a list of names, as a shell takes it: quoted, and without spaces.
+
+    Example:
+        >>> list_flag("drop", ["id", "0", "first, second"])
+        '\'--data.drop=[id,"0","first, second"]\''
+    """
+    return shlex.quote(f"--data.{option}=[{','.join(map(_as_item, names))}]")
+
+
+def _as_item(name: str) -> str:
+    """A name as it stands in a list of YAML: in quotes where it would be read as something else."""
+    try:
+        is_plain = yaml.safe_load(f"[{name}]") == [name]
+    except yaml.YAMLError:
+        is_plain = False
+    return name if is_plain else f'"{name}"'
+
+
+def require_names(option: str, given: Sequence[str], names: Sequence[str], path: Path) -> None:
+    """Refuse a list with a name that a file does not have; the fix is the list with the nearest one.
+
+    Raises:
+        ValueError: for such a name.
+    """
+    for name in given:
+        close = nearest(name, names)
+        mended = [close if other == name else other for other in given]
+        kept = [other for other in dict.fromkeys(mended) if other is not None]
+        fix = list_flag(option, kept) if kept else f"leave --data.{option} out"
+        require_name(option, name, names, path, fix)
+
+
+def require_name(
+    option: str, name: str, names: Sequence[str], path: Path, fix: str | None = None
+) -> None:
     """Refuse a name that a file does not have, with the nearest one that it has.
 
     Raises:
@@ -149,7 +195,8 @@ def require_name(option: str, name: str, names: Sequence[str], path: Path) -> No
     close = nearest(name, names)
     meant = f", did you mean '{close}'" if close else ""
     example = close or (names[0] if names else None)
-    fix = f"--data.{option}={example}" if example else f"leave --data.{option} out"
+    if fix is None:
+        fix = f"--data.{option}={example}" if example else f"leave --data.{option} out"
     raise ValueError(
         f"data.{option}: expected a name in {path}, one of: {known or 'none'}; "
         f"got '{name}'{meant}. Fix: {fix}."

@@ -12,7 +12,7 @@ from ...spelling import nearest
 from ..idx import read_idx
 from .annotated import read_h5ad
 from .content import SPLIT_NAMES, Asked, BySplit, Content, joined
-from .pictures import has_pictures, read_pictures
+from .pictures import SUFFIXES, has_pictures, names_of, read_pictures
 from .stored import first_bytes, read_idx_file, read_npy, read_npz, read_pt, read_safetensors
 from .tables import read_csv, read_parquet
 
@@ -85,12 +85,12 @@ def _read_folder(path: Path, asked: Asked) -> Content:
         known = [file for file in files if file.suffix.lower() in READERS]
         if len(known) == 1 and not any(folder.is_dir() for folder in path.iterdir()):
             return _reader_of(known[0])(known[0], asked)
-        return read_pictures(path, asked)
+        return read_pictures(path, asked, known)
     known = [file for file in files if file.suffix.lower() in READERS]
     if len(known) == 1:
         return _reader_of(known[0])(known[0], asked)
-    what = "IDX files, pictures, train/val/test files, or one file of data"
-    got = f"{len(known)} files of data: {', '.join(f.name for f in known[:6])}" if known else "none"
+    what = "a folder of pictures, of IDX files, of train/val/test files, or of one file of data"
+    got = f"{len(known)} files of data: {names_of(known)}" if known else "none of them"
     fix = f"--data.path={known[0]}" if known else "the path of a file, or of another folder"
     raise FileError(path, what, got, fix)
 
@@ -103,20 +103,43 @@ def _read_name(path: Path, asked: Asked) -> Content:
     """
     try:
         files = [file for file in sorted(path.parent.iterdir()) if file.is_file()]
-        names = [file.name for file in sorted(path.parent.iterdir())]
     except OSError:
-        files, names = [], []
+        files = []
     splits = _split_files(files, prefix=path.name)
     if splits:
         return _read_splits(path, splits, asked)
     found = [file for file in files if file.stem == path.name and file.suffix.lower() in READERS]
     if len(found) == 1:
         return _reader_of(found[0])(found[0], asked)
-    close = nearest(path.name, names)
+    raise _missing(path)
+
+
+def _missing(path: Path) -> FileError:
+    """The error of a path that leads nowhere, with the nearest name beside it."""
+    whole = path.absolute()
+    close = nearest_file(whole)
     meant = f", did you mean '{close}'" if close else ""
-    fix = f"--data.path={path.with_name(close)}" if close else "--data.path=FILE or FOLDER"
-    what = f"a file or a folder of data ({FORMATS})"
-    raise FileError(path, what, f"no file or folder of that name{meant}", fix)
+    fix = f"--data.path={path.with_name(close)}" if close else "the path of a file or a folder"
+    got = f"no such file in {whole.parent}{meant}"
+    if not whole.parent.is_dir():
+        got = f"no such file, and no folder {whole.parent}"
+    return FileError(whole, "a file or a folder of data", got, fix)
+
+
+def nearest_file(path: Path) -> str | None:
+    """The name in the folder of a path that is nearest to its own, or that has another suffix alone."""
+    try:
+        names = sorted(file.name for file in path.parent.iterdir())
+    except OSError:
+        return None
+    same = [name for name in names if Path(name).stem.lower() == path.stem.lower()]
+    return nearest(path.name, names, cutoff=0.7) or next(iter(same), None)
+
+
+def has_known_suffix(name: str) -> bool:
+    """Whether a name ends as files of data do, so that it is no import path; `.data` alone may be a function's."""
+    suffix = Path(name).suffix.lower()
+    return suffix != ".data" and suffix in (*READERS, *SUFFIXES, ".gz")
 
 
 def _split_files(files: list[Path], prefix: str) -> dict[str, Path]:

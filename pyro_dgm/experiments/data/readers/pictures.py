@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
 from ....files.errors import FileError
+from ...runs.layout import CONFIG
 from .content import ALL, SPLIT_NAMES, Asked, BySplit, Content
 from .stored import one_line
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 GREY = ("1", "L", "LA")
 GREY_OF_16_BITS = ("I;16", "I;16B", "I;16L", "I;16N", "I")
+FEWEST = 6  # pictures without splits: two to train, to validate and to test
+MOST_FILES = 6  # names in a line
 CLASS = "folder"  # the name that classes by folder have among what stands beside the data
 
 
-def read_pictures(path: Path, asked: Asked) -> Content:
+def read_pictures(path: Path, asked: Asked, unread: Sequence[Path] = ()) -> Content:
     """Pictures as bytes `(N, height, width)`, or `(N, 3, height, width)` if one has colours.
 
     Folders called train, val and test are splits; other folders are classes, in whatever split they are.
@@ -26,14 +29,17 @@ def read_pictures(path: Path, asked: Asked) -> Content:
     Args:
         path: the folder.
         asked: `size`, to which pictures are scaled and cropped at the centre.
+        unread: files of data beside them, which are not read.
 
     Raises:
-        FileError: for pictures of several sizes, that can't be read, or beside folders of classes.
+        FileError: for pictures of several sizes, too few, that can't be read, or beside folders of classes.
     """
     files = {}
     for split, folder in _split_folders(path).items():
         files[split] = _files_of(folder)
     everything = [file for some in files.values() for file, _ in some]
+    if ALL in files and len(everything) < FEWEST:
+        _refuse_few(path, everything, unread)
     is_colour, size = _look_at(everything, asked.size)
     x: BySplit = {}
     classes: BySplit = {}
@@ -42,6 +48,8 @@ def read_pictures(path: Path, asked: Asked) -> Content:
         classes[split] = np.array([name for _, name in some], dtype=np.str_)
     has_classes = len({name for some in files.values() for _, name in some}) > 1
     said = []
+    if unread:
+        said.append(f"data: the pictures of the folder; not read: {names_of(unread)} (--data.path)")
     if asked.size is not None:
         text = f"{size[0]}×{size[1]}"
         said.append(f"data: pictures scaled to {text} and cropped at the centre (--data.size)")
@@ -50,12 +58,32 @@ def read_pictures(path: Path, asked: Asked) -> Content:
     return Content(path, x, beside, labels=labels, said=said, options=("size",))
 
 
+def _refuse_few(path: Path, files: Sequence[Path], unread: Sequence[Path]) -> NoReturn:
+    """Say which pictures a folder has where they are too few for three splits."""
+    what = f"{FEWEST} pictures or more, since a folder is read as a folder of pictures"
+    got = f"{len(files)}: {', '.join(str(file.relative_to(path)) for file in files)}"
+    fix = "more pictures"
+    if unread:
+        got = f"{got}, beside {names_of(unread)}"
+        fix = f"a file, --data.path={unread[0]}"
+    raise FileError(path, what, got, fix)
+
+
+def names_of(files: Sequence[Path]) -> str:
+    """The first names of files."""
+    more = f" and {len(files) - MOST_FILES} more" if len(files) > MOST_FILES else ""
+    return ", ".join(file.name for file in files[:MOST_FILES]) + more
+
+
 def has_pictures(path: Path) -> bool:
-    """Whether a folder holds a picture, in itself, its folders, or theirs; deeper ones are not looked into."""
+    """Whether a folder holds a picture, in itself, its folders, or theirs; deeper ones are not looked into.
+
+    Pictures of runs, in folders with a `config.yaml`, are none.
+    """
     for pattern in ("*", "*/*", "*/*/*"):
         for file in path.glob(pattern):
             is_hidden = any(part[0] == "." for part in file.relative_to(path).parts)
-            if not is_hidden and _is_picture(file):
+            if not is_hidden and _is_picture(file) and not _is_of_run(file, path):
                 return True
     return False
 
@@ -78,9 +106,9 @@ def _files_of(folder: Path) -> list[tuple[Path, str]]:
     of_classes = []
     for below in sorted(folder.iterdir()):
         if _is_open_folder(below):
-            of_classes += [
-                (file, below.name) for file in sorted(below.rglob("*")) if _is_picture(file)
-            ]
+            for file in sorted(below.rglob("*")):
+                if _is_picture(file) and not _is_of_run(file, folder):
+                    of_classes.append((file, below.name))
     if direct and of_classes:
         got = f"{len(direct)} pictures beside them, such as {direct[0][0].name}"
         fix = "move them into a folder, or the folders elsewhere"
@@ -93,6 +121,12 @@ def _files_of(folder: Path) -> list[tuple[Path, str]]:
 
 def _is_picture(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES and path.name[0] != "." and path.is_file()
+
+
+def _is_of_run(file: Path, top: Path) -> bool:
+    """Whether a picture lies in the folder of a run, below another one."""
+    below = file.relative_to(top).parents
+    return any((top / folder / CONFIG).is_file() for folder in below if folder.parts)
 
 
 def _is_open_folder(path: Path) -> bool:

@@ -10,7 +10,8 @@ import numpy as np
 from ....files.errors import FileError
 from ....files.reading import describe
 from .arrays import BATCH_NAMES
-from .content import ALL, Asked, Content, require_name
+from .content import ALL, Asked, Content, list_flag, require_name, require_names
+from .mixed import require_numbers
 from .stored import first_bytes, one_line
 
 LABEL_COLUMNS = ("label", "labels", "class")
@@ -79,7 +80,8 @@ def content_of_table(path: Path, frame: Any, asked: Asked) -> Content:
         FileError: for no rows, or a column of texts that is neither label nor context.
         ValueError: for a name that is not there.
     """
-    frame, said = _without_index(frame)
+    frame, said = _without_index(_with_truths(frame))
+    frame, of_drop = _without_dropped(path, frame, asked)
     names = list(frame.columns)
     if frame.empty:
         raise FileError(
@@ -88,13 +90,14 @@ def content_of_table(path: Path, frame: Any, asked: Asked) -> Content:
     labels, context = _columns_beside(path, names, asked)
     beside = list(dict.fromkeys([*([labels] if labels else []), *context]))
     data = [name for name in names if name not in beside]
-    _require_numbers(path, frame, data)
-    x = frame[data].to_numpy(dtype=_common_dtype(frame, data), na_value=np.nan) if data else None
-    if x is None:
+    if not data:
         fix = "leave a column out of --data.labels and --data.context"
         raise FileError(path, "a column of data", "labels and context alone", fix)
+    require_numbers(path, frame, data, context, asked)
+    x = frame[data].to_numpy(dtype=_common_dtype(frame, data), na_value=np.nan)
     arrays = {name: {ALL: column_as_array(frame[name])} for name in beside}
-    return Content(path, {ALL: x}, arrays, data, labels=labels, said=said)
+    said += of_drop
+    return Content(path, {ALL: x}, arrays, data, labels=labels, said=said, options=("drop",))
 
 
 def _are_names(fields: list[str]) -> bool:
@@ -113,6 +116,16 @@ def _are_names(fields: list[str]) -> bool:
     return False
 
 
+def _with_truths(frame: Any) -> Any:
+    """The table with columns of truths, some missing, as such: pandas reads them as objects."""
+    found = {}
+    for place in range(len(frame.columns)):
+        column = frame.iloc[:, place]
+        if column.dtype.kind == "O" and all(isinstance(v, bool) for v in column.dropna()):
+            found[frame.columns[place]] = "boolean"
+    return frame.astype(found) if found else frame
+
+
 def _without_index(frame: Any) -> tuple[Any, list[str]]:
     """The table without the numbers of its rows, which pandas writes as a first column without a name."""
     if len(frame.columns) < 2 or frame.columns[0] not in ("", "Unnamed: 0"):
@@ -123,6 +136,26 @@ def _without_index(frame: Any) -> tuple[Any, list[str]]:
     return frame, []
 
 
+def _without_dropped(path: Path, frame: Any, asked: Asked) -> tuple[Any, list[str]]:
+    """The table without the columns that are not to be read."""
+    drop = list(dict.fromkeys(asked.drop or ()))
+    if not drop:
+        return frame, []
+    require_names("drop", drop, list(frame.columns), path)
+    both = [name for name in drop if name in asked.columns]
+    if both:
+        fix = list_flag("drop", [name for name in drop if name not in both])
+        fix = fix if len(both) < len(drop) else "leave --data.drop out"
+        raise ValueError(
+            f"data.drop: expected columns that are neither labels nor context, got '{both[0]}'. "
+            f"Fix: {fix}."
+        )
+    left = frame.drop(columns=drop)
+    if left.columns.empty:
+        raise FileError(path, "a column of data", "--data.drop of all", "leave one out of it")
+    return left, [f"data: not read: {', '.join(drop)} (--data.drop)"]
+
+
 def _columns_beside(path: Path, names: list[str], asked: Asked) -> tuple[str | None, list[str]]:
     """The columns of labels and context: those asked for, else those of a usual name."""
     labels, context = asked.labels, asked.context
@@ -130,40 +163,11 @@ def _columns_beside(path: Path, names: list[str], asked: Asked) -> tuple[str | N
         require_name("labels", labels, names, path)
     if context is None:
         context = [name for name in names if name.lower() in BATCH_NAMES and name != labels][:1]
-    for name in context:
-        require_name("context", name, names, path)
+    require_names("context", context, names, path)
     if labels is None:
         usual = [name for name in names if name.lower() in LABEL_COLUMNS and name not in context]
         labels = usual[0] if usual else None
     return labels, list(context)
-
-
-def _require_numbers(path: Path, frame: Any, columns: list[str]) -> None:
-    """Refuse columns of texts, with the first text."""
-    from pandas.api.types import is_bool_dtype, is_numeric_dtype
-
-    texts = []
-    for name in columns:
-        dtype = frame[name].dtype
-        if not (is_numeric_dtype(dtype) or is_bool_dtype(dtype)) or dtype.kind == "c":
-            texts.append(name)
-    if not texts:
-        return
-    column = frame[texts[0]]
-    row = _first_text(column)
-    others = f" (and {len(texts) - 1} more columns)" if len(texts) > 1 else ""
-    got = f"{str(column.iloc[row])[:40]!r} in column '{texts[0]}', row {row + 1}{others}"
-    names = ", ".join(texts[:8])
-    fix = f"--data.context=[{names}], --data.labels={texts[0]}, or a file without them"
-    raise FileError(path, "numbers", got, fix)
-
-
-def _first_text(column: Any) -> int:
-    """The first row that is no number."""
-    import pandas as pd
-
-    is_text = pd.to_numeric(column, errors="coerce").isna() & column.notna()
-    return int(is_text.to_numpy(dtype=bool).argmax())
 
 
 def _common_dtype(frame: Any, columns: list[str]) -> Any:
