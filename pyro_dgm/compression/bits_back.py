@@ -16,7 +16,7 @@ from ..inference.data.tensors import Batch
 from ..inference.process.states import named_tensors
 from ..inference.run.sessions import Session, session
 from .coding import BlockCoder
-from .compressed import NUM_HEX, Compressed, Header, payload_of
+from .compressed import NUM_HEX, Compressed, Header, payload_of, require_compressed
 from .planning import blocks_of, check_structure, num_lanes, sizes_of_blocks, spaces_of
 from .stack import EmptyStackError, Reservoir, Stack
 
@@ -100,9 +100,10 @@ def decompress(
         context: the programs' further arguments, as they were.
 
     Raises:
+        TypeError: for anything else than what `compress` has returned.
         ValueError: for other weights; where other numbers come out than coding has computed.
     """
-    header = compressed.header
+    header = require_compressed(compressed).header
     template = torch.zeros(header.shape, dtype=getattr(torch, header.dtype))
     with session(model, guide, template, *context) as pair:
         _require_weights(header, _digest_of(*_tensors_of(pair)))

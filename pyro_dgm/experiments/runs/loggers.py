@@ -72,7 +72,7 @@ class PrintEvery(Logger):
 
 
 class TensorBoard(Logger):
-    """Curves for TensorBoard, a line for each seed: `pip install 'pyro-dgm[tensorboard]'`, `tensorboard --logdir runs`.
+    """Curves for TensorBoard, a line for each seed: `pip install tensorboard`, `tensorboard --logdir runs`.
 
     Args:
         folder: default: `tensorboard/` in the run directory.
@@ -87,7 +87,7 @@ class TensorBoard(Logger):
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise ImportError(
-                "TensorBoard: expected the package tensorboard, got none. Fix: pip install 'pyro-dgm[tensorboard]'."
+                "TensorBoard: expected the package tensorboard, got none. Fix: pip install tensorboard."
             ) from error
         self.folder = folder
         self.steps = steps

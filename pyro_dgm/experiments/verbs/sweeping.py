@@ -65,7 +65,7 @@ def sweep(
         over: setting → what it is searched over: a list, or a range: `{"model.latent": [4, 8], "trainer.lr":
             "1e-4..1e-2:log"}`. Lists alone are every combination.
         num: trials to draw at random, or by Optuna; needed for ranges. A larger number goes on with a sweep.
-        optuna: whether Optuna chooses each trial by those before (`pip install 'pyro-dgm[sweeps]'`); no epoch of a
+        optuna: whether Optuna chooses each trial by those before (`pip install optuna`); no epoch of a
             trial is cut.
         storage: URL of Optuna's database; default: a journal in `out`.
         evaluate_best: so many of the best trials are scored on the test data, once all have ended; 0 for none.

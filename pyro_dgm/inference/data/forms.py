@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from .stored import as_stored, is_stored
-from .tensors import Batch, check_data, has_rows, is_array, to_tensor
+from .tensors import Batch, check_data, has_rows, is_array, refuse_complex, to_tensor
 
 
 @runtime_checkable
@@ -63,6 +63,7 @@ def as_tensors(batch: Sequence[Any], name: str = "data") -> Batch:
     What is no array stays as it is, and every tensor where it is.
 
     Raises:
+        TypeError: for a complex observation.
         ValueError: for empty, NaN or infinite data, or tensors of different lengths.
     """
     values, lengths = [], []
@@ -70,6 +71,8 @@ def as_tensors(batch: Sequence[Any], name: str = "data") -> Batch:
         value = argument
         if is_stored(argument) or is_array(argument):
             value = read_whole(argument, f"{name}[{position}]")
+            if position == 0:
+                refuse_complex(value, f"{name}[0]")
             check_data(value, f"{name}[{position}]")
         if has_rows(value):
             lengths.append(len(value))

@@ -112,6 +112,15 @@ def check_data(tensor: Tensor, name: str) -> None:
         )
 
 
+def refuse_complex(tensor: Tensor, name: str) -> None:
+    """Refuse complex numbers as an observation."""
+    if tensor.is_complex():
+        raise TypeError(
+            f"{name}: expected real numbers, got {tensor.dtype}, of which no site has a density. "
+            "Fix: torch.view_as_real(x).flatten(1), real and imaginary parts, or x.abs()."
+        )
+
+
 def sum_of_extremes(tensor: Tensor) -> Tensor:
     """A number that is finite where all values are: one fast pass, without a second tensor of the data's size."""
     smallest, largest = tensor.detach().aminmax()

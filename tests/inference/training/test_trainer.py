@@ -864,8 +864,9 @@ def test_a_trainer_built_where_gradients_are_switched_off_trains():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"lr": -1.0}, "expected lr >= 0, got -1.0. Fix: lr=1e-3"),
-        ({"lr": float("nan")}, "expected lr >= 0, got nan"),
+        ({"lr": -1.0}, "expected lr > 0, got -1.0. Fix: lr=1e-3"),
+        ({"lr": 0}, "SVITrainer: expected lr > 0, got 0. Fix: lr=1e-3"),
+        ({"lr": float("nan")}, "expected lr > 0, got nan"),
         ({"clip": 0.0}, "expected clip > 0, got 0.0. Fix: clip=None"),
         ({"ema": 1.0}, r"expected a decay in \[0, 1\), got 1.0. Fix: ema=0.999"),
     ],
