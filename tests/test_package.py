@@ -332,7 +332,7 @@ def test_an_unknown_name_is_an_attribute_error():
     [
         ("SVItrainer", r"did you mean dgm\.SVITrainer\."),
         ("ELB0", r"did you mean dgm\.ELBO\."),
-        ("Couplings", r"did you mean dgm\.flows\.Coupling\."),
+        ("Permutatoin", r"did you mean dgm\.flows\.Permutation\."),
         ("qqqqqq", r"one of pyro_dgm\.__all__"),
         ("__qqqqqq__", r"one of pyro_dgm\.__all__"),
     ],

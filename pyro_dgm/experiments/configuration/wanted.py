@@ -17,7 +17,7 @@ from jsonargparse._typehints import (
     type_to_str,
 )
 
-MANY = 16  # classes that are listed; of more (all modules of torch) the nearest alone
+MANY = 32  # classes that are listed; of more (all modules of torch) the nearest alone
 PLAIN = {
     int: "a whole number",
     float: "a number",

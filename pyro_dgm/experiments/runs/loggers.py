@@ -59,7 +59,8 @@ class PrintEvery(Logger):
     def __init__(self, epochs: int = 10):
         if epochs < 1:
             raise ValueError(
-                f"PrintEvery: expected epochs of 1 or more, got {epochs}. Fix: PrintEvery(10)."
+                f"PrintEvery: expected epochs of 1 or more, got {epochs}. "
+                "Fix: PrintEvery(10), --loggers.epochs=10 on the command line."
             )
         self.epochs = epochs
 

@@ -19,6 +19,7 @@ from ...files.stamps import digest_of
 from ...inference.process.distributed import rank_and_world
 from ...inference.process.numbers import check_count
 from ..configuration.arguments import Source, flags_of
+from ..configuration.wording import in_one_line
 from ..runs.layout import POSTERIOR
 from ..runs.processes import find_device
 from ..runs.run import load_run
@@ -192,7 +193,7 @@ class Work:
         except OSError:
             raise
         except (ValueError, RuntimeError, TypeError, IndexError) as error:
-            said = " ".join(str(error).split())
+            said = in_one_line(str(error))
             return Outcome(trial.number, trial.settings, error=said or type(error).__name__)
 
 

@@ -93,7 +93,7 @@ def check_observation_argument(batch: Sequence[Any]) -> None:
     """Refuse what can't be the data x of a program: nothing, another program, a list of numbers, one number.
 
     Raises:
-        TypeError, ValueError: with the call that works.
+        TypeError, ValueError: with the call that works; for complex numbers.
     """
     if not batch:
         raise ValueError(
@@ -104,6 +104,7 @@ def check_observation_argument(batch: Sequence[Any]) -> None:
     if is_stored(x):
         return
     if is_array(x):
+        refuse_complex(x, "data[0]")
         if x.ndim == 0:
             raise ValueError(
                 f"data: expected a tensor (N, *event), got a 0-dim tensor {x}. Fix: x[None], for one datum."

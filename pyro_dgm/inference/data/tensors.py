@@ -112,11 +112,12 @@ def check_data(tensor: Tensor, name: str) -> None:
         )
 
 
-def refuse_complex(tensor: Tensor, name: str) -> None:
-    """Refuse complex numbers as an observation."""
-    if tensor.is_complex():
+def refuse_complex(value: Any, name: str) -> None:
+    """Refuse complex numbers as an observation, in a tensor or an array."""
+    dtype = getattr(value, "dtype", None)
+    if "complex" in str(dtype):
         raise TypeError(
-            f"{name}: expected real numbers, got {tensor.dtype}, of which no site has a density. "
+            f"{name}: expected real numbers, got {dtype}, of which no site has a density. "
             "Fix: torch.view_as_real(x).flatten(1), real and imaginary parts, or x.abs()."
         )
 

@@ -87,9 +87,7 @@ def explanation(
     said = f"{cause.rstrip('.')};\n{fix}" if fix else cause
     table = str(error).partition(TABLE)[2]
     listing = f"\n\n{TABLE}{table}" if table else ""
-    return ValueError(
-        f"the programs fail on a batch of shapes {shapes}: {said}{listing}"
-    )
+    return ValueError(f"the programs fail on a batch of shapes {shapes}: {said}{listing}")
 
 
 def cause_of(error: Exception) -> str:

@@ -30,16 +30,7 @@ from ..data.reading import ROWS as READ_AT_ONCE
 from ..data.reading import place_data as place_data
 from ..data.reading import read_stream
 from ..data.stored import is_stored
-from ..data.tensors import (
-    Batch,
-    concat_rows,
-    is_array,
-    rebatch,
-    refuse_complex,
-    split_rows,
-    take_rows,
-    to_device,
-)
+from ..data.tensors import Batch, concat_rows, is_array, rebatch, split_rows, take_rows, to_device
 from ..process.states import device_of, evaluation_mode, fork_rng
 from ..vectorization.modes import Meaning, meaning_of, meaning_of_generated, refuse_mixing
 from .blocks import rows_of_block, seeded
@@ -306,5 +297,4 @@ def read_data(
     if is_stream(batch[0]):
         return concat_rows(list(Session(model, guide, batch, 1, 1, seed)._unchecked_batches()))
     values = [read_whole(v) if is_stored(v) or is_array(v) else v for v in batch]
-    refuse_complex(values[0], "data[0]")
     return to_device(tuple(values), device_of(model, guide))

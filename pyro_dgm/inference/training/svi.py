@@ -54,8 +54,8 @@ class SVITrainer(Trainer):
         TypeError: for a model, a guide or a VAE in place of an objective, for what is no torch optimizer, no
             scheduler or no number.
         ValueError: for an objective without parameters to train, a learning rate or a norm that is
-            not positive; at `fit`, for data or programs that break the contract, an unknown metric, a loss or weights that
-            are not finite, and for an optimizer that does not move what the objective trains by then.
+            not positive; at `fit`, for data or programs that break the contract, an unknown metric, a loss or
+            weights that are not finite, and for an optimizer that does not move what the objective trains by then.
 
     Example:
         >>> import pyro.distributions as dist
