@@ -77,6 +77,6 @@ def test_fits_show_their_settings():
 def test_settings_that_fit_nothing_are_refused(options):
     ((name, value),) = options.items()
     with pytest.raises(
-        ValueError, match=rf"AdamFit: expected {name} >= .*, got {value}. Fix: AdamFit\("
+        ValueError, match=rf"AdamFit: expected {name} >=? .*, got {value}. Fix: AdamFit\("
     ):
         dgm.gan.AdamFit(**options)

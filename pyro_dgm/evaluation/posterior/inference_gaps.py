@@ -122,7 +122,7 @@ def gaps(
         torch.Size([5])
     """
     require_positive(num_steps=num_steps)
-    check_number("gaps", "lr", lr, above=0, fix="lr=0.05")
+    check_number("gaps", "lr", lr, least=0, fix="lr=0.05")
     with session(model, guide, *batch, num=num, chunk=chunk, seed=seed) as pair:
         _check_truth(truth, len(pair))
         return gaps_of(pair, num_steps, lr, truth)
