@@ -233,12 +233,17 @@ def _fix_by_latents(model: PyroProgram | None, error: Exception, batch: Batch) -
                 return ""
         else:
             return ""
+    fix = (
+        f"one size for both: a network that takes {got}, mlp({got}, …), or a prior of {expected}, "
+        "and an encoder for it"
+    )
+    if expected > got:
+        fix = f"every context that the programs take after x, of {expected - got} dims; or {fix}"
     for name, site in latent_sites(tracer.trace).items():
         if tuple(site["fn"].event_shape) == (got,):
             return (
                 f"site '{name}': expected {expected} dims, which the model's network takes, got {got} "
-                f"by its prior. Fix: one size for both: a network that takes {got}, mlp({got}, …), "
-                f"or a prior of {expected}, and an encoder for it."
+                f"by its prior. Fix: {fix}."
             )
     return ""
 
