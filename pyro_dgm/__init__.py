@@ -22,7 +22,7 @@ from .adversarial.trainer import GANTrainer
 from .arviz_export.comparison import compare_elpd
 from .arviz_export.export import to_arviz
 from .compression.bits_back import compress, decompress
-from .deprecation import home_of
+from .deprecation import MOVED, home_of
 from .evaluation.chains.hamiltonian import hmc
 from .evaluation.conditioning.imputation import conditional_nll, impute, marginal_nll
 from .evaluation.latents.against_prior import aggregate_test
@@ -245,6 +245,18 @@ def __getattr__(name: str) -> Any:
     if name in ("runs", "load_run"):  # which bring the parser and matplotlib
         found = import_module(".runs", __name__)
         return found.load_run if name == "load_run" else found
+    if name not in MOVED:
+        raise AttributeError(f"module 'pyro_dgm' has no attribute '{name}'. Fix: {_fix_of(name)}.")
     home = home_of(name)
     namespace, _, leaf = home.rpartition(".")
     return getattr(globals()[namespace], leaf) if namespace else globals()[leaf]
+
+
+def _fix_of(name: str) -> str:
+    """The nearest public name, or the nearest of those that have moved, at its home."""
+    nearest = import_module(".experiments.spelling", __name__).nearest
+    known = {known: known for known in __all__} | MOVED
+    near = None if name.startswith("_") else nearest(name, known, cutoff=0.7)
+    if near is None:
+        return "one of pyro_dgm.__all__, or of a namespace, such as pyro_dgm.flows"
+    return f"did you mean dgm.{known[near]}"

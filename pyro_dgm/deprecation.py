@@ -218,7 +218,7 @@ def home_of(name: str) -> str:
     """Where a name of the first edition is now, under a warning that says so.
 
     Raises:
-        AttributeError: for a name that there never was.
+        KeyError: for a name that there never was.
 
     Example:
         >>> with warnings.catch_warnings():
@@ -226,11 +226,6 @@ def home_of(name: str) -> str:
         ...     print(home_of("Joined"))
         Concat
     """
-    if name not in MOVED:
-        raise AttributeError(
-            f"module 'pyro_dgm' has no attribute '{name}'. Fix: one of pyro_dgm.__all__, or of a namespace, "
-            "such as pyro_dgm.flows."
-        )
     home = MOVED[name]
     warnings.warn(f"dgm.{name} has moved. Fix: dgm.{home}.", DeprecationWarning, stacklevel=3)
     return home

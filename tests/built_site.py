@@ -32,7 +32,7 @@ def build(folder: Path) -> None:
 def built(tmp_path_factory) -> Path:
     """A folder with the site and with `said.txt`, the exit status and the warnings of its build."""
     for package in ("sphinx", "myst_nb", "furo", "sphinx_copybutton", "sphinx_design"):
-        pytest.importorskip(package, reason="needs pip install 'pyro-dgm[docs]'")
+        pytest.importorskip(package, reason="needs pip install -e '.[docs]'")
     folder = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         folder = folder.parent

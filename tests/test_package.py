@@ -327,6 +327,21 @@ def test_an_unknown_name_is_an_attribute_error():
         pyro_dgm.Couplings  # noqa: B018
 
 
+@pytest.mark.parametrize(
+    ("name", "fix"),
+    [
+        ("SVItrainer", r"did you mean dgm\.SVITrainer\."),
+        ("ELB0", r"did you mean dgm\.ELBO\."),
+        ("Permutatoin", r"did you mean dgm\.flows\.Permutation\."),
+        ("qqqqqq", r"one of pyro_dgm\.__all__"),
+        ("__qqqqqq__", r"one of pyro_dgm\.__all__"),
+    ],
+)
+def test_an_unknown_name_is_answered_with_the_nearest_one(name, fix):
+    with pytest.raises(AttributeError, match=f"no attribute '{name}'\\. Fix: {fix}"):
+        getattr(pyro_dgm, name)
+
+
 def test_every_public_name_has_a_docstring_of_its_own():
     silent = [n for n in pyro_dgm.__all__ if not (getattr(pyro_dgm, n).__doc__ or "").strip()]
     assert not silent

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pyro
@@ -14,6 +15,8 @@ import pyro_dgm as dgm
 from pyro_dgm.inference.process.states import fork_rng
 from pyro_dgm.inference.training.compiled.graphs import TermsOf, value_and_grad
 from pyro_dgm.inference.training.soundness import named_leaves
+
+STILL = partial(torch.optim.SGD, lr=0.0)  # an optimizer that moves nothing
 
 
 class LinearGaussian(dgm.Program):

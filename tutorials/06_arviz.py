@@ -209,5 +209,5 @@ with tempfile.TemporaryDirectory() as folder:
     print(f"netCDF: {file.stat().st_size / 1e6:.1f} MB, {len(dict(again.items()))} groups")
 
 # %% [markdown]
-# `found.to_zarr("vae.zarr")` writes zarr (`pip install 'pyro-dgm[zarr]'`), which `read_posterior` reads as well.
+# `found.to_zarr("vae.zarr")` writes zarr (`pip install zarr`), which `read_posterior` reads as well.
 # Files go from either ArviZ to the other, and `az.from_netcdf` opens them too.

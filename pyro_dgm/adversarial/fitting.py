@@ -54,7 +54,7 @@ class AdamFit(CriticFit):
 
     Raises:
         TypeError: for what is no number.
-        ValueError: for a negative number of epochs or learning rate, or an empty batch;
+        ValueError: for a negative number of epochs, a learning rate that is not positive, or an empty batch;
             in a fit, if the loss of the held-out pairs is finite after no epoch; the critic stays as it was.
 
     Example:
@@ -70,7 +70,7 @@ class AdamFit(CriticFit):
         fix = "AdamFit(epochs=30, lr=2e-3, batch_size=256)"
         check_count("AdamFit", "epochs", self.epochs, least=0, fix=fix)
         check_count("AdamFit", "batch_size", self.batch_size, fix=fix)
-        check_number("AdamFit", "lr", self.lr, least=0, fix=fix)
+        check_number("AdamFit", "lr", self.lr, above=0, fix=fix)
 
     def __call__(  # noqa: D102
         self, critic: nn.Module, game: Game, real: Batch, fake: Batch

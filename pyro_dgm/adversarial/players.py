@@ -44,7 +44,7 @@ class Player:
 
     Raises:
         TypeError: for an optimizer or a scheduler in place of a function that builds one; for what is no number.
-        ValueError: for a learning rate that is negative or infinite, or a norm that is not positive.
+        ValueError: for a learning rate or a norm that is not positive and finite.
     """
 
     lr: float = 1e-3
@@ -64,7 +64,7 @@ class Player:
                 f"{type(self.schedule).__name__}. Fix: Player(schedule=partial(torch.optim.lr_scheduler.StepLR, "
                 "step_size=50))."
             )
-        check_number("Player", "lr", self.lr, least=0, fix="Player(lr=1e-3)")
+        check_number("Player", "lr", self.lr, above=0, fix="Player(lr=1e-3)")
         if self.clip is not None:
             fix = "clip=None, to leave gradients alone"
             check_number("Player", "clip", self.clip, above=0, fix=fix)

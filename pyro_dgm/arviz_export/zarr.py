@@ -27,7 +27,7 @@ def save_zarr(found: Any, path: str | Path) -> None:
     except ImportError as error:
         raise ImportError(
             "export: expected the package zarr, for a zarr folder, got none. "
-            "Fix: pip install 'pyro-dgm[zarr]', or --to=posterior.nc."
+            "Fix: pip install zarr, or --to=posterior.nc."
         ) from error
     import xarray
 

@@ -16,7 +16,7 @@ from ..inference.data.tensors import Batch, take_rows
 from ..inference.process.states import named_tensors
 from ..inference.run.sessions import Session, session
 from .coding import BlockCoder
-from .compressed import NUM_HEX, Compressed, Header, payload_of
+from .compressed import NUM_HEX, Compressed, Header, payload_of, require_compressed
 from .planning import blocks_of, check_structure, num_lanes, sizes_of_blocks, spaces_of
 from .stack import EmptyStackError, Reservoir, Stack
 
@@ -103,14 +103,9 @@ def decompress(
 
     Raises:
         ValueError: for other weights or sites; where other numbers come out than coding has computed.
-        TypeError: for something else than what `compress` has returned.
+        TypeError: for anything else than what `compress` has returned.
     """
-    if not isinstance(compressed, Compressed):
-        raise TypeError(
-            f"decompress: expected what compress has returned, got {type(compressed).__name__}. "
-            "Fix: decompress(model, guide, results.Compressed.load(path))."
-        )
-    header = compressed.header
+    header = require_compressed(compressed).header
     template = torch.zeros(header.shape, dtype=getattr(torch, header.dtype))
     with session(model, guide, template, *context) as pair:
         _require_weights(header, _digest_of(*_tensors_of(pair)))

@@ -188,6 +188,16 @@ class Compressed(Tabular):
         return cls(Header.of(header), whole[end:], *figures)
 
 
+def require_compressed(value: Any) -> Compressed:
+    """What `compress` has returned; bytes, paths and anything else are refused with the call that reads them."""
+    if isinstance(value, Compressed):
+        return value
+    raise TypeError(
+        f"decompress: expected what compress has returned, got {type(value).__name__}. "
+        "Fix: compressed.save(path), and decompress(model, guide, results.Compressed.load(path))."
+    )
+
+
 def payload_of(heads: Heads, tail: Words) -> bytes:
     """Heads and tail as bytes."""
     return heads.astype("<u8").tobytes() + tail.astype("<u4").tobytes()

@@ -9,7 +9,7 @@ from typing import Any
 
 from .errors import FileError
 from .reading import read_file
-from .stamps import FORMAT, NUM_HEX, digest_of
+from .stamps import FORMAT, NEWER, NUM_HEX, digest_of
 from .writing import write_file
 
 NAME = "digests.json"
@@ -80,9 +80,7 @@ class Manifest:
             raise FileError(self.path, what, "something else", fix) from None
         if isinstance(version, int) and version > FORMAT:
             got = f"format {version}, of a newer pyro_dgm"
-            raise FileError(
-                self.path, f"format {FORMAT} or older", got, "pip install --upgrade pyro-dgm"
-            )
+            raise FileError(self.path, f"format {FORMAT} or older", got, NEWER)
         if content != _seal(digests):
             raise FileError(self.path, what, "bytes that differ from their own digest", fix)
         return digests

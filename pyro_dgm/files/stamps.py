@@ -14,6 +14,7 @@ from .errors import FileError
 from .reading import describe
 
 FORMAT = 1  # of the files that this version writes; the newest that it reads
+NEWER = "git pull where pyro_dgm is installed from"  # what reads the files of a newer version
 NUM_HEX = 64
 KEY = "pyro_dgm"
 MARK = "blake2b "
@@ -144,7 +145,7 @@ def _check_format(found: int, path: str | Path, what: str) -> None:
             path,
             f"{what}, of format {FORMAT} or older",
             f"format {found}, of a newer pyro_dgm",
-            "pip install --upgrade pyro-dgm",
+            NEWER,
         )
 
 

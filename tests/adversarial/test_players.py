@@ -149,8 +149,9 @@ def test_a_player_that_builds_no_torch_optimizer_raises():
 @over(
     ("options", "message"),
     [
-        ({"lr": -1.0}, "Player: expected lr >= 0, got -1.0"),
-        ({"lr": float("nan")}, "Player: expected lr >= 0, got nan"),
+        ({"lr": -1.0}, "Player: expected lr > 0, got -1.0"),
+        ({"lr": 0}, "Player: expected lr > 0, got 0. Fix: Player.lr=1e-3"),
+        ({"lr": float("nan")}, "Player: expected lr > 0, got nan"),
         ({"clip": 0.0}, "Player: expected clip > 0, got 0.0. Fix: clip=None"),
     ],
 )

@@ -231,4 +231,4 @@ def test_a_row_is_measured_end_to_end(tmp_path, monkeypatch):
     found = Evidence.read(rows).rows
     assert found["eight-schools"].figure <= 0.05
     assert found["flow-guide-bound"].figure == pytest.approx(-40.16, abs=0.05)
-    assert f"| {found['eight-schools'].ours} | one seed |" in page.read_text()
+    assert f"| {found['eight-schools'].ours} (reached) | one seed |" in page.read_text()

@@ -18,6 +18,18 @@ from pyro_dgm.results import Compressed
 N, D, Z = 30, 6, 2
 
 
+@pytest.mark.parametrize("given", [b"junk", "runs/data.bin", None])
+def test_decompress_takes_what_compress_has_returned_and_says_so(given):
+    vae = dgm.VAE(
+        dgm.StandardNormal(2),
+        dgm.Bernoulli(dgm.mlp(2, 9)),
+        dgm.Conditional(dist.Normal, dgm.mlp(9, 4)),
+    )
+    said = rf"^decompress: expected what compress has returned, got {type(given).__name__}\. Fix: .*load"
+    with pytest.raises(TypeError, match=said):
+        dgm.decompress(vae.model, vae.guide, given)
+
+
 def noisy(module, scale=0.1):
     with torch.no_grad():
         for parameter in module.parameters():

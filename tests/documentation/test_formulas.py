@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-pytest.importorskip("sphinx", reason="needs pip install 'pyro-dgm[docs]'")
+pytest.importorskip("sphinx", reason="needs pip install -e '.[docs]'")
 
 SITE = Path(__file__).parents[2] / "tutorials" / "_site"
 

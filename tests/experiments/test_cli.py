@@ -246,8 +246,8 @@ def test_settings_of_the_default_experiment_do_not_leak_into_another_model(capsy
             ["fit", "--evaluation.limit=0"],
             "limit: expected at least 2 test data, for a standard error, got 0",
         ),
-        (["fit", "--model.latent=-1"], "model: "),
-        (["fit", "--trainer.lr=-1"], "trainer: SVITrainer: expected lr >= 0, got -1"),
+        (["fit", "--model.latent=-1"], "fit: model.latent: StandardNormal: expected dim >= 1"),
+        (["fit", "--trainer.lr=-1"], "fit: trainer.lr: SVITrainer: expected lr > 0, got -1"),
         (
             ["resume", "nowhere"],
             "nowhere: expected a run directory with config.yaml, got no folder. Fix",

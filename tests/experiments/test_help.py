@@ -42,7 +42,12 @@ def test_help_of_a_verb_fits_on_a_screen(verb, capsys):
         (["--trainer.help=SVITrainer"], ["--trainer.lr", "--trainer.compile"]),
         (["--objective.help=IWELBO"], ["--objective.num_particles"]),
         (["--adversarial.critic.help=Dense"], ["--adversarial.critic.hidden"]),
-        (["--evaluation.help"], ["Evaluation"]),
+        (["--evaluation.help"], ["--evaluation.num (default 1000): importance draws"]),
+        (["--trainer.help"], ["--trainer.lr (default 0.001): learning rate", "--trainer.clip"]),
+        (["--objective.help"], ["IWELBO", "--objective.num_particles (default 1): "]),
+        (["--epochs.help"], ["--epochs (default 150): epochs in all", "such as --epochs=150"]),
+        (["--model.latent.help"], ["--model.latent (default 16): latent dims."]),
+        (["--model.likelihood.help"], ["Bernoulli", "StudentT", "ColourLogisticMixture"]),
     ],
 )
 def test_help_of_a_part_fits_on_a_screen_and_names_its_settings(flags, words):

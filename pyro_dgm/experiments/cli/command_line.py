@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import shlex
 import signal
 import sys
 import warnings
@@ -21,6 +22,7 @@ from ...inference.process.distributed import rank_and_world
 from ..configuration.arguments import read_experiment
 from ..configuration.experiment import schema
 from ..configuration.trust import with_fix
+from ..configuration.wanted import places_of
 from ..runs.folders import new_run
 from ..runs.processes import find_device, process_group
 from ..runs.results import table
@@ -34,7 +36,7 @@ from ..verbs.ready import recipes
 from ..verbs.reporting import report
 from ..verbs.sampling import sample
 from ..verbs.sweeping import sweep
-from .flags import split_flags
+from .flags import normalise, refuse_misspelt, split_flags
 from .settings import asks_for_help, help_of_part
 from .signatures import call, command_parser, parse_command, told_arguments
 from .sweeping import help_of_sweep, sweep_of_flags
@@ -75,12 +77,12 @@ def _run(arguments: list[str]) -> None:
         return
     try:
         with terminable():
-            _run_verb(name, arguments[1:])
+            _run_verb(name, normalise(arguments[1:]))
     except KeyboardInterrupt as stop:
         code = 143 if isinstance(stop, Terminated) else 130
         _end(code, f"pyro-dgm {name}: stopped. {' '.join(map(str, stop.args))}".rstrip())
     except (ArgumentError, ValueError, OSError, ImportError) as error:
-        _end(2, f"pyro-dgm {name}: {with_fix(str(error))}")
+        _end(2, f"pyro-dgm {name}: {with_fix(str(error)).removeprefix(f'{name}: ')}")
     except TypeError as error:  # of a value; any other is a mistake of this package
         if "Fix:" not in str(error):
             raise
@@ -91,7 +93,9 @@ def _run_verb(name: str, arguments: list[str]) -> None:
     if name not in VERBS:
         near = nearest(name, VERBS)
         fix = f"pyro-dgm {near}" if near else "pyro-dgm --help"
-        raise ValueError(f"expected one of {list(VERBS)}, got '{name}'. Fix: {fix}")
+        if name.startswith("--"):
+            fix = f"pyro-dgm fit {shlex.join([name, *arguments])}"
+        raise ValueError(f"expected a verb first: {', '.join(VERBS)}; got '{name}'. Fix: {fix}.")
     if name == "fit":
         _fit(arguments)
         return
@@ -117,6 +121,7 @@ def _fit(arguments: list[str]) -> None:
         print(help_of_part(arguments))
         return
     source, flags, own = split_flags(arguments, OWN_VALUES, OWN_SWITCHES)
+    refuse_misspelt(flags, places_of(schema, ""), own, "fit")
     experiment = read_experiment(source, flags)
     if own["print_config"]:
         print(experiment.dump(), end="")

@@ -2,8 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
+
+from ..spelling import nearest
+
+EVERYWHERE = ("config", "trust", "help")  # flags of every command that takes an experiment
+
+
+def normalise(arguments: Sequence[str]) -> list[str]:
+    """The words with underscores for the hyphens in names of flags; a `--no-` in front stays.
+
+    Example:
+        >>> normalise(["my-run", "--batch-size=3", "--out=my-run", "--no-print-config"])
+        ['my-run', '--batch_size=3', '--out=my-run', '--no-print_config']
+    """
+    found: list[str] = []
+    for word in arguments:
+        name, joined, value = word.partition("=")
+        if name.startswith("--"):
+            start = "--no-" if name.startswith("--no-") else "--"
+            word = start + name.removeprefix(start).replace("-", "_") + joined + value
+        found.append(word)
+    return found
+
+
+def refuse_misspelt(
+    flags: Sequence[str], places: Collection[str], own: Collection[str], command: str
+) -> None:
+    """Refuse a flag that is none, where one of the command's own is nearest; the others have answers of their own.
+
+    Args:
+        flags: those of the experiment, as it seems.
+        places: of an experiment.
+        own: the command's flags.
+        command: its name.
+
+    Raises:
+        ValueError: with the nearest flag.
+    """
+    own = (*own, *EVERYWHERE)
+    for flag in flags:
+        name = flag.removeprefix("--").partition("=")[0]
+        if not flag.startswith("--") or name.rstrip("+").split(".")[0] in (*places, *own):
+            continue
+        near = nearest(name, [*places, *own])
+        if near in own:
+            raise ValueError(
+                f"{name}: expected a flag of pyro-dgm {command}, got '--{name}'. Fix: did you mean --{near}."
+            )
 
 
 def split_flags(

@@ -43,16 +43,25 @@ def help_of_part(arguments: Sequence[str]) -> str:
     for module in trusted:
         make_importable(module, folders)
     with only_trusted(trusted):
-        place = _place(path.removesuffix(HELP).split("."), settings_said(others))
+        place, told = _place(path.removesuffix(HELP).split("."), settings_said(others))
         owner = find_class(place, name) if name else None
-        return _of_class(place, owner) if owner is not None else _of_place(place)
+        if owner is None and len(place.names) == 1:
+            owner = default_class(place)
+        if owner is not None:
+            return _of_class(place, owner)
+        if not place.kinds:
+            return _of_value(place, told)
+        default = None if place.is_required else default_class(place)
+        of_default = f"\n\n{_of_class(place, default)}" if default is not None else ""
+        return _of_place(place) + of_default
 
 
-def _place(keys: Sequence[str], said: Mapping[str, Any]) -> Place:
-    """The place of a path, inside of the classes that stand around it."""
+def _place(keys: Sequence[str], said: Mapping[str, Any]) -> tuple[Place, str]:
+    """The place of a path, inside of the classes that stand around it, and what is said of it there."""
     owner: Any = schema
     value: Any = said
     place: Place | None = None
+    told = ""
     for key in keys:
         inside = places_of(owner, place.path, place.num_given) if place else places_of(owner, "")
         if key not in inside:
@@ -60,13 +69,23 @@ def _place(keys: Sequence[str], said: Mapping[str, Any]) -> Place:
             fix = near(key, inside) or f"another class before it, see {where}"
             raise ValueError(f"{where}: expected one of {list(inside)}, got '{key}'. Fix: {fix}.")
         place = inside[key]
+        told = told_arguments(owner).get(key, "")
         value = value.get(key, {}) if isinstance(value, Mapping) else {}
         name, value = class_and_settings(value)
         owner = find_class(place, name) if name else default_class(place)
         if owner is None and place.kinds:
             owner = find_class(place, place.example)
     assert place is not None
-    return place
+    return place, told
+
+
+def _of_value(place: Place, told: str) -> str:
+    """What a place without classes takes: what it is, and a value that would do."""
+    lines = [
+        f"--{place.path}{_default(place)}: {told}",
+        f"      {place.wanted}, such as --{place.path}={place.example}",
+    ]
+    return "\n".join(_wrapped(lines))
 
 
 def _of_place(place: Place) -> str:
@@ -107,11 +126,14 @@ def _of_class(place: Place, owner: Any) -> str:
         f"--{place.path}={owner.__name__}: {(inspect.getdoc(owner) or '').partition(chr(10))[0]}"
     ]
     for name, inner in places_of(owner, place.path, place.num_given).items():
-        default = "" if inner.is_required else f" (default {_shown(inner.default)})"
-        lines.append(f"  --{inner.path}{default}: {told.get(name, '')}")
+        lines.append(f"  --{inner.path}{_default(inner)}: {told.get(name, '')}")
         if inner.kinds and len(inner.names) > 1:
             lines.append(f"      {inner.wanted}")
     return "\n".join(_wrapped(lines))
+
+
+def _default(place: Place) -> str:
+    return "" if place.is_required else f" (default {_shown(place.default)})"
 
 
 def _shown(default: Any) -> str:

@@ -6,9 +6,11 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from ..configuration.experiment import schema
+from ..configuration.wanted import places_of
 from ..sweeps.table import Sweep
 from ..verbs.sweeping import run_sweep, sweep
-from .flags import split_flags
+from .flags import refuse_misspelt, split_flags
 from .signatures import told_arguments
 
 OVER = "over."
@@ -28,6 +30,7 @@ def sweep_of_flags(arguments: Sequence[str], say: Callable[[str], None]) -> tupl
         ValueError: as `sweep`.
     """
     source, flags, own = split_flags(arguments, (OVER, *NUMBERS, *WORDS), SWITCHES)
+    refuse_misspelt(flags, places_of(schema, ""), own, "sweep")
     over = {name.removeprefix(OVER): own[name] for name in own if name.startswith(OVER)}
     is_quiet = bool(own["quiet"] or own["json"])
     options: dict[str, Any] = {}

@@ -41,9 +41,15 @@ def mistake_of(arguments: Sequence[str], owner: Callable[..., Any]) -> str | Non
         arguments: what the parser has refused.
         owner: the function whose arguments they set.
     """
+    known = places_of(owner, "")
     for argument in arguments:
-        name = argument.removeprefix("--")
-        if "=" not in argument:
+        name, is_joined, _ = argument.removeprefix("--").partition("=")
+        if not argument.startswith("--"):
+            return (
+                f"{argument}: expected flags as --NAME=VALUE, with two hyphens, got '{argument}'. "
+                "Fix: pyro-dgm fit --help, for their names."
+            )
+        if not is_joined and name.split(".")[0] in known:
             return f"{name}: expected --{name}=VALUE, got '{argument}'. Fix: say the value, or leave it out."
     return mistake_in(settings_said(arguments), owner)
 

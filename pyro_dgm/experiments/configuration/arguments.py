@@ -15,7 +15,7 @@ from .answers import mistake_of
 from .catalogue import find_experiment
 from .experiment import Experiment, experiment_parser, schema
 from .kinds import check_kinds
-from .modules import make_importable
+from .modules import make_importable, require_module
 from .reading import read_config
 from .sugar import Folders, plain_flag, plain_settings
 from .trust import only_trusted, take_trust, trusted_by, with_fix, without_modules
@@ -59,6 +59,7 @@ def read_experiment(
     trusted = [*trust, *said]
     for module in trusted:
         find(module)
+        require_module(module)
 
     def parse(modules: Sequence[str]) -> None:
         plain = without_modules(configs, modules)

@@ -23,8 +23,10 @@ from ..recipes import density, own, vae  # noqa: F401 - a class has its short na
 from ..recipes.adversarial import Adversarial
 from ..recipes.recipe import Recipe
 from ..runs.loggers import Logger
+from .blame import with_flag
 from .reading import build
 from .trust import only_trusted
+from .wanted import places_of
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,8 @@ class Experiment:
         self.settings = settings
         check_count("fit", "epochs", self.epochs, fix="--epochs=100")
         check_count("fit", "batch_size", self.batch_size, fix="--batch_size=100")
+        if self.patience is not None:
+            check_count("fit", "patience", self.patience, fix="--patience=20")
         _ = self.seeds, self.evaluation  # mistakes show before the first step
 
     @property
@@ -161,7 +165,8 @@ class Experiment:
     def programs(self) -> nn.Module:
         """A module with model and guide, in the sizes of the data, with weights of its own by the global seed."""
         recipe: Recipe = self._built("model")  # anew: modules that it names are drawn with it
-        return build("model", lambda: recipe.build(self.data))
+        data = self.data
+        return self._used("model", recipe, lambda recipe: recipe.build(data))
 
     @property
     def has_likelihood(self) -> bool:
@@ -179,12 +184,13 @@ class Experiment:
         game = self.adversarial
         loss: Any = None
         if self.has_likelihood:
+            pair = programs.model, programs.guide
             objective = self._built("objective")
-            loss = build("objective", lambda: objective(programs.model, programs.guide)).to(device)
+            loss = self._used("objective", objective, lambda objective: objective(*pair)).to(device)
         if game is not None:
-            return build("adversarial", lambda: game.build(programs, self.data, loss))
-        trainer = self._built("trainer")
-        return build("trainer", lambda: trainer(loss))
+            data = self.data
+            return self._used("adversarial", game, lambda game: game.build(programs, data, loss))
+        return self._used("trainer", self._built("trainer"), lambda trainer: trainer(loss))
 
     def batches(self) -> Batches:
         """The training data as its trainer takes them."""
@@ -202,7 +208,32 @@ class Experiment:
             return self._parser.dump(self.settings)
 
     def _built(self, name: str) -> Any:
-        only = Namespace({name: self.settings[name]})
+        try:
+            return self._instantiated(name, self.settings[name])
+        except ValueError as error:
+            raise ValueError(self._with_flag(name, str(error), lambda part: part)) from error
+
+    def _used(self, name: str, part: Any, use: Callable[[Any], Any]) -> Any:
+        """What a part builds; an error names the flag that it comes from."""
+        try:
+            return build(name, partial(use, part))
+        except ValueError as error:
+            raise ValueError(self._with_flag(name, str(error), use)) from error
+
+    def _with_flag(self, name: str, message: str, use: Callable[[Any], Any]) -> str:
+        def attempt(settings: Namespace) -> str:
+            try:
+                build(name, partial(use, self._instantiated(name, settings)))
+            except ValueError as error:
+                return str(error)
+            return ""
+
+        with only_trusted(self.trust):
+            owner = next(iter(places_of(schema, "")[name].kinds), None)
+            return with_flag(name, self.settings[name], owner, message, attempt)
+
+    def _instantiated(self, name: str, settings: Any) -> Any:
+        only = Namespace({name: settings})
         with only_trusted(self.trust):
             return build(name, partial(self._parser.instantiate, only))[name]
 

@@ -59,6 +59,21 @@ def make_importable(module: str, folders: Mapping[str, str | Path]) -> None:
         )
 
 
+def require_module(module: str) -> None:
+    """Refuse to trust a name that leads to no module, once `make_importable` has looked for it.
+
+    Raises:
+        ValueError: with where it was looked for.
+    """
+    top = module.split(".")[0]
+    if not top.isidentifier() or top in sys.modules or find_spec(top) is not None:
+        return  # what is no name is refused elsewhere
+    raise ValueError(
+        f"trust: expected a module that can be imported, got '{module}'. Fix: run it in the folder "
+        f"of {top}.py, or put that into PYTHONPATH."
+    )
+
+
 def folders_of(modules: Iterable[str]) -> dict[str, str]:
     """The folder that each module is imported from, to find it again in another process."""
     found = {}

@@ -14,6 +14,7 @@ from ...files.manifest import Manifest
 from ...files.reading import read_file
 from ..runs.layout import CONFIG
 from .trust import explain
+from .wording import own_words, with_owner
 
 FIX = "the config.yaml that pyro-dgm fit wrote into a run directory"
 T = TypeVar("T")
@@ -50,7 +51,8 @@ def build(name: str, make: Callable[[], T]) -> T:
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # whatever a constructor raises of its arguments
-        raise ValueError(f"{name}: {explain(str(error).strip())}") from error
+        said = own_words(explain(str(error).strip()))
+        raise ValueError(with_owner(name, said)) from error
 
 
 def _parse(content: bytes, path: Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from ..runs.layout import CONFIG, ENVIRONMENT
 from .answers import mistake_in
 from .experiment import Experiment, experiment_parser, schema
 from .kinds import check_kinds
-from .modules import file_of, make_importable
+from .modules import file_of, make_importable, require_module
 from .reading import FIX, read_run_config
 from .trust import only_trusted, with_fix
 
@@ -65,3 +65,4 @@ def find_modules(folder: Path, trust: Sequence[str]) -> None:
     for module in trust:
         if file_of(module.split(".")[0]) is None:
             make_importable(module, folders)
+        require_module(module)

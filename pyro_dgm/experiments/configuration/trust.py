@@ -12,6 +12,8 @@ from typing import Any
 from jsonargparse import set_parsing_settings
 from jsonargparse._common import parsing_settings
 
+from .wording import in_one_line, own_words
+
 # What a configuration names classes and functions for.
 PARTS = ("model", "data", "objective", "trainer", "adversarial", "loggers")
 ROOTS = ("pyro_dgm", "pyro", "torch")
@@ -92,7 +94,7 @@ def explain(message: str) -> str:
 
 def with_fix(message: str) -> str:
     """An error of the parser with what helps, where it does not say so itself."""
-    message = " ".join(explain(message).split())
+    message = in_one_line(own_words(explain(message)))
     if "Fix:" in message:
         return message
     if "No module named" in message:

@@ -18,7 +18,7 @@ from jsonargparse._typehints import (
 )
 from torch import Tensor
 
-MANY = 16  # classes that are listed; of more (all modules of torch) the nearest alone
+MANY = 32  # classes that are listed; of more (all modules of torch) the nearest alone
 PLAIN = {
     int: "a whole number",
     float: "a number",

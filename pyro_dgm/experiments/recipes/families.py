@@ -12,6 +12,7 @@ from ...programs.likelihoods.base import FamilyLikelihood
 from ..data.datasets import Data
 from .networks import Network, num_channels
 from .slots import Likelihood
+from .units import require_support
 
 
 class OfFamily(Likelihood):
@@ -25,6 +26,7 @@ class OfFamily(Likelihood):
     def build(  # noqa: D102
         self, num_in: int, data: Data, network: Network, *, is_density: bool = False
     ) -> nn.Module:
+        require_support(type(self).__name__, data, self.family.family.support)
         num_params = len(self.family.params)
         return self.family(network.decode(data, num_in, num_params * num_channels(data)))
 
@@ -89,7 +91,7 @@ class Binomial(Likelihood):
             total = data.levels - 1
         if total is None:
             raise ValueError(
-                "likelihood: expected a number of trials, got data without levels. "
+                "model.likelihood: expected a number of trials, got data without levels. "
                 "Fix: --model.likelihood.total_count=10."
             )
         return counts.Binomial(network.decode(data, num_in, num_channels(data)), total)

@@ -211,7 +211,7 @@ def levels_of(likelihood: Likelihood, data: Data) -> int:
         name = type(likelihood).__name__
         fix = "NegativeBinomial" if data.kind is Kind.COUNTS else "Normal"
         raise ValueError(
-            f"likelihood: expected data with a number of levels for {name}, "
+            f"model.likelihood: expected data with a number of levels for {name}, "
             f"got {data.kind.value} data. Fix: --model.likelihood={fix}."
         )
     return data.levels

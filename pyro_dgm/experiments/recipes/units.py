@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+from inspect import signature
 from typing import Any
 
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
+from torch.distributions import constraints
+from torch.distributions.constraints import Constraint
 
 from ...display.representation import SettingsFirst
 from ...programs.networks.units import Rescale
 from ..data.datasets import Data, Kind
 
 ENOUGH_ROWS = 50_000  # for a mean and a standard deviation
+
+# The likelihood of each kind of data where none is named, see `Automatic`.
+FITTING = {
+    Kind.BINARY: "Bernoulli",
+    Kind.LEVELS: "DiscretizedLogistic",
+    Kind.COUNTS: "NegativeBinomial",
+    Kind.REAL: "Normal",
+}
+WORDS = {
+    constraints.boolean: "zeros and ones",
+    constraints.unit_interval: "numbers from 0 to 1",
+    constraints.nonnegative_integer: "integers from 0",
+}
 
 
 class Unit(SettingsFirst):
@@ -171,6 +187,26 @@ def require_complete(owner: str, data: Data) -> None:
             f"{owner}: expected data without missing numbers, got a mask of them. "
             "Fix: --model=VAE, whose likelihood leaves out what is missing."
         )
+
+
+def require_support(name: str, data: Data, support: Constraint) -> None:
+    """Refuse data to which a likelihood gives no probability, with the flags that change either.
+
+    Args:
+        name: of the likelihood.
+        data: a data set; what is binarized as it is seen is zeros and ones by then.
+        support: of its distribution.
+    """
+    if data.dynamic or bool(support.check(data.train).all()):
+        return
+    fix = f"--model.likelihood={FITTING[data.kind]}"
+    if support is constraints.boolean and "binarize" in signature(type(data)).parameters:
+        fix = f"{fix}, or --data.binarize=dynamic"
+    low, high = data.train.min(), data.train.max()
+    raise ValueError(
+        f"model.likelihood: expected {WORDS.get(support, support)} for {name}, got {data.kind.value} data "
+        f"from {low:g} to {high:g}. Fix: {fix}."
+    )
 
 
 def unit_layer(data: Data) -> nn.Module | None:

@@ -59,7 +59,8 @@ class PrintEvery(Logger):
     def __init__(self, epochs: int = 10):
         if epochs < 1:
             raise ValueError(
-                f"PrintEvery: expected epochs of 1 or more, got {epochs}. Fix: PrintEvery(10)."
+                f"PrintEvery: expected epochs of 1 or more, got {epochs}. "
+                "Fix: PrintEvery(10), --loggers.epochs=10 on the command line."
             )
         self.epochs = epochs
 
@@ -72,7 +73,7 @@ class PrintEvery(Logger):
 
 
 class TensorBoard(Logger):
-    """Curves for TensorBoard, a line for each seed: `pip install 'pyro-dgm[tensorboard]'`, `tensorboard --logdir runs`.
+    """Curves for TensorBoard, a line for each seed: `pip install tensorboard`, `tensorboard --logdir runs`.
 
     Args:
         folder: default: `tensorboard/` in the run directory.
@@ -87,7 +88,7 @@ class TensorBoard(Logger):
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise ImportError(
-                "TensorBoard: expected the package tensorboard, got none. Fix: pip install 'pyro-dgm[tensorboard]'."
+                "TensorBoard: expected the package tensorboard, got none. Fix: pip install tensorboard."
             ) from error
         self.folder = folder
         self.steps = steps

@@ -142,7 +142,7 @@ def _open_study(name: str, out: Path, storage: str | None) -> Study:
         import optuna
     except ImportError as error:
         raise ImportError(
-            "sweep: expected Optuna, for --optuna, got none. Fix: pip install 'pyro-dgm[sweeps]', or leave --optuna "
+            "sweep: expected Optuna, for --optuna, got none. Fix: pip install optuna, or leave --optuna "
             "out: --num=20 draws at random."
         ) from error
     from optuna.storages import JournalStorage

@@ -32,7 +32,7 @@ def export(
 
     Args:
         run: a run directory, or what `dgm.load_run` read.
-        to: FILE.nc, which may be there, or FOLDER.zarr, which may not (`pip install 'pyro-dgm[zarr]'`).
+        to: FILE.nc, which may be there, or FOLDER.zarr, which may not (`pip install zarr`).
         num: draws of each seed; those of a single seed are cut into four chains.
         limit: how many test data.
         seed: of the draws.

@@ -19,6 +19,7 @@ from ...files.stamps import digest_of
 from ...inference.process.distributed import rank_and_world
 from ...inference.process.numbers import check_count
 from ..configuration.arguments import Source, flags_of
+from ..configuration.wording import in_one_line
 from ..runs.layout import POSTERIOR
 from ..runs.processes import find_device
 from ..runs.run import load_run
@@ -65,7 +66,7 @@ def sweep(
         over: setting → what it is searched over: a list, or a range: `{"model.latent": [4, 8], "trainer.lr":
             "1e-4..1e-2:log"}`. Lists alone are every combination.
         num: trials to draw at random, or by Optuna; needed for ranges. A larger number goes on with a sweep.
-        optuna: whether Optuna chooses each trial by those before (`pip install 'pyro-dgm[sweeps]'`); no epoch of a
+        optuna: whether Optuna chooses each trial by those before (`pip install optuna`); no epoch of a
             trial is cut.
         storage: URL of Optuna's database; default: a journal in `out`.
         evaluate_best: so many of the best trials are scored on the test data, once all have ended; 0 for none.
@@ -192,7 +193,7 @@ class Work:
         except OSError:
             raise
         except (ValueError, RuntimeError, TypeError, IndexError) as error:
-            said = " ".join(str(error).split())
+            said = in_one_line(str(error))
             return Outcome(trial.number, trial.settings, error=said or type(error).__name__)
 
 

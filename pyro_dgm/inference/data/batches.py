@@ -17,7 +17,7 @@ from .loaders import LoaderBatches as LoaderBatches
 from .rests import batch_sizes
 from .sharding import Stages, order_of_epoch, part_of_rank
 from .stored import StoredRows, as_stored, is_stored
-from .tensors import Batch, check_data, has_rows, is_array, take_rows, to_tensor
+from .tensors import Batch, check_data, has_rows, is_array, refuse_complex, take_rows, to_tensor
 
 
 class Batches:
@@ -175,6 +175,8 @@ def _checked(parts: Sequence[Any], name: str) -> tuple[Any, ...]:
         elif is_array(part):
             tensor = to_tensor(part, own_name)
             check_data(tensor, own_name)
+            if position == 0:
+                refuse_complex(tensor, own_name)
             found.append(tensor)
         elif position > 0 and is_option(part):
             found.append(part)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from .stored import as_stored, is_stored
-from .tensors import Batch, check_data, has_rows, is_array, to_tensor
+from .tensors import Batch, check_data, has_rows, is_array, refuse_complex, to_tensor
 
 
 @runtime_checkable
@@ -63,6 +63,7 @@ def as_tensors(batch: Sequence[Any], name: str = "data") -> Batch:
     What is no array stays as it is, and every tensor where it is.
 
     Raises:
+        TypeError: for a complex observation.
         ValueError: for empty, NaN or infinite data, or tensors of different lengths.
     """
     values, lengths = [], []
@@ -70,6 +71,8 @@ def as_tensors(batch: Sequence[Any], name: str = "data") -> Batch:
         value = argument
         if is_stored(argument) or is_array(argument):
             value = read_whole(argument, f"{name}[{position}]")
+            if position == 0:
+                refuse_complex(value, f"{name}[0]")
             check_data(value, f"{name}[{position}]")
         if has_rows(value):
             lengths.append(len(value))
@@ -90,7 +93,7 @@ def check_observation_argument(batch: Sequence[Any]) -> None:
     """Refuse what can't be the data x of a program: nothing, another program, a list of numbers, one number.
 
     Raises:
-        TypeError, ValueError: with the call that works.
+        TypeError, ValueError: with the call that works; for complex numbers.
     """
     if not batch:
         raise ValueError(
@@ -101,6 +104,7 @@ def check_observation_argument(batch: Sequence[Any]) -> None:
     if is_stored(x):
         return
     if is_array(x):
+        refuse_complex(x, "data[0]")
         if x.ndim == 0:
             raise ValueError(
                 f"data: expected a tensor (N, *event), got a 0-dim tensor {x}. Fix: x[None], for one datum."

@@ -112,6 +112,16 @@ def check_data(tensor: Tensor, name: str) -> None:
         )
 
 
+def refuse_complex(value: Any, name: str) -> None:
+    """Refuse complex numbers as an observation, in a tensor or an array."""
+    dtype = getattr(value, "dtype", None)
+    if "complex" in str(dtype):
+        raise TypeError(
+            f"{name}: expected real numbers, got {dtype}, of which no site has a density. "
+            "Fix: torch.view_as_real(x).flatten(1), real and imaginary parts, or x.abs()."
+        )
+
+
 def sum_of_extremes(tensor: Tensor) -> Tensor:
     """A number that is finite where all values are: one fast pass, without a second tensor of the data's size."""
     smallest, largest = tensor.detach().aminmax()

@@ -23,6 +23,7 @@ OF_INTEGERS = (  # how torch refuses real numbers where labels belong
     "one_hot is only applicable to index tensor",
     "tensors used as indices must be long",
 )
+OF_SIZES = re.compile(r"shapes cannot be multiplied \(\d+x(\d+) and (\d+)x\d+\)")
 DTYPES = {"Double": torch.float64, "Float": torch.float32, "BFloat16": torch.bfloat16}
 
 
@@ -78,14 +79,15 @@ def explanation(
     for value in given or batch:
         shapes.append(tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__)
     fix = fix_by_words(error, batch) or _fix_by_shape(model, batch)
-    fix = fix or _fix_by_sizes(model, guide, batch)
+    fix = fix or _fix_by_sizes(model, guide, batch) or _fix_by_latents(model, error, batch)
     fix = fix or _fix_by_trial(run, batch, given or batch) or _fix_of_event(error, batch)
+    cause = cause_of(error)
+    if not fix and "Fix:" not in cause:
+        fix = _fix_of_arguments(batch)
+    said = f"{cause.rstrip('.')};\n{fix}" if fix else cause
     table = str(error).partition(TABLE)[2]
     listing = f"\n\n{TABLE}{table}" if table else ""
-    return ValueError(
-        f"the programs fail on a batch of shapes {shapes}: {cause_of(error)};\n"
-        f"{fix or _fix_of_arguments(batch)}{listing}"
-    )
+    return ValueError(f"the programs fail on a batch of shapes {shapes}: {said}{listing}")
 
 
 def cause_of(error: Exception) -> str:
@@ -213,6 +215,35 @@ def _fix_by_sizes(model: PyroProgram | None, guide: PyroProgram | None, batch: B
             return (
                 f"site '{name}': expected event_shape {expected} as in the model, got {got} in the "
                 f"guide. Fix: {fix_of_sizes(expected, got)}."
+            )
+    return ""
+
+
+def _fix_by_latents(model: PyroProgram | None, error: Exception, batch: Batch) -> str:
+    """The fix where a network of the model takes latents of another size than the model draws."""
+    found = OF_SIZES.search(str(error))
+    if model is None or found is None:
+        return ""
+    got, expected = int(found[1]), int(found[2])
+    with poutine.trace() as tracer:
+        try:
+            model(None, *batch[1:])
+        except Exception as failed:  # whatever a user's program raises
+            if OF_SIZES.search(str(failed)) is None:
+                return ""
+        else:
+            return ""
+    fix = (
+        f"one size for both: a network that takes {got}, mlp({got}, …), or a prior of {expected}, "
+        "and an encoder for it"
+    )
+    if expected > got:
+        fix = f"every context that the programs take after x, of {expected - got} dims; or {fix}"
+    for name, site in latent_sites(tracer.trace).items():
+        if tuple(site["fn"].event_shape) == (got,):
+            return (
+                f"site '{name}': expected {expected} dims, which the model's network takes, got {got} "
+                f"by its prior. Fix: {fix}."
             )
     return ""
 

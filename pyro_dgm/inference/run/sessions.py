@@ -287,7 +287,7 @@ def read_data(
     Its arguments are those of `session`.
 
     Raises:
-        TypeError: for what is no program, or no data.
+        TypeError: for what is no program, or no data, or for complex data.
     """
     check_programs(model, guide)
     check_observation_argument(batch)

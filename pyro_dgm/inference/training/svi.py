@@ -53,9 +53,9 @@ class SVITrainer(Trainer):
     Raises:
         TypeError: for a model, a guide or a VAE in place of an objective, for what is no torch optimizer, no
             scheduler or no number.
-        ValueError: for an objective without parameters to train, a negative learning rate, a norm that is not
-            positive; at `fit`, for data or programs that break the contract, an unknown metric, a loss or weights that
-            are not finite, and for an optimizer that does not move what the objective trains by then.
+        ValueError: for an objective without parameters to train, a learning rate or a norm that is
+            not positive; at `fit`, for data or programs that break the contract, an unknown metric, a loss or
+            weights that are not finite, and for an optimizer that does not move what the objective trains by then.
 
     Example:
         >>> import pyro.distributions as dist
@@ -246,7 +246,7 @@ def _check_objective(objective: Any) -> None:
 
 
 def _check_numbers(lr: Any, clip: Any, compile: Any) -> None:
-    check_number("SVITrainer", "lr", lr, least=0, fix="lr=1e-3")
+    check_number("SVITrainer", "lr", lr, above=0, fix="lr=1e-3")
     if clip is not None:
         fix = "clip=None, to leave gradients alone"
         check_number("SVITrainer", "clip", clip, above=0, fix=fix)

@@ -51,7 +51,7 @@ def import_zuko() -> ModuleType:
         if error.name != "zuko":
             raise
         raise ImportError(
-            "Zuko: expected the package zuko, got none. Fix: pip install 'pyro-dgm[zuko]'."
+            "Zuko: expected the package zuko, got none. Fix: pip install zuko."
         ) from error
     finally:
         for (owner, name), value in zip(OVERWRITTEN, before, strict=True):

@@ -226,7 +226,7 @@ def test_parquet_is_read_as_csv_is(tmp_path):
 def test_a_format_whose_extra_is_not_installed_says_so(tmp_path, monkeypatch, suffix, module):
     monkeypatch.setitem(sys.modules, module, None)
     (tmp_path / f"t.{suffix}").write_bytes(b"x" * 100)
-    with pytest.raises(ImportError, match=rf"expected {module} .*Fix: pip install 'pyro-dgm\["):
+    with pytest.raises(ImportError, match=rf"expected {module} .*Fix: pip install {module}\."):
         File(str(tmp_path / f"t.{suffix}"))
 
 

@@ -14,6 +14,7 @@ from pyro_dgm.experiments.recipes.density import Density
 from pyro_dgm.experiments.recipes.networks import Convolutional, Dense, PlanesToRows
 from pyro_dgm.experiments.recipes.slots import Given
 from pyro_dgm.experiments.recipes.units import (
+    FITTING,
     LocationScale,
     Standardize,
     train_units,
@@ -382,3 +383,10 @@ def test_a_mass_under_a_dequantizer_is_refused():
         vae.model(data.train)
     assert isinstance(vae.generator(data.train), torch.Tensor)
     assert isinstance(vae.guide.encoder(data.train).base_dist, dist.Normal)
+
+
+@pytest.mark.parametrize("kind", FITTING)
+def test_the_likelihood_that_messages_advise_is_the_one_that_is_chosen(kind):
+    data = synthetic(kind.value)
+    assert data.kind is kind
+    assert type(likelihoods.choose(data)).__name__ == FITTING[kind]

@@ -150,5 +150,5 @@ def test_curves_are_written_for_tensorboard(tmp_path):
 
 def test_without_tensorboard_the_error_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(ImportError, match=r"pip install 'pyro-dgm\[tensorboard\]'"):
+    with pytest.raises(ImportError, match=r"pip install tensorboard\."):
         dgm.runs.TensorBoard()

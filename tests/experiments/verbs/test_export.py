@@ -63,7 +63,7 @@ def test_a_zarr_folder_that_is_there_stays_as_it_is(run, tmp_path):
 
 def test_without_zarr_the_error_says_how_to_install_it(run, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "zarr", None)
-    with pytest.raises(ImportError, match=r"pip install 'pyro-dgm\[zarr\]'"):
+    with pytest.raises(ImportError, match=r"pip install zarr\b"):
         dgm.runs.export(run, to=tmp_path / "a.zarr", num=2, limit=2)
 
 

@@ -282,6 +282,30 @@ def test_data_of_another_width_raise_with_what_the_model_generates():
         dgm.preflight(vae.model, vae.guide, torch.randn(4, 5))
 
 
+@pytest.mark.parametrize("num_rows", [1, 4])
+def test_a_decoder_for_latents_of_another_size_than_the_priors_is_told_both_sizes(num_rows):
+    decoder = dgm.Bernoulli(dgm.mlp(2, 9))
+    vae = dgm.VAE(dgm.StandardNormal(4), decoder, dgm.Conditional(dist.Normal, dgm.mlp(9, 8)))
+    with pytest.raises(ValueError, match=r"site 'z': expected 2 dims, .* got 4 by its prior") as e:
+        dgm.preflight(vae.model, vae.guide, torch.ones(num_rows, 9))
+    assert "a network that takes 4, mlp(4, …), or a prior of 2" in str(e.value)
+    assert str(e.value).count("Fix:") == 1
+    mended = dgm.VAE(
+        dgm.StandardNormal(4),
+        dgm.Bernoulli(dgm.mlp(4, 9)),
+        dgm.Conditional(dist.Normal, dgm.mlp(9, 8)),
+    )
+    assert dgm.preflight(mended.model, mended.guide, torch.ones(num_rows, 9)).latent == ("z",)
+
+
+def test_an_error_that_says_its_own_fix_gets_no_second_one():
+    encoder = dgm.Conditional(dist.Normal, dgm.mlp(9, 7))  # 7 outputs are no pairs
+    vae = dgm.VAE(dgm.StandardNormal(4), dgm.Bernoulli(dgm.mlp(4, 9)), encoder)
+    with pytest.raises(ValueError, match=r"nn\.Linear\(hidden, 2 \* D\)\.(\n\n|$)") as caught:
+        dgm.preflight(vae.model, vae.guide, torch.ones(4, 9))
+    assert str(caught.value).count("Fix:") == 1
+
+
 class Labelled(Written):
     """A program with a further argument."""
 

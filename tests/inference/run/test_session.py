@@ -36,6 +36,27 @@ def test_a_program_without_tensors_is_on_the_cpu():
     assert device_of(dgm.StandardNormal(2)) == torch.device("cpu")
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda model, guide, x: dgm.nll(model, guide, x),
+        lambda model, guide, x: dgm.encode(guide, x),
+        lambda model, guide, x: dgm.hmc(model, x),
+        lambda model, guide, x: dgm.impute(model, guide, x, observed=x.real > 0),
+        lambda model, guide, x: dgm.preflight(model, guide, x),
+        lambda model, guide, x: dgm.nll(model, guide, DataLoader(TensorDataset(x), 2)),
+        lambda model, guide, x: dgm.SVITrainer(dgm.ELBO(model, guide)).fit(x, progress=False),
+    ],
+    ids=["nll", "encode", "hmc", "impute", "preflight", "loader", "fit"],
+)
+def test_complex_data_are_refused_with_their_real_and_imaginary_parts(call):
+    vae = toy_vae()
+    x = torch.ones(4, 3, dtype=torch.complex64)
+    said = r"^data\[0\]: expected real numbers, got torch\.complex64, .*Fix: torch\.view_as_real"
+    with pytest.raises(TypeError, match=said):
+        call(vae.model, vae.guide, x)
+
+
 def test_counts_below_one_raise_with_their_name():
     require_positive(num=1, chunk=2)
     with pytest.raises(ValueError, match="chunk: expected at least 1, got 0"):

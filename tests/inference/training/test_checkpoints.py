@@ -215,7 +215,7 @@ def test_files_of_a_newer_format_are_refused(tmp_path, monkeypatch):
     save_state({"a": 1}, tmp_path / "run.pt")
     dgm.save_weights(nn.Linear(1, 1), tmp_path / "w")
     monkeypatch.undo()
-    newer = "format 1 or older, got format 9, of a newer pyro_dgm. Fix: pip install"
+    newer = "format 1 or older, got format 9, of a newer pyro_dgm. Fix: git pull"
     with pytest.raises(FileError, match=newer):
         load_state(tmp_path / "run.pt")
     with pytest.raises(FileError, match=newer):

@@ -6,7 +6,7 @@ from cases import PAIRS
 from pyro import poutine
 from torch.optim.lr_scheduler import StepLR
 from torch.utils.data import DataLoader, TensorDataset
-from toys import LinearGaussian, same_toy_vae, without_kernels
+from toys import STILL, LinearGaussian, same_toy_vae, without_kernels
 
 import pyro_dgm as dgm
 from pyro_dgm.inference.process.states import fork_rng
@@ -257,14 +257,14 @@ def test_the_next_epoch_has_another_order():
 
 
 def test_the_next_epoch_has_other_noise():
-    trainer = build(lr=0.0, warmup=1)
+    trainer = build(optimizer=STILL, warmup=1)
     fit(trainer, dgm.Batches(data(), 10, shuffle=False), epochs=3)
     fit(trainer, dgm.Batches(data(), 10, shuffle=False), epochs=1)
     assert len(set(trainer.history.column("train_nelbo"))) == 4
 
 
 def test_validation_has_the_same_noise_in_every_epoch():
-    trainer = build(lr=0.0)
+    trainer = build(optimizer=STILL)
     fit(trainer, val=data(7), epochs=3)
     assert len(set(trainer.history.column("val_nelbo"))) == 1
 
@@ -350,7 +350,7 @@ def test_validation_counts_each_datum_once():
 
 def test_training_counts_each_datum_once_too():
     case = PAIRS["density_flow"]()
-    trainer, x = dgm.SVITrainer(dgm.ELBO(case.model, case.guide), lr=0.0), 3 * torch.randn(10, 3)
+    trainer, x = dgm.SVITrainer(dgm.ELBO(case.model, case.guide), STILL), 3 * torch.randn(10, 3)
     fit(trainer, x, batch_size=4)
     assert trainer.history.column("train_nelbo") == pytest.approx(
         [-case.model.density().log_prob(x).mean().item()]
@@ -474,7 +474,7 @@ def test_a_later_fit_without_validation_data_leaves_its_own_last_weights():
 
 
 def test_the_best_of_one_metric_is_not_compared_with_another():
-    trainer = build(lr=0.0)
+    trainer = build(optimizer=STILL)
     fit(trainer, val=data(7), epochs=1, monitor="val_kl[z]")
     fit(trainer, val=data(7), epochs=1, monitor="val_nelbo")
     assert trainer.best["metric"] == "val_nelbo"
@@ -742,7 +742,7 @@ def test_the_abstract_trainer_says_what_a_subclass_gives():
 def test_weights_that_were_changed_between_two_fits_are_kept():
     vae = same_toy_vae()
     x = torch.randn(20, 3)
-    trainer = dgm.SVITrainer(dgm.ELBO(vae.model, vae.guide), lr=0.0)
+    trainer = dgm.SVITrainer(dgm.ELBO(vae.model, vae.guide), STILL)
     trainer.fit(x, x, epochs=2, progress=False)
     with torch.no_grad():
         for parameter in vae.parameters():
@@ -864,8 +864,9 @@ def test_a_trainer_built_where_gradients_are_switched_off_trains():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"lr": -1.0}, "expected lr >= 0, got -1.0. Fix: lr=1e-3"),
-        ({"lr": float("nan")}, "expected lr >= 0, got nan"),
+        ({"lr": -1.0}, "expected lr > 0, got -1.0. Fix: lr=1e-3"),
+        ({"lr": 0}, "SVITrainer: expected lr > 0, got 0. Fix: lr=1e-3"),
+        ({"lr": float("nan")}, "expected lr > 0, got nan"),
         ({"clip": 0.0}, "expected clip > 0, got 0.0. Fix: clip=None"),
         ({"ema": 1.0}, r"expected a decay in \[0, 1\), got 1.0. Fix: ema=0.999"),
     ],

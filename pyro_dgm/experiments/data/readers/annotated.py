@@ -30,7 +30,7 @@ def read_h5ad(path: Path, asked: Asked) -> Content:
         import anndata
     except ImportError as error:
         raise ImportError(
-            f"{path}: expected anndata to read h5ad, got none. Fix: pip install 'pyro-dgm[anndata]'."
+            f"{path}: expected anndata to read h5ad, got none. Fix: pip install anndata."
         ) from error
     try:
         with warnings.catch_warnings():

@@ -57,7 +57,7 @@ def read_parquet(path: Path, asked: Asked) -> Content:
         import pyarrow
     except ImportError as error:
         raise ImportError(
-            f"{path}: expected pyarrow to read parquet, got none. Fix: pip install 'pyro-dgm[parquet]'."
+            f"{path}: expected pyarrow to read parquet, got none. Fix: pip install pyarrow."
         ) from error
     try:
         frame = pd.read_parquet(path)
