@@ -49,7 +49,7 @@ def help_of_part(arguments: Sequence[str]) -> str:
             owner = default_class(place)
         if owner is not None:
             return _of_class(place, owner)
-        if not place.kinds:
+        if not _held(place).kinds:
             return _of_value(place, told)
         default = None if place.is_required else default_class(place)
         of_default = f"\n\n{_of_class(place, default)}" if default is not None else ""
@@ -88,8 +88,13 @@ def _of_value(place: Place, told: str) -> str:
     return "\n".join(_wrapped(lines))
 
 
+def _held(place: Place) -> Place:
+    """The place itself, or that of one entry of a list."""
+    return Place(place.path, place.held(Sequence)) if place.holds(Sequence) else place
+
+
 def _of_place(place: Place) -> str:
-    held = Place(place.path, place.held(Sequence)) if place.holds(Sequence) else place
+    held = _held(place)
     names = held.names
     if not 0 < len(names) < 4 * MANY:
         return "\n".join(_wrapped([f"--{place.path}: {place.wanted}"]))
