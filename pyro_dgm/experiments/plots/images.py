@@ -37,7 +37,7 @@ def samples(
         levels: number L of levels of the data, of which 0 is black and L − 1 white. Without it these are 0 and 1 for
             numbers in [0, 1], and else the smallest and the largest number.
         ax: where to draw; default: a new figure.
-        columns: names of the D numbers of a vector.
+        columns: names of the D numbers of a vector, of which each then has a scale of its own.
 
     Raises:
         ValueError: for data of another size, or images of 2 or more than 3 channels.

@@ -51,9 +51,14 @@ def draw_vectors(
         share = max(1, MOST_ROWS // len(named))
         if any(len(rows) > share for rows in named.values()):
             title = f"{title}; the first {share} shown"
-        ax = _heat_map([rows[:share] for rows in named.values()], axes_or_new(ax))
+        shown = [rows[:share] for rows in named.values()]
+        if 0 < len(columns) <= MOST_NAMES:
+            ax = _table(torch.cat(shown), columns, axes_or_new(ax))
+        else:
+            ax = _heat_map(torch.cat(shown), axes_or_new(ax))
+        for end in np.cumsum([len(rows) for rows in shown])[:-1]:
+            ax.axhline(end - 0.5, color="white", linewidth=2)
         _name_rows(ax, named, labels, share)
-        _name_columns(ax, columns)
     set_title(ax, title)
     return ax
 
@@ -98,14 +103,27 @@ def _bins(values: np.ndarray) -> int | list[float]:
     return np.arange(values.min() - 0.5, values.max() + 1).tolist()
 
 
-def _heat_map(groups: Sequence[Tensor], ax: Axes) -> Axes:
-    """The groups below each other, with a line between them."""
-    values = torch.cat(list(groups)).numpy()
-    image = ax.imshow(values, aspect="auto", cmap="cividis", interpolation="nearest")
+def _heat_map(values: Tensor, ax: Axes) -> Axes:
+    """All numbers on one scale."""
+    from matplotlib.ticker import MaxNLocator
+
+    image = ax.imshow(values.numpy(), aspect="auto", cmap="cividis", interpolation="nearest")
     bar = ax.figure.colorbar(image, ax=ax, shrink=0.9)
     bar.ax.tick_params(labelsize=8)
-    for end in np.cumsum([len(group) for group in groups])[:-1]:
-        ax.axhline(end - 0.5, color="white", linewidth=2)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.set_xlabel("dim of x")
+    return ax
+
+
+def _table(values: Tensor, columns: Sequence[str], ax: Axes) -> Axes:
+    """Each column on a scale of its own, from its least to its largest number, which stand below it."""
+    array = values.double().numpy()
+    low, high = np.nanmin(array, 0), np.nanmax(array, 0)
+    shades = (array - low) / np.where(high > low, high - low, 1.0)
+    ax.imshow(shades, aspect="auto", cmap="cividis", interpolation="nearest", vmin=0, vmax=1)
+    ends = [f"{name}\n{a:.3g} to {b:.3g}" for name, a, b in zip(columns, low, high, strict=True)]
+    tilt: dict[str, Any] = {"rotation": 30, "ha": "right"} if len(columns) > 6 else {}
+    ax.set_xticks(range(len(columns)), ends, fontsize=8, **tilt)
     return ax
 
 
@@ -118,13 +136,3 @@ def _name_rows(ax: Axes, named: Mapping[str, Tensor], labels: Sequence[str], sha
         ax.set_yticks(np.cumsum(lengths) - lengths / 2 - 0.5, list(named))
     else:
         ax.set_ylabel("datum")
-
-
-def _name_columns(ax: Axes, columns: Sequence[str]) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    if 0 < len(columns) <= MOST_NAMES:
-        ax.set_xticks(range(len(columns)), columns, rotation=30, ha="right", fontsize=8)
-    else:
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-        ax.set_xlabel("dim of x")

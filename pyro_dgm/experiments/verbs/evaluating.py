@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ...display.progress import bars, watched
 from ...files.records import read_records
+from ...inference.process.numbers import check_count
 from ..configuration.experiment import Evaluation
 from ..runs.examinations import Examination
 from ..runs.layout import RESULTS
@@ -47,6 +48,7 @@ def evaluate(
     Returns:
         The rows, in nats per datum.
     """
+    check_count("evaluate", "num", num, fix="--num=1000")
     asked = Evaluation(num, limit)
     if not isinstance(run, Run):
         run = load_run(run, trust, find_device(device))

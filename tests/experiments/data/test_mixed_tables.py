@@ -254,11 +254,24 @@ def test_a_warning_is_a_line_of_the_command_line_also_of_a_quiet_one(tmp_path, c
     ]
 
 
-def test_a_constant_column_of_real_numbers_is_warned_of(tmp_path):
-    path = write(tmp_path / "t.csv", {"bmi": columns()["bmi"], "unit": [3] * NUM})
-    with pytest.warns(
-        UserWarning, match=r"column 'unit' has one value in all rows, where a density"
-    ):
+@pytest.mark.parametrize("values", [[3] * NUM, [3, ""] * (NUM // 2), [""] * NUM])
+def test_a_column_of_one_real_number_or_none_is_warned_of(tmp_path, values):
+    path = write(tmp_path / "t.csv", {"bmi": columns()["bmi"], "unit": values})
+    with pytest.warns(UserWarning, match=r"column 'unit' has one value or none in all rows, where"):
+        File(path, missing="mask")
+
+
+def test_identifiers_and_constants_are_left_out_by_one_flag(tmp_path, recwarn):
+    table = {"bmi": columns()["bmi"], "key": range(NUM), "unit": [3] * NUM}
+    File(write(tmp_path / "t.csv", table))
+    assert len(recwarn) == 2
+    for warning in recwarn:
+        assert str(warning.message).endswith(" Leave it out: '--data.drop=[key,unit]'")
+
+
+def test_a_text_that_all_rows_have_is_no_context(tmp_path):
+    path = write(tmp_path / "t.csv", {"bmi": columns()["bmi"], "country": ["CH"] * NUM})
+    with pytest.raises(FileError, match=r"Fix: '--data\.drop=\[country\]'\.$"):
         File(path)
 
 

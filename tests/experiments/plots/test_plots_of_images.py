@@ -137,8 +137,11 @@ def test_whole_numbers_have_a_bar_each_with_their_share():
 
 def test_columns_stand_below_their_numbers():
     names = ["age", "income", "visits"]
-    ax = dgm.plots.samples(torch.randn(10, 3), (3,), columns=names)
-    assert [text.get_text() for text in ax.get_xticklabels()] == names
+    x = torch.tensor([[20.0, 3e4, 0], [80, 6e4, 9], [50, 6e4, 9]])
+    ax = dgm.plots.samples(x, (3,), columns=names)
+    ends = [text.get_text() for text in ax.get_xticklabels()]
+    assert ends == ["age\n20 to 80", "income\n3e+04 to 6e+04", "visits\n0 to 9"]
+    assert picture_of(ax).tolist() == [[0, 0, 0], [1, 1, 1], [0.5, 1, 1]]
     ax = dgm.plots.samples(torch.randn(10, 2), (2,), columns=names[:2])
     assert [ax.get_xlabel(), ax.get_ylabel()] == names[:2]
 

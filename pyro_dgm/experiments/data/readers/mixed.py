@@ -20,7 +20,7 @@ class TextColumns:
 
     Attributes:
         categories: of few texts, each in several rows: context.
-        others: of many texts, such as dates and names: of no use here.
+        others: of many texts, such as dates and names, or of one alone: of no use here.
         spoilt: numbers, but for a few texts such as `?`.
     """
 
@@ -93,7 +93,7 @@ def _sort(frame: Any, texts: list[str]) -> TextColumns:
         num = column.nunique()
         if len(column) >= 2 * _is_text(column).sum():
             found.spoilt.append(name)
-        elif num <= MOST_CATEGORIES and 2 * num <= len(column):
+        elif 2 <= num <= MOST_CATEGORIES and 2 * num <= len(column):
             found.categories.append(name)
         else:
             found.others.append(name)

@@ -28,14 +28,15 @@ def warn_of_columns(content: Content, asked: Asked, *, is_real: bool, stacklevel
         column = np.concatenate([rows[:, place] for rows in content.x.values()])
         if is_identifier(column):
             identifiers.append(name)
-        elif is_real and len(column) and bool((column == column[0]).all()):
+        elif is_real and len(np.unique(column[~np.isnan(column)])) < 2:
             constants.append(name)
+    drop = list_flag("drop", [*(asked.drop or ()), *identifiers, *constants])
     if identifiers:
         what = "a different integer in every row: an identifier?"
-        warnings.warn(_warning(identifiers, what, asked), stacklevel=stacklevel)
+        warnings.warn(_warning(identifiers, what, drop), stacklevel=stacklevel)
     if constants:
-        what = "one value in all rows, where a density has no upper bound."
-        warnings.warn(_warning(constants, what, asked), stacklevel=stacklevel)
+        what = "one value or none in all rows, where a density has no upper bound."
+        warnings.warn(_warning(constants, what, drop), stacklevel=stacklevel)
 
 
 def is_identifier(column: np.ndarray) -> bool:
@@ -56,8 +57,7 @@ def is_identifier(column: np.ndarray) -> bool:
     return bool(is_consecutive) and len(np.unique(column)) == len(column)
 
 
-def _warning(names: Sequence[str], what: str, asked: Asked) -> str:
-    drop = [*(asked.drop or ()), *names]
+def _warning(names: Sequence[str], what: str, drop: str) -> str:
     quoted = ", ".join(f"'{name}'" for name in names)
     subject = f"column {quoted} has" if len(names) == 1 else f"columns {quoted} have"
-    return f"{subject} {what} Leave it out: {list_flag('drop', drop)}"
+    return f"{subject} {what} Leave it out: {drop}"
