@@ -197,3 +197,17 @@ def test_a_program_of_ones_own_where_a_recipe_stands_is_told_its_place(
         main(["fit", "--model=theirs.Pair"])
     said = capsys.readouterr().err
     assert "Fix: --model=Own --model.program=theirs.Pair, for a program of your own" in said
+
+
+@pytest.mark.parametrize(
+    ("place", "parent"),
+    [("model.prior", "Prior"), ("model.likelihood", "Likelihood"), ("data", "Data")],
+)
+def test_a_class_of_ones_own_of_another_kind_is_told_what_to_inherit(
+    tmp_path, monkeypatch, place, parent
+):
+    file = f"wide_{parent.lower()}.py"  # one name for each: a module is imported once
+    (tmp_path / file).write_text("class Wide:\n    pass\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=rf"Fix: class Wide\({parent}\), a subclass\.$"):
+        read_experiment(None, [f"--{place}={file}:Wide"])

@@ -395,6 +395,7 @@ def test_a_resume_takes_no_other_settings(run, capsys):
     assert "expected one of its flags, got --batch_size" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_configuration_of_a_resumed_run_begins_another_run_anew(run, tmp_path):
     folder, _ = run
     main(["resume", str(folder), "--epochs=3"])
@@ -413,6 +414,7 @@ def seeds(tmp_path_factory):
     return folder, printed.getvalue()
 
 
+@pytest.mark.slow
 def test_each_of_several_seeds_is_as_if_alone(seeds, tmp_path):
     main(["fit", *SMALL, "--seeds=[1]", f"--out={tmp_path / 'one'}"])
     together = {row["seed"]: row["nll"] for row in records(seeds[0])}

@@ -55,6 +55,7 @@ def test_every_bijector_of_the_library_passes(build):
     dgm.flows.assert_bijector(case.bijector, case.dim, case.context)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("build", "dim"),
     marked(SIZED, {f"{n}-{d}" for n, least in SLOW.items() for d in (2, 16, 64) if d >= least}),

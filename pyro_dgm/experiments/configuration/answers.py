@@ -213,7 +213,10 @@ def find_class(place: Place, name: Any) -> Any:
         return found
     is_class = isinstance(found, type)
     if not callable(found) or (is_class and not issubclass(found, place.kinds)):
-        raise _mistake(place.path, _wanted(place), str(name), _nearest_class(place, str(name)))
+        fix = _nearest_class(place, str(name))
+        if is_class and path.split(".")[0] not in ROOTS and "Own" not in place.names:
+            fix = f"class {found.__name__}({kinds[0].__name__}), a subclass"
+        raise _mistake(place.path, _wanted(place), str(name), fix)
     if not is_class:
         try:
             check_function(found, path, place.hint, place.path)
@@ -272,8 +275,7 @@ def _place_of(error: Exception, module: str) -> str:
     if isinstance(error, SyntaxError):
         return "" if error.filename and "line" in str(error) else f" ({error.filename})"
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if Path(frame.filename) == file_of(module)]
-    last = (own or frames)[-1]
+    last = ([one for one in frames if Path(one.filename) == file_of(module)] or frames)[-1]
     return f" ({last.filename}, line {last.lineno})"
 
 

@@ -69,6 +69,7 @@ def test_counts_with_a_batch_label_are_a_conditional_model(tmp_path):
     assert sample(run, num=100).shape == (100, 5)  # more than there are test data
 
 
+@pytest.mark.slow
 def test_a_binary_table_is_read_from_a_csv(tmp_path):
     votes = (np.random.default_rng(0).random((60, 4)) < 0.3).astype(int)
     header = "a,b,c,d"
@@ -112,6 +113,7 @@ def test_settings_of_python_are_those_of_a_file(tmp_path):
     assert rows_of(run.folder)[0]["seed"] == 4
 
 
+@pytest.mark.slow
 def test_evaluate_asks_further_questions_and_keeps_the_answers_apart(tmp_path):
     run = fit("digits", model={"latent": 2}, evaluation=SMALL, out=tmp_path / "run", **COMMON)
     (plain,) = evaluate(run, num=20, limit=20)

@@ -182,6 +182,7 @@ def test_a_replaced_parameter_is_noticed(eager_backend):
     torch.testing.assert_close(backward(road, x), backward(Eager(road.costs), x))
 
 
+@pytest.mark.slow
 def test_replaced_submodules_are_noticed_though_memory_is_used_again(eager_backend):
     """CPython gives a new module the id of a dead one: an id alone is no signature."""
     vae, x = toy_vae(), torch.randn(4, 3)
