@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
+from ...display.listing import first_of
 from ..process.distributed import all_reduce_sum, gather
 from .compiled.graphs import Terms
 from .history import Row
@@ -16,6 +17,7 @@ from .soundness import Unsound
 Value = TypeVar("Value")
 OnStep = Callable[[int, Row], None]
 
+MOST_NAMES = 8  # of terms in a message: a loop over time has hundreds
 AT_ONCE = 64  # batches whose terms are summed by one call
 
 
@@ -204,12 +206,6 @@ def describe_non_finite(names: list[str], step: int) -> str:
     """What was expected and what came, by the names of the sites among the terms that are not finite."""
     sites = [name for name in names if "[" in name] or names
     return (
-        f"fit: expected finite losses, got non-finite {_some(sites)} at or shortly before "
+        f"fit: expected finite losses, got non-finite {first_of(sites, MOST_NAMES)} at or shortly before "
         f"step {step}."
     )
-
-
-def _some(names: list[str], num: int = 8) -> str:
-    """Some of the names, and how many more there are: a loop over time has hundreds."""
-    shown = ", ".join(names[:num])
-    return f"{shown} and {len(names) - num} more" if len(names) > num else shown

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from ...display.listing import first_quoted
 from .history import Row
 
 FIX = "Fix: build the module with the arguments it was saved with."
@@ -166,8 +167,7 @@ def refuse_no_metric(row: Row, when: str) -> None:
 
 def list_names(names: list[str]) -> str:
     """Some of the names, and how many more there are."""
-    shown = ", ".join(f"'{name}'" for name in names[:4])
-    return f"{shown} and {len(names) - 4} more" if len(names) > 4 else shown
+    return first_quoted(names, 4)
 
 
 def check_agreement(

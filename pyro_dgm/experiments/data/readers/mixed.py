@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ....display.listing import first_quoted
 from ....files.errors import FileError
 from .content import Asked, list_flag
 
@@ -50,7 +51,7 @@ def require_numbers(
     numbers = [name for name in columns if name not in texts]
     first = frame[texts[0]]
     row = int(_is_text(first).argmax())
-    others = ", and texts in " + _listed(texts[1:]) if len(texts) > 1 else ""
+    others = ", and texts in " + first_quoted(texts[1:], SHOWN) if len(texts) > 1 else ""
     got = f"{str(first.iloc[row])[:40]!r} in column '{texts[0]}', row {row + 1}{others}"
     raise FileError(path, "numbers", got, _fix(frame, texts, numbers, context, asked))
 
@@ -115,8 +116,3 @@ def _is_text(column: Any) -> Any:
         return column.notna().to_numpy(dtype=bool)
     is_text = pd.to_numeric(column, errors="coerce").isna() & column.notna()
     return is_text.to_numpy(dtype=bool)
-
-
-def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(f"'{name}'" for name in names[:SHOWN])
-    return shown if len(names) <= SHOWN else f"{shown} and {len(names) - SHOWN} more"

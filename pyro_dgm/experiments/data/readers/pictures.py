@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from ....display.listing import first_of
 from ....files.errors import FileError
 from ...runs.layout import CONFIG
 from .content import ALL, SPLIT_NAMES, Asked, BySplit, Content
@@ -71,8 +72,7 @@ def _refuse_few(path: Path, files: Sequence[Path], unread: Sequence[Path]) -> No
 
 def names_of(files: Sequence[Path]) -> str:
     """The first names of files."""
-    more = f" and {len(files) - MOST_FILES} more" if len(files) > MOST_FILES else ""
-    return ", ".join(file.name for file in files[:MOST_FILES]) + more
+    return first_of([file.name for file in files], MOST_FILES)
 
 
 def has_pictures(path: Path) -> bool:
