@@ -33,14 +33,13 @@ def require_repeatable(model: Any, guide: Any, pair: PairTrace, block: Batch) ->
     Raises:
         ValueError: if q(z | x) or p(x, z) is another for the same z and x.
     """
-    fixed = {name: site["value"] for name, site in pair.latent.items()}
-    again = run_pair(poutine.condition(model, fixed), poutine.condition(guide, fixed), block)
-    theirs = [(pair.guide_sites, again.guide_sites, name) for name in pair.latent]
-    theirs += [
-        (pair.model_sites, again.model_sites, name) for name in (*pair.latent, *pair.observed)
-    ]
-    for sites, other_sites, name in theirs:
-        if not _agree(sites[name], other_sites[name]):
+    drawn = _values(pair)
+    again = run_pair(poutine.condition(model, drawn), poutine.condition(guide, drawn), block)
+    both = [(name, site, again.guide_sites[name]) for name, site in pair.latent.items()]
+    for name in (*pair.latent, *pair.observed):
+        both.append((name, pair.model_sites[name], again.model_sites[name]))
+    for name, site, other in both:
+        if not _agree(site, other):
             raise ValueError(
                 f"compress: site '{name}': expected the same distribution in every run, got another one for the "
                 "same z and x. Fix: no noise in the networks, such as nn.Dropout, which evaluation turns off."
@@ -53,9 +52,8 @@ def require_blind(model: Any, pair: PairTrace, block: Batch) -> None:
     Raises:
         ValueError: if p(x, z) is another where the model is given zeros.
     """
-    drawn = {name: site["value"] for name, site in pair.latent.items()}
     template = (torch.zeros_like(block[0]), *block[1:])
-    blind = run_pair(poutine.condition(model, drawn), EmptyGuide(), template)
+    blind = run_pair(poutine.condition(model, _values(pair)), EmptyGuide(), template)
     for name in (*pair.latent, *pair.observed):
         if not _agree(pair.model_sites[name], blind.model_sites[name]):
             raise ValueError(
@@ -63,6 +61,11 @@ def require_blind(model: Any, pair: PairTrace, block: Batch) -> None:
                 "which a receiver lacks, got another one for zeros. Fix: a model of z and the context alone; what x "
                 "is predicted from as context."
             )
+
+
+def _values(pair: PairTrace) -> dict[str, Tensor]:
+    """What the guide has drawn."""
+    return {name: site["value"] for name, site in pair.latent.items()}
 
 
 def _agree(site: Any, other: Any) -> bool:

@@ -51,14 +51,9 @@ def draw_vectors(
         share = max(1, MOST_ROWS // len(named))
         if any(len(rows) > share for rows in named.values()):
             title = f"{title}; the first {share} shown"
-        shown = [rows[:share] for rows in named.values()]
-        if 0 < len(columns) <= MOST_NAMES:
-            ax = _table(torch.cat(shown), columns, axes_or_new(ax))
-        else:
-            ax = _heat_map(torch.cat(shown), axes_or_new(ax))
-        for end in np.cumsum([len(rows) for rows in shown])[:-1]:
-            ax.axhline(end - 0.5, color="white", linewidth=2)
-        _name_rows(ax, named, labels, share)
+        shown = {name: rows[:share] for name, rows in named.items()}
+        ax = _groups(shown, axes_or_new(ax), columns)
+        _name_rows(ax, shown, labels[:share])
     set_title(ax, title)
     return ax
 
@@ -103,6 +98,16 @@ def _bins(values: np.ndarray) -> int | list[float]:
     return np.arange(values.min() - 0.5, values.max() + 1).tolist()
 
 
+def _groups(named: Mapping[str, Tensor], ax: Axes, columns: Sequence[str]) -> Axes:
+    """The groups below each other, with a line between them."""
+    values = torch.cat(list(named.values()))
+    has_names = 0 < len(columns) <= MOST_NAMES
+    ax = _table(values, columns, ax) if has_names else _heat_map(values, ax)
+    for end in np.cumsum([len(rows) for rows in named.values()])[:-1]:
+        ax.axhline(end - 0.5, color="white", linewidth=2)
+    return ax
+
+
 def _heat_map(values: Tensor, ax: Axes) -> Axes:
     """All numbers on one scale."""
     from matplotlib.ticker import MaxNLocator
@@ -127,12 +132,12 @@ def _table(values: Tensor, columns: Sequence[str], ax: Axes) -> Axes:
     return ax
 
 
-def _name_rows(ax: Axes, named: Mapping[str, Tensor], labels: Sequence[str], share: int) -> None:
+def _name_rows(ax: Axes, named: Mapping[str, Tensor], labels: Sequence[str]) -> None:
     """At the left the label of each row, else the name of each group in its middle."""
     if labels:
-        ax.set_yticks(range(len(labels[:share])), labels[:share])
+        ax.set_yticks(range(len(labels)), labels)
     elif len(named) > 1:
-        lengths = np.array([min(len(rows), share) for rows in named.values()])
+        lengths = np.array([len(rows) for rows in named.values()])
         ax.set_yticks(np.cumsum(lengths) - lengths / 2 - 0.5, list(named))
     else:
         ax.set_ylabel("datum")

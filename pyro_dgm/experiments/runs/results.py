@@ -99,23 +99,23 @@ def _across(rows: Sequence[Results], name: str, label: str) -> str:
 
 
 def _lines(results: Results) -> dict[str, str]:
-    lines = {
-        "-ELBO": f"{_with_error(results, 'nelbo')} nats",
-        "NLL": f"{_with_error(results, 'nll')} nats ({results['nll_measure']}, {results['nll_kind']})",
-        "NLL, bits/dim": _bits(results),
-        "KL(q | p)": f"{_with_error(results, 'kl')} nats",
-        "effective sample size": f"{results['ess']:.1f} of {results['num_draws']:.0f}",
-        **_khat_line(results),
-        **_further_lines(results),
-        "test data": f"{results['num_test']:.0f}",
-        "parameters": f"{results['parameters']:,.0f}",
-    }
+    was_drawn = results["nll_kind"] != Bound.EXACT  # else it is the bound, and has no weights
+    lines = {}
+    if was_drawn:
+        lines["-ELBO"] = f"{_with_error(results, 'nelbo')} nats"
+    kind = f"{results['nll_measure']}, {results['nll_kind']}"
+    lines["NLL"] = f"{_with_error(results, 'nll')} nats ({kind})"
+    lines["NLL, bits/dim"] = _bits(results)
+    if was_drawn:
+        lines["KL(q | p)"] = f"{_with_error(results, 'kl')} nats"
+        lines["effective sample size"] = f"{results['ess']:.1f} of {results['num_draws']:.0f}"
+        lines |= _khat_line(results)
+    lines |= _further_lines(results)
+    lines["test data"] = f"{results['num_test']:.0f}"
+    lines["parameters"] = f"{results['parameters']:,.0f}"
     if "seconds" in results:
         lines["training, seconds"] = f"{results['seconds']:.1f}"
     lines["evaluation, seconds"] = f"{results['evaluation_seconds']:.1f}"
-    if results["nll_kind"] == Bound.EXACT:  # nothing was drawn: it is the bound, and has no weights
-        for name in ("-ELBO", "KL(q | p)", "effective sample size", *_khat_line(results)):
-            del lines[name]
     return lines
 
 
